@@ -1,0 +1,93 @@
+"""The check: places of a transcript that somebody should listen to again, with the evidence.
+
+Whisper invents text where nobody speaks and loses words where somebody does. Nothing is removed
+here and nothing is invented: a flag says what was measured and where. docs/transcript.md lists the
+kinds.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from models.segmentation import SpeechRegion
+from models.transcript import Flag, Segment, Word
+from models.whisper_engine import DecodedWindow
+
+MISSED_SPEECH = 1.5  # s of speech without a word; shorter ones are breaths and back-channels
+INVENTED = 0.2  # share of a segment's time that is speech, below which its words are doubtful
+LOOP_RATIO = 2.4  # whisper's own compression ratio threshold
+IMPROBABLE = 0.4  # mean probability of a segment's words
+MAX_WORDS_PER_SECOND = 7.0  # nobody speaks faster for a whole segment of ten words
+
+
+def check(
+    segments: Sequence[Segment], regions: Sequence[SpeechRegion], decoded: Sequence[DecodedWindow]
+) -> tuple[Flag, ...]:
+    words = [word for segment in segments for word in segment.words]
+    flags = [
+        *speech_without_words(words, regions),
+        *words_without_speech(segments, regions),
+        *loops(decoded),
+        *improbable(segments),
+        *too_fast(segments),
+    ]
+    return tuple(sorted(flags, key=lambda flag: (flag.start, flag.end, flag.kind)))
+
+
+def speech_without_words(words: Sequence[Word], regions: Sequence[SpeechRegion]) -> Iterator[Flag]:
+    """Stretches of speech between two words, or beside them, that got no word."""
+    ordered = sorted(words, key=lambda word: word.start)
+    i = 0
+    for region in regions:
+        while i < len(ordered) and ordered[i].end <= region.start:
+            i += 1
+        covered = region.start
+        for word in ordered[i:]:
+            if word.start >= region.end:
+                break
+            yield from _missed(covered, word.start)
+            covered = max(covered, word.end)
+        yield from _missed(covered, region.end)
+
+
+def _missed(start: float, end: float) -> Iterator[Flag]:
+    if end - start >= MISSED_SPEECH:
+        evidence = {"speech_seconds": round(end - start, 2)}
+        yield Flag("speech_without_words", round(start, 3), round(end, 3), evidence)
+
+
+def words_without_speech(
+    segments: Sequence[Segment], regions: Sequence[SpeechRegion]
+) -> Iterator[Flag]:
+    for segment in segments:
+        length = sum(word.end - word.start for word in segment.words)
+        speech = sum(
+            max(0.0, min(word.end, region.end) - max(word.start, region.start))
+            for word in segment.words
+            for region in regions
+        )
+        if length > 0 and speech < INVENTED * length:
+            evidence = {"speech_share": round(speech / length, 3), "words": len(segment.words)}
+            yield Flag("words_without_speech", segment.start, segment.end, evidence)
+
+
+def loops(decoded: Sequence[DecodedWindow]) -> Iterator[Flag]:
+    for result in decoded:
+        if result.compression_ratio > LOOP_RATIO:
+            evidence = {"compression_ratio": round(result.compression_ratio, 2)}
+            yield Flag("loop", result.window.start, result.window.end, evidence)
+
+
+def improbable(segments: Sequence[Segment]) -> Iterator[Flag]:
+    for segment in segments:
+        probability = sum(word.probability for word in segment.words) / len(segment.words)
+        if probability < IMPROBABLE:
+            evidence = {"mean_word_probability": round(probability, 3)}
+            yield Flag("low_probability", segment.start, segment.end, evidence)
+
+
+def too_fast(segments: Sequence[Segment]) -> Iterator[Flag]:
+    for segment in segments:
+        duration = max(segment.end - segment.start, 0.01)
+        rate = len(segment.words) / duration
+        if len(segment.words) >= 10 and rate > MAX_WORDS_PER_SECOND:
+            evidence = {"words_per_second": round(rate, 2)}
+            yield Flag("too_fast", segment.start, segment.end, evidence)

@@ -1,0 +1,154 @@
+"""A speaker-attributed transcript: plain data and its JSON. docs/transcript.md is its description.
+
+All times are float seconds from the start of the first recording; intervals are [start, end).
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+SCHEMA = "fieldscribe.transcript/1"
+
+
+@dataclass(frozen=True)
+class Word:
+    """`text` keeps the space before it where the language writes one: texts join with ''."""
+
+    text: str
+    start: float
+    end: float
+    probability: float  # 0 to 1, the mean over the word's tokens
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Who spoke when, without text."""
+
+    start: float
+    end: float
+    speaker: str
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Consecutive words of one speaker. `speaker` is None where nobody was found speaking."""
+
+    speaker: str | None
+    start: float
+    end: float
+    words: tuple[Word, ...]
+
+    @property
+    def text(self) -> str:
+        return "".join(word.text for word in self.words).strip()
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Several people speak at once; Whisper mostly hears one of them."""
+
+    start: float
+    end: float
+    speakers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A place to listen to again, with what was measured there. Nothing is removed for a flag."""
+
+    kind: str
+    start: float
+    end: float
+    evidence: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Source:
+    """One recording of the session: where it lies on the timeline and what it was made of."""
+
+    start: float
+    duration: float
+    container: str
+    codec: str
+    sample_rate: int  # Hz
+    channels: int
+    n_bytes: int
+
+
+@dataclass(frozen=True)
+class MadeWith:
+    """All that is needed to make the same transcript again."""
+
+    fieldscribe: str
+    whisper_model: str
+    whisper_sha256: str
+    diarisation_pipeline: str
+    diarisation_sha256: str
+    device: str
+    options: dict[str, Any]
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Transcript:
+    duration: float
+    language: str
+    language_probability: float | None  # None where the language was given
+    speakers: tuple[str, ...]
+    segments: tuple[Segment, ...]
+    turns: tuple[Turn, ...]  # in full: turns of several speakers may overlap
+    overlaps: tuple[Overlap, ...]
+    flags: tuple[Flag, ...]
+    sources: tuple[Source, ...]
+    made_with: MadeWith
+    warnings: tuple[str, ...] = ()
+    schema: str = field(default=SCHEMA)
+
+    @property
+    def words(self) -> tuple[Word, ...]:
+        return tuple(word for segment in self.segments for word in segment.words)
+
+    def to_json(self) -> str:
+        """With each segment's text beside its words, for those who read only that."""
+        document = {"schema": self.schema, **asdict(self)}
+        for segment, plain in zip(self.segments, document["segments"], strict=True):
+            plain["text"] = segment.text
+        return json.dumps(document, ensure_ascii=False, indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "Transcript":
+        """
+        Raises:
+            ValueError: the schema is not this version's.
+        """
+        document = json.loads(text)
+        if document.get("schema") != SCHEMA:
+            raise ValueError(f"not a transcript of schema {SCHEMA}")
+        return cls(
+            duration=document["duration"],
+            language=document["language"],
+            language_probability=document["language_probability"],
+            speakers=tuple(document["speakers"]),
+            segments=tuple(map(_segment, document["segments"])),
+            turns=tuple(Turn(**turn) for turn in document["turns"]),
+            overlaps=tuple(
+                Overlap(overlap["start"], overlap["end"], tuple(overlap["speakers"]))
+                for overlap in document["overlaps"]
+            ),
+            flags=tuple(Flag(**flag) for flag in document["flags"]),
+            sources=tuple(Source(**source) for source in document["sources"]),
+            made_with=MadeWith(**document["made_with"]),
+            warnings=tuple(document["warnings"]),
+        )
+
+
+def _segment(plain: dict[str, Any]) -> Segment:
+    words = tuple(Word(**word) for word in plain["words"])
+    return Segment(plain["speaker"], plain["start"], plain["end"], words)
+
+
+def speakers_in_order(turns: Iterable[Turn]) -> tuple[str, ...]:
+    """Every speaker once, the first to speak first."""
+    ordered = sorted(turns, key=lambda turn: (turn.start, turn.end))
+    return tuple(dict.fromkeys(turn.speaker for turn in ordered))

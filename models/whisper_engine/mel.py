@@ -1,0 +1,50 @@
+"""Log-mel spectrograms of windows, on the scale of the whole session.
+
+Whisper clamps a spectrogram at 8 (80 dB) below the maximum of the whole recording. Here the maximum
+is found block by block and each window is transformed when its turn comes, so that memory does not
+grow with the length of the session.
+"""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from whisper.audio import HOP_LENGTH, N_FFT, N_SAMPLES, mel_filters
+
+BLOCK = 6000 * HOP_LENGTH  # samples, one minute
+
+
+def mel_power(samples: Tensor, n_mels: int) -> Tensor:
+    """log10 of mel power, (..., n_mels, n_samples / 160), before whisper's clamp and scaling.
+
+    Source: whisper/audio.py, `log_mel_spectrogram`.
+    """
+    window = torch.hann_window(N_FFT).to(samples.device)
+    stft = torch.stft(samples, N_FFT, HOP_LENGTH, window=window, return_complex=True)
+    magnitudes = stft[..., :-1].abs() ** 2
+    return torch.clamp(mel_filters(samples.device, n_mels) @ magnitudes, min=1e-10).log10()
+
+
+def log_mel_maximum(samples: np.ndarray, n_mels: int, device: torch.device) -> float:
+    """The largest log10 of mel power in (n_samples,): what whisper takes its clamp from."""
+    maximum = -10.0  # log10 of the smallest power that whisper tells apart
+    for start in range(0, len(samples), BLOCK):
+        first = max(0, start - HOP_LENGTH * 2)  # frames at the seam see both sides of it
+        block = torch.from_numpy(samples[first : start + BLOCK]).to(device)
+        if len(block) <= N_FFT // 2:  # too short to be reflected at its ends
+            block = F.pad(block, (0, N_FFT // 2 + 1 - len(block)))
+        maximum = max(maximum, mel_power(block, n_mels).max().item())
+    return maximum
+
+
+def log_mel(samples: np.ndarray, n_mels: int, maximum: float, device: torch.device) -> Tensor:
+    """Whisper's input for one window, (n_mels, 3000): silence after its end, up to 30 s.
+
+    Args:
+        samples: float32, (n_samples,), at most 30 s.
+        maximum: of the whole session, `log_mel_maximum`.
+    """
+    if len(samples) > N_SAMPLES:
+        raise ValueError("a window is longer than 30 s")  # pad_or_trim would drop the rest
+    padded = F.pad(torch.from_numpy(samples).to(device), (0, N_SAMPLES - len(samples)))
+    return (torch.clamp(mel_power(padded, n_mels), min=maximum - 8.0) + 4.0) / 4.0

@@ -1,0 +1,190 @@
+"""Render a synthetic interview or focus group with its reference words and turns.
+
+    scripts/make_interview interview --seed 7 --seconds 60 --out build/interviews
+    scripts/make_interview focus-group --seed 7 --speakers 6 --overlap 0.2 --out build/interviews
+
+Writes NAME.wav, NAME.stm (utterances), NAME.ctm (words) and NAME.rttm (turns). The same arguments
+give the same recording. The voices are those the demo weights know; the sentences are new.
+"""
+
+import argparse
+import random
+import wave
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from models.audio import SAMPLE_RATE, Recording, RecordingInfo
+from scripts.espeak import Speech
+from scripts.synthetic_speech import BACK_CHANNELS, VOICES, Voice, answer, question, speak
+
+
+@dataclass(frozen=True)
+class ReferenceWord:
+    """Seconds from the start of the recording."""
+
+    text: str
+    start: float
+    end: float
+    speaker: str
+
+
+@dataclass(frozen=True)
+class Utterance:
+    speaker: str
+    start: float
+    end: float
+    words: tuple[ReferenceWord, ...]
+
+    @property
+    def text(self) -> str:
+        return " ".join(word.text for word in self.words)
+
+
+@dataclass(frozen=True)
+class Interview:
+    samples: np.ndarray  # float32, (n_samples,), 16 kHz
+    utterances: tuple[Utterance, ...]  # by start
+
+    @property
+    def words(self) -> tuple[ReferenceWord, ...]:
+        return tuple(word for utterance in self.utterances for word in utterance.words)
+
+    def stm(self, name: str) -> str:
+        """Source: NIST SCTK, doc/infmts.htm, `STM`."""
+        return "".join(
+            f"{name} 1 {u.speaker} {u.start:.3f} {u.end:.3f} {u.text}\n" for u in self.utterances
+        )
+
+    def ctm(self, name: str) -> str:
+        """Source: NIST SCTK, doc/infmts.htm, `CTM`."""
+        return "".join(
+            f"{name} 1 {word.start:.3f} {word.end - word.start:.3f} {word.text}\n"
+            for word in sorted(self.words, key=lambda word: word.start)
+        )
+
+    def rttm(self, name: str) -> str:
+        """Source: NIST RT-09 evaluation plan, appendix A."""
+        return "".join(
+            f"SPEAKER {name} 1 {u.start:.3f} {u.end - u.start:.3f} "
+            f"<NA> <NA> {u.speaker} <NA> <NA>\n"
+            for u in self.utterances
+        )
+
+
+def make_interview(
+    seed: int,
+    *,
+    seconds: float = 60.0,
+    n_speakers: int = 2,
+    overlap: float = 0.0,
+    noise: float = 1e-3,
+) -> Interview:
+    """One person asks, the others answer in a few sentences each.
+
+    The text and its order depend on the seed alone; the sound also on what espeak-ng has said
+    before in this process.
+
+    Args:
+        n_speakers: 2 is an interview, more a focus group; at most the eight known voices.
+        overlap: share of the turns that begin before the last one has ended, by up to 0.7 s.
+        noise: standard deviation of white noise; speech peaks at 0.3 to 0.7.
+    """
+    rng = random.Random(seed)
+    voices = rng.sample(VOICES, n_speakers)
+    levels = {voice: rng.uniform(0.5, 1.0) for voice in voices}
+    asking, answering = voices[0], voices[1:]
+    placed: list[tuple[Voice, str, Speech, int]] = []
+    position = SAMPLE_RATE // 2
+    turn = 0
+    while position < seconds * SAMPLE_RATE:
+        for i, (voice, text) in enumerate(_turns(rng, asking, answering, turn)):
+            if i and rng.random() < overlap:
+                position -= int(rng.uniform(0.5, 1.0) * SAMPLE_RATE)
+            speech = speak(text, voice, rng)
+            placed.append((voice, text, speech, position))
+            position += len(speech.samples) + int(rng.uniform(0.3, 0.9) * SAMPLE_RATE)
+        turn += 1
+    samples = noise * np.random.default_rng(seed).standard_normal(position + SAMPLE_RATE)
+    utterances = []
+    for voice, _, speech, start in placed:
+        samples[start : start + len(speech.samples)] += speech.samples * levels[voice]
+        utterances.append(_utterance(voice.name, speech, start / SAMPLE_RATE))
+    utterances.sort(key=lambda utterance: utterance.start)
+    return Interview(np.clip(samples, -1, 1).astype(np.float32), tuple(utterances))
+
+
+def _turns(
+    rng: random.Random, asking: Voice, answering: list[Voice], turn: int
+) -> list[tuple[Voice, str]]:
+    """A question, then everybody's answer in an interview, two or three people's in a group."""
+    who = answering if len(answering) == 1 else rng.sample(answering, min(len(answering), 3))
+    if turn == 0 and len(answering) > 1:
+        who = answering  # everybody is heard at least once
+    turns = [(asking, question(rng))]
+    for voice in who:
+        if rng.random() < 0.15:
+            turns.append((voice, rng.choice(BACK_CHANNELS)))
+        turns += [(voice, answer(rng)) for _ in range(rng.randint(1, 3))]
+    return turns
+
+
+def _utterance(speaker: str, speech: Speech, start: float) -> Utterance:
+    words = tuple(
+        ReferenceWord(word.text, start + word.start, start + word.end, speaker)
+        for word in speech.words
+    )
+    return Utterance(speaker, start, start + len(speech.samples) / SAMPLE_RATE, words)
+
+
+def recording_of(samples: np.ndarray) -> Recording:
+    """As if decoded from a file. samples: float32, (n_samples,), 16 kHz."""
+    info = RecordingInfo(
+        container="wav",
+        codec="pcm_s16le",
+        sample_rate=SAMPLE_RATE,
+        channels=1,
+        duration=len(samples) / SAMPLE_RATE,
+        n_bytes=2 * len(samples) + 44,
+    )
+    return Recording(samples[None], info)
+
+
+def write_wav(path: Path, samples: np.ndarray) -> None:
+    """16 bit PCM, mono."""
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(SAMPLE_RATE)
+        file.writeframes((samples * 32767).astype("<i2").tobytes())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("kind", choices=["interview", "focus-group"])
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--speakers", type=int, help="2, or 6 for a focus group")
+    parser.add_argument("--overlap", type=float, default=0.0)
+    parser.add_argument("--noise", type=float, default=1e-3)
+    parser.add_argument("--out", type=Path, default=Path("build/interviews"))
+    options = parser.parse_args()
+    interview = make_interview(
+        options.seed,
+        seconds=options.seconds,
+        n_speakers=options.speakers or (2 if options.kind == "interview" else 6),
+        overlap=options.overlap,
+        noise=options.noise,
+    )
+    name = f"{options.kind}-{options.seed}"
+    options.out.mkdir(parents=True, exist_ok=True)
+    write_wav(options.out / f"{name}.wav", interview.samples)
+    for ending in ("stm", "ctm", "rttm"):
+        text = getattr(interview, ending)(name)
+        (options.out / f"{name}.{ending}").write_text(text, encoding="utf-8")
+    print(f"{options.out / name}.wav: {len(interview.utterances)} utterances")
+
+
+if __name__ == "__main__":
+    main()

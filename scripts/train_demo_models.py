@@ -1,0 +1,634 @@
+"""Train the demo weights: a micro Whisper and a micro pyannote pipeline that know synthetic speech.
+
+    scripts/train_demo_models whisper        two to three hours on one core
+    scripts/train_demo_models segmentation   about an hour and a half
+    scripts/train_demo_models embedding      about half an hour; the PLDA comes with it
+
+Speech is made while training goes on (scripts/synthetic_speech.py), seeded. A run that was stopped
+goes on from its last checkpoint in --work. Results go to --out in the formats of openai-whisper and
+pyannote.audio. models/demo/MODEL_CARD.md says what came out and how it was measured.
+"""
+
+import argparse
+import itertools
+import lzma
+import math
+import random
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.audio import SAMPLE_RATE
+from scripts.espeak import Speech
+from scripts.synthetic_speech import NAMES, PLACES, VOICES, sentence, speak
+
+CHECKPOINT_STEPS = 100
+
+
+class SpeechPool:
+    """Some thousand spoken sentences by voice; each draw may replace an old one by a new one."""
+
+    def __init__(self, rng: random.Random, *, per_voice: int = 300, fresh: float = 0.25) -> None:
+        self.rng = rng
+        self.fresh = fresh
+        self.spoken: list[list[tuple[str, Speech]]] = [
+            [self._new(voice) for _ in range(per_voice)] for voice in range(len(VOICES))
+        ]
+
+    def _new(self, voice: int) -> tuple[str, Speech]:
+        text = sentence(self.rng)
+        return text, speak(text, VOICES[voice], self.rng)
+
+    def draw(self, voice: int) -> tuple[str, Speech]:
+        spoken = self.spoken[voice]
+        i = self.rng.randrange(len(spoken))
+        if self.rng.random() < self.fresh:
+            spoken[i] = self._new(voice)
+        return spoken[i]
+
+
+def noise(n_samples: int, rng: random.Random) -> np.ndarray:
+    """Room noise: white or low-passed, from none to clearly audible."""
+    level = rng.choice([0.0, 1e-4, 1e-3, 3e-3, 1e-2]) * rng.uniform(0.3, 1)
+    samples = np.random.default_rng(rng.getrandbits(64)).standard_normal(n_samples)
+    if rng.random() < 0.5:
+        samples[1:] = (samples[1:] + samples[:-1]) / math.sqrt(2)
+    return (level * samples).astype(np.float32)
+
+
+class Training:
+    """Steps of AdamW under a warm-up and cosine schedule, with checkpoints to go on from."""
+
+    def __init__(self, name: str, work: Path, module: nn.Module, stages: Sequence["Stage"]) -> None:
+        self.path = work / f"{name}.checkpoint"
+        self.module = module
+        self.stages = stages
+        self.parameters = [p for p in module.parameters() if p.requires_grad]
+        self.optimiser = torch.optim.AdamW(self.parameters, betas=(0.9, 0.98), weight_decay=0.01)
+        self.step = 0
+        if self.path.exists():
+            state = torch.load(self.path, weights_only=True)
+            module.load_state_dict(state["module"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.step = state["step"]
+
+    def save(self) -> None:
+        state = {
+            "module": self.module.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "step": self.step,
+        }
+        partial = self.path.with_suffix(".partial")
+        torch.save(state, partial)
+        partial.replace(self.path)
+
+    def steps(self) -> Iterator["Stage"]:
+        """The stage of each step still to do; checkpoints are written between steps."""
+        while self.step < sum(stage.steps for stage in self.stages):
+            done = self.step
+            for stage in self.stages:
+                if done < stage.steps:
+                    break
+                done -= stage.steps
+            for group in self.optimiser.param_groups:
+                group["lr"] = stage.learning_rate(done)
+            yield stage
+            self.step += 1
+            if self.step % CHECKPOINT_STEPS == 0:
+                self.save()
+        self.save()
+
+    def descend(self, loss: Tensor) -> None:
+        self.optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimiser.step()
+
+
+class Stage:
+    def __init__(
+        self, steps: int, batch_size: int, seconds: float, first: float, last: float
+    ) -> None:
+        self.steps, self.batch_size, self.seconds = steps, batch_size, seconds
+        self.first, self.last = first, last
+
+    def learning_rate(self, step: int, warm_up: int = 100) -> float:
+        if step < warm_up:
+            return self.first * (step + 1) / warm_up
+        progress = (step - warm_up) / max(1, self.steps - warm_up)
+        return self.last + (self.first - self.last) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+class Report:
+    """Prints the mean of what it is given every 50 steps."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.values, self.started = name, list[dict[str, float]](), time.monotonic()
+
+    def add(self, step: int, **values: float) -> None:
+        self.values.append(values)
+        if len(self.values) < 50:
+            return
+        means = {key: sum(v[key] for v in self.values) / 50 for key in values}
+        seconds = (time.monotonic() - self.started) / 50
+        shown = "  ".join(f"{key} {value:.3f}" for key, value in means.items())
+        print(f"{self.name} {step}  {shown}  {seconds:.2f} s/step", flush=True)
+        self.values, self.started = [], time.monotonic()
+
+
+# --- Whisper ------------------------------------------------------------------------------------
+
+
+class MicroWhisper(nn.Module):
+    """Whisper with 128 x (3+2) layers, trained on the tokens it will ever use.
+
+    All tokens outside its vocabulary share one embedding row: the softmax is 35 times smaller and
+    the exported file compresses to a fifth. A CTC loss on the encoder makes the alignment appear
+    within minutes; its head is dropped at export.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        from whisper.model import ModelDimensions, Whisper
+        from whisper.tokenizer import get_tokenizer
+
+        self.tokenizer = get_tokenizer(True, num_languages=99, language="en", task="transcribe")
+        self.dims = ModelDimensions(80, 1500, 128, 4, 3, 51865, 448, 128, 4, 2)
+        self.used = self._used_tokens()
+        self.index = {token: i for i, token in enumerate(self.used)}
+        self.n_text = sum(token < self.tokenizer.eot for token in self.used)
+        self.whisper = Whisper(self.dims)
+        width = self.dims.n_text_state
+        decoder = self.whisper.decoder
+        nn.init.normal_(decoder.positional_embedding, std=0.02)
+        decoder.token_embedding.weight.requires_grad_(False)
+        self.embedding = nn.Parameter(torch.randn(len(self.used), width) * 0.05)
+        self.unused = nn.Parameter(torch.zeros(width))
+        self.ctc = nn.Linear(width, self.n_text + 1)  # the last one is CTC's blank
+
+    def _used_tokens(self) -> list[int]:
+        tokenizer, rng = self.tokenizer, random.Random(0)
+        used = {token for _ in range(30_000) for token in tokenizer.encode(" " + sentence(rng))}
+        for name in [*NAMES, *PLACES]:  # a vocabulary prompt: " Sam, Brisbane"
+            used |= set(tokenizer.encode(f" {name}, {name}"))
+        used |= set(tokenizer.sot_sequence) | {
+            tokenizer.eot,
+            tokenizer.translate,
+            tokenizer.no_speech,
+            tokenizer.no_timestamps,
+            tokenizer.sot_prev,
+            tokenizer.sot_lm,
+        }
+        first = tokenizer.timestamp_begin
+        return sorted(used | set(range(first, first + 1501)))
+
+    def encode(self, mel: Tensor) -> Tensor:
+        """AudioEncoder.forward for windows shorter than 30 s. mel: (batch, 80, n_frames)"""
+        encoder = self.whisper.encoder
+        x = F.gelu(encoder.conv1(mel))
+        x = F.gelu(encoder.conv2(x)).permute(0, 2, 1)
+        x = x + encoder.positional_embedding[: x.shape[1]]
+        for block in encoder.blocks:
+            x = block(x)
+        return encoder.ln_post(x)  # type: ignore[no-any-return]
+
+    def decode(self, tokens: Tensor, encoded: Tensor) -> Tensor:
+        """Logits over the used tokens, then one for all others together."""
+        decoder = self.whisper.decoder
+        x = F.embedding(tokens, self.embedding) + decoder.positional_embedding[: tokens.shape[1]]
+        for block in decoder.blocks:
+            x = block(x, encoded, mask=decoder.mask)
+        x = decoder.ln(x)
+        others = (x @ self.unused)[..., None] + math.log(self.dims.n_vocab - len(self.used))
+        return torch.cat([x @ self.embedding.T, others], -1)
+
+    def export(self, path: Path) -> None:
+        """As openai-whisper's own checkpoints, half precision, under xz."""
+        with torch.no_grad():
+            weight = self.unused.expand(self.dims.n_vocab, -1).clone()
+            weight[self.used] = self.embedding
+            self.whisper.decoder.token_embedding.weight.copy_(weight)
+        state = {key: value.half() for key, value in self.whisper.state_dict().items()}
+        buffer = BytesIO()
+        torch.save({"dims": asdict(self.dims), "model_state_dict": state}, buffer)
+        path.write_bytes(lzma.compress(buffer.getvalue(), preset=9))
+
+
+def whisper_window(
+    model: MicroWhisper, pool: SpeechPool, seconds: float
+) -> tuple[np.ndarray, list[int], int]:
+    """Samples of a window, its tokens, and how many of the tokens are given rather than learnt."""
+    rng, tokenizer = pool.rng, model.tokenizer
+    n_samples = int(seconds * SAMPLE_RATE)
+    samples = noise(n_samples, rng)
+    if rng.random() < 0.04:
+        return samples, [tokenizer.sot, tokenizer.no_speech], 1
+    with_timestamps = rng.random() < 0.85
+    voices = rng.sample(range(len(VOICES)), rng.choice([1, 2, 2, 3]))
+    position = int(rng.uniform(0, 1.0) * SAMPLE_RATE) if rng.random() < 0.7 else 0
+    tokens: list[int] = []
+    while True:
+        text, speech = pool.draw(rng.choice(voices))
+        end = position + len(speech.samples)
+        if end + 1600 > n_samples:
+            if tokens:
+                break
+            position //= 2
+            continue
+        samples[position:end] += speech.samples * rng.uniform(0.3, 1.0)
+        spoken = tokenizer.encode(" " + text)
+        if with_timestamps:
+            first, last = (
+                tokenizer.timestamp_begin + round(i / SAMPLE_RATE / 0.02) for i in (position, end)
+            )
+            spoken = [first, *spoken, min(last, tokenizer.timestamp_begin + 1500)]
+        tokens += spoken
+        pause = rng.uniform(0.05, 0.4) if rng.random() < 0.5 else rng.uniform(0.4, 1.5)
+        position = end + int(pause * SAMPLE_RATE)
+        if rng.random() < 0.1:
+            break
+    prompt: list[int] = []
+    if rng.random() < 0.1:
+        words = rng.sample([*NAMES, *PLACES], rng.randint(1, 6))
+        prompt = [tokenizer.sot_prev, *tokenizer.encode(" " + ", ".join(words))]
+    start = list(tokenizer.sot_sequence)
+    if not with_timestamps:
+        start.append(tokenizer.no_timestamps)
+    return samples, [*prompt, *start, *tokens, tokenizer.eot][:440], len(prompt) + 1
+
+
+def whisper_batch(
+    model: MicroWhisper, pool: SpeechPool, stage: Stage
+) -> tuple[Tensor, Tensor, Tensor]:
+    """mel (batch, 80, n_frames), input and target tokens (batch, n_tokens); -100 is not learnt."""
+    from whisper.audio import log_mel_spectrogram
+
+    windows = [whisper_window(model, pool, stage.seconds) for _ in range(stage.batch_size)]
+    mel = torch.stack([log_mel_spectrogram(torch.from_numpy(window[0])) for window in windows])
+    length = max(len(tokens) for _, tokens, _ in windows) - 1
+    inputs = torch.zeros(len(windows), length, dtype=torch.long)
+    targets = torch.full((len(windows), length), -100)
+    for i, (_, tokens, n_given) in enumerate(windows):
+        ids = torch.tensor([model.index[token] for token in tokens])
+        inputs[i, : len(ids) - 1] = ids[:-1]
+        targets[i, : len(ids) - 1] = ids[1:]
+        targets[i, : n_given - 1] = -100
+    return mel, inputs, targets
+
+
+def train_whisper(out: Path, work: Path, seed: int) -> None:
+    model = MicroWhisper()
+    stages = [
+        Stage(2100, 16, 6.0, 1.5e-3, 3e-4),
+        Stage(1500, 16, 6.0, 6e-4, 2e-4),
+        Stage(600, 8, 15.0, 4e-4, 1e-4),
+        Stage(500, 6, 30.0, 2e-4, 2e-5),
+    ]
+    training = Training("whisper", work, model, stages)
+    pool = SpeechPool(random.Random(seed + training.step))
+    report = Report("whisper")
+    for stage in training.steps():
+        mel, inputs, targets = whisper_batch(model, pool, stage)
+        encoded = model.encode(mel)
+        logits = model.decode(inputs, encoded)
+        frames = model.ctc(encoded)
+        cross_entropy = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-100)
+        texts = [row[(row >= 0) & (row < model.n_text)] for row in targets]
+        ctc = F.ctc_loss(
+            frames.log_softmax(-1).transpose(0, 1),
+            torch.cat(texts),
+            torch.full((len(texts),), frames.shape[1]),
+            torch.tensor([len(text) for text in texts]),
+            blank=model.n_text,
+            zero_infinity=True,
+        )
+        training.descend(cross_entropy + 0.5 * ctc)
+        report.add(training.step, ce=cross_entropy.item(), ctc=ctc.item())
+        if training.step % CHECKPOINT_STEPS == 0:
+            model.export(out / "whisper.pt.xz")
+    model.export(out / "whisper.pt.xz")
+
+
+# --- pyannote: segmentation -----------------------------------------------------------------------
+
+CHUNK_SECONDS = 10.0
+MAX_SPEAKERS = 3  # within a chunk
+
+
+def build_segmentation() -> Any:
+    from models.pyannote_guard import pyannote_audio
+
+    pyannote_audio()
+    from pyannote.audio.core.task import Problem, Resolution, Specifications
+    from pyannote.audio.models.segmentation import PyanNet
+
+    model = PyanNet(
+        sincnet={"stride": 10},
+        lstm={
+            "hidden_size": 64,
+            "num_layers": 2,
+            "bidirectional": True,
+            "monolithic": True,
+            "dropout": 0.0,
+        },
+        linear={"hidden_size": 64, "num_layers": 2},
+    )
+    model.specifications = Specifications(
+        problem=Problem.MONO_LABEL_CLASSIFICATION,
+        resolution=Resolution.FRAME,
+        duration=CHUNK_SECONDS,
+        classes=[f"speaker{i + 1}" for i in range(MAX_SPEAKERS)],
+        powerset_max_classes=2,
+        permutation_invariant=True,
+    )
+    model.build()  # type: ignore[no-untyped-call]
+    return model
+
+
+class SegmentationTrainer(nn.Module):
+    """PyanNet and, beside its classifier, a head that names the voices.
+
+    Who is who is a harder thing to learn than which of eight known voices speaks; the second, which
+    is dropped at export, teaches the features that the first needs.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = build_segmentation()
+        self.model.sincnet.conv1d[0].requires_grad_(False)  # the filter bank stays as designed
+        self.voices = nn.Linear(128, len(VOICES))
+
+    def forward(self, waveforms: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probabilities (batch, n_frames, n_powerset) and voice logits (.., n_voices)."""
+        features = self.model.sincnet(waveforms).transpose(1, 2)
+        features, _ = self.model.lstm(features)
+        voices = self.voices(features)
+        for linear in self.model.linear:
+            features = F.leaky_relu(linear(features))
+        return self.model.activation(self.model.classifier(features)), voices
+
+
+def conversation_chunk(pool: SpeechPool, n_frames: int) -> tuple[np.ndarray, np.ndarray]:
+    """Ten seconds of a conversation: samples, and who speaks in each frame (n_frames, n_voices)."""
+    rng = pool.rng
+    n_samples = int(CHUNK_SECONDS * SAMPLE_RATE)
+    samples = noise(n_samples, rng)
+    active = np.zeros((n_samples // 160, len(VOICES)), dtype=np.float32)
+    voices = rng.sample(range(len(VOICES)), rng.choice([1, 2, 2, 2, 3]))
+    levels = {voice: rng.uniform(0.3, 1.0) for voice in voices}
+    position = -rng.randint(0, 40_000)
+    voice = rng.choice(voices)
+    while position < n_samples:
+        _, speech = pool.draw(voice)
+        first, last = max(position, 0), min(n_samples, position + len(speech.samples))
+        if last > first:
+            part = speech.samples[first - position : last - position]
+            samples[first:last] += part * levels[voice]
+            for word in speech.words:
+                a, b = (round(position / 160 + 100 * t) for t in (word.start, word.end))
+                active[max(a, 0) : max(b, 0), voice] = 1
+        turn = rng.random() < 0.6
+        if turn:
+            voice = rng.choice(voices)
+        overlap = turn and rng.random() < 0.2
+        pause = -rng.uniform(0.2, 1.0) if overlap else rng.uniform(0.05, 1.2)
+        position += len(speech.samples) + int(pause * SAMPLE_RATE)
+    frames = ((np.arange(n_frames) + 0.5) * len(active) / n_frames).astype(int)
+    return samples, active[frames]
+
+
+def segmentation_targets(active: Tensor) -> Tensor:
+    """(batch, n_frames, n_voices) to (batch, n_frames, MAX_SPEAKERS): the voices that speak."""
+    loudest = active.sum(1).topk(MAX_SPEAKERS, dim=-1).indices  # (batch, MAX_SPEAKERS)
+    chosen = active.gather(2, loudest[:, None].expand(-1, active.shape[1], -1))
+    chosen[chosen.sum(-1) > 2] = torch.tensor([1.0, 1.0, 0.0])
+    return chosen
+
+
+def train_segmentation(out: Path, work: Path, seed: int) -> None:
+    trainer = SegmentationTrainer()
+    from pyannote.audio.utils.permutation import permutate
+    from pyannote.audio.utils.powerset import Powerset
+
+    powerset = Powerset(MAX_SPEAKERS, 2)
+    training = Training("segmentation", work, trainer, [Stage(1000, 12, CHUNK_SECONDS, 3e-3, 1e-4)])
+    pool = SpeechPool(random.Random(seed + training.step))
+    report = Report("segmentation")
+    n_frames = trainer.model.num_frames(int(CHUNK_SECONDS * SAMPLE_RATE))
+    for stage in training.steps():
+        chunks = [conversation_chunk(pool, n_frames) for _ in range(stage.batch_size)]
+        waveforms = torch.from_numpy(np.stack([samples for samples, _ in chunks]))[:, None]
+        active = torch.from_numpy(np.stack([frames for _, frames in chunks]))
+        scores, voices = trainer(waveforms)
+        hypothesis = powerset.to_multilabel(scores)
+        reference, _ = permutate(hypothesis.detach(), segmentation_targets(active))
+        classes = powerset.to_powerset(reference.float()).argmax(-1)
+        identity = F.binary_cross_entropy_with_logits(voices, active)
+        loss = F.nll_loss(scores.flatten(0, 1), classes.flatten())
+        training.descend(loss + 2 * identity)
+        error = (hypothesis - reference).abs().sum() / reference.sum()
+        report.add(
+            training.step,
+            loss=loss.item(),
+            identity=identity.item(),
+            frame_error=error.item(),
+        )
+        if training.step % CHECKPOINT_STEPS == 0:
+            export_pyannote(trainer.model, out / "pyannote" / "segmentation")
+    export_pyannote(trainer.model, out / "pyannote" / "segmentation")
+
+
+def export_pyannote(model: Any, folder: Path) -> None:
+    """A checkpoint in the layout that pyannote.audio writes (Model.on_save_checkpoint)."""
+    import pyannote.audio
+    from pyannote.audio.models.segmentation import PyanNet
+
+    state: dict[str, Any] = {
+        "state_dict": {key: value.detach().cpu() for key, value in model.state_dict().items()},
+        "hyper_parameters": dict(model.hparams),
+        "pytorch-lightning_version": "2.6.0",
+        "pyannote.audio": {
+            "versions": {"torch": "2.0.0", "pyannote.audio": pyannote.audio.__version__},
+            "architecture": {
+                "module": type(model).__module__,
+                "class": type(model).__name__,
+            },
+        },
+    }
+    if isinstance(model, PyanNet):
+        state["pyannote.audio"]["specifications"] = model.specifications
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save(state, folder / "pytorch_model.bin")
+
+
+# --- pyannote: embedding and PLDA ---------------------------------------------------------------
+
+EMBEDDING_CHANNELS = 8
+EMBEDDING_SIZE = 256
+
+
+def build_embedding() -> Any:
+    from models.pyannote_guard import pyannote_audio
+
+    pyannote_audio()
+    from pyannote.audio.models.embedding import WeSpeakerResNet34
+    from pyannote.audio.models.embedding.wespeaker.resnet import BasicBlock, ResNet
+
+    model = WeSpeakerResNet34()
+    model.resnet = ResNet(  # type: ignore[no-untyped-call]
+        BasicBlock,
+        [3, 4, 6, 3],
+        m_channels=EMBEDDING_CHANNELS,
+        feat_dim=80,
+        embed_dim=EMBEDDING_SIZE,
+        two_emb_layer=False,
+    )
+    return model
+
+
+class EmbeddingTrainer(nn.Module):
+    """The embedding and a cosine classifier over the voices, with an additive margin."""
+
+    def __init__(self, n_voices: int) -> None:
+        super().__init__()
+        self.model = build_embedding()
+        self.voices = nn.Parameter(torch.randn(n_voices, EMBEDDING_SIZE) * 0.05)
+
+    def forward(self, waveforms: Tensor, weights: Tensor, labels: Tensor) -> Tensor:
+        embeddings = self.model.resnet.seg_1(self._pool(waveforms, weights))
+        cosine = F.normalize(embeddings) @ F.normalize(self.voices).T
+        margin = 0.2 * F.one_hot(labels, len(self.voices))
+        return 20 * (cosine - margin)
+
+    def _pool(self, waveforms: Tensor, weights: Tensor) -> Tensor:
+        """pyannote's StatsPool but for the root: of a channel that is always 0 it has no slope."""
+        frames = self.model.forward_frames(waveforms).flatten(1, 2)  # (batch, features, n_frames)
+        weights = F.interpolate(weights[:, None], size=frames.shape[-1], mode="nearest")
+        total = weights.sum(-1)
+        mean = (frames * weights).sum(-1) / total
+        variance = ((frames - mean[..., None]).square() * weights).sum(-1) / (total - 1).clamp(1)
+        return torch.cat([mean, variance.clamp(1e-6).sqrt()], -1)
+
+
+def embedding_chunk(pool: SpeechPool, seconds: float) -> tuple[np.ndarray, np.ndarray, int]:
+    """A chunk with one voice in part of it: samples, weights at 100 per second, the voice.
+
+    Others may speak in the rest: the pooling weights, as in the pipeline, leave them out.
+    """
+    rng = pool.rng
+    n_samples = int(seconds * SAMPLE_RATE)
+    samples = noise(n_samples, rng)
+    weights = np.zeros(int(seconds * 100), dtype=np.float32)
+    voice = rng.randrange(len(VOICES))
+    position = -rng.randint(0, 20_000)
+    while position < n_samples:
+        speaker = voice if not weights.any() or rng.random() < 0.6 else rng.randrange(len(VOICES))
+        _, speech = pool.draw(speaker)
+        first, last = max(position, 0), min(n_samples, position + len(speech.samples))
+        if last > first:
+            part = speech.samples[first - position : last - position]
+            samples[first:last] += part * rng.uniform(0.3, 1.0)
+            if speaker == voice:
+                weights[first // 160 : last // 160] = 1
+        position += len(speech.samples) + int(rng.uniform(0, 0.6) * SAMPLE_RATE)
+    if weights.sum() < 30:
+        return embedding_chunk(pool, seconds)
+    return samples, weights, voice
+
+
+def train_embedding(out: Path, work: Path, seed: int) -> None:
+    trainer = EmbeddingTrainer(len(VOICES))
+    training = Training("embedding", work, trainer, [Stage(300, 20, 2.5, 2e-3, 1e-4)])
+    pool = SpeechPool(random.Random(seed + training.step))
+    report = Report("embedding")
+    for stage in training.steps():
+        chunks = [embedding_chunk(pool, stage.seconds) for _ in range(stage.batch_size)]
+        waveforms = torch.from_numpy(np.stack([chunk[0] for chunk in chunks]))[:, None]
+        weights = torch.from_numpy(np.stack([chunk[1] for chunk in chunks]))
+        labels = torch.tensor([chunk[2] for chunk in chunks])
+        scores = trainer(waveforms, weights, labels)
+        loss = F.cross_entropy(scores, labels)
+        training.descend(loss)
+        right = (scores.argmax(-1) == labels).float().mean()
+        report.add(training.step, loss=loss.item(), right=right.item())
+    export_pyannote(trainer.model, out / "pyannote" / "embedding")
+    export_plda(trainer.model.eval(), pool, out / "pyannote" / "plda")
+
+
+@torch.inference_mode()
+def export_plda(model: Any, pool: SpeechPool, folder: Path) -> None:
+    """Within- and between-voice statistics of fresh embeddings, in VBx's format.
+
+    Source: pyannote/audio/utils/vbx.py, `vbx_setup` (after BUTSpeechFIT/VBx).
+    """
+    embeddings, labels = [], []
+    for _ in range(60):
+        chunks = [embedding_chunk(pool, 5.0) for _ in range(16)]
+        waveforms = torch.from_numpy(np.stack([chunk[0] for chunk in chunks]))[:, None]
+        weights = torch.from_numpy(np.stack([chunk[1] for chunk in chunks]))
+        embeddings.append(model(waveforms, weights=weights).numpy())
+        labels += [chunk[2] for chunk in chunks]
+    x, y = np.concatenate(embeddings).astype(np.float64), np.array(labels)
+
+    def unit(rows: np.ndarray) -> np.ndarray:
+        return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
+
+    def covariances(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        means = np.stack([rows[y == voice].mean(0) for voice in range(len(VOICES))])
+        within = np.cov((rows - means[y]).T) + 1e-4 * np.eye(rows.shape[1])
+        between = np.cov(means.T) + 1e-6 * np.eye(rows.shape[1])
+        return within, between
+
+    from scipy.linalg import eigh
+
+    mean1 = x.mean(0)
+    centred = np.sqrt(EMBEDDING_SIZE) * unit(x - mean1)
+    within, between = covariances(centred)
+    lda = eigh(between, within)[1][:, ::-1][:, :128]  # (EMBEDDING_SIZE, 128)
+    mean2 = (centred @ lda).mean(0)
+    projected = np.sqrt(128) * unit(centred @ lda - mean2)
+    within, between = covariances(projected)
+    variances, directions = eigh(between, within)
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez(folder / "xvec_transform.npz", mean1=mean1, mean2=mean2, lda=lda)
+    np.savez(
+        folder / "plda.npz",
+        mu=projected.mean(0),
+        tr=directions.T[::-1],
+        psi=variances[::-1],
+    )
+
+
+TRAININGS = {
+    "whisper": train_whisper,
+    "segmentation": train_segmentation,
+    "embedding": train_embedding,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("what", choices=[*TRAININGS, "all"])
+    parser.add_argument("--out", type=Path, default=Path("models/demo"))
+    parser.add_argument("--work", type=Path, default=Path("build/train_demo_models"))
+    parser.add_argument("--seed", type=int, default=20_261_123)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    options.out.mkdir(parents=True, exist_ok=True)
+    options.work.mkdir(parents=True, exist_ok=True)
+    for what in itertools.chain(TRAININGS if options.what == "all" else [options.what]):
+        torch.manual_seed(options.seed)
+        TRAININGS[what](options.out, options.work, options.seed)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""The `fieldscribe` command. Data goes to standard output, progress to standard error.
+
+Exit codes: 0 done, 1 something failed, 2 misused, 130 interrupted.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from service import models_command
+from service.console import AsJson, WeightsFolder, errors_as_sentences, print_json
+from service.exports import FORMATS
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # its tracebacks show local variables
+    help="Transcribes research interviews and focus groups, on this machine alone.",
+)
+app.add_typer(models_command.app, name="models")
+
+
+@app.command()
+def transcribe(
+    files: Annotated[list[Path], typer.Argument(help="Recordings: audio or video files.")],
+    out: Annotated[Path, typer.Option(help="Folder for the transcripts.")],
+    weights: WeightsFolder,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="A Whisper model or a checkpoint's path; on a GPU large-v3-turbo, else small."
+        ),
+    ] = None,
+    diarisation: Annotated[
+        str | None, typer.Option(help="A pyannote pipeline's name or folder.")
+    ] = None,
+    language: Annotated[
+        str | None, typer.Option(help="en, de, nl, ...; found from the recording by default.")
+    ] = None,
+    speakers: Annotated[
+        str | None, typer.Option(help="How many people speak: 2, or 5-8.", metavar="N|MIN-MAX")
+    ] = None,
+    vocabulary: Annotated[
+        Path | None, typer.Option(help="Names and terms to expect, one on each line.")
+    ] = None,
+    format: Annotated[
+        list[str] | None,
+        typer.Option(help=f"{', '.join(FORMATS)}; may be given several times. All by default."),
+    ] = None,
+    join: Annotated[
+        bool, typer.Option("--join", help="The files are one session, in this order.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Transcribe recordings into a folder; what is done already is skipped."""
+    from service import (
+        transcribe_command,
+    )  # imports torch, which `fieldscribe --help` does not need
+
+    with errors_as_sentences(as_json):
+        exit_code = transcribe_command.transcribe(
+            files=files,
+            out=out,
+            model=model,
+            diarisation=diarisation,
+            language=language,
+            speakers=speakers,
+            vocabulary=vocabulary,
+            formats=tuple(format or FORMATS),
+            join=join,
+            weights=weights,
+            as_json=as_json,
+        )
+    raise typer.Exit(exit_code)
+
+
+@app.command()
+def doctor(
+    weights: WeightsFolder,
+    as_json: AsJson = False,
+) -> None:
+    """Check what transcription needs on this machine; a line each, with the remedy."""
+    from service import doctor as checks
+
+    results = checks.examine(weights)
+    if as_json:
+        print_json([check.as_dict() for check in results])
+    else:
+        console = Console(highlight=False, soft_wrap=True)
+        for check in results:
+            mark = {"ok": "[green]ok     [/]", "warning": "[yellow]warning[/]"}.get(
+                check.status, "[red]problem[/]"
+            )
+            console.print(f"{mark} {check.name}: {check.message}")
+    raise typer.Exit(1 if any(check.status == "problem" for check in results) else 0)
+
+
+def main() -> None:
+    app()

@@ -1,0 +1,62 @@
+"""Plain text to read: a line per segment with time and speaker, then what to listen to again."""
+
+from collections.abc import Iterator
+
+from models.transcript import Flag, Segment, Transcript
+
+IDENTIFIED = "IDENTIFIED: what people said, not de-identified. Keep it where the recordings are."
+UNKNOWN = "unknown"  # nobody was found speaking there
+
+FLAGS = {
+    "speech_without_words": "somebody speaks, but there are no words",
+    "words_without_speech": "words where nobody was found speaking",
+    "loop": "the text repeats itself",
+    "low_probability": "Whisper was unsure of these words",
+    "too_fast": "more words than anybody says in this time",
+}
+
+
+def txt(transcript: Transcript) -> str:
+    return "\n".join(_lines(transcript)) + "\n"
+
+
+def _lines(transcript: Transcript) -> Iterator[str]:
+    yield IDENTIFIED
+    for warning in transcript.warnings:
+        yield f"WARNING: {warning}"
+    yield ""
+    yield (
+        f"Duration {clock(transcript.duration)}, language {transcript.language}, "
+        f"{len(transcript.speakers)} speakers, {transcript.made_with.whisper_model}"
+    )
+    yield ""
+    for segment in transcript.segments:
+        speaker = segment.speaker or UNKNOWN
+        yield f"[{clock(segment.start)}] {speaker}: {segment.text}{_overlap(segment, transcript)}"
+    if transcript.flags:
+        yield ""
+        yield "To listen to again:"
+        yield from map(_flag, transcript.flags)
+
+
+def _overlap(segment: Segment, transcript: Transcript) -> str:
+    """` [overlap with SPEAKER_01]` where others speak during the segment."""
+    others = {
+        speaker
+        for overlap in transcript.overlaps
+        if overlap.start < segment.end and overlap.end > segment.start
+        for speaker in overlap.speakers
+    } - {segment.speaker}
+    return f" [overlap with {', '.join(sorted(others))}]" if others else ""
+
+
+def _flag(flag: Flag) -> str:
+    evidence = ", ".join(f"{name} {value:g}" for name, value in flag.evidence.items())
+    reason = FLAGS.get(flag.kind, flag.kind)
+    return f"[{clock(flag.start)} - {clock(flag.end)}] {reason} ({evidence})"
+
+
+def clock(seconds: float) -> str:
+    """`1:02:03`"""
+    whole = int(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"

@@ -1,0 +1,212 @@
+import json
+import os
+import stat
+import wave
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.pipeline import TranscribeOptions
+from models.transcript import Transcript
+from models.weights import PipelineWeights, WhisperWeights
+from service.batch import Batch, Session, prepare_output, run, sessions_of
+from service.errors import OutputNotWritable, SameName
+from tests.fakes import FakePipeline
+
+
+@pytest.fixture
+def recordings(tmp_path: Path) -> list[Path]:
+    folder = tmp_path / "recorder"
+    folder.mkdir()
+    paths = [folder / f"INT-0{i}.wav" for i in (1, 2, 3)]
+    for i, path in enumerate(paths):
+        write_tone(path, 1.0 + i)
+    return paths
+
+
+def write_tone(path: Path, seconds: float) -> None:
+    samples = 8000 * np.sin(np.arange(int(16_000 * seconds)) * 0.2)
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16_000)
+        file.writeframes(samples.astype("<i2").tobytes())
+
+
+def batch(recordings, out, **changes):
+    prepare_output(out)
+    values = {
+        "sessions": sessions_of(recordings, join=False),
+        "out": out,
+        "formats": ("json", "txt"),
+        "options": TranscribeOptions(),
+        "whisper": WhisperWeights("fake", Path("fake.pt"), "a" * 64, False),
+        "diarisation": PipelineWeights("fake", Path("fake"), "b" * 64, False),
+    }
+    return Batch(**{**values, **changes})
+
+
+def results_of(work, pipeline=None):
+    pipeline = pipeline or FakePipeline()
+    return list(run(work, lambda: pipeline, lambda session: None, lambda progress: None))
+
+
+def test_every_recording_gets_its_transcripts(recordings, tmp_path):
+    out = tmp_path / "out"
+    results = results_of(batch(recordings, out))
+
+    assert [result.status for result in results] == ["done"] * 3
+    assert sorted(path.name for path in out.iterdir() if not path.name.startswith(".")) == [
+        f"INT-0{i}.identified.{ending}" for i in (1, 2, 3) for ending in ("json", "txt")
+    ]
+    assert "Eva Muster" in (out / "INT-01.identified.txt").read_text()
+
+
+def test_results_are_for_their_owner_only(recordings, tmp_path):
+    out = tmp_path / "out"
+    results_of(batch(recordings, out))
+
+    assert stat.S_IMODE(out.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(path.stat().st_mode) for path in out.iterdir()} == {0o600}
+
+
+def test_what_is_done_is_skipped_without_loading_the_models(recordings, tmp_path):
+    work = batch(recordings, tmp_path / "out")
+    results_of(work)
+
+    def load():
+        raise AssertionError("the models were loaded")
+
+    again = list(run(work, load, lambda session: None, lambda progress: None))
+
+    assert [result.status for result in again] == ["skipped"] * 3
+
+
+def test_a_format_that_is_missing_is_written_from_the_finished_transcript(recordings, tmp_path):
+    results_of(batch(recordings, tmp_path / "out"))
+    pipeline = FakePipeline()
+    again = results_of(batch(recordings, tmp_path / "out", formats=("srt",)), pipeline)
+
+    assert [result.status for result in again] == ["skipped"] * 3
+    assert not pipeline.transcribed
+    assert (tmp_path / "out" / "INT-02.identified.srt").read_text().startswith("1\n")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"options": TranscribeOptions(language="en")},
+        {"options": TranscribeOptions(vocabulary=("Eva",))},
+        {"whisper": WhisperWeights("other", Path("other.pt"), "c" * 64, False)},
+    ],
+)
+def test_other_options_or_weights_are_transcribed_again(recordings, tmp_path, changes):
+    work = batch(recordings[:1], tmp_path / "out")
+    results_of(work)
+
+    assert [result.status for result in results_of(replace(work, **changes))] == ["done"]
+
+
+def test_a_recording_that_has_changed_is_transcribed_again(recordings, tmp_path):
+    work = batch(recordings[:1], tmp_path / "out")
+    results_of(work)
+    write_tone(recordings[0], 4.0)
+    os.utime(recordings[0], (1, 1))  # a copy may keep an old time; its size differs
+
+    assert [result.status for result in results_of(work)] == ["done"]
+
+
+def test_a_damaged_result_is_made_again(recordings, tmp_path):
+    work = batch(recordings[:1], tmp_path / "out")
+    results_of(work)
+    (tmp_path / "out" / "INT-01.identified.json").write_text('{"schema": "fieldscribe')
+
+    assert [result.status for result in results_of(work)] == ["done"]
+
+
+def test_a_bad_file_does_not_stop_the_others(recordings, tmp_path):
+    recordings[1].write_text("this is not a recording")
+    results = results_of(batch(recordings, tmp_path / "out"))
+
+    assert [result.status for result in results] == ["done", "failed", "done"]
+    assert results[1].code == "unreadable_audio"
+    assert not list((tmp_path / "out").glob("INT-02*"))
+
+
+def test_a_recording_that_is_not_there_is_a_failure_of_its_own(recordings, tmp_path):
+    recordings[0].unlink()
+    results = results_of(batch(recordings, tmp_path / "out"))
+
+    assert (results[0].status, results[0].code) == ("failed", "recording_not_found")
+    assert "INT-01" not in results[0].message
+
+
+def test_an_interrupt_loses_nothing_that_is_finished(recordings, tmp_path):
+    work = batch(recordings, tmp_path / "out")
+
+    class Interrupted(FakePipeline):
+        def transcribe(self, *arguments, **options):
+            if len(self.transcribed) == 1:
+                raise KeyboardInterrupt
+            return super().transcribe(*arguments, **options)
+
+    with pytest.raises(KeyboardInterrupt):
+        results_of(work, Interrupted())
+
+    assert [r.status for r in results_of(work)] == ["skipped", "done", "done"]
+
+
+def test_joined_recordings_become_one_transcript(recordings, tmp_path):
+    pipeline = FakePipeline()
+    work = batch(recordings, tmp_path / "out", sessions=sessions_of(recordings, join=True))
+    (result,) = results_of(work, pipeline)
+
+    assert [round(r.duration, 1) for r in pipeline.transcribed[0]] == [1.0, 2.0, 3.0]
+    assert result.outputs[-1].name == "INT-01.identified.json"
+
+
+def test_recordings_that_differ_in_their_ending_only_keep_it():
+    sessions = sessions_of([Path("a/INT-01.wav"), Path("a/INT-01.m4a")], join=False)
+
+    assert [session.name for session in sessions] == ["INT-01.wav", "INT-01.m4a"]
+
+
+def test_the_same_file_twice_is_one_session():
+    assert len(sessions_of([Path("INT-01.wav"), Path("INT-01.wav")], join=False)) == 1
+
+
+def test_two_recordings_of_the_same_name_are_refused_before_they_overwrite_each_other():
+    with pytest.raises(SameName):
+        sessions_of([Path("a/INT-01.wav"), Path("b/INT-01.wav")], join=False)
+
+
+def test_an_output_folder_that_cannot_be_made_is_refused_at_once(tmp_path):
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(OutputNotWritable, match="--out"):
+        prepare_output(tmp_path / "file" / "out")
+
+
+def test_a_full_disk_fails_the_recording_and_leaves_no_half_result(
+    recordings, tmp_path, monkeypatch
+):
+    work = batch(recordings[:1], tmp_path / "out")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    (result,) = results_of(work)
+
+    assert (result.status, result.code) == ("failed", "output_not_writable")
+    assert not [path for path in (tmp_path / "out").iterdir() if "INT" in path.name]
+
+
+def test_the_json_is_the_transcript(recordings, tmp_path):
+    (result,) = results_of(batch(recordings[:1], tmp_path / "out", formats=("txt",)))
+    path = Session("INT-01", ()).output(tmp_path / "out", "json")
+
+    assert Transcript.from_json(path.read_text()).words == result.transcript.words
+    assert json.loads(path.read_text())["sources"][0]["n_bytes"] == os.path.getsize(recordings[0])

@@ -1,0 +1,188 @@
+"""The whole path with the demo weights: slow on purpose, because nothing in it is a stand-in."""
+
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from models.audio import decode
+from models.diarisation import SpeakerCount
+from models.errors import Stopped
+from models.metrics import TimedText, diarisation_errors, time_errors, word_errors
+from models.pipeline import NoSpeech, Pipeline, StageProgress, TranscribeOptions, no_speech
+from models.transcript import Turn
+from models.weights import find_pipeline, find_whisper
+from models.whisper_engine.engine import UnknownLanguage
+from scripts.make_interview import Interview, make_interview, recording_of, write_wav
+
+TWO = TranscribeOptions(speakers=SpeakerCount(2, 2))
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> Pipeline:
+    return Pipeline(
+        find_whisper("demo", Path()), find_pipeline("demo", Path()), torch.device("cpu")
+    )
+
+
+@pytest.fixture(scope="module")
+def interview() -> Interview:
+    return make_interview(810_001, seconds=15)
+
+
+@pytest.fixture(scope="module")
+def stages() -> list[StageProgress]:
+    return []
+
+
+@pytest.fixture(scope="module")
+def transcript(pipeline, interview, stages):
+    return pipeline.transcribe([recording_of(interview.samples)], TWO, stages.append)
+
+
+def text_of(words):
+    return " ".join(word.text.strip() for word in words)
+
+
+def turns_of(interview: Interview) -> list[Turn]:
+    return [Turn(u.start, u.end, u.speaker) for u in interview.utterances]
+
+
+def test_the_words_are_right(interview, transcript):
+    assert word_errors(text_of(interview.words), text_of(transcript.words)).rate <= 0.1
+
+
+def test_the_speakers_are_right(interview, transcript):
+    assert len(transcript.speakers) == 2
+    assert diarisation_errors(turns_of(interview), transcript.turns).rate <= 0.1
+
+
+def test_the_times_are_right(interview, transcript):
+    reference = [TimedText(w.text, w.start, w.end) for w in interview.words]
+    hypothesis = [TimedText(w.text, w.start, w.end) for w in transcript.words]
+
+    assert time_errors(reference, hypothesis).rate <= 0.1
+
+
+def test_every_segment_has_who_said_it(interview, transcript):
+    assert {segment.speaker for segment in transcript.segments} == {"SPEAKER_00", "SPEAKER_01"}
+
+
+def test_the_language_is_found_and_its_probability_kept(transcript):
+    assert transcript.language == "en"
+    assert 0.5 < transcript.language_probability <= 1
+
+
+def test_the_transcript_says_that_demo_weights_made_it(pipeline, transcript):
+    assert any("demo weights" in warning for warning in transcript.warnings)
+    assert transcript.made_with.whisper_sha256 == pipeline.whisper_weights.sha256
+    assert transcript.made_with.options["speakers"] == "2"
+
+
+def test_progress_names_the_stages_in_order_and_never_goes_back(stages):
+    order = list(dict.fromkeys(progress.stage for progress in stages))
+
+    assert order == ["segment", "transcribe", "align", "diarise", "attribute", "check"]
+    for stage in order:
+        fractions = [progress.fraction for progress in stages if progress.stage == stage]
+        assert fractions == sorted(fractions)
+        assert all(0 <= fraction <= 1 for fraction in fractions)
+
+
+@pytest.mark.parametrize("stage", ["segment", "transcribe", "align", "diarise"])
+def test_it_stops_in_every_stage_when_told(pipeline, interview, stage):
+    def stop(progress: StageProgress) -> None:
+        if progress.stage == stage:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        pipeline.transcribe([recording_of(interview.samples[: 12 * 16_000])], TWO, stop)
+
+
+def test_a_session_of_two_recordings_is_one_timeline(pipeline, interview):
+    samples = interview.samples
+    middle = round((interview.utterances[1].end + interview.utterances[2].start) * 8000)
+    parts = [recording_of(samples[:middle]), recording_of(samples[middle:])]
+    joined = pipeline.transcribe(parts, TWO)
+
+    assert joined.duration == pytest.approx(len(samples) / 16_000, abs=0.001)
+    assert [source.start for source in joined.sources] == [0.0, round(middle / 16_000, 3)]
+    assert word_errors(text_of(interview.words), text_of(joined.words)).rate <= 0.15
+    assert len(joined.speakers) == 2
+
+
+def test_noise_is_no_speech_and_the_error_has_the_levels(pipeline):
+    noise = 0.02 * np.random.default_rng(1).standard_normal(12 * 16_000).astype(np.float32)
+    with pytest.raises(NoSpeech, match="dBFS"):
+        pipeline.transcribe([recording_of(noise)], TWO)
+
+
+def test_the_sentence_about_missing_words_has_numbers():
+    half = np.full(16_000, 0.5, dtype=np.float32)
+
+    assert "peak -6 dBFS" in no_speech(half, 0.0)
+    assert "3.0 s of speech were found but no words" in no_speech(half, 3.0)
+
+
+def test_an_unknown_language_is_refused_before_anything_is_computed(pipeline, interview):
+    def never(progress: StageProgress) -> None:
+        raise AssertionError("something was computed")
+
+    with pytest.raises(UnknownLanguage):
+        pipeline.transcribe(
+            [recording_of(interview.samples)], TranscribeOptions(language="klingon"), never
+        )
+
+
+@pytest.mark.slow
+def test_a_short_trial_guesses_how_long_each_stage_takes(pipeline):
+    rates = pipeline.seconds_per_second()
+
+    assert set(rates) == {"segment", "transcribe", "align", "diarise"}
+    assert all(rate > 0 for rate in rates.values())
+
+
+FORMATS = {
+    "phone band": ["-ar", "8000", "-c:a", "pcm_alaw", "phone.wav"],
+    "stereo": ["-ac", "2", "stereo.wav"],
+    "variable rate": ["-c:a", "libmp3lame", "-q:a", "5", "variable.mp3"],
+    "video": ["-c:a", "aac", "-b:a", "64k", "-shortest", "video.mp4"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", FORMATS)
+def test_other_kinds_of_recordings_go_through_the_whole_path(pipeline, interview, tmp_path, kind):
+    """The words of a phone are not bounded: the demo weights have never heard one."""
+    write_wav(tmp_path / "in.wav", interview.samples)
+    picture = ["-f", "lavfi", "-i", "testsrc=size=64x64:rate=5"] if kind == "video" else []
+    *options, name = FORMATS[kind]
+    subprocess.run(
+        ["ffmpeg", "-v", "error", "-i", "in.wav", *picture, *options, name],
+        cwd=tmp_path,
+        check=True,
+    )
+    with (tmp_path / name).open("rb") as file:
+        recording = decode(file)
+    found = pipeline.transcribe([recording], TWO)
+
+    assert found.duration == pytest.approx(len(interview.samples) / 16_000, abs=0.15)
+    assert len(found.speakers) == 2
+    limit = 1.0 if kind == "phone band" else 0.15
+    assert word_errors(text_of(interview.words), text_of(found.words)).rate <= limit
+
+
+@pytest.mark.slow
+def test_a_real_conversation_goes_through_the_whole_path(pipeline):
+    """pyannote.audio's 30 s of telephone. The demo weights know none of its words or voices."""
+    import pyannote.audio
+
+    path = Path(pyannote.audio.__file__).parent / "sample" / "sample.wav"
+    with path.open("rb") as file:
+        transcript = pipeline.transcribe([decode(file)], TWO)
+
+    assert transcript.duration == pytest.approx(30.0, abs=0.1)
+    assert transcript.words and transcript.turns
+    assert all(0 <= word.start <= word.end <= 30.0 for word in transcript.words)

@@ -1,0 +1,45 @@
+import json
+
+import pytest
+
+from models.transcript import Flag, Overlap, Transcript, Turn, speakers_in_order
+from tests.fakes import segment, transcript
+
+
+def whole() -> Transcript:
+    return transcript(
+        [segment("SPEAKER_00", "Where do you work?"), segment(None, "Mm.", 3.0)],
+        overlaps=(Overlap(1.0, 2.0, ("SPEAKER_00", "SPEAKER_01")),),
+        flags=(Flag("loop", 0.0, 20.0, {"compression_ratio": 3.1}),),
+        warnings=("Made with the demo weights.",),
+    )
+
+
+def test_json_brings_back_the_same_transcript():
+    assert Transcript.from_json(whole().to_json()) == whole()
+
+
+def test_json_carries_each_segments_text_beside_its_words():
+    document = json.loads(whole().to_json())
+
+    assert document["schema"] == "fieldscribe.transcript/1"
+    assert [s["text"] for s in document["segments"]] == ["Where do you work?", "Mm."]
+    assert document["segments"][1]["speaker"] is None
+
+
+def test_another_schema_is_refused():
+    document = json.loads(whole().to_json())
+    document["schema"] = "fieldscribe.transcript/2"
+
+    with pytest.raises(ValueError, match="schema"):
+        Transcript.from_json(json.dumps(document))
+
+
+def test_speakers_come_in_the_order_in_which_they_first_speak():
+    turns = [
+        Turn(5.0, 6.0, "SPEAKER_00"),
+        Turn(1.0, 2.0, "SPEAKER_01"),
+        Turn(7.0, 8.0, "SPEAKER_01"),
+    ]
+
+    assert speakers_in_order(turns) == ("SPEAKER_01", "SPEAKER_00")
