@@ -1,0 +1,140 @@
+"""The keys of one class: root key -> study keys -> data keys, and how they are destroyed.
+
+Every wrapped key is a file of its own, `<study>/study.key` or `<study>/<subject>.key`, bound to
+that place. An erasure first puts an entry into the ledger, then destroys the key: if a restore
+brings the key back, the entry is still there, and the key is destroyed again.
+"""
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import UUID
+
+from service.vault import ArtefactClass
+from service.vault.errors import Erased, KeyMissing, Sealed
+from service.vault.files import locked, shred, whole_file
+from service.vault.streaming import KEY_SIZE, Key
+from service.vault.wrapping import unwrap, wrap
+
+STUDY = "study"
+
+
+class KeyRing:
+    """
+    Args:
+        folder: wrapped keys; not part of the backups of artefacts.
+        ledger: a folder with one small file per erasure; an older one is never restored over it.
+        root: None is sealed.
+    """
+
+    def __init__(
+        self, artefact_class: ArtefactClass, folder: Path, ledger: Path, root: Key | None
+    ) -> None:
+        self._class = artefact_class
+        self._folder = folder / artefact_class
+        self._ledger = ledger / artefact_class
+        self._root = root
+
+    @property
+    def sealed(self) -> bool:
+        return self._root is None
+
+    def unseal(self, root: Key) -> None:
+        self._root = root
+
+    def create_study_key(self, study_id: UUID) -> None:
+        self._create(study_id, STUDY, self._unsealed_root())
+
+    def create_data_key(self, study_id: UUID, subject_id: UUID) -> Key:
+        """
+        Args:
+            subject_id: the recording, in the linkage class the entity.
+
+        Raises:
+            Sealed, KeyMissing, KeyDamaged: of the study key.
+            Erased: the study was, or this data key.
+        """
+        return self._create(study_id, str(subject_id), self._study_key(study_id))
+
+    def data_key(self, study_id: UUID, subject_id: UUID) -> Key:
+        """
+        Raises:
+            Sealed, Erased, KeyMissing, KeyDamaged: of the study key or of this one.
+        """
+        return self._read(study_id, str(subject_id), self._study_key(study_id))
+
+    def erase(self, study_id: UUID, subject_id: UUID) -> None:
+        """Destroy a data key for ever. Safe to run twice, and while sealed."""
+        self._erase(study_id, str(subject_id))
+
+    def erase_study(self, study_id: UUID) -> None:
+        """Destroy the study key and every data key under it."""
+        self._erase(study_id, STUDY)
+
+    def apply_ledger(self) -> int:
+        """Destroy again what a restore, or a crash in `erase`, has left; to run at every start.
+
+        Returns:
+            Number of keys destroyed.
+        """
+        with locked(self._folder, wait=True):
+            return sum(
+                self._destroy(UUID(entry.parent.name), entry.name)
+                for entry in self._ledger.glob("*/*")  # half of an entry has the name of no key
+            )
+
+    def _study_key(self, study_id: UUID) -> Key:
+        return self._read(study_id, STUDY, self._unsealed_root())
+
+    def _unsealed_root(self) -> Key:
+        if self._root is None:
+            raise Sealed("The vault is sealed: `fieldscribe unseal`")
+        return self._root
+
+    def _create(self, study_id: UUID, name: str, under: Key) -> Key:
+        key = Key(os.urandom(KEY_SIZE))
+        path = self._path(study_id, name)
+        with locked(self._folder, wait=True):
+            self._refuse_erased(study_id, name)
+            if path.exists():
+                raise FileExistsError(f"key {study_id}/{name}")  # what it encrypted would be lost
+            with whole_file(path) as file:
+                file.write(wrap(key, under, self._binding(study_id, name)))
+        return key
+
+    def _read(self, study_id: UUID, name: str, under: Key) -> Key:
+        self._refuse_erased(study_id, name)
+        try:
+            wrapped = self._path(study_id, name).read_bytes()
+        except FileNotFoundError as error:
+            raise KeyMissing(f"Key {study_id}/{name} is gone") from error
+        return unwrap(wrapped, under, self._binding(study_id, name))
+
+    def _refuse_erased(self, study_id: UUID, name: str) -> None:
+        if self._entry(study_id, name).exists():
+            raise Erased(f"Key {study_id}/{name} was destroyed")
+
+    def _erase(self, study_id: UUID, name: str) -> None:
+        with locked(self._folder, wait=True):
+            entry = self._entry(study_id, name)
+            if not entry.exists():
+                with whole_file(entry) as file:
+                    file.write(f"{datetime.now(UTC).isoformat()}\n".encode())
+            self._destroy(study_id, name)
+
+    def _destroy(self, study_id: UUID, name: str) -> int:
+        path = self._path(study_id, name)
+        paths = list(path.parent.glob("*")) if name == STUDY else [path]
+        found = [path for path in paths if path.exists()]
+        for path in found:
+            shred(path)
+        return len(found)
+
+    def _path(self, study_id: UUID, name: str) -> Path:
+        return self._folder / str(study_id) / f"{name}.key"
+
+    def _entry(self, study_id: UUID, name: str) -> Path:
+        return self._ledger / str(study_id) / name
+
+    def _binding(self, study_id: UUID, name: str) -> str:
+        return f"key|{self._class}|{study_id}|{name}"

@@ -1,0 +1,242 @@
+import os
+import shutil
+import stat
+import time
+from collections import namedtuple
+from dataclasses import replace
+from uuid import uuid4
+
+import pytest
+
+from service.vault import ArtefactClass, files, store
+from service.vault.errors import ArtefactDamaged, ArtefactMissing, DiskFull
+from service.vault.store import Artefact, Store
+from service.vault.streaming import Key
+
+CANARY = b"my name is Eva Muster and I live in Musterdorf"
+
+
+@pytest.fixture
+def vault(tmp_path):
+    return Store(ArtefactClass.IDENTIFIED, tmp_path / "identified")
+
+
+@pytest.fixture
+def key():
+    return Key(os.urandom(32))
+
+
+def artefact(kind="transcript"):
+    return Artefact(study_id=uuid4(), subject_id=uuid4(), kind=kind)
+
+
+def put(vault, artefact, key, content=CANARY):
+    with vault.write(artefact, key) as writer:
+        writer.write(content)
+
+
+def files_in(folder):
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def recorded(monkeypatch, *names):
+    """The calls of these functions of `os`, in order; they still do their work."""
+    calls: list[str] = []
+
+    def record(name, function):
+        def call(*args):
+            calls.append(name)
+            return function(*args)
+
+        monkeypatch.setattr(os, name, call)
+
+    for name in names:
+        record(name, getattr(os, name))
+    return calls
+
+
+def test_an_artefact_comes_back(vault, key):
+    transcript = artefact()
+    put(vault, transcript, key)
+
+    with vault.open(transcript, key) as file:
+        assert file.read() == CANARY
+
+
+def test_a_path_holds_ids_only(vault, key):
+    transcript = artefact()
+    put(vault, transcript, key)
+
+    [path] = files_in(vault.folder)
+    name = str(transcript.id)
+    assert path == vault.folder / "artefacts" / name[:2] / name[2:4] / name
+
+
+def test_only_the_owner_may_read_files_and_folders(vault, key):
+    put(vault, artefact(), key)
+
+    for path in [vault.folder, *vault.folder.rglob("*")]:
+        assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600)
+
+
+def test_an_artefact_in_the_place_of_another_is_refused(vault, key):
+    ours = artefact()
+    theirs = replace(ours, id=uuid4())
+    put(vault, ours, key)
+    put(vault, theirs, key)
+    [our_path] = vault.folder.rglob(str(ours.id))
+    [their_path] = vault.folder.rglob(str(theirs.id))
+    shutil.copy(our_path, their_path)
+
+    with pytest.raises(ArtefactDamaged):
+        vault.open(theirs, key)
+
+
+@pytest.mark.parametrize(
+    "other", [{"study_id": uuid4()}, {"subject_id": uuid4()}, {"kind": "recording"}]
+)
+def test_an_artefact_taken_for_something_else_is_refused(vault, key, other):
+    transcript = artefact("transcript")
+    put(vault, transcript, key)
+
+    with pytest.raises(ArtefactDamaged):
+        vault.open(replace(transcript, **other), key)
+
+
+def test_an_artefact_moved_to_another_class_is_refused(vault, key):
+    transcript = artefact()
+    put(vault, transcript, key)
+
+    with pytest.raises(ArtefactDamaged):
+        Store(ArtefactClass.DEIDENTIFIED, vault.folder).open(transcript, key)
+
+
+def test_a_kind_that_could_imitate_another_artefact_is_a_bug():
+    with pytest.raises(ValueError):
+        artefact("transcript|part 0")
+
+
+def test_an_artefact_that_is_not_there_is_named(vault, key):
+    missing = artefact()
+
+    with pytest.raises(ArtefactMissing, match=str(missing.id)):
+        vault.open(missing, key)
+
+
+def test_a_crash_in_the_first_write_leaves_nothing(vault, key):
+    with pytest.raises(KeyboardInterrupt), vault.write(artefact(), key) as writer:
+        writer.write(CANARY * 10_000)
+        raise KeyboardInterrupt
+
+    assert files_in(vault.folder) == []
+
+
+def test_a_crash_in_a_second_write_leaves_the_first(vault, key):
+    transcript = artefact()
+    put(vault, transcript, key)
+
+    with pytest.raises(KeyboardInterrupt), vault.write(transcript, key) as writer:
+        writer.write(b"half of another" * 10_000)
+        raise KeyboardInterrupt
+
+    with vault.open(transcript, key) as file:
+        assert file.read() == CANARY
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_an_artefact_that_did_not_reach_the_disk_is_not_there(vault, key, monkeypatch, step):
+    vault.folder.mkdir()
+    transcript = artefact()
+    files.make_folder(vault._path(transcript.id).parent)
+
+    def fail(*args):
+        raise OSError("unplugged")
+
+    monkeypatch.setattr(os, step, fail)
+    with pytest.raises(OSError, match="unplugged"):
+        put(vault, transcript, key)
+
+    assert files_in(vault.folder) == []
+
+
+def test_an_artefact_and_its_name_are_on_disk_before_the_write_returns(vault, key, monkeypatch):
+    transcript = artefact()
+    files.make_folder(vault._path(transcript.id).parent)
+    steps = recorded(monkeypatch, "fsync", "replace")
+
+    put(vault, transcript, key)
+
+    assert steps == ["fsync", "replace", "fsync"]
+
+
+def test_the_list_holds_what_is_finished(vault, key):
+    done = [artefact() for _ in range(3)]
+    for one in done:
+        put(vault, one, key)
+
+    with vault.write(artefact(), key) as writer:
+        writer.write(CANARY)
+        assert set(vault.ids()) == {one.id for one in done}
+
+
+def test_a_deleted_artefact_is_gone(vault, key):
+    transcript = artefact()
+    put(vault, transcript, key)
+
+    vault.delete(transcript.id)
+
+    assert transcript.id not in vault
+    assert files_in(vault.folder) == []
+
+
+def test_deleting_twice_is_no_error(vault):
+    vault.delete(uuid4())
+
+
+def test_what_a_killed_process_left_is_deleted_after_a_day(vault, key):
+    with pytest.raises(FileNotFoundError), vault.write(artefact(), key):  # its own clean-up fails
+        [partial] = files_in(vault.folder)
+        long_ago = time.time() - store.ABANDONED_AFTER - 60
+        os.utime(partial, (long_ago, long_ago))
+        vault.delete_abandoned()
+        assert files_in(vault.folder) == []
+
+
+def test_what_is_being_written_is_not_deleted_as_abandoned(vault, key):
+    transcript = artefact()
+    with vault.write(transcript, key):
+        vault.delete_abandoned()
+
+    assert transcript.id in vault
+
+
+def test_an_upload_that_does_not_fit_is_refused_before_it_begins(vault, monkeypatch):
+    usage = namedtuple("usage", "free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(store.KEPT_FREE + 1000))
+
+    vault.require_space(1000)
+    with pytest.raises(DiskFull):
+        vault.require_space(1001)
+
+
+def test_a_disk_that_becomes_full_is_named_and_nothing_is_left(vault, key):
+    full = OSError(28, "No space left on device")
+
+    with pytest.raises(DiskFull), vault.write(artefact(), key):
+        raise full
+
+    assert files_in(vault.folder) == []
+
+
+def test_what_was_said_is_in_no_file_even_while_it_is_written(vault, key):
+    long = CANARY * 5000  # several segments
+    with vault.write(artefact(), key) as writer:
+        writer.write(long)
+        while_writing = [path.read_bytes() for path in files_in(vault.folder)]
+    afterwards = [path.read_bytes() for path in files_in(vault.folder)]
+
+    assert sum(map(len, while_writing)) > 2 * 64 * 1024
+    assert len(afterwards) == 1
+    for content in while_writing + afterwards:
+        assert b"Eva Muster" not in content
+        assert key.secret not in content
