@@ -86,7 +86,7 @@ def diarisation_errors(
     Args:
         collar: seconds around each reference boundary that do not count, half on each side.
     """
-    from pyannote.core import Annotation, Segment
+    from pyannote.core import Annotation, Segment, Timeline
     from pyannote.metrics.diarization import DiarizationErrorRate
 
     def annotation(turns: Sequence[Turn]) -> Annotation:
@@ -96,6 +96,7 @@ def diarisation_errors(
         return made
 
     metric = DiarizationErrorRate(collar=collar, skip_overlap=False)
-    parts = metric(annotation(reference), annotation(hypothesis), detailed=True)
+    everything = Timeline([Segment(0.0, max(turn.end for turn in (*reference, *hypothesis)))])
+    parts = metric(annotation(reference), annotation(hypothesis), uem=everything, detailed=True)
     errors = parts["false alarm"] + parts["missed detection"] + parts["confusion"]
     return Rate(float(errors), float(parts["total"]))

@@ -25,6 +25,7 @@ from models.weights import find_pipeline, find_whisper
 from scripts.make_interview import Interview, make_interview, recording_of
 
 FIRST_SEED = 900_000_000
+NO_WEIGHTS_FOLDER = Path()  # the demo weights are part of the package
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures to this file as well")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    nowhere = Path()
     pipeline = Pipeline(
-        find_whisper("demo", nowhere), find_pipeline("demo", nowhere), torch.device("cpu")
+        find_whisper("demo", NO_WEIGHTS_FOLDER),
+        find_pipeline("demo", NO_WEIGHTS_FOLDER),
+        torch.device("cpu"),
     )
     seeds = random.Random(FIRST_SEED)
     rows: list[dict[str, Any]] = []

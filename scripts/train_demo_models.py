@@ -5,7 +5,8 @@
     scripts/train_demo_models embedding      about half an hour; the PLDA comes with it
 
 Speech is made while training goes on (scripts/synthetic_speech.py), seeded. A run that was stopped
-goes on from its last checkpoint in --work. Results go to --out in the formats of openai-whisper and
+goes on from its last checkpoint in --work, and the Whisper from finished weights in --out: give a
+new folder to begin from nothing. Results go to --out in the formats of openai-whisper and
 pyannote.audio. models/demo/MODEL_CARD.md says what came out and how it was measured.
 """
 
@@ -115,7 +116,12 @@ class Training:
 
 class Stage:
     def __init__(
-        self, steps: int, batch_size: int, seconds: float, first: float, last: float
+        self,
+        steps: int,
+        batch_size: int,
+        seconds: float,
+        first: float,
+        last: float,
     ) -> None:
         self.steps, self.batch_size, self.seconds = steps, batch_size, seconds
         self.first, self.last = first, last
@@ -147,6 +153,18 @@ class Report:
 # --- Whisper ------------------------------------------------------------------------------------
 
 
+def slow_sinusoids(length: int, channels: int) -> Tensor:
+    """Whisper's positional embedding, in which all that is slower than 6 s is five times slower.
+
+    So the slow channels take values over 30 s that 6 s windows have shown, and the fast ones go
+    through all of their phases within 6 s anyway. Source: whisper/model.py, `sinusoids`.
+    """
+    frequencies = 10_000 ** -(torch.arange(channels // 2) / (channels // 2 - 1))
+    frequencies[frequencies < 2 * math.pi / 300] /= 5
+    angles = torch.arange(length)[:, None] * frequencies
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
 class MicroWhisper(nn.Module):
     """Whisper with 128 x (3+2) layers, trained on the tokens it will ever use.
 
@@ -166,6 +184,7 @@ class MicroWhisper(nn.Module):
         self.index = {token: i for i, token in enumerate(self.used)}
         self.n_text = sum(token < self.tokenizer.eot for token in self.used)
         self.whisper = Whisper(self.dims)
+        self.whisper.encoder.positional_embedding.copy_(slow_sinusoids(1500, 128))
         width = self.dims.n_text_state
         decoder = self.whisper.decoder
         nn.init.normal_(decoder.positional_embedding, std=0.02)
@@ -190,12 +209,15 @@ class MicroWhisper(nn.Module):
         first = tokenizer.timestamp_begin
         return sorted(used | set(range(first, first + 1501)))
 
-    def encode(self, mel: Tensor) -> Tensor:
-        """AudioEncoder.forward for windows shorter than 30 s. mel: (batch, 80, n_frames)"""
+    def encode(self, mel: Tensor, offsets: Tensor) -> Tensor:
+        """AudioEncoder.forward for windows shorter than 30 s that begin somewhere in the 30 s.
+
+        mel: (batch, 80, n_frames); offsets: (batch,), in steps of 20 ms
+        """
         encoder = self.whisper.encoder
         x = F.gelu(encoder.conv1(mel))
         x = F.gelu(encoder.conv2(x)).permute(0, 2, 1)
-        x = x + encoder.positional_embedding[: x.shape[1]]
+        x = x + encoder.positional_embedding[offsets[:, None] + torch.arange(x.shape[1])]
         for block in encoder.blocks:
             x = block(x)
         return encoder.ln_post(x)  # type: ignore[no-any-return]
@@ -210,6 +232,16 @@ class MicroWhisper(nn.Module):
         others = (x @ self.unused)[..., None] + math.log(self.dims.n_vocab - len(self.used))
         return torch.cat([x @ self.embedding.T, others], -1)
 
+    @torch.no_grad()
+    def load(self, path: Path) -> None:
+        """What `export` wrote; the CTC head is not in it and is learnt anew within minutes."""
+        checkpoint = BytesIO(lzma.decompress(path.read_bytes()))
+        state = torch.load(checkpoint, weights_only=True)["model_state_dict"]
+        self.whisper.load_state_dict({key: value.float() for key, value in state.items()})
+        weight = self.whisper.decoder.token_embedding.weight
+        self.embedding.copy_(weight[self.used])
+        self.unused.copy_(weight[next(i for i in range(self.dims.n_vocab) if i not in self.index)])
+
     def export(self, path: Path) -> None:
         """As openai-whisper's own checkpoints, half precision, under xz."""
         with torch.no_grad():
@@ -223,9 +255,13 @@ class MicroWhisper(nn.Module):
 
 
 def whisper_window(
-    model: MicroWhisper, pool: SpeechPool, seconds: float
+    model: MicroWhisper, pool: SpeechPool, seconds: float, offset: int
 ) -> tuple[np.ndarray, list[int], int]:
-    """Samples of a window, its tokens, and how many of the tokens are given rather than learnt."""
+    """Samples of a window, its tokens, and how many of the tokens are given rather than learnt.
+
+    Args:
+        offset: steps of 20 ms that its timestamps begin at.
+    """
     rng, tokenizer = pool.rng, model.tokenizer
     n_samples = int(seconds * SAMPLE_RATE)
     samples = noise(n_samples, rng)
@@ -247,7 +283,8 @@ def whisper_window(
         spoken = tokenizer.encode(" " + text)
         if with_timestamps:
             first, last = (
-                tokenizer.timestamp_begin + round(i / SAMPLE_RATE / 0.02) for i in (position, end)
+                tokenizer.timestamp_begin + offset + round(i / SAMPLE_RATE / 0.02)
+                for i in (position, end)
             )
             spoken = [first, *spoken, min(last, tokenizer.timestamp_begin + 1500)]
         tokens += spoken
@@ -267,11 +304,17 @@ def whisper_window(
 
 def whisper_batch(
     model: MicroWhisper, pool: SpeechPool, stage: Stage
-) -> tuple[Tensor, Tensor, Tensor]:
-    """mel (batch, 80, n_frames), input and target tokens (batch, n_tokens); -100 is not learnt."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """mel (batch, 80, n_frames), offsets (batch,), input and target tokens (batch, n_tokens).
+
+    A short window stands anywhere in Whisper's 30 s, so that all of its positions and timestamps
+    are learnt from the first stage on. Targets of -100 are not learnt.
+    """
     from whisper.audio import log_mel_spectrogram
 
-    windows = [whisper_window(model, pool, stage.seconds) for _ in range(stage.batch_size)]
+    last = round((30.0 - stage.seconds) / 0.02)
+    offsets = [pool.rng.randint(0, last) for _ in range(stage.batch_size)]
+    windows = [whisper_window(model, pool, stage.seconds, offset) for offset in offsets]
     mel = torch.stack([log_mel_spectrogram(torch.from_numpy(window[0])) for window in windows])
     length = max(len(tokens) for _, tokens, _ in windows) - 1
     inputs = torch.zeros(len(windows), length, dtype=torch.long)
@@ -281,35 +324,41 @@ def whisper_batch(
         inputs[i, : len(ids) - 1] = ids[:-1]
         targets[i, : len(ids) - 1] = ids[1:]
         targets[i, : n_given - 1] = -100
-    return mel, inputs, targets
+    return mel, torch.tensor(offsets), inputs, targets
+
+
+def ctc_loss(model: MicroWhisper, encoded: Tensor, targets: Tensor) -> Tensor:
+    """Of the text tokens among the targets, per token."""
+    texts = [row[(row >= 0) & (row < model.n_text)] for row in targets]
+    return F.ctc_loss(
+        model.ctc(encoded).log_softmax(-1).transpose(0, 1),
+        torch.cat(texts),
+        torch.full((len(texts),), encoded.shape[1]),
+        torch.tensor([len(text) for text in texts]),
+        blank=model.n_text,
+        zero_infinity=True,
+    )
 
 
 def train_whisper(out: Path, work: Path, seed: int) -> None:
+    """Goes on from the weights in --out where there are some."""
     model = MicroWhisper()
+    if (out / "whisper.pt.xz").exists():
+        model.load(out / "whisper.pt.xz")
     stages = [
-        Stage(2100, 16, 6.0, 1.5e-3, 3e-4),
-        Stage(1500, 16, 6.0, 6e-4, 2e-4),
-        Stage(600, 8, 15.0, 4e-4, 1e-4),
-        Stage(500, 6, 30.0, 2e-4, 2e-5),
+        Stage(2900, 16, 6.0, 8e-4, 1.5e-4),
+        Stage(700, 8, 15.0, 3e-4, 1.5e-4),
+        Stage(1200, 6, 30.0, 2.5e-4, 2e-5),
     ]
     training = Training("whisper", work, model, stages)
     pool = SpeechPool(random.Random(seed + training.step))
     report = Report("whisper")
     for stage in training.steps():
-        mel, inputs, targets = whisper_batch(model, pool, stage)
-        encoded = model.encode(mel)
+        mel, offsets, inputs, targets = whisper_batch(model, pool, stage)
+        encoded = model.encode(mel, offsets)
         logits = model.decode(inputs, encoded)
-        frames = model.ctc(encoded)
         cross_entropy = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-100)
-        texts = [row[(row >= 0) & (row < model.n_text)] for row in targets]
-        ctc = F.ctc_loss(
-            frames.log_softmax(-1).transpose(0, 1),
-            torch.cat(texts),
-            torch.full((len(texts),), frames.shape[1]),
-            torch.tensor([len(text) for text in texts]),
-            blank=model.n_text,
-            zero_infinity=True,
-        )
+        ctc = ctc_loss(model, encoded, targets)
         training.descend(cross_entropy + 0.5 * ctc)
         report.add(training.step, ce=cross_entropy.item(), ctc=ctc.item())
         if training.step % CHECKPOINT_STEPS == 0:
@@ -382,7 +431,7 @@ def conversation_chunk(pool: SpeechPool, n_frames: int) -> tuple[np.ndarray, np.
     n_samples = int(CHUNK_SECONDS * SAMPLE_RATE)
     samples = noise(n_samples, rng)
     active = np.zeros((n_samples // 160, len(VOICES)), dtype=np.float32)
-    voices = rng.sample(range(len(VOICES)), rng.choice([1, 2, 2, 2, 3]))
+    voices = rng.sample(range(len(VOICES)), rng.choice([1, 2, 2, 3, 3, 3]))
     levels = {voice: rng.uniform(0.3, 1.0) for voice in voices}
     position = -rng.randint(0, 40_000)
     voice = rng.choice(voices)
@@ -419,7 +468,11 @@ def train_segmentation(out: Path, work: Path, seed: int) -> None:
     from pyannote.audio.utils.powerset import Powerset
 
     powerset = Powerset(MAX_SPEAKERS, 2)
-    training = Training("segmentation", work, trainer, [Stage(1000, 12, CHUNK_SECONDS, 3e-3, 1e-4)])
+    stages = [
+        Stage(1000, 12, CHUNK_SECONDS, 3e-3, 1e-4),
+        Stage(800, 12, CHUNK_SECONDS, 2e-3, 5e-5),
+    ]
+    training = Training("segmentation", work, trainer, stages)
     pool = SpeechPool(random.Random(seed + training.step))
     report = Report("segmentation")
     n_frames = trainer.model.num_frames(int(CHUNK_SECONDS * SAMPLE_RATE))

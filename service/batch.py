@@ -17,7 +17,7 @@ from models.pipeline import OnProgress, Pipeline, StageProgress, TranscribeOptio
 from models.transcript import Transcript
 from models.weights import PipelineWeights, WhisperWeights
 from service.errors import OutputNotWritable, RecordingNotFound, SameName, ServiceError
-from service.exports import FORMATS
+from service.exports import FORMATS, Format
 from service.exports.files import write_whole
 
 MARK = "identified"  # part of every name: INT-07.identified.txt
@@ -30,7 +30,7 @@ class Session:
     name: str
     recordings: tuple[Path, ...]
 
-    def output(self, folder: Path, format: str) -> Path:
+    def output(self, folder: Path, format: Format) -> Path:
         return folder / f"{self.name}.{MARK}.{format}"
 
 
@@ -51,7 +51,7 @@ class Batch:
 
     sessions: tuple[Session, ...]
     out: Path
-    formats: tuple[str, ...]
+    formats: tuple[Format, ...]
     options: TranscribeOptions
     whisper: WhisperWeights
     diarisation: PipelineWeights
@@ -139,7 +139,7 @@ def _decode(session: Session, on_progress: OnProgress) -> list[Recording]:
 
 def _finished(session: Session, batch: Batch) -> Transcript | None:
     """The transcript of an earlier run, if this run would make the same."""
-    path = session.output(batch.out, "json")
+    path = session.output(batch.out, Format.JSON)
     try:
         made_at = path.stat().st_mtime
         if any(recording.stat().st_mtime > made_at for recording in session.recordings):
@@ -164,7 +164,8 @@ def _write(
 ) -> tuple[Path, ...]:
     """The JSON comes last: where it is, the others are."""
     paths = []
-    for format in sorted({*batch.formats, "json"}, key=lambda format: format == "json"):
+    formats = {*batch.formats, Format.JSON}
+    for format in sorted(formats, key=lambda format: (format == Format.JSON, format)):
         path = session.output(batch.out, format)
         if not (missing_only and path.exists()):
             try:

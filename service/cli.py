@@ -11,7 +11,7 @@ from rich.console import Console
 
 from service import models_command
 from service.console import AsJson, WeightsFolder, errors_as_sentences, print_json
-from service.exports import FORMATS
+from service.exports import Format
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -46,8 +46,8 @@ def transcribe(
         Path | None, typer.Option(help="Names and terms to expect, one on each line.")
     ] = None,
     format: Annotated[
-        list[str] | None,
-        typer.Option(help=f"{', '.join(FORMATS)}; may be given several times. All by default."),
+        list[Format] | None,
+        typer.Option(help="May be given several times; all by default. JSON is always written."),
     ] = None,
     join: Annotated[
         bool, typer.Option("--join", help="The files are one session, in this order.")
@@ -68,7 +68,7 @@ def transcribe(
             language=language,
             speakers=speakers,
             vocabulary=vocabulary,
-            formats=tuple(format or FORMATS),
+            formats=tuple(format or Format),
             join=join,
             weights=weights,
             as_json=as_json,

@@ -19,6 +19,7 @@ from service.batch import Batch, Result, Session, prepare_output, run, sessions_
 from service.console import print_json
 from service.errors import VocabularyNotReadable
 from service.eta import Eta
+from service.exports import Format
 from service.exports.text import clock
 
 STAGE_LABELS = {
@@ -41,7 +42,7 @@ def transcribe(
     language: str | None,
     speakers: str | None,
     vocabulary: Path | None,
-    formats: tuple[str, ...],
+    formats: tuple[Format, ...],
     join: bool,
     weights: Path,
     as_json: bool,

@@ -13,6 +13,7 @@ from models.transcript import Transcript
 from models.weights import PipelineWeights, WhisperWeights
 from service.batch import Batch, Session, prepare_output, run, sessions_of
 from service.errors import OutputNotWritable, SameName
+from service.exports import Format
 from tests.fakes import FakePipeline
 
 
@@ -40,7 +41,7 @@ def batch(recordings, out, **changes):
     values = {
         "sessions": sessions_of(recordings, join=False),
         "out": out,
-        "formats": ("json", "txt"),
+        "formats": (Format.JSON, Format.TXT),
         "options": TranscribeOptions(),
         "whisper": WhisperWeights("fake", Path("fake.pt"), "a" * 64, False),
         "diarisation": PipelineWeights("fake", Path("fake"), "b" * 64, False),
@@ -87,7 +88,7 @@ def test_what_is_done_is_skipped_without_loading_the_models(recordings, tmp_path
 def test_a_format_that_is_missing_is_written_from_the_finished_transcript(recordings, tmp_path):
     results_of(batch(recordings, tmp_path / "out"))
     pipeline = FakePipeline()
-    again = results_of(batch(recordings, tmp_path / "out", formats=("srt",)), pipeline)
+    again = results_of(batch(recordings, tmp_path / "out", formats=(Format.SRT,)), pipeline)
 
     assert [result.status for result in again] == ["skipped"] * 3
     assert not pipeline.transcribed
@@ -205,8 +206,8 @@ def test_a_full_disk_fails_the_recording_and_leaves_no_half_result(
 
 
 def test_the_json_is_the_transcript(recordings, tmp_path):
-    (result,) = results_of(batch(recordings[:1], tmp_path / "out", formats=("txt",)))
-    path = Session("INT-01", ()).output(tmp_path / "out", "json")
+    (result,) = results_of(batch(recordings[:1], tmp_path / "out", formats=(Format.TXT,)))
+    path = Session("INT-01", ()).output(tmp_path / "out", Format.JSON)
 
     assert Transcript.from_json(path.read_text()).words == result.transcript.words
     assert json.loads(path.read_text())["sources"][0]["n_bytes"] == os.path.getsize(recordings[0])

@@ -1,14 +1,23 @@
 """Views of one transcript. Each format has a module; all read the same `Transcript`."""
 
 from collections.abc import Callable
+from enum import StrEnum
 
 from models.transcript import Transcript
 from service.exports.captions import srt, vtt
 from service.exports.text import txt
 
-FORMATS: dict[str, Callable[[Transcript], str]] = {
-    "json": Transcript.to_json,
-    "txt": txt,
-    "vtt": vtt,
-    "srt": srt,
+
+class Format(StrEnum):
+    JSON = "json"
+    TXT = "txt"
+    VTT = "vtt"
+    SRT = "srt"
+
+
+FORMATS: dict[Format, Callable[[Transcript], str]] = {
+    Format.JSON: Transcript.to_json,
+    Format.TXT: txt,
+    Format.VTT: vtt,
+    Format.SRT: srt,
 }

@@ -1,0 +1,79 @@
+"""Measure the peak memory of the whole path on a session of any length, with the demo weights.
+
+    scripts/measure_memory --minutes 240
+    scripts/measure_memory --minutes 240 --real-embeddings     an hour or more on two cores
+
+Prints one JSON document. The session is a rendered minute over and over. Speaker embeddings are
+drawn at random unless asked for: their model sees a few chunks at a time whatever the length, and
+takes by far the longest; what is done with them is what grows.
+"""
+
+import argparse
+import json
+import resource
+import time
+
+import numpy as np
+import torch
+
+from models.audio import SAMPLE_RATE
+from models.diarisation import SpeakerCount
+from models.pipeline import Pipeline, StageProgress, TranscribeOptions
+from models.weights import find_pipeline, find_whisper
+from scripts.evaluate import NO_WEIGHTS_FOLDER
+from scripts.make_interview import make_interview, recording_of
+
+
+def peak_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def draw_embeddings(pipeline: Pipeline) -> None:
+    """Replaces the embedding model by one that draws vectors of its size."""
+    embedding = pipeline.diarisation._embedding
+    size, rng = embedding.dimension, np.random.default_rng(0)
+
+    def draw(self: object, waveforms: torch.Tensor, masks: torch.Tensor) -> np.ndarray:
+        return rng.standard_normal((len(waveforms), size), dtype=np.float32)
+
+    type(embedding).__call__ = draw
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--minutes", type=float, default=20.0)
+    parser.add_argument("--real-embeddings", action="store_true")
+    options = parser.parse_args()
+    pipeline = Pipeline(
+        find_whisper("demo", NO_WEIGHTS_FOLDER),
+        find_pipeline("demo", NO_WEIGHTS_FOLDER),
+        torch.device("cpu"),
+    )
+    if not options.real_embeddings:
+        draw_embeddings(pipeline)
+    minute = make_interview(7, seconds=57.0).samples[: 60 * SAMPLE_RATE]
+    samples = np.resize(minute, round(options.minutes * 60 * SAMPLE_RATE))
+    loaded, started = peak_bytes(), time.monotonic()
+    peaks: dict[str, int] = {}
+
+    def note(progress: StageProgress) -> None:
+        peaks[progress.stage] = peak_bytes()
+
+    transcript = pipeline.transcribe(
+        [recording_of(samples)], TranscribeOptions(speakers=SpeakerCount(2, 2)), note
+    )
+    report = {
+        "minutes": options.minutes,
+        "real_embeddings": options.real_embeddings,
+        "samples_bytes": samples.nbytes,
+        "peak_bytes_after_loading": loaded,
+        "peak_bytes_by_stage": peaks,
+        "peak_bytes": peak_bytes(),
+        "segments": len(transcript.segments),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    print(json.dumps(report, indent=1))
+
+
+if __name__ == "__main__":
+    main()

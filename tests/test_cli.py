@@ -1,0 +1,252 @@
+"""The command as a researcher types it. The models behind it are a stand-in but for one test."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import wave
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from service import transcribe_command
+from service.cli import app
+from tests.fakes import FakePipeline
+from tests.test_batch import write_tone
+
+
+@pytest.fixture
+def pipeline(monkeypatch: pytest.MonkeyPatch) -> FakePipeline:
+    fake = FakePipeline()
+    monkeypatch.setattr(transcribe_command, "Pipeline", lambda *arguments: fake)
+    return fake
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    path = tmp_path / "INT-07.wav"
+    write_tone(path, 2.0)
+    return path
+
+
+def transcribe(*arguments):
+    return CliRunner().invoke(app, ["transcribe", "--model", "demo", *map(str, arguments)])
+
+
+def test_a_recording_becomes_files_and_the_exit_code_is_0(pipeline, recording, tmp_path):
+    result = transcribe(recording, "--out", tmp_path / "out")
+
+    assert result.exit_code == 0, result.output
+    assert {path.suffix for path in (tmp_path / "out").glob("INT-07.*")} == {
+        ".json",
+        ".txt",
+        ".vtt",
+        ".srt",
+    }
+
+
+def test_data_goes_to_standard_output_and_progress_to_standard_error(pipeline, recording, tmp_path):
+    result = transcribe(recording, "--out", tmp_path / "out", "--json")
+    (session,) = json.loads(result.stdout)
+
+    assert session["status"] == "done"
+    assert session["recordings"] == [str(recording)]
+    assert "RTFx" in result.stderr
+    assert "identified" in result.stderr
+
+
+def test_what_was_said_is_not_shown_while_it_is_transcribed(pipeline, recording, tmp_path):
+    result = transcribe(recording, "--out", tmp_path / "out")
+
+    assert "Eva" not in result.output
+
+
+def test_a_bad_file_is_listed_at_the_end_and_the_exit_code_is_1(pipeline, recording, tmp_path):
+    bad = tmp_path / "INT-08.wav"
+    bad.write_text("not a recording")
+    result = transcribe(bad, recording, "--out", tmp_path / "out")
+
+    assert result.exit_code == 1
+    assert "1 of 2 failed" in result.stderr
+    assert "INT-08: unreadable_audio: " in result.stderr
+    assert (tmp_path / "out" / "INT-07.identified.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["--language", "klingon"], "unknown_language"),
+        (["--speakers", "0"], "bad_speaker_count"),
+        (["--speakers", "4-2"], "bad_speaker_count"),
+        (["--vocabulary", "missing.txt"], "vocabulary_not_readable"),
+        (["--model", "enormous"], "unknown_model"),
+    ],
+)
+def test_a_value_that_makes_no_sense_is_one_sentence_and_exit_code_2(
+    pipeline, recording, tmp_path, arguments, code
+):
+    result = transcribe(recording, "--out", tmp_path / "out", *arguments)
+
+    assert result.exit_code == 2
+    assert re.fullmatch(rf"{code}: [^\n]+\n", result.stderr)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_format_is_refused_before_anything_is_done(pipeline, recording, tmp_path):
+    result = transcribe(recording, "--out", tmp_path / "out", "--format", "docx")
+
+    assert result.exit_code == 2
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_that_are_missing_name_the_command_and_exit_code_1(recording, tmp_path):
+    result = CliRunner().invoke(
+        app,
+        [
+            "transcribe",
+            str(recording),
+            "--out",
+            str(tmp_path / "out"),
+            "--weights",
+            str(tmp_path / "none"),
+            "--model",
+            "small",
+        ],
+    )
+
+    assert result.exit_code == 1
+    assert "model_missing: " in result.stderr
+    assert "fieldscribe models fetch small" in result.stderr
+
+
+def test_an_error_can_be_had_as_json(pipeline, recording, tmp_path):
+    result = transcribe(recording, "--out", tmp_path / "out", "--speakers", "0", "--json")
+
+    assert json.loads(result.stdout)["error"]["code"] == "bad_speaker_count"
+
+
+def test_the_vocabulary_file_has_a_term_on_each_line(pipeline, recording, tmp_path):
+    vocabulary = tmp_path / "names.txt"
+    vocabulary.write_text("Eva Muster\n\n  Toowoomba \n", encoding="utf-8")
+
+    assert transcribe_command.read_vocabulary(vocabulary) == ("Eva Muster", "Toowoomba")
+
+
+def test_a_vocabulary_that_is_no_text_is_refused(pipeline, recording, tmp_path):
+    vocabulary = tmp_path / "names.docx"
+    vocabulary.write_bytes(b"PK\x03\x04\xff\xfe")
+    result = transcribe(recording, "--out", tmp_path / "out", "--vocabulary", vocabulary)
+
+    assert result.exit_code == 2
+    assert "vocabulary_not_readable" in result.stderr
+
+
+def test_the_demo_is_never_chosen_by_itself(recording, tmp_path):
+    result = CliRunner().invoke(
+        app,
+        ["transcribe", str(recording), "--out", str(tmp_path), "--weights", str(tmp_path / "w")],
+    )
+
+    assert "model_missing" in result.stderr
+
+
+def test_the_doctor_says_a_line_each_with_the_remedy(tmp_path):
+    result = CliRunner().invoke(app, ["doctor", "--weights", str(tmp_path / "none")])
+
+    assert result.exit_code == 1
+    assert "ok      ffmpeg: ffmpeg version" in result.stdout
+    assert "ok      sandbox: " in result.stdout
+    assert "fieldscribe models fetch" in result.stdout
+
+
+def test_the_doctor_speaks_json(tmp_path):
+    result = CliRunner().invoke(app, ["doctor", "--json", "--weights", str(tmp_path / "none")])
+    checks = {check["name"]: check["status"] for check in json.loads(result.stdout)}
+
+    assert checks["ffmpeg"] == "ok"
+    assert checks["weights small"] == "problem"
+
+
+def test_help_does_not_load_torch():
+    program = "import sys, service.cli; sys.exit('torch' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+@pytest.mark.slow
+def test_an_interrupt_keeps_what_is_finished_and_says_so(tmp_path):
+    """A real process, real demo weights, a real Ctrl-C."""
+    from scripts.make_interview import make_interview, write_wav
+
+    out = tmp_path / "out"
+    paths = [tmp_path / "INT-01.wav", tmp_path / "INT-02.wav"]
+    write_wav(paths[0], make_interview(5, seconds=5).samples)
+    write_wav(paths[1], make_interview(6, seconds=60).samples)
+    command = [sys.executable, "-c", "from service.cli import main; main()", "transcribe"]
+    process = subprocess.Popen(
+        [*command, *map(str, paths), "--model", "demo", "--out", str(out)],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 300
+    while not (out / "INT-01.identified.json").exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+
+    assert process.returncode == 130
+    assert "the same command goes on" in errors
+    assert "Traceback" not in errors
+    assert sorted(path.name for path in out.glob("INT-0*")) == [
+        f"INT-01.identified.{ending}" for ending in ("json", "srt", "txt", "vtt")
+    ]
+
+
+def test_an_output_folder_that_cannot_be_written_to_is_refused(pipeline, recording, tmp_path):
+    (tmp_path / "taken").write_text("a file")
+    result = transcribe(recording, "--out", tmp_path / "taken")
+
+    assert result.exit_code == 2
+    assert "output_not_writable" in result.stderr
+
+
+def test_a_cut_off_wav_header_leaves_nothing_behind(pipeline, tmp_path):
+    path = tmp_path / "INT-09.wav"
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, 16_000, 0, "NONE", ""))
+        file.writeframes(os.urandom(64_000))
+    path.write_bytes(path.read_bytes()[:30_000])
+    result = transcribe(path, "--out", tmp_path / "out")
+
+    assert result.exit_code == 1
+    assert "truncated_audio" in result.stderr
+    assert not list((tmp_path / "out").glob("INT-09*"))
+
+
+@pytest.mark.slow
+def test_the_whole_path_runs_without_a_network(tmp_path):
+    """In a network namespace of its own, where there is nothing but loopback."""
+    from scripts.make_interview import make_interview, write_wav
+
+    recording = tmp_path / "INT-01.wav"
+    write_wav(recording, make_interview(5, seconds=5).samples)
+    program = (
+        "import os; assert os.listdir('/sys/class/net') == ['lo'], os.listdir('/sys/class/net')"
+    )
+    command = ["transcribe", str(recording), "--model", "demo", "--out", str(tmp_path / "out")]
+    inside = (
+        f"{program}; import sys; sys.argv[1:] = {command!r}; from service.cli import main; main()"
+    )
+    namespace = ["unshare", "--map-root-user", "--net", "--mount", "sh", "-c"]
+    script = f'mount -t sysfs none /sys && ip link set lo up; exec {sys.executable} -c "$0"'
+    result = subprocess.run(
+        [*namespace, script, inside], capture_output=True, text=True, timeout=300, check=False
+    )
+
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "out" / "INT-01.identified.json").exists()

@@ -1,0 +1,73 @@
+"""What models/demo/MODEL_CARD.md promises of the demo weights."""
+
+import lzma
+
+import pytest
+import torch
+import whisper
+
+from models.metrics import Rate
+from models.pipeline import Pipeline
+from models.weights import DEMO_FOLDER, find_pipeline, find_whisper
+from scripts.evaluate import FIRST_SEED, KINDS, NO_WEIGHTS_FOLDER, measure
+
+
+def test_all_demo_weights_together_are_under_12_mb():
+    files = [path for path in DEMO_FOLDER.rglob("*") if path.is_file()]
+
+    assert sum(path.stat().st_size for path in files) < 12_000_000
+    assert (DEMO_FOLDER / "MODEL_CARD.md") in files
+
+
+def test_openai_whisper_loads_the_demo_whisper(tmp_path):
+    plain = tmp_path / "demo.pt"
+    plain.write_bytes(lzma.decompress((DEMO_FOLDER / "whisper.pt.xz").read_bytes()))
+    model = whisper.load_model(str(plain))
+
+    assert model.is_multilingual
+    assert model.dims.n_audio_state == 128
+
+
+def test_the_demo_embedding_is_pyannotes_wespeaker_with_eight_channels():
+    from models.checkpoints import load_pipeline
+
+    pipeline = load_pipeline(find_pipeline("demo", NO_WEIGHTS_FOLDER), torch.device("cpu"))
+    model = pipeline._embedding.model_
+
+    assert type(model).__name__ == "WeSpeakerResNet34"
+    assert model.resnet.conv1.out_channels == 8
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> Pipeline:
+    return Pipeline(
+        find_whisper("demo", NO_WEIGHTS_FOLDER),
+        find_pipeline("demo", NO_WEIGHTS_FOLDER),
+        torch.device("cpu"),
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.xfail(reason="the demo Whisper needs more training, MODEL_CARD.md", strict=False)
+def test_the_words_of_interviews_are_within_the_bars(pipeline):
+    measured = [measure(pipeline, KINDS[0], FIRST_SEED + i, 60.0) for i in range(3)]
+
+    assert sum((m.words for m in measured), Rate(0, 0)).rate <= 0.05
+    assert sum((m.times for m in measured), Rate(0, 0)).rate <= 0.10
+
+
+@pytest.mark.slow
+def test_the_speakers_of_interviews_are_within_the_bars(pipeline):
+    """Rendered afresh: new sentences by the known voices. Three recordings of a minute each."""
+    measured = [measure(pipeline, KINDS[0], FIRST_SEED + i, 60.0) for i in range(3)]
+
+    assert sum((m.turns for m in measured), Rate(0, 0)).rate <= 0.10
+
+
+@pytest.mark.slow
+def test_the_speakers_of_focus_groups_are_within_the_bars(pipeline):
+    group = KINDS[2]
+    measured = [measure(pipeline, group, FIRST_SEED + 100 + i, 60.0) for i in range(2)]
+
+    assert [m.speakers_found for m in measured] == [6, 6]
+    assert sum((m.turns for m in measured), Rate(0, 0)).rate <= 0.20
