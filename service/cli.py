@@ -55,11 +55,10 @@ def transcribe(
     as_json: AsJson = False,
 ) -> None:
     """Transcribe recordings into a folder; what is done already is skipped."""
-    from service import (
-        transcribe_command,
-    )  # imports torch, which `fieldscribe --help` does not need
-
     with errors_as_sentences(as_json):
+        # imports torch, which `fieldscribe --help` does not need
+        from service import transcribe_command
+
         exit_code = transcribe_command.transcribe(
             files=files,
             out=out,

@@ -38,9 +38,12 @@ def print_json(value: Any) -> None:
 
 @contextmanager
 def errors_as_sentences(as_json: bool) -> Iterator[None]:
-    """A named error becomes its sentence and an exit code: 2 for misuse, else 1."""
+    """A named error becomes its sentence and an exit code: 2 for misuse, else 1; 130 for Ctrl-C."""
     try:
         yield
+    except KeyboardInterrupt:
+        typer.echo("Interrupted.", err=True)
+        raise typer.Exit(130) from None
     except (SpeechError, ServiceError) as error:
         if as_json:
             print_json({"error": {"code": error.code, "message": str(error)}})

@@ -177,6 +177,61 @@ def test_help_does_not_load_torch():
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
+@pytest.mark.parametrize("stage", ["ingest", "segment", "transcribe", "align", "diarise", "check"])
+def test_an_interrupt_in_any_stage_ends_the_run_and_says_how_to_go_on(
+    pipeline, recording, tmp_path, monkeypatch, stage
+):
+    def interrupt(view, progress):
+        if progress.stage == stage:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(transcribe_command.View, "progress", interrupt)
+    result = transcribe(recording, "--out", tmp_path / "out", "--json")
+
+    assert result.exit_code == 130
+    assert json.loads(result.stdout) == []
+    assert "the same command goes on" in result.stderr
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".fieldscribe-identified"]
+
+
+def test_an_interrupt_before_the_work_begins_has_its_exit_code_too(
+    pipeline, recording, tmp_path, monkeypatch
+):
+    """Loading torch takes seconds, and checking weights as well."""
+
+    def interrupt(*_):
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(transcribe_command, "find_whisper", interrupt)
+    result = transcribe(recording, "--out", tmp_path / "out")
+
+    assert (result.exit_code, result.stderr) == (130, "Interrupted.\n")
+
+
+@pytest.mark.parametrize("name", ["\x1b[2JINT.wav", "INT\n1.wav", "I\udcffNT.wav", "[red]Zoë.wav"])
+def test_a_file_name_may_hold_anything_and_commands_no_terminal(pipeline, tmp_path, name):
+    good, bad = tmp_path / name, tmp_path / f"bad {name}"
+    write_tone(good, 1.0)
+    bad.write_text("no recording")
+    result = transcribe(
+        os.fsencode(good).decode("utf-8", "surrogateescape"),
+        bad,
+        "--out",
+        tmp_path / "out",
+        "--json",
+    )
+    rows = json.loads(result.stdout)
+
+    assert result.exit_code == 1
+    assert [row["status"] for row in rows] == ["done", "failed"]
+    assert rows[0]["recordings"] == [str(good)]
+    assert Path(rows[0]["outputs"][-1]).exists()
+    lines = result.stderr.splitlines()
+    assert "\x1b[2J" not in result.stderr
+    assert len([line for line in lines if "RTFx" in line]) == 1
+    assert len([line for line in lines if "bad " in line and "unreadable_audio" in line]) == 2
+
+
 @pytest.mark.slow
 def test_an_interrupt_keeps_what_is_finished_and_says_so(tmp_path):
     """A real process, real demo weights, a real Ctrl-C."""
