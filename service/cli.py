@@ -3,6 +3,9 @@
 Exit codes: 0 done, 1 something failed, 2 misused, 130 interrupted.
 """
 
+import logging
+import sys
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -81,9 +84,10 @@ def doctor(
     as_json: AsJson = False,
 ) -> None:
     """Check what transcription needs on this machine; a line each, with the remedy."""
-    from service import doctor as checks
+    with errors_as_sentences(as_json):
+        from service import doctor as checks
 
-    results = checks.examine(weights)
+        results = checks.examine(weights)
     if as_json:
         print_json([check.as_dict() for check in results])
     else:
@@ -97,4 +101,12 @@ def doctor(
 
 
 def main() -> None:
+    quieten_libraries()
     app()
+
+
+def quieten_libraries() -> None:
+    """Their warnings are for developers, who ask for them with PYTHONWARNINGS."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it misses a folder in the home

@@ -149,7 +149,12 @@ class View:
             TimeElapsedColumn(),
             TextColumn("{task.fields[eta]}"),
         )
-        bars = Progress(*columns, console=self.console, transient=True)
+        bars = Progress(
+            *columns,
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
         total = len(batch.sessions)
         self.bars = _Bars(
             bars,

@@ -18,6 +18,8 @@ from service.cli import app
 from tests.fakes import FakePipeline
 from tests.test_batch import write_tone
 
+ROOT = Path(__file__).parent.parent
+
 
 @pytest.fixture
 def pipeline(monkeypatch: pytest.MonkeyPatch) -> FakePipeline:
@@ -305,3 +307,42 @@ def test_the_whole_path_runs_without_a_network(tmp_path):
 
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "out" / "INT-01.identified.json").exists()
+
+
+@pytest.mark.slow
+def test_nothing_but_the_output_folder_needs_to_be_writable_and_only_we_speak(tmp_path):
+    """A user without a home, as in a container; libraries used to complain on standard error."""
+    home = "/proc/none"  # not even root can make it
+    out = tmp_path / "out"
+    recording = tmp_path / "INT-01.wav"
+    sound = ["-t", "8", "-i", str(ROOT / "demo" / "interview.flac")]
+    subprocess.run(["ffmpeg", "-v", "error", *sound, str(recording)], check=True)
+    command = [sys.executable, "-c", "from service.cli import main; main()", "transcribe"]
+    result = subprocess.run(
+        [*command, str(recording), "--model", "demo", "--out", str(out)],
+        env={"PATH": os.environ["PATH"], "HOME": home, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (result.returncode, result.stdout) == (0, ""), result.stderr
+    started, ended, _, where = result.stderr.splitlines()
+    assert started.startswith("INT-01: 0:00:08 of sound, about ")
+    assert ended.startswith("INT-01: 0:00:08 of sound in ")
+    assert where.endswith(f": {out}")
+
+
+def test_no_library_phones_home():
+    """pyannote.audio reports files to its makers; onnxruntime, which it imports, to Microsoft."""
+    program = (
+        "import os; from models.pyannote_guard import pyannote_audio; pyannote_audio();"
+        "print(os.environ['PYANNOTE_METRICS_ENABLED'], os.environ['HF_HUB_OFFLINE'],"
+        " os.environ['ORT_DISABLE_TELEMETRY'])"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+    assert shown.stdout == "0 1 1\n"
