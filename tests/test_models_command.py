@@ -7,23 +7,15 @@ from typer.testing import CliRunner
 
 from models import weights
 from service.models_command import app
-from tests.test_weights import CONFIG, SEGMENTATION, WHISPER, known_model, serve
+from tests.published_weights import WHISPER, publish, serve
 
 server = pytest.fixture(serve)
 
 
 @pytest.fixture(autouse=True)
 def published(server, monkeypatch):
-    """A Whisper model and a gated pipeline on a loopback server, in place of the real ones."""
-    whisper = {"whisper/small.pt": WHISPER}
-    folder = f"pyannote/{weights.DEFAULT_PIPELINE}"
-    pipeline = {f"{folder}/config.yaml": CONFIG, f"{folder}/segmentation/a.bin": SEGMENTATION}
-    server.files = {f"/{path}": content for path, content in {**whisper, **pipeline}.items()}
-    known = [
-        known_model("small", "whisper", server.url, whisper),
-        known_model(weights.DEFAULT_PIPELINE, "pyannote", server.url, pipeline, gated=True),
-    ]
-    monkeypatch.setattr(weights, "KNOWN", {model.name: model for model in known})
+    """The weights of a machine without a GPU lie on a loopback server."""
+    publish(server, monkeypatch)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
 
