@@ -10,8 +10,8 @@ takes by far the longest; what is done with them is what grows.
 
 import argparse
 import json
-import resource
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -25,7 +25,9 @@ from scripts.make_interview import make_interview, recording_of
 
 
 def peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """Of this process since its start; getrusage's also counts what its parent had."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status["VmHWM"].split()[0]) * 1024
 
 
 def draw_embeddings(pipeline: Pipeline) -> None:
