@@ -169,7 +169,7 @@ def all_installed(folder: Path) -> list[KnownModel]:
 def read_token() -> str:
     """One line of standard input; typed unseen at a terminal."""
     if sys.stdin.isatty():
-        line = str(typer.prompt("Token", hide_input=True, err=True))
+        line = str(typer.prompt("Hugging Face token", hide_input=True, err=True))
     else:
         line = sys.stdin.readline(1000)
     token = line.strip()
