@@ -30,6 +30,7 @@ from service.errors import RecordingNotFound, VocabularyNotReadable
 from service.eta import Eta
 from service.exports import Format
 from service.exports.text import clock
+from service.interrupts import Interrupts
 
 MAX_VOCABULARY_BYTES = 1 << 20  # Whisper's prompt holds some two hundred words of it
 STAGE_LABELS = {
@@ -79,9 +80,15 @@ def transcribe(
     rows: list[dict[str, Any]] = []
     failed: list[Result] = []
     interrupted = False
+    interrupts = Interrupts()
+
+    def progress(made: StageProgress) -> None:
+        interrupts.check()
+        view.progress(made)
+
     try:
-        with view:
-            for result in run(batch, lambda: view.loaded(load()), view.start, view.progress):
+        with interrupts, view:
+            for result in run(batch, lambda: view.loaded(load()), view.start, progress):
                 rows.append(as_dict(result))
                 failed += [result] if result.status == "failed" else []
                 view.finished(result)

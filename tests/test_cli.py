@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import wave
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -194,6 +195,26 @@ def test_an_interrupt_in_any_stage_ends_the_run_and_says_how_to_go_on(
     assert json.loads(result.stdout) == []
     assert "the same command goes on" in result.stderr
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".fieldscribe-identified"]
+
+
+def test_an_interrupt_that_a_library_swallows_ends_the_run_all_the_same(
+    recording, tmp_path, monkeypatch
+):
+    """In a destructor Python prints it and goes on: once both sessions of a batch were finished."""
+
+    class Deaf(FakePipeline):
+        def transcribe(self, *arguments, **options):
+            with suppress(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(1)
+            return super().transcribe(*arguments, **options)
+
+    monkeypatch.setattr(transcribe_command, "Pipeline", lambda *arguments: Deaf())
+    result = transcribe(recording, "--out", tmp_path / "out")
+
+    assert result.exit_code == 130
+    assert not list((tmp_path / "out").glob("INT*"))
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_an_interrupt_before_the_work_begins_has_its_exit_code_too(
