@@ -46,7 +46,7 @@ def attribute(
         regions: speech, in order: pauses are measured there, since Whisper's words reach into them.
     """
     turns = sorted(exclusive_turns, key=lambda turn: turn.start)
-    return segments_of(words, by_sentences(words, by_turns(words, turns)), turns, regions)
+    return segments_of(words, bysentences(words, by_turns(words, turns)), turns, regions)
 
 
 def by_turns(words: Sequence[Word], turns: Sequence[Turn]) -> list[str | None]:
@@ -84,7 +84,7 @@ def _gap(word: Word, turn: Turn) -> float:
     return max(turn.start - word.end, word.start - turn.end, 0.0)
 
 
-def by_sentences(words: Sequence[Word], speakers: Sequence[str | None]) -> list[str | None]:
+def bysentences(words: Sequence[Word], speakers: Sequence[str | None]) -> list[str | None]:
     """A few words of a sentence that is mostly somebody else's go to them.
 
     Back-channels stay where they were said, longer stretches too (Whisper leaves out full stops),
@@ -92,7 +92,7 @@ def by_sentences(words: Sequence[Word], speakers: Sequence[str | None]) -> list[
     Source: whisper-diarization, `get_realigned_ws_mapping_with_punctuation`, which moves them all.
     """
     corrected = list(speakers)
-    for start, end in _sentences(words):
+    for start, end in sentences(words):
         counts = Counter(speakers[start:end])
         owner, n_words = counts.most_common(1)[0]
         if owner is None or 2 * n_words <= end - start:
@@ -105,7 +105,7 @@ def by_sentences(words: Sequence[Word], speakers: Sequence[str | None]) -> list[
     return corrected
 
 
-def _sentences(words: Sequence[Word]) -> Iterator[tuple[int, int]]:
+def sentences(words: Sequence[Word]) -> Iterator[tuple[int, int]]:
     """[start, end) of each; a pause of Whisper's ends one too."""
     start = 0
     for i, word in enumerate(words):

@@ -42,7 +42,11 @@ class Segment:
 
     @property
     def text(self) -> str:
-        return "".join(word.text for word in self.words).strip()
+        return text_of(self.words)
+
+
+def text_of(words: Iterable[Word]) -> str:
+    return "".join(word.text for word in words).strip()
 
 
 @dataclass(frozen=True)
