@@ -1,79 +1,231 @@
-"""Words and turns to segments: who said which words."""
+"""Words and turns to segments: who said which words.
 
+Words go to exclusive turns one by one; then sentences that a boundary cuts a little too early or
+too late are put right. A word is never lost, doubled or moved to another place.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import pairwise
+from dataclasses import replace
+from itertools import accumulate, groupby, pairwise
 
-from models.transcript import Overlap, Segment, Turn, Word
+from models.segmentation import SpeechRegion
+from models.transcript import SENTENCE_ENDS, Overlap, Segment, Turn, Word
 
 MAX_GAP = 1.0  # s; a word this far from every turn has no speaker
-PAUSE = 2.0  # s of silence that end a segment
+MAX_SNAP = 1.5  # s; a boundary is late or early by a few words, not by more
+PAUSE = 2.0  # s without speech that end a segment
+OTHERS_TURN = 1.0  # s of another's turn without words that end a segment all the same
 PARAGRAPH = 60.0  # s, from which on a segment ends with the sentence
-SENTENCE_ENDS = (".", "?", "!", "。", "？", "！")
+LONGEST = 2 * PARAGRAPH  # s, from which on it ends with the word: some speech has no full stops
+UNHEARD = 0.5  # s; in a shorter overlap a second voice need not have said a word
+
+# What listeners say without taking the floor, in a few languages at once: a wrong match only means
+# that a word stays where the turns put it.
+BACK_CHANNELS = frozenset(
+    "mm|mhm|mmhm|mmhmm|mmm|hm|hmm|uhhuh|uh|um|ah|aha|oh|yeah|yes|yep|yup|no|nope|nah|okay|ok|right|"
+    "sure|exactly|true|wow|really|i see|of course|got it|"  # English
+    "ja|jo|nein|nee|genau|doch|stimmt|klar|ach|ach so|richtig|"  # German
+    "oui|ouais|non|daccord|voilà|bon|si|"  # French
+    "sí|claro|vale|ya|bueno|certo|già|sì|va bene|sim|não|pois|"  # Spanish, Italian, Portuguese
+    "precies|nej|nei|tak|nie|да|нет|ага|угу|"  # Dutch, Nordic, Polish, Russian
+    "はい|ええ|うん|そう|嗯|对|是|好|네|응".split("|")  # Japanese, Chinese, Korean
+)
+CLOSING = "\"'”’»)]"  # may follow the end of a sentence
 
 
-def attribute(words: Sequence[Word], exclusive_turns: Sequence[Turn]) -> tuple[Segment, ...]:
-    """Each word goes to the speaker whose turns cover most of it, else to the nearest within 1 s.
-
-    No word is lost, doubled or reordered.
+def attribute(
+    words: Sequence[Word], exclusive_turns: Sequence[Turn], regions: Sequence[SpeechRegion]
+) -> tuple[Segment, ...]:
+    """Segments that hold every word once, in order.
 
     Args:
         words: in order.
         exclusive_turns: at most one speaker at a time.
+        regions: speech, in order: pauses are measured there, since Whisper's words reach into them.
     """
     turns = sorted(exclusive_turns, key=lambda turn: turn.start)
-    speakers = [speaker_of(word, turns) for word in words]
-    segments = []
-    start = 0
-    for end in range(1, len(words) + 1):
-        if end == len(words) or _breaks(words, speakers, start, end):
-            own = tuple(words[start:end])
-            last = max(word.end for word in own)
-            segments.append(Segment(speakers[start], own[0].start, last, own))
-            start = end
-    return tuple(segments)
+    return segments_of(words, bysentences(words, by_turns(words, turns)), turns, regions)
 
 
-def speaker_of(word: Word, turns: Sequence[Turn]) -> str | None:
-    shares: dict[str, float] = {}
-    for turn in turns:
-        shared = min(word.end, turn.end) - max(word.start, turn.start)
-        if shared > 0:
-            shares[turn.speaker] = shares.get(turn.speaker, 0.0) + shared
-    if shares:
-        return max(shares, key=lambda speaker: shares[speaker])
-    nearest = min(turns, key=lambda turn: _gap(word, turn), default=None)
-    if nearest is None or _gap(word, nearest) > MAX_GAP:
-        return None
-    return nearest.speaker
+def by_turns(words: Sequence[Word], turns: Sequence[Turn]) -> list[str | None]:
+    """Whose turns cover most of each word; else the nearest within MAX_GAP, else None.
+
+    Args:
+        turns: by start.
+    """
+    starts = [turn.start for turn in turns]
+    # The turn that reaches furthest up to each one: ends need not be in order where turns overlap.
+    furthest = list(accumulate(turns, _further))
+    reach = [turn.end for turn in furthest]
+
+    def speaker(word: Word) -> str | None:
+        first, after = bisect_right(reach, word.start), bisect_left(starts, word.end)
+        shares: dict[str, float] = {}
+        for turn in turns[first:after]:
+            shared = min(word.end, turn.end) - max(word.start, turn.start)
+            if shared > 0:
+                shares[turn.speaker] = shares.get(turn.speaker, 0.0) + shared
+        if shares:
+            return max(shares, key=lambda speaker: shares[speaker])
+        beside = [*furthest[max(0, first - 1) : first], *turns[first : after + 1]]
+        nearest = min(beside, key=lambda turn: _gap(word, turn), default=None)
+        return nearest.speaker if nearest and _gap(word, nearest) <= MAX_GAP else None
+
+    return [speaker(word) for word in words]
+
+
+def _further(a: Turn, b: Turn) -> Turn:
+    return b if b.end > a.end else a
 
 
 def _gap(word: Word, turn: Turn) -> float:
     return max(turn.start - word.end, word.start - turn.end, 0.0)
 
 
-def _breaks(words: Sequence[Word], speakers: Sequence[str | None], start: int, i: int) -> bool:
-    """Whether the segment that began at `start` ends before word i."""
-    before, word = words[i - 1], words[i]
-    ends_sentence = before.text.endswith(SENTENCE_ENDS)
-    return (
-        speakers[i] != speakers[i - 1]
-        or word.start - before.end > PAUSE
-        or (before.end - words[start].start > PARAGRAPH and ends_sentence)
+def bysentences(words: Sequence[Word], speakers: Sequence[str | None]) -> list[str | None]:
+    """A few words of a sentence that is mostly somebody else's go to them.
+
+    Back-channels stay where they were said, longer stretches too (Whisper leaves out full stops),
+    and a word without a speaker gets none.
+    Source: whisper-diarization, `get_realigned_ws_mapping_with_punctuation`, which moves them all.
+    """
+    corrected = list(speakers)
+    for start, end in sentences(words):
+        counts = Counter(speakers[start:end])
+        owner, n_words = counts.most_common(1)[0]
+        if owner is None or 2 * n_words <= end - start:
+            continue
+        for i, j in _runs(speakers, start, end):
+            foreign = speakers[i] not in (owner, None)
+            is_short = words[j - 1].end - words[i].start <= MAX_SNAP
+            if foreign and is_short and not is_back_channel(words[i:j]):
+                corrected[i:j] = [owner] * (j - i)
+    return corrected
+
+
+def sentences(words: Sequence[Word]) -> Iterator[tuple[int, int]]:
+    """[start, end) of each; a pause of Whisper's ends one too."""
+    start = 0
+    for i, word in enumerate(words):
+        last = i + 1 == len(words)
+        if last or ends_sentence(word) or words[i + 1].start - word.end > PAUSE:
+            yield start, i + 1
+            start = i + 1
+
+
+def _runs(speakers: Sequence[str | None], start: int, end: int) -> Iterator[tuple[int, int]]:
+    """[start, end) of each stretch of one speaker."""
+    for _, group in groupby(range(start, end), key=lambda i: speakers[i]):
+        run = list(group)
+        yield run[0], run[-1] + 1
+
+
+def ends_sentence(word: Word) -> bool:
+    return word.text.rstrip(CLOSING).endswith(SENTENCE_ENDS)
+
+
+def is_back_channel(words: Sequence[Word]) -> bool:
+    """Whether these words are only what a listener says."""
+    bare = ["".join(c for c in word.text.lower() if c.isalnum()) for word in words]
+    return " ".join(bare) in BACK_CHANNELS or all(word in BACK_CHANNELS for word in bare)
+
+
+def segments_of(
+    words: Sequence[Word],
+    speakers: Sequence[str | None],
+    turns: Sequence[Turn],
+    regions: Sequence[SpeechRegion],
+) -> tuple[Segment, ...]:
+    """Consecutive words of one speaker; a segment also ends at a pause or as a paragraph."""
+    pauses = _pause_centres(regions)
+    others = _Turns(turns)
+    segments = []
+    start = 0
+    for i in range(1, len(words) + 1):
+        if (
+            i == len(words)
+            or speakers[i] != speakers[i - 1]
+            or _is_paragraph(words[start], words[i - 1])
+            or _pause_between(pauses, words[i - 1], words[i])
+            or others.between(words[i - 1], words[i], speakers[i]) > OTHERS_TURN
+        ):
+            own = tuple(words[start:i])
+            segments.append(
+                Segment(speakers[start], own[0].start, max(word.end for word in own), own)
+            )
+            start = i
+    return tuple(segments)
+
+
+def _is_paragraph(first: Word, last: Word) -> bool:
+    length = last.end - first.start
+    return length > LONGEST or (length > PARAGRAPH and ends_sentence(last))
+
+
+def _pause_centres(regions: Sequence[SpeechRegion]) -> list[float]:
+    edges = [time for region in regions for time in (region.start, region.end)]
+    silences = zip(edges[1::2], edges[2::2], strict=False)
+    return [(start + end) / 2 for start, end in silences if end - start > PAUSE]
+
+
+def _pause_between(centres: Sequence[float], before: Word, after: Word) -> bool:
+    """Whether one's centre lies between the middles of two words.
+
+    Not between their ends: Whisper stretches words over the pause before or after them.
+    """
+    first = bisect_left(centres, (before.start + before.end) / 2)
+    return first < len(centres) and centres[first] < (after.start + after.end) / 2
+
+
+class _Turns:
+    """Turns by start, to ask who spoke between two words."""
+
+    def __init__(self, turns: Sequence[Turn]) -> None:
+        self.turns = turns
+        self.reach = list(accumulate((turn.end for turn in turns), max))
+
+    def between(self, before: Word, after: Word, speaker: str | None) -> float:
+        """Seconds of the longest turn of anybody else."""
+        longest = 0.0
+        for i in range(bisect_right(self.reach, before.end), len(self.turns)):
+            turn = self.turns[i]
+            if turn.start >= after.start:
+                break
+            if turn.speaker != speaker:
+                longest = max(longest, min(after.start, turn.end) - max(before.end, turn.start))
+        return longest
+
+
+def overlaps(turns: Iterable[Turn], segments: Sequence[Segment] = ()) -> tuple[Overlap, ...]:
+    """Where two or more speak at once, who, and whose words are missing there.
+
+    Args:
+        turns: in full.
+        segments: the words, for `unheard`.
+    """
+    found = list(_joined(_stretches(turns)))
+    said = sorted(
+        (word.start, word.end, segment.speaker) for segment in segments for word in segment.words
     )
+    reach = list(accumulate((end for _, end, _ in said), max))
+    return tuple(_with_unheard(overlap, said, reach) for overlap in found)
 
 
-def overlaps(turns: Iterable[Turn]) -> tuple[Overlap, ...]:
-    """Where two or more speak at once, and who."""
-    turns = list(turns)
-    times = sorted({time for turn in turns for time in (turn.start, turn.end)})
-    return tuple(_joined(_stretches(turns, times)))
-
-
-def _stretches(turns: Sequence[Turn], times: Sequence[float]) -> Iterator[Overlap]:
-    for start, end in pairwise(times):
-        speaking = {turn.speaker for turn in turns if turn.start < end and turn.end > start}
-        if len(speaking) > 1:
-            yield Overlap(start, end, tuple(sorted(speaking)))
+def _stretches(turns: Iterable[Turn]) -> Iterator[Overlap]:
+    """Between each change of who speaks and the next."""
+    changes: dict[float, Counter[str]] = {}
+    for turn in turns:
+        if turn.end > turn.start:
+            changes.setdefault(turn.start, Counter())[turn.speaker] += 1
+            changes.setdefault(turn.end, Counter())[turn.speaker] -= 1
+    speaking: Counter[str] = Counter()
+    for start, end in pairwise(sorted(changes)):
+        speaking.update(changes[start])
+        now = tuple(sorted(speaker for speaker, n in speaking.items() if n > 0))
+        if len(now) > 1:
+            yield Overlap(start, end, now)
 
 
 def _joined(stretches: Iterable[Overlap]) -> Iterator[Overlap]:
@@ -88,3 +240,19 @@ def _joined(stretches: Iterable[Overlap]) -> Iterator[Overlap]:
         current = stretch
     if current:
         yield current
+
+
+def _with_unheard(
+    overlap: Overlap, said: Sequence[tuple[float, float, str | None]], reach: Sequence[float]
+) -> Overlap:
+    if overlap.end - overlap.start < UNHEARD or not said:
+        return overlap
+    heard = set()
+    for i in range(bisect_right(reach, overlap.start), len(said)):
+        start, end, speaker = said[i]
+        if start >= overlap.end:
+            break
+        if end > overlap.start:
+            heard.add(speaker)
+    missing = tuple(speaker for speaker in overlap.speakers if speaker not in heard)
+    return replace(overlap, unheard=missing)

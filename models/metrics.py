@@ -1,14 +1,20 @@
-"""How far a transcript is from a reference: word errors, word times, diarisation errors.
+"""How far a transcript is from a reference: word errors, word times, speakers of words, turns.
 
-Counts are summed before they are divided; means of rates would favour short recordings.
+Every figure is a `Rate`. Over several recordings rates are summed before they are divided; means of
+rates would favour short recordings. docs/accuracy.md says what each figure is.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from models.transcript import Turn
 
-NORMALISER = "whisper.normalizers.EnglishTextNormalizer"
+WITHOUT_SPACES = ("zh", "yue", "ja", "th", "lo", "my", "km")  # characters stand for words
+TCP_COLLAR = 5.0  # s, MeetEval's recommendation for long recordings
 
 
 @dataclass(frozen=True)
@@ -26,6 +32,25 @@ class Rate:
         return Rate(self.errors + other.errors, self.total + other.total)
 
 
+def summed(rates: Sequence[Rate]) -> Rate:
+    return sum(rates, Rate(0, 0))
+
+
+def interval(rates: Sequence[Rate], *, share: float = 0.95) -> tuple[float, float] | None:
+    """Bootstrap interval of the summed rate: recordings drawn anew, with replacement, 2,000 times.
+
+    None for fewer than three recordings, which say nothing about other recordings.
+    """
+    if len(rates) < 3:
+        return None
+    counts = np.array([(rate.errors, rate.total) for rate in rates])
+    drawn = np.random.default_rng(0).integers(0, len(rates), size=(2000, len(rates)))
+    errors, totals = counts[drawn].sum(axis=1).T
+    resampled = errors / np.maximum(totals, 1e-9)
+    low, high = np.quantile(resampled, [(1 - share) / 2, (1 + share) / 2])
+    return float(low), float(high)
+
+
 @dataclass(frozen=True)
 class TimedText:
     """A word of a reference or a hypothesis; seconds."""
@@ -35,12 +60,39 @@ class TimedText:
     end: float
 
 
-def word_errors(reference: str, hypothesis: str) -> Rate:
+@dataclass(frozen=True)
+class Spoken:
+    """What one speaker says in one stretch. `speaker` is None where a hypothesis names nobody."""
+
+    speaker: str | None
+    start: float
+    end: float
+    text: str
+
+
+def normaliser(language: str) -> Callable[[str], str]:
+    """Whisper's own, as its paper uses them; characters are words where nobody writes spaces."""
+    from whisper.normalizers import BasicTextNormalizer, EnglishTextNormalizer
+
+    chosen: Callable[[str], str] = (
+        EnglishTextNormalizer()
+        if language == "en"
+        else BasicTextNormalizer(split_letters=language in WITHOUT_SPACES)
+    )
+    return chosen
+
+
+def normaliser_name(language: str) -> str:
+    kind = "EnglishTextNormalizer" if language == "en" else "BasicTextNormalizer"
+    letters = ", characters as words" if language in WITHOUT_SPACES else ""
+    return f"whisper.normalizers.{kind}{letters}"
+
+
+def word_errors(reference: str, hypothesis: str, language: str = "en") -> Rate:
     """Substitutions, deletions and insertions of reference words, after whisper's normaliser."""
     import jiwer
-    from whisper.normalizers import EnglishTextNormalizer
 
-    normalise = EnglishTextNormalizer()
+    normalise = normaliser(language)
     expected, found = normalise(reference).split(), normalise(hypothesis).split()
     if not expected:
         return Rate(len(found), 0)
@@ -49,42 +101,137 @@ def word_errors(reference: str, hypothesis: str) -> Rate:
     return Rate(errors, len(expected))
 
 
+def cp_word_errors(
+    reference: Sequence[Spoken], hypothesis: Sequence[Spoken], language: str = "en"
+) -> Rate:
+    """Word errors of each speaker's words in a row, under the best assignment of speakers (cpWER).
+
+    A word with the wrong speaker is two errors: missing here, too many there. Source: MeetEval.
+    """
+    from meeteval.wer import cp_word_error_rate
+
+    counts = cp_word_error_rate(_seglst(reference, language), _seglst(hypothesis, language))
+    return Rate(counts.errors, counts.length)
+
+
+def tcp_word_errors(
+    reference: Sequence[Spoken],
+    hypothesis: Sequence[Spoken],
+    language: str = "en",
+    *,
+    collar: float = TCP_COLLAR,
+) -> Rate:
+    """cpWER in which words only match within `collar` seconds (tcpWER).
+
+    Words are placed in their stretches by their lengths, in reference and hypothesis alike.
+    """
+    from meeteval.wer import time_constrained_minimum_permutation_word_error_rate as tcp
+
+    expected, found = _seglst(reference, language), _seglst(hypothesis, language)
+    counts = tcp(expected, found, collar=collar)
+    return Rate(counts.errors, counts.length)
+
+
+def _seglst(spoken: Sequence[Spoken], language: str) -> Any:
+    from meeteval.io import SegLST
+
+    normalise = normaliser(language)
+    return SegLST(
+        [
+            {
+                "session_id": "recording",
+                "speaker": part.speaker or "unknown",
+                "start_time": part.start,
+                "end_time": max(part.end, part.start),
+                "words": normalise(part.text),
+            }
+            for part in spoken
+        ]
+    )
+
+
+def speaker_errors(reference: Sequence[Spoken], hypothesis: Sequence[Spoken]) -> tuple[Rate, Rate]:
+    """Of the words that were recognised rightly: those with the wrong speaker, those with none.
+
+    Speakers are paired so that as many words as possible are right. A speaker beyond the
+    reference's number is wrong with every word.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    expected, found = _words_of(reference), _words_of(hypothesis)
+    pairs = Counter(
+        (expected[i][1], found[j][1])
+        for i, j in _equal_words([text for text, _ in expected], [text for text, _ in found])
+    )
+    total = pairs.total()
+    nobody = sum(n for (_, speaker), n in pairs.items() if speaker is None)
+    names = sorted({speaker for speaker, _ in pairs if speaker is not None})
+    labels = sorted({speaker for _, speaker in pairs if speaker is not None})
+    together = np.array([[pairs[name, label] for label in labels] for name in names])
+    right = 0
+    if together.size:
+        right = int(together[linear_sum_assignment(together, maximize=True)].sum())
+    return Rate(total - nobody - right, total), Rate(nobody, total)
+
+
+def _words_of(spoken: Sequence[Spoken]) -> list[tuple[str, str | None]]:
+    return [(word, part.speaker) for part in spoken for word in part.text.split()]
+
+
+def _equal_words(reference: Sequence[str], hypothesis: Sequence[str]) -> list[tuple[int, int]]:
+    """Pairs of indices of words that were recognised rightly, but for case and punctuation."""
+    import jiwer
+
+    def bare(words: Sequence[str]) -> str:
+        return " ".join("".join(c for c in word.lower() if c.isalnum()) or "-" for word in words)
+
+    if not reference or not hypothesis:
+        return []
+    aligned = jiwer.process_words(bare(reference), bare(hypothesis)).alignments[0]
+    return [
+        (chunk.ref_start_idx + i, chunk.hyp_start_idx + i)
+        for chunk in aligned
+        if chunk.type == "equal"
+        for i in range(chunk.ref_end_idx - chunk.ref_start_idx)
+    ]
+
+
 def time_errors(
     reference: Sequence[TimedText], hypothesis: Sequence[TimedText], tolerance: float = 0.3
 ) -> Rate:
     """Words recognised rightly whose start or end is off by more than `tolerance` seconds."""
-    import jiwer
-
-    def bare(words: Sequence[TimedText]) -> str:
-        return " ".join(
-            "".join(c for c in word.text.lower() if c.isalnum()) or "-" for word in words
-        )
-
-    aligned = jiwer.process_words(bare(reference), bare(hypothesis)).alignments[0]
-    total = off = 0
-    for chunk in aligned:
-        if chunk.type != "equal":
-            continue
-        for i in range(chunk.ref_end_idx - chunk.ref_start_idx):
-            expected = reference[chunk.ref_start_idx + i]
-            found = hypothesis[chunk.hyp_start_idx + i]
-            total += 1
-            off += (
-                abs(expected.start - found.start) > tolerance
-                or abs(expected.end - found.end) > tolerance
-            )
-    return Rate(off, total)
+    pairs = _equal_words(
+        [word.text.strip() for word in reference], [word.text.strip() for word in hypothesis]
+    )
+    off = sum(
+        abs(reference[i].start - hypothesis[j].start) > tolerance
+        or abs(reference[i].end - hypothesis[j].end) > tolerance
+        for i, j in pairs
+    )
+    return Rate(off, len(pairs))
 
 
 def diarisation_errors(
     reference: Sequence[Turn], hypothesis: Sequence[Turn], *, collar: float = 0.0
 ) -> Rate:
-    """Seconds of false alarm, missed speech and confusion, of the reference's speech time.
+    """Diarisation error rate with overlap scored, each of its speakers counting."""
+    return diarisation_parts(reference, hypothesis, collar=collar)["error"]
 
-    Overlapped speech counts for each of its speakers. Source: pyannote.metrics.
+
+def diarisation_parts(
+    reference: Sequence[Turn],
+    hypothesis: Sequence[Turn],
+    *,
+    collar: float = 0.0,
+    skip_overlap: bool = False,
+) -> dict[str, Rate]:
+    """`error`, and what it is the sum of: `false alarm`, `missed detection`, `confusion`.
+
+    Seconds, of the reference's speech time. Source: pyannote.metrics.
 
     Args:
         collar: seconds around each reference boundary that do not count, half on each side.
+        skip_overlap: leave out where the reference has several speakers.
     """
     from pyannote.core import Annotation, Segment, Timeline
     from pyannote.metrics.diarization import DiarizationErrorRate
@@ -95,8 +242,75 @@ def diarisation_errors(
             made[Segment(turn.start, turn.end), i] = turn.speaker
         return made
 
-    metric = DiarizationErrorRate(collar=collar, skip_overlap=False)
-    everything = Timeline([Segment(0.0, max(turn.end for turn in (*reference, *hypothesis)))])
-    parts = metric(annotation(reference), annotation(hypothesis), uem=everything, detailed=True)
-    errors = parts["false alarm"] + parts["missed detection"] + parts["confusion"]
-    return Rate(float(errors), float(parts["total"]))
+    names = ("false alarm", "missed detection", "confusion")
+    turns = (*reference, *hypothesis)
+    if not turns:
+        return dict.fromkeys(("error", *names), Rate(0, 0))
+    metric = DiarizationErrorRate(collar=collar, skip_overlap=skip_overlap)
+    everything = Timeline([Segment(0.0, max(turn.end for turn in turns))])
+    found = metric(annotation(reference), annotation(hypothesis), uem=everything, detailed=True)
+    parts = {name: Rate(float(found[name]), float(found["total"])) for name in names}
+    errors = sum(part.errors for part in parts.values())
+    return {"error": Rate(errors, float(found["total"])), **parts}
+
+
+def count_errors(reference: Sequence[Turn], hypothesis: Sequence[Turn]) -> Rate:
+    """Speakers too many or too few, of the reference's speakers."""
+    expected, found = ({turn.speaker for turn in turns} for turns in (reference, hypothesis))
+    return Rate(abs(len(expected) - len(found)), len(expected))
+
+
+def seconds_without_words(
+    reference: Sequence[Turn], hypothesis: Sequence[TimedText], *, shortest: float = 1.5
+) -> Rate:
+    """Seconds of speech in stretches of at least `shortest` that no word touches, of all speech."""
+    words = union((word.start, word.end) for word in hypothesis)
+    speech = union((turn.start, turn.end) for turn in reference)
+    missed = [b - a for a, b in without(speech, words) if b - a >= shortest]
+    return Rate(sum(missed), sum(b - a for a, b in speech))
+
+
+def invented_seconds(
+    reference: Sequence[Turn],
+    hypothesis: Sequence[TimedText],
+    duration: float,
+    *,
+    beside: float = 0.5,
+) -> Rate:
+    """Seconds of words further than `beside` from all speech, of the seconds that lie there."""
+    speech = union((turn.start - beside, turn.end + beside) for turn in reference)
+    words = union((word.start, word.end) for word in hypothesis)
+    silence = without([(0.0, duration)], speech)
+    without_words = without(silence, words)
+    total = sum(b - a for a, b in silence)
+    return Rate(total - sum(b - a for a, b in without_words), total)
+
+
+def union(intervals: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    joined: list[tuple[float, float]] = []
+    for start, end in sorted(intervals):
+        if joined and start <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(joined[-1][1], end))
+        elif end > start:
+            joined.append((start, end))
+    return joined
+
+
+def without(
+    intervals: Sequence[tuple[float, float]], others: Sequence[tuple[float, float]]
+) -> list[tuple[float, float]]:
+    """What is left of `intervals`; both as `union` returns them."""
+    left = []
+    i = 0
+    for start, end in intervals:
+        while i < len(others) and others[i][1] <= start:
+            i += 1
+        j = i
+        while j < len(others) and others[j][0] < end:
+            if others[j][0] > start:
+                left.append((start, others[j][0]))
+            start = max(start, others[j][1])
+            j += 1
+        if end > start:
+            left.append((start, end))
+    return left

@@ -170,9 +170,10 @@ class Pipeline:
         on_progress: OnProgress,
     ) -> Transcript:
         on_progress(StageProgress("attribute", 0.0))
-        segments = attribute(heard.words, heard.diarisation.exclusive_turns)
+        regions = speech_regions(heard.segmentation)
+        segments = attribute(heard.words, heard.diarisation.exclusive_turns, regions)
         on_progress(StageProgress("check", 0.0))
-        flags = check(segments, speech_regions(heard.segmentation), heard.decoded)
+        flags = check(segments, regions, heard.decoded)
         turns = heard.diarisation.turns
         transcript = Transcript(
             duration=round(duration, 3),
@@ -181,7 +182,7 @@ class Pipeline:
             speakers=speakers_in_order(turns),
             segments=segments,
             turns=turns,
-            overlaps=overlaps(turns),
+            overlaps=overlaps(turns, segments),
             flags=flags,
             sources=sources,
             made_with=self._made_with(options),

@@ -7,6 +7,8 @@ kinds.
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from models.segmentation import SpeechRegion
 from models.transcript import Flag, Segment, Word
 from models.whisper_engine import DecodedWindow
@@ -35,16 +37,16 @@ def check(
 def speech_without_words(words: Sequence[Word], regions: Sequence[SpeechRegion]) -> Iterator[Flag]:
     """Stretches of speech between two words, or beside them, that got no word."""
     ordered = sorted(words, key=lambda word: word.start)
-    i = 0
+    i = 0  # the first word that may reach into the region
     for region in regions:
         while i < len(ordered) and ordered[i].end <= region.start:
             i += 1
         covered = region.start
-        for word in ordered[i:]:
-            if word.start >= region.end:
-                break
-            yield from _missed(covered, word.start)
-            covered = max(covered, word.end)
+        j = i
+        while j < len(ordered) and ordered[j].start < region.end:
+            yield from _missed(covered, ordered[j].start)
+            covered = max(covered, ordered[j].end)
+            j += 1
         yield from _missed(covered, region.end)
 
 
@@ -58,15 +60,23 @@ def words_without_speech(
     segments: Sequence[Segment], regions: Sequence[SpeechRegion]
 ) -> Iterator[Flag]:
     for segment in segments:
-        length = sum(word.end - word.start for word in segment.words)
-        speech = sum(
-            max(0.0, min(word.end, region.end) - max(word.start, region.start))
-            for word in segment.words
-            for region in regions
-        )
+        times = np.array([(word.start, word.end) for word in segment.words])
+        length = float((times[:, 1] - times[:, 0]).sum())
+        speech = float(np.diff(speech_before(times, regions)).sum())
         if length > 0 and speech < INVENTED * length:
             evidence = {"speech_share": round(speech / length, 3), "words": len(segment.words)}
             yield Flag("words_without_speech", segment.start, segment.end, evidence)
+
+
+def speech_before(times: np.ndarray, regions: Sequence[SpeechRegion]) -> np.ndarray:
+    """Seconds of speech before each time; of any shape. Regions: in order, without overlap."""
+    if not regions:
+        return np.zeros_like(times)
+    edges = np.array([(region.start, region.end) for region in regions])
+    ends = np.cumsum(edges[:, 1] - edges[:, 0])
+    seconds = np.stack([np.concatenate([[0.0], ends[:-1]]), ends], axis=1)
+    before: np.ndarray = np.interp(times, edges.ravel(), seconds.ravel())
+    return before
 
 
 def loops(decoded: Sequence[DecodedWindow]) -> Iterator[Flag]:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 SCHEMA = "fieldscribe.transcript/1"
+SENTENCE_ENDS = (".", "?", "!", "…", "。", "？", "！", "؟")
 
 
 @dataclass(frozen=True)
@@ -41,16 +42,24 @@ class Segment:
 
     @property
     def text(self) -> str:
-        return "".join(word.text for word in self.words).strip()
+        return text_of(self.words)
+
+
+def text_of(words: Iterable[Word]) -> str:
+    return "".join(word.text for word in words).strip()
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """Several people speak at once; Whisper mostly hears one of them."""
+    """Several people speak at once; Whisper mostly hears one of them.
+
+    `unheard` are those of the speakers of whom no word is in the transcript while they overlap.
+    """
 
     start: float
     end: float
     speakers: tuple[str, ...]
+    unheard: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -133,8 +142,8 @@ class Transcript:
             segments=tuple(map(_segment, document["segments"])),
             turns=tuple(Turn(**turn) for turn in document["turns"]),
             overlaps=tuple(
-                Overlap(overlap["start"], overlap["end"], tuple(overlap["speakers"]))
-                for overlap in document["overlaps"]
+                Overlap(o["start"], o["end"], tuple(o["speakers"]), tuple(o["unheard"]))
+                for o in document["overlaps"]
             ),
             flags=tuple(Flag(**flag) for flag in document["flags"]),
             sources=tuple(Source(**source) for source in document["sources"]),

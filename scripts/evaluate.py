@@ -1,28 +1,43 @@
-"""Measure the demo weights on interviews and focus groups rendered afresh.
+"""Measure words, speakers and turns against references: rendered interviews, or your own.
 
-    scripts/evaluate --recordings 4 --json build/evaluation.json
+    scripts/evaluate              # the demo weights on rendered recordings
+    scripts/evaluate --manifest interviews.txt --model large-v3-turbo
 
-Word error rate (whisper's normaliser), word times off by more than 0.3 s, diarisation error rate
-(no collar, overlap scored), and speakers found, per kind of recording, summed. The seeds are none
-that scripts/train_demo_models uses.
+The first renders interviews and focus groups afresh (seeds that scripts/train_demo_models does not
+use) and silence, noise and hum. The second measures on recordings that people have transcribed by
+hand; scripts/references.py says what a manifest is. Both print a table and write it with plots and
+everything measured, recording by recording, to --out. docs/accuracy.md says what the figures mean.
 """
 
 import argparse
-import json
 import random
+import sys
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
 
+from models.audio import SAMPLE_RATE, Recording, decode
 from models.diarisation import SpeakerCount
-from models.metrics import NORMALISER, Rate, TimedText, diarisation_errors, time_errors, word_errors
-from models.pipeline import Pipeline, TranscribeOptions
-from models.transcript import Transcript, Turn
-from models.weights import find_pipeline, find_whisper
+from models.errors import SpeechError
+from models.metrics import Spoken, TimedText
+from models.pipeline import NoSpeech, Pipeline, TranscribeOptions
+from models.transcript import Turn
+from models.weights import default_pipeline, find_pipeline, find_whisper
+from scripts.evaluation import Measured, Row, compare, document_of, table, write
 from scripts.make_interview import Interview, make_interview, recording_of
+from scripts.references import (
+    Annotation,
+    BadReference,
+    Entry,
+    annotation_of,
+    read_manifest,
+    read_reference,
+)
+from service.console import default_weights_folder
 
 FIRST_SEED = 900_000_000
 NO_WEIGHTS_FOLDER = Path()  # the demo weights are part of the package
@@ -30,97 +45,154 @@ NO_WEIGHTS_FOLDER = Path()  # the demo weights are part of the package
 
 @dataclass(frozen=True)
 class Kind:
+    """A kind of rendered recording. `overlap`: share of the turns that interrupt the last one."""
+
     name: str
     n_speakers: int
     overlap: float
     noise: float
+    phone: bool = False
 
 
 KINDS = (
     Kind("interview", 2, 0.0, 1e-3),
     Kind("interview, noise", 2, 0.0, 1e-2),
     Kind("focus group", 6, 0.0, 1e-3),
-    Kind("focus group, overlap", 6, 0.2, 1e-3),
+    Kind("focus group, 1 in 5 interrupts", 6, 0.2, 1e-3),
+    Kind("interview, phone band", 2, 0.0, 1e-3, phone=True),
+    Kind("interview, 1 in 5 interrupts", 2, 0.2, 1e-3),
+    Kind("focus group, 1 in 10 interrupts", 6, 0.1, 1e-3),
+    Kind("focus group, noise", 6, 0.0, 1e-2),
 )
 
 
-@dataclass(frozen=True)
-class Measured:
-    words: Rate
-    times: Rate
-    turns: Rate
-    speakers_found: int
+def silence(n_samples: int, rng: np.random.Generator) -> np.ndarray:
+    return 1e-4 * rng.standard_normal(n_samples)  # -80 dBFS, a recorder's own noise
 
-    @classmethod
-    def of(cls, interview: Interview, transcript: Transcript) -> "Measured":
-        expected = [TimedText(w.text, w.start, w.end) for w in interview.words]
-        found = [TimedText(w.text, w.start, w.end) for w in transcript.words]
-        return cls(
-            words=word_errors(" ".join(w.text for w in expected), "".join(w.text for w in found)),
-            times=time_errors(expected, found),
-            turns=diarisation_errors(
-                [Turn(u.start, u.end, u.speaker) for u in interview.utterances], transcript.turns
-            ),
-            speakers_found=len(transcript.speakers),
-        )
+
+def noise(n_samples: int, rng: np.random.Generator) -> np.ndarray:
+    return 1e-2 * rng.standard_normal(n_samples)
+
+
+def hum(n_samples: int, rng: np.random.Generator) -> np.ndarray:
+    """The mains and its overtones, with a little noise."""
+    seconds = np.arange(n_samples) / SAMPLE_RATE
+    tones = sum(0.02 / k * np.sin(2 * np.pi * 50 * k * seconds) for k in (1, 2, 3, 5))
+    return tones + silence(n_samples, rng)
+
+
+WITHOUT_SPEECH = {"silence": silence, "noise": noise, "hum": hum}
+
+
+def render(kind: Kind, seed: int, seconds: float) -> Interview:
+    return make_interview(
+        seed,
+        seconds=seconds,
+        n_speakers=kind.n_speakers,
+        overlap=kind.overlap,
+        noise=kind.noise,
+        phone=kind.phone,
+    )
+
+
+def reference_of(interview: Interview) -> Annotation:
+    return Annotation(
+        utterances=tuple(Spoken(u.speaker, u.start, u.end, u.text) for u in interview.utterances),
+        words=tuple(TimedText(w.text, w.start, w.end) for w in interview.words),
+        turns=tuple(Turn(u.start, u.end, u.speaker) for u in interview.utterances),
+    )
 
 
 def measure(pipeline: Pipeline, kind: Kind, seed: int, seconds: float) -> Measured:
-    interview = make_interview(
-        seed, seconds=seconds, n_speakers=kind.n_speakers, overlap=kind.overlap, noise=kind.noise
+    interview = render(kind, seed, seconds)
+    recording, reference = recording_of(interview.samples), reference_of(interview)
+    options = TranscribeOptions(speakers=SpeakerCount(kind.n_speakers, kind.n_speakers))
+    return measure_one(pipeline, recording, reference, options)
+
+
+def measure_one(
+    pipeline: Pipeline, recording: Recording, reference: Annotation, options: TranscribeOptions
+) -> Measured:
+    started = time.monotonic()
+    try:
+        transcript = pipeline.transcribe([recording], options)
+    except NoSpeech:
+        found, language = Annotation(), options.language or "en"
+    else:
+        found, language = annotation_of(transcript), options.language or transcript.language
+    took = time.monotonic() - started
+    return compare(reference, found, recording.duration, language, took)
+
+
+def measure_rendered(pipeline: Pipeline, n_recordings: int, seconds: float) -> Iterator[Row]:
+    seeds = random.Random(FIRST_SEED)
+    for kind in KINDS:
+        for _ in range(n_recordings):
+            seed = seeds.getrandbits(30)
+            yield Row(kind.name, str(seed), measure(pipeline, kind, seed, seconds))
+    english = TranscribeOptions(language="en")
+    for name, sound in WITHOUT_SPEECH.items():
+        for seed in range(n_recordings):
+            samples = sound(round(seconds * SAMPLE_RATE), np.random.default_rng(seed))
+            recording = recording_of(samples.astype(np.float32))
+            yield Row(name, str(seed), measure_one(pipeline, recording, Annotation(), english))
+
+
+def measure_manifest(pipeline: Pipeline, entries: Sequence[Entry]) -> Iterator[Row]:
+    for entry in entries:
+        options = options_of(entry)
+        with entry.audio.open("rb") as file:
+            recording = decode(file)
+        reference = read_reference(entry.references, entry.audio.stem)
+        measured = measure_one(pipeline, recording, reference, options)
+        yield Row(entry.group, entry.audio.stem, measured)
+
+
+def options_of(entry: Entry) -> TranscribeOptions:
+    speakers = entry.options.get("speakers")
+    return TranscribeOptions(
+        language=entry.options.get("language"),
+        speakers=SpeakerCount() if speakers is None else SpeakerCount.parse(speakers),
     )
-    speakers = SpeakerCount(kind.n_speakers, kind.n_speakers)
-    options = TranscribeOptions(speakers=speakers)
-    return Measured.of(interview, pipeline.transcribe([recording_of(interview.samples)], options))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--recordings", type=int, default=2, help="of each kind")
-    parser.add_argument("--seconds", type=float, default=60.0, help="of each recording")
+    parser.add_argument("--manifest", type=Path, help="your own recordings and references")
+    parser.add_argument("--model", default="demo", help="a Whisper model, by name or path")
+    parser.add_argument("--diarisation", help="a pyannote pipeline, by name or path")
+    parser.add_argument("--weights", type=Path, default=default_weights_folder())
+    parser.add_argument("--recordings", type=int, default=3, help="rendered ones of each kind")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of each rendered recording")
+    parser.add_argument("--out", type=Path, default=Path("build/evaluation"))
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--json", type=Path, help="write the figures to this file as well")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    pipeline = Pipeline(
-        find_whisper("demo", NO_WEIGHTS_FOLDER),
-        find_pipeline("demo", NO_WEIGHTS_FOLDER),
-        torch.device("cpu"),
-    )
-    seeds = random.Random(FIRST_SEED)
-    rows: list[dict[str, Any]] = []
-    print(f"{'':24}{'WER':>8}{'times':>8}{'DER':>8}  speakers found  RTFx")
-    for kind in KINDS:
-        started = time.monotonic()
-        measured = [
-            measure(pipeline, kind, seeds.getrandbits(30), options.seconds)
-            for _ in range(options.recordings)
-        ]
-        words, times, turns = (
-            sum((getattr(m, name) for m in measured), Rate(0, 0))
-            for name in ("words", "times", "turns")
+    try:
+        entries = read_manifest(options.manifest) if options.manifest else []
+        for entry in entries:  # a mistake is found now, not after hours of transcription
+            read_reference(entry.references, entry.audio.stem)
+            options_of(entry)
+        pipeline = Pipeline(
+            find_whisper(options.model, options.weights),
+            find_pipeline(options.diarisation or default_pipeline(options.model), options.weights),
+            torch.device("cuda" if torch.cuda.is_available() else "cpu"),
         )
-        found = [m.speakers_found for m in measured]
-        rtfx = options.recordings * options.seconds / (time.monotonic() - started)
-        print(
-            f"{kind.name:24}{words.rate:8.1%}{times.rate:8.1%}{turns.rate:8.1%}  "
-            f"{found} of {kind.n_speakers}  {rtfx:.1f}",
-            flush=True,
+        measured = (
+            measure_manifest(pipeline, entries)
+            if entries
+            else measure_rendered(pipeline, options.recordings, options.seconds)
         )
-        rows.append(
-            {
-                "kind": kind.name,
-                "word_error_rate": words.rate,
-                "reference_words": words.total,
-                "words_off_by_more_than_300_ms": times.rate,
-                "diarisation_error_rate": turns.rate,
-                "speakers": kind.n_speakers,
-                "speakers_found": found,
-            }
-        )
-    if options.json:
-        figures = {"normaliser": NORMALISER, "collar": 0.0, "overlap": "scored", "rows": rows}
-        options.json.write_text(json.dumps(figures, indent=1) + "\n")
+        rows = []
+        for row in measured:
+            rows.append(row)
+            print(row, file=sys.stderr, flush=True)
+    except (BadReference, SpeechError) as error:
+        sys.exit(str(error))
+    document = document_of(rows, pipeline)
+    write(options.out, document)
+    print(table(document["groups"]))
+    print(f"\nPercent. {options.out}: evaluation.json, evaluation.md, *.png", file=sys.stderr)
 
 
 if __name__ == "__main__":

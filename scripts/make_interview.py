@@ -19,6 +19,8 @@ from models.audio import SAMPLE_RATE, Recording, RecordingInfo
 from scripts.espeak import Speech
 from scripts.synthetic_speech import BACK_CHANNELS, VOICES, Voice, answer, question, speak
 
+TELEPHONE_RATE = 8_000  # Hz
+
 
 @dataclass(frozen=True)
 class ReferenceWord:
@@ -80,6 +82,7 @@ def make_interview(
     n_speakers: int = 2,
     overlap: float = 0.0,
     noise: float = 1e-3,
+    phone: bool = False,
 ) -> Interview:
     """One person asks, the others answer in a few sentences each.
 
@@ -90,12 +93,68 @@ def make_interview(
         n_speakers: 2 is an interview, more a focus group; at most the eight known voices.
         overlap: share of the turns that begin before the last one has ended, by up to 0.7 s.
         noise: standard deviation of white noise; speech peaks at 0.3 to 0.7.
+        phone: what a telephone leaves of it.
     """
-    rng = random.Random(seed)
+    utterances, placed, n_samples = _conversation(random.Random(seed), seconds, n_speakers, overlap)
+    samples = noise * np.random.default_rng(seed).standard_normal(n_samples)
+    for _, start, spoken in placed:
+        samples[start : start + len(spoken)] += spoken
+    if phone:
+        samples = telephone(samples)
+    return Interview(np.clip(samples, -1, 1).astype(np.float32), utterances)
+
+
+def make_phone_interview(
+    seed: int,
+    *,
+    seconds: float = 60.0,
+    overlap: float = 0.0,
+    noise: float = 1e-3,
+    bleed: float = -15.0,
+) -> tuple[Interview, np.ndarray]:
+    """Two people on a channel each, as phone recorders write them, and the mix of both.
+
+    Args:
+        bleed: dB of each voice in the other's channel, some milliseconds late.
+
+    Returns:
+        The interview with the mix, and the channels, float32, (2, n_samples).
+    """
+    utterances, placed, n_samples = _conversation(random.Random(seed), seconds, 2, overlap)
+    voices = np.zeros((2, n_samples))
+    names = list(dict.fromkeys(name for name, _, _ in placed))
+    for name, start, spoken in placed:
+        voices[names.index(name), start : start + len(spoken)] += spoken
+    echo = 10 ** (bleed / 20) * np.roll(voices[::-1], SAMPLE_RATE // 125, axis=1)
+    noises = noise * np.random.default_rng(seed).standard_normal(voices.shape)
+    channels = np.stack([telephone(channel) for channel in voices + echo + noises])
+    channels = np.clip(channels, -1, 1).astype(np.float32)
+    return Interview(channels.mean(axis=0), utterances), channels
+
+
+def telephone(samples: np.ndarray) -> np.ndarray:
+    """8 kHz, 300 to 3,400 Hz, mu-law: G.711 behind an old handset."""
+    from scipy.signal import butter, resample_poly, sosfilt
+
+    narrow = resample_poly(samples, 1, SAMPLE_RATE // TELEPHONE_RATE)
+    narrow = sosfilt(butter(4, (300, 3400), "bandpass", fs=TELEPHONE_RATE, output="sos"), narrow)
+    peak = max(1.0, float(np.abs(narrow).max()))
+    companded = np.sign(narrow) * np.log1p(255 * np.abs(narrow) / peak) / np.log(256)
+    steps = np.round(companded * 127) / 127
+    expanded = peak * np.sign(steps) * (256 ** np.abs(steps) - 1) / 255
+    wide = resample_poly(expanded, SAMPLE_RATE // TELEPHONE_RATE, 1)
+    return np.asarray(wide[: len(samples)])
+
+
+def _conversation(
+    rng: random.Random, seconds: float, n_speakers: int, overlap: float
+) -> tuple[tuple[Utterance, ...], list[tuple[str, int, np.ndarray]], int]:
+    """Utterances by start; of each its speaker, first sample and sound; the samples in all."""
     voices = rng.sample(VOICES, n_speakers)
     levels = {voice: rng.uniform(0.5, 1.0) for voice in voices}
     asking, answering = voices[0], voices[1:]
-    placed: list[tuple[Voice, str, Speech, int]] = []
+    placed: list[tuple[str, int, np.ndarray]] = []
+    utterances = []
     position = SAMPLE_RATE // 2
     turn = 0
     while position < seconds * SAMPLE_RATE:
@@ -103,16 +162,12 @@ def make_interview(
             if i and rng.random() < overlap:
                 position -= int(rng.uniform(0.5, 1.0) * SAMPLE_RATE)
             speech = speak(text, voice, rng)
-            placed.append((voice, text, speech, position))
+            placed.append((voice.name, position, speech.samples * levels[voice]))
+            utterances.append(_utterance(voice.name, speech, position / SAMPLE_RATE))
             position += len(speech.samples) + int(rng.uniform(0.3, 0.9) * SAMPLE_RATE)
         turn += 1
-    samples = noise * np.random.default_rng(seed).standard_normal(position + SAMPLE_RATE)
-    utterances = []
-    for voice, _, speech, start in placed:
-        samples[start : start + len(speech.samples)] += speech.samples * levels[voice]
-        utterances.append(_utterance(voice.name, speech, start / SAMPLE_RATE))
     utterances.sort(key=lambda utterance: utterance.start)
-    return Interview(np.clip(samples, -1, 1).astype(np.float32), tuple(utterances))
+    return tuple(utterances), placed, position + SAMPLE_RATE
 
 
 def _turns(

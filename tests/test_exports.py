@@ -47,6 +47,16 @@ def test_text_marks_who_else_speaks():
     assert "Where do you work? [overlap with SPEAKER_01]" in text
 
 
+def test_a_second_voice_without_words_is_marked():
+    made = transcript(
+        [segment("SPEAKER_00", "Where do you work?")],
+        overlaps=(Overlap(0.2, 0.9, ("SPEAKER_00", "SPEAKER_01"), ("SPEAKER_01",)),),
+    )
+
+    assert "work? [overlap with SPEAKER_01; no words of SPEAKER_01]" in txt(made)
+    assert "<v SPEAKER_00>Where do you work? [SPEAKER_01 speaks too]" in vtt(made)
+
+
 def test_every_kind_of_flag_has_words():
     import inspect
 

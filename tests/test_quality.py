@@ -1,6 +1,9 @@
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from models.quality import check
+from models.quality import check, speech_before
 from models.segmentation import SpeechRegion
 from models.transcript import Segment, Word
 from models.whisper_engine import DecodedWindow
@@ -59,3 +62,14 @@ def test_words_faster_than_anybody_speaks_are_flagged():
     assert kinds([Segment("A", 0.0, 2.0, fast)], [SpeechRegion(0.0, 2.0)], [decoded()]) == [
         "too_fast"
     ]
+
+
+@given(
+    edges=st.lists(st.integers(0, 1000), max_size=12, unique=True).map(sorted),
+    times=st.lists(st.integers(0, 1000), max_size=12),
+)
+def test_speech_is_counted_as_by_looking_at_every_region(edges, times):
+    regions = [SpeechRegion(a, b) for a, b in zip(edges[::2], edges[1::2], strict=False)]
+    counted = [sum(max(0, min(t, r.end) - r.start) for r in regions) for t in times]
+
+    assert speech_before(np.array(times, dtype=float), regions) == pytest.approx(counted)

@@ -9,7 +9,7 @@ from tests.fakes import segment, transcript
 def whole() -> Transcript:
     return transcript(
         [segment("SPEAKER_00", "Where do you work?"), segment(None, "Mm.", 3.0)],
-        overlaps=(Overlap(1.0, 2.0, ("SPEAKER_00", "SPEAKER_01")),),
+        overlaps=(Overlap(1.0, 2.0, ("SPEAKER_00", "SPEAKER_01"), ("SPEAKER_01",)),),
         flags=(Flag("loop", 0.0, 20.0, {"compression_ratio": 3.1}),),
         warnings=("Made with the demo weights.",),
     )

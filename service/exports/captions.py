@@ -49,10 +49,21 @@ def _cue(speaker: str, words: list[Word]) -> Cue:
 def vtt(transcript: Transcript) -> str:
     blocks = ["WEBVTT", f"NOTE {IDENTIFIED}", *(f"NOTE {text}" for text in transcript.warnings)]
     for cue in cues(transcript):
-        text = _escaped(cue.text)
+        text = _escaped(cue.text + unheard_during(cue, transcript))
         times = f"{_time(cue.start, '.')} --> {_time(cue.end, '.')}"
         blocks.append(f"{times}\n<v {_escaped(cue.speaker)}>{text}")
     return "\n\n".join(blocks) + "\n"
+
+
+def unheard_during(cue: Cue, transcript: Transcript) -> str:
+    """` [SPEAKER_01 speaks too]`: somebody of whom Whisper heard no word."""
+    speakers = {
+        speaker
+        for overlap in transcript.overlaps
+        if cue.start <= (overlap.start + overlap.end) / 2 < cue.end
+        for speaker in overlap.unheard
+    } - {cue.speaker}
+    return "".join(f" [{speaker} speaks too]" for speaker in sorted(speakers))
 
 
 def srt(transcript: Transcript) -> str:

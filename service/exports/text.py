@@ -40,14 +40,21 @@ def _lines(transcript: Transcript) -> Iterator[str]:
 
 
 def _overlap(segment: Segment, transcript: Transcript) -> str:
-    """` [overlap with SPEAKER_01]` where others speak during the segment."""
-    others = {
-        speaker
+    """` [overlap with SPEAKER_01]` where others speak during the segment.
+
+    Of whom there are no words there, the mark says so.
+    """
+    during = [
+        overlap
         for overlap in transcript.overlaps
         if overlap.start < segment.end and overlap.end > segment.start
-        for speaker in overlap.speakers
-    } - {segment.speaker}
-    return f" [overlap with {', '.join(sorted(others))}]" if others else ""
+    ]
+    others = {speaker for overlap in during for speaker in overlap.speakers} - {segment.speaker}
+    unheard = {speaker for overlap in during for speaker in overlap.unheard} - {segment.speaker}
+    if not others:
+        return ""
+    missing = f"; no words of {', '.join(sorted(unheard))}" if unheard else ""
+    return f" [overlap with {', '.join(sorted(others))}{missing}]"
 
 
 def _flag(flag: Flag) -> str:

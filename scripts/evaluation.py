@@ -1,0 +1,231 @@
+"""What `scripts/evaluate` measures on each recording, summed over groups, as table and JSON."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from models.metrics import (
+    TCP_COLLAR,
+    Rate,
+    count_errors,
+    cp_word_errors,
+    diarisation_parts,
+    interval,
+    invented_seconds,
+    normaliser_name,
+    seconds_without_words,
+    speaker_errors,
+    summed,
+    tcp_word_errors,
+    time_errors,
+    word_errors,
+)
+from models.pipeline import Pipeline
+from scripts.references import Annotation
+
+FORGIVING_COLLAR = 0.5  # s, a quarter on each side: what many papers leave out
+
+COLUMNS = (
+    ("wer", "WER"),
+    ("cpwer", "cpWER"),
+    ("tcpwer", "tcpWER"),
+    ("wrong_speaker", "wrong speaker"),
+    ("no_speaker", "no speaker"),
+    ("times_off", "times off"),
+    ("der", "DER"),
+    ("der_forgiving", "DER, forgiving"),
+    ("speech_without_words", "speech without words"),
+    ("invented", "invented"),
+)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Figures of one recording by name; what its reference cannot say is missing."""
+
+    rates: dict[str, Rate]
+    speakers: int | None  # None where the reference does not say
+    speakers_found: int
+    language: str
+    seconds: float
+    took: float  # s
+
+    @property
+    def words(self) -> Rate:
+        return self.rates["wer"]
+
+    @property
+    def times(self) -> Rate:
+        return self.rates["times_off"]
+
+    @property
+    def turns(self) -> Rate:
+        return self.rates["der"]
+
+
+def compare(
+    reference: Annotation, found: Annotation, duration: float, language: str, took: float
+) -> Measured:
+    """
+    Args:
+        reference: empty for a recording in which nobody speaks.
+        duration: seconds of the recording.
+        took: seconds of transcription.
+    """
+    silent = reference == Annotation()
+    rates: dict[str, Rate] = {}
+    text = _text(reference)
+    if text:
+        rates["wer"] = word_errors(text, _text(found), language)
+    if reference.words:
+        rates["times_off"] = time_errors(reference.words, found.words)
+    if reference.utterances:
+        rates["cpwer"] = cp_word_errors(reference.utterances, found.utterances, language)
+        rates["tcpwer"] = tcp_word_errors(reference.utterances, found.utterances, language)
+        wrong, nobody = speaker_errors(reference.utterances, found.utterances)
+        rates["wrong_speaker"], rates["no_speaker"] = wrong, nobody
+    if reference.turns:
+        parts = diarisation_parts(reference.turns, found.turns)
+        rates |= {f"der_{name.replace(' ', '_')}": part for name, part in parts.items()}
+        rates["der"] = rates.pop("der_error")
+        rates["der_forgiving"] = diarisation_parts(
+            reference.turns, found.turns, collar=FORGIVING_COLLAR, skip_overlap=True
+        )["error"]
+        rates["speaker_count"] = count_errors(reference.turns, found.turns)
+        rates["speech_without_words"] = seconds_without_words(reference.turns, found.words)
+    if reference.turns or silent:
+        rates["invented"] = invented_seconds(reference.turns, found.words, duration)
+    speakers = 0 if silent else reference.n_speakers or None
+    return Measured(rates, speakers, found.n_speakers, language, duration, took)
+
+
+def _text(annotation: Annotation) -> str:
+    parts = annotation.utterances or annotation.words
+    return " ".join(part.text for part in parts)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One recording."""
+
+    group: str
+    name: str
+    measured: Measured
+
+    def __str__(self) -> str:
+        shown = (("wer", "WER"), ("cpwer", "cpWER"), ("der", "DER"), ("invented", "invented"))
+        rates = self.measured.rates
+        figures = [f"{title} {rates[name].rate:.1%}" for name, title in shown if name in rates]
+        return f"{self.group}, {self.name}: {', '.join(figures)}"
+
+
+def summary(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """A dictionary per group, in order, then one over all recordings in which somebody speaks."""
+    ordered = sorted(rows, key=lambda row: [r.group for r in rows].index(row.group))
+    groups = [(name, list(group)) for name, group in groupby(ordered, key=lambda row: row.group)]
+    spoken = [row for row in rows if row.measured.speakers != 0]
+    if len(groups) > 1 and spoken:
+        groups.append(("all with speech", spoken))
+    return [_summary(name, [row.measured for row in group]) for name, group in groups]
+
+
+def _summary(name: str, measured: Sequence[Measured]) -> dict[str, Any]:
+    figures = {}
+    for metric in dict.fromkeys(metric for m in measured for metric in m.rates):
+        rates = [m.rates[metric] for m in measured if metric in m.rates]
+        total = summed(rates)
+        figures[metric] = {
+            "rate": total.rate,
+            "errors": total.errors,
+            "total": total.total,
+            "interval": interval(rates),
+            "recordings": len(rates),
+        }
+    seconds = sum(m.seconds for m in measured)
+    return {
+        "group": name,
+        "recordings": len(measured),
+        "seconds": seconds,
+        "rtfx": seconds / max(sum(m.took for m in measured), 1e-9),
+        "speakers": [m.speakers for m in measured],
+        "speakers_found": [m.speakers_found for m in measured],
+        "figures": figures,
+    }
+
+
+def table(groups: Sequence[dict[str, Any]]) -> str:
+    """Markdown. Percent, with the 95 % interval over recordings where there are enough."""
+    heads = ["recordings", *(title for _, title in COLUMNS), "speakers off", "RTFx"]
+    lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
+    for group in groups:
+        figures = group["figures"]
+        counts = figures.get("speaker_count")
+        cells = [
+            f"{group['group']} ({group['recordings']}, {group['seconds'] / 60:.1f} min in all)",
+            *(_cell(figures.get(metric)) for metric, _ in COLUMNS),
+            "" if counts is None else f"{counts['errors']:.0f} of {counts['total']:.0f}",
+            f"{group['rtfx']:.1f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cell(figure: dict[str, Any] | None) -> str:
+    if figure is None:
+        return ""
+    text = f"{100 * figure['rate']:.1f}"
+    if figure["interval"]:
+        low, high = figure["interval"]
+        text += f" ({100 * low:.1f}-{100 * high:.1f})"
+    return text
+
+
+def document_of(rows: Sequence[Row], pipeline: Pipeline) -> dict[str, Any]:
+    """All that was measured, and how."""
+    whisper, diarisation = pipeline.whisper_weights, pipeline.diarisation_weights
+    languages = sorted({row.measured.language for row in rows})
+    return {
+        "whisper": {"name": whisper.name, "sha256": whisper.sha256},
+        "diarisation": {"name": diarisation.name, "sha256": diarisation.sha256},
+        "device": str(pipeline.device),
+        "threads": torch.get_num_threads(),
+        "normalisers": {language: normaliser_name(language) for language in languages},
+        "der": {"collar": 0.0, "overlap": "scored"},
+        "der_forgiving": {"collar": FORGIVING_COLLAR, "overlap": "left out"},
+        "tcpwer": {"collar": TCP_COLLAR},
+        "interval": "95 %, bootstrap over recordings",
+        "groups": summary(rows),
+        "recordings": [_as_dict(row) for row in rows],
+    }
+
+
+def _as_dict(row: Row) -> dict[str, Any]:
+    measured = row.measured
+    return {
+        "group": row.group,
+        "name": row.name,
+        "seconds": measured.seconds,
+        "took": round(measured.took, 2),
+        "language": measured.language,
+        "speakers": measured.speakers,
+        "speakers_found": measured.speakers_found,
+        "figures": {
+            metric: {"errors": rate.errors, "total": rate.total}
+            for metric, rate in measured.rates.items()
+        },
+    }
+
+
+def write(out: Path, document: dict[str, Any]) -> None:
+    """`evaluation.json`, the table as `evaluation.md`, and plots."""
+    from scripts.evaluation_plots import plot
+
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "evaluation.json").write_text(json.dumps(document, indent=1) + "\n")
+    (out / "evaluation.md").write_text(table(document["groups"]) + "\n")
+    plot(document, out)

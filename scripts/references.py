@@ -1,0 +1,234 @@
+"""References that people made by hand, and the manifest that lists them.
+
+    # one line per recording: the audio, its reference files, what is known about it
+    INT-01.wav INT-01.stm INT-01.rttm speakers=2 language=en group=interviews
+    "FG 1.m4a" FG-1.corrected.json speakers=6 group=focus-groups
+
+Paths are relative to the manifest. A reference is one of
+
+    .stm   who said what, an utterance on each line
+    .ctm   words with times
+    .rttm  turns: who spoke when
+    .json  a Fieldscribe transcript that somebody has corrected
+
+Sources: NIST SCTK, doc/infmts.htm (STM, CTM); NIST RT-09 evaluation plan, appendix A (RTTM).
+"""
+
+import re
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+
+from models.attribution import by_turns, sentences
+from models.metrics import Spoken, TimedText
+from models.transcript import Transcript, Turn, Word, text_of
+
+ENDINGS = (".stm", ".ctm", ".rttm", ".json")
+OPTIONS = ("speakers", "language", "channels", "group")
+NOT_SCORED = ("ignore_time_segment_in_scoring", "inter_segment_gap", "excluded_region")
+
+
+class BadReference(ValueError):
+    """A manifest or reference that cannot be read; the message names the file and the line."""
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """A recording's reference, or our hypothesis; empty where nobody wrote it down."""
+
+    utterances: tuple[Spoken, ...] = ()
+    words: tuple[TimedText, ...] = ()
+    turns: tuple[Turn, ...] = ()
+
+    @property
+    def n_speakers(self) -> int:
+        return len({turn.speaker for turn in self.turns})
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of a manifest."""
+
+    audio: Path
+    references: tuple[Path, ...]
+    options: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def group(self) -> str:
+        return self.options.get("group", "recordings")
+
+
+def read_manifest(path: Path) -> list[Entry]:
+    """
+    Raises:
+        BadReference
+    """
+    entries = []
+    for number, line in _lines(path):
+        try:
+            tokens = shlex.split(line, comments=True)
+        except ValueError as error:
+            raise BadReference(f"{path}, line {number}: {error}") from None
+        if tokens:
+            entries.append(_entry(tokens, path, number))
+    if not entries:
+        raise BadReference(f"{path} lists no recording")
+    return entries
+
+
+def _entry(tokens: Sequence[str], manifest: Path, number: int) -> Entry:
+    options = dict(token.split("=", 1) for token in tokens if re.match(r"[a-z]+=", token))
+    paths = [manifest.parent / token for token in tokens if not re.match(r"[a-z]+=", token)]
+    where = f"{manifest}, line {number}"
+    unknown = sorted(set(options) - set(OPTIONS))
+    if unknown:
+        raise BadReference(f"{where}: {unknown[0]}= is none of {', '.join(OPTIONS)}")
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        raise BadReference(f"{where}: there is no file {missing[0]}")
+    wrong = [path for path in paths[1:] if path.suffix not in ENDINGS]
+    if wrong:
+        raise BadReference(f"{where}: {wrong[0].name} is none of {', '.join(ENDINGS)}")
+    if len(paths) < 2:
+        raise BadReference(f"{where}: a recording and at least one reference belong on a line")
+    return Entry(paths[0], tuple(paths[1:]), options)
+
+
+def read_reference(paths: Sequence[Path], recording: str) -> Annotation:
+    """What several files together say about one recording.
+
+    Turns that no RTTM gives are taken from the utterances; utterances that no STM gives from words
+    and turns.
+
+    Args:
+        recording: its name in files that hold several.
+
+    Raises:
+        BadReference
+    """
+    found = Annotation()
+    for path in paths:
+        read = READERS[path.suffix](path, recording)
+        found = Annotation(
+            found.utterances or read.utterances,
+            found.words or read.words,
+            found.turns or read.turns,
+        )
+    turns = found.turns or tuple(
+        Turn(part.start, part.end, part.speaker) for part in found.utterances if part.speaker
+    )
+    return Annotation(found.utterances or _utterances(found.words, turns), found.words, turns)
+
+
+def read_rttm(path: Path, recording: str) -> Annotation:
+    """`SPEAKER <recording> <channel> <start> <duration> <NA> <NA> <speaker> <NA> <NA>`"""
+    lines = [line for line in _fields(path, 8) if line[1] == "SPEAKER"]
+    turns = []
+    for number, _, _, _, start, duration, _, _, speaker, *_ in _of(lines, 2, recording, path):
+        begin = _seconds(start, path, number)
+        turns.append(Turn(begin, begin + _seconds(duration, path, number), speaker))
+    return Annotation(turns=tuple(sorted(turns, key=lambda turn: (turn.start, turn.end))))
+
+
+def read_stm(path: Path, recording: str) -> Annotation:
+    """`<recording> <channel> <speaker> <start> <end> [<labels>] text`"""
+    lines = [line for line in _fields(path, 5) if line[3].lower() not in NOT_SCORED]
+    utterances = []
+    for number, _, _, speaker, start, end, *text in _of(lines, 1, recording, path):
+        if text and re.fullmatch(r"<[^>]*>", text[0]):
+            text = text[1:]
+        if text and "ignore_time_segment_in_scoring" not in text[0].lower():
+            times = _seconds(start, path, number), _seconds(end, path, number)
+            utterances.append(Spoken(speaker, *times, " ".join(text)))
+    return Annotation(utterances=tuple(sorted(utterances, key=lambda part: (part.start, part.end))))
+
+
+def read_ctm(path: Path, recording: str) -> Annotation:
+    """`<recording> <channel> <start> <duration> <word> [<confidence>]`"""
+    words = []
+    for number, _, _, start, duration, word, *_ in _of(_fields(path, 5), 1, recording, path):
+        begin = _seconds(start, path, number)
+        words.append(TimedText(word, begin, begin + _seconds(duration, path, number)))
+    return Annotation(words=tuple(sorted(words, key=lambda word: word.start)))
+
+
+def read_transcript(path: Path, recording: str) -> Annotation:
+    try:
+        transcript = Transcript.from_json(path.read_text(encoding="utf-8"))
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadReference(f"{path} is no Fieldscribe transcript ({error})") from None
+    return annotation_of(transcript)
+
+
+def annotation_of(transcript: Transcript) -> Annotation:
+    """Sentence by sentence: the times of its words say where each one is."""
+    return Annotation(
+        utterances=tuple(
+            Spoken(segment.speaker, words[0].start, words[-1].end, text_of(words))
+            for segment in transcript.segments
+            for words in (segment.words[i:j] for i, j in sentences(segment.words))
+        ),
+        words=tuple(TimedText(w.text.strip(), w.start, w.end) for w in transcript.words),
+        turns=transcript.turns,
+    )
+
+
+READERS: dict[str, Callable[[Path, str], Annotation]] = {
+    ".rttm": read_rttm,
+    ".stm": read_stm,
+    ".ctm": read_ctm,
+    ".json": read_transcript,
+}
+
+
+def _utterances(words: Sequence[TimedText], turns: Sequence[Turn]) -> tuple[Spoken, ...]:
+    if not turns:
+        return ()
+    plain = [Word(word.text, word.start, word.end, 1.0) for word in words]
+    speakers = by_turns(plain, sorted(turns, key=lambda turn: turn.start))
+    utterances = []
+    for speaker, group in groupby(zip(speakers, words, strict=True), key=lambda pair: pair[0]):
+        own = [word for _, word in group]
+        text = " ".join(word.text for word in own)
+        utterances.append(Spoken(speaker, own[0].start, own[-1].end, text))
+    return tuple(utterances)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadReference(f"{path} cannot be read as UTF-8 text ({error})") from None
+    yield from enumerate(text.splitlines(), start=1)
+
+
+def _fields(path: Path, at_least: int) -> list[list[str]]:
+    """The line's number, then its fields. `;;` begins a comment."""
+    lines = []
+    for number, line in _lines(path):
+        fields = line.split()
+        if not fields or fields[0].startswith((";;", "#")):
+            continue
+        if len(fields) < at_least:
+            raise BadReference(f"{path}, line {number}: fewer than {at_least} fields")
+        lines.append([str(number), *fields])
+    return lines
+
+
+def _of(lines: Sequence[list[str]], column: int, recording: str, path: Path) -> Iterator[list[str]]:
+    """The lines of this recording; a file with one recording in it need not name it rightly."""
+    names = {line[column] for line in lines}
+    if len(names) > 1 and recording not in names:
+        raise BadReference(f"{path} has several recordings and none is called {recording}")
+    for line in lines:
+        if len(names) == 1 or line[column] == recording:
+            yield line
+
+
+def _seconds(text: str, path: Path, number: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise BadReference(f"{path}, line {number}: {text} is no number of seconds") from None

@@ -1,0 +1,112 @@
+import json
+
+import pytest
+
+from models.metrics import Rate, Spoken, TimedText
+from models.transcript import Turn
+from scripts.evaluation import Measured, Row, compare, summary, table
+from scripts.references import Annotation
+
+REFERENCE = Annotation(
+    utterances=(
+        Spoken("I", 0.0, 2.0, "Where do you work?"),
+        Spoken("P", 3.0, 5.0, "At the clinic."),
+    ),
+    words=(TimedText("Where", 0.0, 0.5), TimedText("clinic.", 4.0, 5.0)),
+    turns=(Turn(0.0, 2.0, "I"), Turn(3.0, 5.0, "P")),
+)
+
+
+def row(group: str, errors: int, name: str = "a", speakers: int = 2) -> Row:
+    rates = {"wer": Rate(errors, 100), "der": Rate(errors / 10, 50), "invented": Rate(1, 9)}
+    rates |= {f"der_{part}": Rate(1, 50) for part in ("confusion", "false_alarm")}
+    if not speakers:
+        rates = {"invented": Rate(3, 60)}
+    return Row(group, name, Measured(rates, speakers, speakers, "en", 60.0, 30.0))
+
+
+def test_an_equal_transcript_has_no_errors_of_any_kind():
+    pytest.importorskip("meeteval", reason="comes with scripts/evaluate")
+    measured = compare(REFERENCE, REFERENCE, 60.0, "en", 1.0)
+
+    assert {name: rate.errors for name, rate in measured.rates.items() if rate.errors} == {
+        # only two of the seven words have times here: the stretch between them is uncovered
+        "speech_without_words": pytest.approx(1.5)
+    }
+    assert (measured.speakers, measured.speakers_found) == (2, 2)
+
+
+def test_no_transcript_at_all_misses_every_word_and_second():
+    pytest.importorskip("meeteval", reason="comes with scripts/evaluate")
+    measured = compare(REFERENCE, Annotation(), 60.0, "en", 1.0)
+
+    assert measured.words == Rate(7, 7)
+    assert measured.rates["cpwer"] == Rate(7, 7)
+    assert measured.turns.rate == pytest.approx(1.0)
+    assert measured.rates["invented"].errors == 0
+
+
+def test_a_reference_of_turns_alone_is_measured_on_turns_alone():
+    measured = compare(Annotation(turns=REFERENCE.turns), REFERENCE, 60.0, "en", 1.0)
+
+    assert "wer" not in measured.rates and "cpwer" not in measured.rates
+    assert measured.turns.errors == 0
+
+
+def test_a_reference_without_turns_does_not_call_every_word_invented():
+    measured = compare(Annotation(words=REFERENCE.words), REFERENCE, 60.0, "en", 1.0)
+
+    assert "invented" not in measured.rates and "der" not in measured.rates
+    assert measured.speakers is None
+
+
+def test_where_nobody_speaks_every_word_is_invented():
+    words = Annotation(words=(TimedText("thanks", 10.0, 13.0),))
+    measured = compare(Annotation(), words, 60.0, "en", 1.0)
+
+    assert measured.rates == {"invented": Rate(3.0, 60.0)}
+
+
+def test_groups_are_summed_and_what_has_no_speech_is_left_out_of_the_whole():
+    rows = [row("clean", 10), row("noise", 30), row("hum", 0, speakers=0), row("clean", 20)]
+    groups = {group["group"]: group for group in summary(rows)}
+
+    assert list(groups) == ["clean", "noise", "hum", "all with speech"]
+    assert groups["clean"]["figures"]["wer"]["rate"] == pytest.approx(0.15)
+    assert groups["all with speech"]["recordings"] == 3
+    assert groups["all with speech"]["figures"]["wer"]["rate"] == pytest.approx(0.20)
+    assert groups["clean"]["rtfx"] == pytest.approx(2.0)
+
+
+def test_the_table_has_a_line_per_group_and_intervals_where_there_are_enough_recordings():
+    lines = table(summary([row("clean", n) for n in (10, 20, 30)] + [row("noise", 5)])).splitlines()
+
+    assert len(lines) == 5
+    assert "| 20.0 (" in lines[2]
+    assert "| 5.0 |" in lines[3]
+
+
+def test_plots_are_drawn_and_the_document_is_json(tmp_path):
+    pytest.importorskip("matplotlib", reason="comes with scripts/evaluate")
+    from scripts.evaluation_plots import plot
+
+    rows = [row("clean", n, str(n)) for n in (10, 20, 30)] + [row("hum", 0, speakers=0)]
+    document = {
+        "whisper": {"name": "demo"},
+        "diarisation": {"name": "demo"},
+        "groups": summary(rows),
+        "recordings": [
+            {
+                "group": r.group,
+                "figures": {
+                    name: {"errors": rate.errors, "total": rate.total}
+                    for name, rate in r.measured.rates.items()
+                },
+            }
+            for r in rows
+        ],
+    }
+    plot(json.loads(json.dumps(document)), tmp_path)
+
+    assert {path.name for path in tmp_path.iterdir()} == {"words.png", "speakers.png", "speech.png"}
+    assert all(path.stat().st_size > 5000 for path in tmp_path.iterdir())

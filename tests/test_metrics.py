@@ -1,0 +1,152 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.metrics import (
+    Rate,
+    Spoken,
+    TimedText,
+    count_errors,
+    cp_word_errors,
+    diarisation_parts,
+    interval,
+    invented_seconds,
+    seconds_without_words,
+    speaker_errors,
+    summed,
+    tcp_word_errors,
+    union,
+    without,
+    word_errors,
+)
+from models.transcript import Turn
+
+QUESTION = Spoken("I", 0.0, 1.5, "Where do you work?")
+ANSWER = Spoken("P", 2.0, 4.0, "At the clinic, since March.")
+
+
+def test_rates_are_summed_before_they_are_divided():
+    assert summed([Rate(1, 10), Rate(0, 90)]).rate == 0.01
+
+
+def test_equal_texts_have_no_word_errors_whatever_the_case_and_the_punctuation():
+    assert word_errors("Where do you work?", "where do you work") == Rate(0, 4)
+
+
+def test_words_out_of_nothing_are_all_errors():
+    assert word_errors("", "thank you for watching") == Rate(4, 0)
+
+
+def test_a_language_without_spaces_is_counted_in_characters():
+    assert word_errors("我在医院", "我在学院", "zh") == Rate(1, 4)
+
+
+def test_the_names_of_speakers_do_not_matter_to_cpwer():
+    pytest.importorskip("meeteval", reason="comes with scripts/evaluate")
+    renamed = [Spoken("SPEAKER_01", 0.0, 1.5, QUESTION.text), Spoken("B", 2.0, 4.0, ANSWER.text)]
+
+    assert cp_word_errors([QUESTION, ANSWER], renamed) == Rate(0, 9)
+    assert tcp_word_errors([QUESTION, ANSWER], renamed) == Rate(0, 9)
+
+
+def test_a_word_with_the_wrong_speaker_is_two_errors_of_cpwer_and_none_of_wer():
+    pytest.importorskip("meeteval", reason="comes with scripts/evaluate")
+    late = [
+        Spoken("A", 0.0, 2.2, "Where do you work? At"),
+        Spoken("B", 2.2, 4.0, "the clinic, since March."),
+    ]
+
+    assert word_errors("Where do you work? At", "where do you work at").errors == 0
+    assert cp_word_errors([QUESTION, ANSWER], late) == Rate(2, 9)
+    assert speaker_errors([QUESTION, ANSWER], late) == (Rate(1, 9), Rate(0, 9))
+
+
+def test_tcpwer_does_not_match_words_far_apart():
+    pytest.importorskip("meeteval", reason="comes with scripts/evaluate")
+    elsewhere = Spoken("A", 60.0, 61.5, QUESTION.text)
+
+    assert cp_word_errors([QUESTION], [elsewhere]) == Rate(0, 4)
+    assert tcp_word_errors([QUESTION], [elsewhere]) == Rate(8, 4)
+
+
+def test_words_without_a_speaker_are_counted_apart():
+    nobody = Spoken(None, 0.0, 1.5, QUESTION.text)
+
+    assert speaker_errors([QUESTION, ANSWER], [nobody, ANSWER]) == (Rate(0, 9), Rate(4, 9))
+
+
+def test_a_speaker_too_many_is_wrong_with_every_word():
+    parts = [Spoken("A", 0.0, 1.5, QUESTION.text), *_split(ANSWER, "B", "C")]
+
+    assert speaker_errors([QUESTION, ANSWER], parts)[0] == Rate(2, 9)
+    turns = [Turn(part.start, part.end, str(part.speaker)) for part in parts]
+    assert count_errors([Turn(0, 1, "I"), Turn(2, 4, "P")], turns) == Rate(1, 2)
+
+
+def _split(spoken: Spoken, *speakers: str) -> list[Spoken]:
+    words = spoken.text.split()
+    return [
+        Spoken(speakers[0], spoken.start, 3.0, " ".join(words[:3])),
+        Spoken(speakers[1], 3.0, spoken.end, " ".join(words[3:])),
+    ]
+
+
+def test_nothing_recognised_is_no_wrong_speaker():
+    assert speaker_errors([QUESTION], []) == (Rate(0, 0), Rate(0, 0))
+
+
+def test_diarisation_errors_come_with_their_parts():
+    reference = [Turn(0.0, 4.0, "I"), Turn(4.0, 8.0, "P")]
+    hypothesis = [Turn(1.0, 5.0, "A"), Turn(5.0, 9.0, "B")]
+    parts = diarisation_parts(reference, hypothesis)
+
+    assert {name: part.errors for name, part in parts.items()} == {
+        "error": pytest.approx(3.0),
+        "missed detection": pytest.approx(1.0),
+        "confusion": pytest.approx(1.0),
+        "false alarm": pytest.approx(1.0),
+    }
+    assert parts["error"].total == pytest.approx(8.0)
+    forgiving = diarisation_parts(reference, hypothesis, collar=2.0, skip_overlap=True)
+    assert forgiving["error"].errors == pytest.approx(0.0)
+
+
+def test_speech_that_became_no_words_is_counted_in_seconds():
+    turns = [Turn(0.0, 10.0, "I"), Turn(20.0, 21.0, "P")]
+    words = [TimedText("so", 0.2, 0.5), TimedText("then", 9.0, 9.5)]
+
+    assert seconds_without_words(turns, words) == Rate(8.5, 11.0)
+
+
+def test_words_beside_all_speech_are_counted_in_seconds():
+    words = [TimedText("so", 0.2, 0.5), TimedText("thanks", 30.0, 31.0)]
+
+    assert invented_seconds([Turn(0.0, 10.0, "I")], words, 60.0) == Rate(1.0, 49.5)
+    assert invented_seconds([], [], 60.0) == Rate(0.0, 60.0)
+
+
+def test_the_interval_holds_the_rate_and_narrows_with_more_recordings():
+    rates = [Rate(errors, 100) for errors in (10, 20, 30, 40)]
+    few, many = interval(rates), interval(rates * 25)
+
+    assert few is not None and many is not None
+    assert few[0] < many[0] < 0.25 < many[1] < few[1]
+
+
+def test_two_recordings_have_no_interval():
+    assert interval([Rate(1, 10), Rate(2, 10)]) is None
+
+
+pieces = st.lists(
+    st.tuples(st.integers(0, 50), st.integers(1, 10)).map(lambda p: (p[0], p[0] + p[1])), max_size=8
+)
+
+
+@given(pieces, pieces)
+def test_what_is_left_of_intervals_is_what_counting_tenths_says(some, others):
+    def tenths(intervals):
+        return {t for a, b in intervals for t in range(round(a * 10), round(b * 10))}
+
+    left = without(union(some), union(others))
+    assert tenths(left) == tenths(some) - tenths(others)
+    assert sum(b - a for a, b in left) * 10 == len(tenths(left))

@@ -1,0 +1,133 @@
+from pathlib import Path
+
+import pytest
+
+from models.metrics import Spoken, TimedText
+from models.transcript import Turn
+from scripts.make_interview import Interview, ReferenceWord, Utterance
+from scripts.references import Annotation, BadReference, read_manifest, read_reference
+from tests.fakes import segment, transcript
+
+RTTM = "SPEAKER INT-01 1 0.500 1.500 <NA> <NA> I <NA> <NA>\nSPEAKER INT-01 1 2.0 3.0 <NA> <NA> P\n"
+STM = (
+    ";; corrected in March\n"
+    "INT-01 1 I 0.50 2.00 <o,f0> Where do you work?\n"
+    "INT-01 1 inter_segment_gap 2.00 2.10 <o>\n"
+    "INT-01 1 P 2.10 5.00 At the clinic.\n"
+)
+CTM = "INT-01 1 0.5 0.2 Where\nINT-01 1 0.8 0.4 you 0.93\nINT-01 1 2.2 0.4 Here\n"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    files = {"INT-01.rttm": RTTM, "INT-01.stm": STM, "INT-01.ctm": CTM, "INT-01.wav": ""}
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def reference(folder: Path, *names: str) -> Annotation:
+    return read_reference([folder / name for name in names], "INT-01")
+
+
+def test_rttm_gives_turns(folder):
+    assert reference(folder, "INT-01.rttm") == Annotation(
+        turns=(Turn(0.5, 2.0, "I"), Turn(2.0, 5.0, "P"))
+    )
+
+
+def test_stm_gives_utterances_and_with_them_turns(folder):
+    found = reference(folder, "INT-01.stm")
+
+    assert found.utterances == (
+        Spoken("I", 0.5, 2.0, "Where do you work?"),
+        Spoken("P", 2.1, 5.0, "At the clinic."),
+    )
+    assert found.turns == (Turn(0.5, 2.0, "I"), Turn(2.1, 5.0, "P"))
+
+
+def test_turns_of_an_rttm_come_before_those_of_utterances(folder):
+    assert reference(folder, "INT-01.stm", "INT-01.rttm").turns[1] == Turn(2.0, 5.0, "P")
+
+
+def test_ctm_gives_words_and_with_turns_utterances(folder):
+    found = reference(folder, "INT-01.ctm", "INT-01.rttm")
+
+    assert found.words[0] == TimedText("Where", 0.5, 0.7)
+    assert [(part.speaker, part.text) for part in found.utterances] == [
+        ("I", "Where you"),
+        ("P", "Here"),
+    ]
+
+
+def test_a_corrected_transcript_is_a_reference(tmp_path):
+    made = transcript([segment("SPEAKER_00", "Where?"), segment("SPEAKER_01", "Here.", 2.0)])
+    (tmp_path / "INT-01.json").write_text(made.to_json())
+    found = reference(tmp_path, "INT-01.json")
+
+    assert [(part.speaker, part.text) for part in found.utterances] == [
+        ("SPEAKER_00", "Where?"),
+        ("SPEAKER_01", "Here."),
+    ]
+    assert found.turns == made.turns
+
+
+def test_what_make_interview_writes_comes_back(tmp_path):
+    words = (ReferenceWord("Where", 0.5, 0.75, "V1"), ReferenceWord("now?", 0.75, 1.0, "V1"))
+    interview = Interview(None, (Utterance("V1", 0.5, 1.125, words),))  # type: ignore[arg-type]
+    for ending in ("stm", "ctm", "rttm"):
+        (tmp_path / f"x.{ending}").write_text(getattr(interview, ending)("x"))
+    found = read_reference([tmp_path / f"x.{e}" for e in ("stm", "ctm", "rttm")], "x")
+
+    assert found.utterances == (Spoken("V1", 0.5, 1.125, "Where now?"),)
+    assert found.words == (TimedText("Where", 0.5, 0.75), TimedText("now?", 0.75, 1.0))
+    assert found.turns == (Turn(0.5, 1.125, "V1"),)
+
+
+def test_a_file_with_several_recordings_has_to_name_this_one(folder):
+    (folder / "all.rttm").write_text(RTTM + "SPEAKER INT-02 1 0 1 <NA> <NA> Q <NA> <NA>\n")
+
+    assert reference(folder, "all.rttm").n_speakers == 2
+    with pytest.raises(BadReference, match="none is called INT-03"):
+        read_reference([folder / "all.rttm"], "INT-03")
+
+
+def test_a_manifest_has_a_recording_on_each_line(folder):
+    (folder / "FG 1.wav").write_text("")
+    (folder / "list.txt").write_text(
+        "# our interviews\n"
+        "INT-01.wav INT-01.stm INT-01.rttm speakers=2 group=interviews\n\n"
+        '"FG 1.wav" INT-01.rttm  # not yet corrected\n'
+    )
+    first, second = read_manifest(folder / "list.txt")
+
+    assert first.references == (folder / "INT-01.stm", folder / "INT-01.rttm")
+    assert (first.options["speakers"], first.group) == ("2", "interviews")
+    assert (second.audio.name, second.group) == ("FG 1.wav", "recordings")
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ("INT-01.wav", "at least one reference"),
+        ("INT-01.wav INT-09.stm", "there is no file"),
+        ("INT-01.wav INT-01.wav", "none of .stm"),
+        ("INT-01.wav INT-01.stm speaker=2", "none of speakers"),
+        ('"INT-01.wav', "line 1"),
+        ("# nothing", "no recording"),
+    ],
+)
+def test_a_line_that_cannot_be_used_is_named(folder, line, what):
+    (folder / "list.txt").write_text(line)
+    with pytest.raises(BadReference, match=what):
+        read_manifest(folder / "list.txt")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("x.rttm", "SPEAKER a 1 zero 1 <NA> <NA> Q"), ("x.stm", "a 1 Q 0.0"), ("x.json", "{}")],
+)
+def test_a_reference_that_cannot_be_read_is_named(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(BadReference, match=name):
+        read_reference([tmp_path / name], "a")
