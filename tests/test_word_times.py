@@ -1,16 +1,15 @@
 """Word times against openai-whisper's own, window by window."""
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from whisper.audio import HOP_LENGTH
 from whisper.decoding import DecodingOptions
-from whisper.model import Whisper, disable_sdpa
+from whisper.model import Whisper
 from whisper.timing import add_word_timestamps, dtw_cpu, find_alignment, median_filter
 from whisper.tokenizer import Tokenizer, get_tokenizer
 
@@ -19,6 +18,7 @@ from models.checkpoints import load_whisper
 from models.segmentation import SpeechRegion
 from models.weights import find_whisper
 from models.whisper_engine.mel import log_mel, log_mel_maximum
+from models.whisper_engine.model import CrossKV, InferenceModel
 from models.whisper_engine.word_times import _smooth, align, time_words, warp
 from models.windows import Window
 from tests.fakes import random_whisper
@@ -32,31 +32,6 @@ TEXTS = (
     ' And then "nothing" (for years) happened; nobody asked us, nobody knew?',
 )
 WINDOWS = (Window(10.0, 40.0), Window(50.0, 53.3), Window(60.0, 70.0), Window(71.5, 90.11))
-
-
-@dataclass
-class PlainModel:
-    """`logits_and_scores` from openai-whisper's own decoder, with hooks."""
-
-    whisper: Whisper
-
-    @property
-    def device(self) -> torch.device:
-        return self.whisper.device
-
-    def logits_and_scores(self, tokens, cross, heads):
-        scores = {}
-        hooks = [
-            block.cross_attn.register_forward_hook(
-                lambda _, ins, outs, layer=layer: scores.__setitem__(layer, outs[-1])
-            )
-            for layer, block in enumerate(self.whisper.decoder.blocks)
-        ]
-        with disable_sdpa():
-            logits = self.whisper.decoder(tokens, cross)
-        for hook in hooks:
-            hook.remove()
-        return logits, torch.stack([scores[layer][:, head] for layer, head in heads], 1)
 
 
 def heads_of(whisper: Whisper) -> list[tuple[int, int]]:
@@ -76,6 +51,11 @@ def whisper() -> Whisper:
 
 
 @pytest.fixture(scope="module")
+def model(whisper: Whisper) -> InferenceModel:
+    return InferenceModel(whisper, "fp32")
+
+
+@pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
     return get_tokenizer(True, language="en", task="transcribe")
 
@@ -88,13 +68,14 @@ def mels() -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def cross(whisper, mels) -> torch.Tensor:
+def cross(model: InferenceModel, mels: torch.Tensor) -> CrossKV:
     with torch.inference_mode():
-        return whisper.encoder(mels)
+        found: CrossKV = model.cross_kv(model.encode(mels))
+    return found
 
 
 def frames_of(window: Window) -> int:
-    return round(window.duration * SAMPLE_RATE / HOP_LENGTH)
+    return round(window.duration * 100)
 
 
 def timed_tokens(tokenizer: Tokenizer, text: str, window: Window) -> list[int]:
@@ -114,19 +95,19 @@ def timed_tokens(tokenizer: Tokenizer, text: str, window: Window) -> list[int]:
 
 
 def test_times_and_probabilities_of_tokens_are_those_of_find_alignment(
-    whisper, tokenizer, mels, cross
+    whisper, model, tokenizer, mels, cross
 ):
     """Beside longer neighbours and alone: padding must leave no trace."""
     texts = [tokenizer.encode(text) for text in TEXTS]
     n_frames = [frames_of(window) for window in WINDOWS]
-    together = align(PlainModel(whisper), tokenizer, texts, n_frames, cross, heads_of(whisper))
+    together = align(model, tokenizer, texts, n_frames, cross, heads_of(whisper))
     for i, text in enumerate(texts):
         [alone] = align(
-            PlainModel(whisper),
+            model,
             tokenizer,
             [text],
             [n_frames[i]],
-            cross[i : i + 1],
+            cross.rows(slice(i, i + 1)),
             heads_of(whisper),
         )
         expected = find_alignment(whisper, tokenizer, text, mels[i], n_frames[i])
@@ -144,7 +125,7 @@ def test_times_and_probabilities_of_tokens_are_those_of_find_alignment(
 
 def plain_words(
     whisper: Whisper, tokenizer: Tokenizer, tokens: list[int], mel: torch.Tensor, window: Window
-) -> list[dict[str, float]]:
+) -> list[dict[str, Any]]:
     segments = []
     begin, text = 0.0, []
     for token in [*tokens, tokenizer.timestamp_begin + 1500]:
@@ -168,10 +149,10 @@ def plain_words(
 
 
 def test_words_are_those_of_add_word_timestamps_but_in_order_and_never_endless(
-    whisper, tokenizer, mels, cross
+    whisper, model, tokenizer, mels, cross
 ):
     tokens = [timed_tokens(tokenizer, text, w) for text, w in zip(TEXTS, WINDOWS, strict=True)]
-    found = time_words(PlainModel(whisper), tokenizer, WINDOWS, tokens, cross, heads_of(whisper))
+    found = time_words(model, tokenizer, WINDOWS, tokens, cross, heads_of(whisper))
     for i, window in enumerate(WINDOWS):
         expected = plain_words(whisper, tokenizer, tokens[i], mels[i], window)
         assert [word.text for word in found[i]] == [word["word"] for word in expected]
@@ -186,15 +167,17 @@ def test_words_are_those_of_add_word_timestamps_but_in_order_and_never_endless(
         assert "".join(word.text for word in found[i]).strip() == TEXTS[i].strip()
 
 
-def test_a_word_that_reaches_into_a_pause_is_cut_off_at_its_speech(whisper, tokenizer, cross):
+def test_a_word_that_reaches_into_a_pause_is_cut_off_at_its_speech(
+    whisper, model, tokenizer, cross
+):
     tokens = [timed_tokens(tokenizer, TEXTS[0], WINDOWS[0])]
     regions = [SpeechRegion(12.0, 15.0), SpeechRegion(15.1, 20.0), SpeechRegion(25.0, 39.0)]
     [words] = time_words(
-        PlainModel(whisper),
+        model,
         tokenizer,
         WINDOWS[:1],
         tokens,
-        cross[:1],
+        cross.rows(slice(1)),
         heads_of(whisper),
         regions,
     )
@@ -208,12 +191,12 @@ def test_a_word_that_reaches_into_a_pause_is_cut_off_at_its_speech(whisper, toke
 
 
 def test_a_loop_with_more_tokens_than_the_window_has_time_still_has_times(
-    whisper, tokenizer, cross
+    whisper, model, tokenizer, cross
 ):
     window = Window(0.0, 0.5)
     tokens = [tokenizer.encode(" yes" * 60)]
     [words] = time_words(
-        PlainModel(whisper), tokenizer, [window], tokens, cross[:1], heads_of(whisper)
+        model, tokenizer, [window], tokens, cross.rows(slice(1)), heads_of(whisper)
     )
 
     assert len(words) == 60
@@ -260,12 +243,13 @@ def test_words_of_the_demo_interview_begin_where_find_alignment_says():
         [log_mel(w.cut(samples), whisper.dims.n_mels, maximum, CPU) for w in windows]
     )
     with torch.inference_mode():
-        cross = whisper.encoder(mels)
+        model = InferenceModel(whisper, "fp32")
+        cross = model.cross_kv(model.encode(mels))
         results = whisper.decode(mels, DecodingOptions(language="en", fp16=False))
     texts = [[t for t in result.tokens if t < tokenizer.eot] for result in results]
     assert sum(map(len, texts)) > 50
     n_frames = [frames_of(window) for window in windows]
-    found = align(PlainModel(whisper), tokenizer, texts, n_frames, cross, heads_of(whisper))
+    found = align(model, tokenizer, texts, n_frames, cross, heads_of(whisper))
     for i, text in enumerate(texts):
         expected = find_alignment(whisper, tokenizer, text, mels[i], n_frames[i])
         begins = np.cumsum([0, *(len(word.tokens) for word in expected)])[: len(expected)]

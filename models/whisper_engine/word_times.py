@@ -340,7 +340,7 @@ def _limit_in_segment(
     if segment.end > last.start and segment.end + 0.5 < last.end:
         last.end = max(last.start + usual, segment.end)
         return segment.end
-    return last.end
+    return float(last.end)
 
 
 def _in_order(
