@@ -36,37 +36,26 @@ class CrossKV:
     def __len__(self) -> int:
         return len(self.keys[0])
 
-    def rows(self, rows: slice) -> "CrossKV":
-        """Some windows of the batch, not copied."""
+    def __getitem__(self, rows: slice | list[int]) -> "CrossKV":
+        """Some windows of the batch; not copied if `rows` is a slice."""
         return CrossKV(
             tuple(keys[rows] for keys in self.keys), tuple(values[rows] for values in self.values)
         )
 
     def copy_row(self, row: int, source: "CrossKV", source_row: int) -> None:
-        for mine, theirs in zip(self.keys + self.values, source.keys + source.values, strict=True):
-            mine[row].copy_(theirs[source_row])
+        for mine, other in zip(self.keys + self.values, source.keys + source.values, strict=True):
+            mine[row].copy_(other[source_row])
 
 
 class SelfCache:
-    """Keys and values of the tokens so far, of a fixed number of rows.
+    """Keys and values of the tokens of `n_rows` texts so far, each (n_rows, n_heads, n_ctx, head_dim)."""
 
-    Args:
-        n_rows: texts being written at the same time.
-    """
+    def __init__(self, keys: list[Tensor], values: list[Tensor]) -> None:
+        self.keys, self.values = keys, values
 
-    def __init__(
-        self, dims: ModelDimensions, n_rows: int, device: torch.device, dtype: torch.dtype
-    ):
-        n_heads = dims.n_text_head
-        shape = (n_rows, n_heads, dims.n_text_ctx, dims.n_text_state // n_heads)
-        self.keys = [
-            torch.zeros(shape, device=device, dtype=dtype) for _ in range(dims.n_text_layer)
-        ]
-        self.values = [torch.zeros_like(keys) for keys in self.keys]
-
-    def copy_row(self, row: int, source_row: int) -> None:
+    def copy_rows(self, rows: slice, source_rows: slice) -> None:
         for tensor in self.keys + self.values:
-            tensor[row].copy_(tensor[source_row])
+            tensor[rows] = tensor[source_rows]
 
 
 class InferenceModel:
@@ -94,6 +83,26 @@ class InferenceModel:
         """encoded: (batch, 1500, n_state)"""
         pairs = [block.cross.keys_and_values(encoded) for block in self.decoder.blocks]
         return CrossKV(tuple(keys for keys, _ in pairs), tuple(values for _, values in pairs))
+
+    def empty_cross_kv(self, n_windows: int) -> CrossKV:
+        """Room for the sound of some windows."""
+        dims, head_dim = self.dims, self.dims.n_text_state // self.dims.n_text_head
+        shape = (n_windows, dims.n_text_head, dims.n_audio_ctx, head_dim)
+        keys, values = self._zeros(shape), self._zeros((*shape[:2], head_dim, dims.n_audio_ctx))
+        return CrossKV(keys, tuple(value.mT for value in values))
+
+    def empty_cache(self, n_rows: int) -> SelfCache:
+        dims = self.dims
+        head_dim = dims.n_text_state // dims.n_text_head
+        shape = (n_rows, dims.n_text_head, dims.n_text_ctx, head_dim)
+        return SelfCache(list(self._zeros(shape)), list(self._zeros(shape)))
+
+    def _zeros(self, shape: tuple[int, ...]) -> tuple[Tensor, ...]:
+        """One tensor for each of the decoder's layers."""
+        return tuple(
+            torch.zeros(shape, device=self.device, dtype=self.dtype)
+            for _ in range(self.dims.n_text_layer)
+        )
 
     def logits_and_scores(
         self, tokens: Tensor, cross: CrossKV, heads: Sequence[tuple[int, int]]
@@ -221,14 +230,15 @@ class _Decoder:
         self,
         tokens: Tensor,
         cross: CrossKV,
-        cache: SelfCache | None = None,
-        cache_rows: slice = slice(None),
         heads: Sequence[tuple[int, int]] = (),
+        cache: SelfCache | None = None,
+        cache_rows: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Whole rows of tokens, (batch, n_tokens), from the first on.
 
         Args:
-            cache: gets the keys and values of its rows `cache_rows`, for the steps that follow.
+            cache: gets the keys and values, for the steps that follow.
+            cache_rows: (batch, n_lanes), the rows of the cache that get those of each row of tokens.
 
         Returns:
             The last layer's output, (batch, n_tokens, n_state), and the cross-attention scores of
@@ -243,8 +253,8 @@ class _Decoder:
         for i, block in enumerate(self.blocks):
             query, keys, values = block.attention.project(block.attention_norm(x))
             if cache is not None:
-                cache.keys[i][cache_rows, :, :n_tokens] = keys
-                cache.values[i][cache_rows, :, :n_tokens] = values
+                cache.keys[i][cache_rows, :, :n_tokens] = keys[:, None]
+                cache.values[i][cache_rows, :, :n_tokens] = values[:, None]
             x = x + block.attention.out(_attend(query, keys, values, future))
             query = block.cross_query(x)
             for head in (head for layer, head in heads if layer == i):
@@ -254,6 +264,38 @@ class _Decoder:
             x = x + block.mlp(x)
         given = [scores[layer, head] for layer, head in heads]
         return self.norm(x), torch.stack(given, dim=1) if given else torch.empty(0)
+
+    def step(
+        self, tokens: Tensor, positions: Tensor, cross: CrossKV, cache: SelfCache, span: int
+    ) -> Tensor:
+        """One token more of each text.
+
+        Args:
+            tokens, positions: (n_rows,), int64. With n_rows a multiple of the windows in `cross`,
+                neighbouring rows are texts of the same window.
+            cache: its first n_rows rows are these texts'.
+            span: all positions are below it.
+
+        Returns:
+            (n_rows, n_state)
+        """
+        n_rows = len(tokens)
+        rows = torch.arange(n_rows, device=tokens.device)
+        later = torch.arange(span, device=tokens.device) > positions[:, None]
+        future = torch.where(later, -torch.inf, 0.0).to(self.positions.dtype)[:, None]
+        x = self.embedding[tokens] + self.positions[positions]
+        for i, block in enumerate(self.blocks):
+            query, key, value = block.attention.project(block.attention_norm(x)[:, None])
+            keys, values = cache.keys[i], cache.values[i]
+            keys[rows, :, positions] = key[:, :, 0]
+            values[rows, :, positions] = value[:, :, 0]
+            scores = (keys[:n_rows, :, :span] @ query.mT)[..., 0] + future
+            attended = scores.softmax(dim=-1)[:, :, None] @ values[:n_rows, :, :span]
+            x = x + block.attention.out(attended.flatten(1))
+            query = block.cross_query(x[:, None])[:, :, 0]
+            x = x + block.cross.out(_attend_to_sound(query, cross.keys[i], cross.values[i]))
+            x = x + block.mlp(x)
+        return self.norm(x)
 
 
 class _DecoderBlock:
@@ -285,6 +327,18 @@ def _attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = N
     if mask is not None:
         scores += mask
     return (scores.softmax(dim=-1) @ values).transpose(1, 2).flatten(2)
+
+
+def _attend_to_sound(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """One token of each text, (n_rows, n_heads, head_dim), to (n_rows, n_state).
+
+    Texts of the same window share a matrix multiplication.
+    """
+    n_windows = len(keys)
+    query = query.unflatten(0, (n_windows, -1)).permute(0, 2, 3, 1)  # (.., n_heads, head_dim, n_lanes)
+    weights = (keys @ query).mT.softmax(dim=-1)
+    attended = values.mT @ weights.mT
+    return attended.permute(0, 3, 1, 2).flatten(0, 1).flatten(1)
 
 
 def _attend_on_gpu(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
