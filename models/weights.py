@@ -15,6 +15,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -216,6 +217,7 @@ def default_pipeline(whisper_name: str) -> str:
 def find_whisper(name_or_path: str, folder: Path) -> WhisperWeights:
     """The Whisper checkpoint of this name below the weights folder, or at this path.
 
+    At a path there is a file of openai-whisper's or a folder of Hugging Face's transformers.
     An installed file is hashed unless its size and time are those in its manifest.
 
     Raises:
@@ -228,7 +230,7 @@ def find_whisper(name_or_path: str, folder: Path) -> WhisperWeights:
         return WhisperWeights(DEMO, path, _sha256_of_own(path), demo=True)
     if _is_path(name_or_path, ".pt", ".pt.xz"):
         path = Path(name_or_path)
-        sha256 = _sha256_of_own(path)
+        sha256 = _sha256_of_hugging_face(path) if path.is_dir() else _sha256_of_own(path)
         return WhisperWeights(f"checkpoint-{sha256[:12]}", path, sha256, demo=False)
     model = known(name_or_path, "whisper")
     check_installed(model, folder)
@@ -265,6 +267,31 @@ def _sha256_of_own(path: Path) -> str:
         if not path.is_file():
             raise ModelMissing("There is no checkpoint at the path that was given.")
         return sha256_of(path)
+
+
+def _sha256_of_hugging_face(folder: Path) -> str:
+    """Of the files that are loaded; training leaves others beside them."""
+    with _reading():
+        files = [folder / name for name in ("config.json", "generation_config.json")]
+        files = [path for path in files if path.is_file()] + hugging_face_weights(folder)
+        return _sha256_of_list({path.name: sha256_of(path) for path in files})
+
+
+def hugging_face_weights(folder: Path) -> list[Path]:
+    """The files with the tensors of a checkpoint that transformers saved, in one or in parts.
+
+    Raises:
+        ModelMissing: there are none.
+    """
+    names = sorted(path.name for path in folder.iterdir() if path.is_file())
+    for kind in (r"model{}\.safetensors", r"pytorch_model{}\.bin"):
+        for part in ("", r"-\d{5}-of-\d{5}"):
+            found = [name for name in names if re.fullmatch(kind.format(part), name)]
+            if found and (folder / "config.json").is_file():
+                return [folder / name for name in found]
+    raise ModelMissing(
+        "The given folder has no config.json with a model.safetensors or pytorch_model.bin."
+    )
 
 
 def _sha256_of_folder(folder: Path) -> str:
