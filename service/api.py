@@ -1,16 +1,14 @@
 """The process of the API: `fieldscribe api`. It loads no models."""
 
 import logging
-import os
 import signal
-import sys
 
 import uvicorn
 
 from service.database.engine import migrate, open_engine
 from service.processes import die_with_parent, log_to_stderr, no_core_dumps
 from service.services import create_root_keys, database_url
-from service.settings import Settings, read_settings
+from service.settings import Settings
 
 GRACE = 5  # s that open requests have when the API stops
 
@@ -58,8 +56,3 @@ def prepare(settings: Settings, passphrase: str | None = None) -> None:
         migrate(engine)
     finally:
         engine.dispose()
-
-
-if __name__ == "__main__":  # by service/supervisor.py
-    os.umask(0o077)
-    sys.exit(main(read_settings(), parent=int(sys.argv[1])))

@@ -53,7 +53,7 @@ class Child:
     def start(self) -> None:
         self._started = time.monotonic()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", *self._arguments, str(os.getpid())],
+            [sys.executable, "-m", "service.child", str(os.getpid()), *self._arguments],
             stdin=subprocess.DEVNULL,
             env=self._environment,
             start_new_session=True,  # Ctrl-C is for us: we stop it in order
@@ -94,8 +94,8 @@ def serve(settings: Settings, *, passphrase: str | None = None, engine_module: s
         postgres.start()
     environment = {**os.environ, **settings.as_environment()}
     children = [
-        Child("API", ["service.api"], environment),
-        Child("worker", ["service.worker", engine_module], environment),
+        Child("API", ["api"], environment),
+        Child("worker", ["worker", engine_module], environment),
     ]
     try:
         prepare(settings, passphrase)

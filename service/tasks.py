@@ -104,6 +104,9 @@ def claim(session: Session, job_id: UUID) -> Claim | None:
     job.status = "running"
     job.heartbeat_at = _now()
     job.started_at = job.started_at or _now()
+    for row in _stages(session, job).values():
+        if row.name not in KEPT_STAGES:  # ran in an earlier attempt, and does again
+            row.state, row.fraction = "pending", 0.0
     touch_job(session, job)
     return Claim(_engine_job(session, job), job.fence, job.attempt)
 
@@ -278,6 +281,8 @@ def _stages(session: Session, job: Job) -> dict[str, JobStage]:
 
 def _progress(session: Session, job: Job, stage: str, fraction: float) -> None:
     rows = _stages(session, job)
+    if rows[stage].state == "succeeded":
+        return  # what was left to say when the result was kept
     if stage != job.stage and job.stage is not None and rows[job.stage].state == "running":
         _succeeded(session, job, rows[job.stage])
     row = rows[stage]

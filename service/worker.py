@@ -33,7 +33,7 @@ from service.errors import ServiceError
 from service.processes import die_with_parent, log_to_stderr, no_core_dumps
 from service.queue import DRAINING, HEARTBEAT, POLLING, QUEUE, STALLED, TASK, ResilientConnector
 from service.services import database_url
-from service.settings import Settings, read_settings
+from service.settings import Settings
 from service.vault.errors import Erased, KeyDamaged, KeyMissing, Sealed
 from service.vault.streaming import Key
 
@@ -126,8 +126,10 @@ class EngineProcess:
 
     async def kill(self) -> None:
         if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
+            if self._process.returncode is None:
+                # Not its own kill(), which takes the exit status from under asyncio.
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self._process.pid, signal.SIGKILL)
             await self._process.wait()
             self._process = None
 
@@ -411,7 +413,3 @@ def main(settings: Settings, *, engine_module: str = ENGINE, parent: int | None 
     url = database_url(settings).render_as_string(hide_password=False)
     asyncio.run(work(settings, url, engine_module, api_url))
     return 0
-
-
-if __name__ == "__main__":  # by service/supervisor.py
-    sys.exit(main(read_settings(), engine_module=sys.argv[1], parent=int(sys.argv[2])))

@@ -1,8 +1,9 @@
 """An engine that loads no torch: what a recording is made of says what it does with it.
 
 A recording is JSON: "seconds" is how long each stage takes, and "die_in", "hang_in", "fail_in" and
-"fault_in" name a stage. Another recording is done at once. What it does is appended to the file
-that the variable STAND_IN_LOG names, a line `<stage> <job> <pid>` for each stage begun.
+"fault_in" name a stage; in the stage "wait_in" it stays until there is a file "until". Another
+recording is done at once. What it does is appended to the file that the variable STAND_IN_LOG
+names, as lines `<stage> <job> <pid>` and `end-<stage> <job> <pid>`.
 """
 
 import json
@@ -53,14 +54,19 @@ class StandIn:
                 time.sleep(wish.get("seconds", 0) / steps)
             while wish.get("hang_in") == stage:
                 time.sleep(1)
+            while wish.get("wait_in") == stage and not Path(wish["until"]).exists():
+                on_progress(stage, 0.5)
+                time.sleep(0.05)
             on_progress(stage, 1.0)
             if stage in KEPT:
                 kept.save(stage, f"result of {stage}".encode())
+            append(f"end-{stage} {job.id} {os.getpid()}")
         return transcript(len(recordings))
 
     def unload(self):
+        if self.loaded:
+            append("unload")
         self.loaded = False
-        append("unload")
 
 
 def wish_of(recording: bytes):

@@ -147,6 +147,13 @@ def test_progress_is_of_the_stage_and_of_the_whole(services, job_id, held):
     assert stages["segment"].audio_seconds_done == 5.0
 
 
+def test_late_news_of_a_stage_does_not_undo_it(services, job_id, held):
+    do(services, tasks.saved, held, "segment", uuid4(), 1.0)
+    do(services, tasks.beat, held, "segment", 1.0)
+
+    assert stages_of(services, job_id)["segment"].state == "succeeded"
+
+
 def test_a_heartbeat_alone_is_no_new_version(services, job_id, held):
     job = read_job(services, job_id)
     do(services, tasks.beat, held)
