@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import signal
+import ssl
 import sys
 import time
 import urllib.error
@@ -300,13 +301,16 @@ class Runner:
             with self._sessions.begin() as session:
                 return write(session, *arguments)
 
+        waiting = False
         while True:
             try:
                 return await _to_the_end(asyncio.to_thread(once))
             except DBAPIError as error:
                 if not _is_outage(error):
                     raise
-                log.warning("database unavailable, trying again: %s", type(error.orig).__name__)
+                if not waiting:
+                    log.warning("the database is away: %s", type(error.orig).__name__)
+                waiting = True
                 await asyncio.sleep(0.5)
 
 
@@ -326,8 +330,22 @@ def _is_outage(error: DBAPIError) -> bool:
     )
 
 
-def keys_from_api(url: str, token_file: Path) -> FetchKeys:
-    """The data keys of the job that a worker has claimed, and of no other."""
+def keys_from_api(url: str, token_file: Path, certificate: Path | None = None) -> FetchKeys:
+    """The data keys of the job that a worker has claimed, and of no other.
+
+    Args:
+        certificate: of the API on this machine, which is reached by its address: that one, and no
+            other, is trusted, whatever name it is for.
+    """
+    context = None
+    if certificate is not None:
+        context = ssl.create_default_context(cafile=certificate)
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        context.check_hostname = False
+    opener = urllib.request.build_opener(
+        urllib.request.ProxyHandler({}),  # keys pass no proxy, whatever the environment says
+        urllib.request.HTTPSHandler(context=context),
+    )
 
     def fetch(job_id: UUID, fence: int) -> dict[UUID, Key]:
         token = os.environ.get("FIELDSCRIBE_TOKEN") or token_file.read_text().strip()
@@ -338,7 +356,7 @@ def keys_from_api(url: str, token_file: Path) -> FetchKeys:
             method="POST",
         )
         try:
-            with urllib.request.urlopen(request, timeout=30) as response:
+            with opener.open(request, timeout=30) as response:
                 return keys_from_json(json.load(response)["keys"])
         except urllib.error.HTTPError as error:
             raise _refusal(error) from None
@@ -375,13 +393,11 @@ def build_app(url: str, runner: Runner) -> procrastinate.App:
     return app
 
 
-async def work(settings: Settings, url: str, engine_module: str, api_url: str) -> None:
+async def work(settings: Settings, url: str, engine_module: str, fetch_keys: FetchKeys) -> None:
     engine = open_engine(url)
     require_schema(engine)
     child = EngineProcess(engine_module, settings)
-    runner = Runner(
-        open_sessions(engine), child, keys_from_api(api_url, settings.data / "worker.token")
-    )
+    runner = Runner(open_sessions(engine), child, fetch_keys)
     app = build_app(conninfo(url), runner)
     await child.start()  # its imports take seconds; a job need not wait for them
     try:
@@ -409,7 +425,11 @@ def main(settings: Settings, *, engine_module: str = ENGINE, parent: int | None 
     if parent is not None:
         die_with_parent(signal.SIGTERM, parent)
     log_to_stderr()
-    api_url = os.environ.get("FIELDSCRIBE_URL") or settings.url
+    token_file = settings.data / "worker.token"
+    if elsewhere := os.environ.get("FIELDSCRIBE_URL"):
+        fetch_keys = keys_from_api(elsewhere, token_file)
+    else:
+        fetch_keys = keys_from_api(settings.url, token_file, settings.tls_certificate)
     url = database_url(settings).render_as_string(hide_password=False)
-    asyncio.run(work(settings, url, engine_module, api_url))
+    asyncio.run(work(settings, url, engine_module, fetch_keys))
     return 0

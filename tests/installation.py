@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from uuid import UUID
@@ -14,10 +15,12 @@ from uuid import UUID
 from pydantic import SecretStr
 
 from service.services import Services, create_root_keys, open_services
-from service.settings import Settings
+from service.settings import Settings, read_settings
+from service.supervisor import serve
 from tests.jobs import read_job
 
 ROOT = Path(__file__).parent.parent
+STAND_IN = "tests.stand_in_engine"
 RECOVERY = 45.0  # s in which work resumes after anything was killed
 
 
@@ -38,18 +41,30 @@ class Installation:
         self.processes: list[subprocess.Popen[bytes]] = []
 
     def open(self) -> Services:
+        """For a test whose API is the stand-in."""
         self.services = open_services(self.settings)
         token = self.settings.data / "worker.token"
         token.parent.mkdir(exist_ok=True)
         token.write_text("stand-in")
         return self.services
 
+    def start_serve(self, engine: str = STAND_IN) -> subprocess.Popen[bytes]:
+        """The real thing but for its models; open afterwards with `open_services`."""
+        return self.start("tests.installation", "serve", engine)
+
+    def is_ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.settings.url}/healthz", timeout=2) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
     def start(self, module: str, *arguments: str) -> subprocess.Popen[bytes]:
         environment = {
             **os.environ,
             **self.settings.as_environment(),
             "STAND_IN_LOG": str(self.log),
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("OVERLAY", "")]),
         }
         process = subprocess.Popen(
             [sys.executable, "-m", module, *arguments], env=environment, cwd=ROOT
@@ -61,7 +76,7 @@ class Installation:
         return self.start("tests.stand_in_api", str(self.settings.port))
 
     def start_worker(self) -> subprocess.Popen[bytes]:
-        return self.start("service.child", str(os.getpid()), "worker", "tests.stand_in_engine")
+        return self.start("service.child", str(os.getpid()), "worker", STAND_IN)
 
     def lines(self, job_id: UUID) -> list[tuple[str, int]]:
         """What engines did for a job: (stage, pid)."""
@@ -82,6 +97,38 @@ class Installation:
             seconds,
             f"a job to be {status}",
         )
+
+    def pids(self) -> dict[str, list[int]]:
+        """Processes of this installation by name: serve, api, worker, engine, postgres."""
+        found: dict[str, list[int]] = {}
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                command = (folder / "cmdline").read_bytes().decode().split("\0")
+                environment = (folder / "environ").read_bytes().decode()
+                if name := self._name_of(command, environment):
+                    found.setdefault(name, []).append(int(folder.name))
+        return found
+
+    def _name_of(self, command: list[str], environment: str) -> str | None:
+        data = str(self.settings.data)
+        if command[0].endswith("bin/postgres") and f"{data}/database/data" in command:
+            return "postgres"
+        if "service.engine_child" in command and f"{data}/vault" in command:
+            return "engine"
+        if f"FIELDSCRIBE_DATA={data}\0" in environment and "-m" in command:
+            words = ("serve", "api", "worker")
+            return next((word for word in words if word in command[1:]), None)
+        return None
+
+    def power_cut(self) -> None:
+        """Everything at once, as far as one process can kill others."""
+        for pids in self.pids().values():
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        for process in self.processes:
+            process.wait()
+        wait_until(lambda: not self.pids(), 20, "everything to be dead")
 
     def stop(self) -> None:
         for process in self.processes:
@@ -111,3 +158,7 @@ def free_port() -> int:
 def kill(process: subprocess.Popen[bytes]) -> None:
     process.kill()
     process.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(serve(read_settings(), engine_module=sys.argv[2]))

@@ -19,7 +19,7 @@ from service.services import Services
 from service.vault import ArtefactClass
 from service.vault.store import Artefact
 
-PINNED = {
+STAND_IN_MODELS = {
     "whisper_model": "stand-in",
     "whisper_sha256": "0" * 64,
     "diarisation_pipeline": "stand-in",
@@ -68,6 +68,7 @@ def make_job(
     study_id: UUID | None = None,
     *,
     content: bytes | None = None,
+    pinned: dict[str, str] = STAND_IN_MODELS,
     **wish: object,
 ) -> UUID:
     """A queued job of one recording. `wish` is for tests/stand_in_engine.py."""
@@ -79,7 +80,7 @@ def make_job(
     job_id = uuid4()
     with services.sessionmaker.begin() as session:
         session.add(
-            Job(id=job_id, study_id=study_id, token_id=token_id, audio_seconds=10.0, **PINNED)
+            Job(id=job_id, study_id=study_id, token_id=token_id, audio_seconds=10.0, **pinned)
         )
         session.flush()
         session.add(JobRecording(job_id=job_id, recording_id=recording, position=0))

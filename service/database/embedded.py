@@ -34,6 +34,7 @@ SETTINGS = {
     "max_wal_size": "256MB",  # the default of 1 GB is much for a small disk
     # Nothing that is written to the database may turn up in its log.
     "log_statement": "none",
+    "log_min_messages": "log",  # no ERROR: their messages quote values
     "log_min_error_statement": "panic",
     "log_parameter_max_length": "0",
     "log_parameter_max_length_on_error": "0",
@@ -119,17 +120,18 @@ class EmbeddedPostgres:
     def _prepare(self) -> None:
         if len(os.fsencode(self.run / f".s.PGSQL.{PORT}")) > SOCKET_NAME_LIMIT:
             raise DataNotReachable("The data folder's path is too long for a socket in it")
-        self.folder.parent.mkdir(
-            mode=0o711 if self._as_user else 0o700, parents=True, exist_ok=True
-        )
+        data = self.folder.parent
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self._as_user:
-            require_reachable(self.folder.parent, self._uid, self._gid)
+            data.chmod(data.stat().st_mode | 0o011)  # others pass through; they cannot look
+            require_reachable(data, self._uid, self._gid)
         for folder in (self.folder, self.data, self.run):
             self._own(folder)
         self._lock = open(self.folder / "supervisor.lock", "w")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
+            self._lock.close()
             raise DatabaseInUse("Another fieldscribe serve runs on this data folder") from error
         self.binaries = self._reachable_binaries()
 

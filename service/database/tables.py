@@ -147,7 +147,8 @@ class Recording(Table):
     duration: Mapped[float | None]
     peak_dbfs: Mapped[float | None]
     mean_dbfs: Mapped[float | None]
-    refusal_code: Mapped[str | None]
+    refusal_code: Mapped[str | None]  # or what is in the way of its being checked
+    refusal_detail: Mapped[str | None]  # an error's sentence: numbers and remedies
     created_at: Mapped[datetime] = now_at()
     expires_at: Mapped[datetime | None]
     completed_at: Mapped[datetime | None]

@@ -178,6 +178,7 @@ def upgrade() -> None:
         sa.Column("peak_dbfs", sa.Double(), nullable=True),
         sa.Column("mean_dbfs", sa.Double(), nullable=True),
         sa.Column("refusal_code", sa.Text(), nullable=True),
+        sa.Column("refusal_detail", sa.Text(), nullable=True),
         sa.Column(
             "created_at",
             sa.DateTime(timezone=True),
