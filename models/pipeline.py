@@ -15,6 +15,19 @@ from models.diarisation import Diarisation, SpeakerCount, diarise, try_diarisati
 from models.errors import AudioError
 from models.progress import Progress
 from models.quality import check
+from models.results import (
+    Decoded,
+    Kept,
+    Nothing,
+    pack_decoded,
+    pack_diarisation,
+    pack_segmentation,
+    pack_words,
+    unpack_decoded,
+    unpack_diarisation,
+    unpack_segmentation,
+    unpack_words,
+)
 from models.segmentation import Segmentation, segment, speech_regions
 from models.transcript import MadeWith, Source, Transcript, Word, speakers_in_order
 from models.weights import PipelineWeights, WhisperWeights
@@ -97,8 +110,12 @@ class Pipeline:
         recordings: Sequence[Recording],
         options: TranscribeOptions,
         on_progress: OnProgress = lambda progress: None,
+        kept: Kept | None = None,
     ) -> Transcript:
         """One transcript on one timeline for the recordings of one session, in their order.
+
+        Args:
+            kept: results of an earlier attempt, which are not computed again.
 
         Raises:
             OptionError: before anything is computed.
@@ -120,7 +137,7 @@ class Pipeline:
             )
             for recording, start in zip(recordings, starts, strict=True)
         )
-        heard = self._hear(samples, starts[1:], options, on_progress)
+        heard = self._hear(samples, starts[1:], options, on_progress, kept or Nothing())
         return self._write(heard, sources, len(samples) / SAMPLE_RATE, options, on_progress)
 
     def _hear(
@@ -129,37 +146,80 @@ class Pipeline:
         joints: Sequence[float],
         options: TranscribeOptions,
         on_progress: OnProgress,
+        kept: Kept,
     ) -> Heard:
         def report(stage: str) -> Progress:
             on_progress(StageProgress(stage, 0.0))
             return lambda fraction: on_progress(StageProgress(stage, fraction))
 
-        segmentation = segment(self.diarisation, samples, report("segment"))
+        if (data := kept.load("segment")) is not None:
+            segmentation = unpack_segmentation(data)
+        else:
+            segmentation = segment(self.diarisation, samples, report("segment"))
+            kept.save("segment", pack_segmentation(segmentation))
         regions = speech_regions(segmentation)
         windows = cut_windows(regions, samples, joints)
         if not windows:
             raise NoSpeech(no_speech(samples, 0.0))
 
-        progress = report("transcribe")
-        whisper = options.whisper
-        maximum = self.engine.maximum(samples)
-        probability = None
-        if whisper.language is None:
-            guess = self.engine.detect_language(samples, windows, maximum)
-            whisper = replace(whisper, language=guess.language)
-            probability = guess.probability
-        decoded = self.engine.decode(samples, windows, whisper, maximum, progress)
-        words = self.engine.word_times(samples, decoded, whisper, maximum, report("align"))
+        decoded, words = self._words(samples, windows, options, report, kept)
         if not words:
             raise NoSpeech(no_speech(samples, sum(region.duration for region in regions)))
 
-        diarisation = diarise(
-            self.diarisation, samples, segmentation, options.speakers, report("diarise")
-        )
-        assert whisper.language is not None
+        if (data := kept.load("diarise")) is not None:
+            diarisation = unpack_diarisation(data)
+        else:
+            earlier = kept.load("embeddings")
+            diarisation = diarise(
+                self.diarisation,
+                samples,
+                segmentation,
+                options.speakers,
+                report("diarise"),
+                embeddings=None if earlier is None else unpack_diarisation(earlier).embeddings,
+            )
+            kept.save("diarise", pack_diarisation(diarisation))
         return Heard(
-            segmentation, windows, whisper.language, probability, decoded, words, diarisation
+            segmentation,
+            windows,
+            decoded.language,
+            decoded.language_probability,
+            decoded.windows,
+            words,
+            diarisation,
         )
+
+    def _words(
+        self,
+        samples: np.ndarray,
+        windows: tuple[Window, ...],
+        options: TranscribeOptions,
+        report: Callable[[str], Progress],
+        kept: Kept,
+    ) -> tuple[Decoded, tuple[Word, ...]]:
+        whisper = options.whisper
+        decoded_before, words_before = kept.load("transcribe"), kept.load("align")
+        if decoded_before is not None and words_before is not None:
+            return unpack_decoded(decoded_before), unpack_words(words_before)
+
+        maximum = self.engine.maximum(samples)
+        if decoded_before is not None:
+            decoded = unpack_decoded(decoded_before)
+        else:
+            progress = report("transcribe")
+            probability = None
+            if whisper.language is None:
+                guess = self.engine.detect_language(samples, windows, maximum)
+                whisper = replace(whisper, language=guess.language)
+                probability = guess.probability
+            assert whisper.language is not None
+            found = self.engine.decode(samples, windows, whisper, maximum, progress)
+            decoded = Decoded(whisper.language, probability, found)
+            kept.save("transcribe", pack_decoded(decoded))
+        whisper = replace(whisper, language=decoded.language)
+        words = self.engine.word_times(samples, decoded.windows, whisper, maximum, report("align"))
+        kept.save("align", pack_words(words))
+        return decoded, words
 
     def _write(
         self,

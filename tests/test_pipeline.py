@@ -11,7 +11,14 @@ from models.audio import decode
 from models.diarisation import SpeakerCount
 from models.errors import Stopped
 from models.metrics import TimedText, diarisation_errors, time_errors, word_errors
-from models.pipeline import NoSpeech, Pipeline, StageProgress, TranscribeOptions, no_speech
+from models.pipeline import (
+    COSTLY_STAGES,
+    NoSpeech,
+    Pipeline,
+    StageProgress,
+    TranscribeOptions,
+    no_speech,
+)
 from models.transcript import Turn
 from models.weights import find_pipeline, find_whisper
 from models.whisper_engine.engine import UnknownLanguage
@@ -192,3 +199,51 @@ def test_a_real_conversation_goes_through_the_whole_path(pipeline):
     assert transcript.duration == pytest.approx(30.0, abs=0.1)
     assert transcript.words and transcript.turns
     assert all(0 <= word.start <= word.end <= 30.0 for word in transcript.words)
+
+
+class Shelf:
+    """Keeps results in memory; the stages in `missing` are as if they had never been done."""
+
+    def __init__(self):
+        self.results, self.missing, self.saved = {}, set(), []
+
+    def load(self, stage):
+        return None if stage in self.missing else self.results.get(stage)
+
+    def save(self, stage, data):
+        self.results[stage] = data
+        self.saved.append(stage)
+
+
+@pytest.fixture(scope="module")
+def shelf(pipeline, interview, transcript):
+    shelf = Shelf()
+    made = pipeline.transcribe([recording_of(interview.samples)], TWO, kept=shelf)
+    assert made == transcript
+    return shelf
+
+
+@pytest.mark.parametrize("n_done", range(5))
+def test_a_job_goes_on_after_the_stages_that_were_kept(
+    pipeline, interview, transcript, shelf, n_done
+):
+    shelf.missing, shelf.saved = set(COSTLY_STAGES[n_done:]), []
+    reported = []
+
+    made = pipeline.transcribe([recording_of(interview.samples)], TWO, reported.append, kept=shelf)
+
+    assert made == transcript
+    assert shelf.saved == list(COSTLY_STAGES[n_done:])
+    assert not {progress.stage for progress in reported} & set(COSTLY_STAGES[:n_done])
+
+
+def test_embeddings_of_an_earlier_diarisation_serve_another_number_of_speakers(
+    pipeline, interview, shelf
+):
+    shelf.missing = {"diarise"}
+    shelf.results["embeddings"] = shelf.results["diarise"]
+    one = TranscribeOptions(speakers=SpeakerCount(1, 1))
+
+    made = pipeline.transcribe([recording_of(interview.samples)], one, kept=shelf)
+
+    assert made.speakers == ("SPEAKER_00",)
