@@ -261,7 +261,7 @@ def _is_path(name: str, *suffixes: str) -> bool:
 
 
 def _sha256_of_own(path: Path) -> str:
-    with _reading():
+    with reading():
         if not path.is_file():
             raise ModelMissing("There is no checkpoint at the path that was given.")
         return sha256_of(path)
@@ -270,7 +270,7 @@ def _sha256_of_own(path: Path) -> str:
 def _sha256_of_folder(folder: Path) -> str:
     """Of all files but hidden ones (.git, .gitattributes), which are never loaded."""
     files = {}
-    with _reading():
+    with reading():
         if not (folder / "config.yaml").is_file():
             raise ModelMissing("There is no pipeline with a config.yaml at the given path.")
         for path in folder.rglob("*"):
@@ -296,7 +296,7 @@ def check_installed(model: KnownModel, folder: Path, *, rehash: bool = False) ->
     Args:
         rehash: also read files whose size and time are those in the manifest.
     """
-    with _reading():
+    with reading():
         if not is_installed(model, folder):
             raise ModelMissing(
                 f"{model.name} is not installed; run `fieldscribe models fetch {model.name}`."
@@ -310,7 +310,7 @@ def check_installed(model: KnownModel, folder: Path, *, rehash: bool = False) ->
 
 
 @contextmanager
-def _reading() -> Iterator[None]:
+def reading() -> Iterator[None]:
     """Weights that were fetched by another user are as good as missing."""
     try:
         yield
@@ -323,7 +323,8 @@ def _reading() -> Iterator[None]:
 
 def is_installed(model: KnownModel, folder: Path) -> bool:
     """Whether its files are there; `check_installed` tells whether they are intact."""
-    return all((folder / file.path).is_file() for file in model.files)
+    with reading():
+        return all((folder / file.path).is_file() for file in model.files)
 
 
 Stamp = tuple[str, int, int]  # sha256, size, time of modification in ns

@@ -1,5 +1,6 @@
 """The command as a researcher types it. The models behind it are a stand-in but for one test."""
 
+import errno
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 
 from service import transcribe_command
 from service.cli import app
+from service.doctor import check_disk
 from tests.fakes import FakePipeline
 from tests.test_batch import write_tone
 
@@ -172,6 +174,16 @@ def test_the_doctor_speaks_json(tmp_path):
 
     assert checks["ffmpeg"] == "ok"
     assert checks["weights small"] == "problem"
+
+
+def test_the_doctor_may_not_look_everywhere(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    (disk,) = check_disk(tmp_path / "another's" / "weights")
+
+    assert "free where the weights go" in disk.message
 
 
 def test_help_does_not_load_torch():
