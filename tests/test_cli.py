@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -379,3 +380,32 @@ def test_no_library_phones_home():
     )
 
     assert shown.stdout == "0 1 1\n"
+
+
+def test_a_terminal_shows_the_stage_and_how_long_it_will_take(recording, tmp_path):
+    """A real one: everywhere else in these tests the bars are switched off."""
+    program = (
+        "from service import transcribe_command; from tests.fakes import FakePipeline;"
+        "transcribe_command.Pipeline = lambda *arguments: FakePipeline();"
+        "from service.cli import main; main()"
+    )
+    ours, theirs = pty.openpty()
+    words = ["transcribe", str(recording), "--model", "demo", "--out", str(tmp_path / "out")]
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, *words],
+        cwd=ROOT,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "120"},
+        stdin=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    shown = b""
+    with suppress(OSError):  # a terminal whose last user has gone
+        while block := os.read(ours, 4096):
+            shown += block
+    os.close(ours)
+
+    assert process.wait() == 0
+    assert b"1 of 1 sessions" in shown
+    assert b"to go" in shown and b"RTFx" in shown
+    assert shown.count(b"INT-07: ") == 1
