@@ -298,8 +298,9 @@ def check_installed(model: KnownModel, folder: Path, *, rehash: bool = False) ->
     """
     with reading():
         if not is_installed(model, folder):
+            words = f"{model.name} --token-stdin" if model.gated else model.name
             raise ModelMissing(
-                f"{model.name} is not installed; run `fieldscribe models fetch {model.name}`."
+                f"{model.name} is not installed; run `fieldscribe models fetch {words}`."
             )
         stamps = {} if rehash else read_stamps(model, folder)
         if not all(is_intact(file, folder, stamps) for file in model.files):
