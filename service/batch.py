@@ -22,7 +22,7 @@ from models.transcript import Transcript
 from models.weights import PipelineWeights, WhisperWeights
 from service.errors import OutputNotWritable, RecordingNotFound, SameName, ServiceError
 from service.exports import FORMATS, Format
-from service.exports.files import remove_abandoned, write_whole
+from service.exports.files import remove_abandoned, write_all_whole, write_whole
 
 MARK = "identified"  # part of every name: INT-07.identified.txt
 ROOM = 16 << 20  # bytes, many times the transcript of a long day
@@ -86,7 +86,7 @@ def prepare_output(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         remove_abandoned(folder)
-        write_whole({folder / f".fieldscribe-{MARK}": "Identified transcripts. Keep them safe.\n"})
+        write_whole(folder / f".fieldscribe-{MARK}", "Identified transcripts. Keep them safe.\n")
     except FileExistsError:
         raise OutputNotWritable(
             "The output folder is a file or a device; name a folder with --out."
@@ -215,7 +215,7 @@ def _write(
     formats = sorted({*batch.formats, Format.JSON}, key=lambda f: (f == Format.JSON, f))
     paths = {format: session.output(batch.out, format) for format in formats}
     try:
-        write_whole(
+        write_all_whole(
             {
                 path: FORMATS[format](transcript)
                 for format, path in paths.items()

@@ -306,7 +306,7 @@ def test_what_a_killed_run_had_begun_to_write_is_removed(recordings, tmp_path):
     program = (
         "import os; from pathlib import Path; from service.exports.files import write_whole\n"
         "os.fsync = lambda descriptor: os.kill(os.getpid(), 9)\n"
-        f"write_whole({{Path({str(out)!r}) / 'INT-01.identified.txt': 'my name is Eva Muster'}})"
+        f"write_whole(Path({str(out)!r}) / 'INT-01.identified.txt', 'my name is Eva Muster')"
     )
     prepare_output(out)
     killed = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False)
