@@ -77,7 +77,7 @@ FILL_GAPS = (
     "aresample=async=1"
 )
 
-NO_SOUND = "The file has a picture and no sound in it: upload the recording of the voices."
+NO_SOUND = "The file has a picture and no sound in it: take the recording of the voices."
 NO_FFMPEG = "ffmpeg is not installed here: whoever runs this service installs ffmpeg, 5.1 or later."
 NO_SANDBOX = (
     "This machine cannot cut ffmpeg off from the network, which needs Linux on x86-64 or arm64 with"
@@ -297,7 +297,7 @@ def why_unreadable(head: bytes) -> str:
     if start.startswith(PLAYLISTS):
         return (
             "The file is a playlist, which names recordings and holds no sound:"
-            " upload the recordings themselves."
+            " take the recordings themselves."
         )
     if head[4:8] in (b"ftyp", b"mdat", b"moov"):
         return (
@@ -311,10 +311,10 @@ def why_unreadable(head: bytes) -> str:
             " copy the recording from the recorder again."
         )
     if b"\0" not in head and all(byte >= 32 or byte in b"\t\r\n\f" for byte in head):
-        return "The file is a text and no recording, whatever its name says: upload the recording."
+        return "The file is a text and no recording, whatever its name says: take the recording."
     return (
         "The file is not in a format that can be read (docs/formats.md lists them):"
-        " export the recording as WAV, FLAC, MP3 or M4A and upload that."
+        " export the recording as WAV, FLAC, MP3 or M4A and take that."
     )
 
 
@@ -396,7 +396,7 @@ def refuse_out_of_range(info: RecordingInfo) -> None:
     if not info.channels or not info.sample_rate:
         raise UnreadableAudio(
             f"The sound in the file ({info.codec}) is in no format that can be read:"
-            " export the recording as WAV, FLAC, MP3 or M4A and upload that."
+            " export the recording as WAV, FLAC, MP3 or M4A and take that."
         )
     if info.channels > MAX_CHANNELS:
         raise TooManyChannels(
@@ -544,18 +544,18 @@ def refuse_failed(status: int, recording: Recording) -> None:
     if status != 0 and decoded == 0:
         raise UnreadableAudio(
             f"The sound in the file ({recording.info.codec}) cannot be decoded:"
-            " copy the recording again, or export it as WAV, FLAC, MP3 or M4A and upload that."
+            " copy the recording again, or export it as WAV, FLAC, MP3 or M4A and take that."
         )
     if status != 0:
         raise DecodeFailed(
             f"Decoding broke off after {clock(decoded)} (ffmpeg ended with {status}):"
-            " copy the recording again, or export it as WAV and upload that."
+            " copy the recording again, or export it as WAV and take that."
         )
     if declared is not None and decoded < declared * 0.999 - 1:  # headers round, encoders pad
         raise TruncatedAudio(
             f"The file says that it lasts {clock(declared)} and holds {clock(decoded)} of sound:"
             " copy it from the recorder again, and if that is all there is, open it in Audacity,"
-            " export it as WAV and upload that (or run: ffmpeg -i OLD -c copy NEW)."
+            " export it as WAV and take that (or run: ffmpeg -i OLD -c copy NEW)."
         )
 
 
@@ -563,7 +563,7 @@ def refuse_useless(recording: Recording) -> None:
     if recording.duration < MIN_SECONDS:
         raise AudioTooShort(
             f"The recording lasts {recording.duration:.2f} s and the least is {MIN_SECONDS} s:"
-            " check that the right file was uploaded."
+            " check that it is the right file."
         )
     peaks = recording.peak_dbfs
     if not all(peak < math.inf for peak in peaks):  # NaN is not
@@ -625,7 +625,7 @@ def sandboxed(
     if expired.is_set() or child.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
         raise DecodeFailed(
             f"Decoding hit its limit ({clock(seconds)} of processor time, {MEMORY_BYTES >> 20} MiB)"
-            " or was killed: try again, or export the recording as WAV and upload that."
+            " or was killed: try again, or export the recording as WAV and take that."
         )
 
 

@@ -263,7 +263,7 @@ def _is_path(name: str, *suffixes: str) -> bool:
 
 
 def _sha256_of_own(path: Path) -> str:
-    with _reading():
+    with reading():
         if not path.is_file():
             raise ModelMissing("There is no checkpoint at the path that was given.")
         return sha256_of(path)
@@ -297,7 +297,7 @@ def hugging_face_weights(folder: Path) -> list[Path]:
 def _sha256_of_folder(folder: Path) -> str:
     """Of all files but hidden ones (.git, .gitattributes), which are never loaded."""
     files = {}
-    with _reading():
+    with reading():
         if not (folder / "config.yaml").is_file():
             raise ModelMissing("There is no pipeline with a config.yaml at the given path.")
         for path in folder.rglob("*"):
@@ -323,10 +323,11 @@ def check_installed(model: KnownModel, folder: Path, *, rehash: bool = False) ->
     Args:
         rehash: also read files whose size and time are those in the manifest.
     """
-    with _reading():
+    with reading():
         if not is_installed(model, folder):
+            words = f"{model.name} --token-stdin" if model.gated else model.name
             raise ModelMissing(
-                f"{model.name} is not installed; run `fieldscribe models fetch {model.name}`."
+                f"{model.name} is not installed; run `fieldscribe models fetch {words}`."
             )
         stamps = {} if rehash else read_stamps(model, folder)
         if not all(is_intact(file, folder, stamps) for file in model.files):
@@ -337,7 +338,7 @@ def check_installed(model: KnownModel, folder: Path, *, rehash: bool = False) ->
 
 
 @contextmanager
-def _reading() -> Iterator[None]:
+def reading() -> Iterator[None]:
     """Weights that were fetched by another user are as good as missing."""
     try:
         yield
@@ -350,7 +351,8 @@ def _reading() -> Iterator[None]:
 
 def is_installed(model: KnownModel, folder: Path) -> bool:
     """Whether its files are there; `check_installed` tells whether they are intact."""
-    return all((folder / file.path).is_file() for file in model.files)
+    with reading():
+        return all((folder / file.path).is_file() for file in model.files)
 
 
 Stamp = tuple[str, int, int]  # sha256, size, time of modification in ns

@@ -31,6 +31,7 @@ from models.weights import (
     is_intact,
     open_private,
     read_stamps,
+    reading,
     write_manifest,
     writing,
 )
@@ -86,7 +87,8 @@ def fetch(
         NetworkUnavailable, AccessDenied, ChecksumMismatch, NoSpace, CannotWriteWeights
     """
     stamps = read_stamps(model, folder)
-    missing = [file for file in model.files if not is_intact(file, folder, stamps)]
+    with reading():
+        missing = [file for file in model.files if not is_intact(file, folder, stamps)]
     if not missing and stamps:
         return False
     _check_space(folder, sum(file.size - _size_of(_partial(file, folder)) for file in missing))

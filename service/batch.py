@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from models.audio import Recording, decode
-from models.errors import OptionError, SpeechError, Stopped, WeightsError
+from models.errors import AudioError, OptionError, SpeechError, Stopped, WeightsError
 from models.pipeline import OnProgress, Pipeline, StageProgress, TranscribeOptions
 from models.transcript import Transcript
 from models.weights import PipelineWeights, WhisperWeights
 from service.errors import OutputNotWritable, RecordingNotFound, SameName, ServiceError
 from service.exports import FORMATS, Format
-from service.exports.files import remove_abandoned, write_whole
+from service.exports.files import remove_abandoned, write_all_whole, write_whole
 
 MARK = "identified"  # part of every name: INT-07.identified.txt
 ROOM = 16 << 20  # bytes, many times the transcript of a long day
@@ -86,7 +86,7 @@ def prepare_output(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         remove_abandoned(folder)
-        write_whole({folder / f".fieldscribe-{MARK}": "Identified transcripts. Keep them safe.\n"})
+        write_whole(folder / f".fieldscribe-{MARK}", "Identified transcripts. Keep them safe.\n")
     except FileExistsError:
         raise OutputNotWritable(
             "The output folder is a file or a device; name a folder with --out."
@@ -141,18 +141,18 @@ def _check_output(session: Session, batch: Batch) -> None:
     prepare_output(batch.out)
     if shutil.disk_usage(batch.out).free < ROOM:
         raise OutputNotWritable("The disk is full; free some space or choose another with --out.")
-    for format in Format:
-        try:
-            mode = session.output(batch.out, format).lstat().st_mode
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            raise OutputNotWritable(
-                f"The result cannot be called after the recording ({error.strerror}); "
-                "give the recording a shorter name."
-            ) from None
-        if stat.S_ISDIR(mode):
-            raise OutputNotWritable("There is a folder where the result should be written.")
+    result = session.output(batch.out, Format.JSON)
+    tried = result.with_name(f".{result.name}")
+    try:
+        tried.touch(mode=0o600)
+        tried.unlink()
+    except OSError as error:
+        raise OutputNotWritable(
+            f"The result cannot be called after the recording ({error.strerror}); "
+            "give the recording a shorter or simpler name."
+        ) from None
+    if any(session.output(batch.out, format).is_dir() for format in Format):
+        raise OutputNotWritable("There is a folder where the result should be written.")
 
 
 @contextmanager
@@ -175,8 +175,13 @@ def _decode(session: Session, on_progress: OnProgress) -> list[Recording]:
     recordings = []
     for i, path in enumerate(session.recordings):
         on_progress(StageProgress("ingest", i / len(session.recordings)))
-        with open_recording(path) as file:
-            recordings.append(decode(file))
+        try:
+            with open_recording(path) as file:
+                recordings.append(decode(file))
+        except (AudioError, RecordingNotFound) as error:
+            if len(session.recordings) > 1:
+                error.args = (f"Recording {i + 1} of {len(session.recordings)}: {error}",)
+            raise
     on_progress(StageProgress("ingest", 1.0))
     return recordings
 
@@ -210,7 +215,7 @@ def _write(
     formats = sorted({*batch.formats, Format.JSON}, key=lambda f: (f == Format.JSON, f))
     paths = {format: session.output(batch.out, format) for format in formats}
     try:
-        write_whole(
+        write_all_whole(
             {
                 path: FORMATS[format](transcript)
                 for format, path in paths.items()

@@ -1,5 +1,6 @@
 """What transcription needs on this machine, and what to do where it is missing."""
 
+import os
 import shutil
 import subprocess
 import tempfile
@@ -104,7 +105,8 @@ def check_weights(folder: Path) -> Iterator[Check]:
 
 
 def check_disk(folder: Path) -> Iterator[Check]:
-    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    # os.path.exists: pathlib's raises where this user may not look
+    existing = next(parent for parent in (folder, *folder.parents) if os.path.exists(parent))
     free = shutil.disk_usage(existing).free
     message = f"{free / GIB:.0f} GiB free where the weights go"
     if free < NEEDED_DISK:

@@ -57,7 +57,8 @@ def fetch(
 @app.command("list")
 def list_(folder: WeightsFolder, as_json: AsJson = False) -> None:
     """Show which weights are installed and which could be."""
-    models = {model: weights.is_installed(model, folder) for model in weights.KNOWN.values()}
+    with errors_as_sentences(as_json):
+        models = {model: weights.is_installed(model, folder) for model in weights.KNOWN.values()}
     if as_json:
         print_json(
             [

@@ -17,7 +17,9 @@ import pytest
 from typer.testing import CliRunner
 
 from models.weights import DEMO_FOLDER
+from models.whisper_engine import WhisperEngine, WhisperOptions
 from service.cli import app
+from tests.fakes import random_whisper
 from tests.test_audio import noise, tones, wav
 
 ROOT = Path(__file__).parent.parent
@@ -234,6 +236,13 @@ def test_a_vocabulary_that_is_too_long_is_misuse_and_said_once(tmp_path):
     assert answer["error"]["code"] == "vocabulary_too_long"
     assert errors.count("vocabulary_too_long") == 1
     assert written(out) == []
+
+
+def test_a_vocabulary_may_hold_what_looks_like_a_command_to_whisper():
+    """Its tokenizer raised a ValueError, which is a crash and no sentence."""
+    engine = WhisperEngine(random_whisper())
+
+    engine.check(WhisperOptions("en", ("<|endoftext|>", "Eva <|en|> Muster")))
 
 
 def test_a_vocabulary_without_end_is_refused(tmp_path):

@@ -177,6 +177,15 @@ def test_joined_recordings_become_one_transcript(recordings, tmp_path):
     assert result.outputs[-1].name == "INT-01.identified.json"
 
 
+def test_of_joined_recordings_the_bad_one_is_named_by_its_number(recordings, tmp_path):
+    recordings[1].write_bytes(b"")
+    work = batch(recordings, tmp_path / "out", sessions=sessions_of(recordings, join=True))
+    (result,) = results_of(work)
+
+    assert result.code == "empty_file"
+    assert result.message.startswith("Recording 2 of 3: The file has 0 bytes")
+
+
 def test_recordings_that_differ_in_their_ending_only_keep_it():
     sessions = sessions_of([Path("a/INT-01.wav"), Path("a/INT-01.m4a")], join=False)
 
@@ -297,7 +306,7 @@ def test_what_a_killed_run_had_begun_to_write_is_removed(recordings, tmp_path):
     program = (
         "import os; from pathlib import Path; from service.exports.files import write_whole\n"
         "os.fsync = lambda descriptor: os.kill(os.getpid(), 9)\n"
-        f"write_whole({{Path({str(out)!r}) / 'INT-01.identified.txt': 'my name is Eva Muster'}})"
+        f"write_whole(Path({str(out)!r}) / 'INT-01.identified.txt', 'my name is Eva Muster')"
     )
     prepare_output(out)
     killed = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False)

@@ -1,7 +1,9 @@
 """The command as a researcher types it. The models behind it are a stand-in but for one test."""
 
+import errno
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -16,6 +18,7 @@ from typer.testing import CliRunner
 
 from service import transcribe_command
 from service.cli import app
+from service.doctor import check_disk
 from tests.fakes import FakePipeline
 from tests.test_batch import write_tone
 
@@ -172,6 +175,16 @@ def test_the_doctor_speaks_json(tmp_path):
 
     assert checks["ffmpeg"] == "ok"
     assert checks["weights small"] == "problem"
+
+
+def test_the_doctor_may_not_look_everywhere(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    (disk,) = check_disk(tmp_path / "another's" / "weights")
+
+    assert "free where the weights go" in disk.message
 
 
 def test_help_does_not_load_torch():
@@ -367,3 +380,32 @@ def test_no_library_phones_home():
     )
 
     assert shown.stdout == "0 1 1\n"
+
+
+def test_a_terminal_shows_the_stage_and_how_long_it_will_take(recording, tmp_path):
+    """A real one: everywhere else in these tests the bars are switched off."""
+    program = (
+        "from service import transcribe_command; from tests.fakes import FakePipeline;"
+        "transcribe_command.Pipeline = lambda *arguments: FakePipeline();"
+        "from service.cli import main; main()"
+    )
+    ours, theirs = pty.openpty()
+    words = ["transcribe", str(recording), "--model", "demo", "--out", str(tmp_path / "out")]
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, *words],
+        cwd=ROOT,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "120"},
+        stdin=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    shown = b""
+    with suppress(OSError):  # a terminal whose last user has gone
+        while block := os.read(ours, 4096):
+            shown += block
+    os.close(ours)
+
+    assert process.wait() == 0
+    assert b"1 of 1 sessions" in shown
+    assert b"to go" in shown and b"RTFx" in shown
+    assert shown.count(b"INT-07: ") == 1

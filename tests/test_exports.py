@@ -111,8 +111,8 @@ def test_every_format_shows_every_word(format):
 
 def test_a_file_is_written_whole_for_its_owner_only(tmp_path):
     path = tmp_path / "INT-07.identified.txt"
-    write_whole({path: "first"})
-    write_whole({path: "second"})
+    write_whole(path, "first")
+    write_whole(path, "second")
 
     assert path.read_text() == "second"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -121,14 +121,14 @@ def test_a_file_is_written_whole_for_its_owner_only(tmp_path):
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "INT-07.identified.txt"
-    write_whole({path: "first"})
+    write_whole(path, "first")
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space"):
-        write_whole({path: "second"})
+        write_whole(path, "second")
 
     assert path.read_text() == "first"
     assert list(tmp_path.iterdir()) == [path]

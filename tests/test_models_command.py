@@ -1,5 +1,7 @@
+import errno
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -161,3 +163,16 @@ def test_a_bundle_that_is_none_is_refused(run, tmp_path):
 def test_the_folder_can_be_given_with_an_option(run, tmp_path):
     run("fetch", "small", "--weights", tmp_path / "elsewhere")
     assert (tmp_path / "elsewhere" / "whisper" / "small.json").exists()
+
+
+@pytest.mark.parametrize("words", [["list"], ["fetch", "small"], ["verify"], ["export", "b.tar"]])
+def test_a_folder_that_this_user_may_not_look_into_is_a_sentence(run, monkeypatch, words):
+    """Another user's weights, in a folder of mode 0700 as `fetch` makes it: it was a traceback."""
+
+    def refuse(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    result = run(*words, exit_code=1)
+
+    assert "model_missing: This user may not read the weights" in result.stderr

@@ -103,6 +103,11 @@ def test_a_missing_model_says_how_to_get_it(tmp_path, name):
     assert caught.value.code == "model_missing"
 
 
+def test_a_missing_gated_model_says_that_it_takes_a_token(tmp_path):
+    with pytest.raises(ModelMissing, match=f"fetch {weights.DEFAULT_PIPELINE} --token-stdin`"):
+        find_pipeline(weights.DEFAULT_PIPELINE, tmp_path)
+
+
 def test_nothing_at_a_path_is_a_missing_model_and_the_path_is_not_repeated(tmp_path):
     for find, path in [(find_whisper, "eva/muster.pt"), (find_pipeline, "eva/muster")]:
         with pytest.raises(ModelMissing) as caught:

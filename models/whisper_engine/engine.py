@@ -55,7 +55,8 @@ class WhisperOptions:
 
     @property
     def prompt(self) -> str | None:
-        return ", ".join(self.vocabulary) or None
+        # whisper's tokenizer refuses text that looks like one of its special tokens
+        return ", ".join(self.vocabulary).replace("<|", "< |") or None
 
 
 @dataclass(frozen=True)

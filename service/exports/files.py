@@ -10,11 +10,15 @@ from pathlib import Path
 PREFIX, SUFFIX = ".fieldscribe-", ".partial"
 
 
-def write_whole(files: Mapping[Path, str]) -> None:
+def write_whole(path: Path, text: str) -> None:
+    """A crash leaves the old file or the new one, never half of one. Mode 0600."""
+    write_all_whole({path: text})
+
+
+def write_all_whole(files: Mapping[Path, str]) -> None:
     """All of them or none: they are moved into place, in their order, once every one is on disk.
 
-    A crash leaves the old file or the new one, never half of one. Mode 0600. What a killed process
-    leaves under a hidden name goes with the next `remove_abandoned`.
+    What a killed process leaves under a hidden name goes with the next `remove_abandoned`.
     """
     with ExitStack() as stack:
         partials = {path: _write_partial(path, text, stack) for path, text in files.items()}
