@@ -4,12 +4,14 @@ import platform
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 import torch
 
 from models.attribution import attribute, overlaps
-from models.audio import SAMPLE_RATE, Recording, join
+from models.audio import SAMPLE_RATE, Recording
+from models.channels import Channels, Timeline, timeline_of
 from models.checkpoints import load_pipeline, load_whisper
 from models.diarisation import Diarisation, SpeakerCount, diarise, try_diarisation
 from models.errors import AudioError
@@ -44,11 +46,17 @@ class TranscribeOptions:
     language: str | None = None  # a code or an English name; None: found by vote
     speakers: SpeakerCount = field(default_factory=SpeakerCount)
     vocabulary: tuple[str, ...] = ()
+    channels: Channels = Channels.AUTO  # needs recordings that were decoded with channels apart
 
     @property
     def whisper(self) -> WhisperOptions:
         language = None if self.language is None else language_code(self.language)
         return WhisperOptions(language, self.vocabulary)
+
+    def as_dict(self) -> dict[str, Any]:
+        """As a transcript's JSON keeps them."""
+        chosen = {**asdict(self), "speakers": str(self.speakers)}
+        return {**chosen, "vocabulary": list(self.vocabulary), "channels": str(self.channels)}
 
 
 @dataclass(frozen=True)
@@ -106,8 +114,8 @@ class Pipeline:
             OutOfMemory, Stopped
         """
         self.engine.check(options.whisper)
-        channels, starts = join(recordings)
-        samples = channels[0]
+        speakers = options.speakers
+        timeline = timeline_of(recordings, options.channels, (speakers.minimum, speakers.maximum))
         sources = tuple(
             Source(
                 start=round(start, 3),
@@ -118,24 +126,25 @@ class Pipeline:
                 channels=recording.info.channels,
                 n_bytes=recording.info.n_bytes,
             )
-            for recording, start in zip(recordings, starts, strict=True)
+            for recording, start in zip(recordings, timeline.starts, strict=True)
         )
-        heard = self._hear(samples, starts[1:], options, on_progress)
-        return self._write(heard, sources, len(samples) / SAMPLE_RATE, options, on_progress)
+        heard = self._hear(timeline, options, on_progress)
+        return self._write(heard, sources, timeline, options, on_progress)
 
     def _hear(
         self,
-        samples: np.ndarray,
-        joints: Sequence[float],
+        timeline: Timeline,
         options: TranscribeOptions,
         on_progress: OnProgress,
     ) -> Heard:
+        samples, joints = timeline.samples, timeline.joints
+
         def report(stage: str) -> Progress:
             on_progress(StageProgress(stage, 0.0))
             return lambda fraction: on_progress(StageProgress(stage, fraction))
 
         segmentation = segment(self.diarisation, samples, report("segment"))
-        regions = speech_regions(segmentation)
+        regions = timeline.own(speech_regions(segmentation))
         windows = cut_windows(regions, samples, joints)
         if not windows:
             raise NoSpeech(no_speech(samples, 0.0))
@@ -153,9 +162,14 @@ class Pipeline:
         if not words:
             raise NoSpeech(no_speech(samples, sum(region.duration for region in regions)))
 
-        diarisation = diarise(
-            self.diarisation, samples, segmentation, options.speakers, report("diarise")
-        )
+        if timeline.is_split:
+            report("diarise")(1.0)
+            turns, nothing = timeline.turns(regions), np.empty((0, 0, 0), dtype=np.float32)
+            diarisation = Diarisation(turns, timeline.channels, nothing, sampled=False)
+        else:
+            diarisation = diarise(
+                self.diarisation, samples, segmentation, options.speakers, report("diarise")
+            )
         assert whisper.language is not None
         return Heard(
             segmentation, windows, whisper.language, probability, decoded, words, diarisation
@@ -165,18 +179,19 @@ class Pipeline:
         self,
         heard: Heard,
         sources: tuple[Source, ...],
-        duration: float,
+        timeline: Timeline,
         options: TranscribeOptions,
         on_progress: OnProgress,
     ) -> Transcript:
         on_progress(StageProgress("attribute", 0.0))
-        regions = speech_regions(heard.segmentation)
-        segments = attribute(heard.words, heard.diarisation.exclusive_turns, regions)
+        regions = timeline.own(speech_regions(heard.segmentation))
+        folded = attribute(heard.words, heard.diarisation.exclusive_turns, regions)
+        segments = timeline.unfold(folded)
         on_progress(StageProgress("check", 0.0))
-        flags = check(segments, regions, heard.decoded)
+        flags = timeline.unfold_flags(check(folded, regions, heard.decoded))
         turns = heard.diarisation.turns
         transcript = Transcript(
-            duration=round(duration, 3),
+            duration=round(timeline.duration, 3),
             language=heard.language,
             language_probability=heard.language_probability,
             speakers=speakers_in_order(turns),
@@ -186,7 +201,7 @@ class Pipeline:
             flags=flags,
             sources=sources,
             made_with=self._made_with(options),
-            warnings=tuple(self._warnings(heard, options)),
+            warnings=tuple(self._warnings(heard, timeline, options)),
         )
         on_progress(StageProgress("check", 1.0))
         return transcript
@@ -200,14 +215,14 @@ class Pipeline:
             diarisation_pipeline=self.diarisation_weights.name,
             diarisation_sha256=self.diarisation_weights.sha256,
             device=str(self.device),
-            options={**asdict(options), "speakers": str(options.speakers)},
+            options=options.as_dict(),
             versions={
                 "python": platform.python_version(),
                 **{package: version(package) for package in packages},
             },
         )
 
-    def _warnings(self, heard: Heard, options: TranscribeOptions) -> list[str]:
+    def _warnings(self, heard: Heard, timeline: Timeline, options: TranscribeOptions) -> list[str]:
         warnings = []
         if self.whisper_weights.demo or self.diarisation_weights.demo:
             warnings.append(DEMO_WARNING)
@@ -216,6 +231,8 @@ class Pipeline:
                 f"The language was taken for {heard.language} with a probability of only "
                 f"{heard.language_probability:.2f}; say which it is and transcribe again."
             )
+        if timeline.warning:
+            warnings.append(timeline.warning)
         found = len(speakers_in_order(heard.diarisation.turns))
         asked = options.speakers
         if found < (asked.minimum or 1) or found > (asked.maximum or found):

@@ -8,10 +8,11 @@ transcribed again.
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from models.audio import Recording, decode
+from models.channels import Channels
 from models.errors import SpeechError, Stopped
 from models.pipeline import OnProgress, Pipeline, StageProgress, TranscribeOptions
 from models.transcript import Transcript
@@ -109,7 +110,7 @@ def run(
         on_start(session)
         started = time.monotonic()
         try:
-            recordings = _decode(session, on_progress)
+            recordings = _decode(session, batch.options.channels, on_progress)
             transcript = pipeline.transcribe(recordings, batch.options, on_progress)
             outputs = _write(transcript, session, batch)
         except Stopped:
@@ -121,7 +122,7 @@ def run(
         yield Result(session, "done", outputs, transcript, time.monotonic() - started)
 
 
-def _decode(session: Session, on_progress: OnProgress) -> list[Recording]:
+def _decode(session: Session, channels: Channels, on_progress: OnProgress) -> list[Recording]:
     recordings = []
     for i, path in enumerate(session.recordings):
         on_progress(StageProgress("ingest", i / len(session.recordings)))
@@ -132,7 +133,7 @@ def _decode(session: Session, on_progress: OnProgress) -> list[Recording]:
                 raise RecordingNotFound(
                     f"The recording cannot be read ({error.strerror})."
                 ) from None
-            recordings.append(decode(file))
+            recordings.append(decode(file, split_channels=channels != Channels.MIX))
     on_progress(StageProgress("ingest", 1.0))
     return recordings
 
@@ -149,11 +150,10 @@ def _finished(session: Session, batch: Batch) -> Transcript | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     made_with = transcript.made_with
-    options = {**asdict(batch.options), "speakers": str(batch.options.speakers)}
     same = (
         made_with.whisper_sha256 == batch.whisper.sha256
         and made_with.diarisation_sha256 == batch.diarisation.sha256
-        and made_with.options == {**options, "vocabulary": list(batch.options.vocabulary)}
+        and made_with.options == batch.options.as_dict()
         and [source.n_bytes for source in transcript.sources] == sizes
     )
     return transcript if same else None

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from models.channels import Channels
 from service import models_command
 from service.console import AsJson, WeightsFolder, errors_as_sentences, print_json
 from service.exports import Format
@@ -45,6 +46,12 @@ def transcribe(
     vocabulary: Annotated[
         Path | None, typer.Option(help="Names and terms to expect, one on each line.")
     ] = None,
+    channels: Annotated[
+        Channels,
+        typer.Option(
+            help="Each channel is a speaker (split), or all are one sound (mix); auto looks."
+        ),
+    ] = Channels.AUTO,
     format: Annotated[
         list[Format] | None,
         typer.Option(help="May be given several times; all by default. JSON is always written."),
@@ -68,6 +75,7 @@ def transcribe(
             language=language,
             speakers=speakers,
             vocabulary=vocabulary,
+            channels=channels,
             formats=tuple(format or Format),
             join=join,
             weights=weights,
