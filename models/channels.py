@@ -234,7 +234,8 @@ class Dominance:
         above_bleed = np.minimum((self.high - self.low) / 3, SPREAD)
         own = self.louder >= (self.low + above_bleed)[:, None]
         own = median_filter(own.astype(np.uint8), size=(1, SPURIOUS)) > 0
-        return around(own & self.audible, PAUSE_AROUND) & around(own, BLEED_AROUND)
+        kept: np.ndarray = around(own & self.audible, PAUSE_AROUND) & around(own, BLEED_AROUND)
+        return kept
 
 
 def frame_levels(channels: np.ndarray) -> np.ndarray:

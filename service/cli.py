@@ -4,12 +4,11 @@ Exit codes: 0 done, 1 something failed, 2 misused, 130 interrupted.
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 
-from models.channels import Channels
 from service import models_command
 from service.console import AsJson, WeightsFolder, errors_as_sentences, print_json
 from service.exports import Format
@@ -47,11 +46,11 @@ def transcribe(
         Path | None, typer.Option(help="Names and terms to expect, one on each line.")
     ] = None,
     channels: Annotated[
-        Channels,
+        Literal["auto", "mix", "split"],
         typer.Option(
             help="Each channel is a speaker (split), or all are one sound (mix); auto looks."
         ),
-    ] = Channels.AUTO,
+    ] = "auto",
     format: Annotated[
         list[Format] | None,
         typer.Option(help="May be given several times; all by default. JSON is always written."),

@@ -43,7 +43,7 @@ def transcribe(
     language: str | None,
     speakers: str | None,
     vocabulary: Path | None,
-    channels: Channels,
+    channels: str,
     formats: tuple[Format, ...],
     join: bool,
     weights: Path,
@@ -54,7 +54,7 @@ def transcribe(
         language=None if language is None else language_code(language),
         speakers=SpeakerCount() if speakers is None else SpeakerCount.parse(speakers),
         vocabulary=() if vocabulary is None else read_vocabulary(vocabulary),
-        channels=channels,
+        channels=Channels(channels),
     )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     whisper_name = model or default_whisper(device.type)

@@ -136,6 +136,19 @@ def test_the_vocabulary_file_has_a_term_on_each_line(pipeline, recording, tmp_pa
     assert transcribe_command.read_vocabulary(vocabulary) == ("Eva Muster", "Toowoomba")
 
 
+def test_channels_are_split_mixed_or_looked_at(pipeline, recording, tmp_path):
+    folders = [tmp_path / str(i) for i in range(2)]
+    transcribe(recording, "--out", folders[0])
+    transcribe(recording, "--out", folders[1], "--channels", "split")
+    made = [next(folder.glob("*.json")).read_text() for folder in folders]
+
+    assert [json.loads(text)["made_with"]["options"]["channels"] for text in made] == [
+        "auto",
+        "split",
+    ]
+    assert transcribe(recording, "--out", tmp_path, "--channels", "left").exit_code == 2
+
+
 def test_a_vocabulary_that_is_no_text_is_refused(pipeline, recording, tmp_path):
     vocabulary = tmp_path / "names.docx"
     vocabulary.write_bytes(b"PK\x03\x04\xff\xfe")
