@@ -17,6 +17,7 @@ from models.diarisation import Diarisation, SpeakerCount, diarise, try_diarisati
 from models.errors import AudioError
 from models.progress import Progress
 from models.quality import check
+from models.roster import BadRoster, RosterEntry, check_roster
 from models.segmentation import Segmentation, segment, speech_regions
 from models.transcript import MadeWith, Source, Transcript, Word, speakers_in_order
 from models.weights import PipelineWeights, WhisperWeights
@@ -47,6 +48,24 @@ class TranscribeOptions:
     speakers: SpeakerCount = field(default_factory=SpeakerCount)
     vocabulary: tuple[str, ...] = ()
     channels: Channels = Channels.AUTO  # needs recordings that were decoded with channels apart
+    roster: tuple[RosterEntry, ...] = ()
+
+    def __post_init__(self) -> None:
+        """
+        Raises:
+            BadRoster
+        """
+        check_roster(self.roster)
+        n, asked = len(self.roster), self.speakers
+        if self.roster and not (asked.minimum or n) <= n <= (asked.maximum or n):
+            raise BadRoster(f"The roster has {n} people where {asked} speakers are expected.")
+
+    @property
+    def expected(self) -> SpeakerCount:
+        """As asked for, else as many as are on the roster."""
+        if self.speakers == SpeakerCount() and self.roster:
+            return SpeakerCount(len(self.roster), len(self.roster))
+        return self.speakers
 
     @property
     def whisper(self) -> WhisperOptions:
@@ -56,7 +75,8 @@ class TranscribeOptions:
     def as_dict(self) -> dict[str, Any]:
         """As a transcript's JSON keeps them."""
         chosen = {**asdict(self), "speakers": str(self.speakers)}
-        return {**chosen, "vocabulary": list(self.vocabulary), "channels": str(self.channels)}
+        lists = {"vocabulary": list(self.vocabulary), "roster": list(chosen["roster"])}
+        return {**chosen, **lists, "channels": str(self.channels)}
 
 
 @dataclass(frozen=True)
@@ -114,7 +134,7 @@ class Pipeline:
             OutOfMemory, Stopped
         """
         self.engine.check(options.whisper)
-        speakers = options.speakers
+        speakers = options.expected
         timeline = timeline_of(recordings, options.channels, (speakers.minimum, speakers.maximum))
         sources = tuple(
             Source(
@@ -168,7 +188,7 @@ class Pipeline:
             diarisation = Diarisation(turns, timeline.channels, nothing, sampled=False)
         else:
             diarisation = diarise(
-                self.diarisation, samples, segmentation, options.speakers, report("diarise")
+                self.diarisation, samples, segmentation, options.expected, report("diarise")
             )
         assert whisper.language is not None
         return Heard(
@@ -233,10 +253,7 @@ class Pipeline:
             )
         if timeline.warning:
             warnings.append(timeline.warning)
-        found = len(speakers_in_order(heard.diarisation.turns))
-        asked = options.speakers
-        if found < (asked.minimum or 1) or found > (asked.maximum or found):
-            warnings.append(f"{found} speakers were found where {asked} were expected.")
+        warnings += wrong_count(len(speakers_in_order(heard.diarisation.turns)), options)
         if heard.diarisation.sampled:
             warnings.append(
                 "The session is so long that speakers were told apart by an even sample of it."
@@ -252,6 +269,17 @@ class Pipeline:
         transcribing, aligning = self.engine.try_speed()
         stages = (segmenting, transcribing, aligning, embedding)
         return dict(zip(COSTLY_STAGES, stages, strict=True))
+
+
+def wrong_count(found: int, options: TranscribeOptions) -> list[str]:
+    expected = options.expected
+    if (expected.minimum or 1) <= found <= (expected.maximum or found):
+        return []
+    by = " by the roster" if options.roster else ""
+    return [
+        f"{found} speakers were found where {expected} were expected{by}: somebody is missing, or "
+        "one person's words stand under two names. Listen before you use who said what."
+    ]
 
 
 def no_speech(samples: np.ndarray, speech_seconds: float) -> str:

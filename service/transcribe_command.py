@@ -187,6 +187,8 @@ class View:
         done = f"{self.n_finished} of {len(self.batch.sessions)} sessions"
         self.bars.progress.update(self.bars.overall, completed=self.n_finished, description=done)
         self._print(_line(result))
+        for warning in result.transcript.warnings if result.transcript else ():
+            self._print(f"  WARNING: {warning}")
 
     def summary(self, results: Sequence[Result], interrupted: bool) -> None:
         failed = [result for result in results if result.status == "failed"]

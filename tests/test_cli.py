@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import wave
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,18 @@ def test_data_goes_to_standard_output_and_progress_to_standard_error(pipeline, r
     assert session["recordings"] == [str(recording)]
     assert "RTFx" in result.stderr
     assert "identified" in result.stderr
+
+
+def test_a_warning_is_shown_when_the_recording_is_done(monkeypatch, recording, tmp_path):
+    class Warning(FakePipeline):
+        def transcribe(self, *arguments):
+            made = super().transcribe(*arguments)
+            return replace(made, warnings=("5 speakers were found where 6 were expected.",))
+
+    monkeypatch.setattr(transcribe_command, "Pipeline", lambda *arguments: Warning())
+    result = transcribe(recording, "--out", tmp_path / "out")
+
+    assert "WARNING: 5 speakers were found where 6 were expected." in result.stderr
 
 
 def test_what_was_said_is_not_shown_while_it_is_transcribed(pipeline, recording, tmp_path):
