@@ -11,7 +11,7 @@ from dataclasses import replace
 from itertools import accumulate, groupby, pairwise
 
 from models.segmentation import SpeechRegion
-from models.transcript import SENTENCE_ENDS, Overlap, Segment, Turn, Word
+from models.transcript import CLOSING, SENTENCE_ENDS, Overlap, Segment, Turn, Word
 
 MAX_GAP = 1.0  # s; a word this far from every turn has no speaker
 MAX_SNAP = 1.5  # s; a boundary is late or early by a few words, not by more
@@ -32,7 +32,6 @@ BACK_CHANNELS = frozenset(
     "precies|nej|nei|tak|nie|да|нет|ага|угу|"  # Dutch, Nordic, Polish, Russian
     "はい|ええ|うん|そう|嗯|对|是|好|네|응".split("|")  # Japanese, Chinese, Korean
 )
-CLOSING = "\"'”’»)]"  # may follow the end of a sentence
 
 
 def attribute(

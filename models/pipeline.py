@@ -4,12 +4,14 @@ import platform
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 import torch
 
 from models.attribution import attribute, overlaps
-from models.audio import SAMPLE_RATE, Recording, join
+from models.audio import SAMPLE_RATE, Recording
+from models.channels import Channels, Timeline, timeline_of
 from models.checkpoints import load_pipeline, load_whisper
 from models.diarisation import Diarisation, SpeakerCount, diarise, try_diarisation
 from models.errors import AudioError
@@ -28,6 +30,7 @@ from models.results import (
     unpack_segmentation,
     unpack_words,
 )
+from models.roster import BadRoster, RosterEntry, check_roster
 from models.segmentation import Segmentation, segment, speech_regions
 from models.transcript import MadeWith, Source, Transcript, Word, speakers_in_order
 from models.weights import PipelineWeights, WhisperWeights
@@ -57,11 +60,36 @@ class TranscribeOptions:
     language: str | None = None  # a code or an English name; None: found by vote
     speakers: SpeakerCount = field(default_factory=SpeakerCount)
     vocabulary: tuple[str, ...] = ()
+    channels: Channels = Channels.AUTO  # needs recordings that were decoded with channels apart
+    roster: tuple[RosterEntry, ...] = ()
+
+    def __post_init__(self) -> None:
+        """
+        Raises:
+            BadRoster
+        """
+        check_roster(self.roster)
+        n, asked = len(self.roster), self.speakers
+        if self.roster and not (asked.minimum or n) <= n <= (asked.maximum or n):
+            raise BadRoster(f"The roster has {n} people where {asked} speakers are expected.")
+
+    @property
+    def expected(self) -> SpeakerCount:
+        """As asked for, else as many as are on the roster."""
+        if self.speakers == SpeakerCount() and self.roster:
+            return SpeakerCount(len(self.roster), len(self.roster))
+        return self.speakers
 
     @property
     def whisper(self) -> WhisperOptions:
         language = None if self.language is None else language_code(self.language)
         return WhisperOptions(language, self.vocabulary)
+
+    def as_dict(self) -> dict[str, Any]:
+        """As a transcript's JSON keeps them."""
+        chosen = {**asdict(self), "speakers": str(self.speakers)}
+        lists = {"vocabulary": list(self.vocabulary), "roster": list(chosen["roster"])}
+        return {**chosen, **lists, "channels": str(self.channels)}
 
 
 @dataclass(frozen=True)
@@ -123,8 +151,8 @@ class Pipeline:
             OutOfMemory, Stopped
         """
         self.engine.check(options.whisper)
-        channels, starts = join(recordings)
-        samples = channels[0]
+        speakers = options.expected
+        timeline = timeline_of(recordings, options.channels, (speakers.minimum, speakers.maximum))
         sources = tuple(
             Source(
                 start=round(start, 3),
@@ -135,19 +163,20 @@ class Pipeline:
                 channels=recording.info.channels,
                 n_bytes=recording.info.n_bytes,
             )
-            for recording, start in zip(recordings, starts, strict=True)
+            for recording, start in zip(recordings, timeline.starts, strict=True)
         )
-        heard = self._hear(samples, starts[1:], options, on_progress, kept or Nothing())
-        return self._write(heard, sources, len(samples) / SAMPLE_RATE, options, on_progress)
+        heard = self._hear(timeline, options, on_progress, kept or Nothing())
+        return self._write(heard, sources, timeline, options, on_progress)
 
     def _hear(
         self,
-        samples: np.ndarray,
-        joints: Sequence[float],
+        timeline: Timeline,
         options: TranscribeOptions,
         on_progress: OnProgress,
         kept: Kept,
     ) -> Heard:
+        samples, joints = timeline.samples, timeline.joints
+
         def report(stage: str) -> Progress:
             on_progress(StageProgress(stage, 0.0))
             return lambda fraction: on_progress(StageProgress(stage, fraction))
@@ -157,7 +186,7 @@ class Pipeline:
         else:
             segmentation = segment(self.diarisation, samples, report("segment"))
             kept.save("segment", pack_segmentation(segmentation))
-        regions = speech_regions(segmentation)
+        regions = timeline.own(speech_regions(segmentation))
         windows = cut_windows(regions, samples, joints)
         if not windows:
             raise NoSpeech(no_speech(samples, 0.0))
@@ -166,7 +195,11 @@ class Pipeline:
         if not words:
             raise NoSpeech(no_speech(samples, sum(region.duration for region in regions)))
 
-        if (data := kept.load("diarise")) is not None:
+        if timeline.is_split:
+            report("diarise")(1.0)
+            turns, nothing = timeline.turns(regions), np.empty((0, 0, 0), dtype=np.float32)
+            diarisation = Diarisation(turns, timeline.channels, nothing, sampled=False)
+        elif (data := kept.load("diarise")) is not None:
             diarisation = unpack_diarisation(data)
         else:
             earlier = kept.load("embeddings")
@@ -174,7 +207,7 @@ class Pipeline:
                 self.diarisation,
                 samples,
                 segmentation,
-                options.speakers,
+                options.expected,
                 report("diarise"),
                 embeddings=None if earlier is None else unpack_diarisation(earlier).embeddings,
             )
@@ -225,18 +258,19 @@ class Pipeline:
         self,
         heard: Heard,
         sources: tuple[Source, ...],
-        duration: float,
+        timeline: Timeline,
         options: TranscribeOptions,
         on_progress: OnProgress,
     ) -> Transcript:
         on_progress(StageProgress("attribute", 0.0))
-        regions = speech_regions(heard.segmentation)
-        segments = attribute(heard.words, heard.diarisation.exclusive_turns, regions)
+        regions = timeline.own(speech_regions(heard.segmentation))
+        folded = attribute(heard.words, heard.diarisation.exclusive_turns, regions)
+        segments = timeline.unfold(folded)
         on_progress(StageProgress("check", 0.0))
-        flags = check(segments, regions, heard.decoded)
+        flags = timeline.unfold_flags(check(folded, regions, heard.decoded))
         turns = heard.diarisation.turns
         transcript = Transcript(
-            duration=round(duration, 3),
+            duration=round(timeline.duration, 3),
             language=heard.language,
             language_probability=heard.language_probability,
             speakers=speakers_in_order(turns),
@@ -246,7 +280,7 @@ class Pipeline:
             flags=flags,
             sources=sources,
             made_with=self._made_with(options),
-            warnings=tuple(self._warnings(heard, options)),
+            warnings=tuple(self._warnings(heard, timeline, options)),
         )
         on_progress(StageProgress("check", 1.0))
         return transcript
@@ -260,14 +294,14 @@ class Pipeline:
             diarisation_pipeline=self.diarisation_weights.name,
             diarisation_sha256=self.diarisation_weights.sha256,
             device=str(self.device),
-            options={**asdict(options), "speakers": str(options.speakers)},
+            options=options.as_dict(),
             versions={
                 "python": platform.python_version(),
                 **{package: version(package) for package in packages},
             },
         )
 
-    def _warnings(self, heard: Heard, options: TranscribeOptions) -> list[str]:
+    def _warnings(self, heard: Heard, timeline: Timeline, options: TranscribeOptions) -> list[str]:
         warnings = []
         if self.whisper_weights.demo or self.diarisation_weights.demo:
             warnings.append(DEMO_WARNING)
@@ -276,10 +310,9 @@ class Pipeline:
                 f"The language was taken for {heard.language} with a probability of only "
                 f"{heard.language_probability:.2f}; say which it is and transcribe again."
             )
-        found = len(speakers_in_order(heard.diarisation.turns))
-        asked = options.speakers
-        if found < (asked.minimum or 1) or found > (asked.maximum or found):
-            warnings.append(f"{found} speakers were found where {asked} were expected.")
+        if timeline.warning:
+            warnings.append(timeline.warning)
+        warnings += wrong_count(len(speakers_in_order(heard.diarisation.turns)), options)
         if heard.diarisation.sampled:
             warnings.append(
                 "The session is so long that speakers were told apart by an even sample of it."
@@ -295,6 +328,17 @@ class Pipeline:
         transcribing, aligning = self.engine.try_speed()
         stages = (segmenting, transcribing, aligning, embedding)
         return dict(zip(COSTLY_STAGES, stages, strict=True))
+
+
+def wrong_count(found: int, options: TranscribeOptions) -> list[str]:
+    expected = options.expected
+    if (expected.minimum or 1) <= found <= (expected.maximum or found):
+        return []
+    by = " by the roster" if options.roster else ""
+    return [
+        f"{found} speakers were found where {expected} were expected{by}: somebody is missing, or "
+        "one person's words stand under two names. Listen before you use who said what."
+    ]
 
 
 def no_speech(samples: np.ndarray, speech_seconds: float) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 SCHEMA = "fieldscribe.transcript/1"
 SENTENCE_ENDS = (".", "?", "!", "…", "。", "？", "！", "؟")
+CLOSING = "\"'”’»)]"  # may follow the end of a sentence
 
 
 @dataclass(frozen=True)
@@ -119,8 +120,13 @@ class Transcript:
         return tuple(word for segment in self.segments for word in segment.words)
 
     def to_json(self) -> str:
-        """With each segment's text beside its words, for those who read only that."""
-        document = {"schema": self.schema, **asdict(self)}
+        """With each segment's text beside its words, for those who read only that, and statistics.
+
+        Both are made from the rest and not read again.
+        """
+        from models.statistics import statistics
+
+        document = {"schema": self.schema, **asdict(self), "statistics": asdict(statistics(self))}
         for segment, plain in zip(self.segments, document["segments"], strict=True):
             plain["text"] = segment.text
         return json.dumps(document, ensure_ascii=False, indent=1) + "\n"

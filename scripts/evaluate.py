@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from models.audio import SAMPLE_RATE, Recording, decode
+from models.channels import Channels
 from models.diarisation import SpeakerCount
 from models.errors import SpeechError
 from models.metrics import Spoken, TimedText
@@ -142,7 +143,7 @@ def measure_manifest(pipeline: Pipeline, entries: Sequence[Entry]) -> Iterator[R
     for entry in entries:
         options = options_of(entry)
         with entry.audio.open("rb") as file:
-            recording = decode(file)
+            recording = decode(file, split_channels=options.channels != Channels.MIX)
         reference = read_reference(entry.references, entry.audio.stem)
         measured = measure_one(pipeline, recording, reference, options)
         yield Row(entry.group, entry.audio.stem, measured)
@@ -153,6 +154,7 @@ def options_of(entry: Entry) -> TranscribeOptions:
     return TranscribeOptions(
         language=entry.options.get("language"),
         speakers=SpeakerCount() if speakers is None else SpeakerCount.parse(speakers),
+        channels=Channels(entry.options.get("channels", "auto")),
     )
 
 

@@ -104,18 +104,20 @@ def make_interview(
     return Interview(np.clip(samples, -1, 1).astype(np.float32), utterances)
 
 
-def make_phone_interview(
+def make_split_interview(
     seed: int,
     *,
     seconds: float = 60.0,
     overlap: float = 0.0,
     noise: float = 1e-3,
     bleed: float = -15.0,
+    phone: bool = False,
 ) -> tuple[Interview, np.ndarray]:
-    """Two people on a channel each, as phone recorders write them, and the mix of both.
+    """Two people on a channel each, as two microphones or a phone recorder write them.
 
     Args:
-        bleed: dB of each voice in the other's channel, some milliseconds late.
+        bleed: dB of each voice in the other's channel, 8 ms late.
+        phone: what a telephone leaves of it; the demo weights do not know its sound.
 
     Returns:
         The interview with the mix, and the channels, float32, (2, n_samples).
@@ -127,7 +129,9 @@ def make_phone_interview(
         voices[names.index(name), start : start + len(spoken)] += spoken
     echo = 10 ** (bleed / 20) * np.roll(voices[::-1], SAMPLE_RATE // 125, axis=1)
     noises = noise * np.random.default_rng(seed).standard_normal(voices.shape)
-    channels = np.stack([telephone(channel) for channel in voices + echo + noises])
+    channels = voices + echo + noises
+    if phone:
+        channels = np.stack([telephone(channel) for channel in channels])
     channels = np.clip(channels, -1, 1).astype(np.float32)
     return Interview(channels.mean(axis=0), utterances), channels
 
@@ -194,16 +198,17 @@ def _utterance(speaker: str, speech: Speech, start: float) -> Utterance:
 
 
 def recording_of(samples: np.ndarray) -> Recording:
-    """As if decoded from a file. samples: float32, (n_samples,), 16 kHz."""
+    """As if decoded from a file. samples: float32, (n_samples,) or (n_channels, n_samples)."""
+    channels = np.atleast_2d(samples)
     info = RecordingInfo(
         container="wav",
         codec="pcm_s16le",
         sample_rate=SAMPLE_RATE,
-        channels=1,
-        duration=len(samples) / SAMPLE_RATE,
-        n_bytes=2 * len(samples) + 44,
+        channels=len(channels),
+        duration=channels.shape[1] / SAMPLE_RATE,
+        n_bytes=2 * channels.size + 44,
     )
-    return Recording(samples[None], info)
+    return Recording(channels, info)
 
 
 def write_wav(path: Path, samples: np.ndarray) -> None:

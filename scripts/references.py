@@ -22,6 +22,7 @@ from itertools import groupby
 from pathlib import Path
 
 from models.attribution import by_turns, sentences
+from models.channels import Channels
 from models.metrics import Spoken, TimedText
 from models.transcript import Transcript, Turn, Word, text_of
 
@@ -85,6 +86,8 @@ def _entry(tokens: Sequence[str], manifest: Path, number: int) -> Entry:
     unknown = sorted(set(options) - set(OPTIONS))
     if unknown:
         raise BadReference(f"{where}: {unknown[0]}= is none of {', '.join(OPTIONS)}")
+    if options.get("channels", "auto") not in list(Channels):
+        raise BadReference(f"{where}: channels= is auto, mix or split")
     missing = [path for path in paths if not path.is_file()]
     if missing:
         raise BadReference(f"{where}: there is no file {missing[0]}")

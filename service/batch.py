@@ -11,11 +11,12 @@ import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from models.audio import Recording, decode
+from models.channels import Channels
 from models.errors import AudioError, OptionError, SpeechError, Stopped, WeightsError
 from models.pipeline import OnProgress, Pipeline, StageProgress, TranscribeOptions
 from models.transcript import Transcript
@@ -122,7 +123,7 @@ def run(
                 yield Result(session, "skipped", outputs, transcript)
                 continue
             _check_output(session, batch)
-            recordings = _decode(session, on_progress)
+            recordings = _decode(session, batch.options.channels, on_progress)
             pipeline = pipeline or load()
             on_start(session, sum(recording.duration for recording in recordings))
             transcript = pipeline.transcribe(recordings, batch.options, on_progress)
@@ -171,13 +172,13 @@ def open_recording(path: Path) -> Iterator[BinaryIO]:
         yield file
 
 
-def _decode(session: Session, on_progress: OnProgress) -> list[Recording]:
+def _decode(session: Session, channels: Channels, on_progress: OnProgress) -> list[Recording]:
     recordings = []
     for i, path in enumerate(session.recordings):
         on_progress(StageProgress("ingest", i / len(session.recordings)))
         try:
             with open_recording(path) as file:
-                recordings.append(decode(file))
+                recordings.append(decode(file, split_channels=channels != Channels.MIX))
         except (AudioError, RecordingNotFound) as error:
             if len(session.recordings) > 1:
                 error.args = (f"Recording {i + 1} of {len(session.recordings)}: {error}",)
@@ -198,11 +199,10 @@ def finished_transcript(session: Session, batch: Batch) -> Transcript | None:
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
     made_with = transcript.made_with
-    options = {**asdict(batch.options), "speakers": str(batch.options.speakers)}
     same = (
         made_with.whisper_sha256 == batch.whisper.sha256
         and made_with.diarisation_sha256 == batch.diarisation.sha256
-        and made_with.options == {**options, "vocabulary": list(batch.options.vocabulary)}
+        and made_with.options == batch.options.as_dict()
         and [source.n_bytes for source in transcript.sources] == sizes
     )
     return transcript if same else None

@@ -7,7 +7,7 @@ import logging
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -48,6 +48,12 @@ def transcribe(
     vocabulary: Annotated[
         Path | None, typer.Option(help="Names and terms to expect, one on each line.")
     ] = None,
+    channels: Annotated[
+        Literal["auto", "mix", "split"],
+        typer.Option(
+            help="Each channel is a speaker (split), or all are one sound (mix); auto looks."
+        ),
+    ] = "auto",
     format: Annotated[
         list[Format] | None,
         typer.Option(help="May be given several times; all by default. JSON is always written."),
@@ -70,6 +76,7 @@ def transcribe(
             language=language,
             speakers=speakers,
             vocabulary=vocabulary,
+            channels=channels,
             formats=tuple(format or Format),
             join=join,
             weights=weights,

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from models.audio import probe
+from models.channels import Channels
 from models.diarisation import SpeakerCount
 from models.errors import AudioError
 from models.pipeline import COSTLY_STAGES, Pipeline, StageProgress, TranscribeOptions
@@ -53,6 +54,7 @@ def transcribe(
     language: str | None,
     speakers: str | None,
     vocabulary: Path | None,
+    channels: str,
     formats: tuple[Format, ...],
     join: bool,
     weights: Path,
@@ -63,6 +65,7 @@ def transcribe(
         language=None if language is None else language_code(language),
         speakers=SpeakerCount() if speakers is None else SpeakerCount.parse(speakers),
         vocabulary=() if vocabulary is None else read_vocabulary(vocabulary),
+        channels=Channels(channels),
     )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     whisper_name = model or default_whisper(device.type)
@@ -222,6 +225,8 @@ class View:
         done = f"{self.n_finished} of {len(self.batch.sessions)} sessions"
         self.bars.progress.update(self.bars.overall, completed=self.n_finished, description=done)
         self._print(_line(result))
+        for warning in result.transcript.warnings if result.transcript else ():
+            self._print(f"  WARNING: {warning}")
 
     def summary(self, failed: Sequence[Result], interrupted: bool) -> None:
         if failed:

@@ -84,13 +84,7 @@ class FakePipeline:
         return transcript(
             [segment("SPEAKER_00", self.text)],
             sources=sources,
-            made_with=made_with(
-                options={
-                    "language": options.language,
-                    "speakers": str(options.speakers),
-                    "vocabulary": list(options.vocabulary),
-                }
-            ),
+            made_with=made_with(options=options.as_dict()),
         )
 
     def seconds_per_second(self) -> dict[str, float]:

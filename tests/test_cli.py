@@ -11,6 +11,7 @@ import sys
 import time
 import wave
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,18 @@ def test_data_goes_to_standard_output_and_progress_to_standard_error(pipeline, r
     assert session["recordings"] == [str(recording)]
     assert "RTFx" in result.stderr
     assert "identified" in result.stderr
+
+
+def test_a_warning_is_shown_when_the_recording_is_done(monkeypatch, recording, tmp_path):
+    class Warning(FakePipeline):
+        def transcribe(self, *arguments):
+            made = super().transcribe(*arguments)
+            return replace(made, warnings=("5 speakers were found where 6 were expected.",))
+
+    monkeypatch.setattr(transcribe_command, "Pipeline", lambda *arguments: Warning())
+    result = transcribe(recording, "--out", tmp_path / "out")
+
+    assert "WARNING: 5 speakers were found where 6 were expected." in result.stderr
 
 
 def test_what_was_said_is_not_shown_while_it_is_transcribed(pipeline, recording, tmp_path):
@@ -140,6 +153,19 @@ def test_the_vocabulary_file_has_a_term_on_each_line(pipeline, recording, tmp_pa
     vocabulary.write_text("Eva Muster\n\n  Toowoomba \n", encoding="utf-8")
 
     assert transcribe_command.read_vocabulary(vocabulary) == ("Eva Muster", "Toowoomba")
+
+
+def test_channels_are_split_mixed_or_looked_at(pipeline, recording, tmp_path):
+    folders = [tmp_path / str(i) for i in range(2)]
+    transcribe(recording, "--out", folders[0])
+    transcribe(recording, "--out", folders[1], "--channels", "split")
+    made = [next(folder.glob("*.json")).read_text() for folder in folders]
+
+    assert [json.loads(text)["made_with"]["options"]["channels"] for text in made] == [
+        "auto",
+        "split",
+    ]
+    assert transcribe(recording, "--out", tmp_path, "--channels", "left").exit_code == 2
 
 
 def test_a_vocabulary_that_is_no_text_is_refused(pipeline, recording, tmp_path):

@@ -36,6 +36,14 @@ def test_text_says_that_it_is_identified_and_what_made_it_doubtful():
     assert "[0:00:00 - 0:00:20] the text repeats itself (compression_ratio 3.1)" in text
 
 
+def test_text_has_a_line_per_speaker_with_what_their_questions_suggest():
+    asks = segment("SPEAKER_01", "Where? When? And why?")
+    text = txt(transcript([asks, segment("SPEAKER_00", "Here. In March.", 3.0)]))
+
+    assert "SPEAKER_00: 0:00:00 (43%), 1 turns, 3 words\n" in text
+    assert "1 turns, 4 words; perhaps the interviewer: asks 100% of the questions\n" in text
+
+
 def test_text_marks_who_else_speaks():
     text = txt(
         transcript(

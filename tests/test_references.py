@@ -113,6 +113,7 @@ def test_a_manifest_has_a_recording_on_each_line(folder):
         ("INT-01.wav INT-09.stm", "there is no file"),
         ("INT-01.wav INT-01.wav", "none of .stm"),
         ("INT-01.wav INT-01.stm speaker=2", "none of speakers"),
+        ("INT-01.wav INT-01.stm channels=both", "auto, mix or split"),
         ('"INT-01.wav', "line 1"),
         ("# nothing", "no recording"),
     ],

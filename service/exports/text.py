@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from models.statistics import statistics
 from models.transcript import Flag, Segment, Transcript
 
 IDENTIFIED = "IDENTIFIED: what people said, not de-identified. Keep it where the recordings are."
@@ -30,6 +31,8 @@ def _lines(transcript: Transcript) -> Iterator[str]:
         f"{len(transcript.speakers)} speakers, {transcript.made_with.whisper_model}"
     )
     yield ""
+    yield from _speakers(transcript)
+    yield ""
     for segment in transcript.segments:
         speaker = segment.speaker or UNKNOWN
         yield f"[{clock(segment.start)}] {speaker}: {segment.text}{_overlap(segment, transcript)}"
@@ -37,6 +40,22 @@ def _lines(transcript: Transcript) -> Iterator[str]:
         yield ""
         yield "To listen to again:"
         yield from map(_flag, transcript.flags)
+
+
+def _speakers(transcript: Transcript) -> Iterator[str]:
+    """A line each, with a role that the questions suggest."""
+    counted = statistics(transcript)
+    roles = {suggestion.speaker: suggestion for suggestion in counted.suggestions}
+    for speaker in counted.speakers:
+        line = (
+            f"{speaker.speaker}: {clock(speaker.talk_time)} ({speaker.talk_share:.0%}), "
+            f"{speaker.turns} turns, {speaker.words} words"
+        )
+        if speaker.speaker in roles:
+            suggestion = roles[speaker.speaker]
+            share = suggestion.evidence["share_of_questions"]
+            line += f"; perhaps the {suggestion.role}: asks {share:.0%} of the questions"
+        yield line
 
 
 def _overlap(segment: Segment, transcript: Transcript) -> str:

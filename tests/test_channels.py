@@ -1,0 +1,293 @@
+"""Split channels, on rendered voices: the words need no weights to have the right speaker."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.attribution import attribute
+from models.channels import (
+    Channels,
+    Dominance,
+    Timeline,
+    distinct_channels,
+    frame_levels,
+    interleaved,
+    timeline_of,
+    without_bleed,
+)
+from models.metrics import diarisation_parts
+from models.segmentation import SpeechRegion
+from models.transcript import Flag, Segment, Turn, Word
+from scripts.make_interview import Interview, make_split_interview, recording_of
+from tests.fakes import segment, words
+
+UNKNOWN = (None, None)
+
+
+@pytest.fixture(scope="module")
+def split() -> tuple[Interview, np.ndarray]:
+    return make_split_interview(820_001, seconds=20, overlap=0.3)
+
+
+def timeline(
+    channels: np.ndarray,
+    wanted: Channels = Channels.AUTO,
+    speakers: tuple[int | None, int | None] = UNKNOWN,
+) -> Timeline:
+    return timeline_of([recording_of(channels.astype(np.float32))], wanted, speakers)
+
+
+def alone(interview: Interview, speaker: str) -> list[tuple[float, float]]:
+    """Where this speaker says something and the other does not."""
+    others = [u for u in interview.utterances if u.speaker != speaker]
+    return [
+        (word.start, word.end)
+        for word in interview.words
+        if word.speaker == speaker
+        and all(word.end < u.start - 0.2 or word.start > u.end + 0.2 for u in others)
+    ]
+
+
+def level(samples: np.ndarray, spans: list[tuple[float, float]]) -> float:
+    parts = [samples[round(a * 16_000) : round(b * 16_000)] for a, b in spans]
+    return float(10 * np.log10(np.square(np.concatenate(parts)).mean() + 1e-12))
+
+
+@pytest.mark.parametrize("bleed", [-10.0, -15.0, -30.0])
+def test_channels_of_two_microphones_are_split_and_their_bleed_is_gone(bleed):
+    interview, channels = make_split_interview(820_002, seconds=20, bleed=bleed)
+    made = timeline(channels)
+    heard = made.samples.reshape(2, -1)
+
+    assert made.n_channels == 2
+    for channel, speaker in enumerate(dict.fromkeys(u.speaker for u in interview.utterances)):
+        own = alone(interview, speaker)
+        assert level(heard[channel], own) == pytest.approx(level(channels[channel], own), abs=0.2)
+        bleeding = level(channels[1 - channel], own)
+        assert level(heard[1 - channel], own) < max(bleeding - 15, -60.0)  # the noise is at -60
+
+
+def test_a_soft_word_in_the_others_sentence_stays(split):
+    """A back-channel 10 dB below the one who speaks, with bleed at -20 dB."""
+    rng = np.random.default_rng(1)
+    voices = rng.standard_normal((2, 20 * 16_000))
+    seconds = np.arange(20 * 16_000) / 16_000
+    voices[0] *= 0.1 * (seconds % 10 < 6)
+    voices[1] *= 0.1 * ((seconds % 10 > 6.5) & (seconds % 10 < 9.5))
+    said = (seconds > 3) & (seconds < 3.4)
+    voices[1] += 0.03 * said * rng.standard_normal(len(said))
+    channels = voices + 0.1 * voices[::-1] + 1e-4 * rng.standard_normal(voices.shape)
+    heard = timeline(channels).samples.reshape(2, -1)
+
+    assert level(heard[1], [(3.0, 3.4)]) == pytest.approx(level(channels[1], [(3.0, 3.4)]), abs=0.5)
+    assert level(heard[1], [(4.0, 5.5)]) < level(channels[1], [(4.0, 5.5)]) - 30
+
+
+def test_the_level_of_a_microphone_does_not_matter(split):
+    _, channels = split
+    soft = channels * np.array([[0.1], [1.0]])
+
+    assert Dominance.of(soft).is_apart
+    assert np.mean(Dominance.of(soft).speaks == Dominance.of(channels).speaks) > 0.98
+
+
+@pytest.mark.parametrize("gain", [1.0, 0.3, -1.0])
+def test_dual_mono_is_one_channel(split, gain):
+    one = split[1][0]
+    rng = np.random.default_rng(1)
+    copy = gain * one + 1e-4 * rng.standard_normal(len(one))
+
+    assert distinct_channels(np.stack([one, copy])) == [0]
+    made = timeline(np.stack([one, copy]), Channels.SPLIT)
+    assert (made.n_channels, len(made.samples)) == (1, len(one))
+    assert "Only one channel" in str(made.warning)
+
+
+def test_an_empty_channel_is_left_out(split):
+    one = split[1][1]
+
+    assert distinct_channels(np.stack([1e-5 * one[::-1], one])) == [1]
+    np.testing.assert_array_equal(timeline(np.stack([0 * one, one])).samples, one)
+
+
+def test_a_stereo_recorder_on_the_table_is_no_pair_of_channels(split):
+    interview, channels = split
+    left, right = channels
+    table = np.stack([left + 0.7 * right, 0.6 * left + np.roll(right, 10)])
+    made = timeline(table)
+
+    assert made.n_channels == 1 and made.warning is None
+    np.testing.assert_allclose(made.samples, table.mean(axis=0), atol=1e-6)
+    assert timeline(table, Channels.SPLIT).n_channels == 2
+
+
+def test_six_expected_speakers_are_not_two_channels(split):
+    assert timeline(split[1], speakers=(6, 6)).n_channels == 1
+    assert timeline(split[1], speakers=(2, 4)).n_channels == 2
+
+
+def test_mix_mixes_whatever_the_channels(split):
+    made = timeline(split[1], Channels.MIX)
+
+    np.testing.assert_allclose(made.samples, split[1].mean(axis=0), atol=1e-6)
+
+
+def test_one_channel_cannot_be_split_and_the_transcript_says_so(split):
+    assert "only one channel" in str(timeline(split[1][:1], Channels.SPLIT).warning)
+    assert timeline(split[1][:1]).warning is None
+
+
+def test_recordings_of_different_channels_are_mixed(split):
+    parts = [recording_of(split[1]), recording_of(split[1][:1])]
+    made = timeline_of(parts, Channels.AUTO, UNKNOWN)
+
+    assert made.n_channels == 1
+    assert made.starts == (0.0, split[1].shape[1] / 16_000)
+
+
+def test_no_window_crosses_a_recording_or_a_channel():
+    made = Timeline(np.zeros(2 * 30 * 16_000, dtype=np.float32), (0.0, 10.0), n_channels=2)
+
+    assert made.duration == 30.0
+    assert made.joints == (10.0, 30.0, 40.0)
+
+
+def test_what_is_found_is_put_back_on_the_channels_own_time():
+    made = Timeline(np.zeros(2 * 30 * 16_000, dtype=np.float32), (0.0,), n_channels=2)
+    regions = [SpeechRegion(1.0, 2.0), SpeechRegion(29.0, 31.0), SpeechRegion(32.0, 33.0)]
+
+    assert made.turns(regions) == (
+        Turn(0.0, 1.0, "SPEAKER_01"),
+        Turn(1.0, 2.0, "SPEAKER_00"),
+        Turn(2.0, 3.0, "SPEAKER_01"),
+        Turn(29.0, 30.0, "SPEAKER_00"),
+    )
+    (unfolded,) = made.unfold([segment("SPEAKER_01", "At the clinic.", 32.0)])
+    assert (unfolded.start, unfolded.words[0].start) == (2.0, 2.0)
+    flags = made.unfold_flags([Flag("loop", 35.0, 36.0, {}), Flag("loop", 7.0, 8.0, {})])
+    assert [flag.start for flag in flags] == [5.0, 7.0]
+
+
+def test_phrases_of_both_are_in_the_order_they_began():
+    first = Segment("A", 0.0, 9.0, (*words("I was there.", 0.0), *words("It was good.", 6.0)))
+    second = segment("B", "Mm.", 3.0)
+
+    assert [(s.speaker, s.text) for s in interleaved([first, second])] == [
+        ("A", "I was there."),
+        ("B", "Mm."),
+        ("A", "It was good."),
+    ]
+
+
+said = st.lists(
+    st.tuples(
+        st.sampled_from("AB"),
+        st.lists(
+            st.tuples(st.floats(0, 50), st.floats(0, 2), st.sampled_from([" so", " end."])),
+            min_size=1,
+            max_size=12,
+        ),
+    ),
+    max_size=6,
+)
+
+
+@given(said)
+def test_interleaving_loses_doubles_and_reorders_no_word(drawn):
+    segments, clock = [], {"A": 0.0, "B": 0.0}
+    for speaker, own in drawn:
+        made = []
+        for pause, length, text in own:
+            start = clock[speaker] + pause
+            made.append(Word(text, start, start + length, 0.5))
+            clock[speaker] = start + length
+        segments.append(Segment(speaker, made[0].start, made[-1].end, tuple(made)))
+    found = interleaved(segments)
+
+    for speaker in "AB":
+        before, after = (
+            [word for s in some if s.speaker == speaker for word in s.words]
+            for some in (segments, found)
+        )
+        assert after == before
+
+
+def test_channels_stay_single_precision_whatever_their_length():
+    channels = np.random.default_rng(0).random((2, 61 * 16_000 + 5), dtype=np.float32)
+    folded = without_bleed(channels, Dominance.of(channels))
+
+    assert frame_levels(channels).shape == (2, 3050)
+    assert folded.dtype == np.float32
+
+
+def heard_by_good_ears(interview: Interview, made: Timeline) -> list[Word]:
+    """Every word, by its number, that half or more of can be heard in a channel at its time."""
+    found = []
+    for channel, samples in enumerate(made.samples.reshape(made.n_channels, -1)):
+        levels = frame_levels(samples[None])[0]
+        begin = channel * made.duration
+        for i, word in sorted(enumerate(interview.words), key=lambda pair: pair[1].start):
+            first, last = round(word.start * 50), round(word.end * 50)
+            if np.median(levels[first : last + 1]) > -50:
+                found.append(Word(f" {i}", begin + word.start, begin + word.end, 0.9))
+    return found
+
+
+@pytest.mark.parametrize(("bleed", "overlap"), [(-10.0, 0.0), (-15.0, 0.3), (-25.0, 0.3)])
+def test_whoever_hears_a_word_hears_it_in_its_speakers_channel_only(bleed, overlap):
+    interview, channels = make_split_interview(820_004, seconds=30, bleed=bleed, overlap=overlap)
+    made = timeline(channels)
+    regions = [SpeechRegion(0.0, 2 * made.duration)]
+    segments = made.unfold(attribute(heard_by_good_ears(interview, made), made.channels, regions))
+    names = list(dict.fromkeys(u.speaker for u in interview.utterances))
+
+    found = sorted((int(word.text), s.speaker) for s in segments for word in s.words)
+    assert found == [
+        (i, f"SPEAKER_{names.index(word.speaker):02d}") for i, word in enumerate(interview.words)
+    ]
+    bleeding = Timeline(channels.reshape(-1), (0.0,), n_channels=2)
+    assert len(heard_by_good_ears(interview, bleeding)) > len(found)
+
+
+@pytest.mark.parametrize("phone", [False, True])
+def test_speech_counts_where_the_level_says_it_is_the_channels_own(phone):
+    interview, channels = make_split_interview(820_005, seconds=20, phone=phone)
+    made = timeline(channels)
+    everything = [SpeechRegion(0.0, 2 * made.duration)]
+    names = list(dict.fromkeys(u.speaker for u in interview.utterances))
+    reference = [
+        Turn(u.start, u.end, f"SPEAKER_{names.index(u.speaker):02d}") for u in interview.utterances
+    ]
+    parts = diarisation_parts(reference, made.turns(made.own(everything)), collar=0.6)
+
+    assert parts["missed detection"].rate < 0.01
+    assert parts["false alarm"].rate < 0.05
+    assert parts["confusion"].rate == 0.0
+
+
+@pytest.mark.slow
+@pytest.mark.xfail(
+    reason="the demo Whisper skips and repeats sentences, and its times are off", strict=False
+)
+@pytest.mark.parametrize(("bleed", "overlap"), [(-15.0, 0.0), (-10.0, 0.3)])
+def test_no_word_of_a_split_interview_has_the_wrong_speaker(bleed, overlap):
+    """The whole path with the demo weights."""
+    from models.metrics import Spoken, speaker_errors
+    from models.pipeline import Pipeline, TranscribeOptions
+    from models.weights import find_pipeline, find_whisper
+
+    pipeline = Pipeline(
+        find_whisper("demo", Path()), find_pipeline("demo", Path()), torch.device("cpu")
+    )
+    interview, channels = make_split_interview(820_003, seconds=30, bleed=bleed, overlap=overlap)
+    transcript = pipeline.transcribe([recording_of(channels)], TranscribeOptions(language="en"))
+
+    found = [Spoken(s.speaker, s.start, s.end, s.text) for s in transcript.segments]
+    reference = [Spoken(u.speaker, u.start, u.end, u.text) for u in interview.utterances]
+    wrong, nobody = speaker_errors(reference, found)
+    assert (wrong.errors, nobody.errors) == (0, 0)
+    assert wrong.total > 0.6 * len(interview.words)

@@ -1,0 +1,166 @@
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.diarisation import SpeakerCount
+from models.pipeline import TranscribeOptions, wrong_count
+from models.roster import BadRoster, RosterEntry
+from models.statistics import Suggestion, statistics, talk_times
+from models.transcript import Overlap, Transcript, Turn
+from tests.fakes import made_with, segment, transcript
+
+GROUP = tuple(RosterEntry(f"P{i:02d}", "participant" if i else "moderator") for i in range(6))
+
+
+def group(**changes: Any) -> Transcript:
+    values: dict[str, Any] = {
+        "turns": (
+            Turn(0.0, 4.0, "A"),
+            Turn(4.0, 10.0, "B"),
+            Turn(9.0, 10.0, "A"),
+            Turn(12.0, 14.0, "C"),
+        ),
+        "overlaps": (Overlap(9.0, 10.0, ("A", "B")),),
+        **changes,
+    }
+    return transcript(
+        [
+            segment("A", "Who begins? You?", 0.0),
+            segment("B", "I was there.", 4.0),
+            segment("B", "For a year.", 8.0),
+            segment("A", "Since when?", 9.0),
+            segment("C", "Was it?", 12.0),
+            segment(None, "Thank you.", 30.0),
+        ],
+        speakers=("A", "B", "C"),
+        **values,
+    )
+
+
+def test_everybodys_time_turns_words_and_overlaps_are_counted():
+    a, b, c = statistics(group()).speakers
+
+    assert (a.talk_time, b.talk_time, c.talk_time) == (5.0, 6.0, 2.0)
+    assert (a.turns, b.turns, c.turns) == (2, 1, 1)
+    assert (a.words, b.words, c.words) == (5, 6, 2)
+    assert (a.questions, b.questions, c.questions) == (3, 0, 1)
+    assert (a.overlaps, b.overlaps, c.overlaps) == (1, 1, 0)
+    assert (a.overlap_time, c.overlap_time) == (1.0, 0.0)
+    assert statistics(group()).words_without_speaker == 2
+
+
+def test_who_asks_most_questions_is_perhaps_the_moderator_and_the_evidence_says_why():
+    assert statistics(group()).suggestions == (
+        Suggestion(
+            "A",
+            "moderator",
+            {
+                "questions": 3,
+                "share_of_questions": 0.75,
+                "share_of_talk": 0.3846,
+                "speaks_first": 1.0,
+            },
+        ),
+    )
+
+
+def test_the_role_is_called_as_the_roster_calls_it():
+    roster = [{"code": "INT", "role": "interviewer"}, {"code": "P01", "role": "participant"}]
+    made = group(made_with=made_with(options={"roster": roster}))
+
+    assert statistics(made).suggestions[0].role == "interviewer"
+
+
+def test_two_questions_or_equal_shares_suggest_nothing():
+    few = transcript([segment("A", "Who? Me?"), segment("B", "You.", 4.0)])
+    equal = transcript([segment("A", "Who? Me?"), segment("B", "You? Why?", 4.0)])
+
+    assert statistics(few).suggestions == ()
+    assert statistics(equal).suggestions == ()
+
+
+def test_a_suggestion_is_applied_nowhere():
+    document = json.loads(group().to_json())
+
+    assert document["statistics"]["suggestions"][0]["speaker"] == "A"
+    assert document["speakers"] == ["A", "B", "C"]
+    assert {s["speaker"] for s in document["segments"]} == {"A", "B", "C", None}
+    assert Transcript.from_json(group().to_json()) == group()
+
+
+def test_an_empty_group_has_no_shares():
+    nobody = transcript([segment(None, "Thank you.")])
+
+    assert statistics(nobody).speakers == ()
+
+
+@given(
+    st.lists(
+        st.builds(
+            lambda start, length, who: Turn(start, start + length, who),
+            st.integers(0, 50),
+            st.integers(1, 20),
+            st.sampled_from("AB"),
+        ),
+        max_size=10,
+    )
+)
+def test_talk_time_counts_every_second_of_a_speaker_once(turns):
+    times = talk_times(turns)
+    for speaker in "AB":
+        seconds = {
+            t
+            for turn in turns
+            if turn.speaker == speaker
+            for t in range(int(turn.start), int(turn.end))
+        }
+        assert times.get(speaker, 0.0) == len(seconds)
+
+
+def test_a_roster_says_how_many_speakers_to_expect():
+    assert TranscribeOptions(roster=GROUP).expected == SpeakerCount(6, 6)
+    range_given = TranscribeOptions(roster=GROUP, speakers=SpeakerCount(5, 7))
+    assert range_given.expected == SpeakerCount(5, 7)
+    assert TranscribeOptions().expected == SpeakerCount()
+
+
+def test_another_number_than_the_rosters_is_a_loud_warning():
+    options = TranscribeOptions(roster=GROUP)
+
+    assert wrong_count(6, options) == []
+    assert wrong_count(5, options)[0].startswith(
+        "5 speakers were found where 6 were expected by the roster"
+    )
+    asked = TranscribeOptions(speakers=SpeakerCount(2, 3))
+    assert "where 2-3 were expected:" in wrong_count(4, asked)[0]
+    assert wrong_count(9, TranscribeOptions()) == []
+
+
+@pytest.mark.parametrize(
+    "roster",
+    [
+        [RosterEntry(f"P{i}", "participant") for i in range(13)],
+        [RosterEntry("P1", "participant"), RosterEntry("P1", "moderator")],
+        [RosterEntry(" ", "participant")],
+        [RosterEntry("P1", "")],
+        [RosterEntry("P" * 41, "participant")],
+    ],
+)
+def test_a_roster_that_cannot_be_is_refused(roster):
+    with pytest.raises(BadRoster):
+        TranscribeOptions(roster=tuple(roster))
+
+
+def test_a_roster_and_a_number_that_differ_are_refused():
+    with pytest.raises(BadRoster, match="6 people where 2 speakers"):
+        TranscribeOptions(roster=GROUP, speakers=SpeakerCount(2, 2))
+
+
+def test_the_roster_is_kept_with_the_transcript():
+    kept = TranscribeOptions(roster=GROUP[:1]).as_dict()
+
+    assert kept["roster"] == [{"code": "P00", "role": "moderator"}]
+    assert json.loads(json.dumps(kept)) == kept
