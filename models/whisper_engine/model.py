@@ -335,7 +335,9 @@ def _attend_to_sound(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     Texts of the same window share a matrix multiplication.
     """
     n_windows = len(keys)
-    query = query.unflatten(0, (n_windows, -1)).permute(0, 2, 3, 1)  # (.., n_heads, head_dim, n_lanes)
+    query = query.unflatten(0, (n_windows, -1)).permute(
+        0, 2, 3, 1
+    )  # (.., n_heads, head_dim, n_lanes)
     weights = (keys @ query).mT.softmax(dim=-1)
     attended = values.mT @ weights.mT
     return attended.permute(0, 3, 1, 2).flatten(0, 1).flatten(1)
