@@ -36,7 +36,7 @@ class CrossKV:
     def __len__(self) -> int:
         return len(self.keys[0])
 
-    def __getitem__(self, rows: slice | list[int]) -> "CrossKV":
+    def rows(self, rows: slice | list[int]) -> "CrossKV":
         """Some windows of the batch; not copied if `rows` is a slice."""
         return CrossKV(
             tuple(keys[rows] for keys in self.keys), tuple(values[rows] for values in self.values)
@@ -48,7 +48,7 @@ class CrossKV:
 
 
 class SelfCache:
-    """Keys and values of the tokens of `n_rows` texts so far, each (n_rows, n_heads, n_ctx, head_dim)."""
+    """Keys and values of the tokens of some texts so far: (n_rows, n_heads, n_ctx, head_dim)."""
 
     def __init__(self, keys: list[Tensor], values: list[Tensor]) -> None:
         self.keys, self.values = keys, values
@@ -238,7 +238,7 @@ class _Decoder:
 
         Args:
             cache: gets the keys and values, for the steps that follow.
-            cache_rows: (batch, n_lanes), the rows of the cache that get those of each row of tokens.
+            cache_rows: (batch, n_lanes), where in the cache those of each row of tokens go.
 
         Returns:
             The last layer's output, (batch, n_tokens, n_state), and the cross-attention scores of
@@ -335,7 +335,9 @@ def _attend_to_sound(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     Texts of the same window share a matrix multiplication.
     """
     n_windows = len(keys)
-    query = query.unflatten(0, (n_windows, -1)).permute(0, 2, 3, 1)  # (.., n_heads, head_dim, n_lanes)
+    query = query.unflatten(0, (n_windows, -1)).permute(
+        0, 2, 3, 1
+    )  # (.., n_heads, head_dim, n_lanes)
     weights = (keys @ query).mT.softmax(dim=-1)
     attended = values.mT @ weights.mT
     return attended.permute(0, 3, 1, 2).flatten(0, 1).flatten(1)
