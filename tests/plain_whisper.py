@@ -8,9 +8,15 @@ from whisper import DecodingOptions, DecodingResult, Whisper
 from models.whisper_engine.decoder import BEST_OF, TEMPERATURES
 
 
-def plain_decode(model: Whisper, mel: Tensor, prompt: str | None = None) -> DecodingResult:
-    """mel: (n_mels, 3000)"""
-    return model.decode(mel, greedy(prompt))  # type: ignore[no-any-return]
+def plain_decode(
+    model: Whisper, mel: Tensor, prompt: str | None = None, longest: int | None = None
+) -> DecodingResult:
+    """
+    Args:
+        mel: (n_mels, 3000)
+        longest: tokens in a text; None: whisper's limit.
+    """
+    return model.decode(mel, replace(greedy(prompt), sample_len=longest))  # type: ignore[no-any-return]
 
 
 def plain_decode_with_fallback(model: Whisper, mel: Tensor) -> DecodingResult:

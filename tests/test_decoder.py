@@ -1,7 +1,7 @@
 """Decoding in slots against `whisper.decode`, with weights that are small but hear something."""
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -88,27 +88,38 @@ def same(text: Text, expected) -> None:
     assert text.compression_ratio == pytest.approx(expected.compression_ratio)
 
 
+def limit_texts(monkeypatch, limit: Callable[[Sound], int]) -> None:
+    begin = Slots._begin_texts
+
+    def with_limit(self: Slots, slot: int, temperature: float) -> None:
+        begin(self, slot, temperature)
+        self._limit[self._lanes(slot)] = limit(self._sound(slot))
+
+    monkeypatch.setattr(Slots, "_begin_texts", with_limit)
+
+
 @pytest.mark.parametrize("n_vocab", [51864, 51865, 51866])
-def test_the_text_is_that_of_whispers_own_decode(n_vocab, mels, greedy):
+def test_the_text_is_that_of_whispers_own_decode(n_vocab, mels, greedy, monkeypatch):
+    limit_texts(monkeypatch, lambda sound: 40)
     model = random_whisper(n_vocab=n_vocab, seed=2)
     decoder = decoder_of(model)
-    texts = texts_of(decoder, mels)
+    texts = texts_of(decoder, mels[:3])
 
     assert len({text.tokens for text in texts}) > 1
-    for mel, text in zip(mels, texts, strict=True):
-        same(text, plain_decode(model, mel))
+    for mel, text in zip(mels, texts, strict=False):
+        same(text, plain_decode(model, mel, longest=40))
 
 
-@pytest.mark.parametrize("n_prompt", [3, 100, 223, 300])
+@pytest.mark.parametrize(("n_prompt", "longest"), [(100, 224), (300, 222)])
 def test_a_prompt_is_read_and_cut_as_whisper_does_and_shortens_the_longest_text(
-    whisper, mels, greedy, n_prompt
+    whisper, mels, greedy, n_prompt, longest
 ):
     """A long prompt leaves fewer than 224 tokens before the decoder's context is full."""
     prompt = " and" * n_prompt
     (text,) = texts_of(decoder_of(whisper), mels[:1], prompt)
 
     same(text, plain_decode(whisper, mels[0], prompt))
-    assert len(text.tokens) == (222 if n_prompt >= 223 else 224)
+    assert len(text.tokens) == longest
 
 
 def test_a_text_may_end_at_once(mels, greedy, monkeypatch):
@@ -124,10 +135,11 @@ def test_a_text_may_end_at_once(mels, greedy, monkeypatch):
         assert (text.text, text.compression_ratio) == ("", 0.0)
 
 
-def test_slots_batches_order_and_neighbours_change_nothing(whisper, mels, greedy):
+def test_slots_batches_order_and_neighbours_change_nothing(whisper, mels, greedy, monkeypatch):
     """One by one, all at once, refilled, backwards, and beside windows with longer prompts."""
+    limit_texts(monkeypatch, lambda sound: 30)
     expected = [texts_of(decoder_of(whisper, 1), [mel])[0] for mel in mels]
-    for n_slots in (2, 3, 8):
+    for n_slots in (2, 8):
         assert_equal(texts_of(decoder_of(whisper, n_slots), mels), expected)
         assert_equal(texts_of(decoder_of(whisper, n_slots), mels[::-1]), expected[::-1])
 
@@ -152,13 +164,7 @@ def assert_equal(texts: Sequence[Text], expected: Sequence[Text]) -> None:
 
 def ending_differently(monkeypatch) -> None:
     """Texts that end after 5, 10, 15... tokens, so that slots are refilled at different times."""
-    begin = Slots._begin_texts
-
-    def with_own_limit(self: Slots, slot: int, temperature: float) -> None:
-        begin(self, slot, temperature)
-        self._limit[self._lanes(slot)] = 5 + 5 * self._sound(slot).index
-
-    monkeypatch.setattr(Slots, "_begin_texts", with_own_limit)
+    limit_texts(monkeypatch, lambda sound: 5 + 5 * sound.index)
 
 
 def test_slots_are_refilled_while_their_neighbours_go_on(whisper, mels, greedy, monkeypatch):
@@ -357,7 +363,6 @@ def test_a_stopped_loop_is_sampled_again_as_it_would_have_been_at_its_limit(
     monkeypatch.setattr(Slots, "stop", note)
     (text,) = texts_of(decoder_of(whisper), mels[:1])
 
-    assert len(plain_decode(whisper, mels[0]).tokens) == 224
     assert stopped and stopped[0] < 200
     assert text.temperature == 0.2
 
@@ -368,6 +373,7 @@ def test_a_stopped_loop_is_sampled_again_as_it_would_have_been_at_its_limit(
 def test_when_memory_runs_out_half_the_slots_go_on_and_no_window_is_lost(
     whisper, mels, greedy, monkeypatch
 ):
+    ending_differently(monkeypatch)
     expected = texts_of(decoder_of(whisper), mels)
     add, decoder = Slots.add, decoder_of(whisper, 4)
 

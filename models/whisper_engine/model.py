@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from whisper import Whisper
-from whisper.model import ModelDimensions, ResidualAttentionBlock
+from whisper.model import ModelDimensions, MultiHeadAttention, ResidualAttentionBlock
 
 from models.whisper_engine.linear import Linear, Precision, dtype_of, make_linear, matmul_nt
 
@@ -128,8 +128,8 @@ class InferenceModel:
 class _Attention:
     """Self-attention: queries, keys and values from the same matrix."""
 
-    def __init__(self, attention: nn.Module, dtype: torch.dtype, quantised: bool) -> None:
-        self.n_heads: int = attention.n_head  # type: ignore[assignment]
+    def __init__(self, attention: MultiHeadAttention, dtype: torch.dtype, quantised: bool) -> None:
+        self.n_heads: int = attention.n_head
         query, key, value = attention.query, attention.key, attention.value
         scale = (query.weight.shape[0] // self.n_heads) ** -0.5
         self.qkv = make_linear(
@@ -152,8 +152,8 @@ class _Attention:
 class _CrossAttention:
     """Attention of text to sound."""
 
-    def __init__(self, attention: nn.Module, dtype: torch.dtype, quantised: bool) -> None:
-        self.n_heads: int = attention.n_head  # type: ignore[assignment]
+    def __init__(self, attention: MultiHeadAttention, dtype: torch.dtype, quantised: bool) -> None:
+        self.n_heads: int = attention.n_head
         query, key, value = attention.query, attention.key, attention.value
         scale = (query.weight.shape[0] // self.n_heads) ** -0.5
         self.query = make_linear(query.weight * scale, query.bias * scale, dtype, quantised)
