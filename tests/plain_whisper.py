@@ -16,7 +16,8 @@ def plain_decode(
         mel: (n_mels, 3000)
         longest: tokens in a text; None: whisper's limit.
     """
-    return model.decode(mel, replace(greedy(prompt), sample_len=longest))  # type: ignore[no-any-return]
+    result: DecodingResult = model.decode(mel, replace(greedy(prompt), sample_len=longest))
+    return result
 
 
 def plain_decode_with_fallback(model: Whisper, mel: Tensor) -> DecodingResult:

@@ -1,13 +1,14 @@
 """Decoding in slots against `whisper.decode`, with weights that are small but hear something."""
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from whisper import Whisper
-from whisper.tokenizer import get_tokenizer
+from whisper import DecodingResult, Whisper
+from whisper.tokenizer import Tokenizer, get_tokenizer
 
 from models.checkpoints import load_whisper
 from models.errors import OutOfMemory
@@ -26,7 +27,7 @@ from models.whisper_engine.engine import initial_tokens
 from models.whisper_engine.linear import Precision
 from models.whisper_engine.model import InferenceModel
 from models.whisper_engine.rules import special_tokens
-from models.whisper_engine.slots import Slots, Sound
+from models.whisper_engine.slots import Slots, Sound, Written
 from models.windows import Window
 from scripts.make_interview import make_interview
 from tests.fakes import random_whisper
@@ -36,7 +37,7 @@ N_WINDOWS = 5
 
 
 @pytest.fixture(autouse=True)
-def no_gradients():
+def no_gradients() -> Iterator[None]:
     with torch.inference_mode():
         yield
 
@@ -59,7 +60,7 @@ def greedy(monkeypatch):
     monkeypatch.setattr("models.whisper_engine.decoder.in_loop", lambda tokens: False)
 
 
-def tokenizer_of(model: Whisper):
+def tokenizer_of(model: Whisper) -> Tokenizer:
     return get_tokenizer(
         model.is_multilingual, num_languages=model.num_languages, language="en", task="transcribe"
     )
@@ -70,7 +71,9 @@ def decoder_of(model: Whisper, n_slots: int = 2, precision: Precision = "fp32") 
     return Decoder(InferenceModel(model, precision), special_tokens(model), tokenizer, n_slots)
 
 
-def texts_of(decoder: Decoder, mels: Sequence[torch.Tensor], prompt: str | None = None):
+def texts_of(
+    decoder: Decoder, mels: Sequence[torch.Tensor], prompt: str | None = None
+) -> list[Text]:
     tokens = initial_tokens(decoder.tokenizer, prompt, decoder.model.dims.n_text_ctx)
     sounds = (Sound(i, mel, tokens, seed=i) for i, mel in enumerate(mels))
     texts: dict[int, Text] = {}
@@ -80,7 +83,7 @@ def texts_of(decoder: Decoder, mels: Sequence[torch.Tensor], prompt: str | None 
     return [texts[i] for i in range(len(mels))]
 
 
-def same(text: Text, expected) -> None:
+def same(text: Text, expected: DecodingResult) -> None:
     assert text.tokens == tuple(expected.tokens)
     assert text.text == expected.text
     assert text.avg_logprob == pytest.approx(expected.avg_logprob, abs=1e-4)
@@ -88,7 +91,7 @@ def same(text: Text, expected) -> None:
     assert text.compression_ratio == pytest.approx(expected.compression_ratio)
 
 
-def limit_texts(monkeypatch, limit: Callable[[Sound], int]) -> None:
+def limit_texts(monkeypatch: pytest.MonkeyPatch, limit: Callable[[Sound], int]) -> None:
     begin = Slots._begin_texts
 
     def with_limit(self: Slots, slot: int, temperature: float) -> None:
@@ -162,7 +165,7 @@ def assert_equal(texts: Sequence[Text], expected: Sequence[Text]) -> None:
     )
 
 
-def ending_differently(monkeypatch) -> None:
+def ending_differently(monkeypatch: pytest.MonkeyPatch) -> None:
     """Texts that end after 5, 10, 15... tokens, so that slots are refilled at different times."""
     limit_texts(monkeypatch, lambda sound: 5 + 5 * sound.index)
 
@@ -225,7 +228,9 @@ def short(monkeypatch):
     monkeypatch.setattr("models.whisper_engine.decoder.in_loop", lambda tokens: False)
 
 
-def failing(monkeypatch, goals: dict[float, float]) -> list[tuple[float, float]]:
+def failing(
+    monkeypatch: pytest.MonkeyPatch, goals: dict[float, float]
+) -> list[tuple[float, float]]:
     """Windows by their no-speech probability, with the temperature at which they no longer fail.
 
     Returns:
@@ -289,7 +294,7 @@ def test_of_five_samples_the_most_probable_is_kept(whisper, mels, short, monkeyp
     seen = []
     written = Slots.written
 
-    def note(self: Slots, slot: int):
+    def note(self: Slots, slot: int) -> list[Written]:
         if self.n_lanes > 1:
             seen.append(written(self, slot))
         return written(self, slot)
@@ -425,11 +430,11 @@ def interview():
     return make_interview(820_001, seconds=120)
 
 
-def windows_of(samples) -> list[Window]:
+def windows_of(samples: np.ndarray) -> list[Window]:
     return [Window(12.0 * i, 12.0 * i + 12.0) for i in range(len(samples) // (12 * 16_000))]
 
 
-def session_of(engine: WhisperEngine, samples) -> Session:
+def session_of(engine: WhisperEngine, samples: np.ndarray) -> Session:
     options = WhisperOptions(language="en")
     return Session(samples, windows_of(samples), options, engine.maximum(samples))
 

@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
 import torch
+from whisper import Whisper
 from whisper.audio import log_mel_spectrogram, pad_or_trim
 
 from models.audio import SAMPLE_RATE
 from models.errors import Stopped
+from models.transcript import Word
 from models.whisper_engine import (
     DecodedWindow,
     Session,
@@ -33,7 +35,7 @@ def whisper():
 
 
 @pytest.fixture(scope="module")
-def engine(whisper) -> WhisperEngine:
+def engine(whisper: Whisper) -> WhisperEngine:
     return WhisperEngine(whisper, precision="fp32", n_slots=2)
 
 
@@ -163,7 +165,7 @@ def test_words_are_those_that_the_word_pass_finds_alone(engine, greedy):
     maximum = engine.maximum(SAMPLES)
     decoded = engine.decode(SAMPLES, WINDOWS, ENGLISH, maximum)
     tokenizer = engine._tokenizer("en")
-    expected = []
+    expected: list[Word] = []
     for result in decoded:
         mel = engine._mel(SAMPLES, result.window, maximum)
         with torch.inference_mode():

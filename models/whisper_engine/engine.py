@@ -297,7 +297,12 @@ class WhisperEngine:
             slots.add_heard(slots, 0)
         slots.begin_again(0.0)
         slots.run()
-        step = seconds_of(lambda: [slots.run() for _ in range(TRIAL_STEPS)]) / TRIAL_STEPS
+
+        def steps() -> None:
+            for _ in range(TRIAL_STEPS):
+                slots.run()
+
+        step = seconds_of(steps) / TRIAL_STEPS
         n_tokens = round(TOKENS_PER_SECOND * TRIAL_WINDOW)
         text = tokenizer.encode(" and" * n_tokens)
         cross = slots.cross.rows(slice(1))
@@ -339,5 +344,5 @@ def slots_that_fit(model: InferenceModel) -> int:
         if device == "cuda"
         else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     )
-    fitting = max(1, int(SHARE_OF_MEMORY[device] * memory) // n_bytes)
+    fitting: int = max(1, int(SHARE_OF_MEMORY[device] * memory) // n_bytes)
     return min(MOST_SLOTS[device], 1 << (fitting.bit_length() - 1))

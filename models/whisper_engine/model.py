@@ -68,7 +68,9 @@ class InferenceModel:
         self.dims: ModelDimensions = model.dims
         self.device: torch.device = model.device
         self.dtype, quantised = dtype_of(precision, self.device)
-        self.encoder = _Encoder(model, self.dtype, quantised)
+        # Where there is bf16, int8 would make the encoder less exact and hardly faster.
+        quantised_encoder = quantised and self.dtype == torch.float32
+        self.encoder = _Encoder(model, self.dtype, quantised_encoder)
         self.decoder = _Decoder(model, self.dtype, quantised)
 
     def encode(self, mel: Tensor) -> Tensor:
@@ -77,7 +79,7 @@ class InferenceModel:
         if self.device.type == "cuda":
             return self.encoder(mel)
         # One by one, a window's activations stay in the processor's cache.
-        return torch.cat([self.encoder(window) for window in mel.split(1)])
+        return torch.cat([self.encoder(window) for window in mel[:, None]])
 
     def cross_kv(self, encoded: Tensor) -> CrossKV:
         """encoded: (batch, 1500, n_state)"""
@@ -143,8 +145,7 @@ class _Attention:
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(batch, n_tokens, n_state) to three times (batch, n_heads, n_tokens, head_dim)"""
         query, key, value = (
-            part.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
-            for part in self.qkv(x).chunk(3, dim=-1)
+            split_heads(part, self.n_heads).transpose(1, 2) for part in self.qkv(x).chunk(3, dim=-1)
         )
         return query, key, value
 
@@ -164,7 +165,7 @@ class _CrossAttention:
     def keys_and_values(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
         """(batch, 1500, n_state) to twice (batch, n_heads, 1500, head_dim)"""
         keys, values = (
-            linear(encoded).unflatten(-1, (self.n_heads, -1)) for linear in (self.key, self.value)
+            split_heads(linear(encoded), self.n_heads) for linear in (self.key, self.value)
         )
         values = values.permute(0, 2, 3, 1).contiguous()
         return keys.transpose(1, 2).contiguous(), values.transpose(2, 3)
@@ -309,7 +310,7 @@ class _DecoderBlock:
     def cross_query(self, x: Tensor) -> Tensor:
         """(batch, n_tokens, n_state) to (batch, n_heads, n_tokens, head_dim)"""
         query = self.cross.query(self.cross_norm(x))
-        return query.unflatten(-1, (self.cross.n_heads, -1)).transpose(1, 2)
+        return split_heads(query, self.cross.n_heads).transpose(1, 2)
 
 
 class _Norm:
@@ -319,6 +320,11 @@ class _Norm:
 
     def __call__(self, x: Tensor) -> Tensor:
         return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
+
+
+def split_heads(x: Tensor, n_heads: int) -> Tensor:
+    """(..., n_state) to (..., n_heads, head_dim)"""
+    return x.view(*x.shape[:-1], n_heads, -1)
 
 
 def _attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -335,9 +341,8 @@ def _attend_to_sound(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     Texts of the same window share a matrix multiplication.
     """
     n_windows = len(keys)
-    query = query.unflatten(0, (n_windows, -1)).permute(
-        0, 2, 3, 1
-    )  # (.., n_heads, head_dim, n_lanes)
+    query = query.view(n_windows, -1, *query.shape[1:])
+    query = query.permute(0, 2, 3, 1)  # (n_windows, n_heads, head_dim, n_texts)
     weights = (keys @ query).mT.softmax(dim=-1)
     attended = values.mT @ weights.mT
     return attended.permute(0, 3, 1, 2).flatten(0, 1).flatten(1)
