@@ -72,6 +72,7 @@ class Heard:
     decoded: tuple[DecodedWindow, ...]
     words: tuple[Word, ...]
     diarisation: Diarisation
+    memory_ran_out: bool = False
 
 
 class Pipeline:
@@ -149,7 +150,9 @@ class Pipeline:
             whisper = replace(whisper, language=guess.language)
             probability = guess.probability
         decoded = self.engine.decode(samples, windows, whisper, maximum, progress)
-        words = self.engine.word_times(samples, decoded, whisper, maximum, report("align"))
+        halved = self.engine.halved
+        report("align")
+        words = self.engine.word_times(decoded, whisper, regions)
         if not words:
             raise NoSpeech(no_speech(samples, sum(region.duration for region in regions)))
 
@@ -158,7 +161,14 @@ class Pipeline:
         )
         assert whisper.language is not None
         return Heard(
-            segmentation, windows, whisper.language, probability, decoded, words, diarisation
+            segmentation,
+            windows,
+            whisper.language,
+            probability,
+            decoded,
+            words,
+            diarisation,
+            memory_ran_out=halved > 0,
         )
 
     def _write(
@@ -223,6 +233,11 @@ class Pipeline:
             warnings.append(
                 "The session is so long that speakers were told apart by an even sample of it."
             )
+        if heard.memory_ran_out:
+            warnings.append(
+                "The device's memory ran out, and transcription went on with fewer windows at a "
+                "time; nothing is missing."
+            )
         return warnings
 
     def seconds_per_second(self) -> dict[str, float]:
@@ -231,8 +246,8 @@ class Pipeline:
         A first guess: what people say decides how long decoding takes.
         """
         segmenting, embedding = try_diarisation(self.diarisation)
-        transcribing, aligning = self.engine.try_speed()
-        stages = (segmenting, transcribing, aligning, embedding)
+        aligning = 0.0  # done while transcribing, with what the decoder has at hand
+        stages = (segmenting, self.engine.try_speed(), aligning, embedding)
         return dict(zip(COSTLY_STAGES, stages, strict=True))
 
 
