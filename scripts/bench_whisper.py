@@ -381,7 +381,7 @@ class Fieldscribe:
                 super()._begin_texts(slot, temperature)
                 self._limit[self._lanes(slot)] = bench.lengths[self._sound(slot).index]
 
-        self.decoder._slots = SlotsWithLengths(model, self.decoder._rules, setup.batch)
+        self.decoder._slots = SlotsWithLengths(model, self.decoder.rules, setup.batch)
 
     def decode(self, mels: torch.Tensor, lengths: Sequence[int]) -> Tokens:
         from models.whisper_engine import decoder
@@ -394,7 +394,11 @@ class Fieldscribe:
             mock.patch.object(decoder, "needs_fallback", lambda text: False),
             mock.patch.object(decoder, "can_only_fail", lambda text, n_left: False),
         ):
-            found = {one.sound.index: one.text for one in self.decoder.decode(sounds)}
+            found = {
+                sound.index: text
+                for ended in self.decoder.decode(sounds)
+                for sound, text in zip(ended.sounds, ended.texts, strict=True)
+            }
         return [list(found[i].tokens) for i in range(len(mels))]
 
 
