@@ -31,7 +31,7 @@ from models.results import (
     unpack_words,
 )
 from models.roster import BadRoster, RosterEntry, check_roster
-from models.segmentation import Segmentation, segment, speech_regions
+from models.segmentation import Segmentation, SpeechRegion, segment, speech_regions
 from models.transcript import MadeWith, Source, Transcript, Word, speakers_in_order
 from models.weights import PipelineWeights, WhisperWeights
 from models.whisper_engine import DecodedWindow, WhisperEngine, WhisperOptions, language_code
@@ -113,6 +113,7 @@ class Heard:
     decoded: tuple[DecodedWindow, ...]
     words: tuple[Word, ...]
     diarisation: Diarisation
+    memory_ran_out: bool = False
 
 
 class Pipeline:
@@ -191,7 +192,7 @@ class Pipeline:
         if not windows:
             raise NoSpeech(no_speech(samples, 0.0))
 
-        decoded, words = self._words(samples, windows, options, report, kept)
+        decoded, words = self._words(samples, windows, regions, options, report, kept)
         if not words:
             raise NoSpeech(no_speech(samples, sum(region.duration for region in regions)))
 
@@ -220,12 +221,14 @@ class Pipeline:
             decoded.windows,
             words,
             diarisation,
+            memory_ran_out=self.engine.halved > 0,
         )
 
     def _words(
         self,
         samples: np.ndarray,
         windows: tuple[Window, ...],
+        regions: tuple[SpeechRegion, ...],
         options: TranscribeOptions,
         report: Callable[[str], Progress],
         kept: Kept,
@@ -235,11 +238,11 @@ class Pipeline:
         if decoded_before is not None and words_before is not None:
             return unpack_decoded(decoded_before), unpack_words(words_before)
 
-        maximum = self.engine.maximum(samples)
         if decoded_before is not None:
             decoded = unpack_decoded(decoded_before)
         else:
             progress = report("transcribe")
+            maximum = self.engine.maximum(samples)
             probability = None
             if whisper.language is None:
                 guess = self.engine.detect_language(samples, windows, maximum)
@@ -250,7 +253,8 @@ class Pipeline:
             decoded = Decoded(whisper.language, probability, found)
             kept.save("transcribe", pack_decoded(decoded))
         whisper = replace(whisper, language=decoded.language)
-        words = self.engine.word_times(samples, decoded.windows, whisper, maximum, report("align"))
+        report("align")
+        words = self.engine.word_times(decoded.windows, whisper, regions)
         kept.save("align", pack_words(words))
         return decoded, words
 
@@ -317,6 +321,11 @@ class Pipeline:
             warnings.append(
                 "The session is so long that speakers were told apart by an even sample of it."
             )
+        if heard.memory_ran_out:
+            warnings.append(
+                "The device's memory ran out, and transcription went on with fewer windows at a "
+                "time; nothing is missing."
+            )
         return warnings
 
     def seconds_per_second(self) -> dict[str, float]:
@@ -325,8 +334,8 @@ class Pipeline:
         A first guess: what people say decides how long decoding takes.
         """
         segmenting, embedding = try_diarisation(self.diarisation)
-        transcribing, aligning = self.engine.try_speed()
-        stages = (segmenting, transcribing, aligning, embedding)
+        aligning = 0.0  # done while transcribing, with what the decoder has at hand
+        stages = (segmenting, self.engine.try_speed(), aligning, embedding)
         return dict(zip(COSTLY_STAGES, stages, strict=True))
 
 

@@ -16,6 +16,7 @@ from models.diarisation import Diarisation
 from models.segmentation import Segmentation
 from models.transcript import Turn, Word
 from models.whisper_engine import DecodedWindow
+from models.whisper_engine.word_times import Aligned
 from models.windows import Window
 
 
@@ -58,17 +59,25 @@ def unpack_segmentation(data: bytes) -> Segmentation:
 
 
 def pack_decoded(decoded: Decoded) -> bytes:
-    return _pack(asdict(decoded))
+    arrays: dict[str, np.ndarray] = {}
+    plain = asdict(decoded)
+    for i, window in enumerate(plain["windows"]):
+        if (aligned := window.pop("aligned")) is not None:
+            arrays |= {f"{name}_{i}": value for name, value in aligned.items()}
+    return _pack(plain, **arrays)
 
 
 def unpack_decoded(data: bytes) -> Decoded:
-    plain, _ = _unpack(data)
-    windows = tuple(
-        DecodedWindow(
-            **{**window, "window": Window(**window["window"]), "tokens": tuple(window["tokens"])}
-        )
-        for window in plain["windows"]
-    )
+    plain, arrays = _unpack(data)
+
+    def window(i: int, plain: dict[str, Any]) -> DecodedWindow:
+        aligned = None
+        if f"times_{i}" in arrays:
+            aligned = Aligned(arrays[f"times_{i}"], arrays[f"probabilities_{i}"])
+        own = {"window": Window(**plain["window"]), "tokens": tuple(plain["tokens"])}
+        return DecodedWindow(**{**plain, **own}, aligned=aligned)
+
+    windows = tuple(window(i, plain) for i, plain in enumerate(plain["windows"]))
     return Decoded(plain["language"], plain["language_probability"], windows)
 
 

@@ -271,7 +271,7 @@ def _sha256_of_own(path: Path) -> str:
 
 def _sha256_of_hugging_face(folder: Path) -> str:
     """Of the files that are loaded; training leaves others beside them."""
-    with _reading():
+    with reading():
         files = [folder / name for name in ("config.json", "generation_config.json")]
         files = [path for path in files if path.is_file()] + hugging_face_weights(folder)
         return _sha256_of_list({path.name: sha256_of(path) for path in files})

@@ -49,14 +49,14 @@ class Text:
 
 @dataclass(frozen=True)
 class Decoded:
-    """
+    """Windows whose texts have ended together.
+
     Args:
-        cross: the window as the decoder hears it, (1, ...); it holds until the next text is asked
-            for.
+        cross: what the decoder hears of them, a row each; it holds until the next are asked for.
     """
 
-    sound: Sound
-    text: Text
+    sounds: tuple[Sound, ...]
+    texts: tuple[Text, ...]
     cross: CrossKV
 
 
@@ -76,13 +76,13 @@ class Decoder:
         self.tokenizer = tokenizer
         self.n_slots = n_slots
         self.halved = 0
-        self._rules = Rules(special, model.dims.n_vocab, model.device)
+        self.rules = Rules(special, model.dims.n_vocab, model.device)
         self._slots: Slots | None = None
         self._fallback: Slots | None = None
 
     @torch.inference_mode()
     def decode(self, sounds: Iterable[Sound]) -> Iterator[Decoded]:
-        """The text of every sound, in the order in which they end.
+        """The text of every sound, as they end.
 
         Raises:
             OutOfMemory: not even one window fits.
@@ -109,7 +109,7 @@ class Decoder:
         Args:
             in_work: sounds by index that were taken from `waiting` and have no text yet.
         """
-        slots = self._slots = self._slots or Slots(self.model, self._rules, self.n_slots)
+        slots = self._slots = self._slots or Slots(self.model, self.rules, self.n_slots)
         slots.clear()
         again = self._fallback
         for look in count():
@@ -121,26 +121,21 @@ class Decoder:
             slots.run()
             if look % LOOKS_BETWEEN_LOOP_CHECKS == 0:
                 self._stop_loops(slots)
+            texts = {slot: self._best_text(slots, slot, 0.0) for slot in slots.ended}
+            yield from self._finish(slots, texts, in_work)
             for slot in slots.ended:
-                sound, cross = slots.heard(slot)
-                text = self._best_text(slots, slot, 0.0)
-                if not needs_fallback(text):
-                    del in_work[sound.index]
-                    yield Decoded(sound, text, cross)
-                else:
-                    again = self._fallback_slots()
-                    again.add_heard(sound, cross)
+                if needs_fallback(texts[slot]):
+                    if again is None:
+                        again = self._fallback = self._new_fallback()
+                    elif again.n_free == 0:
+                        yield from self._sample_again(again, in_work)
+                    again.add_heard(slots, slot)
                 slots.remove(slot)
-                if again is not None and again.n_free == 0:
-                    yield from self._sample_again(again, in_work)
         if again is not None:
             yield from self._sample_again(again, in_work)
 
-    def _fallback_slots(self) -> Slots:
-        if self._fallback is None:
-            n_slots = min(FALLBACK_SLOTS, self.n_slots)
-            self._fallback = Slots(self.model, self._rules, n_slots, BEST_OF)
-        return self._fallback
+    def _new_fallback(self) -> Slots:
+        return Slots(self.model, self.rules, min(FALLBACK_SLOTS, self.n_slots), BEST_OF)
 
     def _sample_again(self, slots: Slots, in_work: dict[int, Sound]) -> Iterator[Decoded]:
         """Every window in the slots, at rising temperatures until a text will do.
@@ -153,13 +148,28 @@ class Decoder:
             slots.begin_again(temperature)
             while len(slots.ended) < slots.n_used:
                 slots.run()
+            texts = {slot: self._best_text(slots, slot, temperature) for slot in slots.ended}
+            is_last = temperature == TEMPERATURES[-1]
+            yield from self._finish(slots, texts, in_work, whatever=is_last)
             for slot in slots.ended:
-                sound, cross = slots.heard(slot)
-                text = self._best_text(slots, slot, temperature)
-                if temperature == TEMPERATURES[-1] or not needs_fallback(text):
-                    del in_work[sound.index]
-                    yield Decoded(sound, text, cross)
+                if is_last or not needs_fallback(texts[slot]):
                     slots.remove(slot)
+
+    def _finish(
+        self,
+        slots: Slots,
+        texts: dict[int, Text],
+        in_work: dict[int, Sound],
+        whatever: bool = False,
+    ) -> Iterator[Decoded]:
+        """Those of the texts, by slot, that will do, or all of them."""
+        good = [slot for slot, text in texts.items() if whatever or not needs_fallback(text)]
+        if not good:
+            return
+        sounds, cross = slots.heard(good)
+        for sound in sounds:
+            del in_work[sound.index]
+        yield Decoded(sounds, tuple(texts[slot] for slot in good), cross)
 
     def _best_text(self, slots: Slots, slot: int, temperature: float) -> Text:
         """Of the texts in a slot the one whose tokens are the most probable on average."""

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from whisper import Whisper
-from whisper.model import ModelDimensions, ResidualAttentionBlock
+from whisper.model import ModelDimensions, MultiHeadAttention, ResidualAttentionBlock
 
 from models.whisper_engine.linear import Linear, Precision, dtype_of, make_linear, matmul_nt
 
@@ -36,7 +36,7 @@ class CrossKV:
     def __len__(self) -> int:
         return len(self.keys[0])
 
-    def __getitem__(self, rows: slice | list[int]) -> "CrossKV":
+    def rows(self, rows: slice | list[int]) -> "CrossKV":
         """Some windows of the batch; not copied if `rows` is a slice."""
         return CrossKV(
             tuple(keys[rows] for keys in self.keys), tuple(values[rows] for values in self.values)
@@ -48,7 +48,7 @@ class CrossKV:
 
 
 class SelfCache:
-    """Keys and values of the tokens of `n_rows` texts so far, each (n_rows, n_heads, n_ctx, head_dim)."""
+    """Keys and values of the tokens of some texts so far: (n_rows, n_heads, n_ctx, head_dim)."""
 
     def __init__(self, keys: list[Tensor], values: list[Tensor]) -> None:
         self.keys, self.values = keys, values
@@ -68,7 +68,9 @@ class InferenceModel:
         self.dims: ModelDimensions = model.dims
         self.device: torch.device = model.device
         self.dtype, quantised = dtype_of(precision, self.device)
-        self.encoder = _Encoder(model, self.dtype, quantised)
+        # Where there is bf16, int8 would make the encoder less exact and hardly faster.
+        quantised_encoder = quantised and self.dtype == torch.float32
+        self.encoder = _Encoder(model, self.dtype, quantised_encoder)
         self.decoder = _Decoder(model, self.dtype, quantised)
 
     def encode(self, mel: Tensor) -> Tensor:
@@ -77,7 +79,7 @@ class InferenceModel:
         if self.device.type == "cuda":
             return self.encoder(mel)
         # One by one, a window's activations stay in the processor's cache.
-        return torch.cat([self.encoder(window) for window in mel.split(1)])
+        return torch.cat([self.encoder(window) for window in mel[:, None]])
 
     def cross_kv(self, encoded: Tensor) -> CrossKV:
         """encoded: (batch, 1500, n_state)"""
@@ -128,8 +130,8 @@ class InferenceModel:
 class _Attention:
     """Self-attention: queries, keys and values from the same matrix."""
 
-    def __init__(self, attention: nn.Module, dtype: torch.dtype, quantised: bool) -> None:
-        self.n_heads: int = attention.n_head  # type: ignore[assignment]
+    def __init__(self, attention: MultiHeadAttention, dtype: torch.dtype, quantised: bool) -> None:
+        self.n_heads: int = attention.n_head
         query, key, value = attention.query, attention.key, attention.value
         scale = (query.weight.shape[0] // self.n_heads) ** -0.5
         self.qkv = make_linear(
@@ -143,8 +145,7 @@ class _Attention:
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(batch, n_tokens, n_state) to three times (batch, n_heads, n_tokens, head_dim)"""
         query, key, value = (
-            part.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
-            for part in self.qkv(x).chunk(3, dim=-1)
+            split_heads(part, self.n_heads).transpose(1, 2) for part in self.qkv(x).chunk(3, dim=-1)
         )
         return query, key, value
 
@@ -152,8 +153,8 @@ class _Attention:
 class _CrossAttention:
     """Attention of text to sound."""
 
-    def __init__(self, attention: nn.Module, dtype: torch.dtype, quantised: bool) -> None:
-        self.n_heads: int = attention.n_head  # type: ignore[assignment]
+    def __init__(self, attention: MultiHeadAttention, dtype: torch.dtype, quantised: bool) -> None:
+        self.n_heads: int = attention.n_head
         query, key, value = attention.query, attention.key, attention.value
         scale = (query.weight.shape[0] // self.n_heads) ** -0.5
         self.query = make_linear(query.weight * scale, query.bias * scale, dtype, quantised)
@@ -164,7 +165,7 @@ class _CrossAttention:
     def keys_and_values(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
         """(batch, 1500, n_state) to twice (batch, n_heads, 1500, head_dim)"""
         keys, values = (
-            linear(encoded).unflatten(-1, (self.n_heads, -1)) for linear in (self.key, self.value)
+            split_heads(linear(encoded), self.n_heads) for linear in (self.key, self.value)
         )
         values = values.permute(0, 2, 3, 1).contiguous()
         return keys.transpose(1, 2).contiguous(), values.transpose(2, 3)
@@ -238,7 +239,7 @@ class _Decoder:
 
         Args:
             cache: gets the keys and values, for the steps that follow.
-            cache_rows: (batch, n_lanes), the rows of the cache that get those of each row of tokens.
+            cache_rows: (batch, n_lanes), where in the cache those of each row of tokens go.
 
         Returns:
             The last layer's output, (batch, n_tokens, n_state), and the cross-attention scores of
@@ -309,7 +310,7 @@ class _DecoderBlock:
     def cross_query(self, x: Tensor) -> Tensor:
         """(batch, n_tokens, n_state) to (batch, n_heads, n_tokens, head_dim)"""
         query = self.cross.query(self.cross_norm(x))
-        return query.unflatten(-1, (self.cross.n_heads, -1)).transpose(1, 2)
+        return split_heads(query, self.cross.n_heads).transpose(1, 2)
 
 
 class _Norm:
@@ -319,6 +320,11 @@ class _Norm:
 
     def __call__(self, x: Tensor) -> Tensor:
         return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
+
+
+def split_heads(x: Tensor, n_heads: int) -> Tensor:
+    """(..., n_state) to (..., n_heads, head_dim)"""
+    return x.view(*x.shape[:-1], n_heads, -1)
 
 
 def _attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -335,9 +341,8 @@ def _attend_to_sound(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     Texts of the same window share a matrix multiplication.
     """
     n_windows = len(keys)
-    query = query.unflatten(0, (n_windows, -1)).permute(
-        0, 2, 3, 1
-    )  # (.., n_heads, head_dim, n_lanes)
+    query = query.view(n_windows, -1, *query.shape[1:])
+    query = query.permute(0, 2, 3, 1)  # (n_windows, n_heads, head_dim, n_texts)
     weights = (keys @ query).mT.softmax(dim=-1)
     attended = values.mT @ weights.mT
     return attended.permute(0, 3, 1, 2).flatten(0, 1).flatten(1)

@@ -96,22 +96,23 @@ class Slots:
             batch = sounds[i : i + n_batch]
             encoded = self.model.encode(torch.stack([sound.mel for sound in batch]))
             cross = self.model.cross_kv(encoded)
-            slots = [self._occupy(sound, cross[row : row + 1]) for row, sound in enumerate(batch)]
+            slots = [self._occupy(sound, cross, row) for row, sound in enumerate(batch)]
             self._begin(slots, cross, 0.0)
 
-    def add_heard(self, sound: Sound, cross: CrossKV) -> None:
-        """A window whose sound is known already, (1, ...). Its texts begin with `begin_again`."""
-        self._occupy(sound, cross)
+    def add_heard(self, other: "Slots", slot: int) -> None:
+        """A window that is in another's slot. Its texts begin with `begin_again`."""
+        self._occupy(other._sound(slot), other.cross, slot)
 
     def begin_again(self, temperature: float) -> None:
         """The texts of all slots, from the beginning."""
         self._close_gaps()
-        self._begin(list(range(self.n_used)), self.cross[: self.n_used], temperature)
+        self._begin(list(range(self.n_used)), self.cross.rows(slice(self.n_used)), temperature)
         self.ended = []
 
-    def heard(self, slot: int) -> tuple[Sound, CrossKV]:
-        """What is in a slot, not copied."""
-        return self._sound(slot), self.cross[slot : slot + 1]
+    def heard(self, slots: list[int]) -> tuple[tuple[Sound, ...], CrossKV]:
+        """What is in some slots; not copied if it is one."""
+        rows = slice(slots[0], slots[0] + 1) if len(slots) == 1 else slots
+        return tuple(self._sound(slot) for slot in slots), self.cross.rows(rows)
 
     def stop(self, slot: int) -> None:
         """End a slot's texts where they are."""
@@ -126,10 +127,10 @@ class Slots:
         self.occupants = [None] * self.n_slots
         self.ended = []
 
-    def _occupy(self, sound: Sound, cross: CrossKV) -> int:
+    def _occupy(self, sound: Sound, cross: CrossKV, row: int) -> int:
         slot = self.occupants.index(None)
         self.occupants[slot] = sound
-        self.cross.copy_row(slot, cross, 0)
+        self.cross.copy_row(slot, cross, row)
         return slot
 
     def _begin(self, slots: list[int], cross: CrossKV, temperature: float) -> None:
@@ -137,7 +138,7 @@ class Slots:
         prompts = {slot: self._sound(slot).prompt for slot in slots}
         for length in sorted({len(prompt) for prompt in prompts.values()}):
             same = [i for i, slot in enumerate(slots) if len(prompts[slot]) == length]
-            heard = cross if len(same) == len(slots) else cross[same]
+            heard = cross if len(same) == len(slots) else cross.rows(same)
             self._read_prompts([slots[i] for i in same], heard)
         for slot in slots:
             self._begin_texts(slot, temperature)
@@ -251,7 +252,7 @@ class Slots:
         state = self._state.rows(slice(n))
         positions = (self._start[:n] + state.length).clamp(max=span - 1)
         hidden = self.model.decoder.step(
-            state.last, positions, self.cross[:n_slots], self._cache, span
+            state.last, positions, self.cross.rows(slice(n_slots)), self._cache, span
         )
         logits = self.model.logits(hidden)
         self.rules.apply(logits, state)

@@ -81,17 +81,33 @@ def time_words(
         heads: the model's alignment heads, (layer, head).
         regions: a word that reaches into a pause between them is cut off there.
     """
-    texts = [[token for token in of_window if token < tokenizer.eot] for of_window in tokens]
+    texts = [text_tokens(of_window, tokenizer) for of_window in tokens]
     n_frames = [round(window.duration * SAMPLE_RATE / HOP_LENGTH) for window in windows]
     aligned = align(model, tokenizer, texts, n_frames, cross, heads)
+    return place_words(tokenizer, windows, tokens, aligned, regions)
+
+
+def place_words(
+    tokenizer: Tokenizer,
+    windows: Sequence[Window],
+    tokens: Sequence[Sequence[int]],
+    aligned: Sequence[Aligned],
+    regions: Sequence[SpeechRegion] = (),
+) -> list[tuple[Word, ...]]:
+    """`time_words` of windows whose tokens have been aligned already."""
     spoken = _without_brief_pauses(regions)
     found = []
-    for window, of_window, text, alignment in zip(windows, tokens, texts, aligned, strict=True):
-        timings = _words(tokenizer, text, alignment)
+    for window, of_window, alignment in zip(windows, tokens, aligned, strict=True):
+        timings = _words(tokenizer, text_tokens(of_window, tokenizer), alignment)
         _limit_durations(timings, _segments(of_window, tokenizer, window.duration))
         near = [r for r in spoken if r.start < window.end and r.end > window.start]
         found.append(_in_order(timings, window, near))
     return found
+
+
+def text_tokens(tokens: Sequence[int], tokenizer: Tokenizer) -> list[int]:
+    """Without timestamps."""
+    return [token for token in tokens if token < tokenizer.eot]
 
 
 # --- times of tokens ------------------------------------------------------------------------------
