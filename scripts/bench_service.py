@@ -32,7 +32,7 @@ BLOCK = 2**20
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--gigabytes", type=float, default=2.0)
     parser.add_argument("--seconds", type=float, default=20.0, help="of reading at 100/s")
     parser.add_argument("--parts", default=",".join(PARTS))

@@ -7,6 +7,7 @@ import signal
 import time
 import wave
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from sqlalchemy import func, select
@@ -163,7 +164,7 @@ def read_transcript(services, job_id):
 def cut_the_power(site, times):
     """Jobs come in all the time; what was acknowledged must end well."""
     generator = random.Random(times)
-    acknowledged = []
+    acknowledged: list[UUID] = []
     study = make_study(site.services)
     for _ in range(times):
         end = time.monotonic() + generator.uniform(0.5, 6)
