@@ -37,4 +37,5 @@ def log_to_stderr() -> None:
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
     )
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)  # we say ourselves that it is away
     logging.getLogger("procrastinate").setLevel(logging.WARNING)  # says every step of the queue

@@ -161,6 +161,9 @@ def finish(session: Session, held: Claim, transcript_id: UUID, outcome: Outcome)
     if (job := locked_job(session, held.job.id)) and job.transcript_id == transcript_id:
         return  # the answer to the first commit was lost
     job = _fenced(session, held)
+    if job.status == "cancelling":  # whoever asked for it was told that it will be
+        _end(session, job, "cancelled")
+        return
     session.add(
         Transcript(
             id=transcript_id,

@@ -152,6 +152,10 @@ class Runner:
         self, sessions: sessionmaker[Session], engine: EngineProcess, fetch_keys: FetchKeys
     ) -> None:
         self._sessions, self._engine, self._fetch_keys = sessions, engine, fetch_keys
+        # One write at a time, and none after an attempt's last one: a heartbeat that came after it
+        # would look like that of a worker that was taken for dead.
+        self._writing = asyncio.Lock()
+        self._ended = True
 
     async def run(self, job_id: UUID) -> None:
         """
@@ -161,6 +165,7 @@ class Runner:
         held = await self._database(tasks.claim, job_id)
         if held is None:
             return
+        self._ended = False
         log.info("job %s: attempt %d", job_id, held.attempt)
         started = time.monotonic()
         try:
@@ -168,8 +173,10 @@ class Runner:
         except asyncio.CancelledError:
             # The worker is stopping. Nobody may have the job before the child is gone.
             await self._engine.kill()
-            await self._fenced(tasks.put_back, held)
-            log.info("job %s: back into the queue, the worker stops", job_id)
+            if not self._ended:
+                with contextlib.suppress(tasks.JobGone):
+                    await self._end(tasks.put_back, held)
+                log.info("job %s: back into the queue, the worker stops", job_id)
             raise
         except tasks.JobGone:
             await self._engine.kill()
@@ -184,10 +191,10 @@ class Runner:
         stopped = asyncio.create_task(stop.wait())
         try:
             await asyncio.wait({work, beats, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            if beats.done():
+            if beats.done() and not work.done():
                 beats.result()
-            if stopped.done() and not work.done():
-                await self._stop(held, work)
+            if not work.done() and await self._stop(held, work):
+                return
             await work
         finally:
             for task in (work, beats, stopped):
@@ -217,11 +224,11 @@ class Runner:
                     tuple(message["warnings"]),
                     message["audio_seconds"],
                 )
-                await self._fenced(tasks.finish, held, uuid4(), outcome)
+                await self._end(tasks.finish, held, uuid4(), outcome)
                 log.info("job %s: succeeded", held.job.id)
                 return
             elif event == "stopped":
-                await self._fenced(tasks.cancelled, held)
+                await self._end(tasks.cancelled, held)
                 return
             elif event == "failed":
                 await self._tell_stage(held, progress)
@@ -232,15 +239,18 @@ class Runner:
         log.warning("job %s: the engine died", held.job.id)
         await self._crashed(held, tasks.EngineDied.code)
 
-    async def _stop(self, held: tasks.Claim, work: "asyncio.Task[None]") -> None:
+    async def _stop(self, held: tasks.Claim, work: "asyncio.Task[None]") -> bool:
+        """Whether the engine had to be killed: it did not stop by itself."""
         self._engine.ask_to_stop()
         done, _ = await asyncio.wait({work}, timeout=STOPPING)
-        if not done:
-            work.cancel()
-            await asyncio.gather(work, return_exceptions=True)
-            await self._engine.kill()
-            await self._fenced(tasks.cancelled, held)
-            log.info("job %s: cancelled, the engine had to be killed", held.job.id)
+        if done:
+            return False
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+        await self._engine.kill()
+        await self._end(tasks.cancelled, held)
+        log.info("job %s: cancelled, the engine had to be killed", held.job.id)
+        return True
 
     async def _beat(self, held: tasks.Claim, progress: Progress, stop: asyncio.Event) -> None:
         while True:
@@ -252,7 +262,10 @@ class Runner:
         now = (progress.stage, progress.fraction)
         stage = progress.stage if now != progress.told else None
         progress.told = now
-        return await self._fenced(tasks.beat, held, stage, now[1])
+        async with self._writing:
+            if self._ended:
+                return "running"
+            return await self._under_fence(tasks.beat, held, stage, now[1])
 
     async def _keys(self, held: tasks.Claim) -> dict[UUID, Key]:
         while True:
@@ -272,22 +285,32 @@ class Runner:
         elif retryable:
             await self._crashed(held, code)
         else:
-            await self._fenced(tasks.failed, held, code)
+            await self._end(tasks.failed, held, code)
             log.info("job %s: failed, %s", held.job.id, code)
 
     async def _in_the_way_or_failed(self, held: tasks.Claim, code: str) -> None:
         if code not in IN_THE_WAY:
-            await self._fenced(tasks.failed, held, code)
+            await self._end(tasks.failed, held, code)
             return
-        await self._fenced(tasks.put_back, held, code)
+        await self._end(tasks.put_back, held, code)
         log.warning("job %s: waits, %s", held.job.id, code)
         raise Later(WAITING)
 
     async def _crashed(self, held: tasks.Claim, code: str, wait: float = 0.0) -> None:
-        if await self._fenced(tasks.crashed, held, code):
+        if await self._end(tasks.crashed, held, code):
             raise Later(wait)
 
+    async def _end(self, write: Callable[..., T], held: tasks.Claim, *arguments: Any) -> T:
+        """The last write of an attempt."""
+        async with self._writing:
+            self._ended = True
+            return await self._under_fence(write, held, *arguments)
+
     async def _fenced(self, write: Callable[..., T], held: tasks.Claim, *arguments: Any) -> T:
+        async with self._writing:
+            return await self._under_fence(write, held, *arguments)
+
+    async def _under_fence(self, write: Callable[..., T], held: tasks.Claim, *arguments: Any) -> T:
         try:
             return await self._database(write, held, *arguments)
         except tasks.FenceLost:

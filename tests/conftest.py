@@ -73,6 +73,16 @@ def database_url(postgres: EmbeddedPostgres, request: pytest.FixtureRequest) -> 
 @pytest.fixture
 def settings(database_url: str, tmp_path: Path) -> Settings:
     """A vault of the test's own, the module's database."""
+    return new_settings(database_url, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def module_settings(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """A vault for all tests of the module."""
+    return new_settings(database_url, tmp_path_factory.mktemp("module"))
+
+
+def new_settings(database_url: str, tmp_path: Path) -> Settings:
     settings = Settings(
         data=tmp_path / "data",
         keys=tmp_path / "keys",

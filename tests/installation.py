@@ -13,6 +13,7 @@ from pathlib import Path
 from uuid import UUID
 
 from pydantic import SecretStr
+from sqlalchemy.exc import OperationalError
 
 from service.services import Services, create_root_keys, open_services
 from service.settings import Settings, read_settings
@@ -64,7 +65,7 @@ class Installation:
             **os.environ,
             **self.settings.as_environment(),
             "STAND_IN_LOG": str(self.log),
-            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("OVERLAY", "")]),
+            "PYTHONPATH": str(ROOT),
         }
         process = subprocess.Popen(
             [sys.executable, "-m", module, *arguments], env=environment, cwd=ROOT
@@ -92,11 +93,14 @@ class Installation:
         wait_until(lambda: stage in self.begun(job_id), seconds, f"{stage} to begin")
 
     def wait_for(self, job_id: UUID, status: str, seconds: float = 30) -> None:
-        wait_until(
-            lambda: read_job(self.services, job_id).status == status,
-            seconds,
-            f"a job to be {status}",
-        )
+        wait_until(lambda: self.status(job_id) == status, seconds, f"a job to be {status}")
+
+    def status(self, job_id: UUID) -> str | None:
+        """None while the database is away."""
+        try:
+            return read_job(self.services, job_id).status
+        except OperationalError:
+            return None
 
     def pids(self) -> dict[str, list[int]]:
         """Processes of this installation by name: serve, api, worker, engine, postgres."""

@@ -30,7 +30,7 @@ STAND_IN_MODELS = {
 def make_study(services: Services) -> UUID:
     study_id = uuid4()
     with services.sessionmaker.begin() as session:
-        session.add(Study(id=study_id, code=f"STUDY-{study_id.hex[:8]}"))
+        session.add(Study(id=study_id, code=f"STUDY-{study_id.hex[:8].upper()}"))
     services.vault.keyrings[ArtefactClass.IDENTIFIED].create_study_key(study_id)
     return study_id
 

@@ -32,7 +32,7 @@ app = FastAPI(lifespan=lifespan)
 
 
 @app.post("/internal/jobs/{job_id}/keys")
-def keys(job_id: UUID, fence: int = Body(embed=True)):
+def keys(job_id: UUID, fence: int = Body(embed=True)) -> dict[str, dict[str, str]]:
     keyring = services.vault.keyrings[ArtefactClass.IDENTIFIED]
     with services.sessionmaker() as session:
         job = session.get_one(Job, job_id)

@@ -69,7 +69,7 @@ class StandIn:
         self.loaded = False
 
 
-def wish_of(recording: bytes):
+def wish_of(recording):
     try:
         return json.loads(recording)
     except ValueError:

@@ -64,7 +64,7 @@ def assert_one_result(site, job_id):
         assert session.scalar(query) == 1
 
 
-def assert_nothing_done_twice(site, job_id, interrupted: str):
+def assert_nothing_done_twice(site, job_id, interrupted):
     """Finished stages are not done again; only the interrupted one is."""
     begun = Counter(site.begun(job_id))
     before = KEPT[: STAGES.index(interrupted) - 1] if interrupted in KEPT else KEPT

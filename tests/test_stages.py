@@ -22,6 +22,7 @@ def stages(**states):
 
 
 def test_the_whole_grows_from_stage_to_stage():
+    known: dict[str, Rate]
     for known in ({}, rates(transcribe=2.0)):
         seen = [whole(stage, fraction, known) for stage in STAGES for fraction in (0.0, 0.5, 1.0)]
 

@@ -7,6 +7,7 @@ import signal
 import time
 import wave
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from sqlalchemy import func, select
@@ -130,7 +131,7 @@ def test_the_real_models_survive_whatever_is_killed(real_site, victim, interview
     job_id = make_job(site.services, content=interview, pinned=demo_models())
     wait_until(
         lambda: stages_of(site.services, job_id)["segment"].state == "succeeded",
-        180,
+        300,
         "speech to be found",
     )
     artefact = stages_of(site.services, job_id)["segment"].artefact_id
@@ -138,7 +139,7 @@ def test_the_real_models_survive_whatever_is_killed(real_site, victim, interview
     if victim == "serve":
         site.processes[0].wait()
         site.start_serve(ENGINE)
-    site.wait_for(job_id, "succeeded", 240)
+    site.wait_for(job_id, "succeeded", 300)
 
     assert stages_of(site.services, job_id)["segment"].artefact_id == artefact
     (worker, engine) = (site.pids()[name][0] for name in ("worker", "engine"))
@@ -163,7 +164,7 @@ def read_transcript(services, job_id):
 def cut_the_power(site, times):
     """Jobs come in all the time; what was acknowledged must end well."""
     generator = random.Random(times)
-    acknowledged = []
+    acknowledged: list[UUID] = []
     study = make_study(site.services)
     for _ in range(times):
         end = time.monotonic() + generator.uniform(0.5, 6)

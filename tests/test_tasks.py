@@ -246,6 +246,14 @@ def test_a_running_job_is_cancelled_by_its_worker(services, job_id, held):
     assert read_job(services, job_id).status == "cancelled"
 
 
+def test_a_result_that_comes_after_the_cancel_is_not_written(services, job_id, held):
+    cancel(services, job_id)
+    do(services, tasks.finish, held, uuid4(), DONE)
+
+    assert read_job(services, job_id).status == "cancelled"
+    assert read_job(services, job_id).transcript_id is None
+
+
 @pytest.mark.parametrize("end", [tasks.put_back, tasks.crashed])
 def test_a_job_that_ends_while_it_is_being_cancelled_is_cancelled(services, job_id, held, end):
     cancel(services, job_id)

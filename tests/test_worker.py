@@ -18,7 +18,7 @@ def api():
     """Answers what the test puts into `answer`, and keeps what it was asked."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
-        answer = (200, {"keys": {}})
+        answer: tuple[int, dict[str, object]] = (200, {"keys": {}})
         asked: list[tuple[str, str, dict[str, object]]] = []
 
         def do_POST(self):

@@ -25,6 +25,7 @@ USER = "fieldscribe"
 PORT = 5432  # only part of the socket's name
 SOCKET_NAME_LIMIT = 100  # bytes; a longer path cannot be bound
 RECOVERY = 600  # seconds that a start may take after a crash
+LEFTOVERS = 10.0  # s in which what a killed server has left behind ends
 ADOPTED_EVERY = 3.0  # s between looks at a server that is not our child
 UNPRIVILEGED = ("postgres", "nobody")  # who Postgres runs as when we are root: it refuses to be
 
@@ -68,12 +69,25 @@ class EmbeddedPostgres:
             DatabaseInUse, DatabaseNotStarted, DataNotReachable
         """
         self._prepare()
+        try:
+            self._start()
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def _start(self) -> None:
         if not (self.data / "PG_VERSION").exists():
             self._init()
         if (found := (self.data / "PG_VERSION").read_text().strip()) != VERSION:
             raise DatabaseNotStarted(f"The database is of Postgres {found}, not {VERSION}")
-        if not (self._is_running() and self.is_ready(2)):
-            self._spawn()
+        end = time.monotonic() + LEFTOVERS
+        while not (self._is_running() and self.is_ready(2)):
+            try:
+                self._spawn()
+            except DatabaseNotStarted:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.5)
         create_database(self.url("postgres"), DATABASE)
 
     def check(self) -> bool:
