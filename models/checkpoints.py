@@ -390,7 +390,7 @@ _WESPEAKER: dict[str, Any] = {
     "num_mel_bins": (8, 128),
     "frame_length": (10.0, 100.0),
     "frame_shift": (5.0, 50.0),
-    "dither": (0.0, 1.0),
+    "dither": {0.0},  # noise would differ from chunk to chunk, and from run to run
     "window_type": {"hamming", "hanning", "povey", "rectangular", "blackman"},
     "use_energy": {False},
     # The model's own constructor does not take these three; their defaults are the only values.

@@ -16,9 +16,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+import models.diarisation
 from models.audio import SAMPLE_RATE
 from models.diarisation import SpeakerCount
 from models.pipeline import Pipeline, StageProgress, TranscribeOptions
+from models.segmentation import Segmentation
 from models.weights import find_pipeline, find_whisper
 from scripts.evaluate import NO_WEIGHTS_FOLDER
 from scripts.make_interview import make_interview, recording_of
@@ -35,10 +37,13 @@ def draw_embeddings(pipeline: Pipeline) -> None:
     embedding = pipeline.diarisation._embedding
     size, rng = embedding.dimension, np.random.default_rng(0)
 
-    def draw(self: object, waveforms: torch.Tensor, masks: torch.Tensor) -> np.ndarray:
-        return rng.standard_normal((len(waveforms), size), dtype=np.float32)
+    def draw(
+        pipeline: object, samples: np.ndarray, segmentation: Segmentation, *_: object, **__: object
+    ) -> np.ndarray:
+        n_chunks, _frames, n_local = segmentation.activity.shape
+        return rng.standard_normal((n_chunks, n_local, size), dtype=np.float32)
 
-    type(embedding).__call__ = draw
+    models.diarisation.embed = draw
 
 
 def main() -> None:
