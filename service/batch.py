@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -114,7 +115,7 @@ def run(
         OptionError, WeightsError: every other session would fail with the same.
         Stopped
     """
-    pipeline: Pipeline | None = None
+    loaded = cache(load)
     for session in batch.sessions:
         started = time.monotonic()
         try:
@@ -123,10 +124,7 @@ def run(
                 yield Result(session, "skipped", outputs, transcript)
                 continue
             _check_output(session, batch)
-            recordings = _decode(session, batch.options.channels, on_progress)
-            pipeline = pipeline or load()
-            on_start(session, sum(recording.duration for recording in recordings))
-            transcript = pipeline.transcribe(recordings, batch.options, on_progress)
+            transcript, seconds = _transcribe(session, batch, loaded, on_start, on_progress)
             outputs = _write(transcript, session, batch)
         except (OptionError, WeightsError, Stopped):
             raise
@@ -134,7 +132,28 @@ def run(
             seconds = time.monotonic() - started
             yield Result(session, "failed", (), None, seconds, error.code, str(error))
             continue
-        yield Result(session, "done", outputs, transcript, time.monotonic() - started)
+        yield Result(session, "done", outputs, transcript, seconds)
+
+
+def _transcribe(
+    session: Session,
+    batch: Batch,
+    loaded: Callable[[], Pipeline],
+    on_start: Callable[[Session, float], None],
+    on_progress: OnProgress,
+) -> tuple[Transcript, float]:
+    """And the seconds it took, without loading the models.
+
+    A function of its own, because four hours of sound take a gigabyte: it is let go at the end.
+    """
+    started = time.monotonic()
+    recordings = _decode(session, batch.options.channels, on_progress)
+    decoding = time.monotonic() - started
+    pipeline = loaded()
+    on_start(session, sum(recording.duration for recording in recordings))
+    started = time.monotonic()
+    transcript = pipeline.transcribe(recordings, batch.options, on_progress)
+    return transcript, decoding + time.monotonic() - started
 
 
 def _check_output(session: Session, batch: Batch) -> None:

@@ -76,10 +76,12 @@ def transcribe(
     prepare_output(out)
     batch = Batch(sessions, out, formats, options, whisper_weights, pipeline_weights)
 
-    def load() -> Pipeline:
-        return Pipeline(whisper_weights, pipeline_weights, device)
-
     view = View(batch)
+
+    def load() -> Pipeline:
+        view.loading()
+        return view.loaded(Pipeline(whisper_weights, pipeline_weights, device))
+
     rows: list[dict[str, Any]] = []
     failed: list[Result] = []
     interrupted = False
@@ -91,7 +93,7 @@ def transcribe(
 
     try:
         with interrupts, view:
-            for result in run(batch, lambda: view.loaded(load()), view.start, progress):
+            for result in run(batch, load, view.start, progress):
                 rows.append(as_dict(result))
                 failed += [result] if result.status == "failed" else []
                 view.finished(result)
@@ -169,7 +171,7 @@ class View:
         self.bars = _Bars(
             bars,
             bars.add_task(f"0 of {total} sessions", total=total, eta=""),
-            bars.add_task("loading the models", total=1.0, eta=""),
+            bars.add_task("", total=1.0, eta=""),
         )
         self.eta = Eta(dict.fromkeys(COSTLY_STAGES, 0.0))
         self.durations: dict[Session, float] = {}  # of what is still to be transcribed
@@ -180,6 +182,9 @@ class View:
 
     def __exit__(self, *_: object) -> None:
         self.bars.progress.stop()
+
+    def loading(self) -> None:
+        self.bars.progress.update(self.bars.stage, description="loading the models", completed=0)
 
     def loaded(self, pipeline: Pipeline) -> Pipeline:
         self.eta = Eta(pipeline.seconds_per_second())

@@ -3,7 +3,9 @@ import os
 import stat
 import subprocess
 import sys
+import time
 import wave
+import weakref
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from models.pipeline import TranscribeOptions
+from models.pipeline import StageProgress, TranscribeOptions
 from models.transcript import Transcript
 from models.weights import PipelineWeights, WhisperWeights
 from models.whisper_engine.engine import UnknownLanguage
@@ -57,9 +59,11 @@ def batch(recordings, out, **changes):
     return Batch(**{**values, **changes})
 
 
-def results_of(work, pipeline=None, on_start=lambda session, seconds: None):
+def results_of(
+    work, pipeline=None, on_start=lambda session, seconds: None, on_progress=lambda progress: None
+):
     pipeline = pipeline or FakePipeline()
-    return list(run(work, lambda: pipeline, on_start, lambda progress: None))
+    return list(run(work, lambda: pipeline, on_start, on_progress))
 
 
 def test_every_recording_gets_its_transcripts(recordings, tmp_path):
@@ -298,6 +302,41 @@ def test_the_length_is_that_of_the_sound_and_not_what_a_header_says(recordings, 
     results_of(work, on_start=lambda session, seconds: seen.append(seconds))
 
     assert seen == [1.0, 2.0, 3.0]
+
+
+def test_the_sound_of_one_session_is_let_go_before_the_next_is_read(recordings, tmp_path):
+    """Four hours take a gigabyte; two sessions in a row took two."""
+    alive = []
+
+    class Weak(FakePipeline):
+        def transcribe(self, recordings, *arguments):
+            alive.append(weakref.ref(recordings[0]))
+            made = super().transcribe(recordings, *arguments)
+            self.transcribed.clear()
+            return made
+
+    at_each_start = []
+
+    def note(progress):
+        if progress == StageProgress("ingest", 0.0):
+            at_each_start.append([sound() for sound in alive])
+
+    results_of(batch(recordings, tmp_path / "out"), Weak(), on_progress=note)
+
+    assert at_each_start == [[], [None], [None, None]]
+
+
+def test_the_time_it_took_is_without_loading_the_models(recordings, tmp_path):
+    pipeline = FakePipeline()
+
+    def load():
+        time.sleep(2)
+        return pipeline
+
+    work = batch(recordings[:1], tmp_path / "out")
+    (result,) = run(work, load, lambda session, seconds: None, lambda progress: None)
+
+    assert result.seconds < 2
 
 
 def test_what_a_killed_run_had_begun_to_write_is_removed(recordings, tmp_path):
