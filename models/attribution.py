@@ -14,7 +14,7 @@ from models.segmentation import SpeechRegion
 from models.transcript import CLOSING, SENTENCE_ENDS, Overlap, Segment, Turn, Word
 
 MAX_GAP = 1.0  # s; a word this far from every turn has no speaker
-MAX_SNAP = 1.5  # s; a boundary is late or early by a few words, not by more
+MAX_SNAP = 1.0  # s; a boundary is late or early by a few words: docs/experiments.md
 PAUSE = 2.0  # s without speech that end a segment
 OTHERS_TURN = 1.0  # s of another's turn without words that end a segment all the same
 PARAGRAPH = 60.0  # s, from which on a segment ends with the sentence
@@ -45,7 +45,7 @@ def attribute(
         regions: speech, in order: pauses are measured there, since Whisper's words reach into them.
     """
     turns = sorted(exclusive_turns, key=lambda turn: turn.start)
-    return segments_of(words, bysentences(words, by_turns(words, turns)), turns, regions)
+    return segments_of(words, by_sentences(words, by_turns(words, turns)), turns, regions)
 
 
 def by_turns(words: Sequence[Word], turns: Sequence[Turn]) -> list[str | None]:
@@ -83,7 +83,7 @@ def _gap(word: Word, turn: Turn) -> float:
     return max(turn.start - word.end, word.start - turn.end, 0.0)
 
 
-def bysentences(words: Sequence[Word], speakers: Sequence[str | None]) -> list[str | None]:
+def by_sentences(words: Sequence[Word], speakers: Sequence[str | None]) -> list[str | None]:
     """A few words of a sentence that is mostly somebody else's go to them.
 
     Back-channels stay where they were said, longer stretches too (Whisper leaves out full stops),
