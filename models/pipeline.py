@@ -19,6 +19,7 @@ from models.segmentation import Segmentation, segment, speech_regions
 from models.transcript import MadeWith, Source, Transcript, Word, speakers_in_order
 from models.weights import PipelineWeights, WhisperWeights
 from models.whisper_engine import DecodedWindow, WhisperEngine, WhisperOptions, language_code
+from models.whisper_engine.coverage import cover
 from models.windows import Window, cut_windows
 
 STAGES = ("segment", "transcribe", "align", "diarise", "attribute", "check")
@@ -151,8 +152,16 @@ class Pipeline:
             probability = guess.probability
         decoded = self.engine.decode(samples, windows, whisper, maximum, progress)
         halved = self.engine.halved
-        report("align")
+        progress = report("align")
         words = self.engine.word_times(decoded, whisper, regions)
+        decoded, words = cover(
+            decoded,
+            words,
+            regions,
+            lambda stretch: cut_windows(stretch, samples, joints),
+            lambda windows: self.engine.decode(samples, windows, whisper, maximum, progress),
+            lambda results: self.engine.word_times(results, whisper, regions),
+        )
         if not words:
             raise NoSpeech(no_speech(samples, sum(region.duration for region in regions)))
 
@@ -168,7 +177,7 @@ class Pipeline:
             decoded,
             words,
             diarisation,
-            memory_ran_out=halved > 0,
+            memory_ran_out=max(halved, self.engine.halved) > 0,
         )
 
     def _write(
