@@ -291,6 +291,19 @@ def test_samples_depend_on_the_window_alone_and_differ_between_temperatures(
     assert texts_of(decoder_of(whisper), mels)[4].tokens != expected[4].tokens
 
 
+def test_windows_of_a_stopped_job_do_not_come_back(whisper, mels, short, monkeypatch):
+    monkeypatch.setattr(
+        "models.whisper_engine.decoder.needs_fallback", lambda text: text.temperature == 0.0
+    )
+    decoder = decoder_of(whisper)
+    tokens = initial_tokens(decoder.tokenizer, None, 448)
+    stopped = decoder.decode(Sound(i, mel, tokens, i) for i, mel in enumerate(mels))
+    next(stopped)
+    stopped.close()
+
+    assert len(texts_of(decoder, mels[:1])) == 1
+
+
 def test_of_five_samples_the_most_probable_is_kept(whisper, mels, short, monkeypatch):
     monkeypatch.setattr(
         "models.whisper_engine.decoder.needs_fallback", lambda text: text.temperature < 1.0
@@ -473,3 +486,27 @@ def test_a_lower_precision_costs_a_tenth_of_a_percent_of_the_words_at_most(
         text = " ".join(result.text for result in decoded)
         rates[each] = word_errors(reference, text).rate
     assert rates[precision] - rates["fp32"] <= 0.001
+
+
+# --- on a GPU ---
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_recorded_steps_write_what_single_steps_write(mels, greedy, monkeypatch, precision):
+    """CUDA graphs of several sizes and spans, refilled and drained, against no graphs at all."""
+    limit_texts(monkeypatch, lambda sound: 150 + 10 * sound.index)
+    model = random_whisper(seed=1).cuda()
+    recorded = texts_of(decoder_of(model, 4, precision), mels)
+    monkeypatch.setattr(Slots, "_replay", Slots._step)
+
+    assert_equal(texts_of(decoder_of(model, 4, precision), mels), recorded)
+
+
+@pytest.mark.gpu
+def test_the_text_on_a_gpu_is_that_of_whispers_own_decode(mels, greedy, monkeypatch):
+    limit_texts(monkeypatch, lambda sound: 40)
+    torch.backends.cuda.matmul.allow_tf32 = False
+    model = random_whisper(seed=2).cuda()
+    for mel, text in zip(mels, texts_of(decoder_of(model), mels), strict=True):
+        same(text, plain_decode(model, mel.cuda(), longest=40))

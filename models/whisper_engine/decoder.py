@@ -110,8 +110,10 @@ class Decoder:
             in_work: sounds by index that were taken from `waiting` and have no text yet.
         """
         slots = self._slots = self._slots or Slots(self.model, self.rules, self.n_slots)
-        slots.clear()
         again = self._fallback
+        for left_over in (slots, again):  # of a job that was stopped
+            if left_over is not None:
+                left_over.clear()
         for look in count():
             new = list(islice(waiting, slots.n_free))
             in_work.update((sound.index, sound) for sound in new)

@@ -78,6 +78,9 @@ class Slots:
         self._chance = tensor(torch.float, longest + 1)  # uniform in [0, 1): what sampling draws
         self._n_steps = [0] * n_slots  # that a slot's texts may have by now
         self._graphs: dict[tuple[int, int], torch.cuda.CUDAGraph | None] = {}
+        on_gpu = model.device.type == "cuda"
+        # One for all graphs: they never run at the same time, and leave nothing there.
+        self._graph_memory = torch.cuda.graph_pool_handle() if on_gpu else None
 
     @property
     def n_used(self) -> int:
@@ -299,7 +302,7 @@ class Slots:
         graph = self._graphs[key]
         if graph is None:
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
+            with torch.cuda.graph(graph, pool=self._graph_memory):
                 self._step(n_slots, span)
             self._graphs[key] = graph
         graph.replay()
