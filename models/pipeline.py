@@ -35,6 +35,7 @@ from models.segmentation import Segmentation, SpeechRegion, segment, speech_regi
 from models.transcript import MadeWith, Source, Transcript, Word, speakers_in_order
 from models.weights import PipelineWeights, WhisperWeights
 from models.whisper_engine import DecodedWindow, WhisperEngine, WhisperOptions, language_code
+from models.whisper_engine.coverage import cover
 from models.windows import Window, cut_windows
 
 STAGES = ("segment", "transcribe", "align", "diarise", "attribute", "check")
@@ -192,7 +193,7 @@ class Pipeline:
         if not windows:
             raise NoSpeech(no_speech(samples, 0.0))
 
-        decoded, words = self._words(samples, windows, regions, options, report, kept)
+        decoded, words = self._words(timeline, windows, regions, options, report, kept)
         if not words:
             raise NoSpeech(no_speech(samples, sum(region.duration for region in regions)))
 
@@ -226,7 +227,7 @@ class Pipeline:
 
     def _words(
         self,
-        samples: np.ndarray,
+        timeline: Timeline,
         windows: tuple[Window, ...],
         regions: tuple[SpeechRegion, ...],
         options: TranscribeOptions,
@@ -238,11 +239,12 @@ class Pipeline:
         if decoded_before is not None and words_before is not None:
             return unpack_decoded(decoded_before), unpack_words(words_before)
 
+        samples = timeline.samples
+        maximum = self.engine.maximum(samples)
         if decoded_before is not None:
             decoded = unpack_decoded(decoded_before)
         else:
             progress = report("transcribe")
-            maximum = self.engine.maximum(samples)
             probability = None
             if whisper.language is None:
                 guess = self.engine.detect_language(samples, windows, maximum)
@@ -253,8 +255,16 @@ class Pipeline:
             decoded = Decoded(whisper.language, probability, found)
             kept.save("transcribe", pack_decoded(decoded))
         whisper = replace(whisper, language=decoded.language)
-        report("align")
+        progress = report("align")
         words = self.engine.word_times(decoded.windows, whisper, regions)
+        _, words = cover(
+            decoded.windows,
+            words,
+            regions,
+            lambda stretch: cut_windows(stretch, samples, timeline.joints),
+            lambda windows: self.engine.decode(samples, windows, whisper, maximum, progress),
+            lambda results: self.engine.word_times(results, whisper, regions),
+        )
         kept.save("align", pack_words(words))
         return decoded, words
 

@@ -361,6 +361,8 @@ def save_for_ctranslate2(whisper: Any, tokenizer: Any, folder: str) -> None:
 
 class Fieldscribe:
     def __init__(self, setup: Setup, precision: str) -> None:
+        if precision == "int8" and setup.device == "cuda":
+            raise Unsupported
         from models.whisper_engine.decoder import Decoder
         from models.whisper_engine.model import InferenceModel
         from models.whisper_engine.rules import special_tokens

@@ -6,6 +6,7 @@ No text is carried from one window to the next, so a repetition loop cannot spre
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -28,7 +29,10 @@ from models.whisper_engine.slots import Slots, Sound
 from models.whisper_engine.word_times import Aligned, align, place_words, text_tokens
 from models.windows import Window
 
+Task = Literal["transcribe", "translate"]
+
 LANGUAGE_WINDOWS = 5  # that vote on the language
+CLEARLY = 0.8  # probability of a window's own language, above which it is taken
 MOST_SLOTS = {"cpu": 16, "cuda": 128}  # more would not be faster
 SHARE_OF_MEMORY = {"cpu": 0.15, "cuda": 0.6}  # for the slots; of all, and of what is free
 
@@ -49,12 +53,20 @@ class VocabularyTooLong(OptionError):
     code = "vocabulary_too_long"
 
 
+class CannotTranslate(OptionError):
+    """An English model has nothing to translate from."""
+
+    code = "cannot_translate"
+
+
 @dataclass(frozen=True)
 class WhisperOptions:
     """What somebody may choose for one session."""
 
     language: str | None = None  # a code such as `en`; None: found by vote
     vocabulary: tuple[str, ...] = ()  # names and terms, given to Whisper as a prompt
+    task: Task = "transcribe"  # "translate": to English
+    language_per_window: bool = False  # where a window is clearly in another one than `language`
 
     @property
     def prompt(self) -> str | None:
@@ -83,6 +95,7 @@ class DecodedWindow:
     no_speech_prob: float
     compression_ratio: float
     aligned: Aligned | None = None  # where its text tokens are; None: nobody has looked
+    language: str | None = None  # that was spoken; None: the session's
 
 
 @dataclass(frozen=True)
@@ -143,12 +156,15 @@ class WhisperEngine:
         """
         Raises:
             UnknownLanguage: this model does not know the language.
+            CannotTranslate: it has only one.
             VocabularyTooLong: whisper would silently drop the beginning.
         """
         if options.language is not None:
             language_code(options.language)
             if not self.is_multilingual and options.language != "en":
                 raise UnknownLanguage("This model knows English only.")
+        if options.task == "translate" and not self.is_multilingual:
+            raise CannotTranslate("This model knows English only, and so cannot translate to it.")
         if options.prompt:
             n_tokens = len(self._tokenizer("en").encode(" " + options.prompt))
             longest = self.model.dims.n_text_ctx // 2 - 1
@@ -183,6 +199,13 @@ class WhisperEngine:
         logits, _ = self.model.logits_and_scores(tokens, cross, ())
         return logits[0, 0, list(tokenizer.all_language_tokens)].softmax(dim=0)
 
+    def _own_language(self, mel: Tensor, language: str) -> str:
+        """A window's, where it is clear; else the session's."""
+        tokenizer = self._tokenizer("en")
+        probability, best = self._language_vote(mel, tokenizer).max(dim=0)
+        clearly = float(probability) > CLEARLY
+        return tokenizer.all_language_codes[int(best)] if clearly else language
+
     def decode(
         self,
         samples: np.ndarray,
@@ -214,9 +237,8 @@ class WhisperEngine:
         self._decoder.halved = self.halved = 0
         for decoded in self._decoder.decode(self._sounds(sessions)):
             indices = [sound.index for sound in decoded.sounds]
-            heard = [sessions[places[index][0]] for index in indices]
-            windows = [s.windows[places[i][1]] for s, i in zip(heard, indices, strict=True)]
-            found.update(zip(indices, self._aligned(windows, decoded, heard), strict=True))
+            windows = [sessions[s].windows[w] for s, w in (places[i] for i in indices)]
+            found.update(zip(indices, self._aligned(windows, decoded), strict=True))
             self.halved = self._decoder.halved
             progress(len(found) / len(places))
         in_order = iter(found[i] for i in range(len(places)))
@@ -227,26 +249,28 @@ class WhisperEngine:
         index = 0
         for session in sessions:
             assert session.options.language is not None
-            tokenizer = self._tokenizer(session.options.language)
-            prompt = initial_tokens(tokenizer, session.options.prompt, self.model.dims.n_text_ctx)
+            options, n_ctx = session.options, self.model.dims.n_text_ctx
             for window in session.windows:
                 mel = self._mel(session.samples, window, session.maximum)
+                language = session.options.language
+                if options.language_per_window and self.is_multilingual:
+                    language = self._own_language(mel, language)
+                tokenizer = self._tokenizer(language, options.task)
+                prompt = initial_tokens(tokenizer, options.prompt, n_ctx)
                 yield Sound(index, mel, prompt, seed=round(100 * window.start))
                 index += 1
 
-    def _aligned(
-        self, windows: Sequence[Window], decoded: Decoded, sessions: Sequence[Session]
-    ) -> list[DecodedWindow]:
+    def _aligned(self, windows: Sequence[Window], decoded: Decoded) -> list[DecodedWindow]:
         """What was decoded, and where it is in the windows' sound while the device holds that."""
         texts = [text_tokens(text.tokens, self._tokenizer("en")) for text in decoded.texts]
+        asked = [self._asked_for(sound) for sound in decoded.sounds]
         aligned: list[Aligned] = [None] * len(windows)  # type: ignore[list-item]
-        for language in {session.options.language for session in sessions}:
-            assert language is not None
-            rows = [i for i, s in enumerate(sessions) if s.options.language == language]
+        for language_and_task in set(asked):
+            rows = [i for i, one in enumerate(asked) if one == language_and_task]
             cross = decoded.cross if len(rows) == len(windows) else decoded.cross.rows(rows)
             found = align(
                 self.model,
-                self._tokenizer(language),
+                self._tokenizer(*language_and_task),
                 [texts[i] for i in rows],
                 [round(windows[i].duration * SAMPLE_RATE / HOP_LENGTH) for i in rows],
                 cross,
@@ -255,8 +279,10 @@ class WhisperEngine:
             for i, alignment in zip(rows, found, strict=True):
                 aligned[i] = alignment
         return [
-            DecodedWindow(window, **vars(text), aligned=alignment)
-            for window, text, alignment in zip(windows, decoded.texts, aligned, strict=True)
+            DecodedWindow(window, **vars(text), aligned=alignment, language=language)
+            for window, text, alignment, (language, _) in zip(
+                windows, decoded.texts, aligned, asked, strict=True
+            )
         ]
 
     def word_times(
@@ -275,15 +301,21 @@ class WhisperEngine:
         """
         if options.language is None:
             raise ValueError("options.language must be set")
-        aligned = [result.aligned for result in decoded if result.aligned is not None]
-        words = place_words(
-            self._tokenizer(options.language),
-            [result.window for result in decoded],
-            [result.tokens for result in decoded],
-            aligned,
-            regions,
-        )
-        return tuple(word for of_window in words for word in of_window)
+        words: list[Word] = []
+        for result in decoded:
+            if result.aligned is None:
+                raise ValueError("a window was not decoded by the engine")
+            spoken = result.language or options.language
+            written = "en" if options.task == "translate" else spoken
+            (found,) = place_words(
+                self._tokenizer(written),
+                [result.window],
+                [result.tokens],
+                [result.aligned],
+                regions,
+            )
+            words += found
+        return tuple(words)
 
     @torch.inference_mode()
     def try_speed(self) -> float:
@@ -316,13 +348,18 @@ class WhisperEngine:
         """(n_mels, 3000), float32"""
         return log_mel(window.cut(samples), self.model.dims.n_mels, maximum, self.model.device)
 
-    def _tokenizer(self, language: str) -> Tokenizer:
+    def _tokenizer(self, language: str, task: Task = "transcribe") -> Tokenizer:
         return get_tokenizer(
-            self.is_multilingual,
-            num_languages=self.num_languages,
-            language=language,
-            task="transcribe",
+            self.is_multilingual, num_languages=self.num_languages, language=language, task=task
         )
+
+    def _asked_for(self, sound: Sound) -> tuple[str, Task]:
+        """The language and the task that a prompt ends with."""
+        if not self.is_multilingual:
+            return "en", "transcribe"
+        known, (language, task) = self._tokenizer("en"), sound.prompt[-2:]
+        code = known.all_language_codes[known.all_language_tokens.index(language)]
+        return code, "translate" if task == known.translate else "transcribe"
 
 
 def initial_tokens(tokenizer: Tokenizer, prompt: str | None, n_ctx: int) -> tuple[int, ...]:
