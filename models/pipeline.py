@@ -222,7 +222,7 @@ class Pipeline:
             decoded.windows,
             words,
             diarisation,
-            memory_ran_out=self.engine.halved > 0,
+            memory_ran_out=decoded.memory_ran_out,
         )
 
     def _words(
@@ -252,7 +252,7 @@ class Pipeline:
                 probability = guess.probability
             assert whisper.language is not None
             found = self.engine.decode(samples, windows, whisper, maximum, progress)
-            decoded = Decoded(whisper.language, probability, found)
+            decoded = Decoded(whisper.language, probability, found, self.engine.halved > 0)
             kept.save("transcribe", pack_decoded(decoded))
         whisper = replace(whisper, language=decoded.language)
         progress = report("align")

@@ -46,6 +46,7 @@ class Decoded:
     language: str
     language_probability: float | None
     windows: tuple[DecodedWindow, ...]
+    memory_ran_out: bool = False  # and fewer windows were decoded at a time
 
 
 def pack_segmentation(segmentation: Segmentation) -> bytes:
@@ -78,7 +79,9 @@ def unpack_decoded(data: bytes) -> Decoded:
         return DecodedWindow(**{**plain, **own}, aligned=aligned)
 
     windows = tuple(window(i, plain) for i, plain in enumerate(plain["windows"]))
-    return Decoded(plain["language"], plain["language_probability"], windows)
+    return Decoded(
+        plain["language"], plain["language_probability"], windows, plain["memory_ran_out"]
+    )
 
 
 def pack_words(words: Sequence[Word]) -> bytes:
