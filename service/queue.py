@@ -36,6 +36,7 @@ DRAINING = 15.0  # s that a stopping worker may still work; it has no heartbeat 
 POLLING = 2.0  # s; a job that was put back notifies nobody
 REAP_EVERY = 2.0  # s
 SWEEP_EVERY = 20.0  # s
+TIDY_EVERY = 3600.0  # s
 
 # Atomic, one runner at a time. After a start of the database every heartbeat is old: it waits until
 # the living have had time for one.
@@ -113,14 +114,18 @@ def request_cancel(session: Session, job: Job) -> None:
 
 
 async def look_after(services: Services) -> None:
-    """Reap and sweep until cancelled; run by the API process, because a busy worker could not."""
-    swept = 0.0
+    """Reap, sweep and tidy until cancelled; run by the API: a busy worker could not."""
+    swept = tidied = -TIDY_EVERY
     while True:
         try:
             await asyncio.to_thread(reap, services.sessionmaker)
             if time.monotonic() > swept + SWEEP_EVERY:
                 await asyncio.to_thread(sweep, services.sessionmaker)
                 swept = time.monotonic()
+            if time.monotonic() > tidied + TIDY_EVERY:
+                for store in services.vault.stores.values():
+                    await asyncio.to_thread(store.delete_abandoned)
+                tidied = time.monotonic()
         except DBAPIError as error:
             log.warning("the queue is not looked after: %s", type(error.orig).__name__)
         await asyncio.sleep(REAP_EVERY)

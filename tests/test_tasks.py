@@ -1,5 +1,8 @@
 """A job's rows while workers claim it, lose it, finish it."""
 
+import asyncio
+import contextlib
+import os
 from dataclasses import replace
 from uuid import uuid4
 
@@ -9,8 +12,9 @@ from sqlalchemy import select, text
 from service import tasks
 from service.database.queries import locked_job
 from service.database.tables import Handoff, Job, JobError, StageTiming, Transcript
-from service.queue import defer_job, reap, request_cancel, sweep
+from service.queue import defer_job, look_after, reap, request_cancel, sweep
 from service.tasks import FenceLost, JobGone, Outcome
+from service.vault import ArtefactClass
 from tests.jobs import make_job, make_study, read_job, stages_of
 
 DONE = Outcome(uuid4(), ("SPEAKER_00", "SPEAKER_01"), ("a warning",), 10.0)
@@ -354,3 +358,19 @@ def test_keys_do_not_show_in_a_claim(services, job_id, held):
     from service.vault.streaming import Key
 
     assert "secret" not in repr(replace(held.job, keys={uuid4(): Key(b"secret" * 5 + b"se")}))
+
+
+def test_what_killed_processes_left_half_written_is_deleted_after_a_day(services):
+    store = services.vault.stores[ArtefactClass.IDENTIFIED]
+    old, new = store.folder / "artefacts" / ".old.partial", store.folder / ".new.partial"
+    old.parent.mkdir(parents=True)
+    old.write_bytes(b"half")
+    new.write_bytes(b"half")
+    os.utime(old, (0, 0))
+
+    async def for_a_moment():
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(look_after(services), 3)
+
+    asyncio.run(for_a_moment())
+    assert (old.exists(), new.exists()) == (False, True)
