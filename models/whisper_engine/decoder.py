@@ -6,7 +6,7 @@ temperatures, on the same sound. Source: whisper/transcribe.py, `decode_with_fal
 """
 
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, count, islice
 
@@ -81,7 +81,7 @@ class Decoder:
         self._fallback: Slots | None = None
 
     @torch.inference_mode()
-    def decode(self, sounds: Iterable[Sound]) -> Iterator[Decoded]:
+    def decode(self, sounds: Iterable[Sound]) -> Generator[Decoded, None, None]:
         """The text of every sound, as they end.
 
         Raises:
