@@ -7,9 +7,9 @@ docs/performance.md says what is measured and how, and holds the results.
 
 import argparse
 
-from scripts import bench_whisper
+from scripts import bench_whisper, bench_whole_path
 
-BENCHES = {"whisper": bench_whisper}
+BENCHES = {"whisper": bench_whisper, "whole-path": bench_whole_path}
 
 
 def main() -> None:

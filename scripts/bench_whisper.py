@@ -19,7 +19,7 @@ import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from multiprocessing import get_context
@@ -219,14 +219,15 @@ class Transformers:
                 language="en",
                 task="transcribe",
                 return_timestamps=True,
+                # Else it would decode again what follows a window's last timestamp.
+                force_unique_generate_call=True,
                 num_beams=1,
                 do_sample=False,
                 max_new_tokens=max(lengths[batch]),
                 logits_processor=[self._forced_end(lengths[batch])],
             )
             texts += [
-                [token for token in row if token not in (*self.sot_sequence, self.sot_sequence[0])]
-                for row in found.tolist()
+                [token for token in row if token not in self.sot_sequence] for row in found.tolist()
             ]
         eot = self.model.generation_config.eos_token_id
         return [[token for token in text if token != eot] for text in texts]
@@ -366,42 +367,48 @@ class Fieldscribe:
         from models.whisper_engine.decoder import Decoder
         from models.whisper_engine.model import InferenceModel
         from models.whisper_engine.rules import special_tokens
-        from models.whisper_engine.slots import Slots
 
         whisper = random_whisper(setup.model).to(setup.device)
         tokenizer = tokenizer_of(whisper)
-        special = special_tokens(whisper)
-        special = replace(special, suppressed=(*special.suppressed, tokenizer.eot))
         self.prompt = tuple(tokenizer.sot_sequence)
         model = InferenceModel(whisper, precision)  # type: ignore[arg-type]
-        self.decoder = Decoder(model, special, tokenizer, setup.batch)
-        self.lengths: Sequence[int] = ()
-        bench = self
-
-        class SlotsWithLengths(Slots):
-            def _begin_texts(self, slot: int, temperature: float) -> None:
-                super()._begin_texts(slot, temperature)
-                self._limit[self._lanes(slot)] = bench.lengths[self._sound(slot).index]
-
-        self.decoder._slots = SlotsWithLengths(model, self.decoder.rules, setup.batch)
+        self.decoder = Decoder(model, special_tokens(whisper), tokenizer, setup.batch)
 
     def decode(self, mels: torch.Tensor, lengths: Sequence[int]) -> Tokens:
-        from models.whisper_engine import decoder
         from models.whisper_engine.slots import Sound
 
-        self.lengths = lengths
         sounds = [Sound(i, mel, self.prompt, seed=0) for i, mel in enumerate(mels)]
-        # Random text is improbable and repeats itself; nobody else here has a fallback either.
-        with (
-            mock.patch.object(decoder, "needs_fallback", lambda text: False),
-            mock.patch.object(decoder, "can_only_fail", lambda text, n_left: False),
-        ):
+        with forced_ends(self.decoder, lengths.__getitem__):
             found = {
                 sound.index: text
                 for ended in self.decoder.decode(sounds)
                 for sound, text in zip(ended.sounds, ended.texts, strict=True)
             }
         return [list(found[i].tokens) for i in range(len(mels))]
+
+
+@contextlib.contextmanager
+def forced_ends(engine_decoder: Any, length_of: Callable[[int], int]) -> Iterator[None]:
+    """Texts of as many tokens as their sound's index says, and none decoded again.
+
+    Random text is improbable and repeats itself; nobody else here has a fallback either.
+    """
+    from models.whisper_engine import decoder
+    from models.whisper_engine.slots import Slots
+
+    begin = Slots._begin_texts
+
+    def begin_limited(slots: Slots, slot: int, temperature: float) -> None:
+        begin(slots, slot, temperature)
+        slots._limit[slots._lanes(slot)] = length_of(slots._sound(slot).index)
+
+    engine_decoder.rules.suppressed[engine_decoder.rules.special.eot] = -torch.inf
+    with (
+        mock.patch.object(Slots, "_begin_texts", begin_limited),
+        mock.patch.object(decoder, "needs_fallback", lambda text: False),
+        mock.patch.object(decoder, "can_only_fail", lambda text, n_left: False),
+    ):
+        yield
 
 
 CONTESTANTS: dict[str, Callable[[Setup, str], Any]] = {

@@ -2,7 +2,17 @@
 
 import pytest
 
-from scripts.bench_whisper import CONTESTANTS, DIMENSIONS, Setup, least_seconds, measure, same_share
+from models.whisper_engine import WhisperEngine
+from scripts import bench_whole_path
+from scripts.bench_whisper import (
+    CONTESTANTS,
+    DIMENSIONS,
+    Setup,
+    least_seconds,
+    measure,
+    random_whisper,
+    same_share,
+)
 
 SETUP = Setup("micro", "cpu", threads=1, batch=2, windows=3, tokens=8)
 RATES = {"gemm": {"fp32": 1e9, "bf16": 2e9}, "copy": 1e9}
@@ -73,3 +83,13 @@ def test_the_share_of_same_tokens_stops_at_the_first_that_differs():
     assert same_share([[1, 2, 3, 4], [5, 6]], [[1, 2, 9, 4], [5, 6]]) == pytest.approx(
         4 / 6, abs=1e-4
     )
+
+
+@pytest.mark.slow
+def test_the_whole_path_goes_from_files_to_words(tmp_path):
+    engine = WhisperEngine(random_whisper("micro"), precision="fp32", n_slots=2)
+    row = bench_whole_path.measure(engine, [bench_whole_path.noise(0.2, tmp_path)] * 2, 10)
+
+    assert row["audio_seconds"] == pytest.approx(24.0, abs=0.1)
+    assert all(seconds > 0 for seconds in row["seconds"].values())
+    assert 0 < row["share_of_decoder"] < 1
