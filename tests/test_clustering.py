@@ -32,12 +32,16 @@ def here(pipeline, conversed):
     return start_clustering(pipeline, *conversed, None, None).result()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_process_stays():
+    yield
+    clustering._close_all()
+
+
 @pytest.fixture
 def apart(monkeypatch):
     """Also few embeddings are clustered in a process of their own."""
     monkeypatch.setattr(clustering, "APART_FROM", 1)
-    yield
-    clustering._close_all()
 
 
 def test_the_other_process_finds_the_same_and_stays_for_the_next_session(
@@ -53,12 +57,14 @@ def test_the_other_process_finds_the_same_and_stays_for_the_next_session(
     assert helper._process.poll() is None
 
 
-def test_a_job_can_stop_while_the_other_process_works(pipeline, conversed, apart):
+def test_a_job_can_stop_while_the_other_process_works(pipeline, conversed, apart, monkeypatch):
+    monkeypatch.setattr(clustering, "POLL_SECONDS", 1e-4)
+
     def stop(fraction: float) -> None:
         raise Stopped
 
     begun = start_clustering(pipeline, *conversed, None, None)
-    with pytest.raises(Stopped):  # it is still importing
+    with pytest.raises(Stopped):
         begun.result(stop)
     assert len(begun.result().labels) == len(conversed[1])
 
@@ -69,6 +75,7 @@ def test_where_no_process_can_be_started_this_one_clusters(
     def refused(*args, **kwargs):
         raise PermissionError
 
+    clustering._close_all()
     monkeypatch.setattr(subprocess, "Popen", refused)
     clustering.prepare(10_000)
     found = start_clustering(pipeline, *conversed, None, None).result()
@@ -103,6 +110,7 @@ def test_a_process_that_may_start_no_other_clusters_itself():
 
 def replaced(monkeypatch, program: str) -> None:
     """Another program in place of the helper."""
+    clustering._close_all()
     popen = subprocess.Popen
     monkeypatch.setattr(
         subprocess, "Popen", lambda command, **options: popen([*command[:2], program], **options)

@@ -48,7 +48,7 @@ def test_turns_are_those_of_stock_pyannote(pipeline, clustering, n_speakers, cou
     conversed = conversation(90, n_speakers, 256, seed=n_speakers)
     found = assert_same_as_stock(variant(pipeline, clustering), conversed, counts)
 
-    assert len(found.turns) > 10
+    assert len(found.turns) > 5
 
 
 @pytest.mark.parametrize("min_duration_off", [0.0, 0.5])
@@ -73,7 +73,7 @@ def test_two_hours_are_put_together_as_by_stock_pyannote(pipeline, clustering, m
     assert_same_as_stock(variant(pipeline, clustering), conversation(7200, 6, 256))
 
 
-def test_an_hour_is_counted_as_by_stock_pyannote(pipeline):
+def test_speakers_are_counted_as_by_stock_pyannote(pipeline):
     from pyannote.core import SlidingWindow, SlidingWindowFeature
 
     found, _ = conversation(900, 5, 2)
