@@ -102,6 +102,7 @@ def rates_of(session: Session, model: str) -> dict[str, Rate]:
 
 
 def _weights(rates: Mapping[str, Rate]) -> dict[str, float]:
-    if all(stage in rates for stage in KEPT_STAGES):
-        return {stage: rates[stage].middle if stage in rates else 0.0 for stage in TIMED_STAGES}
+    known = {stage: rates[stage].middle if stage in rates else 0.0 for stage in TIMED_STAGES}
+    if all(stage in rates for stage in KEPT_STAGES) and sum(known.values()) > 0:
+        return known
     return FIRST_GUESS

@@ -26,23 +26,12 @@ from service.batch import (
     run,
     sessions_of,
 )
-from service.console import print_json
-from service.errors import RecordingNotFound, VocabularyNotReadable
+from service.console import STAGE_LABELS, print_json, read_vocabulary
+from service.errors import RecordingNotFound
 from service.eta import Eta
 from service.exports import Format
 from service.exports.text import clock
 from service.interrupts import Interrupts
-
-MAX_VOCABULARY_BYTES = 1 << 20  # Whisper's prompt holds some two hundred words of it
-STAGE_LABELS = {
-    "ingest": "reading",
-    "segment": "finding speech",
-    "transcribe": "transcribing",
-    "align": "timing words",
-    "diarise": "telling speakers apart",
-    "attribute": "attributing words",
-    "check": "checking",
-}
 
 
 def transcribe(
@@ -105,24 +94,6 @@ def transcribe(
     if interrupted:
         return 130
     return 1 if failed else 0
-
-
-def read_vocabulary(path: Path) -> tuple[str, ...]:
-    """The lines of the file that are not empty."""
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_VOCABULARY_BYTES + 1)
-    except OSError as error:
-        raise VocabularyNotReadable(
-            f"The vocabulary file cannot be read ({error.strerror})."
-        ) from None
-    if len(content) > MAX_VOCABULARY_BYTES:
-        raise VocabularyNotReadable("The vocabulary file is too large to be a list of names.")
-    try:
-        lines = content.decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise VocabularyNotReadable("The vocabulary file is not UTF-8 text.") from None
-    return tuple(line.strip() for line in lines if line.strip())
 
 
 def as_dict(result: Result) -> dict[str, Any]:

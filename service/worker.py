@@ -12,6 +12,7 @@ import signal
 import ssl
 import sys
 import time
+import traceback
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -42,6 +43,7 @@ ENGINE = "service.pipeline_engine"
 BEAT_EVERY = 1.0  # s
 STOPPING = 5.0  # s that a child has to stop by itself
 WAITING = 30.0  # s until a job that something is in the way of is tried again
+MISTAKE = 5.0  # s, so that one does not run in circles
 FENCE_LOST = 70  # exit status
 MAX_LINE = 2**20  # bytes of a message
 
@@ -70,8 +72,8 @@ class Again(procrastinate.BaseRetryStrategy):
     ) -> procrastinate.RetryDecision:
         if isinstance(exception, Later):
             seconds = exception.seconds
-        else:  # the worker stops; or there is a mistake in it, which must not run in circles
-            seconds = 0.0 if isinstance(exception, asyncio.CancelledError) else 5.0
+        else:  # the worker stops; or the mistake was in telling of one
+            seconds = 0.0 if isinstance(exception, asyncio.CancelledError) else MISTAKE
         return procrastinate.RetryDecision(retry_at=datetime.now(UTC) + timedelta(seconds=seconds))
 
 
@@ -181,6 +183,20 @@ class Runner:
         except tasks.JobGone:
             await self._engine.kill()
             log.info("job %s: was ended by somebody else", job_id)
+        except Later:
+            raise
+        except Exception as error:
+            # A mistake of ours. Not its message, which may quote anything.
+            log.error(
+                "job %s: %s\n%s",
+                job_id,
+                type(error).__name__,
+                "".join(traceback.format_tb(error.__traceback__)),
+            )
+            await self._engine.kill()  # what it is doing, nobody listens to any more
+            if self._ended:
+                raise
+            await self._crashed(held, tasks.InternalError.code, MISTAKE)
         log.info("job %s: attempt %d took %.1f s", job_id, held.attempt, time.monotonic() - started)
 
     async def _attempt(self, held: tasks.Claim) -> None:

@@ -16,6 +16,7 @@ from models.audio import SilentAudio
 from models.transcript import MadeWith, Segment, Source, Transcript, Turn, Word
 
 KEPT = ("segment", "transcribe", "align", "diarise")
+SAID = "CUDA error: my name is Eva Muster"
 STAGES = ("ingest", *KEPT, "attribute", "check")
 
 
@@ -47,7 +48,7 @@ class StandIn:
             if wish.get("fail_in") == stage:
                 raise SilentAudio("as it was wished for")
             if wish.get("fault_in") == stage:
-                raise RuntimeError("CUDA error: what Eva Muster said")
+                raise RuntimeError(SAID)
             steps = max(1, round(wish.get("seconds", 0) / 0.05))
             for i in range(steps):
                 on_progress(stage, i / steps)

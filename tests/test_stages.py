@@ -30,6 +30,10 @@ def test_the_whole_grows_from_stage_to_stage():
         assert (seen[0], seen[-1]) == (0.0, 1.0)
 
 
+def test_stages_that_take_no_time_at_all_do_no_harm():
+    assert whole("align", 0.5, rates(segment=0.0, transcribe=0.0, align=0.0, diarise=0.0)) < 1.0
+
+
 def test_a_stage_that_takes_long_is_much_of_the_whole():
     known = rates(transcribe=0.7)
 

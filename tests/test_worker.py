@@ -1,16 +1,21 @@
 """How a worker gets the keys of its job."""
 
+import asyncio
+import contextlib
 import http.server
 import json
 import threading
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import select
 
+from service.database.tables import JobError
 from service.engine import EngineJob
 from service.vault.errors import Erased, Sealed
 from service.vault.streaming import Key
-from service.worker import keys_from_api
+from service.worker import Later, Runner, keys_from_api
+from tests.jobs import make_job
 
 
 @pytest.fixture
@@ -105,3 +110,35 @@ def test_a_job_is_the_same_on_the_other_side_of_the_pipe():
     )
 
     assert EngineJob.from_message(json.loads(json.dumps(job.to_message()))) == job
+
+
+SAID = "my name is Eva Muster"
+
+
+class BrokenEngine:
+    """As if there were a mistake in how the worker listens to it."""
+
+    n_killed = 0
+
+    async def run(self, job):
+        raise KeyError(SAID)
+        yield {}
+
+    async def kill(self):
+        self.n_killed += 1
+
+
+def test_a_mistake_in_the_worker_is_the_job_s_error_and_leaves_no_engine_behind(services, caplog):
+    job_id = make_job(services)
+    engine = BrokenEngine()
+    runner = Runner(services.sessionmaker, engine, lambda job_id, fence: {})
+    for attempts_left in (2, 1, 0):
+        with pytest.raises(Later) if attempts_left else contextlib.nullcontext():
+            asyncio.run(runner.run(job_id))
+
+    with services.sessionmaker() as session:
+        codes = session.scalars(select(JobError.code).where(JobError.job_id == job_id)).all()
+    assert codes == ["internal_error"] * 4
+    assert engine.n_killed == 3
+    assert "KeyError" in caplog.text
+    assert "Eva" not in caplog.text
