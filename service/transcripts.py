@@ -138,7 +138,8 @@ def with_names(document: dict[str, Any], speakers: Speakers) -> Document:
 
     def renamed_all(thing: dict[str, Any]) -> dict[str, Any]:
         return {
-            key: named(value) if isinstance(value, list) else value for key, value in thing.items()
+            key: named(value) if isinstance(value, list | tuple) else value
+            for key, value in thing.items()
         }
 
     shown = {

@@ -1,7 +1,6 @@
 """The client of the command line: tokens, outages, uploads that go on."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
@@ -20,7 +19,7 @@ from service.client import (
     upload,
     wait_for_recording,
 )
-from tests.api import Api, open_api, tone
+from tests.api import open_api, tone
 
 
 class Flaky(httpx2.BaseTransport):
@@ -46,18 +45,18 @@ class Flaky(httpx2.BaseTransport):
 
 
 @pytest.fixture
-def api(settings) -> Iterator[Api]:
+def api(settings):
     with open_api(settings) as api:
         yield api
 
 
 @pytest.fixture
-def network(api) -> Flaky:
+def network(api):
     return Flaky(api.client._transport)
 
 
 @pytest.fixture
-def client(api, network) -> Iterator[Client]:
+def client(api, network):
     token = api.headers["Authorization"].removeprefix("Bearer ")
     client = Client("http://testserver", token, transport=network)
     yield client
@@ -65,7 +64,7 @@ def client(api, network) -> Iterator[Client]:
 
 
 @pytest.fixture
-def unfinished(tmp_path) -> Unfinished:
+def unfinished(tmp_path):
     return Unfinished(tmp_path / "uploads.json")
 
 
@@ -76,7 +75,7 @@ def small_parts(monkeypatch):
 
 
 @pytest.fixture
-def source(api, tmp_path) -> Source:
+def source(api, tmp_path):
     path = tmp_path / "Eva Muster.wav"
     path.write_bytes(tone(1.0))  # four parts
     return Source(path, api.study()["code"])

@@ -1,7 +1,6 @@
 """Hand-offs: claimed under a lease and a fence, completed or failed, by deidentifiers only."""
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
@@ -11,7 +10,7 @@ from sqlalchemy import select
 from service.database.tables import Handoff, Transcript
 from service.recordings import identified
 from service.vault.store import Artefact
-from tests.api import Api, open_api
+from tests.api import open_api
 from tests.finished import finish_job
 from tests.jobs import make_job
 from tests.test_jobs import codes
@@ -21,22 +20,22 @@ EVA = {"segment": 1, "start": 11, "end": 21, "label": "PERSON", "score": 0.9, "e
 
 
 @pytest.fixture
-def api(settings) -> Iterator[Api]:
+def api(settings):
     with open_api(settings) as api:
         yield api
 
 
 @pytest.fixture
-def study(api) -> str:
+def study(api):
     return api.study()["id"]
 
 
 @pytest.fixture
-def token(api, study) -> str:
+def token(api, study):
     return api.token("deidentifier", study)
 
 
-def offer(api, study) -> UUID:
+def offer(api, study):
     """A finished transcript; the id of its job."""
     job_id = make_job(api.services, UUID(study))
     finish_job(api.services, job_id)
@@ -49,7 +48,7 @@ def claim(api, token):
     return answer.json()
 
 
-def lapse(api, handoff_id) -> None:
+def lapse(api, handoff_id):
     with api.services.sessionmaker.begin() as session:
         row = session.get_one(Handoff, UUID(handoff_id))
         row.lease_until = datetime.now(UTC) - timedelta(seconds=1)
@@ -217,7 +216,7 @@ def test_an_unreadable_transcript_does_not_stand_in_the_way(api, study, token):
     assert failed["failure_code"] == "artefact_missing"
 
 
-def read_artefact_id(api, job_id) -> UUID:
+def read_artefact_id(api, job_id):
     with api.services.sessionmaker() as session:
         found = session.scalar(select(Transcript.artefact_id).where(Transcript.job_id == job_id))
     assert found is not None

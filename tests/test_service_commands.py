@@ -3,7 +3,6 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
 
@@ -22,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def service(postgres) -> Iterator[Installation]:
+def service(postgres):
     folder = Path(tempfile.mkdtemp(prefix="fieldscribe-test-"))
     folder.chmod(0o711)
     create_database(postgres.url("postgres"), "commands")
@@ -37,7 +36,7 @@ def service(postgres) -> Iterator[Installation]:
 
 
 @pytest.fixture(autouse=True)
-def environment(service, tmp_path, monkeypatch) -> None:
+def environment(service, tmp_path, monkeypatch):
     for name, value in service.settings.as_environment().items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("FIELDSCRIBE_TOKEN", raising=False)
@@ -55,7 +54,7 @@ def told(*arguments, code=0):
 
 
 @pytest.fixture
-def study_code(environment) -> str:
+def study_code(environment):
     """Made once, with the environment of the first test that needs it."""
     codes = [study["code"] for study in told("study", "list")]
     if "PEER" not in codes:
@@ -64,14 +63,14 @@ def study_code(environment) -> str:
 
 
 @pytest.fixture
-def recordings(tmp_path) -> list[Path]:
+def recordings(tmp_path):
     paths = [tmp_path / f"INT-0{i}.wav" for i in (1, 2)]
     for path in paths:
         path.write_bytes(tone(1.0))
     return paths
 
 
-def submitted(service, study_code, **wish) -> str:
+def submitted(service, study_code, **wish):
     """A job whose recording says what the stand-in does."""
     studies = {study["code"]: study["id"] for study in told("study", "list")}
     content = json.dumps(wish).encode()

@@ -1,6 +1,5 @@
 """The routes of transcripts: every format, and who the speakers are."""
 
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from uuid import UUID, uuid4
 
@@ -9,29 +8,29 @@ import pytest
 from models.transcript import Source, Turn
 from service.recordings import identified
 from service.transcripts import longest_turns, names_of, with_names
-from tests.api import Api, open_api
+from tests.api import open_api
 from tests.finished import conversation, finish_job
 from tests.jobs import make_job
 from tests.test_jobs import codes
 
 
 @pytest.fixture
-def api(settings) -> Iterator[Api]:
+def api(settings):
     with open_api(settings) as api:
         yield api
 
 
 @pytest.fixture
-def study(api) -> str:
+def study(api):
     return api.study()["id"]
 
 
 @pytest.fixture
-def path(api, study) -> str:
+def path(api, study):
     return path_of(finish_job(api.services, make_job(api.services, UUID(study))))
 
 
-def path_of(transcript_id) -> str:
+def path_of(transcript_id):
     return f"/v1/transcripts/{transcript_id}"
 
 

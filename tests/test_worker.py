@@ -131,7 +131,7 @@ class BrokenEngine:
 def test_a_mistake_in_the_worker_is_the_job_s_error_and_leaves_no_engine_behind(services, caplog):
     job_id = make_job(services)
     engine = BrokenEngine()
-    runner = Runner(services.sessionmaker, engine, lambda job_id, fence: {})
+    runner = Runner(services.sessionmaker, engine, lambda job_id, fence: {})  # type: ignore[arg-type]
     for attempts_left in (2, 1, 0):
         with pytest.raises(Later) if attempts_left else contextlib.nullcontext():
             asyncio.run(runner.run(job_id))
