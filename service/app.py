@@ -11,6 +11,7 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 from fastapi.responses import HTMLResponse
 from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import openapi, problems, queue
@@ -69,6 +70,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.state.limits = Limits(settings.long_poll_limit)
     app.state.requests = Requests()
+    app.state.rates = jobs.Rates()
     for router in ROUTERS:
         app.include_router(router)
     routes = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
@@ -97,6 +99,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        # A cancelled task leaves its thread behind, which may have a connection.
+        await asyncio.get_running_loop().shutdown_default_executor()
         services.close()
 
 
@@ -157,7 +161,7 @@ class Manners:
             message = await receive()
             n_received += len(message.get("body", b""))
             if n_received > MAX_BODY and not is_upload:
-                raise BodyTooLarge(f"The body of a request has at most {MAX_BODY} bytes here")
+                raise HTTPException(BodyTooLarge.status)  # FastAPI lets no other through
             return message
 
         async def polite(message: Message) -> None:

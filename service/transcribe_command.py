@@ -16,21 +16,10 @@ from models.pipeline import COSTLY_STAGES, Pipeline, StageProgress, TranscribeOp
 from models.weights import default_pipeline, default_whisper, find_pipeline, find_whisper
 from models.whisper_engine import language_code
 from service.batch import Batch, Result, Session, prepare_output, run, sessions_of
-from service.console import print_json
-from service.errors import VocabularyNotReadable
+from service.console import STAGE_LABELS, print_json, read_vocabulary
 from service.eta import Eta
 from service.exports import Format
 from service.exports.text import clock
-
-STAGE_LABELS = {
-    "ingest": "reading",
-    "segment": "finding speech",
-    "transcribe": "transcribing",
-    "align": "timing words",
-    "diarise": "telling speakers apart",
-    "attribute": "attributing words",
-    "check": "checking",
-}
 
 
 def transcribe(
@@ -81,19 +70,6 @@ def transcribe(
     if interrupted:
         return 130
     return 1 if any(result.status == "failed" for result in results) else 0
-
-
-def read_vocabulary(path: Path) -> tuple[str, ...]:
-    """The lines of the file that are not empty."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise VocabularyNotReadable(
-            f"The vocabulary file cannot be read ({error.strerror})."
-        ) from None
-    except UnicodeDecodeError:
-        raise VocabularyNotReadable("The vocabulary file is not UTF-8 text.") from None
-    return tuple(line.strip() for line in lines if line.strip())
 
 
 def as_dict(result: Result) -> dict[str, Any]:

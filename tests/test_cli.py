@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from service import transcribe_command
 from service.cli import app
+from service.console import read_vocabulary
 from tests.fakes import FakePipeline
 from tests.test_batch import write_tone
 
@@ -133,7 +134,7 @@ def test_the_vocabulary_file_has_a_term_on_each_line(pipeline, recording, tmp_pa
     vocabulary = tmp_path / "names.txt"
     vocabulary.write_text("Eva Muster\n\n  Toowoomba \n", encoding="utf-8")
 
-    assert transcribe_command.read_vocabulary(vocabulary) == ("Eva Muster", "Toowoomba")
+    assert read_vocabulary(vocabulary) == ("Eva Muster", "Toowoomba")
 
 
 def test_a_vocabulary_that_is_no_text_is_refused(pipeline, recording, tmp_path):

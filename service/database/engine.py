@@ -96,6 +96,10 @@ def newest() -> str | None:
     return ScriptDirectory(str(MIGRATIONS)).get_current_head()
 
 
+def known_revisions() -> set[str]:
+    return {script.revision for script in ScriptDirectory(str(MIGRATIONS)).walk_revisions()}
+
+
 def create_database(url: str | URL, name: str, template: str | None = None) -> None:
     """Unless it is there already."""
     with psycopg.connect(conninfo(url), autocommit=True) as connection:
@@ -109,8 +113,7 @@ def create_database(url: str | URL, name: str, template: str | None = None) -> N
 
 
 def _refuse_newer(found: str | None) -> None:
-    known = {script.revision for script in ScriptDirectory(str(MIGRATIONS)).walk_revisions()}
-    if found is not None and found not in known:
+    if found is not None and found not in known_revisions():
         raise SchemaTooNew(
             "A newer Fieldscribe has changed this database: install that version, "
             "or restore the backup from before"
