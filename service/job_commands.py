@@ -15,6 +15,7 @@ from rich.progress import (
     BarColumn,
     DownloadColumn,
     Progress,
+    TaskID,
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
@@ -157,9 +158,11 @@ def bring_all(client: Client, sources: Sequence[Source], unfinished: Unfinished)
         for source in sources:
             size = source.path.stat().st_size if source.path.exists() else None
             task = progress.add_task(source.path.name, total=size)
-            id = upload(
-                client, source, unfinished, lambda n, task=task: progress.update(task, completed=n)
-            )
+
+            def reached(n_bytes: int, task: TaskID = task) -> None:
+                progress.update(task, completed=n_bytes)
+
+            id = upload(client, source, unfinished, reached)
             progress.update(task, description=f"{source.path.name}: being checked")
             recording = wait_for_recording(client, id)
             if recording["state"] == "refused":

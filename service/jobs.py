@@ -587,7 +587,7 @@ def erase_job(session: Session, services: Services, job: Job) -> Destroyed:
     )
 
 
-def _sharing(job: Job) -> Select[tuple[UUID]]:
+def _sharing(job: Job) -> Select[Any]:
     """Other jobs that began with results of this one."""
     own = select(JobStage.artefact_id).where(JobStage.job_id == job.id)
     return (
@@ -627,7 +627,8 @@ def position(session: Session, job: Job) -> int | None:
     """How many jobs are taken before it, for one that waits its turn."""
     if job.status not in ("queued", "waiting") or job.queue_job_id is None:
         return None
-    return session.scalar(AHEAD, {"id": job.queue_job_id})
+    ahead: int | None = session.scalar(AHEAD, {"id": job.queue_job_id})
+    return ahead
 
 
 def errors_of(session: Session, job: Job) -> Sequence[JobError]:

@@ -8,7 +8,7 @@ ServiceError
 import heapq
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 from uuid import UUID
@@ -130,7 +130,7 @@ def with_names(document: dict[str, Any], speakers: Speakers) -> Document:
     """The transcript as people are to read it."""
     names = names_of(document["speakers"], speakers)
 
-    def named(labels: list[str]) -> list[str]:
+    def named(labels: Iterable[str]) -> list[str]:
         return list(dict.fromkeys(names.get(label, label) for label in labels))
 
     def renamed(thing: dict[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from service import transcribe_command
 from service.cli import app
-from service.doctor import check_disk
+from service.console import read_vocabulary
 from tests.fakes import FakePipeline
 from tests.test_batch import write_tone
 
@@ -152,7 +152,7 @@ def test_the_vocabulary_file_has_a_term_on_each_line(pipeline, recording, tmp_pa
     vocabulary = tmp_path / "names.txt"
     vocabulary.write_text("Eva Muster\n\n  Toowoomba \n", encoding="utf-8")
 
-    assert transcribe_command.read_vocabulary(vocabulary) == ("Eva Muster", "Toowoomba")
+    assert read_vocabulary(vocabulary) == ("Eva Muster", "Toowoomba")
 
 
 def test_channels_are_split_mixed_or_looked_at(pipeline, recording, tmp_path):

@@ -71,7 +71,7 @@ def unfinished(tmp_path):
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
     monkeypatch.setattr(client_module, "PART_BYTES", 10_000)
-    monkeypatch.setattr(client_module.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr("service.client.time.sleep", lambda seconds: None)
 
 
 @pytest.fixture

@@ -212,7 +212,7 @@ def test_an_unreadable_transcript_does_not_stand_in_the_way(api, study, token):
     claimed = claim(api, token)
 
     assert claimed["transcript_id"] == api.get(f"/v1/jobs/{second}").json()["transcript_id"]
-    (failed,) = api.get("/v1/handoffs?status=failed").json()["items"]
+    (failed,) = api.get("/v1/handoffs?status=failed", token=token).json()["items"]
     assert failed["failure_code"] == "artefact_missing"
 
 
@@ -232,7 +232,7 @@ def test_hand_offs_are_listed_newest_first_without_content(api, study, token):
     assert len(page["items"]) == 2 and len(rest.json()["items"]) == 1
     assert rest.json()["next_cursor"] is None
     assert "Muster" not in rest.text
-    assert api.get("/v1/handoffs?status=completed").json()["items"] == []
+    assert api.get("/v1/handoffs?status=completed", token=token).json()["items"] == []
     assert codes(api.get("/v1/handoffs?cursor=x")) == (422, "bad_cursor")
 
 

@@ -117,6 +117,7 @@ def test_the_vocabulary_is_an_artefact_and_in_no_row(api, study):
     job = read_job(api.services, UUID(id))
     store, keyring = identified(api.services)
     key = keyring.data_key(job.study_id, UUID(sound))
+    assert job.vocabulary_artefact_id is not None
     artefact = Artefact(job.study_id, UUID(sound), "vocabulary", job.vocabulary_artefact_id)
     with store.open(artefact, key) as file:
         assert file.read().decode() == "Eva Muster\nBirkenau"

@@ -125,7 +125,7 @@ def test_a_name_is_no_code(api, path, body):
 
 def test_one_code_is_one_person_and_one_role_may_be_several():
     labels = ["S0", "S1", "S2", "S3"]
-    speakers = {
+    speakers: dict[str, dict[str, str | None]] = {
         "S0": {"role": "moderator", "code": None},
         "S1": {"role": "participant", "code": None},
         "S2": {"role": "participant", "code": None},

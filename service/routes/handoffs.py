@@ -42,7 +42,7 @@ FailureCode = Literal[
 
 ID = "7c1e0198-f2a6-4d3b-9a39-5b3a0d9a7b10"
 TRANSCRIPT = "0b0f7a52-6f0f-4a52-8f5c-0c5f3f7a9f11"
-HANDOFF = {
+HANDOFF: dict[str, Any] = {
     "id": ID,
     "study_id": "6a4c0f3e-3c0e-4f3b-9a39-5b3a0d9a7b10",
     "transcript_id": TRANSCRIPT,

@@ -217,15 +217,17 @@ class ErrorView(BaseModel):
     @classmethod
     def of(cls, row: JobError) -> Self:
         words = explain(row.code)
-        return cls(
-            type=f"urn:fieldscribe:error:{row.code}",
-            title=words.title,
-            code=row.code,
-            stage=row.stage,
-            attempt=row.attempt,
-            retryable=row.retryable,
-            user_action=words.user_action,
-            at=row.at,
+        return cls.model_validate(
+            {
+                "type": f"urn:fieldscribe:error:{row.code}",
+                "title": words.title,
+                "code": row.code,
+                "stage": row.stage,
+                "attempt": row.attempt,
+                "retryable": row.retryable,
+                "user_action": words.user_action,
+                "at": row.at,
+            }
         )
 
 
@@ -322,6 +324,26 @@ class JobView(BaseModel):
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+
+
+OWN_FIELDS = (
+    "id",
+    "study_id",
+    "session_id",
+    "status",
+    "version",
+    "attempt",
+    "stage",
+    "audio_seconds",
+    "rerun_from",
+    "transcript_id",
+    "warnings",
+    "heartbeat_at",
+    "created_at",
+    "started_at",
+    "finished_at",
+)
+"""Those of a JobView that are columns of the job."""
 
 
 class JobSummary(BaseModel):
@@ -432,51 +454,45 @@ def view_of(session: Session, rates: Rates, job: Job) -> JobView:
     waiting = None
     if job.status == "waiting" and errors:
         code = errors[-1].code
-        waiting = WaitingView(
-            reason=WAITING_FOR.get(code, "person"),
-            code=code,
-            user_action=explain(code).user_action,
-        )
+        waiting = {
+            "reason": WAITING_FOR.get(code, "person"),
+            "code": code,
+            "user_action": explain(code).user_action,
+        }
     begun = job.started_at or job.finished_at or datetime.now(UTC)
-    return JobView(
-        id=job.id,
-        study_id=job.study_id,
-        session_id=job.session_id,
-        recordings=jobs.job_recordings(session, job.id),
-        status=job.status,
-        version=job.version,
-        attempt=job.attempt,
-        stage=job.stage,
-        stages=[StageView.of(row) for row in rows],
-        progress=ProgressView(
-            fraction=job.fraction,
-            eta_seconds=EtaView(low=eta.low, high=eta.high) if eta else None,
-            basis=eta.basis if eta else None,
-        ),
-        queue=QueueView(
-            position=jobs.position(session, job),
-            waited_seconds=round((begun - job.created_at).total_seconds(), 1),
-        ),
-        waiting_for=waiting,
-        options=OptionsView(
-            language=job.options.get("language"),
-            speakers=Speakers(
-                min=job.options.get("speakers_min"), max=job.options.get("speakers_max")
-            ),
-            channels=job.options.get("channels", "auto"),
-            has_vocabulary=job.vocabulary_artefact_id is not None,
-            model=Weights(name=job.whisper_model, sha256=job.whisper_sha256),
-            diarisation=Weights(name=job.diarisation_pipeline, sha256=job.diarisation_sha256),
-        ),
-        audio_seconds=job.audio_seconds,
-        rerun_from=job.rerun_from,
-        transcript_id=job.transcript_id,
-        warnings=job.warnings,
-        errors=[ErrorView.of(row) for row in errors],
-        heartbeat_at=job.heartbeat_at,
-        created_at=job.created_at,
-        started_at=job.started_at,
-        finished_at=job.finished_at,
+    options = job.options
+    plain = {name: getattr(job, name) for name in OWN_FIELDS}
+    return JobView.model_validate(
+        {
+            **plain,
+            "recordings": jobs.job_recordings(session, job.id),
+            "stages": [StageView.of(row) for row in rows],
+            "progress": {
+                "fraction": job.fraction,
+                "eta_seconds": {"low": eta.low, "high": eta.high} if eta else None,
+                "basis": eta.basis if eta else None,
+            },
+            "queue": {
+                "position": jobs.position(session, job),
+                "waited_seconds": round((begun - job.created_at).total_seconds(), 1),
+            },
+            "waiting_for": waiting,
+            "options": {
+                "language": options.get("language"),
+                "speakers": {
+                    "min": options.get("speakers_min"),
+                    "max": options.get("speakers_max"),
+                },
+                "channels": options.get("channels", jobs.AUTO),
+                "has_vocabulary": job.vocabulary_artefact_id is not None,
+                "model": {"name": job.whisper_model, "sha256": job.whisper_sha256},
+                "diarisation": {
+                    "name": job.diarisation_pipeline,
+                    "sha256": job.diarisation_sha256,
+                },
+            },
+            "errors": [ErrorView.of(row) for row in errors],
+        }
     )
 
 
