@@ -13,6 +13,7 @@ from models.errors import OptionError, SpeechError
 from service.client import Refused
 from service.errors import Misused, ServiceError, VocabularyNotReadable
 
+MAX_VOCABULARY_BYTES = 1 << 20  # Whisper's prompt holds some two hundred words of it
 STAGE_LABELS = {
     "ingest": "reading",
     "segment": "finding speech",
@@ -76,11 +77,16 @@ def where(problem: dict[str, Any]) -> str:
 def read_vocabulary(path: Path) -> tuple[str, ...]:
     """The lines of the file that are not empty."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        with path.open("rb") as file:
+            content = file.read(MAX_VOCABULARY_BYTES + 1)
     except OSError as error:
         raise VocabularyNotReadable(
             f"The vocabulary file cannot be read ({error.strerror})."
         ) from None
+    if len(content) > MAX_VOCABULARY_BYTES:
+        raise VocabularyNotReadable("The vocabulary file is too large to be a list of names.")
+    try:
+        lines = content.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise VocabularyNotReadable("The vocabulary file is not UTF-8 text.") from None
     return tuple(line.strip() for line in lines if line.strip())

@@ -1,6 +1,7 @@
 """What transcription needs on this machine, and what to do where it is missing."""
 
 import json
+import os
 import shutil
 import subprocess
 import tempfile

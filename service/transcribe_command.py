@@ -16,11 +16,22 @@ from models.errors import AudioError
 from models.pipeline import COSTLY_STAGES, Pipeline, StageProgress, TranscribeOptions
 from models.weights import default_pipeline, default_whisper, find_pipeline, find_whisper
 from models.whisper_engine import language_code
-from service.batch import Batch, Result, Session, prepare_output, run, sessions_of
+from service.batch import (
+    Batch,
+    Result,
+    Session,
+    finished_transcript,
+    open_recording,
+    prepare_output,
+    run,
+    sessions_of,
+)
 from service.console import STAGE_LABELS, print_json, read_vocabulary
+from service.errors import RecordingNotFound
 from service.eta import Eta
 from service.exports import Format
 from service.exports.text import clock
+from service.interrupts import Interrupts
 
 
 def transcribe(
@@ -82,7 +93,7 @@ def transcribe(
     view.summary(failed, interrupted)
     if interrupted:
         return 130
-    return 1 if any(result.status == "failed" for result in results) else 0
+    return 1 if failed else 0
 
 
 def as_dict(result: Result) -> dict[str, Any]:
