@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from service import transcribe_command
 from service.cli import app
 from service.console import read_vocabulary
+from service.doctor import check_disk
 from tests.fakes import FakePipeline
 from tests.test_batch import write_tone
 

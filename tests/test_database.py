@@ -6,14 +6,13 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import text
 
 from service.database import SchemaTooNew, SchemaTooOld
-from service.database.embedded import EmbeddedPostgres
 from service.database.engine import create_database, migrate, open_engine, require_schema
 from service.database.tables import Table
 from service.settings import BadSettings
 
 
 @pytest.fixture
-def fresh(postgres: EmbeddedPostgres, request):
+def fresh(postgres, request):
     name = f"fresh_{request.node.name}"[:60]
     create_database(postgres.url("postgres"), name)
     engine = open_engine(postgres.url(name))

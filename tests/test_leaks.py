@@ -81,7 +81,7 @@ def example_of(schema: dict[str, Any], content: dict[str, Any]) -> Any:
     return copy.deepcopy(found["examples"][0]) if found.get("examples") else {}
 
 
-def requests(api, things) -> Iterator[tuple[str, str, dict[str, Any]]]:
+def requests(api, things):
     schema = api.app.openapi()
     for path, methods in schema["paths"].items():
         plain = re.sub(r"\{(\w+)\}", lambda match: things.get(match[1], "x"), path)
@@ -138,7 +138,7 @@ def test_a_name_in_every_field_of_every_route_shows_nowhere(
         assert found == []
 
 
-def has_trace(path) -> bool:
+def has_trace(path):
     content = path.read_bytes()
     return bool(TRACE.search(content)) or ENCODED in content
 

@@ -222,7 +222,7 @@ def test_a_job_goes_on_after_the_stages_that_were_kept(
     pipeline, interview, transcript, shelf, n_done
 ):
     shelf.missing, shelf.saved = set(COSTLY_STAGES[n_done:]), []
-    reported = []
+    reported: list[StageProgress] = []
 
     made = pipeline.transcribe([recording_of(interview.samples)], TWO, reported.append, kept=shelf)
 

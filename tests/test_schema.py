@@ -42,7 +42,7 @@ NOWHERE = Settings(data=Path("/nowhere/data"), keys=Path("/nowhere/keys"))
 OPERATIONS = {
     operation.label: operation
     for result in schemathesis.openapi.from_dict(create_app(NOWHERE).openapi()).get_all_operations()
-    if (operation := result.ok())
+    if (operation := result.ok()  # type: ignore[union-attr])
 }
 
 
@@ -54,7 +54,7 @@ def as_it_is(context, value):
 class Server:
     """The API on a port, because schemathesis brings a client of its own."""
 
-    def __init__(self, app) -> None:
+    def __init__(self, app):
         self._server = uvicorn.Server(
             uvicorn.Config(app, port=0, access_log=False, log_config=None, lifespan="on")
         )
@@ -72,7 +72,7 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def address(module_settings) -> Iterator[tuple[str, str]]:
+def address(module_settings):
     """Where the API listens, and an owner's token."""
     app = create_app(module_settings)
     server = Server(app)
@@ -95,7 +95,7 @@ def test_no_answer_is_undocumented(address, label, mode):
         phases=[Phase.explicit, Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    def ask(case: schemathesis.Case) -> None:
+    def ask(case):
         headers = {"Authorization": f"Bearer {token}"}
         case.call_and_validate(base_url=url, headers=headers, checks=CHECKS)
 

@@ -106,7 +106,7 @@ class Process:
 
 
 @pytest.fixture
-def process(settings) -> Iterator[Process]:
+def process(settings):
     create_root_keys(settings)
     assert settings.database_url is not None
     secret = new_secret()
