@@ -3,7 +3,6 @@
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -42,7 +41,7 @@ NOWHERE = Settings(data=Path("/nowhere/data"), keys=Path("/nowhere/keys"))
 OPERATIONS = {
     operation.label: operation
     for result in schemathesis.openapi.from_dict(create_app(NOWHERE).openapi()).get_all_operations()
-    if (operation := result.ok()  # type: ignore[union-attr])
+    if (operation := result.ok())  # type: ignore[union-attr]
 }
 
 
