@@ -11,7 +11,6 @@ from uuid import UUID, uuid4
 import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import select
-from tests.finished import finish_job
 
 from service.app import create_app
 from service.auth import find_caller, make_first_tokens, token_file
@@ -21,6 +20,7 @@ from service.recordings import identified
 from service.services import create_root_keys
 from service.settings import Settings
 from tests.api import OCTETS, open_api, tone
+from tests.finished import finish_job
 
 NOWHERE = Settings(data=Path("/nowhere/data"), keys=Path("/nowhere/keys"))
 PATHS = create_app(NOWHERE).openapi()["paths"]

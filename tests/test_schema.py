@@ -80,6 +80,7 @@ def address(module_settings):
     server.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
 @pytest.mark.parametrize("label", sorted(OPERATIONS))
 def test_no_answer_is_undocumented(address, label, mode):
