@@ -1,5 +1,7 @@
 """The bench compares what it says: the same weights, windows and numbers of tokens."""
 
+from multiprocessing import get_context
+
 import pytest
 
 from models.whisper_engine import WhisperEngine
@@ -10,6 +12,7 @@ from scripts.bench_whisper import (
     Setup,
     least_seconds,
     measure,
+    peak_memory,
     random_whisper,
     same_share,
 )
@@ -47,6 +50,25 @@ def test_contestants_take_turns_in_processes_of_their_own():
         assert one["fixed"]["tokens"] == one["fixed"]["tokens_asked_for"] == 24
         assert one["fixed"]["same_as_first_contestant"] == 1
         assert one["peak_rss_bytes"] > 1e8
+
+
+def memory_of_child(pipe):
+    pipe.send(peak_memory())
+
+
+def test_the_peak_is_that_of_a_contestants_own_process():
+    """getrusage gave every contestant at least the peak of the process that started it."""
+    ours = bytearray(400 << 20)
+    ours[::4096] = b"x" * len(ours[::4096])
+    del ours
+    context = get_context("spawn")
+    pipe, theirs = context.Pipe()
+    child = context.Process(target=memory_of_child, args=(theirs,))
+    child.start()
+    found = pipe.recv()
+    child.join()
+
+    assert found < peak_memory() - (100 << 20)
 
 
 def test_what_cannot_run_is_reported_and_never_slow(monkeypatch):
