@@ -20,7 +20,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 
@@ -115,14 +115,13 @@ def start_clustering(
     Raises:
         OutOfMemory
     """
-    activity = segmentation.activity
-    chunks, speakers = _clear_ones(activity, embeddings)
+    chunks, speakers = _clear_ones(segmentation, embeddings)
     sampled = len(chunks) > MAX_CLUSTERED
     if sampled:
         kept = np.linspace(0, len(chunks) - 1, MAX_CLUSTERED).astype(int)
         chunks, speakers = chunks[kept], speakers[kept]
-    silent = ~activity.any(axis=1)  # (n_chunks, n_local_speakers)
-    task = {
+    silent = ~segmentation.is_active  # (n_chunks, n_local_speakers)
+    task: dict[str, np.ndarray] = {
         "class": np.array(pipeline.klustering),
         "metric": np.array(pipeline.clustering.metric),
         "embeddings": embeddings,
@@ -149,13 +148,16 @@ def prepare(n_chunks: int) -> None:
             _give_back(_take())
 
 
-def _clear_ones(activity: np.ndarray, embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _clear_ones(
+    segmentation: Segmentation, embeddings: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Chunk and local speaker of the embeddings that tell a person: much speech, nobody else's.
 
     Source: pyannote/audio/pipelines/clustering.py, `filter_embeddings`.
     """
-    alone = activity.sum(axis=2, dtype=np.float32) == 1  # (n_chunks, n_frames)
-    n_clean = np.einsum("cfs,cf->cs", activity, alone.astype(np.float32))
+    activity = segmentation.activity
+    alone = (segmentation.n_speaking == 1).astype(np.float32)  # (n_chunks, n_frames)
+    n_clean = (alone[:, None] @ activity)[:, 0]  # (n_chunks, n_local_speakers)
     active = n_clean >= MIN_ACTIVE_RATIO * activity.shape[1]
     chunks, speakers = np.nonzero(active & ~np.isnan(embeddings).any(axis=2))
     return chunks, speakers
@@ -173,17 +175,18 @@ def cluster(task: Arrays) -> Arrays:
     pyannote_audio()
     from pyannote.audio.pipelines import clustering
 
+    classes: Any = clustering  # whose annotations know no array of one's own
     embeddings, clear = task["embeddings"], (task["chunks"], task["speakers"])
     minimum, maximum = (int(bound) for bound in task["bounds"])
     name, metric = str(task["class"]), str(task["metric"])
     if name == "VBxClustering":
         # What the PLDA makes of the embeddings has been computed already.
         plda = _Answers(task["plda"], task["phi"]) if "plda" in task else None
-        clusterer = clustering.VBxClustering(plda, metric=metric)
+        clusterer = classes.VBxClustering(plda, metric=metric)
         # scikit-learn's k-means, which forces the number, refuses more clusters than points.
         minimum = max(1, min(minimum, len(clear[0])))
     else:
-        clusterer = clustering.AgglomerativeClustering(metric=metric)
+        clusterer = classes.AgglomerativeClustering(metric=metric)
     clusterer.instantiate({parameter: task[parameter].item() for parameter in _PARAMETERS[name]})
     clusterer.filter_embeddings = lambda *args, **kwargs: (embeddings[clear], *clear)
     clusterer.constrained_argmax = _constrained_argmax
@@ -352,7 +355,7 @@ def serve() -> None:
             sys.exit(errno.ENOMEM)
 
 
-def _send(pipe: BinaryIO, arrays: Arrays) -> None:
+def _send(pipe: IO[bytes], arrays: Arrays) -> None:
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]  # mypy takes them for its option
     pipe.write(len(buffer.getbuffer()).to_bytes(8, "big"))
@@ -360,7 +363,7 @@ def _send(pipe: BinaryIO, arrays: Arrays) -> None:
     pipe.flush()
 
 
-def _receive(pipe: BinaryIO) -> Arrays:
+def _receive(pipe: IO[bytes]) -> Arrays:
     """
     Raises:
         EOFError: whoever was to write is gone.

@@ -54,7 +54,7 @@ def embed(
     n_window = round(segmentation.chunk_duration * SAMPLE_RATE)
     begins = np.rint(segmentation.chunk_starts * SAMPLE_RATE).astype(int)
     min_frames = _min_clean_frames(pipeline, activity.shape[1], n_window)
-    has_speech = activity.reshape(len(activity), -1).any(axis=1)  # (n_chunks,)
+    has_speech: np.ndarray = segmentation.is_active.max(axis=1)  # (n_chunks,)
     block, batch_size = BLOCK[device.type], BATCH[device.type]
     with exact_on(device):
         trunk = _Trunk(model.resnet, torch.bfloat16 if precision == "bf16" else torch.float32)

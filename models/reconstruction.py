@@ -35,13 +35,11 @@ class _Region:
 
 def speaker_count(segmentation: Segmentation) -> np.ndarray:
     """How many people speak in each frame of the session; uint8, (n_session_frames,)."""
-    activity = segmentation.activity
-    n_frames = activity.shape[1]
+    n_frames = segmentation.activity.shape[1]
     starts = segmentation.first_frames
-    speaking = activity.sum(axis=2, dtype=np.float32)  # (n_chunks, n_frames)
     total = np.zeros(max(segmentation.n_session_frames, starts[-1] + n_frames), dtype=np.float32)
     covering = np.zeros_like(total)
-    for chunk, start in zip(speaking, starts.tolist(), strict=True):
+    for chunk, start in zip(segmentation.n_speaking, starts.tolist(), strict=True):
         total[start : start + n_frames] += chunk
         covering[start : start + n_frames] += 1
     mean = total / np.maximum(covering, 1e-12)

@@ -5,6 +5,7 @@ speakers, local to the chunk, are speaking. It is run once per session: its outp
 activity detection that the windows are cut from, and the first half of the diarisation.
 """
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -50,6 +51,18 @@ class Segmentation:
     frame_duration: float
     frame_step: float
     audio_duration: float
+
+    # numpy's own `any` and `sum` over these axes take ten times as long.
+    @property
+    def is_active(self) -> np.ndarray:
+        """Which local speakers say anything; bool, (n_chunks, n_local_speakers)."""
+        active: np.ndarray = np.ones(self.activity.shape[1], dtype=np.float32) @ self.activity > 0
+        return active
+
+    @property
+    def n_speaking(self) -> np.ndarray:
+        """How many local speakers are active; float32, (n_chunks, n_frames)."""
+        return functools.reduce(np.add, np.moveaxis(self.activity, 2, 0))
 
     @property
     def chunk_starts(self) -> np.ndarray:
@@ -174,7 +187,7 @@ def speech_regions(segmentation: Segmentation) -> tuple[SpeechRegion, ...]:
     A frame of the session is speech when at least half of the chunks that cover it say so, which is
     how pyannote counts speakers (`SpeakerDiarizationMixin.speaker_count`).
     """
-    speech = segmentation.activity.max(axis=2) > 0.5  # (n_chunks, n_frames)
+    speech = segmentation.n_speaking > 0.5  # (n_chunks, n_frames)
     n_frames = speech.shape[1]
     first = segmentation.first_frames
     votes = np.zeros(first[-1] + n_frames)

@@ -103,11 +103,11 @@ def speed(device: torch.device, seconds: float, rounds: int) -> dict[str, Any]:
     for _ in range(rounds):
         for name, run in runs.items():
             found[name].append(timed(run, device))
-    active = segment(pipeline, samples).activity.any(axis=1)
+    active = segment(pipeline, samples).is_active
     result: dict[str, Any] = {
         "audio_seconds": seconds,
         "silent_local_speakers": round(float(1 - active.mean()), 3),
-        "chunks_without_speech": round(float(1 - active.any(axis=1).mean()), 3),
+        "chunks_without_speech": round(float(1 - active.max(axis=1).mean()), 3),
     }
     stock = statistics.median(run["seconds"] for run in found["stock"])
     for name, run_times in found.items():
@@ -205,7 +205,7 @@ def flatness(device: torch.device, minutes: Sequence[float]) -> list[dict[str, f
         # What noise sounds like to the models is no conversation; what they are put together from
         # is one of the same length.
         heard = conversation(length * 60, N_SPEAKERS, 2)[0]
-        active = heard.activity.any(axis=1)
+        active = heard.is_active
         labels = np.where(active, rng.integers(N_SPEAKERS, size=active.shape), NOBODY)
         similarities = rng.random((*active.shape, N_SPEAKERS), dtype=np.float32)
         clusters = Clusters(labels.astype(np.int32), similarities, sampled=False)

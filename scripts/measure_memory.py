@@ -41,7 +41,7 @@ def draw_embeddings(pipeline: Pipeline) -> None:
         n_chunks, _frames, n_local = segmentation.activity.shape
         return rng.standard_normal((n_chunks, n_local, size), dtype=np.float32)
 
-    models.diarisation.embed = draw
+    models.diarisation.embed = draw  # type: ignore[attr-defined]  # it is imported there
 
 
 def main() -> None:

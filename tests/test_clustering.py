@@ -27,9 +27,14 @@ def conversed():
     return conversation(90, 3, 256)
 
 
+def started(pipeline, conversed):
+    segmentation, embeddings = conversed
+    return start_clustering(pipeline, segmentation, embeddings, None, None)
+
+
 @pytest.fixture(scope="module")
 def here(pipeline, conversed):
-    return start_clustering(pipeline, *conversed, None, None).result()
+    return started(pipeline, conversed).result()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -48,7 +53,7 @@ def test_the_other_process_finds_the_same_and_stays_for_the_next_session(
     pipeline, conversed, here, apart
 ):
     for _ in range(2):
-        there = start_clustering(pipeline, *conversed, None, None).result()
+        there = started(pipeline, conversed).result()
 
         assert np.array_equal(there.labels, here.labels)
         np.testing.assert_allclose(there.similarities, here.similarities, atol=1e-5)
@@ -63,7 +68,7 @@ def test_a_job_can_stop_while_the_other_process_works(pipeline, conversed, apart
     def stop(fraction: float) -> None:
         raise Stopped
 
-    begun = start_clustering(pipeline, *conversed, None, None)
+    begun = started(pipeline, conversed)
     with pytest.raises(Stopped):
         begun.result(stop)
     assert len(begun.result().labels) == len(conversed[1])
@@ -78,7 +83,7 @@ def test_where_no_process_can_be_started_this_one_clusters(
     clustering._close_all()
     monkeypatch.setattr(subprocess, "Popen", refused)
     clustering.prepare(10_000)
-    found = start_clustering(pipeline, *conversed, None, None).result()
+    found = started(pipeline, conversed).result()
 
     assert np.array_equal(found.labels, here.labels)
 
@@ -108,7 +113,7 @@ def test_a_process_that_may_start_no_other_clusters_itself():
     assert ran.stdout == "(21, 3)\n"
 
 
-def replaced(monkeypatch, program: str) -> None:
+def replaced(monkeypatch, program):
     """Another program in place of the helper."""
     clustering._close_all()
     popen = subprocess.Popen
@@ -121,7 +126,7 @@ def test_a_helper_that_fails_is_replaced_by_this_process(
     pipeline, conversed, here, apart, monkeypatch
 ):
     replaced(monkeypatch, "import sys; sys.exit(1)")
-    found = start_clustering(pipeline, *conversed, None, None).result()
+    found = started(pipeline, conversed).result()
 
     assert np.array_equal(found.labels, here.labels)
     assert not clustering._idle
@@ -131,7 +136,7 @@ def test_a_helper_that_is_killed_has_run_out_of_memory(pipeline, conversed, apar
     """To try the same here would kill this process, and all other jobs with it."""
     replaced(monkeypatch, "import os; os.kill(os.getpid(), 9)")
     with pytest.raises(OutOfMemory):
-        start_clustering(pipeline, *conversed, None, None).result()
+        started(pipeline, conversed).result()
 
 
 def test_more_embeddings_than_the_limit_are_clustered_by_an_even_sample(
@@ -149,9 +154,12 @@ def test_more_embeddings_than_the_limit_are_clustered_by_an_even_sample(
 
 def test_eight_hours_do_not_cluster_more_than_the_limit(pipeline, monkeypatch):
     sizes = []
-    monkeypatch.setattr(
-        clustering, "_apart", lambda task: sizes.append(len(task["chunks"])) or clustering._done({})
-    )
+
+    def count(task):
+        sizes.append(len(task["chunks"]))
+        return clustering._done({})
+
+    monkeypatch.setattr(clustering, "_apart", count)
     segmentation, embeddings = conversation(60, 3, 256)
     long = type(segmentation)(
         np.tile(segmentation.activity, (200, 1, 1)), 10.0, 1.0, 0.0619375, 0.016875, 10_209.0

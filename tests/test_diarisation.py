@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ from scripts.synthetic_diarisation import (
 
 DEMO = Path(__file__).parents[1] / "demo"
 TWO = SpeakerCount(2, 2)
-COUNTS = {
+COUNTS: dict[str, tuple[SpeakerCount, dict[str, Any]]] = {
     "unknown": (SpeakerCount(), {}),
     "exact": (TWO, {"num_speakers": 2}),
     "bounds": (SpeakerCount(3, 5), {"min_speakers": 3, "max_speakers": 5}),
@@ -50,7 +51,8 @@ def pipeline():
 
 def recording(name: str) -> np.ndarray:
     with (DEMO / f"{name}.flac").open("rb") as file:
-        return decode(file).samples[0]
+        samples: np.ndarray = decode(file).samples[0]
+    return samples
 
 
 @pytest.fixture(scope="module")
@@ -250,7 +252,12 @@ def test_the_trunk_runs_once_per_chunk_with_speech(pipeline, samples, segmentati
 
     seen = []
     run = _Trunk.__call__
-    monkeypatch.setattr(_Trunk, "__call__", lambda self, x: seen.append(len(x)) or run(self, x))
+
+    def count(self, features):
+        seen.append(len(features))
+        return run(self, features)
+
+    monkeypatch.setattr(_Trunk, "__call__", count)
     half = segmentation.activity.copy()
     half[2:] = 0
     embed(pipeline, samples, replace(segmentation, activity=half))
@@ -318,8 +325,7 @@ def test_a_turn_s_certainty_is_how_much_nearer_it_is_to_its_speaker(pipeline):
     mixed = embeddings + 1.5 * embeddings.mean(axis=(0, 1))  # all voices nearer to one another
     unclear = diarise(pipeline, samples, segmentation, TWO, embeddings=mixed)
 
-    assert all(turn.certainty is not None for turn in clear.turns)
-    assert all(-2 <= turn.certainty <= 2 for turn in clear.turns)
+    assert all(turn.certainty is not None and -2 <= turn.certainty <= 2 for turn in clear.turns)
     assert mean_certainty(clear.turns) > 0.7 > mean_certainty(unclear.turns) > 0
 
 

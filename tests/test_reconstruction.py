@@ -1,5 +1,7 @@
 """Clustering and turns alone, against stock pyannote.audio, on conversations nobody had."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -14,7 +16,7 @@ from scripts.synthetic_diarisation import (
 from tests.fakes import segmentation as fake_segmentation
 
 NOTHING = np.zeros(160, dtype=np.float32)
-COUNTS = {
+COUNTS: dict[str, tuple[SpeakerCount, dict[str, Any]]] = {
     "unknown": (SpeakerCount(), {}),
     "exact": (SpeakerCount(5, 5), {"num_speakers": 5}),
     "bounds": (SpeakerCount(2, 3), {"min_speakers": 2, "max_speakers": 3}),
@@ -56,7 +58,8 @@ def test_more_speakers_than_letters_are_numbered_and_ordered_as_by_stock_pyannot
     pipeline, min_duration_off
 ):
     """It orders clusters, and turns with the same times, by text: 10 before 2, AA before B."""
-    other = variant(pipeline, min_duration_off=min_duration_off)
+    other = variant(pipeline, "AgglomerativeClustering", min_duration_off=min_duration_off)
+    other.clustering.instantiate({"threshold": 0.7, "method": "centroid", "min_cluster_size": 1})
     segmentation, _ = conversation(120, 40, 256)
     segmentation.activity[:, :, 1] = segmentation.activity[:, :, 0]  # always two at once
     own = 5 * np.random.default_rng(0).normal(size=(111, 3, 256))  # no two are the same person
