@@ -96,6 +96,23 @@ def test_the_name_of_a_track_is_pyannote_s():
     assert all(ours == next(expected) for ours, _ in zip(_track_names(), range(1000), strict=False))
 
 
+def test_turns_with_the_same_times_are_ordered_as_by_stock_pyannote(pipeline):
+    """By the names of their tracks: Z after AA."""
+    from pyannote.core import SlidingWindow, SlidingWindowFeature
+
+    found = fake_segmentation(np.ones((1, 20, 1)))
+    active = np.zeros((30, 21), dtype=bool)
+    active[:, 3:9] = True
+    frames = SlidingWindow(duration=found.frame_duration, step=found.frame_step)
+    discrete = SlidingWindowFeature(active.T.astype(float), frames)
+    stock = [label for _, _, label in pipeline.to_annotation(discrete).itertracks(yield_label=True)]
+    nothing = activations(found, np.zeros((1, 1), dtype=np.int32), np.zeros((1, 1)))
+    names = {cluster: str(cluster) for cluster in range(30)}
+    turns, _ = to_turns(active, names, nothing, found, 0.0)
+
+    assert [int(turn.speaker) for turn in turns] == stock
+
+
 def test_a_frame_has_as_many_speakers_as_were_counted_and_those_with_most_votes():
     votes = np.array([[3, 0, 9], [5, 1, 9], [4, 2, 9]])
     count = np.array([2, 1, 0])
@@ -124,7 +141,7 @@ def test_two_local_speakers_of_one_cluster_are_one_voice():
 
 def test_a_certainty_is_the_mean_over_what_the_chunks_heard():
     activity = np.zeros((2, 100, 2))  # chunks at 0 and 1 s, frames of 0.1 s
-    activity[0, 10:30, 0] = activity[1, 0:20, 0] = 1  # 1 to 3 s
+    activity[0, 10:30, 0] = activity[1, 0:10, 0] = 1  # 1 to 3 s, and 1 to 2 s
     activity[0, 50:60, 1] = 1  # somebody else
     labels = np.array([[0, 1], [0, -2]])
     margins = np.array([[0.2, 0.7], [0.6, np.nan]])
@@ -132,5 +149,8 @@ def test_a_certainty_is_the_mean_over_what_the_chunks_heard():
     found = activations(segmentation, labels, margins)
     turns, names = to_turns(found.votes > 0, None, found, segmentation, 0.0)
 
-    assert [turn.certainty for turn in turns] == [pytest.approx(0.4), pytest.approx(0.7)]
+    assert [turn.certainty for turn in turns] == [
+        pytest.approx((2 * 0.2 + 0.6) / 3, abs=1e-3),
+        pytest.approx(0.7),
+    ]
     assert names == {0: "SPEAKER_00", 1: "SPEAKER_01"}

@@ -1,8 +1,71 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 
-from models.segmentation import speech_regions
+from models.checkpoints import load_pipeline
+from models.embedding import _Features, _masks
+from models.segmentation import _sincnet, cut_padded, speech_regions
+from models.weights import find_pipeline
 from tests.fakes import segmentation
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    return load_pipeline(find_pipeline("demo", Path()), torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def span():
+    noise = np.random.default_rng(0).standard_normal(13 * 16_000, dtype=np.float32)
+    return torch.from_numpy(0.1 * noise + 0.02)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("n_step", [16_000, 5_330, 5_328, 5_327])
+def test_the_shared_convolution_gives_what_each_chunk_alone_gives(pipeline, span, n_step):
+    sincnet = pipeline._segmentation.model.sincnet
+    chunks = span.unfold(0, 160_000, n_step)[:, None]
+
+    expected = sincnet(chunks)
+    torch.testing.assert_close(
+        _sincnet(sincnet, span, 160_000, n_step), expected, atol=2e-4, rtol=1e-4
+    )
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("begins", [[0, 16_000, 48_000], [0, 16_080], [160, 5_328]])
+def test_features_of_a_span_are_those_of_each_chunk_alone(pipeline, span, begins):
+    model = pipeline._embedding.model_
+    chunks = torch.stack([span[begin : begin + 160_000] for begin in begins])[:, None]
+
+    features = _Features(model, span, 160_000).of(begins)
+    torch.testing.assert_close(features, model.compute_fbank(chunks), atol=1e-4, rtol=0)
+
+
+def test_an_embedding_leaves_out_overlap_where_there_is_enough_without():
+    activity = np.zeros((1, 10, 2), dtype=np.float32)
+    activity[0, :8, 0] = activity[0, 5:8, 1] = 1  # the second one is never alone
+
+    first, second = _masks(activity, 3)[0].tolist()
+    assert first == [1] * 5 + [0] * 5
+    assert second == [0] * 5 + [1] * 3 + [0] * 2
+    assert _masks(activity, 5)[0, 0].tolist() == [1] * 8 + [0] * 2
+    assert _masks(activity, -1)[0, 0].tolist() == [1] * 8 + [0] * 2
+
+
+def test_who_is_active_and_how_many_at_once():
+    activity = np.zeros((2, 10, 3))
+    activity[0, 3, 1] = activity[1, 3:5, 0] = activity[1, 4:6, 2] = 1
+    found = segmentation(activity)
+
+    assert found.is_active.tolist() == [[False, True, False], [True, False, True]]
+    assert found.n_speaking[1].tolist() == [0, 0, 0, 1, 2, 1, 0, 0, 0, 0]
+
+
+def test_sound_after_the_end_is_silence():
+    assert cut_padded(np.ones(5, dtype=np.float32), 3, 7).tolist() == [1, 1, 0, 0]
 
 
 def test_a_frame_is_speech_when_half_of_its_chunks_say_so():
