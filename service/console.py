@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import platformdirs
 import typer
+from rich.console import Console
+from rich.table import Table
 
 from models.errors import OptionError, SpeechError
 from service.client import Refused
@@ -22,6 +24,8 @@ STAGE_LABELS = {
     "attribute": "attributing words",
     "check": "checking",
 }
+
+TABLE_WIDTH = 120
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
@@ -45,6 +49,14 @@ WeightsFolder = Annotated[
 
 def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=1))
+
+
+def print_table(table: Table) -> None:
+    """A line for each row, also where it goes into a file or a narrow window."""
+    for column in table.columns:
+        column.no_wrap = True
+    console = Console()
+    console.print(table, width=max(console.width, TABLE_WIDTH), crop=False, soft_wrap=True)
 
 
 @contextmanager
