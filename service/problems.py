@@ -182,7 +182,7 @@ def _http(request: Request, error: Exception) -> JSONResponse:
     kinds: dict[int, ServiceError] = {
         404: NoSuchPath("The API has nothing at this path"),
         405: MethodNotAllowed("The API has no such method at this path"),
-        413: BodyTooLarge("The body of the request is too long"),
+        413: BodyTooLarge("A body that is no recording has at most 16 MiB"),
         415: UnsupportedMediaType("The body is of another media type than this path takes"),
     }
     refusal = answer(kinds.get(error.status_code) or InvalidRequest("The request is malformed"))
