@@ -55,8 +55,7 @@ def print_table(table: Table) -> None:
     """A line for each row, also where it goes into a file or a narrow window."""
     for column in table.columns:
         column.no_wrap = True
-    console = Console()
-    console.print(table, width=max(console.width, TABLE_WIDTH), crop=False, soft_wrap=True)
+    Console(width=max(Console().width, TABLE_WIDTH)).print(table)
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 import io
 import json
 import tarfile
-from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
@@ -26,6 +25,7 @@ from service.database.embedded import EmbeddedPostgres
 from service.database.engine import create_database
 from service.services import create_root_keys, open_services
 from service.settings import Settings
+from service.vault import ArtefactClass
 from service.vault.errors import Erased
 from tests.api import open_api
 from tests.finished import finish_job
@@ -64,6 +64,12 @@ def folders(tmp_path):
     return made
 
 
+def backed_up(settings, tmp_path):
+    made = back_up(settings, *folders(tmp_path))
+    assert made.data is not None
+    return made.data, made.keys
+
+
 def finished(api, study):
     job_id = make_job(api.services, UUID(study))
     return job_id, finish_job(api.services, job_id)
@@ -75,8 +81,8 @@ def recording_of(api, job_id):
 
 def test_everything_is_there_again_on_an_empty_machine(api, study, settings, empty, tmp_path):
     job_id, transcript_id = finished(api, study)
-    made = back_up(settings, *folders(tmp_path))
-    done = restore(empty, made.data, made.keys)
+    data, keys = backed_up(settings, tmp_path)
+    done = restore(empty, data, keys)
 
     assert (done.artefacts, done.erased_again) == (6, 0)
     with open_api(empty) as restored:
@@ -93,24 +99,24 @@ def test_neither_archive_holds_what_was_said_or_is_for_others_to_read(
     api, study, settings, tmp_path
 ):
     finished(api, study)
-    made = back_up(settings, *folders(tmp_path))
+    data, keys = backed_up(settings, tmp_path)
 
-    for path in (made.data, made.keys):
+    for path in (data, keys):
         assert b"Muster" not in path.read_bytes()
         assert path.stat().st_mode & 0o077 == 0
-    with tarfile.open(made.data) as archive:
+    with tarfile.open(data) as archive:
         assert not [name for name in archive.getnames() if name.endswith((".key", ".token"))]
 
 
 def test_what_was_erased_since_the_backup_is_erased_again(api, study, settings, empty, tmp_path):
     (job, transcript), (kept, _), (other, _) = (finished(api, study) for _ in range(3))
-    made = back_up(settings, *folders(tmp_path))
+    data, keys = backed_up(settings, tmp_path)
     recording = recording_of(api, other)
     assert api.request("DELETE", f"/v1/jobs/{job}").status_code == 200
     assert api.request("DELETE", f"/v1/recordings/{recording}").status_code == 204
     newest = back_up(settings, None, tmp_path / "backups of keys")
 
-    done = restore(empty, made.data, newest.keys)
+    done = restore(empty, data, newest.keys)
 
     assert done.erased_again == 3
     with open_api(empty) as restored:
@@ -122,19 +128,19 @@ def test_what_was_erased_since_the_backup_is_erased_again(api, study, settings, 
         ):
             assert restored.get(path).status_code == 410, path
         assert restored.get(f"/v1/jobs/{kept}").status_code == 200
-        keyring = restored.services.vault.keyrings["identified"]
+        keyring = restored.services.vault.keyrings[ArtefactClass.IDENTIFIED]
         with pytest.raises(Erased):
             keyring.data_key(UUID(study), UUID(recording))
 
 
 def test_a_ledger_that_lies_there_outlives_an_older_backup(api, study, settings, empty, tmp_path):
     job, _ = finished(api, study)
-    made = back_up(settings, *folders(tmp_path))
+    data, keys = backed_up(settings, tmp_path)
     api.request("DELETE", f"/v1/jobs/{job}")
     empty.keys.mkdir(parents=True)
     settings.ledger.rename(empty.ledger)
 
-    assert restore(empty, made.data, made.keys).erased_again == 1
+    assert restore(empty, data, keys).erased_again == 1
     services = open_services(empty)
     assert read_job(services, job).status == "erased"
     services.close()
@@ -146,26 +152,26 @@ def test_keys_and_data_do_not_go_into_one_folder(settings, tmp_path):
 
 
 def test_an_installation_is_not_overwritten(api, settings, empty, tmp_path):
-    made = back_up(settings, *folders(tmp_path))
+    data, keys = backed_up(settings, tmp_path)
     with pytest.raises(NotEmpty):
-        restore(settings, made.data, made.keys)
+        restore(settings, data, keys)
     in_use = empty.model_copy(update={"database_url": settings.database_url})
     with pytest.raises(NotEmpty):
-        restore(in_use, made.data, made.keys)
+        restore(in_use, data, keys)
     assert not in_use.keys.exists()
 
 
 def test_keys_of_another_installation_are_refused(api, settings, empty, tmp_path):
-    made = back_up(settings, *folders(tmp_path))
+    data, keys = backed_up(settings, tmp_path)
     other = settings.model_copy(update={"keys": tmp_path / "other keys"})
     create_root_keys(other)
     theirs = back_up(other, None, tmp_path)
 
     with pytest.raises(BackupMismatch):
-        restore(empty, made.data, theirs.keys)
+        restore(empty, data, theirs.keys)
 
 
-def rewritten(archive: Path, change) -> Path:
+def rewritten(archive, change):
     """A copy whose members `change` has had in its hands, as a dict of TarInfo and content."""
     with tarfile.open(archive) as old:
         members = [
@@ -215,30 +221,30 @@ A, B = "vault/identified/artefacts/ab/cd", "12345678-1234-4234-8234-123456789012
 def test_a_backup_with_links_and_paths_is_refused_before_anything_is_written(
     api, settings, empty, tmp_path, change
 ):
-    made = back_up(settings, *folders(tmp_path))
+    data, keys = backed_up(settings, tmp_path)
 
     with pytest.raises(UnsafeBackup):
-        restore(empty, rewritten(made.data, change), made.keys)
+        restore(empty, rewritten(data, change), keys)
     assert not empty.data.exists() and not empty.keys.exists()
 
 
 def test_a_damaged_backup_is_refused(api, study, settings, empty, tmp_path):
     finished(api, study)
-    made = back_up(settings, *folders(tmp_path))
+    data, keys = backed_up(settings, tmp_path)
     cut = tmp_path / "cut.tar"
-    cut.write_bytes(made.data.read_bytes()[:-12_000])
+    cut.write_bytes(data.read_bytes()[:-12_000])
     noise = tmp_path / "noise.tar"
     noise.write_bytes(b"noise" * 1000)
 
     with pytest.raises(BackupDamaged):
-        restore(empty, cut, made.keys)
+        restore(empty, cut, keys)
     with pytest.raises(BackupDamaged):
-        restore(empty, rewritten(made.data, lambda members: members[1:]), made.keys)
+        restore(empty, rewritten(data, lambda members: members[1:]), keys)
     with pytest.raises(UnsafeBackup):
-        restore(empty, made.keys, made.keys)
+        restore(empty, keys, keys)
     for path in (noise, tmp_path / "none.tar"):
         with pytest.raises(BackupNotReadable):
-            restore(empty, path, made.keys)
+            restore(empty, path, keys)
     assert not empty.data.exists()
 
 
@@ -297,7 +303,7 @@ def test_the_commands_back_up_and_restore_the_embedded_database(data_folder, tmp
     server.stop()
 
 
-def use(monkeypatch, settings) -> None:
+def use(monkeypatch, settings):
     monkeypatch.delenv("FIELDSCRIBE_DATABASE_URL", raising=False)
     for name, value in settings.as_environment().items():
         monkeypatch.setenv(name, value)
