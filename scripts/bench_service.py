@@ -1,6 +1,6 @@
 """Latency and throughput of the job service, with an engine that computes nothing.
 
-    scripts/bench service [--gigabytes 2] [--parts start,read,upload,queued,polls]
+    scripts/bench service [--gigabytes 2] [--parts start,read,queued,polls,upload]
 
 Starts `serve` in a temporary folder, with the stand-in engine of the tests. `read` and `polls` send
 their requests on time whether or not the last ones were answered; times count from when a request
@@ -21,11 +21,13 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
+from sqlalchemy import text
+
 from service.services import open_services
 from tests.installation import Installation, free_port, wait_until
 from tests.jobs import make_job, make_study, read_job
 
-PARTS = ("start", "read", "upload", "queued", "polls")
+PARTS = ("start", "read", "queued", "polls", "upload")  # the last is checked for a while
 RATE = 100  # requests per second
 BLOCK = 2**20
 
@@ -48,14 +50,14 @@ def main(arguments: list[str]) -> int:
                 results["enqueue_to_start_ms"] = bench.enqueue_to_start()
             if "read" in parts:
                 results["read_ms"] = asyncio.run(bench.read(options.seconds))
-            if "upload" in parts:
-                results["upload"] = asyncio.run(bench.upload(round(options.gigabytes * 2**30)))
             if "queued" in parts:
                 bench.queue(1000)
                 results["read_ms_with_1000_queued"] = asyncio.run(bench.read(options.seconds))
                 results["enqueue_to_start_ms_with_1000_queued"] = bench.enqueue_to_start()
             if "polls" in parts:
                 results["long_polls"] = asyncio.run(bench.long_polls(1000))
+            if "upload" in parts:
+                results["upload"] = asyncio.run(bench.upload(round(options.gigabytes * 2**30)))
         finally:
             bench.stop()
     print(json.dumps(results, indent=1))
@@ -105,12 +107,18 @@ class Bench:
             assert status == 200, status
             times.append((time.perf_counter() - due) * 1000)
 
+        await at_rate(RATE, RATE, one)  # the first requests of an API open its connections
+        first, times[:] = max(times), []
         cpu = self.api_cpu()
         await at_rate(round(seconds * RATE), RATE, one)
         cpu = (self.api_cpu() - cpu) / len(times)
         pool.close()
         await asyncio.to_thread(self.site.wait_for, job_id, "succeeded", 60)
-        return {**summary(times), "api_cpu_ms_each": round(cpu * 1000, 2)}
+        return {
+            **summary(times),
+            "max_of_first_second": round(first, 1),
+            "api_cpu_ms_each": round(cpu * 1000, 2),
+        }
 
     async def upload(self, n_bytes: int) -> dict[str, float]:
         """MB/s into a plain file and into the vault."""
@@ -145,8 +153,14 @@ class Bench:
         return round(int(status.split("VmHWM:")[1].split()[0]) / 1024, 1)
 
     def queue(self, n: int) -> None:
-        """Behind one that runs on: jobs of other studies would start first."""
-        self.waiting = [make_job(self.services, self.study, seconds=0.05) for _ in range(n)]
+        """In line, but not to be begun for an hour: the worker stays free for what is timed."""
+        later = (
+            "UPDATE procrastinate_jobs SET scheduled_at = now() + interval '1 hour' WHERE id = :id"
+        )
+        for _ in range(n):
+            job = read_job(self.services, make_job(self.services, self.study))
+            with self.services.engine.begin() as connection:
+                connection.execute(text(later), {"id": job.queue_job_id})
 
     async def long_polls(self, n: int) -> dict[str, object]:
         """All at once, of one job, which then ends; and one more than may wait."""
@@ -180,6 +194,8 @@ class Connections:
         self._free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
     async def get(self, path: str, headers: str) -> int:
+        while self._free and self._free[-1][0].at_eof():
+            self._free.pop()[1].close()  # the server closes what was idle for some seconds
         if self._free:
             reader, writer = self._free.pop()
         else:

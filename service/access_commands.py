@@ -4,10 +4,9 @@ import sys
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from service.console import AsJson, print_json
+from service.console import AsJson, print_json, print_table
 from service.job_commands import api
 
 token_app = typer.Typer(no_args_is_help=True, help="Make, list and revoke tokens.")
@@ -52,8 +51,7 @@ def list_tokens(as_json: AsJson = False) -> None:
         studies = "all" if token["all_studies"] else " ".join(codes[id] for id in token["studies"])
         ends = "revoked" if token["revoked_at"] else (token["expires_at"] or "")[:10]
         table.add_row(token["id"], token["role"], studies, ends)
-    table.columns[0].no_wrap = True
-    Console(soft_wrap=True).print(table)
+    print_table(table)
 
 
 @token_app.command("revoke")
@@ -95,8 +93,7 @@ def list_studies(as_json: AsJson = False) -> None:
     table = Table("code", "language", "model", "id", box=None)
     for study in items:
         table.add_row(study["code"], study["language"] or "", study["model"] or "", study["id"])
-    table.columns[3].no_wrap = True
-    Console(soft_wrap=True).print(table)
+    print_table(table)
 
 
 def unseal_command(as_json: AsJson = False) -> None:

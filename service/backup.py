@@ -312,7 +312,11 @@ def check(archive: tarfile.TarFile, kind: str, names: re.Pattern[str]) -> dict[s
     for member in members:
         known = member.name == MANIFEST or names.fullmatch(member.name)
         if not member.isreg() or not known:
-            raise UnsafeBackup("The backup holds something that no backup holds.")
+            raise UnsafeBackup(
+                "An archive holds what does not belong there: is it the one of the keys?"
+                if kind == "data"
+                else "An archive of keys holds what does not belong there."
+            )
     if len(set(found)) < len(found):
         raise UnsafeBackup("The backup holds the same file twice.")
     if MANIFEST not in found:
@@ -326,7 +330,7 @@ def check(archive: tarfile.TarFile, kind: str, names: re.Pattern[str]) -> dict[s
     except (ValueError, KeyError, TypeError) as error:
         raise BackupDamaged("The manifest of an archive is damaged.") from error
     if not complete or (kind == "data" and DUMP not in found):
-        raise BackupDamaged("A part of an archive is missing, or it is the other one.")
+        raise BackupDamaged("A part of an archive is missing.")
     return manifest
 
 

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import platformdirs
 import typer
+from rich.console import Console
+from rich.table import Table
 
 from models.errors import OptionError, SpeechError
 from service.client import Refused
@@ -23,6 +25,8 @@ STAGE_LABELS = {
     "attribute": "attributing words",
     "check": "checking",
 }
+
+TABLE_WIDTH = 120
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
@@ -46,6 +50,13 @@ WeightsFolder = Annotated[
 
 def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=1))
+
+
+def print_table(table: Table) -> None:
+    """A line for each row, also where it goes into a file or a narrow window."""
+    for column in table.columns:
+        column.no_wrap = True
+    Console(width=max(Console().width, TABLE_WIDTH)).print(table)
 
 
 @contextmanager

@@ -38,6 +38,7 @@ from service.console import (
     AsJson,
     errors_as_sentences,
     print_json,
+    print_table,
     read_vocabulary,
     speaker_bounds,
 )
@@ -208,8 +209,7 @@ def jobs_command(
         at = job["created_at"][:16].replace("T", " ")
         stage = job["stage"] if job["status"] == "running" else None
         table.add_row(job["id"], job["status"], stage or "", done, length, at)
-    table.columns[0].no_wrap = True
-    Console(soft_wrap=True).print(table)
+    print_table(table)
 
 
 def status_command(job_id: JobId, as_json: AsJson = False) -> None:

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 import typer
+from fastapi.routing import APIRoute
 
 import models
 import service
 from models.errors import AudioError, OptionError, SpeechError, WeightsError
+from service.app import ROUTERS
 from service.cli import app
 from service.errors import Misused, ServiceError
 
@@ -51,6 +53,19 @@ def test_codes_are_not_shared():
     codes = [error.code for error in error_classes()]  # type: ignore[attr-defined]
 
     assert sorted(codes) == sorted(set(codes))
+
+
+def test_every_path_of_the_api_is_in_its_overview_and_the_other_way_round():
+    documented = re.findall(r"^\| `([A-Z]+ /\S+)` \|", (ROOT / "docs/api.md").read_text(), re.M)
+    routes = [
+        f"{method} {route.path}"
+        for router in ROUTERS
+        for route in router.routes
+        if isinstance(route, APIRoute)
+        for method in route.methods or ()
+    ]
+
+    assert sorted(documented) == sorted(routes)
 
 
 def commands() -> list[tuple[str, object]]:

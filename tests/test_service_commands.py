@@ -1,8 +1,13 @@
 """The commands against a service of real processes, whose engine is a stand-in."""
 
 import json
+import os
+import re
 import shutil
+import subprocess
+import sys
 import tempfile
+import textwrap
 from pathlib import Path
 from uuid import UUID
 
@@ -14,7 +19,7 @@ from service.client import Client
 from service.database.engine import create_database
 from service.services import open_services
 from tests.api import tone
-from tests.installation import Installation, wait_until
+from tests.installation import ROOT, Installation, wait_until
 from tests.jobs import make_recording, make_token, read_job
 
 pytestmark = pytest.mark.slow
@@ -208,6 +213,38 @@ def test_what_goes_wrong_is_a_code_a_sentence_and_an_exit_code(
 
     assert result.stderr.splitlines()[-1].startswith(said)
     assert "Traceback" not in result.output
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_the_curl_of_the_readme_runs_as_written(service, study_code, tmp_path):
+    readme = (ROOT / "README.md").read_text()
+    blocks = re.findall(r"<!-- test: curl -->\n((?:    .*\n|\n)+)", readme)
+    script = textwrap.dedent("\n".join(blocks)).replace(
+        "http://127.0.0.1:8321", service.settings.url
+    )
+    (tmp_path / "INT-08.m4a").write_bytes(tone(1.0))
+    command = tmp_path / "fieldscribe"
+    command.write_text(
+        f'#!/bin/sh\nexec {sys.executable} -c "from service.cli import main; main()" "$@"\n'
+    )
+    command.chmod(0o700)
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "PATH": f"{tmp_path}:{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert len(blocks) == 4
+    assert done.returncode == 0, done.stderr
+    assert "SPEAKER_00: Hello there" in done.stdout
+    assert '"completed"' in done.stdout
 
 
 def test_a_service_that_is_not_there_is_said_so(monkeypatch):

@@ -1,0 +1,309 @@
+"""Backups, and restores onto an empty machine: empty folders and an empty database."""
+
+import io
+import json
+import tarfile
+from uuid import UUID, uuid4
+
+import pytest
+from pydantic import SecretStr
+from typer.testing import CliRunner
+
+from service import backup
+from service.backup import (
+    BackupDamaged,
+    BackupMismatch,
+    BackupNotReadable,
+    KeysNotApart,
+    NotEmpty,
+    UnsafeBackup,
+    back_up,
+    restore,
+)
+from service.cli import app
+from service.database.embedded import EmbeddedPostgres
+from service.database.engine import create_database
+from service.services import create_root_keys, open_services
+from service.settings import Settings
+from service.vault import ArtefactClass
+from service.vault.errors import Erased
+from tests.api import open_api
+from tests.finished import finish_job
+from tests.jobs import make_job, read_job
+
+
+@pytest.fixture
+def api(settings):
+    with open_api(settings) as api:
+        yield api
+
+
+@pytest.fixture
+def study(api):
+    return api.study()["id"]
+
+
+@pytest.fixture
+def empty(postgres, tmp_path):
+    """Settings of a machine on which there is nothing yet."""
+    name = f"empty_{uuid4().hex}"
+    create_database(postgres.url("postgres"), name)
+    return Settings(
+        data=tmp_path / "new/data",
+        keys=tmp_path / "new/keys",
+        weights=tmp_path / "weights",
+        database_url=SecretStr(postgres.url(name).render_as_string(hide_password=False)),
+        port=0,
+    )
+
+
+def folders(tmp_path):
+    made = tmp_path / "backups", tmp_path / "backups of keys"
+    for folder in made:
+        folder.mkdir(exist_ok=True)
+    return made
+
+
+def backed_up(settings, tmp_path):
+    made = back_up(settings, *folders(tmp_path))
+    assert made.data is not None
+    return made.data, made.keys
+
+
+def finished(api, study):
+    job_id = make_job(api.services, UUID(study))
+    return job_id, finish_job(api.services, job_id)
+
+
+def recording_of(api, job_id):
+    return api.get(f"/v1/jobs/{job_id}").json()["recordings"][0]
+
+
+def test_everything_is_there_again_on_an_empty_machine(api, study, settings, empty, tmp_path):
+    job_id, transcript_id = finished(api, study)
+    data, keys = backed_up(settings, tmp_path)
+    done = restore(empty, data, keys)
+
+    assert (done.artefacts, done.erased_again) == (6, 0)
+    with open_api(empty) as restored:
+        text = restored.get(f"/v1/transcripts/{transcript_id}?format=txt").text
+        assert "My name is Eva Muster." in text
+        assert restored.get(f"/v1/jobs/{job_id}").json()["status"] == "succeeded"
+        sound = restored.get(f"/v1/recordings/{recording_of(restored, job_id)}/audio")
+        assert sound.content == b"{}"
+    same = (settings.data / "owner.token").read_text()
+    assert (empty.data / "owner.token").read_text() == same
+
+
+def test_neither_archive_holds_what_was_said_or_is_for_others_to_read(
+    api, study, settings, tmp_path
+):
+    finished(api, study)
+    data, keys = backed_up(settings, tmp_path)
+
+    for path in (data, keys):
+        assert b"Muster" not in path.read_bytes()
+        assert path.stat().st_mode & 0o077 == 0
+    with tarfile.open(data) as archive:
+        assert not [name for name in archive.getnames() if name.endswith((".key", ".token"))]
+
+
+def test_what_was_erased_since_the_backup_is_erased_again(api, study, settings, empty, tmp_path):
+    (job, transcript), (kept, _), (other, _) = (finished(api, study) for _ in range(3))
+    data, keys = backed_up(settings, tmp_path)
+    recording = recording_of(api, other)
+    assert api.request("DELETE", f"/v1/jobs/{job}").status_code == 200
+    assert api.request("DELETE", f"/v1/recordings/{recording}").status_code == 204
+    newest = back_up(settings, None, tmp_path / "backups of keys")
+
+    done = restore(empty, data, newest.keys)
+
+    assert done.erased_again == 3
+    with open_api(empty) as restored:
+        for path in (
+            f"/v1/jobs/{job}",
+            f"/v1/transcripts/{transcript}",
+            f"/v1/jobs/{other}",
+            f"/v1/recordings/{recording}",
+        ):
+            assert restored.get(path).status_code == 410, path
+        assert restored.get(f"/v1/jobs/{kept}").status_code == 200
+        keyring = restored.services.vault.keyrings[ArtefactClass.IDENTIFIED]
+        with pytest.raises(Erased):
+            keyring.data_key(UUID(study), UUID(recording))
+
+
+def test_a_ledger_that_lies_there_outlives_an_older_backup(api, study, settings, empty, tmp_path):
+    job, _ = finished(api, study)
+    data, keys = backed_up(settings, tmp_path)
+    api.request("DELETE", f"/v1/jobs/{job}")
+    empty.keys.mkdir(parents=True)
+    settings.ledger.rename(empty.ledger)
+
+    assert restore(empty, data, keys).erased_again == 1
+    services = open_services(empty)
+    assert read_job(services, job).status == "erased"
+    services.close()
+
+
+def test_keys_and_data_do_not_go_into_one_folder(settings, tmp_path):
+    with pytest.raises(KeysNotApart):
+        back_up(settings, tmp_path, tmp_path / "x" / "..")
+
+
+def test_an_installation_is_not_overwritten(api, settings, empty, tmp_path):
+    data, keys = backed_up(settings, tmp_path)
+    with pytest.raises(NotEmpty):
+        restore(settings, data, keys)
+    in_use = empty.model_copy(update={"database_url": settings.database_url})
+    with pytest.raises(NotEmpty):
+        restore(in_use, data, keys)
+    assert not in_use.keys.exists()
+
+
+def test_keys_of_another_installation_are_refused(api, settings, empty, tmp_path):
+    data, keys = backed_up(settings, tmp_path)
+    other = settings.model_copy(update={"keys": tmp_path / "other keys"})
+    create_root_keys(other)
+    theirs = back_up(other, None, tmp_path)
+
+    with pytest.raises(BackupMismatch):
+        restore(empty, data, theirs.keys)
+
+
+def rewritten(archive, change):
+    """A copy whose members `change` has had in its hands, as a dict of TarInfo and content."""
+    with tarfile.open(archive) as old:
+        members = [
+            (member, file.read() if (file := old.extractfile(member)) else b"")
+            for member in old.getmembers()
+        ]
+    members = change(members)
+    path = archive.with_name("changed.tar")
+    with tarfile.open(path, "w") as new:
+        for member, content in members:
+            member.size = len(content)
+            new.addfile(member, io.BytesIO(content))
+    return path
+
+
+def added(name, **fields):
+    def change(members):
+        member = tarfile.TarInfo(name)
+        for field, value in fields.items():
+            setattr(member, field, value)
+        manifest, content = members[-1]
+        told = json.loads(content)
+        told["n_files"] += 1
+        return [*members[:-1], (member, b""), (manifest, json.dumps(told).encode())]
+
+    return change
+
+
+A, B = "vault/identified/artefacts/ab/cd", "12345678-1234-4234-8234-123456789012"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        added(f"{A}/{B}", type=tarfile.SYMTYPE, linkname="/etc/passwd"),
+        added(f"{A}/{B}", type=tarfile.LNKTYPE, linkname="database.dump"),
+        added(f"{A}/{B}", type=tarfile.FIFOTYPE),
+        added("vault/identified/artefacts/../../../outside"),
+        added("/etc/cron.d/outside"),
+        added("vault/../../outside"),
+        added("root/identified.key"),
+        added("database.dump"),
+        added("vault/identified"),
+    ],
+    ids=["link", "hard link", "pipe", "up", "absolute", "up 2", "a key", "twice", "a folder"],
+)
+def test_a_backup_with_links_and_paths_is_refused_before_anything_is_written(
+    api, settings, empty, tmp_path, change
+):
+    data, keys = backed_up(settings, tmp_path)
+
+    with pytest.raises(UnsafeBackup):
+        restore(empty, rewritten(data, change), keys)
+    assert not empty.data.exists() and not empty.keys.exists()
+
+
+def test_a_damaged_backup_is_refused(api, study, settings, empty, tmp_path):
+    finished(api, study)
+    data, keys = backed_up(settings, tmp_path)
+    cut = tmp_path / "cut.tar"
+    cut.write_bytes(data.read_bytes()[:-12_000])
+    noise = tmp_path / "noise.tar"
+    noise.write_bytes(b"noise" * 1000)
+
+    with pytest.raises(BackupDamaged):
+        restore(empty, cut, keys)
+    with pytest.raises(BackupDamaged):
+        restore(empty, rewritten(data, lambda members: members[1:]), keys)
+    with pytest.raises(UnsafeBackup):
+        restore(empty, keys, keys)
+    for path in (noise, tmp_path / "none.tar"):
+        with pytest.raises(BackupNotReadable):
+            restore(empty, path, keys)
+    assert not empty.data.exists()
+
+
+def test_the_time_of_a_backup_is_noted_for_the_doctor(api, settings, tmp_path):
+    back_up(settings, *folders(tmp_path))
+
+    assert "at" in json.loads((settings.data / "backup.json").read_text())
+
+
+def test_the_password_of_the_database_is_in_no_command_line(api, settings, tmp_path, monkeypatch):
+    seen = []
+    run = backup.subprocess.run  # type: ignore[attr-defined]
+
+    def watched(command, **wish):
+        seen.append(" ".join(map(str, command)))
+        return run(command, **wish)
+
+    monkeypatch.setattr("service.backup.subprocess.run", watched)
+    back_up(settings, *folders(tmp_path))
+    password = backup.database_url(settings).password  # type: ignore[attr-defined]
+    assert seen and password and not any(password in line for line in seen)
+
+
+@pytest.mark.slow
+def test_the_commands_back_up_and_restore_the_embedded_database(data_folder, tmp_path, monkeypatch):
+    """Both ends with a database of their own, which does not run before or after."""
+    old = Settings(data=data_folder / "a/data", keys=data_folder / "a/keys", port=0)
+    (data_folder / "a").mkdir(mode=0o711)
+    (data_folder / "b").mkdir(mode=0o711)
+    server = EmbeddedPostgres(old.database)
+    server.start()
+    create_root_keys(old)
+    from service.api import prepare
+
+    prepare(old)
+    with open_api(old) as api:
+        job_id, transcript_id = finished(api, api.study()["id"])
+    server.stop()
+
+    def run(*arguments):
+        result = CliRunner().invoke(app, [str(argument) for argument in (*arguments, "--json")])
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout)
+
+    use(monkeypatch, old)
+    out, keys_out = folders(tmp_path)
+    made = run("backup", out, "--keys-to", keys_out)
+    new = Settings(data=data_folder / "b/data", keys=data_folder / "b/keys", port=0)
+    use(monkeypatch, new)
+    assert run("restore", made["data"], "--keys-from", made["keys"])["artefacts"] == 6
+
+    server = EmbeddedPostgres(new.database)
+    server.start()
+    with open_api(new) as api:
+        assert "Muster" in api.get(f"/v1/transcripts/{transcript_id}?format=txt").text
+    server.stop()
+
+
+def use(monkeypatch, settings):
+    monkeypatch.delenv("FIELDSCRIBE_DATABASE_URL", raising=False)
+    for name, value in settings.as_environment().items():
+        monkeypatch.setenv(name, value)
