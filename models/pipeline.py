@@ -201,6 +201,7 @@ class Pipeline:
             report("diarise")(1.0)
             turns, nothing = timeline.turns(regions), np.empty((0, 0, 0), dtype=np.float32)
             diarisation = Diarisation(turns, timeline.channels, nothing, sampled=False)
+            kept.save("diarise", pack_diarisation(diarisation))
         elif (data := kept.load("diarise")) is not None:
             diarisation = unpack_diarisation(data)
         else:

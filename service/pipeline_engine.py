@@ -8,6 +8,7 @@ from typing import BinaryIO, ClassVar
 import torch
 
 from models.audio import decode
+from models.channels import Channels
 from models.diarisation import SpeakerCount
 from models.errors import WeightsError
 from models.pipeline import Pipeline, TranscribeOptions
@@ -63,11 +64,17 @@ class PipelineEngine:
             language=job.options.get("language"),
             speakers=SpeakerCount(job.options.get("speakers_min"), job.options.get("speakers_max")),
             vocabulary=tuple(vocabulary),
+            channels=Channels(job.options.get("channels", Channels.AUTO)),
         )
+        split = options.channels != Channels.MIX
         decoded = []
         for i, file in enumerate(recordings):
             share = i / len(recordings)
-            decoded.append(decode(file, on_progress=lambda _: on_progress("ingest", share)))  # noqa: B023
+
+            def alive(_: object, share: float = share) -> None:
+                on_progress("ingest", share)
+
+            decoded.append(decode(file, split_channels=split, on_progress=alive))
         on_progress("ingest", 1.0)
         return self._pipeline.transcribe(
             decoded,
