@@ -385,10 +385,12 @@ def test_a_long_poll_with_an_etag_ends_at_the_next_change(api, study):
     etag = api.get(f"{MINE}/{id}").headers["ETag"]
     timer = threading.Timer(0.5, begin_job, (api.services, UUID(id)))
     timer.start()
+    started = time.monotonic()
     answer = api.get(f"{MINE}/{id}?wait=30", headers={"If-None-Match": etag})
     timer.join()
 
     assert (answer.status_code, answer.json()["status"]) == (200, "running")
+    assert time.monotonic() - started < 10
 
 
 def test_a_long_poll_without_news_says_so_in_time(api, study):
