@@ -7,7 +7,7 @@ Models have random weights at community-1's real dimensions: what is computed do
 them. Stock and ours take turns in one process, so that a busy machine is busy for both. Parts:
 
     speed           segmentation to turns, from samples: stock, ours in fp32, ours with a bf16 trunk
-    postprocessing  counting, masks, reconstruction and turns of an hour, without the models and
+    postprocessing  counting, reconstruction and turns of an hour, without the models and
                     without pyannote's clustering, which is timed beside it
     flatness        everything but the clustering, per hour of sound, as sessions get longer; with
                     the small demo models unless on a GPU

@@ -19,6 +19,16 @@ def test_json_brings_back_the_same_transcript():
     assert Transcript.from_json(whole().to_json()) == whole()
 
 
+def test_a_turn_s_certainty_comes_back_and_older_transcripts_have_none():
+    made = transcript([], turns=(Turn(0.0, 1.0, "SPEAKER_00", 0.25), Turn(1.0, 2.0, "SPEAKER_01")))
+    document = json.loads(made.to_json())
+
+    assert Transcript.from_json(made.to_json()).turns == made.turns
+    assert [turn["certainty"] for turn in document["turns"]] == [0.25, None]
+    del document["turns"][0]["certainty"]
+    assert Transcript.from_json(json.dumps(document)).turns[0].certainty is None
+
+
 def test_json_carries_each_segments_text_beside_its_words():
     document = json.loads(whole().to_json())
 
