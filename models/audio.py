@@ -77,7 +77,7 @@ FILL_GAPS = (
     "aresample=async=1"
 )
 
-NO_SOUND = "The file has a picture and no sound in it: upload the recording of the voices."
+NO_SOUND = "The file has a picture and no sound in it: take the recording of the voices."
 NO_FFMPEG = "ffmpeg is not installed here: whoever runs this service installs ffmpeg, 5.1 or later."
 NO_SANDBOX = (
     "This machine cannot cut ffmpeg off from the network, which needs Linux on x86-64 or arm64 with"
@@ -177,6 +177,15 @@ class RecordingInfo:
     channels: int
     duration: float | None
     n_bytes: int
+
+
+@dataclass(frozen=True)
+class Levels:
+    """What was heard of a recording, of which nothing was kept; dBFS for each of its channels."""
+
+    duration: float
+    peak_dbfs: tuple[float, ...]
+    mean_dbfs: tuple[float, ...]  # RMS
 
 
 @dataclass(frozen=True, eq=False)
@@ -297,7 +306,7 @@ def why_unreadable(head: bytes) -> str:
     if start.startswith(PLAYLISTS):
         return (
             "The file is a playlist, which names recordings and holds no sound:"
-            " upload the recordings themselves."
+            " take the recordings themselves."
         )
     if head[4:8] in (b"ftyp", b"mdat", b"moov"):
         return (
@@ -311,10 +320,10 @@ def why_unreadable(head: bytes) -> str:
             " copy the recording from the recorder again."
         )
     if b"\0" not in head and all(byte >= 32 or byte in b"\t\r\n\f" for byte in head):
-        return "The file is a text and no recording, whatever its name says: upload the recording."
+        return "The file is a text and no recording, whatever its name says: take the recording."
     return (
         "The file is not in a format that can be read (docs/formats.md lists them):"
-        " export the recording as WAV, FLAC, MP3 or M4A and upload that."
+        " export the recording as WAV, FLAC, MP3 or M4A and take that."
     )
 
 
@@ -396,7 +405,7 @@ def refuse_out_of_range(info: RecordingInfo) -> None:
     if not info.channels or not info.sample_rate:
         raise UnreadableAudio(
             f"The sound in the file ({info.codec}) is in no format that can be read:"
-            " export the recording as WAV, FLAC, MP3 or M4A and upload that."
+            " export the recording as WAV, FLAC, MP3 or M4A and take that."
         )
     if info.channels > MAX_CHANNELS:
         raise TooManyChannels(
@@ -456,20 +465,61 @@ def decode(
     max_samples = max_seconds(n_channels) * SAMPLE_RATE
     samples = lazy_samples(n_channels, max_samples)
     n = 0
+    for block in decoded_blocks(file, info, n_channels, max_samples, on_progress):
+        start, n = n, n + block.shape[1]
+        samples[:, start:n] = block
+    recording = Recording(samples[:, :n], info)
+    refuse_too_short(recording.duration)
+    refuse_useless(info, recording.peak_dbfs)
+    return recording
+
+
+def measure(
+    file: BinaryIO, info: RecordingInfo, *, on_progress: Callable[[float], None] | None = None
+) -> Levels:
+    """Decode a recording to know its length and its levels; memory does not grow with it.
+
+    Channels are measured apart. `refuse_too_short` and `refuse_useless` judge what was found.
+
+    Args:
+        file, on_progress: as for `decode`.
+        info: what `probe` said of it.
+
+    Raises:
+        AudioError: one of its children.
+    """
+    n, peaks, energy = 0, np.zeros(info.channels), np.zeros(info.channels)
+    max_samples = MAX_SECONDS * SAMPLE_RATE
+    for block in decoded_blocks(file, info, info.channels, max_samples, on_progress):
+        n += block.shape[1]
+        peaks = np.maximum(peaks, np.abs(block).max(axis=1))
+        energy += np.einsum("ij,ij->i", block, block, dtype=np.float64)
+    means = np.sqrt(energy / max(n, 1))
+    return Levels(
+        n / SAMPLE_RATE, tuple(map(dbfs, peaks.tolist())), tuple(map(dbfs, means.tolist()))
+    )
+
+
+def decoded_blocks(
+    file: BinaryIO,
+    info: RecordingInfo,
+    n_channels: int,
+    max_samples: int,
+    on_progress: Callable[[float], None] | None,
+) -> Iterator[np.ndarray]:
+    """(n_channels, n) at 16 kHz, in memory that the next one reuses; at the end raises."""
+    n = 0
     command = decode_command(info, n_channels, past_header=goes_on_past_header(file, info))
     seconds = 60 + (info.duration or MAX_SECONDS) / SLOWEST_RTFX
     with sandboxed(command, file, seconds=seconds) as child:
         for block in blocks(output_of(child), n_channels):
-            start, n = n, n + block.shape[1]
+            n += block.shape[1]
             if n > max_samples:
                 raise TooLong(too_long(n / SAMPLE_RATE, n_channels))
-            samples[:, start:n] = block
+            yield block
             if on_progress is not None:
                 on_progress(n / SAMPLE_RATE)
-    recording = Recording(samples[:, :n], info)
-    refuse_failed(child.returncode, recording)
-    refuse_useless(recording)
-    return recording
+    refuse_failed(child.returncode, info, n / SAMPLE_RATE)
 
 
 def goes_on_past_header(file: BinaryIO, info: RecordingInfo) -> bool:
@@ -534,8 +584,8 @@ def blocks(stream: IO[bytes], n_channels: int) -> Iterator[np.ndarray]:
         )
 
 
-def refuse_failed(status: int, recording: Recording) -> None:
-    decoded, declared = recording.duration, recording.info.duration
+def refuse_failed(status: int, info: RecordingInfo, decoded: float) -> None:
+    declared = info.duration
     if status == TOO_MUCH_DAMAGE:
         raise DecodeFailed(
             f"More than {MAX_DAMAGE:.0%} of the recording is damaged and cannot be decoded:"
@@ -543,29 +593,33 @@ def refuse_failed(status: int, recording: Recording) -> None:
         )
     if status != 0 and decoded == 0:
         raise UnreadableAudio(
-            f"The sound in the file ({recording.info.codec}) cannot be decoded:"
-            " copy the recording again, or export it as WAV, FLAC, MP3 or M4A and upload that."
+            f"The sound in the file ({info.codec}) cannot be decoded:"
+            " copy the recording again, or export it as WAV, FLAC, MP3 or M4A and take that."
         )
     if status != 0:
         raise DecodeFailed(
             f"Decoding broke off after {clock(decoded)} (ffmpeg ended with {status}):"
-            " copy the recording again, or export it as WAV and upload that."
+            " copy the recording again, or export it as WAV and take that."
         )
     if declared is not None and decoded < declared * 0.999 - 1:  # headers round, encoders pad
         raise TruncatedAudio(
             f"The file says that it lasts {clock(declared)} and holds {clock(decoded)} of sound:"
             " copy it from the recorder again, and if that is all there is, open it in Audacity,"
-            " export it as WAV and upload that (or run: ffmpeg -i OLD -c copy NEW)."
+            " export it as WAV and take that (or run: ffmpeg -i OLD -c copy NEW)."
         )
 
 
-def refuse_useless(recording: Recording) -> None:
-    if recording.duration < MIN_SECONDS:
+def refuse_too_short(duration: float) -> None:
+    """Raises AudioTooShort; first, because nothing has no levels."""
+    if duration < MIN_SECONDS:
         raise AudioTooShort(
-            f"The recording lasts {recording.duration:.2f} s and the least is {MIN_SECONDS} s:"
-            " check that the right file was uploaded."
+            f"The recording lasts {duration:.2f} s and the least is {MIN_SECONDS} s:"
+            " check that it is the right file."
         )
-    peaks = recording.peak_dbfs
+
+
+def refuse_useless(info: RecordingInfo, peaks: tuple[float, ...]) -> None:
+    """Raises UnreadableAudio or SilentAudio; `peaks` of each channel in dBFS."""
     if not all(peak < math.inf for peak in peaks):  # NaN is not
         raise UnreadableAudio(
             "The recording holds samples that are no numbers: export it again as 16-bit WAV."
@@ -575,7 +629,7 @@ def refuse_useless(recording: Recording) -> None:
         raise SilentAudio(
             f"The loudest sound in the recording is at {max(peaks):.1f} dBFS and speech lies above"
             f" {SILENCE_DBFS:.0f}: check in a player that the right microphone was recorded"
-            f"{cancelled if len(peaks) < recording.info.channels else ''}."
+            f"{cancelled if len(peaks) < info.channels else ''}."
         )
 
 
@@ -625,7 +679,7 @@ def sandboxed(
     if expired.is_set() or child.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
         raise DecodeFailed(
             f"Decoding hit its limit ({clock(seconds)} of processor time, {MEMORY_BYTES >> 20} MiB)"
-            " or was killed: try again, or export the recording as WAV and upload that."
+            " or was killed: try again, or export the recording as WAV and take that."
         )
 
 

@@ -8,6 +8,7 @@ anything is built from it. Loading goes by path and never to the network.
 
 import dataclasses
 import io
+import json
 import lzma
 import pickle
 import re
@@ -25,16 +26,19 @@ from torch import Tensor
 
 from models.audio import SAMPLE_RATE
 from models.errors import WeightsError
+from models.hugging_face import dimensions, openai_name
 from models.pyannote_guard import pyannote_audio
 from models.weights import (
     KNOWN,
     PipelineWeights,
     WeightsCorrupt,
     WhisperWeights,
+    hugging_face_weights,
 )
 
 MAX_UNPACKED_BYTES = 256 << 20  # of a checkpoint under xz; the demo's are a tenth of it
 MAX_CONFIG_BYTES = 64 << 10
+MAX_JSON_BYTES = 1 << 20
 MAX_PLDA_BYTES = 64 << 20
 
 BAD_INPUT = (RuntimeError, ValueError, LookupError, TypeError, AttributeError, EOFError)
@@ -156,23 +160,106 @@ def load_whisper(weights: WhisperWeights, device: torch.device) -> Any:
     """
     from whisper.model import ModelDimensions, Whisper
 
-    with _open_checkpoint(weights.path) as file:
-        checkpoint = read_checkpoint(file)
-    if not isinstance(checkpoint, dict) or not {"dims", "model_state_dict"} <= set(checkpoint):
-        raise UnsupportedCheckpoint(
-            "This is not a checkpoint of openai-whisper, which holds `dims` and"
-            " `model_state_dict`; weights of other projects have to be converted."
-        )
-    dims = ModelDimensions(**_checked_dimensions(checkpoint["dims"]))
-    state = checkpoint["model_state_dict"]
+    if weights.path.is_dir():
+        found, state = _read_hugging_face(weights.path)
+    else:
+        found, state = _read_openai(weights.path)
+    dims = ModelDimensions(**_checked_dimensions(found))
     _check_state(state, _expected_state(dims), "a Whisper of its dimensions")
     with torch.device(device):
         model = Whisper(dims)
     model.load_state_dict(state)
+    own_heads = _own_alignment_heads(weights.path, dims)
     heads = _alignment_heads(weights.sha256, dims)
-    if heads is not None:
+    if own_heads is not None:
+        model.register_buffer("alignment_heads", own_heads.to_sparse(), persistent=False)
+    elif heads is not None:
         model.set_alignment_heads(heads)
     return model.to(device).eval()
+
+
+def _read_openai(path: Path) -> tuple[Any, Any]:
+    """Dimensions and state, neither checked."""
+    with _open_checkpoint(path) as file:
+        checkpoint = read_checkpoint(file)
+    if not isinstance(checkpoint, dict) or not {"dims", "model_state_dict"} <= set(checkpoint):
+        raise UnsupportedCheckpoint(
+            "This is not a checkpoint of openai-whisper, which holds `dims` and"
+            " `model_state_dict`; of Hugging Face's, give the folder with its config.json."
+        )
+    return checkpoint["dims"], checkpoint["model_state_dict"]
+
+
+def _read_hugging_face(folder: Path) -> tuple[Any, dict[str, Any]]:
+    """Dimensions and state, neither checked, of a folder as transformers saves it."""
+    dims = dimensions(_read_json(folder / "config.json"))
+    if dims is None:
+        raise UnsupportedCheckpoint("The folder's config.json is not that of a Whisper.")
+    state: dict[str, Any] = {}
+    for path in hugging_face_weights(folder):
+        tensors = _read_safetensors(path) if path.suffix == ".safetensors" else _read_bin(path)
+        if not isinstance(tensors, Mapping) or state.keys() & (
+            renamed := {openai_name(str(name)): tensor for name, tensor in tensors.items()}
+        ):
+            raise UnsupportedCheckpoint("The tensors in the folder are not those of a Whisper.")
+        state.update(renamed)
+    # The vocabulary's matrix, which transformers may save a second time.
+    output = state.pop("proj_out.weight", None)
+    embedding = state.get("decoder.token_embedding.weight")
+    if isinstance(output, Tensor) and isinstance(embedding, Tensor):
+        if not torch.equal(output, embedding):
+            raise UnsupportedCheckpoint(
+                "The checkpoint's output matrix is not that of its token embedding."
+            )
+    return dims, state
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, *BAD_INPUT) as error:
+        raise WeightsCorrupt("The checkpoint is damaged or cut short; get it again.") from error
+
+
+def _read_bin(path: Path) -> Any:
+    with path.open("rb") as file:
+        return read_checkpoint(file)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """An object, as config.json holds it."""
+    try:
+        with path.open("rb") as file:
+            found = json.loads(file.read(MAX_JSON_BYTES))
+    except (OSError, RecursionError, *BAD_INPUT) as error:
+        raise UnsupportedCheckpoint(f"The folder's {path.name} cannot be read.") from error
+    if not isinstance(found, dict):
+        raise UnsupportedCheckpoint(f"The folder's {path.name} is not that of a Whisper.")
+    return found
+
+
+def _own_alignment_heads(path: Path, dims: Any) -> Tensor | None:
+    """Of a folder that names them, (n_layers, n_heads)."""
+    config = path / "generation_config.json"
+    if not path.is_dir() or not config.is_file():
+        return None
+    heads = _read_json(config).get("alignment_heads")
+    if not heads:
+        return None
+    mask = torch.zeros(dims.n_text_layer, dims.n_text_head, dtype=torch.bool)
+    try:
+        for layer, head in heads:
+            if type(layer) is not int or type(head) is not int or min(layer, head) < 0:
+                raise ValueError
+            mask[layer, head] = True
+    except BAD_INPUT as error:
+        raise UnsupportedCheckpoint(
+            "The alignment heads in the folder's generation_config.json are not the model's."
+        ) from error
+    return mask
 
 
 def _open_checkpoint(path: Path) -> BinaryIO:
@@ -303,7 +390,7 @@ _WESPEAKER: dict[str, Any] = {
     "num_mel_bins": (8, 128),
     "frame_length": (10.0, 100.0),
     "frame_shift": (5.0, 50.0),
-    "dither": (0.0, 1.0),
+    "dither": {0.0},  # noise would differ from chunk to chunk, and from run to run
     "window_type": {"hamming", "hanning", "povey", "rectangular", "blackman"},
     "use_energy": {False},
     # The model's own constructor does not take these three; their defaults are the only values.

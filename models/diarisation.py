@@ -1,27 +1,27 @@
-"""Segmentation to turns: who spoke when, with the stock pyannote.audio pipeline.
+"""Segmentation to turns: who spoke when, as stock pyannote.audio finds it and much faster.
 
 Two outputs: the full turns, which may overlap, say when several people spoke at once; the exclusive
 turns, with at most one speaker at a time, are the ones that words are attributed with.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
-import torch
 
 from models.audio import SAMPLE_RATE
-from models.errors import OptionError, OutOfMemory
+from models.clustering import Clustering, prepare, start_clustering
+from models.embedding import Precision, embed
+from models.errors import OptionError
 from models.progress import Progress, ignore, seconds_of
-from models.segmentation import Segmentation
+from models.reconstruction import activations, discretise, speaker_count, to_turns
+from models.segmentation import Segmentation, segment
 from models.transcript import Turn
 
 MAX_SPEAKERS = 20
-MAX_CLUSTERED = 8_000
-"""Embeddings that are clustered; of more, from about two hours on, an even sample is. Clustering
-takes the square of their number in memory: 0.5 GB at this one, 3 GB at twenty thousand."""
+FEW_SECONDS, SMALL_SHARE = 3.0, 0.01
+"""Somebody with less speech in all than both of these is perhaps nobody: a cough, a laugh."""
 
 
 class BadSpeakerCount(OptionError):
@@ -55,6 +55,10 @@ class SpeakerCount:
         except ValueError:
             raise BadSpeakerCount("A number of speakers is written 6, a range 2-4.") from None
 
+    @property
+    def is_exact(self) -> bool:
+        return self.minimum is not None and self.minimum == self.maximum
+
     def __str__(self) -> str:
         if self.minimum == self.maximum:
             return "unknown" if self.minimum is None else str(self.minimum)
@@ -65,14 +69,15 @@ class SpeakerCount:
 class Diarisation:
     """Turns in order, speakers `SPEAKER_00`, `SPEAKER_01`, ... in the order of pyannote's clusters.
 
-    `embeddings`: float32, (n_chunks, n_local_speakers, n_dimensions), NaN or meaningless where a
-    local speaker is silent. With them `diarise` can be repeated in a fraction of the time.
+    `embeddings`: float32, (n_chunks, n_local_speakers, n_dimensions), meaningless where a local
+    speaker is silent. With them `diarise` can be repeated in a fraction of the time.
     """
 
     turns: tuple[Turn, ...]
     exclusive_turns: tuple[Turn, ...]
     embeddings: np.ndarray
     sampled: bool  # the clustering saw MAX_CLUSTERED embeddings of more
+    warnings: tuple[str, ...] = ()
 
 
 def diarise(
@@ -83,6 +88,7 @@ def diarise(
     progress: Progress = ignore,
     *,
     embeddings: np.ndarray | None = None,
+    precision: Precision = "fp32",
 ) -> Diarisation:
     """Embed the local speakers, cluster them, and put the chunks together to turns.
 
@@ -90,104 +96,117 @@ def diarise(
         pipeline: pyannote's `SpeakerDiarization`, whose segmentation model made `segmentation`.
         samples: float32, (n_samples,), 16 kHz.
         embeddings: of an earlier run on the same segmentation; None to compute them.
+        precision: of the embedding model's convolutions; in fp32 the turns are those of stock
+            pyannote.audio.
 
     Raises:
         OutOfMemory: a batch does not fit on the device.
     """
-    found = embeddings
-
-    def hook(step: str, artefact: Any, *, total: int = 0, completed: int = 0, **_: Any) -> None:
-        nonlocal found
-        if step == "embeddings" and total:
-            progress(0.99 * completed / total)  # clustering takes the rest
-        elif step == "embeddings":
-            found = artefact
-
-    file = {"waveform": torch.from_numpy(samples)[None], "sample_rate": SAMPLE_RATE, "uri": "audio"}
-    try:
-        with _given(pipeline, segmentation, embeddings) as sampled, _tf32_as_found():
-            output = pipeline.apply(
-                file,
-                num_speakers=speakers.minimum if speakers.minimum == speakers.maximum else None,
-                min_speakers=speakers.minimum,
-                max_speakers=speakers.maximum,
-                hook=hook,
-            )
-    except torch.OutOfMemoryError as error:
-        raise OutOfMemory(f"Diarisation does not fit into the memory of {pipeline.device}.") from (
-            error
-        )
+    begun = start_diarisation(
+        pipeline,
+        samples,
+        segmentation,
+        speakers,
+        lambda fraction: progress(0.99 * fraction),
+        embeddings=embeddings,
+        precision=precision,
+    )
+    found = begun.result(lambda fraction: progress(0.99))
     progress(1.0)
-    if found is None:  # nobody spoke
-        found = np.zeros((*segmentation.activity.shape[::2], 0), dtype=np.float32)
-    return Diarisation(
-        turns=_turns(output.speaker_diarization),
-        exclusive_turns=_turns(output.exclusive_speaker_diarization),
-        embeddings=found.astype(np.float32, copy=False),
-        sampled=bool(sampled),
-    )
+    return found
 
 
-def _turns(annotation: Any) -> tuple[Turn, ...]:
-    return tuple(
-        Turn(round(float(turn.start), 3), round(float(turn.end), 3), speaker)
-        for turn, _, speaker in annotation.itertracks(yield_label=True)
+def start_diarisation(
+    pipeline: Any,
+    samples: np.ndarray,
+    segmentation: Segmentation,
+    speakers: SpeakerCount,
+    progress: Progress = ignore,
+    *,
+    embeddings: np.ndarray | None = None,
+    precision: Precision = "fp32",
+) -> "DiarisationBegun":
+    """The part of `diarise` that needs the device; clustering goes on beside whatever comes next.
+
+    Args, raises: see `diarise`.
+    """
+    count = speaker_count(segmentation)
+    if not count.any():
+        nothing = np.zeros((*segmentation.activity.shape[::2], 0), dtype=np.float32)
+        return DiarisationBegun(pipeline, segmentation, speakers, count, nothing, None)
+    if embeddings is None:
+        prepare(len(segmentation.activity))
+        embeddings = embed(pipeline, samples, segmentation, progress, precision=precision)
+    clustering = start_clustering(
+        pipeline, segmentation, embeddings, speakers.minimum, speakers.maximum
     )
+    return DiarisationBegun(pipeline, segmentation, speakers, count, embeddings, clustering)
+
+
+@dataclass(frozen=True)
+class DiarisationBegun:
+    """A diarisation whose clustering is under way; None where nobody speaks."""
+
+    pipeline: Any
+    segmentation: Segmentation
+    speakers: SpeakerCount
+    count: np.ndarray  # of people who speak in each frame
+    embeddings: np.ndarray
+    clustering: Clustering | None
+
+    def result(self, progress: Progress = ignore) -> Diarisation:
+        """
+        Args:
+            progress: called while waiting, so that it can stop the job.
+
+        Raises:
+            OutOfMemory
+        """
+        if self.clustering is None:
+            return Diarisation((), (), self.embeddings, sampled=False)
+        clusters = self.clustering.result(progress)
+        found = activations(self.segmentation, clusters.labels, clusters.margins)
+        min_duration_off = self.pipeline.segmentation.min_duration_off
+        names = None
+        outputs = []
+        # There cannot be more people at once than there are people.
+        for at_most in (self.speakers.maximum or self.count.max(), 1):
+            active = discretise(found.votes, np.minimum(self.count, at_most))
+            turns, names = to_turns(active, names, found, self.segmentation, min_duration_off)
+            outputs.append(turns)
+        warnings = () if self.speakers.is_exact else tuple(doubtful_speakers(outputs[0]))
+        return Diarisation(
+            outputs[0], outputs[1], self.embeddings, sampled=clusters.sampled, warnings=warnings
+        )
+
+
+def doubtful_speakers(turns: Sequence[Turn]) -> list[str]:
+    """A sentence about each speaker who hardly says anything.
+
+    They are not merged with anybody: it would not be pyannote's result any more, and an
+    interviewee's partner who says one sentence is no mistake. Giving the number of speakers is the
+    way to be rid of them.
+    """
+    seconds: dict[str, float] = {}
+    for turn in turns:
+        seconds[turn.speaker] = seconds.get(turn.speaker, 0.0) + turn.end - turn.start
+    little = min(FEW_SECONDS, SMALL_SHARE * sum(seconds.values()))
+    return [
+        f"{speaker} speaks for only {spoken:.1f} s in all and may be nobody; "
+        "give the number of speakers if there are fewer."
+        for speaker, spoken in sorted(seconds.items())
+        if spoken < little
+    ]
 
 
 def try_diarisation(pipeline: Any) -> tuple[float, float]:
-    """Seconds of segmentation and of embedding per second of audio, from one chunk of noise."""
-    inference, embedding = pipeline._segmentation, pipeline._embedding
-    n_samples = round(inference.duration * SAMPLE_RATE)
-    chunk = 0.01 * torch.randn(1, 1, n_samples, generator=torch.Generator().manual_seed(0))
-    mask = torch.ones(1, inference.model.num_frames(n_samples))
-    n_local_speakers = len(inference.model.specifications.classes)
-    per_chunk = seconds_of(lambda: inference.infer(chunk))
-    per_speaker = seconds_of(lambda: embedding(chunk, masks=mask))
-    return per_chunk / inference.step, n_local_speakers * per_speaker / inference.step
-
-
-@contextmanager
-def _given(
-    pipeline: Any, segmentation: Segmentation, embeddings: np.ndarray | None
-) -> Iterator[list[int]]:
-    """Lets the pipeline use what there is already, and bounds what it clusters.
-
-    Yields a list that is no longer empty afterwards if a sample was clustered.
-    """
-    from pyannote.core import SlidingWindow, SlidingWindowFeature
-
-    chunks = SlidingWindow(duration=segmentation.chunk_duration, step=segmentation.chunk_step)
-    activity = SlidingWindowFeature(segmentation.activity, chunks)
-    sampled: list[int] = []
-    all_embeddings = pipeline.clustering.filter_embeddings
-
-    def bounded(*args: Any, **kwargs: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        found, chunk, speaker = all_embeddings(*args, **kwargs)
-        if len(found) <= MAX_CLUSTERED:
-            return found, chunk, speaker
-        sampled.append(len(found))
-        kept = np.linspace(0, len(found) - 1, MAX_CLUSTERED).astype(int)
-        return found[kept], chunk[kept], speaker[kept]
-
-    pipeline.get_segmentations = lambda file, hook=None: activity
-    pipeline.clustering.filter_embeddings = bounded
-    if embeddings is not None:
-        pipeline.get_embeddings = lambda *args, **kwargs: embeddings
-    try:
-        yield sampled
-    finally:
-        pipeline.__dict__.pop("get_segmentations", None)
-        pipeline.__dict__.pop("get_embeddings", None)
-        pipeline.clustering.__dict__.pop("filter_embeddings", None)
-
-
-@contextmanager
-def _tf32_as_found() -> Iterator[None]:
-    """pyannote.audio switches TF32 off for the whole process, Whisper included."""
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32
-    try:
-        yield
-    finally:
-        matmul.allow_tf32, cudnn.allow_tf32 = before
+    """Seconds of segmentation and of embedding per second of audio, from a few chunks of noise."""
+    inference = pipeline._segmentation
+    n_samples = round((inference.duration + 3 * inference.step) * SAMPLE_RATE)
+    noise = 0.01 * np.random.default_rng(0).standard_normal(n_samples, dtype=np.float32)
+    found = segment(pipeline, noise)
+    everybody = replace(found, activity=np.ones_like(found.activity))
+    seconds = len(found.activity) * inference.step
+    segmenting = seconds_of(lambda: segment(pipeline, noise))
+    embedding = seconds_of(lambda: embed(pipeline, noise, everybody))
+    return segmenting / seconds, embedding / seconds

@@ -17,11 +17,25 @@ from models.diarisation import Diarisation, SpeakerCount, diarise, try_diarisati
 from models.errors import AudioError
 from models.progress import Progress
 from models.quality import check
+from models.results import (
+    Decoded,
+    Kept,
+    Nothing,
+    pack_decoded,
+    pack_diarisation,
+    pack_segmentation,
+    pack_words,
+    unpack_decoded,
+    unpack_diarisation,
+    unpack_segmentation,
+    unpack_words,
+)
 from models.roster import BadRoster, RosterEntry, check_roster
-from models.segmentation import Segmentation, segment, speech_regions
+from models.segmentation import Segmentation, SpeechRegion, segment, speech_regions
 from models.transcript import MadeWith, Source, Transcript, Word, speakers_in_order
 from models.weights import PipelineWeights, WhisperWeights
 from models.whisper_engine import DecodedWindow, WhisperEngine, WhisperOptions, language_code
+from models.whisper_engine.coverage import cover
 from models.windows import Window, cut_windows
 
 STAGES = ("segment", "transcribe", "align", "diarise", "attribute", "check")
@@ -100,6 +114,7 @@ class Heard:
     decoded: tuple[DecodedWindow, ...]
     words: tuple[Word, ...]
     diarisation: Diarisation
+    memory_ran_out: bool = False
 
 
 class Pipeline:
@@ -125,8 +140,12 @@ class Pipeline:
         recordings: Sequence[Recording],
         options: TranscribeOptions,
         on_progress: OnProgress = lambda progress: None,
+        kept: Kept | None = None,
     ) -> Transcript:
         """One transcript on one timeline for the recordings of one session, in their order.
+
+        Args:
+            kept: results of an earlier attempt, which are not computed again.
 
         Raises:
             OptionError: before anything is computed.
@@ -148,7 +167,7 @@ class Pipeline:
             )
             for recording, start in zip(recordings, timeline.starts, strict=True)
         )
-        heard = self._hear(timeline, options, on_progress)
+        heard = self._hear(timeline, options, on_progress, kept or Nothing())
         return self._write(heard, sources, timeline, options, on_progress)
 
     def _hear(
@@ -156,6 +175,7 @@ class Pipeline:
         timeline: Timeline,
         options: TranscribeOptions,
         on_progress: OnProgress,
+        kept: Kept,
     ) -> Heard:
         samples, joints = timeline.samples, timeline.joints
 
@@ -163,22 +183,17 @@ class Pipeline:
             on_progress(StageProgress(stage, 0.0))
             return lambda fraction: on_progress(StageProgress(stage, fraction))
 
-        segmentation = segment(self.diarisation, samples, report("segment"))
+        if (data := kept.load("segment")) is not None:
+            segmentation = unpack_segmentation(data)
+        else:
+            segmentation = segment(self.diarisation, samples, report("segment"))
+            kept.save("segment", pack_segmentation(segmentation))
         regions = timeline.own(speech_regions(segmentation))
         windows = cut_windows(regions, samples, joints)
         if not windows:
             raise NoSpeech(no_speech(samples, 0.0))
 
-        progress = report("transcribe")
-        whisper = options.whisper
-        maximum = self.engine.maximum(samples)
-        probability = None
-        if whisper.language is None:
-            guess = self.engine.detect_language(samples, windows, maximum)
-            whisper = replace(whisper, language=guess.language)
-            probability = guess.probability
-        decoded = self.engine.decode(samples, windows, whisper, maximum, progress)
-        words = self.engine.word_times(samples, decoded, whisper, maximum, report("align"))
+        decoded, words = self._words(timeline, windows, regions, options, report, kept)
         if not words:
             raise NoSpeech(no_speech(samples, sum(region.duration for region in regions)))
 
@@ -186,14 +201,72 @@ class Pipeline:
             report("diarise")(1.0)
             turns, nothing = timeline.turns(regions), np.empty((0, 0, 0), dtype=np.float32)
             diarisation = Diarisation(turns, timeline.channels, nothing, sampled=False)
+        elif (data := kept.load("diarise")) is not None:
+            diarisation = unpack_diarisation(data)
         else:
+            earlier = kept.load("embeddings")
             diarisation = diarise(
-                self.diarisation, samples, segmentation, options.expected, report("diarise")
+                self.diarisation,
+                samples,
+                segmentation,
+                options.expected,
+                report("diarise"),
+                embeddings=None if earlier is None else unpack_diarisation(earlier).embeddings,
             )
-        assert whisper.language is not None
+            kept.save("diarise", pack_diarisation(diarisation))
         return Heard(
-            segmentation, windows, whisper.language, probability, decoded, words, diarisation
+            segmentation,
+            windows,
+            decoded.language,
+            decoded.language_probability,
+            decoded.windows,
+            words,
+            diarisation,
+            memory_ran_out=decoded.memory_ran_out,
         )
+
+    def _words(
+        self,
+        timeline: Timeline,
+        windows: tuple[Window, ...],
+        regions: tuple[SpeechRegion, ...],
+        options: TranscribeOptions,
+        report: Callable[[str], Progress],
+        kept: Kept,
+    ) -> tuple[Decoded, tuple[Word, ...]]:
+        whisper = options.whisper
+        decoded_before, words_before = kept.load("transcribe"), kept.load("align")
+        if decoded_before is not None and words_before is not None:
+            return unpack_decoded(decoded_before), unpack_words(words_before)
+
+        samples = timeline.samples
+        maximum = self.engine.maximum(samples)
+        if decoded_before is not None:
+            decoded = unpack_decoded(decoded_before)
+        else:
+            progress = report("transcribe")
+            probability = None
+            if whisper.language is None:
+                guess = self.engine.detect_language(samples, windows, maximum)
+                whisper = replace(whisper, language=guess.language)
+                probability = guess.probability
+            assert whisper.language is not None
+            found = self.engine.decode(samples, windows, whisper, maximum, progress)
+            decoded = Decoded(whisper.language, probability, found, self.engine.halved > 0)
+            kept.save("transcribe", pack_decoded(decoded))
+        whisper = replace(whisper, language=decoded.language)
+        progress = report("align")
+        words = self.engine.word_times(decoded.windows, whisper, regions)
+        _, words = cover(
+            decoded.windows,
+            words,
+            regions,
+            lambda stretch: cut_windows(stretch, samples, timeline.joints),
+            lambda windows: self.engine.decode(samples, windows, whisper, maximum, progress),
+            lambda results: self.engine.word_times(results, whisper, regions),
+        )
+        kept.save("align", pack_words(words))
+        return decoded, words
 
     def _write(
         self,
@@ -258,6 +331,11 @@ class Pipeline:
             warnings.append(
                 "The session is so long that speakers were told apart by an even sample of it."
             )
+        if heard.memory_ran_out:
+            warnings.append(
+                "The device's memory ran out, and transcription went on with fewer windows at a "
+                "time; nothing is missing."
+            )
         return warnings
 
     def seconds_per_second(self) -> dict[str, float]:
@@ -266,8 +344,8 @@ class Pipeline:
         A first guess: what people say decides how long decoding takes.
         """
         segmenting, embedding = try_diarisation(self.diarisation)
-        transcribing, aligning = self.engine.try_speed()
-        stages = (segmenting, transcribing, aligning, embedding)
+        aligning = 0.0  # done while transcribing, with what the decoder has at hand
+        stages = (segmenting, self.engine.try_speed(), aligning, embedding)
         return dict(zip(COSTLY_STAGES, stages, strict=True))
 
 

@@ -1,11 +1,12 @@
 """Speech regions to windows: what Whisper sees in one pass, at most 30 s.
 
 A window is a contiguous span of the session; the pauses inside it stay. It begins and ends in
-pauses where the speech allows, because a word that is cut in two is lost twice.
+pauses where the speech allows, because a word that is cut in two is lost twice. Each window costs
+the same however little is in it, so that there are as few as the pauses allow.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,7 +15,10 @@ from models.segmentation import SpeechRegion
 
 MAX_WINDOW = 30.0  # s, what Whisper was trained on
 PADDING = 0.2  # s kept before and after speech: a detected edge may lie inside a word
-NEAR_THE_END = 10.0  # s; a long pause is worth ending a window that much earlier
+LAST_PART = 10.0  # s of a window, where speech without a pause is cut
+SHORT_PAUSE = 0.3  # s; a cut in a shorter one may hurt a word or part a sentence, and
+SHORT_PAUSE_COST = 0.5  # windows is what avoiding it may cost
+SECOND_COST = 1e-3  # windows; of as many windows, the ones with less silence inside
 FRAME = 320  # samples (20 ms), for finding the quietest place where there is no pause
 
 
@@ -32,6 +36,15 @@ class Window:
     def cut(self, samples: np.ndarray) -> np.ndarray:
         """This window's part of (n_samples,)."""
         return samples[round(self.start * SAMPLE_RATE) : round(self.end * SAMPLE_RATE)]
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Speech with its padding, that is cut no further; `pause` is before it, without padding."""
+
+    start: float
+    end: float
+    pause: float
 
 
 def cut_windows(
@@ -53,11 +66,14 @@ def cut_windows(
             for region in regions
             if region.start < end and region.end > begin
         ]
-        windows += _cut_span(_padded(inside, begin, end), samples)
+        pieces = _fitting(_padded(inside, begin, end), samples)
+        windows += [
+            Window(pieces[first].start, pieces[last].end) for first, last in _fewest(pieces)
+        ]
     return tuple(windows)
 
 
-def _padded(regions: Sequence[SpeechRegion], begin: float, end: float) -> list[SpeechRegion]:
+def _padded(regions: Sequence[SpeechRegion], begin: float, end: float) -> list[_Piece]:
     """Regions with PADDING on both sides, or half the pause where it is shorter, on 10 ms."""
     padded = []
     for i, region in enumerate(regions):
@@ -67,39 +83,47 @@ def _padded(regions: Sequence[SpeechRegion], begin: float, end: float) -> list[S
         stop = min(end, region.end + min(PADDING, (after - region.end) / 2))
         start, stop = round(start, 2), min(round(stop, 2), np.floor(end * 100) / 100)
         if stop > start:
-            padded.append(SpeechRegion(start, float(stop)))
+            pause = region.start - regions[i - 1].end if i > 0 else np.inf
+            padded.append(_Piece(start, float(stop), pause))
     return padded
 
 
-def _cut_span(regions: list[SpeechRegion], samples: np.ndarray) -> list[Window]:
-    windows = []
-    i = 0
-    while i < len(regions):
-        start = regions[i].start
-        if regions[i].duration > MAX_WINDOW:
-            cut = _quietest(samples, start + MAX_WINDOW - NEAR_THE_END, start + MAX_WINDOW)
-            windows.append(Window(start, cut))
-            regions[i] = SpeechRegion(cut, regions[i].end)
-            continue
-        last = i  # the last region that still fits
-        while last + 1 < len(regions) and regions[last + 1].end - start <= MAX_WINDOW:
-            last += 1
-        if last + 1 < len(regions):
-            last = _before_longest_pause(regions, i, last)
-        windows.append(Window(start, regions[last].end))
-        i = last + 1
-    return windows
+def _fitting(padded: Sequence[_Piece], samples: np.ndarray) -> list[_Piece]:
+    """Pieces that fit into a window: longer ones are cut where they are quietest."""
+    pieces = []
+    for piece in padded:
+        while piece.end - piece.start > MAX_WINDOW:
+            full = piece.start + MAX_WINDOW
+            cut = _quietest(samples, full - LAST_PART, full)
+            pieces.append(replace(piece, end=cut))
+            piece = _Piece(cut, piece.end, pause=0.0)
+        pieces.append(piece)
+    return pieces
 
 
-def _before_longest_pause(regions: list[SpeechRegion], first: int, last: int) -> int:
-    """Of the regions that end near the end of a full window, the one before the longest pause."""
-    start = regions[first].start
-    near = [
-        i
-        for i in range(first, last + 1)
-        if regions[i].end - start >= MAX_WINDOW - NEAR_THE_END or i == last
-    ]
-    return max(near, key=lambda i: (regions[i + 1].start - regions[i].end, i))
+def _fewest(pieces: Sequence[_Piece]) -> list[tuple[int, int]]:
+    """First and last piece of each window, at the least cost of all ways to group them."""
+    costs = [0.0]  # of the cheapest windows for the first n pieces
+    begins: list[int] = []  # of the last of these windows
+    for last in range(len(pieces)):
+        least, begin = np.inf, last
+        for first in range(last, -1, -1):
+            duration = pieces[last].end - pieces[first].start
+            if duration > MAX_WINDOW:
+                break
+            cost = costs[first] + 1 + SECOND_COST * duration
+            if pieces[first].pause < SHORT_PAUSE:
+                cost += SHORT_PAUSE_COST
+            if cost < least:
+                least, begin = cost, first
+        costs.append(least)
+        begins.append(begin)
+    grouped = []
+    last = len(pieces) - 1
+    while last >= 0:
+        grouped.append((begins[last], last))
+        last = begins[last] - 1
+    return grouped[::-1]
 
 
 def _quietest(samples: np.ndarray, start: float, end: float) -> float:

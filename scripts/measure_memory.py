@@ -10,22 +10,26 @@ takes by far the longest; what is done with them is what grows.
 
 import argparse
 import json
-import resource
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
 
+import models.diarisation
 from models.audio import SAMPLE_RATE
 from models.diarisation import SpeakerCount
 from models.pipeline import Pipeline, StageProgress, TranscribeOptions
+from models.segmentation import Segmentation
 from models.weights import find_pipeline, find_whisper
 from scripts.evaluate import NO_WEIGHTS_FOLDER
 from scripts.make_interview import make_interview, recording_of
 
 
 def peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """Of this process since its start; getrusage's also counts what its parent had."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status["VmHWM"].split()[0]) * 1024
 
 
 def draw_embeddings(pipeline: Pipeline) -> None:
@@ -33,10 +37,13 @@ def draw_embeddings(pipeline: Pipeline) -> None:
     embedding = pipeline.diarisation._embedding
     size, rng = embedding.dimension, np.random.default_rng(0)
 
-    def draw(self: object, waveforms: torch.Tensor, masks: torch.Tensor) -> np.ndarray:
-        return rng.standard_normal((len(waveforms), size), dtype=np.float32)
+    def draw(
+        pipeline: object, samples: np.ndarray, segmentation: Segmentation, *_: object, **__: object
+    ) -> np.ndarray:
+        n_chunks, _frames, n_local = segmentation.activity.shape
+        return rng.standard_normal((n_chunks, n_local, size), dtype=np.float32)
 
-    type(embedding).__call__ = draw
+    models.diarisation.embed = draw  # type: ignore[attr-defined]  # it is imported there
 
 
 def main() -> None:

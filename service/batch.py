@@ -5,23 +5,29 @@ JSON is there, newer than the recording and made with the same weights and optio
 transcribed again.
 """
 
+import os
+import shutil
+import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import BinaryIO
 
 from models.audio import Recording, decode
 from models.channels import Channels
-from models.errors import SpeechError, Stopped
+from models.errors import AudioError, OptionError, SpeechError, Stopped, WeightsError
 from models.pipeline import OnProgress, Pipeline, StageProgress, TranscribeOptions
 from models.transcript import Transcript
 from models.weights import PipelineWeights, WhisperWeights
 from service.errors import OutputNotWritable, RecordingNotFound, SameName, ServiceError
 from service.exports import FORMATS, Format
-from service.exports.files import write_whole
+from service.exports.files import remove_abandoned, write_all_whole, write_whole
 
 MARK = "identified"  # part of every name: INT-07.identified.txt
+ROOM = 16 << 20  # bytes, many times the transcript of a long day
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,12 @@ def prepare_output(folder: Path) -> None:
     """Makes the folder and tries to write in it, before hours are spent."""
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        remove_abandoned(folder)
         write_whole(folder / f".fieldscribe-{MARK}", "Identified transcripts. Keep them safe.\n")
+    except FileExistsError:
+        raise OutputNotWritable(
+            "The output folder is a file or a device; name a folder with --out."
+        ) from None
     except OSError as error:
         raise OutputNotWritable(
             f"The output folder cannot be written to ({error.strerror}); choose another with --out."
@@ -91,54 +102,111 @@ def prepare_output(folder: Path) -> None:
 def run(
     batch: Batch,
     load: Callable[[], Pipeline],
-    on_start: Callable[[Session], None],
+    on_start: Callable[[Session, float], None],
     on_progress: OnProgress,
 ) -> Iterator[Result]:
     """A result per session, as they are finished. A bad recording does not stop the others.
 
     Args:
-        load: called once, when there is something to transcribe.
+        load: called once, when there is sound to transcribe.
+        on_start: called with a session and its seconds of sound, once they are known.
+
+    Raises:
+        OptionError, WeightsError: every other session would fail with the same.
+        Stopped
     """
-    pipeline: Pipeline | None = None
+    loaded = cache(load)
     for session in batch.sessions:
-        finished = _finished(session, batch)
-        if finished:
-            outputs = _write(finished, session, batch, missing_only=True)
-            yield Result(session, "skipped", outputs, finished)
-            continue
-        pipeline = pipeline or load()
-        on_start(session)
         started = time.monotonic()
         try:
-            recordings = _decode(session, batch.options.channels, on_progress)
-            transcript = pipeline.transcribe(recordings, batch.options, on_progress)
+            if transcript := finished_transcript(session, batch):
+                outputs = _write(transcript, session, batch, missing_only=True)
+                yield Result(session, "skipped", outputs, transcript)
+                continue
+            _check_output(session, batch)
+            transcript, seconds = _transcribe(session, batch, loaded, on_start, on_progress)
             outputs = _write(transcript, session, batch)
-        except Stopped:
+        except (OptionError, WeightsError, Stopped):
             raise
         except (SpeechError, ServiceError) as error:
             seconds = time.monotonic() - started
             yield Result(session, "failed", (), None, seconds, error.code, str(error))
             continue
-        yield Result(session, "done", outputs, transcript, time.monotonic() - started)
+        yield Result(session, "done", outputs, transcript, seconds)
+
+
+def _transcribe(
+    session: Session,
+    batch: Batch,
+    loaded: Callable[[], Pipeline],
+    on_start: Callable[[Session, float], None],
+    on_progress: OnProgress,
+) -> tuple[Transcript, float]:
+    """And the seconds it took, without loading the models.
+
+    A function of its own, because four hours of sound take a gigabyte: it is let go at the end.
+    """
+    started = time.monotonic()
+    recordings = _decode(session, batch.options.channels, on_progress)
+    decoding = time.monotonic() - started
+    pipeline = loaded()
+    on_start(session, sum(recording.duration for recording in recordings))
+    started = time.monotonic()
+    transcript = pipeline.transcribe(recordings, batch.options, on_progress)
+    return transcript, decoding + time.monotonic() - started
+
+
+def _check_output(session: Session, batch: Batch) -> None:
+    """Raises OutputNotWritable where that can be known before hours are spent."""
+    prepare_output(batch.out)
+    if shutil.disk_usage(batch.out).free < ROOM:
+        raise OutputNotWritable("The disk is full; free some space or choose another with --out.")
+    result = session.output(batch.out, Format.JSON)
+    tried = result.with_name(f".{result.name}")
+    try:
+        tried.touch(mode=0o600)
+        tried.unlink()
+    except OSError as error:
+        raise OutputNotWritable(
+            f"The result cannot be called after the recording ({error.strerror}); "
+            "give the recording a shorter or simpler name."
+        ) from None
+    if any(session.output(batch.out, format).is_dir() for format in Format):
+        raise OutputNotWritable("There is a folder where the result should be written.")
+
+
+@contextmanager
+def open_recording(path: Path) -> Iterator[BinaryIO]:
+    """Raises RecordingNotFound for what is no file too: a pipe would be waited for without end."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise RecordingNotFound(f"The recording cannot be read ({error.strerror}).") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise RecordingNotFound(
+            "This is a folder, a pipe or a device and no recording; name the files themselves."
+        )
+    with open(descriptor, "rb") as file:
+        yield file
 
 
 def _decode(session: Session, channels: Channels, on_progress: OnProgress) -> list[Recording]:
     recordings = []
     for i, path in enumerate(session.recordings):
         on_progress(StageProgress("ingest", i / len(session.recordings)))
-        with ExitStack() as stack:
-            try:
-                file = stack.enter_context(path.open("rb"))
-            except OSError as error:
-                raise RecordingNotFound(
-                    f"The recording cannot be read ({error.strerror})."
-                ) from None
-            recordings.append(decode(file, split_channels=channels != Channels.MIX))
+        try:
+            with open_recording(path) as file:
+                recordings.append(decode(file, split_channels=channels != Channels.MIX))
+        except (AudioError, RecordingNotFound) as error:
+            if len(session.recordings) > 1:
+                error.args = (f"Recording {i + 1} of {len(session.recordings)}: {error}",)
+            raise
     on_progress(StageProgress("ingest", 1.0))
     return recordings
 
 
-def _finished(session: Session, batch: Batch) -> Transcript | None:
+def finished_transcript(session: Session, batch: Batch) -> Transcript | None:
     """The transcript of an earlier run, if this run would make the same."""
     path = session.output(batch.out, Format.JSON)
     try:
@@ -147,7 +215,7 @@ def _finished(session: Session, batch: Batch) -> Transcript | None:
             return None
         sizes = [recording.stat().st_size for recording in session.recordings]
         transcript = Transcript.from_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
     made_with = transcript.made_with
     same = (
@@ -163,16 +231,16 @@ def _write(
     transcript: Transcript, session: Session, batch: Batch, *, missing_only: bool = False
 ) -> tuple[Path, ...]:
     """The JSON comes last: where it is, the others are."""
-    paths = []
-    formats = {*batch.formats, Format.JSON}
-    for format in sorted(formats, key=lambda format: (format == Format.JSON, format)):
-        path = session.output(batch.out, format)
-        if not (missing_only and path.exists()):
-            try:
-                write_whole(path, FORMATS[format](transcript))
-            except OSError as error:
-                raise OutputNotWritable(
-                    f"The result cannot be written ({error.strerror})."
-                ) from None
-        paths.append(path)
-    return tuple(paths)
+    formats = sorted({*batch.formats, Format.JSON}, key=lambda f: (f == Format.JSON, f))
+    paths = {format: session.output(batch.out, format) for format in formats}
+    try:
+        write_all_whole(
+            {
+                path: FORMATS[format](transcript)
+                for format, path in paths.items()
+                if not (missing_only and path.exists())
+            }
+        )
+    except OSError as error:
+        raise OutputNotWritable(f"The result cannot be written ({error.strerror}).") from None
+    return tuple(paths.values())

@@ -3,15 +3,25 @@
 Exit codes: 0 done, 1 something failed, 2 misused, 130 interrupted.
 """
 
+import logging
+import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 
-from service import models_command
+from service import (
+    access_commands,
+    backup_commands,
+    job_commands,
+    models_command,
+    serve_commands,
+)
 from service.console import AsJson, WeightsFolder, errors_as_sentences, print_json
 from service.exports import Format
+from service.settings import read_settings
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -20,6 +30,24 @@ app = typer.Typer(
     help="Transcribes research interviews and focus groups, on this machine alone.",
 )
 app.add_typer(models_command.app, name="models")
+app.add_typer(access_commands.study_app, name="study")
+app.add_typer(access_commands.token_app, name="token")
+for name, command in (
+    ("serve", serve_commands.serve_command),
+    ("api", serve_commands.api_command),
+    ("worker", serve_commands.worker_command),
+    ("upload", job_commands.upload_command),
+    ("jobs", job_commands.jobs_command),
+    ("status", job_commands.status_command),
+    ("watch", job_commands.watch_command),
+    ("transcript", job_commands.transcript_command),
+    ("cancel", job_commands.cancel_command),
+    ("rerun", job_commands.rerun_command),
+    ("unseal", access_commands.unseal_command),
+    ("backup", backup_commands.backup_command),
+    ("restore", backup_commands.restore_command),
+):
+    app.command(name)(command)
 
 
 @app.command()
@@ -61,11 +89,10 @@ def transcribe(
     as_json: AsJson = False,
 ) -> None:
     """Transcribe recordings into a folder; what is done already is skipped."""
-    from service import (
-        transcribe_command,
-    )  # imports torch, which `fieldscribe --help` does not need
-
     with errors_as_sentences(as_json):
+        # imports torch, which `fieldscribe --help` does not need
+        from service import transcribe_command
+
         exit_code = transcribe_command.transcribe(
             files=files,
             out=out,
@@ -88,10 +115,11 @@ def doctor(
     weights: WeightsFolder,
     as_json: AsJson = False,
 ) -> None:
-    """Check what transcription needs on this machine; a line each, with the remedy."""
+    """Check what transcription and the service need here; a line each, with the remedy."""
     from service import doctor as checks
 
-    results = checks.examine(weights)
+    with errors_as_sentences(as_json):
+        results = checks.examine(read_settings(weights=weights))
     if as_json:
         print_json([check.as_dict() for check in results])
     else:
@@ -105,4 +133,12 @@ def doctor(
 
 
 def main() -> None:
+    quieten_libraries()
     app()
+
+
+def quieten_libraries() -> None:
+    """Their warnings are for developers, who ask for them with PYTHONWARNINGS."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it misses a folder in the home

@@ -10,7 +10,19 @@ import platformdirs
 import typer
 
 from models.errors import OptionError, SpeechError
-from service.errors import Misused, ServiceError
+from service.client import Refused
+from service.errors import Misused, ServiceError, VocabularyNotReadable
+
+MAX_VOCABULARY_BYTES = 1 << 20  # Whisper's prompt holds some two hundred words of it
+STAGE_LABELS = {
+    "ingest": "reading",
+    "segment": "finding speech",
+    "transcribe": "transcribing",
+    "align": "timing words",
+    "diarise": "telling speakers apart",
+    "attribute": "attributing words",
+    "check": "checking",
+}
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
@@ -38,11 +50,52 @@ def print_json(value: Any) -> None:
 
 @contextmanager
 def errors_as_sentences(as_json: bool) -> Iterator[None]:
-    """A named error becomes its sentence and an exit code: 2 for misuse, else 1."""
+    """A named error becomes its sentence and an exit code: 2 for misuse, else 1; 130 for Ctrl-C."""
     try:
         yield
+    except KeyboardInterrupt:
+        typer.echo("Interrupted.", err=True)
+        raise typer.Exit(130) from None
     except (SpeechError, ServiceError) as error:
         if as_json:
             print_json({"error": {"code": error.code, "message": str(error)}})
         typer.echo(f"{error.code}: {error}", err=True)
         raise typer.Exit(2 if isinstance(error, (OptionError, Misused)) else 1) from None
+    except Refused as refusal:
+        if as_json:
+            print_json({"error": refusal.problem})
+        typer.echo(f"{refusal.code}: {refusal}{where(refusal.problem)}", err=True)
+        raise typer.Exit(2 if refusal.status in (400, 422) else 1) from None
+
+
+def where(problem: dict[str, Any]) -> str:
+    """` (body.language: string_pattern_mismatch)`"""
+    fields = [f"{field['where']}: {field['problem']}" for field in problem.get("errors") or []]
+    return f" ({', '.join(fields)})" if fields else ""
+
+
+def read_vocabulary(path: Path) -> tuple[str, ...]:
+    """The lines of the file that are not empty."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_VOCABULARY_BYTES + 1)
+    except OSError as error:
+        raise VocabularyNotReadable(
+            f"The vocabulary file cannot be read ({error.strerror})."
+        ) from None
+    if len(content) > MAX_VOCABULARY_BYTES:
+        raise VocabularyNotReadable("The vocabulary file is too large to be a list of names.")
+    try:
+        lines = content.decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise VocabularyNotReadable("The vocabulary file is not UTF-8 text.") from None
+    return tuple(line.strip() for line in lines if line.strip())
+
+
+def speaker_bounds(text: str) -> dict[str, int]:
+    """`6` or `2-4`, for the API."""
+    low, dash, high = text.partition("-")
+    try:
+        return {"min": int(low), "max": int(high if dash else low)}
+    except ValueError:
+        raise typer.BadParameter("a number of speakers is written 6, a range 2-4") from None

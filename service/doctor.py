@@ -1,18 +1,29 @@
 """What transcription needs on this machine, and what to do where it is missing."""
 
+import json
+import os
 import shutil
 import subprocess
 import tempfile
 import wave
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from models.errors import SpeechError
+from service.database.engine import open_engine, require_schema
+from service.errors import ServiceError
+from service.services import database_url, is_sealed
+from service.settings import Settings
+from service.vault import ArtefactClass
+from service.vault.roots import read_root_keys
 
 GIB = 2**30
 NEEDED_DISK = 5 * GIB  # the default weights and a bundle of them
 NEEDED_MEMORY = 4 * GIB  # a session of four hours with the default model of a CPU
+LOW_DISK = 20 * GIB  # free for recordings; an hour of a telephone is 0.03, of a studio 0.6
+OLD_BACKUP = timedelta(days=7)
 
 
 @dataclass(frozen=True)
@@ -25,7 +36,9 @@ class Check:
         return asdict(self)
 
 
-def examine(weights: Path) -> list[Check]:
+def examine(settings: Settings) -> list[Check]:
+    """Of the machine, and of the service if it has ever run here."""
+    weights = settings.weights
     checks: list[Callable[[], Iterator[Check]]] = [
         check_ffmpeg,
         check_sandbox,
@@ -33,7 +46,17 @@ def examine(weights: Path) -> list[Check]:
         lambda: check_weights(weights),
         lambda: check_disk(weights),
         check_memory,
+        check_swap,
     ]
+    if settings.database_url is None and not settings.database.exists():
+        checks.append(no_service)
+    else:
+        checks += [
+            lambda: check_database(settings),
+            lambda: check_data_disk(settings),
+            lambda: check_keys(settings),
+            lambda: check_backup(settings),
+        ]
     return [check for examination in checks for check in examination()]
 
 
@@ -104,7 +127,8 @@ def check_weights(folder: Path) -> Iterator[Check]:
 
 
 def check_disk(folder: Path) -> Iterator[Check]:
-    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    # os.path.exists: pathlib's raises where this user may not look
+    existing = next(parent for parent in (folder, *folder.parents) if os.path.exists(parent))
     free = shutil.disk_usage(existing).free
     message = f"{free / GIB:.0f} GiB free where the weights go"
     if free < NEEDED_DISK:
@@ -123,3 +147,72 @@ def check_memory() -> Iterator[Check]:
         yield Check("memory", "warning", f"{message}; a long session takes up to 4")
     else:
         yield Check("memory", "ok", message)
+
+
+def check_swap() -> Iterator[Check]:
+    """What is decrypted in memory must not be written to a disk in plain."""
+    areas = [line.split()[0] for line in Path("/proc/swaps").read_text().splitlines()[1:]]
+    plain = [area for area in areas if not area.startswith(("/dev/zram", "/dev/dm-"))]
+    if plain:
+        yield Check("swap", "warning", "swap may write what people said to the disk: swapoff -a")
+    else:
+        yield Check("swap", "ok", "in memory or on an encrypted device" if areas else "none")
+
+
+# --- the service ----------------------------------------------------------------------------------
+
+
+def no_service() -> Iterator[Check]:
+    yield Check("service", "ok", "has never run here; `fieldscribe serve` starts it")
+
+
+def check_database(settings: Settings) -> Iterator[Check]:
+    try:
+        engine = open_engine(database_url(settings))
+        try:
+            require_schema(engine)
+        finally:
+            engine.dispose()
+    except ServiceError as error:
+        yield Check("database", "problem", f"{error}: is `fieldscribe serve` running?")
+    else:
+        yield Check("database", "ok", "answers, and is of this version")
+
+
+def check_data_disk(settings: Settings) -> Iterator[Check]:
+    existing = next(path for path in (settings.data, *settings.data.parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    message = f"{free / GIB:.0f} GiB free where recordings go"
+    yield Check("data disk", "warning" if free < LOW_DISK else "ok", message)
+
+
+def check_keys(settings: Settings) -> Iterator[Check]:
+    roots = {name: settings.root_keys / f"{name}.key" for name in ArtefactClass}
+    missing = [name for name, path in roots.items() if not path.exists()]
+    if missing:
+        yield Check("keys", "problem", f"no root key of {', '.join(missing)}: restore a backup")
+        return
+    sealed = [name for name, path in roots.items() if is_sealed(path)]
+    try:
+        read_root_keys(
+            {name: path for name, path in roots.items() if name not in sealed},
+            data_folder=settings.data,
+        )
+    except ServiceError as error:
+        yield Check("keys", "problem", str(error))
+    else:
+        kind = "under a passphrase" if sealed else "in files that only their owner reads"
+        yield Check("keys", "ok", f"three root keys {kind}; are two copies elsewhere?")
+
+
+def check_backup(settings: Settings) -> Iterator[Check]:
+    try:
+        made_at = datetime.fromisoformat(
+            json.loads((settings.data / "backup.json").read_text())["at"]
+        )
+    except (OSError, ValueError, KeyError):
+        yield Check("backup", "warning", "none was made yet: `fieldscribe backup`")
+        return
+    age = datetime.now(UTC) - made_at
+    status = "warning" if age > OLD_BACKUP else "ok"
+    yield Check("backup", status, f"the last one is {age.days} days old")

@@ -1,14 +1,22 @@
 """What can go wrong around the models.
 
     ServiceError
-    ├── RecordingNotFound
-    └── Misused               nothing was begun
-        ├── OutputNotWritable
-        ├── SameName
-        └── VocabularyNotReadable
+    ├── Misused               nothing was begun
+    │   ├── OutputNotWritable, SameName, VocabularyNotReadable
+    ├── TokenMissing, TokenUnknown, TokenExpired, TokenRevoked, NotAllowed
+    ├── RecordingNotFound, StudyNotFound, SessionNotFound, TokenNotFound, NoSuchPath
+    ├── MethodNotAllowed, InvalidRequest, BodyTooLarge
+    ├── StudyCodeTaken, SessionCodeTaken
+    ├── RecordingNotReady, RecordingRefused, RecordingInUse, RangeNotSatisfiable
+    ├── UploadTooLarge, WrongLength, BadUploadHeader, UnknownChecksum, UnsupportedMediaType,
+    │   UnsupportedTusVersion
+    ├── TooManyRequests, TooManyWaiting
+    └── StaleFence
 
-Every leaf has a stable `code`; docs/errors.md lists them. Messages are one sentence and never hold
-text, names or paths of recordings.
+and those of the vault, the database and the queue, which stand beside the code that raises them.
+Every leaf has a stable `code`; docs/errors.md lists them. service/problems.py makes answers of
+them: `status` of HTTP, the first line of the docstring as title, the message as detail. Messages
+are one sentence and never hold text, names or paths of recordings.
 """
 
 from typing import ClassVar
@@ -16,16 +24,11 @@ from typing import ClassVar
 
 class ServiceError(Exception):
     code: ClassVar[str] = "service_error"
-
-
-class RecordingNotFound(ServiceError):
-    """A recording is not there or may not be read."""
-
-    code = "recording_not_found"
+    status: ClassVar[int] = 500
 
 
 class Misused(ServiceError):
-    pass
+    status = 422
 
 
 class OutputNotWritable(Misused):
@@ -44,3 +47,216 @@ class VocabularyNotReadable(Misused):
     """The vocabulary file is not there or is not UTF-8 text."""
 
     code = "vocabulary_not_readable"
+
+
+# --- who may --------------------------------------------------------------------------------------
+
+
+class TokenMissing(ServiceError):
+    """The request has no `Authorization: Bearer` header."""
+
+    code = "token_missing"
+    status = 401
+
+
+class TokenUnknown(ServiceError):
+    """There is no such token."""
+
+    code = "token_unknown"
+    status = 401
+
+
+class TokenExpired(ServiceError):
+    """The token's end date has passed."""
+
+    code = "token_expired"
+    status = 401
+
+
+class TokenRevoked(ServiceError):
+    """Somebody has revoked the token."""
+
+    code = "token_revoked"
+    status = 401
+
+
+class NotAllowed(ServiceError):
+    """The role of the token does not allow this."""
+
+    code = "not_allowed"
+    status = 403
+
+
+class TooManyRequests(ServiceError):
+    """There were more requests than one caller may make."""
+
+    code = "too_many_requests"
+    status = 429
+
+    def __init__(self, message: str, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after  # s
+
+
+class TooManyWaiting(ServiceError):
+    """More requests are waiting for something to happen than the service keeps open."""
+
+    code = "too_many_waiting"
+    status = 429
+
+
+# --- what was asked for ---------------------------------------------------------------------------
+
+
+class RecordingNotFound(ServiceError):
+    """A recording is not there or may not be read."""
+
+    code = "recording_not_found"
+    status = 404
+
+
+class StudyNotFound(ServiceError):
+    """There is no such study, or it is not yours."""
+
+    code = "study_not_found"
+    status = 404
+
+
+class SessionNotFound(ServiceError):
+    """There is no such session, or it is not yours."""
+
+    code = "session_not_found"
+    status = 404
+
+
+class TokenNotFound(ServiceError):
+    """There is no token of this id."""
+
+    code = "token_not_found"
+    status = 404
+
+
+class NoSuchPath(ServiceError):
+    """The API has nothing at this path."""
+
+    code = "no_such_path"
+    status = 404
+
+
+class MethodNotAllowed(ServiceError):
+    """The API has no such method at this path."""
+
+    code = "method_not_allowed"
+    status = 405
+
+
+class InvalidRequest(ServiceError):
+    """A parameter or a field is missing, unknown or out of range."""
+
+    code = "invalid_request"
+    status = 422
+
+
+class BodyTooLarge(ServiceError):
+    """The body of the request is too long."""
+
+    code = "body_too_large"
+    status = 413
+
+
+class StudyCodeTaken(ServiceError):
+    """Another study has this code."""
+
+    code = "study_code_taken"
+    status = 409
+
+
+class SessionCodeTaken(ServiceError):
+    """Another session of the study has this code."""
+
+    code = "session_code_taken"
+    status = 409
+
+
+class RecordingNotReady(ServiceError):
+    """The recording has not arrived, or has not been checked yet."""
+
+    code = "recording_not_ready"
+    status = 409
+
+
+class RecordingRefused(ServiceError):
+    """The recording was refused when it was checked."""
+
+    code = "recording_refused"
+    status = 409
+
+
+class RecordingInUse(ServiceError):
+    """A job that has not ended needs the recording."""
+
+    code = "recording_in_use"
+    status = 409
+
+
+class RangeNotSatisfiable(ServiceError):
+    """The recording has no such bytes."""
+
+    code = "range_not_satisfiable"
+    status = 416
+
+    def __init__(self, message: str, size: int) -> None:
+        super().__init__(message)
+        self.size = size  # bytes
+
+
+class StaleFence(ServiceError):
+    """Somebody else has taken the job since, or it has ended."""
+
+    code = "stale_fence"
+    status = 409
+
+
+# --- uploads --------------------------------------------------------------------------------------
+
+
+class UploadTooLarge(ServiceError):
+    """The recording is longer than may be uploaded here."""
+
+    code = "upload_too_large"
+    status = 413
+
+
+class WrongLength(ServiceError):
+    """The length of an upload is missing, or more arrived than was announced."""
+
+    code = "wrong_length"
+    status = 400
+
+
+class BadUploadHeader(ServiceError):
+    """A header of the upload protocol is missing or is not what tus 1.0 says."""
+
+    code = "bad_upload_header"
+    status = 400
+
+
+class UnknownChecksum(ServiceError):
+    """The checksum is of a kind that is not known here."""
+
+    code = "unknown_checksum"
+    status = 400
+
+
+class UnsupportedMediaType(ServiceError):
+    """The body is of another media type than this path takes."""
+
+    code = "unsupported_media_type"
+    status = 415
+
+
+class UnsupportedTusVersion(ServiceError):
+    """The client speaks another version of the upload protocol than 1.0.0."""
+
+    code = "unsupported_tus_version"
+    status = 412

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from models import weights
+from models import weights, weights_transfer
 from models.weights import KnownFile, KnownModel, ModelMissing, UnknownModel
 from service.console import AsJson, WeightsFolder, errors_as_sentences, print_json
 
@@ -45,7 +45,7 @@ def fetch(
         fetched = []
         with file_bars() as report:
             for model in models:
-                if weights.fetch(model, folder, token=token, report=report):
+                if weights_transfer.fetch(model, folder, token=token, report=report):
                     fetched.append(model.name)
     if as_json:
         print_json({"installed": [model.name for model in models], "fetched": fetched})
@@ -57,7 +57,8 @@ def fetch(
 @app.command("list")
 def list_(folder: WeightsFolder, as_json: AsJson = False) -> None:
     """Show which weights are installed and which could be."""
-    models = {model: weights.is_installed(model, folder) for model in weights.KNOWN.values()}
+    with errors_as_sentences(as_json):
+        models = {model: weights.is_installed(model, folder) for model in weights.KNOWN.values()}
     if as_json:
         print_json(
             [
@@ -117,7 +118,7 @@ def export(
     with errors_as_sentences(as_json):
         models = named(names) or all_installed(folder)
         with file_bars() as report:
-            weights.export(models, folder, bundle, report=report)
+            weights_transfer.export(models, folder, bundle, report=report)
     if as_json:
         exported = [model.name for model in models]
         print_json({"exported": exported, "bytes": bundle.stat().st_size})
@@ -135,7 +136,7 @@ def import_(
 ) -> None:
     """Install the weights in a bundle."""
     with errors_as_sentences(as_json), file_bars() as report:
-        models = weights.import_bundle(bundle, folder, report=report)
+        models = weights_transfer.import_bundle(bundle, folder, report=report)
     if as_json:
         print_json({"installed": [model.name for model in models]})
     for model in models:
@@ -169,7 +170,7 @@ def all_installed(folder: Path) -> list[KnownModel]:
 def read_token() -> str:
     """One line of standard input; typed unseen at a terminal."""
     if sys.stdin.isatty():
-        line = str(typer.prompt("Token", hide_input=True, err=True))
+        line = str(typer.prompt("Hugging Face token", hide_input=True, err=True))
     else:
         line = sys.stdin.readline(1000)
     token = line.strip()
@@ -179,7 +180,7 @@ def read_token() -> str:
 
 
 @contextmanager
-def file_bars() -> Iterator[weights.Report]:
+def file_bars() -> Iterator[weights_transfer.Report]:
     """One bar per file, on standard error."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
     tasks: dict[str, Any] = {}

@@ -16,22 +16,22 @@ from models.errors import AudioError
 from models.pipeline import COSTLY_STAGES, Pipeline, StageProgress, TranscribeOptions
 from models.weights import default_pipeline, default_whisper, find_pipeline, find_whisper
 from models.whisper_engine import language_code
-from service.batch import Batch, Result, Session, prepare_output, run, sessions_of
-from service.console import print_json
-from service.errors import VocabularyNotReadable
+from service.batch import (
+    Batch,
+    Result,
+    Session,
+    finished_transcript,
+    open_recording,
+    prepare_output,
+    run,
+    sessions_of,
+)
+from service.console import STAGE_LABELS, print_json, read_vocabulary
+from service.errors import RecordingNotFound
 from service.eta import Eta
 from service.exports import Format
 from service.exports.text import clock
-
-STAGE_LABELS = {
-    "ingest": "reading",
-    "segment": "finding speech",
-    "transcribe": "transcribing",
-    "align": "timing words",
-    "diarise": "telling speakers apart",
-    "attribute": "attributing words",
-    "check": "checking",
-}
+from service.interrupts import Interrupts
 
 
 def transcribe(
@@ -65,38 +65,35 @@ def transcribe(
     prepare_output(out)
     batch = Batch(sessions, out, formats, options, whisper_weights, pipeline_weights)
 
-    def load() -> Pipeline:
-        return Pipeline(whisper_weights, pipeline_weights, device)
-
     view = View(batch)
-    results: list[Result] = []
+
+    def load() -> Pipeline:
+        view.loading()
+        return view.loaded(Pipeline(whisper_weights, pipeline_weights, device))
+
+    rows: list[dict[str, Any]] = []
+    failed: list[Result] = []
     interrupted = False
+    interrupts = Interrupts()
+
+    def progress(made: StageProgress) -> None:
+        interrupts.check()
+        view.progress(made)
+
     try:
-        with view:
-            for result in run(batch, lambda: view.loaded(load()), view.start, view.progress):
-                results.append(result)
+        with interrupts, view:
+            for result in run(batch, load, view.start, progress):
+                rows.append(as_dict(result))
+                failed += [result] if result.status == "failed" else []
                 view.finished(result)
     except KeyboardInterrupt:
         interrupted = True
     if as_json:
-        print_json([as_dict(result) for result in results])
-    view.summary(results, interrupted)
+        print_json(rows)
+    view.summary(failed, interrupted)
     if interrupted:
         return 130
-    return 1 if any(result.status == "failed" for result in results) else 0
-
-
-def read_vocabulary(path: Path) -> tuple[str, ...]:
-    """The lines of the file that are not empty."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise VocabularyNotReadable(
-            f"The vocabulary file cannot be read ({error.strerror})."
-        ) from None
-    except UnicodeDecodeError:
-        raise VocabularyNotReadable("The vocabulary file is not UTF-8 text.") from None
-    return tuple(line.strip() for line in lines if line.strip())
+    return 1 if failed else 0
 
 
 def as_dict(result: Result) -> dict[str, Any]:
@@ -135,15 +132,20 @@ class View:
             TimeElapsedColumn(),
             TextColumn("{task.fields[eta]}"),
         )
-        bars = Progress(*columns, console=self.console, transient=True)
+        bars = Progress(
+            *columns,
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
         total = len(batch.sessions)
         self.bars = _Bars(
             bars,
             bars.add_task(f"0 of {total} sessions", total=total, eta=""),
-            bars.add_task("loading the models", total=1.0, eta=""),
+            bars.add_task("", total=1.0, eta=""),
         )
         self.eta = Eta(dict.fromkeys(COSTLY_STAGES, 0.0))
-        self.durations = {session: _declared_duration(session) for session in batch.sessions}
+        self.durations: dict[Session, float] = {}  # of what is still to be transcribed
         self.n_finished = 0
 
     def __enter__(self) -> None:
@@ -152,35 +154,47 @@ class View:
     def __exit__(self, *_: object) -> None:
         self.bars.progress.stop()
 
+    def loading(self) -> None:
+        self.bars.progress.update(self.bars.stage, description="loading the models", completed=0)
+
     def loaded(self, pipeline: Pipeline) -> Pipeline:
         self.eta = Eta(pipeline.seconds_per_second())
+        later = self.batch.sessions[self.n_finished + 1 :]
+        for i, session in enumerate(later):
+            label = "looking at the others"
+            self.bars.progress.update(
+                self.bars.stage, description=label, completed=i / len(later), eta=""
+            )
+            if not finished_transcript(session, self.batch):
+                self.durations[session] = _declared_duration(session)
         return pipeline
 
-    def start(self, session: Session) -> None:
-        self.eta.start(self.durations[session])
-        expected = self.eta.estimate(self.durations[session])
+    def start(self, session: Session, seconds: float) -> None:
+        self.durations.pop(session, None)
+        self.eta.start(seconds)
+        expected = self.eta.estimate(seconds)
         if not self.console.is_terminal or expected > 60:
             self._print(
-                f"{session.name}: {clock(self.durations[session])} of sound, about "
+                f"{shown(session.name)}: {clock(seconds)} of sound, about "
                 f"{clock(expected)} to go by a short trial of this machine"
             )
 
     def progress(self, progress: StageProgress) -> None:
-        self.eta.progress(progress)
         label = STAGE_LABELS[progress.stage]
-        later = self.batch.sessions[self.n_finished + 1 :]
+        bar, overall = self.bars.stage, self.bars.overall
+        if progress.stage == "ingest":  # how much sound it is will be known at the end
+            self.bars.progress.update(bar, description=label, completed=progress.fraction, eta="")
+            return
+        self.eta.progress(progress)
         remaining = self.eta.remaining()
-        in_all = remaining + sum(self.eta.estimate(self.durations[session]) for session in later)
-        self.bars.progress.update(
-            self.bars.stage,
-            description=label,
-            completed=progress.fraction,
-            eta=f"about {clock(remaining)} to go",
-        )
-        self.bars.progress.update(self.bars.overall, eta=f"about {clock(in_all)} to go")
+        in_all = remaining + sum(map(self.eta.estimate, self.durations.values()))
+        about = f"about {clock(remaining)} to go"
+        self.bars.progress.update(bar, description=label, completed=progress.fraction, eta=about)
+        self.bars.progress.update(overall, eta=f"about {clock(in_all)} to go")
 
     def finished(self, result: Result) -> None:
         self.n_finished += 1
+        self.durations.pop(result.session, None)
         if result.status == "done":
             self.eta.progress(StageProgress("", 1.0))
             self.eta.finish()
@@ -190,25 +204,29 @@ class View:
         for warning in result.transcript.warnings if result.transcript else ():
             self._print(f"  WARNING: {warning}")
 
-    def summary(self, results: Sequence[Result], interrupted: bool) -> None:
-        failed = [result for result in results if result.status == "failed"]
+    def summary(self, failed: Sequence[Result], interrupted: bool) -> None:
         if failed:
-            self._print(f"\n{len(failed)} of {len(results)} failed:")
+            self._print(f"\n{len(failed)} of {self.n_finished} failed:")
             for result in failed:
-                self._print(f"  {result.session.name}: {result.code}: {result.message}")
+                self._print(f"  {shown(result.session.name)}: {result.code}: {result.message}")
         if interrupted:
             self._print(
                 "\nInterrupted. What is finished is kept; the same command goes on from there."
             )
-        if any(result.outputs for result in results):
-            self._print(f"\nTranscripts (identified, keep them safe): {self.batch.out}")
+        if self.n_finished > len(failed):
+            self._print(f"\nTranscripts (identified, keep them safe): {shown(str(self.batch.out))}")
 
     def _print(self, text: str) -> None:
         self.console.print(text, markup=False)
 
 
+def shown(name: str) -> str:
+    """A file name may hold anything, also what would command a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+
+
 def _line(result: Result) -> str:
-    name = result.session.name
+    name = shown(result.session.name)
     if result.status == "failed":
         return f"{name}: failed, {result.code}"
     transcript = result.transcript
@@ -227,8 +245,8 @@ def _declared_duration(session: Session) -> float:
     seconds = 0.0
     for path in session.recordings:
         try:
-            with path.open("rb") as file:
+            with open_recording(path) as file:
                 seconds += probe(file).duration or 0.0
-        except (OSError, AudioError):
+        except (RecordingNotFound, AudioError):
             continue
     return seconds

@@ -1,10 +1,22 @@
 """Fixtures that every test shares."""
 
+import shutil
 import socket
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
+from pydantic import SecretStr
+
+from service.database.embedded import EmbeddedPostgres
+from service.database.engine import conninfo, create_database, migrate, open_engine
+from service.services import Services, create_root_keys, open_services
+from service.settings import Settings
+
+TEMPLATE = "migrated"
 
 
 @pytest.fixture(autouse=True)
@@ -20,3 +32,70 @@ def no_outbound_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     monkeypatch.setattr(socket.socket, "connect", loopback_only)
     yield
+
+
+@pytest.fixture
+def data_folder() -> Iterator[Path]:
+    """Where an embedded database can live: pytest's own folders are closed to other users."""
+    folder = Path(tempfile.mkdtemp(prefix="fieldscribe-test-"))
+    folder.chmod(0o711)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[EmbeddedPostgres]:
+    """One embedded server for the run, with a migrated database to copy. It need not last."""
+    folder = Path(tempfile.mkdtemp(prefix="fieldscribe-test-"))
+    folder.chmod(0o711)
+    server = EmbeddedPostgres(folder / "database")
+    server.start()
+    with psycopg.connect(conninfo(server.url("postgres")), autocommit=True) as connection:
+        connection.execute("ALTER SYSTEM SET fsync = off")
+        connection.execute("SELECT pg_reload_conf()")
+    create_database(server.url("postgres"), TEMPLATE)
+    engine = open_engine(server.url(TEMPLATE))
+    migrate(engine)
+    engine.dispose()
+    yield server
+    server.stop()
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def database_url(postgres: EmbeddedPostgres, request: pytest.FixtureRequest) -> str:
+    """An empty, migrated database of the module's own."""
+    name = request.module.__name__.rpartition(".")[2]
+    create_database(postgres.url("postgres"), name, TEMPLATE)
+    return postgres.url(name).render_as_string(hide_password=False)
+
+
+@pytest.fixture
+def settings(database_url: str, tmp_path: Path) -> Settings:
+    """A vault of the test's own, the module's database."""
+    return new_settings(database_url, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def module_settings(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """A vault for all tests of the module."""
+    return new_settings(database_url, tmp_path_factory.mktemp("module"))
+
+
+def new_settings(database_url: str, tmp_path: Path) -> Settings:
+    settings = Settings(
+        data=tmp_path / "data",
+        keys=tmp_path / "keys",
+        weights=tmp_path / "weights",
+        database_url=SecretStr(database_url),
+        port=0,
+    )
+    create_root_keys(settings)
+    return settings
+
+
+@pytest.fixture
+def services(settings: Settings) -> Iterator[Services]:
+    services = open_services(settings)
+    yield services
+    services.close()

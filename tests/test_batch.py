@@ -1,20 +1,30 @@
 import json
 import os
 import stat
+import subprocess
+import sys
+import time
 import wave
+import weakref
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from models.pipeline import TranscribeOptions
+from models.pipeline import StageProgress, TranscribeOptions
 from models.transcript import Transcript
 from models.weights import PipelineWeights, WhisperWeights
+from models.whisper_engine.engine import UnknownLanguage
 from service.batch import Batch, Session, prepare_output, run, sessions_of
 from service.errors import OutputNotWritable, SameName
 from service.exports import Format
+from service.exports.files import _write_partial, remove_abandoned
 from tests.fakes import FakePipeline
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
@@ -49,9 +59,11 @@ def batch(recordings, out, **changes):
     return Batch(**{**values, **changes})
 
 
-def results_of(work, pipeline=None):
+def results_of(
+    work, pipeline=None, on_start=lambda session, seconds: None, on_progress=lambda progress: None
+):
     pipeline = pipeline or FakePipeline()
-    return list(run(work, lambda: pipeline, lambda session: None, lambda progress: None))
+    return list(run(work, lambda: pipeline, on_start, on_progress))
 
 
 def test_every_recording_gets_its_transcripts(recordings, tmp_path):
@@ -80,7 +92,7 @@ def test_what_is_done_is_skipped_without_loading_the_models(recordings, tmp_path
     def load():
         raise AssertionError("the models were loaded")
 
-    again = list(run(work, load, lambda session: None, lambda progress: None))
+    again = list(run(work, load, lambda session, seconds: None, lambda progress: None))
 
     assert [result.status for result in again] == ["skipped"] * 3
 
@@ -119,10 +131,11 @@ def test_a_recording_that_has_changed_is_transcribed_again(recordings, tmp_path)
     assert [result.status for result in results_of(work)] == ["done"]
 
 
-def test_a_damaged_result_is_made_again(recordings, tmp_path):
+@pytest.mark.parametrize("content", ['{"schema": "fieldscribe', "[]", "[" * 100_000, "\0"])
+def test_a_damaged_result_is_made_again(recordings, tmp_path, content):
     work = batch(recordings[:1], tmp_path / "out")
     results_of(work)
-    (tmp_path / "out" / "INT-01.identified.json").write_text('{"schema": "fieldscribe')
+    (tmp_path / "out" / "INT-01.identified.json").write_text(content)
 
     assert [result.status for result in results_of(work)] == ["done"]
 
@@ -168,6 +181,15 @@ def test_joined_recordings_become_one_transcript(recordings, tmp_path):
     assert result.outputs[-1].name == "INT-01.identified.json"
 
 
+def test_of_joined_recordings_the_bad_one_is_named_by_its_number(recordings, tmp_path):
+    recordings[1].write_bytes(b"")
+    work = batch(recordings, tmp_path / "out", sessions=sessions_of(recordings, join=True))
+    (result,) = results_of(work)
+
+    assert result.code == "empty_file"
+    assert result.message.startswith("Recording 2 of 3: The file has 0 bytes")
+
+
 def test_recordings_that_differ_in_their_ending_only_keep_it():
     sessions = sessions_of([Path("a/INT-01.wav"), Path("a/INT-01.m4a")], join=False)
 
@@ -202,7 +224,150 @@ def test_a_full_disk_fails_the_recording_and_leaves_no_half_result(
     (result,) = results_of(work)
 
     assert (result.status, result.code) == ("failed", "output_not_writable")
-    assert not [path for path in (tmp_path / "out").iterdir() if "INT" in path.name]
+    assert names_in(tmp_path / "out") == []
+
+
+def test_a_disk_that_becomes_full_between_two_formats_leaves_neither(
+    recordings, tmp_path, monkeypatch
+):
+    work = batch(recordings[:1], tmp_path / "out")
+    fsync, n_calls = os.fsync, iter(range(100))
+
+    def full_in_the_end(descriptor):
+        if next(n_calls) > 1:  # 0 is the note in the folder, 1 the text, 2 the JSON
+            raise OSError(28, "No space left on device")
+        fsync(descriptor)
+
+    monkeypatch.setattr("os.fsync", full_in_the_end)
+    pipeline = FakePipeline()
+    (result,) = results_of(work, pipeline)
+
+    assert len(pipeline.transcribed) == 1
+    assert result.code == "output_not_writable"
+    assert names_in(tmp_path / "out") == []
+
+
+def test_a_full_disk_is_noticed_before_hours_are_spent(recordings, tmp_path, monkeypatch):
+    work = batch(recordings, tmp_path / "out")
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
+    pipeline = FakePipeline()
+
+    assert [r.code for r in results_of(work, pipeline)] == ["output_not_writable"] * 3
+    assert not pipeline.transcribed
+
+
+def test_a_result_that_could_not_be_written_is_noticed_before_hours_are_spent(recordings, tmp_path):
+    """A name that is too long only with its ending, a folder where the result should be."""
+    long = recordings[0].rename(recordings[0].with_name("a" * 245 + ".wav"))
+    work = batch([long, *recordings[1:]], tmp_path / "out")
+    (tmp_path / "out" / "INT-02.identified.txt").mkdir()
+    pipeline = FakePipeline()
+
+    assert [r.code for r in results_of(work, pipeline)] == [
+        "output_not_writable",
+        "output_not_writable",
+        None,
+    ]
+    assert len(pipeline.transcribed) == 1
+
+
+def test_an_option_that_only_the_model_can_judge_ends_the_batch(recordings, tmp_path):
+    """It was listed as a failure of each recording, with the exit code of a bad recording."""
+
+    class Choosy(FakePipeline):
+        def transcribe(self, *arguments, **options):
+            raise UnknownLanguage("This model knows English only.")
+
+    with pytest.raises(UnknownLanguage):
+        results_of(batch(recordings, tmp_path / "out"), Choosy())
+
+
+def test_bad_recordings_alone_do_not_load_the_models(recordings, tmp_path):
+    for path in recordings:
+        path.write_text("this is not a recording")
+
+    def load():
+        raise AssertionError("the models were loaded")
+
+    work = batch(recordings, tmp_path / "out")
+    failed = list(run(work, load, lambda session, seconds: None, lambda progress: None))
+
+    assert [result.status for result in failed] == ["failed"] * 3
+
+
+def test_the_length_is_that_of_the_sound_and_not_what_a_header_says(recordings, tmp_path):
+    """Ogg, AMR and many an MP3 declare none; their estimate was zero."""
+    seen = []
+    work = batch(recordings, tmp_path / "out")
+    results_of(work, on_start=lambda session, seconds: seen.append(seconds))
+
+    assert seen == [1.0, 2.0, 3.0]
+
+
+def test_the_sound_of_one_session_is_let_go_before_the_next_is_read(recordings, tmp_path):
+    """Four hours take a gigabyte; two sessions in a row took two."""
+    alive = []
+
+    class Weak(FakePipeline):
+        def transcribe(self, recordings, *arguments):
+            alive.append(weakref.ref(recordings[0]))
+            made = super().transcribe(recordings, *arguments)
+            self.transcribed.clear()
+            return made
+
+    at_each_start = []
+
+    def note(progress):
+        if progress == StageProgress("ingest", 0.0):
+            at_each_start.append([sound() for sound in alive])
+
+    results_of(batch(recordings, tmp_path / "out"), Weak(), on_progress=note)
+
+    assert at_each_start == [[], [None], [None, None]]
+
+
+def test_the_time_it_took_is_without_loading_the_models(recordings, tmp_path):
+    pipeline = FakePipeline()
+
+    def load():
+        time.sleep(2)
+        return pipeline
+
+    work = batch(recordings[:1], tmp_path / "out")
+    (result,) = run(work, load, lambda session, seconds: None, lambda progress: None)
+
+    assert result.seconds < 2
+
+
+def test_what_a_killed_run_had_begun_to_write_is_removed(recordings, tmp_path):
+    """It has what people said in it, under a hidden name that nobody would look for."""
+    out = tmp_path / "out"
+    program = (
+        "import os; from pathlib import Path; from service.exports.files import write_whole\n"
+        "os.fsync = lambda descriptor: os.kill(os.getpid(), 9)\n"
+        f"write_whole(Path({str(out)!r}) / 'INT-01.identified.txt', 'my name is Eva Muster')"
+    )
+    prepare_output(out)
+    killed = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False)
+    assert killed.returncode == -9
+    assert len(list(out.iterdir())) == 2
+
+    prepare_output(out)
+
+    assert [path.name for path in out.iterdir()] == [".fieldscribe-identified"]
+
+
+def test_what_another_run_is_writing_stays(tmp_path):
+    out = tmp_path / "out"
+    prepare_output(out)
+    with ExitStack() as stack:
+        partial = _write_partial(out / "INT-01.identified.txt", "text", stack)
+        remove_abandoned(out)
+        assert Path(partial).exists()
+
+
+def names_in(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir() if path.name != ".fieldscribe-identified"]
 
 
 def test_the_json_is_the_transcript(recordings, tmp_path):

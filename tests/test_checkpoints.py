@@ -534,7 +534,9 @@ def test_an_embedding_with_hyper_parameters_is_read_by_them(folder):
     assert load(folder)._embedding.model_.hparams.window_type == "povey"
 
 
-@pytest.mark.parametrize("parameters", [{"fbank_centering_span": 3.0}, {"window_type": "none"}])
+@pytest.mark.parametrize(
+    "parameters", [{"fbank_centering_span": 3.0}, {"window_type": "none"}, {"dither": 0.1}]
+)
 def test_hyper_parameters_of_an_embedding_that_are_not_listed_are_refused(folder, parameters):
     change_checkpoint(folder, "embedding", hyper_parameters=parameters)
     with pytest.raises(UnsupportedCheckpoint, match="hyper-parameter"):

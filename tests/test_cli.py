@@ -1,13 +1,16 @@
 """The command as a researcher types it. The models behind it are a stand-in but for one test."""
 
+import errno
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
 import sys
 import time
 import wave
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,8 +19,12 @@ from typer.testing import CliRunner
 
 from service import transcribe_command
 from service.cli import app
+from service.console import read_vocabulary
+from service.doctor import check_disk
 from tests.fakes import FakePipeline
 from tests.test_batch import write_tone
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
@@ -146,7 +153,7 @@ def test_the_vocabulary_file_has_a_term_on_each_line(pipeline, recording, tmp_pa
     vocabulary = tmp_path / "names.txt"
     vocabulary.write_text("Eva Muster\n\n  Toowoomba \n", encoding="utf-8")
 
-    assert transcribe_command.read_vocabulary(vocabulary) == ("Eva Muster", "Toowoomba")
+    assert read_vocabulary(vocabulary) == ("Eva Muster", "Toowoomba")
 
 
 def test_channels_are_split_mixed_or_looked_at(pipeline, recording, tmp_path):
@@ -197,10 +204,95 @@ def test_the_doctor_speaks_json(tmp_path):
     assert checks["weights small"] == "problem"
 
 
+def test_the_doctor_may_not_look_everywhere(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    (disk,) = check_disk(tmp_path / "another's" / "weights")
+
+    assert "free where the weights go" in disk.message
+
+
 def test_help_does_not_load_torch():
     program = "import sys, service.cli; sys.exit('torch' in sys.modules)"
 
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("stage", ["ingest", "segment", "transcribe", "align", "diarise", "check"])
+def test_an_interrupt_in_any_stage_ends_the_run_and_says_how_to_go_on(
+    pipeline, recording, tmp_path, monkeypatch, stage
+):
+    def interrupt(view, progress):
+        if progress.stage == stage:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(transcribe_command.View, "progress", interrupt)
+    result = transcribe(recording, "--out", tmp_path / "out", "--json")
+
+    assert result.exit_code == 130
+    assert json.loads(result.stdout) == []
+    assert "the same command goes on" in result.stderr
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".fieldscribe-identified"]
+
+
+def test_an_interrupt_that_a_library_swallows_ends_the_run_all_the_same(
+    recording, tmp_path, monkeypatch
+):
+    """In a destructor Python prints it and goes on: once both sessions of a batch were finished."""
+
+    class Deaf(FakePipeline):
+        def transcribe(self, *arguments, **options):
+            with suppress(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(1)
+            return super().transcribe(*arguments, **options)
+
+    monkeypatch.setattr(transcribe_command, "Pipeline", lambda *arguments: Deaf())
+    result = transcribe(recording, "--out", tmp_path / "out")
+
+    assert result.exit_code == 130
+    assert not list((tmp_path / "out").glob("INT*"))
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_interrupt_before_the_work_begins_has_its_exit_code_too(
+    pipeline, recording, tmp_path, monkeypatch
+):
+    """Loading torch takes seconds, and checking weights as well."""
+
+    def interrupt(*_):
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(transcribe_command, "find_whisper", interrupt)
+    result = transcribe(recording, "--out", tmp_path / "out")
+
+    assert (result.exit_code, result.stderr) == (130, "Interrupted.\n")
+
+
+@pytest.mark.parametrize("name", ["\x1b[2JINT.wav", "INT\n1.wav", "I\udcffNT.wav", "[red]Zoë.wav"])
+def test_a_file_name_may_hold_anything_and_commands_no_terminal(pipeline, tmp_path, name):
+    good, bad = tmp_path / name, tmp_path / f"bad {name}"
+    write_tone(good, 1.0)
+    bad.write_text("no recording")
+    result = transcribe(
+        os.fsencode(good).decode("utf-8", "surrogateescape"),
+        bad,
+        "--out",
+        tmp_path / "out",
+        "--json",
+    )
+    rows = json.loads(result.stdout)
+
+    assert result.exit_code == 1
+    assert [row["status"] for row in rows] == ["done", "failed"]
+    assert rows[0]["recordings"] == [str(good)]
+    assert Path(rows[0]["outputs"][-1]).exists()
+    lines = result.stderr.splitlines()
+    assert "\x1b[2J" not in result.stderr
+    assert len([line for line in lines if "RTFx" in line]) == 1
+    assert len([line for line in lines if "bad " in line and "unreadable_audio" in line]) == 2
 
 
 @pytest.mark.slow
@@ -276,3 +368,71 @@ def test_the_whole_path_runs_without_a_network(tmp_path):
 
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "out" / "INT-01.identified.json").exists()
+
+
+@pytest.mark.slow
+def test_nothing_but_the_output_folder_needs_to_be_writable_and_only_we_speak(tmp_path):
+    """A user without a home, as in a container; libraries used to complain on standard error."""
+    home = "/proc/none"  # not even root can make it
+    out = tmp_path / "out"
+    recording = tmp_path / "INT-01.wav"
+    sound = ["-t", "8", "-i", str(ROOT / "demo" / "interview.flac")]
+    subprocess.run(["ffmpeg", "-v", "error", *sound, str(recording)], check=True)
+    command = [sys.executable, "-c", "from service.cli import main; main()", "transcribe"]
+    result = subprocess.run(
+        [*command, str(recording), "--model", "demo", "--out", str(out)],
+        env={"PATH": os.environ["PATH"], "HOME": home, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (result.returncode, result.stdout) == (0, ""), result.stderr
+    started, ended, _, where = result.stderr.splitlines()
+    assert started.startswith("INT-01: 0:00:08 of sound, about ")
+    assert ended.startswith("INT-01: 0:00:08 of sound in ")
+    assert where.endswith(f": {out}")
+
+
+def test_no_library_phones_home():
+    """pyannote.audio reports files to its makers; onnxruntime, which it imports, to Microsoft."""
+    program = (
+        "import os; from models.pyannote_guard import pyannote_audio; pyannote_audio();"
+        "print(os.environ['PYANNOTE_METRICS_ENABLED'], os.environ['HF_HUB_OFFLINE'],"
+        " os.environ['ORT_DISABLE_TELEMETRY'])"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+    assert shown.stdout == "0 1 1\n"
+
+
+def test_a_terminal_shows_the_stage_and_how_long_it_will_take(recording, tmp_path):
+    """A real one: everywhere else in these tests the bars are switched off."""
+    program = (
+        "from service import transcribe_command; from tests.fakes import FakePipeline;"
+        "transcribe_command.Pipeline = lambda *arguments: FakePipeline();"
+        "from service.cli import main; main()"
+    )
+    ours, theirs = pty.openpty()
+    words = ["transcribe", str(recording), "--model", "demo", "--out", str(tmp_path / "out")]
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, *words],
+        cwd=ROOT,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "120"},
+        stdin=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    shown = b""
+    with suppress(OSError):  # a terminal whose last user has gone
+        while block := os.read(ours, 4096):
+            shown += block
+    os.close(ours)
+
+    assert process.wait() == 0
+    assert b"1 of 1 sessions" in shown
+    assert b"to go" in shown and b"RTFx" in shown
+    assert shown.count(b"INT-07: ") == 1

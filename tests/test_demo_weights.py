@@ -48,7 +48,6 @@ def pipeline() -> Pipeline:
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason="the demo Whisper needs more training, MODEL_CARD.md", strict=False)
 def test_the_words_of_interviews_are_within_the_bars(pipeline):
     measured = [measure(pipeline, KINDS[0], FIRST_SEED + i, 60.0) for i in range(3)]
 

@@ -24,7 +24,8 @@ GROUPS = (SpeechError, AudioError, OptionError, WeightsError, ServiceError, Misu
 def error_classes() -> list[type]:
     for package in (models, service):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            importlib.import_module(module.name)
+            if ".migrations." not in module.name:  # Alembic's, and for it alone
+                importlib.import_module(module.name)
 
     def children(parent: type) -> list[type]:
         found: list[type] = []

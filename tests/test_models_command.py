@@ -1,5 +1,7 @@
+import errno
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -7,23 +9,15 @@ from typer.testing import CliRunner
 
 from models import weights
 from service.models_command import app
-from tests.test_weights import CONFIG, SEGMENTATION, WHISPER, known_model, serve
+from tests.published_weights import WHISPER, publish, serve
 
 server = pytest.fixture(serve)
 
 
 @pytest.fixture(autouse=True)
 def published(server, monkeypatch):
-    """A Whisper model and a gated pipeline on a loopback server, in place of the real ones."""
-    whisper = {"whisper/small.pt": WHISPER}
-    folder = f"pyannote/{weights.DEFAULT_PIPELINE}"
-    pipeline = {f"{folder}/config.yaml": CONFIG, f"{folder}/segmentation/a.bin": SEGMENTATION}
-    server.files = {f"/{path}": content for path, content in {**whisper, **pipeline}.items()}
-    known = [
-        known_model("small", "whisper", server.url, whisper),
-        known_model(weights.DEFAULT_PIPELINE, "pyannote", server.url, pipeline, gated=True),
-    ]
-    monkeypatch.setattr(weights, "KNOWN", {model.name: model for model in known})
+    """The weights of a machine without a GPU lie on a loopback server."""
+    publish(server, monkeypatch)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
 
@@ -169,3 +163,16 @@ def test_a_bundle_that_is_none_is_refused(run, tmp_path):
 def test_the_folder_can_be_given_with_an_option(run, tmp_path):
     run("fetch", "small", "--weights", tmp_path / "elsewhere")
     assert (tmp_path / "elsewhere" / "whisper" / "small.json").exists()
+
+
+@pytest.mark.parametrize("words", [["list"], ["fetch", "small"], ["verify"], ["export", "b.tar"]])
+def test_a_folder_that_this_user_may_not_look_into_is_a_sentence(run, monkeypatch, words):
+    """Another user's weights, in a folder of mode 0700 as `fetch` makes it: it was a traceback."""
+
+    def refuse(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    result = run(*words, exit_code=1)
+
+    assert "model_missing: This user may not read the weights" in result.stderr

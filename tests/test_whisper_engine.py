@@ -1,35 +1,55 @@
 import numpy as np
 import pytest
 import torch
+from whisper import Whisper
 from whisper.audio import log_mel_spectrogram, pad_or_trim
-from whisper.decoding import DecodingOptions, DecodingResult
 
 from models.audio import SAMPLE_RATE
 from models.errors import Stopped
-from models.whisper_engine import DecodedWindow, WhisperEngine, WhisperOptions, language_code
-from models.whisper_engine.engine import (
-    UnknownLanguage,
-    VocabularyTooLong,
-    needs_fallback,
-    whisper_segments,
+from models.transcript import Word
+from models.whisper_engine import (
+    DecodedWindow,
+    Session,
+    WhisperEngine,
+    WhisperOptions,
+    language_code,
 )
+from models.whisper_engine.engine import UnknownLanguage, VocabularyTooLong, initial_tokens
 from models.whisper_engine.mel import log_mel, log_mel_maximum
+from models.whisper_engine.slots import Slots
+from models.whisper_engine.word_times import Aligned, time_words
 from models.windows import Window
 from tests.fakes import random_whisper
+from tests.plain_whisper import plain_decode
 
 CPU = torch.device("cpu")
 ENGLISH = WhisperOptions(language="en")
 
 
+LONGEST = 20  # tokens in a text of these tests
+
+
 @pytest.fixture(scope="module")
-def engine() -> WhisperEngine:
-    return WhisperEngine(random_whisper(), batch_size=2)
+def whisper():
+    return random_whisper()
+
+
+@pytest.fixture(scope="module")
+def engine(whisper: Whisper) -> WhisperEngine:
+    return WhisperEngine(whisper, precision="fp32", n_slots=2)
 
 
 @pytest.fixture
 def greedy(monkeypatch):
     """Random weights are never sure of anything: every window would be decoded six times."""
-    monkeypatch.setattr("models.whisper_engine.engine.needs_fallback", lambda result: False)
+    monkeypatch.setattr("models.whisper_engine.decoder.needs_fallback", lambda text: False)
+    begin = Slots._begin_texts
+
+    def short(self: Slots, slot: int, temperature: float) -> None:
+        begin(self, slot, temperature)
+        self._limit[self._lanes(slot)] = LONGEST
+
+    monkeypatch.setattr(Slots, "_begin_texts", short)
 
 
 def tones(seconds: float, seed: int = 0) -> np.ndarray:
@@ -78,22 +98,36 @@ def test_a_window_over_thirty_seconds_is_refused_rather_than_trimmed():
         log_mel(tones(31.0), 80, 0.0, CPU)
 
 
-def test_decode_gives_the_tokens_of_whispers_own_decode(engine, greedy):
+def test_decode_gives_the_tokens_of_whispers_own_decode(engine, whisper, greedy):
     maximum = engine.maximum(SAMPLES)
     decoded = engine.decode(SAMPLES, WINDOWS, ENGLISH, maximum)
     for window, result in zip(WINDOWS, decoded, strict=True):
         mel = log_mel(window.cut(SAMPLES), 80, maximum, CPU)
-        options = DecodingOptions(language="en", fp16=False, temperature=0.0)
-        expected = engine.model.decode(mel, options)
+        expected = plain_decode(whisper, mel, longest=LONGEST)
         assert result.tokens == tuple(expected.tokens)
         assert result.avg_logprob == pytest.approx(expected.avg_logprob, abs=1e-4)
     assert len({(r.tokens, round(r.avg_logprob, 3)) for r in decoded}) == len(WINDOWS)
 
 
+def test_sessions_decoded_beside_each_other_are_as_if_alone(engine, greedy):
+    other = tones(40.0, seed=5)
+    sessions = [
+        Session(SAMPLES, WINDOWS, ENGLISH, engine.maximum(SAMPLES)),
+        Session(SAMPLES, (), ENGLISH, 0.0),
+        Session(other, WINDOWS[:1], WhisperOptions("nl", ("Eva",)), engine.maximum(other)),
+    ]
+    together = engine.decode_many(sessions)
+    for session, decoded in zip(sessions, together, strict=True):
+        alone = engine.decode(session.samples, session.windows, session.options, session.maximum)
+        assert [result.window for result in decoded] == list(session.windows)
+        assert [result.tokens for result in decoded] == [result.tokens for result in alone]
+        for result, expected in zip(decoded, alone, strict=True):
+            assert result.aligned.times == pytest.approx(expected.aligned.times, abs=0.021)
+
+
 def test_a_window_alone_equals_whispers_decode_of_its_padded_sound(engine):
     samples = tones(20.0, seed=3)
-    maximum = engine.maximum(samples)
-    mel = log_mel(samples, 80, maximum, CPU)
+    mel = log_mel(samples, 80, engine.maximum(samples), CPU)
     expected = log_mel_spectrogram(pad_or_trim(samples), 80)
 
     assert torch.allclose(mel, expected, atol=1e-5)
@@ -110,129 +144,57 @@ def test_decode_reports_progress_between_batches_and_stops_when_told(engine, gre
         engine.decode(SAMPLES, WINDOWS, ENGLISH, 0.0, stop_after_first)
 
     assert seen == [pytest.approx(2 / 3)]
+    decoded = engine.decode(SAMPLES, WINDOWS, ENGLISH, 0.0)  # none of the stopped job's windows
+    assert [result.window for result in decoded] == list(WINDOWS)
 
 
-def test_word_times_are_in_order_inside_their_windows_with_probabilities(engine):
-    maximum = engine.maximum(SAMPLES)
-    tokenizer = engine._tokenizer("en")
-    decoded = [
-        DecodedWindow(
-            window,
-            (
-                tokenizer.timestamp_begin,
-                *tokenizer.encode(" It was not easy, she said."),
-                tokenizer.timestamp_begin + 200,
-            ),
-            " It was not easy, she said.",
-            0.0,
-            -0.5,
-            0.0,
-            1.0,
-        )
-        for window in WINDOWS
-    ]
-    words = engine.word_times(SAMPLES, decoded, ENGLISH, maximum)
+def test_word_times_are_in_order_inside_their_windows_with_probabilities(engine, greedy):
+    decoded = engine.decode(SAMPLES, WINDOWS, ENGLISH, engine.maximum(SAMPLES))
+    words = engine.word_times(decoded, ENGLISH)
 
-    assert "".join(word.text for word in words) == " It was not easy, she said." * 3
+    assert (
+        "".join(word.text for word in words).split()
+        == " ".join(result.text for result in decoded).split()
+    )
     assert all(a.start <= b.start for a, b in zip(words, words[1:], strict=False))
-    for i, window in enumerate(WINDOWS):
-        for word in words[6 * i : 6 * i + 6]:
-            assert window.start <= word.start < word.end <= window.end
-            assert 0 <= word.probability <= 1
+    assert all(any(w.start <= x.start < x.end <= w.end for w in WINDOWS) for x in words)
+    assert all(0 <= word.probability <= 1 for word in words)
+
+
+def test_words_are_those_that_the_word_pass_finds_alone(engine, greedy):
+    maximum = engine.maximum(SAMPLES)
+    decoded = engine.decode(SAMPLES, WINDOWS, ENGLISH, maximum)
+    tokenizer = engine._tokenizer("en")
+    expected: list[Word] = []
+    for result in decoded:
+        mel = engine._mel(SAMPLES, result.window, maximum)
+        with torch.inference_mode():
+            cross = engine.model.cross_kv(engine.model.encode(mel[None]))
+        heads = engine.alignment_heads
+        tokens = [result.tokens]
+        expected += time_words(engine.model, tokenizer, [result.window], tokens, cross, heads)[0]
+
+    for word, other in zip(engine.word_times(decoded, ENGLISH), expected, strict=True):
+        assert word.text == other.text
+        assert word.start == pytest.approx(other.start, abs=0.021)
 
 
 def test_a_window_without_text_has_no_words(engine):
-    empty = DecodedWindow(WINDOWS[0], (), "", 0.0, -0.5, 0.9, 1.0)
+    nothing = Aligned(np.zeros(1), np.zeros(0))
+    empty = DecodedWindow(WINDOWS[0], (), "", 0.0, -0.5, 0.9, 1.0, nothing)
 
-    assert engine.word_times(SAMPLES, [empty], ENGLISH, 0.0) == ()
-
-
-def test_text_without_timestamps_still_has_its_words(engine):
-    tokens = tuple(engine._tokenizer("en").encode(" Yes, I do."))
-    untimed = DecodedWindow(WINDOWS[1], tokens, " Yes, I do.", 0.0, -0.5, 0.0, 1.0)
-    words = engine.word_times(SAMPLES, [untimed], ENGLISH, engine.maximum(SAMPLES))
-
-    assert [word.text for word in words] == [" Yes,", " I", " do."]
+    assert engine.word_times([empty], ENGLISH) == ()
 
 
-def test_whispers_segments_are_cut_at_timestamps(engine):
-    tokenizer = engine._tokenizer("en")
-    begin = tokenizer.timestamp_begin
-    result = DecodedWindow(
-        Window(0.0, 8.0), (begin + 50, 100, 101, begin + 100, begin + 150, 102), "", 0, 0, 0, 1
-    )
+def test_language_is_the_most_probable_over_several_windows(engine, whisper):
+    maximum = engine.maximum(SAMPLES)
+    guess = engine.detect_language(SAMPLES, WINDOWS, maximum)
+    mels = [log_mel(window.cut(SAMPLES), 80, maximum, CPU) for window in WINDOWS]
+    _, probabilities = whisper.detect_language(torch.stack(mels))
+    mean = {code: np.mean([p[code] for p in probabilities]) for code in probabilities[0]}
 
-    assert whisper_segments(result, tokenizer) == [
-        {"seek": 0, "start": 1.0, "end": 2.0, "tokens": [100, 101]},
-        {"seek": 0, "start": 3.0, "end": 8.0, "tokens": [102]},
-    ]
-
-
-class Result:
-    def __init__(self, avg_logprob: float, no_speech_prob: float, compression_ratio: float):
-        self.avg_logprob = avg_logprob
-        self.no_speech_prob = no_speech_prob
-        self.compression_ratio = compression_ratio
-
-
-@pytest.mark.parametrize(
-    ("result", "again"),
-    [
-        (Result(-0.3, 0.0, 1.5), False),
-        (Result(-1.2, 0.0, 1.5), True),
-        (Result(-0.3, 0.0, 3.0), True),
-        (Result(-1.2, 0.9, 1.5), False),  # silence
-        (Result(-0.3, 0.9, 3.0), True),  # loud and repeated
-    ],
-)
-def test_a_window_is_decoded_again_as_openai_whisper_would(result, again):
-    assert needs_fallback(result) is again
-
-
-def test_failing_windows_alone_are_decoded_at_higher_temperatures(engine, monkeypatch):
-    batches = []
-
-    def run(mel, options):
-        batches.append((len(mel), options.temperature, options.best_of))
-        probability = -2.0 if options.temperature < 0.4 else -0.1
-        return [
-            DecodingResult(
-                audio_features=mel[i],
-                language="en",
-                avg_logprob=probability if i == 0 else -0.1,
-                compression_ratio=1.0,
-                temperature=options.temperature,
-            )
-            for i in range(len(mel))
-        ]
-
-    monkeypatch.setattr(engine, "_run", run)
-    decoded = engine.decode(SAMPLES, WINDOWS[:2], ENGLISH, 0.0)
-
-    assert batches == [(2, 0.0, None), (1, 0.2, 5), (1, 0.4, 5)]
-    assert [result.temperature for result in decoded] == [0.4, 0.0]
-
-
-@pytest.mark.slow
-def test_a_sampled_window_comes_from_its_own_sound(engine, monkeypatch):
-    """whisper.decode takes best_of samples of a batch of windows from the wrong ones, or fails."""
-    monkeypatch.setattr("models.whisper_engine.engine.TEMPERATURES", (0.0, 0.2))
-    decoded = engine.decode(SAMPLES, WINDOWS[:2], ENGLISH, engine.maximum(SAMPLES))
-
-    assert [result.temperature for result in decoded] == [0.2, 0.2]
-
-
-def test_language_is_the_most_probable_over_several_windows(engine, monkeypatch):
-    probabilities = iter([{"en": 0.4, "de": 0.6}, {"en": 0.9, "de": 0.1}, {"en": 0.8, "de": 0.2}])
-    monkeypatch.setattr(
-        engine.model,
-        "detect_language",
-        lambda mel: (None, [next(probabilities) for _ in mel]),
-        raising=False,
-    )
-    guess = engine.detect_language(SAMPLES, WINDOWS, 0.0)
-
-    assert (guess.language, guess.probability) == ("en", 0.7)
+    assert guess.language == max(mean, key=lambda code: mean[code])
+    assert guess.probability == pytest.approx(max(mean.values()), abs=1e-4)
 
 
 def test_an_english_model_needs_no_guess_and_refuses_other_languages():
@@ -259,15 +221,15 @@ def test_a_vocabulary_that_whisper_would_cut_off_is_refused(engine):
         engine.check(WhisperOptions(vocabulary=("Toowoomba",) * 100))
 
 
-def test_the_vocabulary_reaches_every_window(engine, monkeypatch):
-    prompts = []
-
-    def decode_nothing(mel, options):
-        prompts.append(options.prompt)
-        return [DecodingResult(audio_features=m, language="en", avg_logprob=0.0) for m in mel]
-
-    monkeypatch.setattr(engine, "_run", decode_nothing)
+def test_the_vocabulary_reaches_every_window(engine, greedy):
     options = WhisperOptions(language="en", vocabulary=("Eva", "Cairns"))
-    engine.decode(SAMPLES, WINDOWS, options, 0.0)
+    session = Session(SAMPLES, WINDOWS, options, 0.0)
+    tokenizer = engine._tokenizer("en")
+    expected = initial_tokens(tokenizer, "Eva, Cairns", 448)
 
-    assert prompts == ["Eva, Cairns", "Eva, Cairns"]
+    assert tokenizer.decode(list(expected[1:3])) == " Eva,"
+    assert [sound.prompt for sound in engine._sounds([session])] == [expected] * 3
+
+
+def test_the_trial_says_how_long_a_second_takes(engine):
+    assert 0 < engine.try_speed() < 100

@@ -1,3 +1,5 @@
+from itertools import product
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -5,7 +7,7 @@ from hypothesis import strategies as st
 
 from models.audio import SAMPLE_RATE
 from models.segmentation import SpeechRegion
-from models.windows import MAX_WINDOW, PADDING, Window, cut_windows
+from models.windows import MAX_WINDOW, PADDING, Window, _padded, cut_windows
 
 
 def silence(seconds: float) -> np.ndarray:
@@ -40,6 +42,22 @@ def test_a_full_window_ends_at_the_longest_pause_near_its_end():
     assert windows == (Window(0.0, 23.2), Window(24.8, 40.2))
 
 
+def test_windows_are_as_few_as_the_pauses_allow():
+    """Ending each window at the longest pause near its end would leave half of the third empty."""
+    regions = [SpeechRegion(10.0 * i, 10.0 * i + (8.0 if i % 3 == 1 else 9.5)) for i in range(9)]
+    windows = cut_windows(regions, silence(90))
+
+    assert len(windows) == 3
+    assert all(window.duration > 29 for window in windows)
+
+
+def test_a_cut_in_a_short_pause_is_avoided_where_another_window_is_not_needed():
+    regions = [SpeechRegion(0.0, 18.0), SpeechRegion(18.6, 29.0), SpeechRegion(29.2, 40.0)]
+    windows = cut_windows(regions, silence(60))
+
+    assert [(window.start, window.end) for window in windows] == [(0.0, 18.2), (18.4, 40.2)]
+
+
 def test_speech_without_a_pause_is_cut_where_it_is_quietest():
     samples = np.full(60 * SAMPLE_RATE, 0.5, dtype=np.float32)
     samples[round(24.0 * SAMPLE_RATE) : round(24.1 * SAMPLE_RATE)] = 0.001
@@ -53,6 +71,39 @@ def test_no_window_crosses_from_one_recording_into_the_next():
     windows = cut_windows([SpeechRegion(2.0, 8.0)], silence(10), joints=[5.0])
 
     assert windows == (Window(1.8, 5.0), Window(5.0, 8.2))
+
+
+@given(
+    lengths=st.lists(
+        st.tuples(st.floats(0.5, 12.0), st.sampled_from([0.1, 0.5, 1.0, 4.0])),
+        min_size=1,
+        max_size=8,
+    )
+)
+def test_no_other_way_to_cut_needs_fewer_windows_or_has_better_cuts(lengths):
+    regions = []
+    position = 0.3
+    for speech, pause in lengths:
+        regions.append(SpeechRegion(round(position, 2), round(position + speech, 2)))
+        position += speech + pause
+    edges = _padded(regions, 0.0, position)
+    best = min(
+        cost
+        for cuts in product([False, True], repeat=len(edges) - 1)
+        if (cost := cost_of(edges, [i + 1 for i, cut in enumerate(cuts) if cut])) is not None
+    )
+    starts = [window.start for window in cut_windows(regions, silence(position))]
+    found = cost_of(edges, [i for i, edge in enumerate(edges) if i and edge.start in starts])
+
+    assert found == best
+
+
+def cost_of(edges, begins):
+    """Windows, half a window for each cut in a short pause; None where one is too long."""
+    firsts, lasts = [0, *begins], [*(begin - 1 for begin in begins), len(edges) - 1]
+    if any(edges[b].end - edges[a].start > 30 for a, b in zip(firsts, lasts, strict=True)):
+        return None
+    return len(firsts) + 0.5 * sum(edges[begin].pause < 0.3 for begin in begins)
 
 
 @given(

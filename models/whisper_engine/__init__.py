@@ -3,9 +3,17 @@
 from models.whisper_engine.engine import (
     DecodedWindow,
     LanguageGuess,
+    Session,
     WhisperEngine,
     WhisperOptions,
     language_code,
 )
 
-__all__ = ["DecodedWindow", "LanguageGuess", "WhisperEngine", "WhisperOptions", "language_code"]
+__all__ = [
+    "DecodedWindow",
+    "LanguageGuess",
+    "Session",
+    "WhisperEngine",
+    "WhisperOptions",
+    "language_code",
+]

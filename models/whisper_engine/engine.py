@@ -1,37 +1,44 @@
-"""The plain engine: `whisper.decode` on batches of windows, words through `whisper.timing`.
+"""The engine: windows of one session or several to tokens, and tokens to words.
 
 No text is carried from one window to the next, so a repetition loop cannot spread.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
-from whisper import DecodingOptions, DecodingResult, Whisper
+from whisper import Whisper
 from whisper.audio import HOP_LENGTH
-from whisper.timing import add_word_timestamps
 from whisper.tokenizer import LANGUAGES, TO_LANGUAGE_CODE, Tokenizer, get_tokenizer
 
 from models.audio import SAMPLE_RATE
-from models.errors import OptionError, OutOfMemory
+from models.errors import OptionError
 from models.progress import Progress, ignore, seconds_of
+from models.segmentation import SpeechRegion
 from models.transcript import Word
+from models.whisper_engine.decoder import Decoded, Decoder
+from models.whisper_engine.linear import Precision
 from models.whisper_engine.mel import log_mel, log_mel_maximum
+from models.whisper_engine.model import InferenceModel
+from models.whisper_engine.rules import special_tokens
+from models.whisper_engine.slots import Slots, Sound
+from models.whisper_engine.word_times import Aligned, align, place_words, text_tokens
 from models.windows import Window
 
-# When a window is decoded again, and how. Source: whisper/transcribe.py, `transcribe`.
-TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-BEST_OF = 5
-COMPRESSION_RATIO = 2.4
-LOGPROB = -1.0
-NO_SPEECH = 0.6
+Task = Literal["transcribe", "translate"]
 
 LANGUAGE_WINDOWS = 5  # that vote on the language
+CLEARLY = 0.8  # probability of a window's own language, above which it is taken
+MOST_SLOTS = {"cpu": 16, "cuda": 128}  # more would not be faster
+SHARE_OF_MEMORY = {"cpu": 0.15, "cuda": 0.6}  # for the slots; of all, and of what is free
+
 TRIAL_WINDOW = 25.0  # s of speech in a well filled window
+TRIAL_STEPS = 8
 TOKENS_PER_SECOND = 4.0  # of English or Dutch speech
-MIN_WORD = 0.02  # s, one step of Whisper's time
 
 
 class UnknownLanguage(OptionError):
@@ -46,16 +53,25 @@ class VocabularyTooLong(OptionError):
     code = "vocabulary_too_long"
 
 
+class CannotTranslate(OptionError):
+    """An English model has nothing to translate from."""
+
+    code = "cannot_translate"
+
+
 @dataclass(frozen=True)
 class WhisperOptions:
     """What somebody may choose for one session."""
 
     language: str | None = None  # a code such as `en`; None: found by vote
     vocabulary: tuple[str, ...] = ()  # names and terms, given to Whisper as a prompt
+    task: Task = "transcribe"  # "translate": to English
+    language_per_window: bool = False  # where a window is clearly in another one than `language`
 
     @property
     def prompt(self) -> str | None:
-        return ", ".join(self.vocabulary) or None
+        # whisper's tokenizer refuses text that looks like one of its special tokens
+        return ", ".join(self.vocabulary).replace("<|", "< |") or None
 
 
 @dataclass(frozen=True)
@@ -78,6 +94,24 @@ class DecodedWindow:
     avg_logprob: float
     no_speech_prob: float
     compression_ratio: float
+    aligned: Aligned | None = None  # where its text tokens are; None: nobody has looked
+    language: str | None = None  # that was spoken; None: the session's
+
+
+@dataclass(frozen=True)
+class Session:
+    """What is to be decoded of one session.
+
+    Args:
+        samples: float32, (n_samples,), 16 kHz.
+        options: `language` must be set.
+        maximum: from `WhisperEngine.maximum`.
+    """
+
+    samples: np.ndarray
+    windows: Sequence[Window]
+    options: WhisperOptions
+    maximum: float
 
 
 def language_code(name: str) -> str:
@@ -97,26 +131,40 @@ def language_code(name: str) -> str:
 
 
 class WhisperEngine:
-    """A loaded model and the session it is working on.
-
+    """
     Args:
-        batch_size: windows per forward pass; device memory grows with it.
+        model: openai-whisper's. It may be let go afterwards.
+        precision: None: bf16 where the device has it, else fp32.
+        n_slots: windows decoded at the same time; None: as many as are fast and fit.
+
+    Attributes:
+        halved: how often memory ran out during the last decoding, and the slots were halved.
     """
 
-    def __init__(self, model: Whisper, *, batch_size: int = 8) -> None:
-        self.model = model
-        self.batch_size = batch_size
+    def __init__(
+        self, model: Whisper, *, precision: Precision | None = None, n_slots: int | None = None
+    ) -> None:
+        self.is_multilingual, self.num_languages = model.is_multilingual, model.num_languages
+        self.alignment_heads = [tuple(pair) for pair in model.alignment_heads.indices().T.tolist()]
+        special = special_tokens(model)
+        self.model = InferenceModel(model, precision)
+        n_slots = n_slots or slots_that_fit(self.model)
+        self._decoder = Decoder(self.model, special, self._tokenizer("en"), n_slots)
+        self.halved = 0
 
     def check(self, options: WhisperOptions) -> None:
         """
         Raises:
             UnknownLanguage: this model does not know the language.
+            CannotTranslate: it has only one.
             VocabularyTooLong: whisper would silently drop the beginning.
         """
         if options.language is not None:
             language_code(options.language)
-            if not self.model.is_multilingual and options.language != "en":
+            if not self.is_multilingual and options.language != "en":
                 raise UnknownLanguage("This model knows English only.")
+        if options.task == "translate" and not self.is_multilingual:
+            raise CannotTranslate("This model knows English only, and so cannot translate to it.")
         if options.prompt:
             n_tokens = len(self._tokenizer("en").encode(" " + options.prompt))
             longest = self.model.dims.n_text_ctx // 2 - 1
@@ -135,16 +183,29 @@ class WhisperEngine:
         self, samples: np.ndarray, windows: Sequence[Window], maximum: float
     ) -> LanguageGuess:
         """The language most probable on average in a few of the longest windows."""
-        if not self.model.is_multilingual:
+        if not self.is_multilingual:
             return LanguageGuess("en", 1.0)
         longest = sorted(windows, key=lambda window: -window.duration)[:LANGUAGE_WINDOWS]
-        mel = self._mel(samples, longest, maximum)
-        _, probabilities = self.model.detect_language(mel)
-        mean = {code: float(np.mean([p[code] for p in probabilities])) for code in probabilities[0]}
-        language = max(mean, key=lambda code: mean[code])
-        return LanguageGuess(language, round(mean[language], 4))
+        tokenizer = self._tokenizer("en")
+        votes = [self._language_vote(self._mel(samples, w, maximum), tokenizer) for w in longest]
+        mean = torch.stack(votes).mean(dim=0)
+        best = int(mean.argmax())
+        return LanguageGuess(tokenizer.all_language_codes[best], round(float(mean[best]), 4))
 
-    @torch.inference_mode()
+    def _language_vote(self, mel: Tensor, tokenizer: Tokenizer) -> Tensor:
+        """The probability of each language, (n_languages,). Source: whisper.decoding."""
+        cross = self.model.cross_kv(self.model.encode(mel[None]))
+        tokens = torch.tensor([[tokenizer.sot]], device=self.model.device)
+        logits, _ = self.model.logits_and_scores(tokens, cross, ())
+        return logits[0, 0, list(tokenizer.all_language_tokens)].softmax(dim=0)
+
+    def _own_language(self, mel: Tensor, language: str) -> str:
+        """A window's, where it is clear; else the session's."""
+        tokenizer = self._tokenizer("en")
+        probability, best = self._language_vote(mel, tokenizer).max(dim=0)
+        clearly = float(probability) > CLEARLY
+        return tokenizer.all_language_codes[int(best)] if clearly else language
+
     def decode(
         self,
         samples: np.ndarray,
@@ -153,178 +214,173 @@ class WhisperEngine:
         maximum: float,
         progress: Progress = ignore,
     ) -> tuple[DecodedWindow, ...]:
-        """The text of each window.
+        """`decode_many` of one session."""
+        (decoded,) = self.decode_many([Session(samples, windows, options, maximum)], progress)
+        return decoded
+
+    @torch.inference_mode()
+    def decode_many(
+        self, sessions: Sequence[Session], progress: Progress = ignore
+    ) -> list[tuple[DecodedWindow, ...]]:
+        """The text of each window of several sessions, decoded beside each other.
 
         A window whose text repeats itself or is improbable is decoded again at a higher
         temperature, as openai-whisper does; the last attempt is kept, never nothing.
 
-        Args:
-            samples: float32, (n_samples,), 16 kHz.
-            options: `language` must be set.
-
         Raises:
-            OutOfMemory: a batch does not fit on the device.
+            OutOfMemory: not even one window fits on the device.
         """
-        if options.language is None:
+        if any(session.options.language is None for session in sessions):
             raise ValueError("options.language must be set")
-        greedy = DecodingOptions(
-            language=options.language,
-            prompt=options.prompt,
-            fp16=self.model.device.type == "cuda",
-        )
-        decoded: list[DecodedWindow] = []
-        for i in range(0, len(windows), self.batch_size):
-            batch = windows[i : i + self.batch_size]
-            mel = self._mel(samples, batch, maximum)
-            results = self._decode_with_fallback(mel, greedy)
-            decoded += [
-                DecodedWindow(
-                    window,
-                    tuple(result.tokens),
-                    result.text,
-                    result.temperature,
-                    result.avg_logprob,
-                    result.no_speech_prob,
-                    result.compression_ratio,
-                )
-                for window, result in zip(batch, results, strict=True)
-            ]
-            progress(len(decoded) / len(windows))
-        return tuple(decoded)
+        places = [(s, w) for s, session in enumerate(sessions) for w in range(len(session.windows))]
+        found: dict[int, DecodedWindow] = {}
+        self._decoder.halved = self.halved = 0
+        for decoded in self._decoder.decode(self._sounds(sessions)):
+            indices = [sound.index for sound in decoded.sounds]
+            windows = [sessions[s].windows[w] for s, w in (places[i] for i in indices)]
+            found.update(zip(indices, self._aligned(windows, decoded), strict=True))
+            self.halved = self._decoder.halved
+            progress(len(found) / len(places))
+        in_order = iter(found[i] for i in range(len(places)))
+        return [tuple(next(in_order) for _ in session.windows) for session in sessions]
 
-    def _decode_with_fallback(self, mel: Tensor, greedy: DecodingOptions) -> list[DecodingResult]:
-        """mel: (batch, n_mels, 3000). Source: whisper/transcribe.py, `decode_with_fallback`."""
-        results = self._run(mel, greedy)
-        for temperature in TEMPERATURES[1:]:
-            failed = [i for i, result in enumerate(results) if needs_fallback(result)]
-            if not failed:
-                break
-            sampling = replace(greedy, temperature=temperature, best_of=BEST_OF)
-            for i in failed:  # one by one: whisper.decode mixes up the samples of a batch
-                results[i] = self._run(mel[i : i + 1], sampling)[0]
-        return results
+    def _sounds(self, sessions: Sequence[Session]) -> Iterator[Sound]:
+        """Each made when a slot is free for it."""
+        index = 0
+        for session in sessions:
+            assert session.options.language is not None
+            options, n_ctx = session.options, self.model.dims.n_text_ctx
+            for window in session.windows:
+                mel = self._mel(session.samples, window, session.maximum)
+                language = session.options.language
+                if options.language_per_window and self.is_multilingual:
+                    language = self._own_language(mel, language)
+                tokenizer = self._tokenizer(language, options.task)
+                prompt = initial_tokens(tokenizer, options.prompt, n_ctx)
+                yield Sound(index, mel, prompt, seed=round(100 * window.start))
+                index += 1
 
-    def _run(self, mel: Tensor, options: DecodingOptions) -> list[DecodingResult]:
-        try:
-            return self.model.decode(mel, options)  # type: ignore[no-any-return]
-        except torch.OutOfMemoryError as error:
-            message = f"{len(mel)} windows do not fit into the memory of {self.model.device}."
-            raise OutOfMemory(message) from error
+    def _aligned(self, windows: Sequence[Window], decoded: Decoded) -> list[DecodedWindow]:
+        """What was decoded, and where it is in the windows' sound while the device holds that."""
+        texts = [text_tokens(text.tokens, self._tokenizer("en")) for text in decoded.texts]
+        asked = [self._asked_for(sound) for sound in decoded.sounds]
+        aligned: list[Aligned] = [None] * len(windows)  # type: ignore[list-item]
+        for language_and_task in set(asked):
+            rows = [i for i, one in enumerate(asked) if one == language_and_task]
+            cross = decoded.cross if len(rows) == len(windows) else decoded.cross.rows(rows)
+            found = align(
+                self.model,
+                self._tokenizer(*language_and_task),
+                [texts[i] for i in rows],
+                [round(windows[i].duration * SAMPLE_RATE / HOP_LENGTH) for i in rows],
+                cross,
+                self.alignment_heads,
+            )
+            for i, alignment in zip(rows, found, strict=True):
+                aligned[i] = alignment
+        return [
+            DecodedWindow(window, **vars(text), aligned=alignment, language=language)
+            for window, text, alignment, (language, _) in zip(
+                windows, decoded.texts, aligned, asked, strict=True
+            )
+        ]
 
-    @torch.inference_mode()
     def word_times(
         self,
-        samples: np.ndarray,
         decoded: Sequence[DecodedWindow],
         options: WhisperOptions,
-        maximum: float,
-        progress: Progress = ignore,
+        regions: Sequence[SpeechRegion] = (),
     ) -> tuple[Word, ...]:
         """Words with times and probabilities, in order, from Whisper's cross-attention.
 
         Times are monotone: no word starts before the one before it, and each lies in its window.
+
+        Args:
+            decoded: by this engine.
+            regions: a word that reaches into a pause between them is cut off there.
         """
         if options.language is None:
             raise ValueError("options.language must be set")
-        tokenizer = self._tokenizer(options.language)
         words: list[Word] = []
-        for i, result in enumerate(decoded):
-            words += self._words_of(samples, result, tokenizer, maximum)
-            progress((i + 1) / len(decoded))
+        for result in decoded:
+            if result.aligned is None:
+                raise ValueError("a window was not decoded by the engine")
+            spoken = result.language or options.language
+            written = "en" if options.task == "translate" else spoken
+            (found,) = place_words(
+                self._tokenizer(written),
+                [result.window],
+                [result.tokens],
+                [result.aligned],
+                regions,
+            )
+            words += found
         return tuple(words)
 
-    def try_speed(self) -> tuple[float, float]:
-        """Seconds of `decode` and of `word_times` per second of audio, from a window of noise."""
-        window = Window(0.0, TRIAL_WINDOW)
+    @torch.inference_mode()
+    def try_speed(self) -> float:
+        """Seconds of `decode` per second of audio, from a window of noise."""
         rng = np.random.default_rng(0)
         samples = 0.01 * rng.standard_normal(round(TRIAL_WINDOW * SAMPLE_RATE), dtype=np.float32)
-        options = DecodingOptions(language="en", fp16=self.model.device.type == "cuda")
-        mel = self._mel(samples, [window], 0.0)
-        few, more = (
-            seconds_of(lambda n=n: self._run(mel, replace(options, sample_len=n)))  # type: ignore[misc]
-            for n in (2, 18)
-        )
-        token = max(more - few, 0.0) / 16
+        window, tokenizer = Window(0.0, TRIAL_WINDOW), self._tokenizer("en")
+        sound = Sound(0, self._mel(samples, window, 0.0), tokenizer.sot_sequence, 0)
+        slots = Slots(self.model, self._decoder.rules, min(self._decoder.n_slots, 4))
+        hearing = seconds_of(lambda: slots.add([sound]))
+        while slots.n_free:
+            slots.add_heard(slots, 0)
+        slots.begin_again(0.0)
+        slots.run()
+
+        def steps() -> None:
+            for _ in range(TRIAL_STEPS):
+                slots.run()
+
+        step = seconds_of(steps) / TRIAL_STEPS
         n_tokens = round(TOKENS_PER_SECOND * TRIAL_WINDOW)
-        words = tuple(self._tokenizer("en").encode(" and" * n_tokens))
-        decoded = DecodedWindow(window, words, "", 0.0, 0.0, 0.0, 1.0)
-        aligned = seconds_of(
-            lambda: self.word_times(samples, [decoded], WhisperOptions(language="en"), 0.0)
+        text = tokenizer.encode(" and" * n_tokens)
+        cross = slots.cross.rows(slice(1))
+        aligning = seconds_of(
+            lambda: align(self.model, tokenizer, [text], [2500], cross, self.alignment_heads)
         )
-        return few / TRIAL_WINDOW + TOKENS_PER_SECOND * token, aligned / TRIAL_WINDOW
+        return (hearing + n_tokens * step / slots.n_slots + aligning) / TRIAL_WINDOW
 
-    def _words_of(
-        self, samples: np.ndarray, decoded: DecodedWindow, tokenizer: Tokenizer, maximum: float
-    ) -> list[Word]:
-        window = decoded.window
-        mel = self._mel(samples, [window], maximum)[0]
-        if self.model.device.type == "cuda":
-            mel = mel.half()
-        segments = whisper_segments(decoded, tokenizer)
-        add_word_timestamps(
-            segments=segments,
-            model=self.model,
-            tokenizer=tokenizer,
-            mel=mel,
-            num_frames=round(window.duration * SAMPLE_RATE / HOP_LENGTH),
-            last_speech_timestamp=0.0,
-        )
-        timed = [word for segment in segments for word in segment["words"]]  # type: ignore[attr-defined]
-        words = []
-        earliest = 0.0
-        for word in timed:
-            start = min(max(float(word["start"]), earliest), window.duration)
-            end = min(max(float(word["end"]), start + MIN_WORD), window.duration)
-            earliest = start
-            words.append(
-                Word(
-                    word["word"],
-                    round(window.start + start, 3),
-                    round(window.start + max(start, end), 3),
-                    round(float(word["probability"]), 4),
-                )
-            )
-        return words
+    def _mel(self, samples: np.ndarray, window: Window, maximum: float) -> Tensor:
+        """(n_mels, 3000), float32"""
+        return log_mel(window.cut(samples), self.model.dims.n_mels, maximum, self.model.device)
 
-    def _mel(self, samples: np.ndarray, windows: Sequence[Window], maximum: float) -> Tensor:
-        """(batch, n_mels, 3000), float32"""
-        n_mels = self.model.dims.n_mels
-        return torch.stack(
-            [log_mel(window.cut(samples), n_mels, maximum, self.model.device) for window in windows]
-        )
-
-    def _tokenizer(self, language: str) -> Tokenizer:
+    def _tokenizer(self, language: str, task: Task = "transcribe") -> Tokenizer:
         return get_tokenizer(
-            self.model.is_multilingual,
-            num_languages=self.model.num_languages,
-            language=language,
-            task="transcribe",
+            self.is_multilingual, num_languages=self.num_languages, language=language, task=task
         )
 
+    def _asked_for(self, sound: Sound) -> tuple[str, Task]:
+        """The language and the task that a prompt ends with."""
+        if not self.is_multilingual:
+            return "en", "transcribe"
+        known, (language, task) = self._tokenizer("en"), sound.prompt[-2:]
+        code = known.all_language_codes[known.all_language_tokens.index(language)]
+        return code, "translate" if task == known.translate else "transcribe"
 
-def needs_fallback(result: DecodingResult) -> bool:
-    """Source: whisper/transcribe.py, `decode_with_fallback`."""
-    improbable: bool = result.avg_logprob < LOGPROB
-    if improbable and result.no_speech_prob > NO_SPEECH:
-        return False  # silence: another temperature would only invent something
-    return improbable or bool(result.compression_ratio > COMPRESSION_RATIO)
+
+def initial_tokens(tokenizer: Tokenizer, prompt: str | None, n_ctx: int) -> tuple[int, ...]:
+    """What stands before the text. Source: whisper/decoding.py, `_get_initial_tokens`."""
+    tokens = tuple(tokenizer.sot_sequence)
+    if not prompt:
+        return tokens
+    before = tokenizer.encode(" " + prompt.strip())[-(n_ctx // 2 - 1) :]
+    return (tokenizer.sot_prev, *before, *tokens)
 
 
-def whisper_segments(decoded: DecodedWindow, tokenizer: Tokenizer) -> list[dict[str, object]]:
-    """A window's tokens cut at their timestamps, as `add_word_timestamps` takes them.
-
-    Times are relative to the window. Source: whisper/transcribe.py, `new_segment`.
-    """
-    segments: list[dict[str, object]] = []
-    begin = 0.0
-    text: list[int] = []
-    for token in [*decoded.tokens, tokenizer.timestamp_begin + 1500]:
-        if token < tokenizer.eot:
-            text.append(token)
-        elif token >= tokenizer.timestamp_begin:
-            time = (token - tokenizer.timestamp_begin) * 0.02
-            if text:
-                end = min(time, decoded.window.duration)
-                segments.append({"seek": 0, "start": begin, "end": end, "tokens": text})
-            begin, text = time, []
-    return segments
+def slots_that_fit(model: InferenceModel) -> int:
+    """A power of two, from what a slot's keys and values and its logits take."""
+    dims, device = model.dims, model.device.type
+    n_positions = dims.n_audio_ctx + dims.n_text_ctx
+    n_bytes = 2 * dims.n_text_layer * n_positions * dims.n_text_state * model.dtype.itemsize
+    n_bytes += 4 * 4 * dims.n_vocab
+    memory = (
+        torch.cuda.mem_get_info(model.device)[0]
+        if device == "cuda"
+        else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    )
+    fitting: int = max(1, int(SHARE_OF_MEMORY[device] * memory) // n_bytes)
+    return min(MOST_SLOTS[device], 1 << (fitting.bit_length() - 1))

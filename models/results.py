@@ -1,0 +1,125 @@
+"""Results of the costly stages as bytes, so that a job goes on where it was interrupted.
+
+Each is numpy's .npz: arrays as they are, everything else as JSON in one of them. They hold what
+people said: whoever keeps them encrypts them.
+"""
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from models.diarisation import Diarisation
+from models.segmentation import Segmentation
+from models.transcript import Turn, Word
+from models.whisper_engine import DecodedWindow
+from models.whisper_engine.word_times import Aligned
+from models.windows import Window
+
+
+class Kept(Protocol):
+    """Where results are kept; None from `load` where there is none.
+
+    `load` is asked for a stage, or for "embeddings": an earlier diarisation with other options.
+    """
+
+    def load(self, stage: str) -> bytes | None: ...
+
+    def save(self, stage: str, data: bytes) -> None: ...
+
+
+class Nothing:
+    """The Kept of who does not want to go on later."""
+
+    def load(self, stage: str) -> bytes | None:
+        return None
+
+    def save(self, stage: str, data: bytes) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class Decoded:
+    language: str
+    language_probability: float | None
+    windows: tuple[DecodedWindow, ...]
+    memory_ran_out: bool = False  # and fewer windows were decoded at a time
+
+
+def pack_segmentation(segmentation: Segmentation) -> bytes:
+    plain = {name: value for name, value in vars(segmentation).items() if name != "activity"}
+    return _pack(plain, activity=segmentation.activity)
+
+
+def unpack_segmentation(data: bytes) -> Segmentation:
+    plain, arrays = _unpack(data)
+    return Segmentation(activity=arrays["activity"], **plain)
+
+
+def pack_decoded(decoded: Decoded) -> bytes:
+    arrays: dict[str, np.ndarray] = {}
+    plain = asdict(decoded)
+    for i, window in enumerate(plain["windows"]):
+        if (aligned := window.pop("aligned")) is not None:
+            arrays |= {f"{name}_{i}": value for name, value in aligned.items()}
+    return _pack(plain, **arrays)
+
+
+def unpack_decoded(data: bytes) -> Decoded:
+    plain, arrays = _unpack(data)
+
+    def window(i: int, plain: dict[str, Any]) -> DecodedWindow:
+        aligned = None
+        if f"times_{i}" in arrays:
+            aligned = Aligned(arrays[f"times_{i}"], arrays[f"probabilities_{i}"])
+        own = {"window": Window(**plain["window"]), "tokens": tuple(plain["tokens"])}
+        return DecodedWindow(**{**plain, **own}, aligned=aligned)
+
+    windows = tuple(window(i, plain) for i, plain in enumerate(plain["windows"]))
+    return Decoded(
+        plain["language"], plain["language_probability"], windows, plain["memory_ran_out"]
+    )
+
+
+def pack_words(words: Sequence[Word]) -> bytes:
+    return _pack({"words": [asdict(word) for word in words]})
+
+
+def unpack_words(data: bytes) -> tuple[Word, ...]:
+    plain, _ = _unpack(data)
+    return tuple(Word(**word) for word in plain["words"])
+
+
+def pack_diarisation(diarisation: Diarisation) -> bytes:
+    plain = {
+        "turns": [asdict(turn) for turn in diarisation.turns],
+        "exclusive_turns": [asdict(turn) for turn in diarisation.exclusive_turns],
+        "sampled": diarisation.sampled,
+    }
+    return _pack(plain, embeddings=diarisation.embeddings)
+
+
+def unpack_diarisation(data: bytes) -> Diarisation:
+    plain, arrays = _unpack(data)
+    return Diarisation(
+        turns=tuple(Turn(**turn) for turn in plain["turns"]),
+        exclusive_turns=tuple(Turn(**turn) for turn in plain["exclusive_turns"]),
+        embeddings=arrays["embeddings"],
+        sampled=plain["sampled"],
+    )
+
+
+def _pack(plain: Mapping[str, Any], **arrays: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    text = json.dumps(plain).encode()
+    np.savez(file, plain=np.frombuffer(text, dtype=np.uint8), **arrays)  # type: ignore[arg-type]
+    return file.getvalue()
+
+
+def _unpack(data: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    with np.load(io.BytesIO(data), allow_pickle=False) as file:
+        arrays = dict(file)
+    return json.loads(arrays.pop("plain").tobytes()), arrays

@@ -1,0 +1,368 @@
+"""Whisper's network, for inference alone.
+
+Made from a loaded openai-whisper model, whose weights it rearranges: queries, keys and values of
+self-attention in one matrix, the scale of attention's scores multiplied into the queries, each
+matrix in the precision and the layout that the device multiplies fastest. The mathematics is
+openai-whisper's; Source: whisper/model.py.
+
+The decoder is used in two ways. `forward` takes whole rows of tokens (a prompt, or a finished text
+for its word times); `step` takes one more token of each row, and reads the earlier ones' keys and
+values from a `SelfCache`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from whisper import Whisper
+from whisper.model import ModelDimensions, MultiHeadAttention, ResidualAttentionBlock
+
+from models.whisper_engine.linear import Linear, Precision, dtype_of, make_linear, matmul_nt
+
+
+@dataclass(frozen=True)
+class CrossKV:
+    """What the decoder hears of a batch of windows: keys and values of each layer.
+
+    Each is (batch, n_heads, 1500, head_dim). Values lie in memory with their last two dimensions
+    swapped, which is how a step reads them fastest.
+    """
+
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
+
+    def __len__(self) -> int:
+        return len(self.keys[0])
+
+    def rows(self, rows: slice | list[int]) -> "CrossKV":
+        """Some windows of the batch; not copied if `rows` is a slice."""
+        return CrossKV(
+            tuple(keys[rows] for keys in self.keys), tuple(values[rows] for values in self.values)
+        )
+
+    def copy_row(self, row: int, source: "CrossKV", source_row: int) -> None:
+        for mine, other in zip(self.keys + self.values, source.keys + source.values, strict=True):
+            mine[row].copy_(other[source_row])
+
+
+class SelfCache:
+    """Keys and values of the tokens of some texts so far: (n_rows, n_heads, n_ctx, head_dim)."""
+
+    def __init__(self, keys: list[Tensor], values: list[Tensor]) -> None:
+        self.keys, self.values = keys, values
+
+    def copy_rows(self, rows: slice, source_rows: slice) -> None:
+        for tensor in self.keys + self.values:
+            tensor[rows] = tensor[source_rows]
+
+
+class InferenceModel:
+    """
+    Args:
+        precision: of the matrices; None: bf16 where the device has it, else fp32.
+    """
+
+    def __init__(self, model: Whisper, precision: Precision | None = None) -> None:
+        self.dims: ModelDimensions = model.dims
+        self.device: torch.device = model.device
+        self.dtype, quantised = dtype_of(precision, self.device)
+        # Where there is bf16, int8 would make the encoder less exact and hardly faster.
+        quantised_encoder = quantised and self.dtype == torch.float32
+        self.encoder = _Encoder(model, self.dtype, quantised_encoder)
+        self.decoder = _Decoder(model, self.dtype, quantised)
+
+    def encode(self, mel: Tensor) -> Tensor:
+        """(batch, n_mels, 3000) to (batch, 1500, n_state)"""
+        mel = mel.to(self.device, self.dtype)
+        if self.device.type == "cuda":
+            return self.encoder(mel)
+        # One by one, a window's activations stay in the processor's cache.
+        return torch.cat([self.encoder(window) for window in mel[:, None]])
+
+    def cross_kv(self, encoded: Tensor) -> CrossKV:
+        """encoded: (batch, 1500, n_state)"""
+        pairs = [block.cross.keys_and_values(encoded) for block in self.decoder.blocks]
+        return CrossKV(tuple(keys for keys, _ in pairs), tuple(values for _, values in pairs))
+
+    def empty_cross_kv(self, n_windows: int) -> CrossKV:
+        """Room for the sound of some windows."""
+        dims, head_dim = self.dims, self.dims.n_text_state // self.dims.n_text_head
+        shape = (n_windows, dims.n_text_head, dims.n_audio_ctx, head_dim)
+        keys, values = self._zeros(shape), self._zeros((*shape[:2], head_dim, dims.n_audio_ctx))
+        return CrossKV(keys, tuple(value.mT for value in values))
+
+    def empty_cache(self, n_rows: int) -> SelfCache:
+        dims = self.dims
+        head_dim = dims.n_text_state // dims.n_text_head
+        shape = (n_rows, dims.n_text_head, dims.n_text_ctx, head_dim)
+        return SelfCache(list(self._zeros(shape)), list(self._zeros(shape)))
+
+    def _zeros(self, shape: tuple[int, ...]) -> tuple[Tensor, ...]:
+        """One tensor for each of the decoder's layers."""
+        return tuple(
+            torch.zeros(shape, device=self.device, dtype=self.dtype)
+            for _ in range(self.dims.n_text_layer)
+        )
+
+    def logits_and_scores(
+        self, tokens: Tensor, cross: CrossKV, heads: Sequence[tuple[int, int]]
+    ) -> tuple[Tensor, Tensor]:
+        """What the model thinks of whole texts.
+
+        Args:
+            tokens: (batch, n_tokens), int64, one row per window of `cross`.
+            heads: (layer, head) of the cross-attention heads whose scores are wanted.
+
+        Returns:
+            Logits, (batch, n_tokens, n_vocab), and scores before their softmax,
+            (batch, n_heads_given, n_tokens, 1500), float32.
+        """
+        hidden, scores = self.decoder.forward(tokens, cross, heads=heads)
+        return self.logits(hidden), scores
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(..., n_state) to (..., n_vocab), float32"""
+        return self.decoder.vocabulary(hidden).float()
+
+
+class _Attention:
+    """Self-attention: queries, keys and values from the same matrix."""
+
+    def __init__(self, attention: MultiHeadAttention, dtype: torch.dtype, quantised: bool) -> None:
+        self.n_heads: int = attention.n_head
+        query, key, value = attention.query, attention.key, attention.value
+        scale = (query.weight.shape[0] // self.n_heads) ** -0.5
+        self.qkv = make_linear(
+            torch.cat([query.weight * scale, key.weight, value.weight]),
+            torch.cat([query.bias * scale, torch.zeros_like(value.bias), value.bias]),
+            dtype,
+            quantised,
+        )
+        self.out = make_linear(attention.out.weight, attention.out.bias, dtype, quantised)
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(batch, n_tokens, n_state) to three times (batch, n_heads, n_tokens, head_dim)"""
+        query, key, value = (
+            split_heads(part, self.n_heads).transpose(1, 2) for part in self.qkv(x).chunk(3, dim=-1)
+        )
+        return query, key, value
+
+
+class _CrossAttention:
+    """Attention of text to sound."""
+
+    def __init__(self, attention: MultiHeadAttention, dtype: torch.dtype, quantised: bool) -> None:
+        self.n_heads: int = attention.n_head
+        query, key, value = attention.query, attention.key, attention.value
+        scale = (query.weight.shape[0] // self.n_heads) ** -0.5
+        self.query = make_linear(query.weight * scale, query.bias * scale, dtype, quantised)
+        self.key = make_linear(key.weight, None, dtype, quantised)
+        self.value = make_linear(value.weight, value.bias, dtype, quantised)
+        self.out = make_linear(attention.out.weight, attention.out.bias, dtype, quantised)
+
+    def keys_and_values(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, 1500, n_state) to twice (batch, n_heads, 1500, head_dim)"""
+        keys, values = (
+            split_heads(linear(encoded), self.n_heads) for linear in (self.key, self.value)
+        )
+        values = values.permute(0, 2, 3, 1).contiguous()
+        return keys.transpose(1, 2).contiguous(), values.transpose(2, 3)
+
+
+class _Encoder:
+    def __init__(self, model: Whisper, dtype: torch.dtype, quantised: bool) -> None:
+        encoder = model.encoder
+        self.convolutions = [
+            (conv.weight.detach().to(dtype), conv.bias.detach().to(dtype), stride)
+            for conv, stride in ((encoder.conv1, 1), (encoder.conv2, 2))
+        ]
+        self.positions = encoder.positional_embedding.to(dtype)
+        self.blocks = [_EncoderBlock(block, dtype, quantised) for block in encoder.blocks]
+        self.norm = _Norm(encoder.ln_post, dtype)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(batch, n_mels, 3000) to (batch, 1500, n_state)"""
+        for weight, bias, stride in self.convolutions:
+            x = F.gelu(F.conv1d(x, weight, bias, stride=stride, padding=1))
+        x = x.transpose(1, 2) + self.positions
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x)
+
+
+class _EncoderBlock:
+    def __init__(self, block: ResidualAttentionBlock, dtype: torch.dtype, quantised: bool) -> None:
+        self.attention_norm = _Norm(block.attn_ln, dtype)
+        self.attention = _Attention(block.attn, dtype, quantised)
+        self.mlp = _MLP(block, dtype, quantised)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        query, key, value = self.attention.project(self.attention_norm(x))
+        attend = attend_on_cpu if x.device.type == "cpu" else _attend_on_gpu
+        x = x + self.attention.out(attend(query, key, value))
+        return x + self.mlp(x)
+
+
+class _MLP:
+    def __init__(self, block: ResidualAttentionBlock, dtype: torch.dtype, quantised: bool) -> None:
+        self.norm = _Norm(block.mlp_ln, dtype)
+        first, _, second = block.mlp
+        self.first = make_linear(first.weight, first.bias, dtype, quantised)
+        self.second = make_linear(second.weight, second.bias, dtype, quantised)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.second(self.first(self.norm(x), gelu=True))
+
+
+class _Decoder:
+    def __init__(self, model: Whisper, dtype: torch.dtype, quantised: bool) -> None:
+        decoder = model.decoder
+        self.blocks = [_DecoderBlock(block, dtype, quantised) for block in decoder.blocks]
+        self.norm = _Norm(decoder.ln, dtype)
+        self.embedding = decoder.token_embedding.weight.detach().to(dtype)
+        self.positions = decoder.positional_embedding.detach().to(dtype)
+        self.vocabulary: Linear = make_linear(
+            decoder.token_embedding.weight, None, dtype, quantised
+        )
+
+    def forward(
+        self,
+        tokens: Tensor,
+        cross: CrossKV,
+        heads: Sequence[tuple[int, int]] = (),
+        cache: SelfCache | None = None,
+        cache_rows: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Whole rows of tokens, (batch, n_tokens), from the first on.
+
+        Args:
+            cache: gets the keys and values, for the steps that follow.
+            cache_rows: (batch, n_lanes), where in the cache those of each row of tokens go.
+
+        Returns:
+            The last layer's output, (batch, n_tokens, n_state), and the cross-attention scores of
+            `heads`.
+        """
+        n_tokens = tokens.shape[1]
+        x = self.embedding[tokens] + self.positions[:n_tokens]
+        future = torch.full((n_tokens, n_tokens), -torch.inf, device=x.device, dtype=x.dtype).triu(
+            1
+        )
+        scores: dict[tuple[int, int], Tensor] = {}
+        for i, block in enumerate(self.blocks):
+            query, keys, values = block.attention.project(block.attention_norm(x))
+            if cache is not None:
+                cache.keys[i][cache_rows, :, :n_tokens] = keys[:, None]
+                cache.values[i][cache_rows, :, :n_tokens] = values[:, None]
+            x = x + block.attention.out(_attend(query, keys, values, future))
+            query = block.cross_query(x)
+            for head in (head for layer, head in heads if layer == i):
+                keys = cross.keys[i][:, head].float()
+                scores[i, head] = query[:, head].float() @ keys.transpose(1, 2)
+            x = x + block.cross.out(_attend(query, cross.keys[i], cross.values[i]))
+            x = x + block.mlp(x)
+        given = [scores[layer, head] for layer, head in heads]
+        return self.norm(x), torch.stack(given, dim=1) if given else torch.empty(0)
+
+    def step(
+        self, tokens: Tensor, positions: Tensor, cross: CrossKV, cache: SelfCache, span: int
+    ) -> Tensor:
+        """One token more of each text.
+
+        Args:
+            tokens, positions: (n_rows,), int64. With n_rows a multiple of the windows in `cross`,
+                neighbouring rows are texts of the same window.
+            cache: its first n_rows rows are these texts'.
+            span: all positions are below it.
+
+        Returns:
+            (n_rows, n_state)
+        """
+        n_rows = len(tokens)
+        rows = torch.arange(n_rows, device=tokens.device)
+        later = torch.arange(span, device=tokens.device) > positions[:, None]
+        future = torch.where(later, -torch.inf, 0.0).to(self.positions.dtype)[:, None]
+        x = self.embedding[tokens] + self.positions[positions]
+        for i, block in enumerate(self.blocks):
+            query, key, value = block.attention.project(block.attention_norm(x)[:, None])
+            keys, values = cache.keys[i], cache.values[i]
+            keys[rows, :, positions] = key[:, :, 0]
+            values[rows, :, positions] = value[:, :, 0]
+            scores = (keys[:n_rows, :, :span] @ query.mT)[..., 0] + future
+            attended = scores.softmax(dim=-1)[:, :, None] @ values[:n_rows, :, :span]
+            x = x + block.attention.out(attended.flatten(1))
+            query = block.cross_query(x[:, None])[:, :, 0]
+            x = x + block.cross.out(_attend_to_sound(query, cross.keys[i], cross.values[i]))
+            x = x + block.mlp(x)
+        return self.norm(x)
+
+
+class _DecoderBlock:
+    def __init__(self, block: ResidualAttentionBlock, dtype: torch.dtype, quantised: bool) -> None:
+        self.attention_norm = _Norm(block.attn_ln, dtype)
+        self.attention = _Attention(block.attn, dtype, quantised)
+        self.cross_norm = _Norm(block.cross_attn_ln, dtype)
+        self.cross = _CrossAttention(block.cross_attn, dtype, quantised)
+        self.mlp = _MLP(block, dtype, quantised)
+
+    def cross_query(self, x: Tensor) -> Tensor:
+        """(batch, n_tokens, n_state) to (batch, n_heads, n_tokens, head_dim)"""
+        query = self.cross.query(self.cross_norm(x))
+        return split_heads(query, self.cross.n_heads).transpose(1, 2)
+
+
+class _Norm:
+    def __init__(self, norm: nn.LayerNorm, dtype: torch.dtype) -> None:
+        self.weight, self.bias = norm.weight.detach().to(dtype), norm.bias.detach().to(dtype)
+        self.eps = norm.eps
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
+
+
+def split_heads(x: Tensor, n_heads: int) -> Tensor:
+    """(..., n_state) to (..., n_heads, head_dim)"""
+    return x.view(*x.shape[:-1], n_heads, -1)
+
+
+def _attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
+    """(batch, n_heads, n_tokens, head_dim) to (batch, n_tokens, n_state)"""
+    scores = query @ keys.transpose(2, 3)
+    if mask is not None:
+        scores += mask
+    return (scores.softmax(dim=-1) @ values).transpose(1, 2).flatten(2)
+
+
+def _attend_to_sound(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """One token of each text, (n_rows, n_heads, head_dim), to (n_rows, n_state).
+
+    Texts of the same window share a matrix multiplication.
+    """
+    n_windows = len(keys)
+    query = query.view(n_windows, -1, *query.shape[1:])
+    query = query.permute(0, 2, 3, 1)  # (n_windows, n_heads, head_dim, n_texts)
+    weights = (keys @ query).mT.softmax(dim=-1)
+    attended = values.mT @ weights.mT
+    return attended.permute(0, 3, 1, 2).flatten(0, 1).flatten(1)
+
+
+def _attend_on_gpu(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    attended = F.scaled_dot_product_attention(query, keys, values, scale=1.0)
+    return attended.transpose(1, 2).flatten(2)
+
+
+def attend_on_cpu(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """`_attend` head by head: one head's scores fit into the processor's cache.
+
+    torch's own kernel takes ten times as long on 1500 positions (docs/experiments.md).
+    """
+    out = torch.empty_like(query.transpose(1, 2), memory_format=torch.contiguous_format)
+    # oneDNN multiplies strided matrices with a kernel that is a thousand times slower.
+    query, keys, values = query.contiguous(), keys.contiguous(), values.mT.contiguous()
+    for window in range(query.shape[0]):
+        for head in range(query.shape[1]):
+            scores = matmul_nt(query[window, head], keys[window, head])
+            out[window, :, head] = matmul_nt(scores.softmax(dim=-1), values[window, head])
+    return out.flatten(2)

@@ -1,0 +1,31 @@
+"""Measure speed against others, in one run on one machine.
+
+    scripts/bench whisper --help
+
+docs/performance.md says what is measured and how, and holds the results.
+"""
+
+import argparse
+
+from scripts import bench_whisper, bench_whole_path
+
+BENCHES = {"whisper": bench_whisper, "whole-path": bench_whole_path}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    subparsers = parser.add_subparsers(required=True)
+    for name, bench in BENCHES.items():
+        subparser = subparsers.add_parser(
+            name, description=bench.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        bench.add_arguments(subparser)
+        subparser.set_defaults(run=bench.run)
+    arguments = parser.parse_args()
+    arguments.run(arguments)
+
+
+if __name__ == "__main__":
+    main()

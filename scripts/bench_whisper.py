@@ -1,0 +1,695 @@
+"""Whisper engines with the same random weights, windows and numbers of tokens, taking turns.
+
+    scripts/bench whisper --model base --precisions fp32 bf16 int8
+    scripts/bench whisper --model large-v3 --device cuda --batch 64 --precisions bf16
+
+Every contestant lives in a process of its own and waits while another one works. The random weights
+would never end a text, so that its end is forced: after a fixed number of tokens, and after numbers
+drawn from a distribution as of real windows, the same for all. All decode greedily (beam 1) without
+fallback, with timestamps. One exception in the drawn case: CTranslate2 takes one limit per batch,
+and is given the batch's mean, as if texts that ended cost it nothing. Needs `pip install .[bench]`.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+
+WINDOW = 30.0  # s
+DIMENSIONS = {  # n_mels, n_vocab, n_state, n_head, n_audio_layer, n_text_layer
+    "micro": (80, 51865, 64, 2, 2, 2),  # for the test of this program
+    "tiny": (80, 51865, 384, 6, 4, 4),
+    "base": (80, 51865, 512, 8, 6, 6),
+    "small": (80, 51865, 768, 12, 12, 12),
+    "medium": (80, 51865, 1024, 16, 24, 24),
+    "turbo": (128, 51866, 1280, 20, 32, 4),
+    "large-v3": (128, 51866, 1280, 20, 32, 32),
+}
+PACKAGES = ("torch", "openai-whisper", "transformers", "faster-whisper", "ctranslate2", "numpy")
+
+Tokens = list[list[int]]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What all contestants have in common."""
+
+    model: str
+    device: str
+    threads: int
+    batch: int
+    windows: int
+    tokens: int
+
+    def lengths(self, case: str) -> list[int]:
+        """How many tokens each window gets."""
+        if case == "fixed":
+            return [self.tokens] * self.windows
+        # With 110 tokens for a dense window: 85 on average, from 5 to 200.
+        drawn = np.random.default_rng(1).normal(85, 30, self.windows).clip(5, 200)
+        return [max(1, round(n * self.tokens / 110)) for n in drawn]
+
+    def mels(self) -> torch.Tensor:
+        """(windows, n_mels, 3000): bands of noise, other ones in each window."""
+        generator = torch.Generator().manual_seed(2)
+        shape = (self.windows, DIMENSIONS[self.model][0], 3000)
+        bands = torch.randn(*shape[:2], 1, generator=generator)
+        return bands + 0.3 * torch.randn(shape, generator=generator)
+
+
+def random_whisper(model: str) -> Any:
+    from whisper.model import ModelDimensions, Whisper
+
+    n_mels, n_vocab, n_state, n_head, n_audio, n_text = DIMENSIONS[model]
+    torch.manual_seed(0)
+    dims = (n_mels, 1500, n_state, n_head, n_audio, n_vocab, 448, n_state, n_head, n_text)
+    whisper = Whisper(ModelDimensions(*dims))
+    torch.nn.init.normal_(whisper.decoder.positional_embedding, std=0.1)
+    torch.nn.init.normal_(whisper.decoder.token_embedding.weight, std=0.05)
+    with torch.no_grad():  # else every window would say the same, and equal tokens prove nothing
+        for block in whisper.decoder.blocks:
+            block.cross_attn.out.weight.mul_(30)
+            block.cross_attn.value.weight.mul_(3)
+    return whisper.eval()
+
+
+def tokenizer_of(whisper: Any) -> Any:
+    from whisper.tokenizer import get_tokenizer
+
+    n = whisper.num_languages
+    return get_tokenizer(True, num_languages=n, language="en", task="transcribe")
+
+
+# --- contestants ----------------------------------------------------------------------------------
+
+
+class Unsupported(Exception):
+    """A contestant does not have this precision on this device."""
+
+
+class OpenAI:
+    """Whole batches, which its `transcribe` never uses: it decodes one window at a time."""
+
+    def __init__(self, setup: Setup, precision: str) -> None:
+        if precision == "int8" or (precision == "bf16" and setup.device == "cpu"):
+            raise Unsupported
+        self.setup = setup
+        self.whisper = random_whisper(setup.model).to(setup.device)
+        self.fp16 = precision != "fp32"  # it knows no bf16
+
+    def decode(self, mels: torch.Tensor, lengths: Sequence[int]) -> Tokens:
+        from whisper.decoding import DecodingOptions, DecodingTask
+
+        texts: Tokens = []
+        for i in range(0, len(mels), self.setup.batch):
+            batch = slice(i, i + self.setup.batch)
+            options = DecodingOptions(language="en", fp16=self.fp16, sample_len=max(lengths[batch]))
+            task = DecodingTask(self.whisper, options)
+            task.logit_filters.append(_ForcedEnd(task, lengths[batch]))
+            mel = mels[batch].to(self.setup.device)
+            mel = mel.half() if self.fp16 else mel
+            texts += [result.tokens for result in task.run(mel)]
+        return texts
+
+
+class OpenAIOneByOne(OpenAI):
+    """As its `transcribe` decodes."""
+
+    def __init__(self, setup: Setup, precision: str) -> None:
+        super().__init__(replace(setup, batch=1), precision)
+
+
+class _ForcedEnd:
+    """A filter of logits, as openai-whisper and transformers both take them."""
+
+    def __init__(self, task: Any, lengths: Sequence[int]) -> None:
+        self.eot, self.begin, self.lengths = task.tokenizer.eot, task.sample_begin, lengths
+
+    def apply(self, logits: torch.Tensor, tokens: torch.Tensor) -> None:
+        n = tokens.shape[1] - self.begin
+        logits[:, self.eot] = -torch.inf
+        for row, length in enumerate(self.lengths):
+            if n >= length:
+                logits[row] = -torch.inf
+                logits[row, self.eot] = 0.0
+
+
+class Transformers:
+    def __init__(self, setup: Setup, precision: str) -> None:
+        if precision == "int8":
+            raise Unsupported
+        from models.hugging_face import openai_name
+        from models.pyannote_guard import stand_in_for_torchaudio_extension
+
+        stand_in_for_torchaudio_extension()
+        from transformers import WhisperConfig, WhisperForConditionalGeneration, logging
+
+        logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # it warns of every call's arguments
+        self.setup, self.dtype = setup, {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+        whisper = random_whisper(setup.model)
+        dims, tokenizer = whisper.dims, tokenizer_of(whisper)
+        config = WhisperConfig(
+            vocab_size=dims.n_vocab,
+            num_mel_bins=dims.n_mels,
+            d_model=dims.n_audio_state,
+            encoder_layers=dims.n_audio_layer,
+            encoder_attention_heads=dims.n_audio_head,
+            encoder_ffn_dim=4 * dims.n_audio_state,
+            decoder_layers=dims.n_text_layer,
+            decoder_attention_heads=dims.n_text_head,
+            decoder_ffn_dim=4 * dims.n_audio_state,
+            bos_token_id=tokenizer.eot,
+            eos_token_id=tokenizer.eot,
+            pad_token_id=tokenizer.eot,
+            decoder_start_token_id=tokenizer.sot,
+        )
+        self.model = WhisperForConditionalGeneration(config)
+        self.model.eval()  # type: ignore[no-untyped-call]
+        state = whisper.state_dict()
+        names = {name: openai_name(name) for name in self.model.state_dict()}
+        names["proj_out.weight"] = "decoder.token_embedding.weight"
+        self.model.load_state_dict({name: state[names[name]] for name in names})
+        self.model.to(device=setup.device, dtype=self.dtype)  # type: ignore[call-arg]
+        self.sot_sequence = tokenizer.sot_sequence
+        self._configure(whisper, tokenizer)
+
+    def _configure(self, whisper: Any, tokenizer: Any) -> None:
+        """What a published model's generation_config.json says."""
+        from whisper.decoding import DecodingOptions, DecodingTask
+
+        suppressed = DecodingTask(whisper, DecodingOptions(language="en"))._get_suppress_tokens()
+        values = {
+            "is_multilingual": True,
+            "lang_to_id": {"<|en|>": tokenizer.sot_sequence[1]},
+            "task_to_id": {"transcribe": tokenizer.transcribe, "translate": tokenizer.translate},
+            "no_timestamps_token_id": tokenizer.no_timestamps,
+            "prev_sot_token_id": tokenizer.sot_prev,
+            "max_initial_timestamp_index": 50,
+            "suppress_tokens": list(suppressed),
+            "begin_suppress_tokens": [*tokenizer.encode(" "), tokenizer.eot],
+            "max_length": None,
+        }
+        for name, value in values.items():
+            setattr(self.model.generation_config, name, value)
+
+    def decode(self, mels: torch.Tensor, lengths: Sequence[int]) -> Tokens:
+        texts: Tokens = []
+        for i in range(0, len(mels), self.setup.batch):
+            batch = slice(i, i + self.setup.batch)
+            features = mels[batch].to(self.setup.device, self.dtype)
+            found = self.model.generate(
+                features,
+                attention_mask=torch.ones_like(features[:, 0], dtype=torch.long),
+                language="en",
+                task="transcribe",
+                return_timestamps=True,
+                # Else it would decode again what follows a window's last timestamp.
+                force_unique_generate_call=True,
+                num_beams=1,
+                do_sample=False,
+                max_new_tokens=max(lengths[batch]),
+                logits_processor=[self._forced_end(lengths[batch])],
+            )
+            texts += [
+                [token for token in row if token not in self.sot_sequence] for row in found.tolist()
+            ]
+        eot = self.model.generation_config.eos_token_id
+        return [[token for token in text if token != eot] for text in texts]
+
+    def _forced_end(self, lengths: Sequence[int]) -> Callable[..., torch.Tensor]:
+        eot, begin = self.model.generation_config.eos_token_id, len(self.sot_sequence)
+
+        def force(tokens: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+            logits[:, eot] = -torch.inf
+            for row, length in enumerate(lengths):
+                if tokens.shape[1] - begin >= length:
+                    logits[row] = -torch.inf
+                    logits[row, eot] = 0.0
+            return logits
+
+        return force
+
+
+class FasterWhisper:
+    """CTranslate2 as faster-whisper's `BatchedInferencePipeline` calls it."""
+
+    def __init__(self, setup: Setup, precision: str) -> None:
+        import ctranslate2
+
+        names = {"fp32": "float32", "bf16": "bfloat16", "int8": "int8"}
+        if precision == "int8" and setup.device == "cuda":
+            names["int8"] = "int8_bfloat16"
+        if names[precision] not in ctranslate2.get_supported_compute_types(setup.device):
+            raise Unsupported
+        self.setup = setup
+        whisper = random_whisper(setup.model)
+        tokenizer = tokenizer_of(whisper)
+        self.prompt = list(tokenizer.sot_sequence)
+        with tempfile.TemporaryDirectory() as folder:
+            save_for_ctranslate2(whisper, tokenizer, folder)
+            self.model = ctranslate2.models.Whisper(
+                folder,
+                device=setup.device,
+                compute_type=names[precision],
+                intra_threads=setup.threads,
+            )
+        from whisper.decoding import DecodingOptions, DecodingTask
+
+        suppressed = DecodingTask(whisper, DecodingOptions(language="en"))._get_suppress_tokens()
+        self.suppressed = [*suppressed, tokenizer.eot, tokenizer.no_timestamps]
+
+    def decode(self, mels: torch.Tensor, lengths: Sequence[int]) -> Tokens:
+        import ctranslate2
+
+        texts: Tokens = []
+        for i in range(0, len(mels), self.setup.batch):
+            batch = slice(i, i + self.setup.batch)
+            n_tokens = round(statistics.mean(lengths[batch]))
+            # It takes the smaller of max_length / 2 and max_length - prompt as its limit.
+            limit = max(2 * n_tokens, n_tokens + len(self.prompt))
+            features = ctranslate2.StorageView.from_array(mels[batch].numpy())
+            encoded = self.model.encode(features)
+            found = self.model.generate(
+                encoded,
+                [self.prompt] * len(mels[batch]),
+                beam_size=1,
+                max_length=limit,
+                suppress_blank=True,
+                suppress_tokens=self.suppressed,
+                max_initial_timestamp_index=50,
+                return_scores=True,
+                return_no_speech_prob=True,
+            )
+            texts += [result.sequences_ids[0][:n_tokens] for result in found]
+        return texts
+
+
+def save_for_ctranslate2(whisper: Any, tokenizer: Any, folder: str) -> None:
+    """Source: ctranslate2/converters/transformers.py, `WhisperLoader`."""
+    from ctranslate2.converters.utils import fuse_linear
+    from ctranslate2.specs import common_spec, whisper_spec
+
+    def numbers(tensor: torch.Tensor) -> np.ndarray:
+        return tensor.detach().float().numpy()
+
+    def linear(spec: Any, layer: Any) -> None:
+        spec.weight = numbers(layer.weight)
+        if layer.bias is not None:
+            spec.bias = numbers(layer.bias)
+
+    def norm(spec: Any, layer: Any) -> None:
+        spec.gamma, spec.beta = numbers(layer.weight), numbers(layer.bias)
+
+    def attention(spec: Any, layer: Any, *, cross: bool = False) -> None:
+        parts = [common_spec.LinearSpec() for _ in range(3)]
+        for part, own in zip(parts, (layer.query, layer.key, layer.value), strict=True):
+            linear(part, own)
+        groups = [parts[:1], parts[1:]] if cross else [parts]
+        for target, group in zip(spec.linear, groups, strict=False):
+            fuse_linear(target, group)
+        linear(spec.linear[-1], layer.out)
+
+    dims, encoder, decoder = whisper.dims, whisper.encoder, whisper.decoder
+    spec = whisper_spec.WhisperSpec(
+        dims.n_audio_layer, dims.n_audio_head, dims.n_text_layer, dims.n_text_head
+    )
+    linear(spec.encoder.conv1, encoder.conv1)
+    linear(spec.encoder.conv2, encoder.conv2)
+    spec.encoder.position_encodings.encodings = numbers(encoder.positional_embedding)
+    norm(spec.encoder.layer_norm, encoder.ln_post)
+    spec.decoder.embeddings.weight = numbers(decoder.token_embedding.weight)
+    spec.decoder.projection.weight = numbers(decoder.token_embedding.weight)
+    spec.decoder.position_encodings.encodings = numbers(decoder.positional_embedding)
+    norm(spec.decoder.layer_norm, decoder.ln)
+    for stack, blocks in ((spec.encoder, encoder.blocks), (spec.decoder, decoder.blocks)):
+        for layer, block in zip(stack.layer, blocks, strict=True):
+            attention(layer.self_attention, block.attn)
+            norm(layer.self_attention.layer_norm, block.attn_ln)
+            if block.cross_attn is not None:
+                attention(layer.attention, block.cross_attn, cross=True)
+                norm(layer.attention.layer_norm, block.cross_attn_ln)
+            linear(layer.ffn.linear_0, block.mlp[0])
+            linear(layer.ffn.linear_1, block.mlp[2])
+            norm(layer.ffn.layer_norm, block.mlp_ln)
+    vocabulary = [f"token{i}" for i in range(dims.n_vocab)]
+    for token, i in tokenizer.special_tokens.items():
+        vocabulary[i] = token
+    spec.register_vocabulary(vocabulary)
+    spec.config.suppress_ids = []
+    spec.config.suppress_ids_begin = [*tokenizer.encode(" "), tokenizer.eot]
+    spec.config.lang_ids = list(tokenizer.all_language_tokens)
+    spec.config.alignment_heads = [(dims.n_text_layer - 1, 0)]
+    spec.validate()
+    spec.optimize()
+    spec.save(folder)
+
+
+class Fieldscribe:
+    def __init__(self, setup: Setup, precision: str) -> None:
+        if precision == "int8" and setup.device == "cuda":
+            raise Unsupported
+        from models.whisper_engine.decoder import Decoder
+        from models.whisper_engine.model import InferenceModel
+        from models.whisper_engine.rules import special_tokens
+
+        whisper = random_whisper(setup.model).to(setup.device)
+        tokenizer = tokenizer_of(whisper)
+        self.prompt = tuple(tokenizer.sot_sequence)
+        model = InferenceModel(whisper, precision)  # type: ignore[arg-type]
+        self.decoder = Decoder(model, special_tokens(whisper), tokenizer, setup.batch)
+
+    def decode(self, mels: torch.Tensor, lengths: Sequence[int]) -> Tokens:
+        from models.whisper_engine.slots import Sound
+
+        sounds = [Sound(i, mel, self.prompt, seed=0) for i, mel in enumerate(mels)]
+        with forced_ends(self.decoder, lengths.__getitem__):
+            found = {
+                sound.index: text
+                for ended in self.decoder.decode(sounds)
+                for sound, text in zip(ended.sounds, ended.texts, strict=True)
+            }
+        return [list(found[i].tokens) for i in range(len(mels))]
+
+
+@contextlib.contextmanager
+def forced_ends(engine_decoder: Any, length_of: Callable[[int], int]) -> Iterator[None]:
+    """Texts of as many tokens as their sound's index says, and none decoded again.
+
+    Random text is improbable and repeats itself; nobody else here has a fallback either.
+    """
+    from models.whisper_engine import decoder
+    from models.whisper_engine.slots import Slots
+
+    begin = Slots._begin_texts
+
+    def begin_limited(slots: Slots, slot: int, temperature: float) -> None:
+        begin(slots, slot, temperature)
+        slots._limit[slots._lanes(slot)] = length_of(slots._sound(slot).index)
+
+    engine_decoder.rules.suppressed[engine_decoder.rules.special.eot] = -torch.inf
+    with (
+        mock.patch.object(Slots, "_begin_texts", begin_limited),
+        mock.patch.object(decoder, "needs_fallback", lambda text: False),
+        mock.patch.object(decoder, "can_only_fail", lambda text, n_left: False),
+    ):
+        yield
+
+
+CONTESTANTS: dict[str, Callable[[Setup, str], Any]] = {
+    "openai-whisper": OpenAIOneByOne,
+    "openai-whisper in batches": OpenAI,
+    "transformers": Transformers,
+    "faster-whisper": FasterWhisper,
+    "fieldscribe": Fieldscribe,
+}
+
+
+# --- the limit of the hardware --------------------------------------------------------------------
+
+
+def gemm_rate(device: str, precision: str) -> float:
+    """FLOP/s of a large matrix multiplication, by the faster of torch's two ways on a CPU."""
+    n = 8192 if device == "cuda" else 1536
+    if precision == "int8":
+        a, b = (torch.randint(-9, 9, (n, n), dtype=torch.int8, device=device) for _ in range(2))
+        return 2 * n**3 / _best_seconds(lambda: torch._int_mm(a, b.t()), device)
+    dtype = torch.float32 if precision == "fp32" else torch.bfloat16
+    x, y = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
+    seconds = [_best_seconds(lambda: x @ y, device)]
+    if device == "cpu" and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        packed = torch.ops.mkldnn._reorder_linear_weight(y)
+        multiply = torch.ops.mkldnn._linear_pointwise
+        seconds.append(_best_seconds(lambda: multiply(x, packed, None, "none", [], ""), device))
+    return 2 * n**3 / min(seconds)
+
+
+def copy_rate(device: str) -> float:
+    """Bytes read and written per second, of a copy far larger than any cache."""
+    source = torch.ones((1 << 30) if device == "cuda" else (1 << 27), device=device)
+    target = torch.empty_like(source)
+    return 2 * source.nbytes / _best_seconds(lambda: target.copy_(source), device)
+
+
+def _best_seconds(step: Callable[[], object], device: str) -> float:
+    seconds = []
+    for _ in range(4):
+        started = time.perf_counter()
+        step()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - started)
+    return min(seconds)
+
+
+def least_seconds(setup: Setup, lengths: Sequence[int], precision: str, rates: Any) -> float:
+    """What the arithmetic and the memory traffic of all windows take at the measured rates.
+
+    Encoder and cross-attention's keys and values are bound by arithmetic; a step of decoding by
+    arithmetic or by reading each weight once per batch and each window's keys and values.
+    """
+    n_mels, n_vocab, n, _, n_audio, n_text = DIMENSIONS[setup.model]
+    gemm, copy = float(rates["gemm"][precision]), float(rates["copy"])
+    encoder = 2 * (3000 * 3 * n_mels * n + 1500 * 3 * n * n)
+    encoder += n_audio * (24 * 1500 * n * n + 4 * 1500**2 * n)
+    cross = n_text * 2 * 2 * 1500 * n * n
+    weights = n_text * 14 * n * n + n * n_vocab
+    n_bytes = {"fp32": 4, "bf16": 2, "int8": 1}[precision]
+    kept = {"fp32": 4, "bf16": 2, "int8": 2}[precision]  # keys and values
+    step_flops = 2 * weights + 4 * 1500 * n * n_text
+    step_bytes = weights * n_bytes / setup.batch + 2 * 1500 * n * n_text * kept
+    step = max(step_flops / gemm, step_bytes / copy)
+    return len(lengths) * (encoder + cross) / gemm + sum(lengths) * step
+
+
+# --- a process per contestant ---------------------------------------------------------------------
+
+
+def work(pipe: Connection, name: str, precision: str, setup: Setup) -> None:
+    """Build a contestant, then one round per case that is asked for, until None is."""
+    torch.set_num_threads(setup.threads)
+    torch.set_grad_enabled(False)
+    try:
+        pipe.send({"peak": take_turns(pipe, CONTESTANTS[name], precision, setup)})
+    except Unsupported:
+        pipe.send({"unsupported": True})
+    except Exception as error:  # noqa: BLE001 - a peer that cannot run is reported, never as slow
+        pipe.send({"error": f"{type(error).__name__}: {error}"})
+
+
+def take_turns(
+    pipe: Connection, make: Callable[[Setup, str], Any], precision: str, setup: Setup
+) -> dict[str, int]:
+    started = time.perf_counter()
+    contestant = make(setup, precision)
+    mels = setup.mels()
+    pipe.send({"load_seconds": time.perf_counter() - started})
+    while (case := pipe.recv()) is not None:
+        started = time.perf_counter()
+        texts = contestant.decode(mels, setup.lengths(case))
+        if setup.device == "cuda":
+            torch.cuda.synchronize()
+        pipe.send({"seconds": time.perf_counter() - started, "texts": texts})
+    peak = {"peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+    if setup.device == "cuda":  # of torch; CTranslate2 allocates on its own
+        peak["peak_gpu_bytes"] = torch.cuda.max_memory_allocated()
+    return peak
+
+
+@dataclass
+class Entry:
+    """A contestant at a precision, and what was measured of it."""
+
+    name: str
+    precision: str
+    pipe: Any
+    process: Any
+    result: dict[str, Any]
+    seconds: dict[str, list[float]]
+    texts: dict[str, Tokens]
+
+    def ask(self, case: str) -> None:
+        self.pipe.send(case)
+        reply = self.pipe.recv()
+        if "error" in reply:
+            self.result.update(reply)
+            return
+        self.seconds.setdefault(case, []).append(reply["seconds"])
+        self.texts[case] = reply["texts"]
+
+
+def start(name: str, precision: str, setup: Setup) -> Entry | None:
+    """None where the contestant does not have this precision."""
+    context = get_context("spawn")
+    pipe, theirs = context.Pipe()
+    process = context.Process(target=work, args=(theirs, name, precision, setup), daemon=True)
+    process.start()
+    theirs.close()
+    reply = pipe.recv()
+    if "unsupported" in reply:
+        return None
+    return Entry(name, precision, pipe, process, {**reply}, {}, {})
+
+
+# --- the run --------------------------------------------------------------------------------------
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", choices=DIMENSIONS, default="base")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument(
+        "--precisions", nargs="+", choices=("fp32", "bf16", "int8"), default=["fp32"]
+    )
+    parser.add_argument("--contestants", nargs="+", choices=CONTESTANTS, default=[*CONTESTANTS])
+    parser.add_argument("--batch", type=int, default=8, help="windows at a time, slots of ours")
+    parser.add_argument("--windows", type=int, default=16)
+    parser.add_argument("--tokens", type=int, default=110, help="of each window, if fixed")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--json", type=Path, default=Path("build/bench/whisper.json"))
+
+
+def run(arguments: argparse.Namespace) -> None:
+    setup = Setup(
+        arguments.model,
+        arguments.device,
+        arguments.threads,
+        arguments.batch,
+        arguments.windows,
+        arguments.tokens,
+    )
+    os.environ["OMP_NUM_THREADS"] = str(setup.threads)
+    report = measure(setup, arguments.contestants, arguments.precisions, arguments.rounds)
+    arguments.json.parent.mkdir(parents=True, exist_ok=True)
+    arguments.json.write_text(json.dumps(report, indent=2) + "\n")
+    print(table(report))
+
+
+def measure(
+    setup: Setup, contestants: Sequence[str], precisions: Sequence[str], rounds: int
+) -> dict[str, Any]:
+    torch.set_num_threads(setup.threads)
+    rates = {
+        "gemm": {precision: gemm_rate(setup.device, precision) for precision in precisions},
+        "copy": copy_rate(setup.device),
+    }
+    started = [
+        entry
+        for precision in precisions
+        for name in contestants
+        if (entry := start(name, precision, setup)) is not None
+    ]
+    for i in range(rounds + 1):
+        for case in ("fixed", "drawn"):
+            for entry in started:
+                if "error" not in entry.result:
+                    entry.ask(case)
+        if i == 0:  # it sets up what stays, and is told apart
+            for entry in started:
+                entry.result["first_round_seconds"] = dict(entry.seconds)
+                entry.seconds.clear()
+    running = [entry for entry in started if "error" not in entry.result]
+    for entry in running:
+        entry.pipe.send(None)
+        entry.result.update(entry.pipe.recv()["peak"])
+        entry.process.join()
+        entry.result.update(results(entry, setup, rates, running[0]))
+    return {
+        "setup": asdict(setup),
+        "rounds": rounds,
+        "hardware": hardware(setup.device),
+        "versions": {"python": platform.python_version(), **_versions()},
+        "rates": {**rates, "unit": "FLOP/s and bytes/s"},
+        "contestants": [
+            {"name": entry.name, "precision": entry.precision, **entry.result} for entry in started
+        ],
+    }
+
+
+def results(entry: Entry, setup: Setup, rates: Any, reference: Entry) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for case, seconds in entry.seconds.items():
+        median = statistics.median(seconds)
+        lengths = setup.lengths(case)
+        least = least_seconds(setup, lengths, entry.precision, rates)
+        found[case] = {
+            "seconds": seconds,
+            "rtfx": WINDOW * setup.windows / median,
+            "share_of_limit": least / median,
+            "tokens": sum(map(len, entry.texts[case])),
+            "tokens_asked_for": sum(lengths),
+            "same_as_first_contestant": same_share(entry.texts[case], reference.texts[case]),
+        }
+    return found
+
+
+def same_share(texts: Tokens, others: Tokens) -> float:
+    """The share of tokens before the first one that differs, 1 where all are the same."""
+    same = total = 0
+    for text, other in zip(texts, others, strict=True):
+        n = min(len(text), len(other))
+        total += n
+        same += next((i for i in range(n) if text[i] != other[i]), n)
+    return round(same / max(1, total), 4)
+
+
+def hardware(device: str) -> dict[str, Any]:
+    model = ""
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next((line.split(":")[1].strip() for line in lines if "model name" in line), "")
+    found: dict[str, Any] = {"cpu": model, "cpus": os.cpu_count()}
+    if device == "cuda":
+        found["gpu"] = torch.cuda.get_device_name()
+    return found
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        with contextlib.suppress(ImportError):
+            found[package] = version(package)
+    return found
+
+
+def table(report: dict[str, Any]) -> str:
+    """Markdown, for docs/performance.md."""
+    setup, rates = report["setup"], report["rates"]
+    lines = [
+        f"{setup['model']}, {setup['device']}, {setup['threads']} threads, batch {setup['batch']}, "
+        f"{setup['windows']} windows, {setup['tokens']} tokens; {report['rounds']} rounds. Limits: "
+        + ", ".join(f"{name} {rate / 1e9:.0f} GFLOP/s" for name, rate in rates["gemm"].items())
+        + f", copy {rates['copy'] / 1e9:.1f} GB/s.",
+        "",
+        "| | precision | RTFx, fixed | range | of the limit | RTFx, drawn | same tokens | peak |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for one in report["contestants"]:
+        if "error" in one:
+            lines.append(f"| {one['name']} | {one['precision']} | does not run here | | | | | |")
+            continue
+        fixed, drawn = one["fixed"], one["drawn"]
+        audio = WINDOW * setup["windows"]
+        slowest, fastest = audio / max(fixed["seconds"]), audio / min(fixed["seconds"])
+        peak = one.get("peak_gpu_bytes", one["peak_rss_bytes"])
+        lines.append(
+            f"| {one['name']} | {one['precision']} | {fixed['rtfx']:.1f} | {slowest:.1f} to "
+            f"{fastest:.1f} | {fixed['share_of_limit']:.0%} | {drawn['rtfx']:.1f} | "
+            f"{fixed['same_as_first_contestant']:.0%} | {peak / 1e9:.1f} GB |"
+        )
+    return "\n".join(lines)

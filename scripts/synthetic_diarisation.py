@@ -1,0 +1,242 @@
+"""Conversations that nobody had and pipelines that know nothing, to compare diarisations with.
+
+For tests and benchmarks: what is computed, and how long it takes, does not depend on sense.
+"""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import torch
+
+from models.audio import SAMPLE_RATE
+from models.pyannote_guard import pyannote_audio
+from models.segmentation import Segmentation
+
+N_LOCAL = 3  # speakers that the segmentation model can tell apart in one chunk
+
+
+@dataclass(frozen=True)
+class Said:
+    """(start, end, speaker) in seconds, as pyannote orders them."""
+
+    turns: list[tuple[float, float, str]]
+    exclusive_turns: list[tuple[float, float, str]]
+
+
+def stock_diarisation(
+    pipeline: Any,
+    samples: np.ndarray,
+    *,
+    segmentation: Segmentation | None = None,
+    embeddings: np.ndarray | None = None,
+    **counts: int,
+) -> Said:
+    """What stock pyannote.audio makes of it, from what is given on.
+
+    Args:
+        counts: num_speakers, min_speakers, max_speakers.
+    """
+    file = {"waveform": torch.from_numpy(samples)[None], "sample_rate": SAMPLE_RATE, "uri": "audio"}
+    with _given(pipeline, segmentation, embeddings), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of sessions that are too short for the given number
+        output = pipeline.apply(file, **counts)
+    full, exclusive = (
+        [
+            (round(float(turn.start), 3), round(float(turn.end), 3), speaker)
+            for turn, _, speaker in annotation.itertracks(yield_label=True)
+        ]
+        for annotation in (output.speaker_diarization, output.exclusive_speaker_diarization)
+    )
+    return Said(full, exclusive)
+
+
+@contextmanager
+def _given(
+    pipeline: Any, segmentation: Segmentation | None, embeddings: np.ndarray | None
+) -> Iterator[None]:
+    from pyannote.core import SlidingWindow, SlidingWindowFeature
+
+    if segmentation is not None:
+        chunks = SlidingWindow(duration=segmentation.chunk_duration, step=segmentation.chunk_step)
+        activity = SlidingWindowFeature(segmentation.activity.copy(), chunks)
+        pipeline.get_segmentations = lambda file, hook=None: activity
+    if embeddings is not None:
+        pipeline.get_embeddings = lambda *args, **kwargs: embeddings.copy()
+    try:
+        yield
+    finally:
+        pipeline.__dict__.pop("get_segmentations", None)
+        pipeline.__dict__.pop("get_embeddings", None)
+
+
+# --- a pipeline -----------------------------------------------------------------------------------
+
+
+def random_pipeline(clustering: str = "VBxClustering", *, seed: int = 0) -> Any:
+    """community-1's models at their real size, with random weights that hear differences.
+
+    With plain random weights, every frame would be of the same class and all voices one.
+    """
+    pyannote_audio()
+    from pyannote.audio.core.plda import PLDA
+    from pyannote.audio.core.task import Problem, Resolution, Specifications
+    from pyannote.audio.models.embedding import WeSpeakerResNet34
+    from pyannote.audio.models.segmentation import PyanNet
+    from pyannote.audio.pipelines import SpeakerDiarization
+
+    torch.manual_seed(seed)
+    lstm = {"hidden_size": 128, "num_layers": 4, "bidirectional": True, "monolithic": True}
+    segmentation: Any = PyanNet(lstm=lstm)
+    segmentation.specifications = Specifications(
+        problem=Problem.MONO_LABEL_CLASSIFICATION,
+        resolution=Resolution.FRAME,
+        duration=10.0,
+        classes=["speaker1", "speaker2", "speaker3"],
+        powerset_max_classes=2,
+        permutation_invariant=True,
+    )
+    segmentation.build()
+    _make_it_listen(segmentation.eval())
+    embedding = WeSpeakerResNet34()
+    for module in embedding.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.normal_(module.running_mean, std=0.1)  # type: ignore[arg-type]
+            torch.nn.init.uniform_(module.running_var, 0.5, 1.5)  # type: ignore[arg-type]
+            torch.nn.init.uniform_(module.weight, 0.7, 1.3)
+            torch.nn.init.normal_(module.bias, std=0.1)
+    pipeline = SpeakerDiarization(
+        segmentation=segmentation,
+        embedding=embedding.eval(),
+        plda=PLDA(*_random_plda(256, 128)),  # type: ignore[arg-type]  # np.load takes them
+    )
+    return variant(pipeline, clustering)
+
+
+def variant(
+    pipeline: Any,
+    clustering: str = "VBxClustering",
+    *,
+    min_duration_off: float = 0.0,
+    segmentation_step: float = 0.1,
+    exclude_overlap: bool = True,
+) -> Any:
+    """Another pipeline of the same models."""
+    from pyannote.audio.pipelines import SpeakerDiarization
+
+    other = SpeakerDiarization(
+        segmentation=pipeline._segmentation.model,
+        segmentation_step=segmentation_step,
+        embedding=pipeline._embedding.model_,
+        embedding_exclude_overlap=exclude_overlap,
+        plda=pipeline._plda,
+        clustering=clustering,
+        segmentation_batch_size=32,
+        embedding_batch_size=32,
+    )
+    parameters: dict[str, Any] = {"threshold": 0.6, "Fa": 0.07, "Fb": 0.8}
+    if clustering == "AgglomerativeClustering":
+        parameters = {"threshold": 0.7, "method": "centroid", "min_cluster_size": 12}
+    other.instantiate(
+        {"clustering": parameters, "segmentation": {"min_duration_off": min_duration_off}}
+    )
+    return other
+
+
+@torch.inference_mode()
+def _make_it_listen(segmentation: Any) -> None:
+    """Larger recurrent weights, and a classifier that finds each class about equally likely."""
+    for name, weight in segmentation.lstm.named_parameters():
+        if name.startswith("weight"):
+            weight.mul_(2.5)
+    noise = 0.1 * torch.randn(4, 1, 10 * SAMPLE_RATE)
+    noise *= torch.rand(4, 1, 100).repeat_interleave(SAMPLE_RATE // 10, dim=2)
+    weight, bias = segmentation.classifier.weight, segmentation.classifier.bias
+    scores: list[torch.Tensor] = []
+    hook = segmentation.classifier.register_forward_hook(lambda *call: scores.append(call[2]))
+    segmentation(noise)
+    hook.remove()
+    found = scores[0].flatten(0, 1)
+    scale = 3.0 / found.std(dim=0)
+    weight.mul_(scale[:, None])
+    bias.copy_((bias - found.mean(dim=0)) * scale)
+
+
+def _random_plda(dimension: int, reduced: int) -> tuple[BytesIO, BytesIO]:
+    rng = np.random.default_rng(0)
+    files = BytesIO(), BytesIO()
+    np.savez(
+        files[0],
+        mean1=0.01 * rng.normal(size=dimension),
+        mean2=0.01 * rng.normal(size=reduced),
+        lda=np.linalg.qr(rng.normal(size=(dimension, reduced)))[0],
+    )
+    np.savez(
+        files[1],
+        mu=0.01 * rng.normal(size=reduced),
+        tr=np.linalg.qr(rng.normal(size=(reduced, reduced)))[0],
+        psi=np.linspace(8, 0.5, reduced),
+    )
+    for file in files:
+        file.seek(0)
+    return files
+
+
+def loud_and_quiet(seconds: float, seed: int = 0) -> np.ndarray:
+    """Filtered noise whose colour and level change every half second, with silences; 16 kHz."""
+    rng = np.random.default_rng(seed)
+    n_samples, n_piece = round(seconds * SAMPLE_RATE), SAMPLE_RATE // 2
+    sound = np.zeros(n_samples, dtype=np.float32)
+    for begin in range(0, n_samples, n_piece):
+        piece = rng.normal(size=min(n_piece, n_samples - begin))
+        colour = rng.normal(size=16)
+        level = rng.choice([0.0, 0.02, 0.1])
+        sound[begin : begin + len(piece)] = level * np.convolve(piece, colour, mode="same")
+    return np.clip(sound, -1, 1)
+
+
+# --- a conversation -------------------------------------------------------------------------------
+
+
+def conversation(
+    seconds: float, n_speakers: int, dimension: int, seed: int = 0
+) -> tuple[Segmentation, np.ndarray]:
+    """What the models might find in a conversation with overlaps, pauses and wrong edges.
+
+    Returns:
+        The segmentation, and embeddings (n_chunks, N_LOCAL, dimension).
+    """
+    rng = np.random.default_rng(seed)
+    duration, step, frame_duration, frame_step, n_frames = 10.0, 1.0, 991 / 16_000, 0.016875, 589
+    n_chunks = 1 + max(0, int(np.ceil(seconds - duration)))
+    truth = _who_speaks(rng, round((n_chunks + duration) / frame_step), n_speakers)
+    voices = rng.normal(size=(n_speakers, dimension))
+    activity = np.zeros((n_chunks, n_frames, N_LOCAL), dtype=np.float32)
+    embeddings = np.zeros((n_chunks, N_LOCAL, dimension), dtype=np.float32)
+    for chunk in range(n_chunks):
+        first = round(chunk * step / frame_step)
+        heard = truth[:, first : first + n_frames]
+        loudest = np.argsort(-heard.sum(axis=1))[:N_LOCAL]
+        for local, speaker in enumerate(rng.permutation(loudest)):
+            mask = np.roll(heard[speaker], rng.integers(-8, 9))
+            activity[chunk, :, local] = mask
+            unclear = 0.5 + 3.0 * (mask.sum() < 0.2 * n_frames)
+            embeddings[chunk, local] = voices[speaker] + unclear * rng.normal(size=dimension)
+    found = Segmentation(activity, duration, step, frame_duration, frame_step, seconds)
+    embeddings[~activity.any(axis=1)] = 0.1  # what a model makes of nothing
+    return found, embeddings
+
+
+def _who_speaks(rng: np.random.Generator, n_frames: int, n_speakers: int) -> np.ndarray:
+    """bool, (n_speakers, n_frames)."""
+    speaks = np.zeros((n_speakers, n_frames), dtype=bool)
+    frame = 0
+    while frame < n_frames:
+        length = int(rng.gamma(2.0, 90.0)) + 5  # of 17 ms: 3 s on average
+        speaks[rng.integers(n_speakers), frame : frame + length] = True
+        frame = max(0, frame + length + int(rng.normal(10.0, 40.0)))
+    return speaks

@@ -1,0 +1,58 @@
+"""The process of the API: `fieldscribe api`. It loads no models."""
+
+import logging
+import signal
+
+import uvicorn
+
+from service.database.engine import migrate, open_engine
+from service.processes import die_with_parent, log_to_stderr, no_core_dumps
+from service.services import create_root_keys, database_url
+from service.settings import Settings
+
+GRACE = 5  # s that open requests have when the API stops
+
+LOSING_KEYS = (
+    "New root keys were made in %s. Whoever loses them loses every recording and transcript, for "
+    "ever: keep two copies away from this machine, with two people (docs/vault.md)."
+)
+
+log = logging.getLogger(__name__)
+
+
+def main(settings: Settings, *, parent: int | None = None) -> int:
+    """
+    Args:
+        parent: process id of the `serve` that this process belongs to.
+    """
+    no_core_dumps()
+    if parent is not None:
+        die_with_parent(signal.SIGKILL, parent)
+    log_to_stderr()
+    prepare(settings)
+    from service.app import create_app
+
+    uvicorn.run(
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        ssl_certfile=settings.tls_certificate,
+        ssl_keyfile=settings.tls_key,
+        proxy_headers=settings.behind_proxy,
+        server_header=False,
+        access_log=False,
+        log_config=None,
+        timeout_graceful_shutdown=GRACE,
+    )
+    return 0
+
+
+def prepare(settings: Settings, passphrase: str | None = None) -> None:
+    """What the first start makes, and every start makes sure of: root keys and the schema."""
+    if create_root_keys(settings, passphrase):
+        log.warning(LOSING_KEYS, settings.root_keys)
+    engine = open_engine(database_url(settings))
+    try:
+        migrate(engine)
+    finally:
+        engine.dispose()

@@ -1,0 +1,126 @@
+"""Connections, and the migrations that every start applies."""
+
+from pathlib import Path
+
+import psycopg
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session, sessionmaker
+
+from service.database import DatabaseUnreachable, SchemaTooNew, SchemaTooOld
+from service.settings import BadSettings
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+LOCK = "hashtext('fieldscribe:migrations')"
+
+
+def open_engine(url: str | URL) -> Engine:
+    """
+    Args:
+        url: `postgresql://...`; the driver is psycopg whatever it says.
+
+    Raises:
+        BadSettings: it is not the address of a Postgres.
+    """
+    try:
+        parsed = make_url(url)
+    except ValueError as error:
+        raise BadSettings("The database's address is not a URL") from error
+    if parsed.get_backend_name() != "postgresql":
+        raise BadSettings("The database's address is not postgresql://...")
+    return create_engine(
+        parsed.set(drivername="postgresql+psycopg"),
+        hide_parameters=True,  # or an error would quote what was written
+        pool_pre_ping=True,  # the database may have been restarted
+        pool_size=10,
+        max_overflow=30,
+        connect_args={"connect_timeout": 5},
+    )
+
+
+def open_sessions(engine: Engine) -> sessionmaker[Session]:
+    return sessionmaker(engine, expire_on_commit=False)
+
+
+def conninfo(url: str | URL) -> str:
+    """The same address for psycopg itself."""
+    return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+def migrate(engine: Engine) -> None:
+    """Bring the schema to this program's version; one process at a time, the others wait.
+
+    Raises:
+        SchemaTooNew: a newer program was here.
+        DatabaseUnreachable
+    """
+    try:
+        with engine.connect() as connection, connection.begin():
+            connection.execute(text(f"SELECT pg_advisory_xact_lock({LOCK})"))
+            if (found := revision(connection)) == newest():
+                return
+            _refuse_newer(found)
+            config = _config()
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+    except OperationalError as error:
+        raise DatabaseUnreachable("The database does not answer") from error
+
+
+def require_schema(engine: Engine) -> None:
+    """For programs that do not migrate themselves.
+
+    Raises:
+        SchemaTooOld, SchemaTooNew, DatabaseUnreachable
+    """
+    try:
+        with engine.connect() as connection:
+            found = revision(connection)
+    except OperationalError as error:
+        raise DatabaseUnreachable("The database does not answer") from error
+    if found != newest():
+        _refuse_newer(found)
+        raise SchemaTooOld("The database is older than this program: start the API first")
+
+
+def revision(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def newest() -> str | None:
+    return ScriptDirectory(str(MIGRATIONS)).get_current_head()
+
+
+def known_revisions() -> set[str]:
+    return {script.revision for script in ScriptDirectory(str(MIGRATIONS)).walk_revisions()}
+
+
+def create_database(url: str | URL, name: str, template: str | None = None) -> None:
+    """Unless it is there already."""
+    with psycopg.connect(conninfo(url), autocommit=True) as connection:
+        identifier = psycopg.sql.Identifier
+        if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone():
+            return
+        statement = psycopg.sql.SQL("CREATE DATABASE {}").format(identifier(name))
+        if template is not None:
+            statement += psycopg.sql.SQL(" TEMPLATE {}").format(identifier(template))
+        connection.execute(statement)
+
+
+def _refuse_newer(found: str | None) -> None:
+    if found is not None and found not in known_revisions():
+        raise SchemaTooNew(
+            "A newer Fieldscribe has changed this database: install that version, "
+            "or restore the backup from before"
+        )
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    return config

@@ -1,0 +1,295 @@
+"""The tables. They hold ids, states, counts and times; what people said is in the vault."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    ForeignKey,
+    Index,
+    LargeBinary,
+    MetaData,
+    String,
+    Text,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+ROLES = ("researcher", "coder", "custodian", "deidentifier", "admin", "owner", "worker")
+SESSION_KINDS = ("interview", "focus_group")
+RECORDING_STATES = ("receiving", "checking", "ready", "refused", "erased")
+JOB_STATUSES = (
+    "queued",
+    "running",
+    "cancelling",
+    "waiting",
+    "succeeded",
+    "failed",
+    "cancelled",
+    "erased",
+)
+FINAL = ("succeeded", "failed", "cancelled", "erased")
+STAGES = ("ingest", "segment", "transcribe", "align", "diarise", "attribute", "check", "handoff")
+STAGE_STATES = ("pending", "running", "succeeded", "failed", "skipped")
+HANDOFF_STATUSES = ("open", "claimed", "completed", "failed")
+
+
+def one_of(column: str, values: tuple[str, ...]) -> CheckConstraint:
+    listed = ", ".join(f"'{value}'" for value in values)
+    return CheckConstraint(f"{column} IN ({listed})", name=column)
+
+
+class Table(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(column_0_label)s",
+            "uq": "uq_%(table_name)s_%(column_0_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {
+        datetime: DateTime(timezone=True),
+        dict[str, Any]: JSONB,
+        list[Any]: JSONB,
+        str: Text,
+    }
+
+
+def new_id() -> Mapped[UUID]:
+    return mapped_column(primary_key=True, default=uuid4)
+
+
+def now_at() -> Mapped[datetime]:
+    return mapped_column(server_default=func.clock_timestamp())
+
+
+def reference(column: str, *, index: bool = False, primary_key: bool = False) -> Any:
+    return mapped_column(ForeignKey(column), index=index, primary_key=primary_key)
+
+
+class Study(Table):
+    __tablename__ = "study"
+
+    id: Mapped[UUID] = new_id()
+    code: Mapped[str] = mapped_column(unique=True)
+    language: Mapped[str | None]
+    model: Mapped[str | None]
+    vocabulary_artefact_id: Mapped[UUID | None]
+    created_at: Mapped[datetime] = now_at()
+    erased_at: Mapped[datetime | None]
+
+
+class Token(Table):
+    __tablename__ = "token"
+    __table_args__ = (one_of("role", ROLES),)
+
+    id: Mapped[UUID] = new_id()
+    hash: Mapped[bytes] = mapped_column(LargeBinary, unique=True)  # SHA-256 of the secret
+    role: Mapped[str]
+    all_studies: Mapped[bool] = mapped_column(default=False)
+    created_at: Mapped[datetime] = now_at()
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+
+
+class TokenStudy(Table):
+    __tablename__ = "token_study"
+
+    token_id: Mapped[UUID] = reference("token.id", primary_key=True)
+    study_id: Mapped[UUID] = reference("study.id", primary_key=True)
+
+
+class Session(Table):
+    """An interview or a focus group."""
+
+    __tablename__ = "session"
+    __table_args__ = (
+        UniqueConstraint("study_id", "code", name="uq_session_code"),
+        one_of("kind", SESSION_KINDS),
+    )
+
+    id: Mapped[UUID] = new_id()
+    study_id: Mapped[UUID] = reference("study.id", index=True)
+    code: Mapped[str]
+    kind: Mapped[str] = mapped_column(default="interview")
+    speakers_min: Mapped[int | None]
+    speakers_max: Mapped[int | None]
+    roster: Mapped[list[Any]] = mapped_column(default=list)  # [{"code": ..., "role": ...}]
+    created_at: Mapped[datetime] = now_at()
+
+
+class Recording(Table):
+    """Also the upload while it arrives, and the artefact of the sound: one id for all three."""
+
+    __tablename__ = "recording"
+    __table_args__ = (one_of("state", RECORDING_STATES),)
+
+    id: Mapped[UUID] = new_id()
+    study_id: Mapped[UUID] = reference("study.id", index=True)
+    session_id: Mapped[UUID | None] = mapped_column(ForeignKey("session.id"), index=True)
+    position: Mapped[int | None]  # in its session, from 0
+    token_id: Mapped[UUID] = reference("token.id")
+    state: Mapped[str] = mapped_column(default="receiving")
+    n_bytes: Mapped[int] = mapped_column(BigInteger)  # as announced
+    metadata_artefact_id: Mapped[UUID | None]
+    container: Mapped[str | None]
+    codec: Mapped[str | None]
+    sample_rate: Mapped[int | None]
+    channels: Mapped[int | None]
+    duration: Mapped[float | None]
+    peak_dbfs: Mapped[float | None]
+    mean_dbfs: Mapped[float | None]
+    refusal_code: Mapped[str | None]  # or what is in the way of its being checked
+    refusal_detail: Mapped[str | None]  # an error's sentence: numbers and remedies
+    created_at: Mapped[datetime] = now_at()
+    expires_at: Mapped[datetime | None]
+    completed_at: Mapped[datetime | None]
+    erased_at: Mapped[datetime | None]
+
+
+class Job(Table):
+    """
+    `fence` is taken at each claim: who writes under an older one is refused. `crashes` counts the
+    attempts since a stage was last finished, apart from those that ended in order.
+    """
+
+    __tablename__ = "job"
+    __table_args__ = (
+        one_of("status", JOB_STATUSES),
+        Index("ix_job_study_created", "study_id", "created_at", "id"),
+        Index(
+            "ix_job_unfinished",
+            "status",
+            postgresql_where=text("status IN ('queued', 'running', 'cancelling', 'waiting')"),
+        ),
+    )
+
+    id: Mapped[UUID] = new_id()
+    study_id: Mapped[UUID] = reference("study.id")
+    session_id: Mapped[UUID | None] = mapped_column(ForeignKey("session.id"), index=True)
+    token_id: Mapped[UUID] = reference("token.id")
+    status: Mapped[str] = mapped_column(default="queued")
+    version: Mapped[int] = mapped_column(default=1)  # the ETag
+    fence: Mapped[int] = mapped_column(BigInteger, default=0)
+    attempt: Mapped[int] = mapped_column(default=0)
+    crashes: Mapped[int] = mapped_column(default=0)
+    options: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    vocabulary_artefact_id: Mapped[UUID | None]
+    whisper_model: Mapped[str]
+    whisper_sha256: Mapped[str]
+    diarisation_pipeline: Mapped[str]
+    diarisation_sha256: Mapped[str]
+    queue_job_id: Mapped[int | None] = mapped_column(BigInteger)
+    rerun_from: Mapped[str | None]  # a stage
+    stage: Mapped[str | None]
+    fraction: Mapped[float] = mapped_column(default=0.0)  # of the whole
+    audio_seconds: Mapped[float | None]
+    heartbeat_at: Mapped[datetime | None]
+    warnings: Mapped[list[Any]] = mapped_column(default=list)
+    transcript_id: Mapped[UUID | None]
+    created_at: Mapped[datetime] = now_at()
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    erased_at: Mapped[datetime | None]
+
+
+class JobRecording(Table):
+    __tablename__ = "job_recording"
+
+    job_id: Mapped[UUID] = reference("job.id", primary_key=True)
+    recording_id: Mapped[UUID] = reference("recording.id", primary_key=True)
+    position: Mapped[int]
+
+
+class JobStage(Table):
+    __tablename__ = "job_stage"
+    __table_args__ = (one_of("state", STAGE_STATES), one_of("name", STAGES))
+
+    job_id: Mapped[UUID] = reference("job.id", primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    state: Mapped[str] = mapped_column(default="pending")
+    fraction: Mapped[float] = mapped_column(default=0.0)
+    audio_seconds_done: Mapped[float | None]
+    seconds: Mapped[float | None]
+    artefact_id: Mapped[UUID | None]
+    device: Mapped[str | None]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+
+class JobError(Table):
+    __tablename__ = "job_error"
+
+    id: Mapped[UUID] = new_id()
+    job_id: Mapped[UUID] = reference("job.id", index=True)
+    code: Mapped[str]
+    stage: Mapped[str | None]
+    attempt: Mapped[int]
+    retryable: Mapped[bool]
+    at: Mapped[datetime] = now_at()
+
+
+class Idempotency(Table):
+    """`fingerprint` is keyed: what was asked for cannot be guessed from it."""
+
+    __tablename__ = "idempotency"
+
+    token_id: Mapped[UUID] = reference("token.id", primary_key=True)
+    study_id: Mapped[UUID] = reference("study.id", primary_key=True)
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    fingerprint: Mapped[bytes] = mapped_column(LargeBinary)
+    job_id: Mapped[UUID] = reference("job.id")
+    created_at: Mapped[datetime] = now_at()
+
+
+class Transcript(Table):
+    __tablename__ = "transcript"
+
+    id: Mapped[UUID] = new_id()
+    study_id: Mapped[UUID] = reference("study.id", index=True)
+    job_id: Mapped[UUID] = mapped_column(ForeignKey("job.id"), unique=True)
+    artefact_id: Mapped[UUID]
+    version: Mapped[int] = mapped_column(default=1)
+    speakers: Mapped[dict[str, Any]] = mapped_column(default=dict)  # label: {"role", "code"}
+    created_at: Mapped[datetime] = now_at()
+
+
+class Handoff(Table):
+    __tablename__ = "handoff"
+    __table_args__ = (one_of("status", HANDOFF_STATUSES),)
+
+    id: Mapped[UUID] = new_id()
+    study_id: Mapped[UUID] = reference("study.id", index=True)
+    transcript_id: Mapped[UUID] = reference("transcript.id", index=True)
+    status: Mapped[str] = mapped_column(default="open")
+    fence: Mapped[int] = mapped_column(BigInteger, default=0)
+    lease_until: Mapped[datetime | None]
+    token_id: Mapped[UUID | None] = mapped_column(ForeignKey("token.id"))
+    occurrences_artefact_id: Mapped[UUID | None]
+    failure_code: Mapped[str | None]
+    created_at: Mapped[datetime] = now_at()
+    finished_at: Mapped[datetime | None]
+
+
+class StageTiming(Table):
+    """What a stage took, for the time that later jobs are expected to take."""
+
+    __tablename__ = "stage_timing"
+    __table_args__ = (Index("ix_stage_timing_model", "model", "device", "stage", "at"),)
+
+    id: Mapped[UUID] = new_id()
+    stage: Mapped[str]
+    model: Mapped[str]
+    device: Mapped[str]
+    seconds: Mapped[float]
+    audio_seconds: Mapped[float]
+    trial: Mapped[bool] = mapped_column(default=False)  # of the models on noise, not of a job
+    at: Mapped[datetime] = now_at()

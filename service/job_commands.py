@@ -1,0 +1,348 @@
+"""`fieldscribe upload | jobs | status | watch | transcript | cancel | rerun`: the researcher's
+commands. Each is a client of the API and no more.
+"""
+
+import sys
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TransferSpeedColumn,
+)
+from rich.table import Table
+
+from service.client import (
+    Client,
+    Refused,
+    Source,
+    Unfinished,
+    follow,
+    open_client,
+    upload,
+    wait_for_recording,
+)
+from service.console import (
+    STAGE_LABELS,
+    AsJson,
+    errors_as_sentences,
+    print_json,
+    read_vocabulary,
+    speaker_bounds,
+)
+from service.errors import Misused
+from service.exports import Format
+from service.exports.files import write_whole
+from service.exports.text import clock
+from service.settings import read_settings
+
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="Id of a job.")]
+
+
+class TranscriptNotReady(Misused):
+    """The job has no transcript: it has not ended yet, or not well."""
+
+    code = "transcript_not_ready"
+
+
+@contextmanager
+def api(as_json: bool) -> Iterator[Client]:
+    """A client; what it is refused becomes a sentence and an exit code."""
+    with errors_as_sentences(as_json), open_client(read_settings()) as client:
+        yield client
+
+
+# --- upload ---------------------------------------------------------------------------------------
+
+
+def upload_command(
+    files: Annotated[list[Path], typer.Argument(help="Recordings: audio or video files.")],
+    study: Annotated[str, typer.Option(help="Code of the study they belong to.")],
+    session: Annotated[
+        str | None,
+        typer.Option(help="Code of the session, INT-07; made if there is none. All files are its."),
+    ] = None,
+    join: Annotated[
+        bool, typer.Option("--join", help="The files are one session, in this order.")
+    ] = False,
+    language: Annotated[
+        str | None, typer.Option(help="en, de, nl, ... or auto; the study's by default.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="An installed Whisper model.")] = None,
+    speakers: Annotated[
+        str | None, typer.Option(help="How many people speak: 2, or 5-8.", metavar="N|MIN-MAX")
+    ] = None,
+    channels: Annotated[
+        str, typer.Option(help="auto, mix, or split where each channel is one speaker.")
+    ] = "auto",
+    vocabulary: Annotated[
+        Path | None, typer.Option(help="Names and terms to expect, one on each line.")
+    ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Stay until the transcripts are there.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Upload recordings and have them transcribed; goes on where it was interrupted."""
+    with api(as_json) as client:
+        options = {
+            "language": language,
+            "model": model,
+            "channels": channels,
+            "speakers": None if speakers is None else speaker_bounds(speakers),
+            "vocabulary": None if vocabulary is None else list(read_vocabulary(vocabulary)),
+        }
+        if session is not None:
+            make_session(client, study, session)
+        unfinished = Unfinished()
+        sources = [Source(path, study, session) for path in files]
+        ids = bring_all(client, sources, unfinished)
+        jobs = []
+        for request in requests_of(ids, study, session, join=join):
+            body = {name: value for name, value in (request | options).items() if value is not None}
+            jobs.append(client.post("/v1/jobs", body, key=str(uuid.uuid4())))
+        for source in sources:
+            unfinished.forget(source.key(client.url))
+        if not as_json:
+            for job in jobs:
+                typer.echo(job["id"])
+        if watch:
+            jobs = [last(client, job["id"], as_json) for job in jobs]
+        if as_json:
+            print_json(jobs)
+    if watch:
+        raise typer.Exit(0 if all(job["status"] == "succeeded" for job in jobs) else 1)
+
+
+def make_session(client: Client, study: str, code: str) -> None:
+    """Unless it is there."""
+    sessions = client.get("/v1/sessions", study=study)["items"]
+    if not any(code in (found["code"], found["id"]) for found in sessions):
+        kind = "focus_group" if code.startswith("FG") else "interview"
+        client.post("/v1/sessions", {"study": study, "code": code, "kind": kind})
+
+
+def requests_of(
+    ids: Sequence[str], study: str, session: str | None, *, join: bool
+) -> list[dict[str, Any]]:
+    """One job for a session, or for files that belong together, else one for each file."""
+    if session is not None:
+        return [{"study": study, "session": session, "recordings": list(ids)}]
+    return [{"recordings": list(ids)}] if join else [{"recordings": [id]} for id in ids]
+
+
+def bring_all(client: Client, sources: Sequence[Source], unfinished: Unfinished) -> list[str]:
+    """
+    Raises:
+        Refused: by the service, also when it has looked at a recording and it is of no use.
+    """
+    ids = []
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        for source in sources:
+            size = source.path.stat().st_size if source.path.exists() else None
+            task = progress.add_task(source.path.name, total=size)
+
+            def reached(n_bytes: int, task: TaskID = task) -> None:
+                progress.update(task, completed=n_bytes)
+
+            id = upload(client, source, unfinished, reached)
+            progress.update(task, description=f"{source.path.name}: being checked")
+            recording = wait_for_recording(client, id)
+            if recording["state"] == "refused":
+                unfinished.forget(source.key(client.url))
+                raise Refused({**recording["refusal"], "status": 422, "recording_id": id})
+            length = clock(recording["duration"])
+            progress.update(task, description=f"{source.path.name}: {length} of sound")
+            ids.append(id)
+    return ids
+
+
+# --- looking at jobs ------------------------------------------------------------------------------
+
+
+def jobs_command(
+    study: Annotated[str | None, typer.Option(help="Only those of this study.")] = None,
+    status: Annotated[
+        list[str] | None, typer.Option(help="Only these; may be given several times.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many, the newest first.")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List jobs, the newest first."""
+    with api(as_json) as client:
+        items: list[dict[str, Any]] = []
+        cursor = None
+        while len(items) < limit:
+            page = client.get(
+                "/v1/jobs", study=study, status=status, limit=min(200, limit), cursor=cursor
+            )
+            items += page["items"]
+            cursor = page["next_cursor"]
+            if cursor is None:
+                break
+        items = items[:limit]
+    if as_json:
+        print_json(items)
+        return
+    table = Table("job", "status", "stage", "done", "sound", "submitted", box=None)
+    for job in items:
+        done = f"{job['fraction']:.0%}" if job["status"] == "running" else ""
+        length = clock(job["audio_seconds"] or 0.0)
+        at = job["created_at"][:16].replace("T", " ")
+        stage = job["stage"] if job["status"] == "running" else None
+        table.add_row(job["id"], job["status"], stage or "", done, length, at)
+    table.columns[0].no_wrap = True
+    Console(soft_wrap=True).print(table)
+
+
+def status_command(job_id: JobId, as_json: AsJson = False) -> None:
+    """Show how far a job is, and what went wrong."""
+    with api(as_json) as client:
+        job = client.get(f"/v1/jobs/{job_id}")
+    if as_json:
+        print_json(job)
+        return
+    typer.echo("\n".join(described(job)))
+
+
+def described(job: dict[str, Any]) -> Iterator[str]:
+    yield f"{job['status']}{told_briefly(job)}"
+    for stage in job["stages"]:
+        took = "" if stage["seconds"] is None else f", {stage['seconds']:.1f} s"
+        done = f" {stage['fraction']:.0%}" if stage["state"] == "running" else ""
+        yield f"  {stage['name']:<11} {stage['state']}{done}{took}"
+    for warning in job["warnings"]:
+        yield f"warning: {warning}"
+    for error in job["errors"]:
+        stage = f" in {error['stage']}" if error["stage"] else ""
+        yield f"attempt {error['attempt']}{stage}: {error['code']}: {error['title']}"
+        yield f"  {error['user_action']}"
+    if job["transcript_id"]:
+        yield f"transcript {job['transcript_id']}"
+
+
+def told_briefly(job: dict[str, Any]) -> str:
+    if job["waiting_for"]:
+        return f" for a {job['waiting_for']['reason']}: {job['waiting_for']['user_action']}"
+    if job["status"] == "queued":
+        return f", {job['queue']['position'] or 0} before it"
+    if job["status"] != "running":
+        return ""
+    return f" {job['progress']['fraction']:.0%}{told_eta(job)}"
+
+
+def told_eta(job: dict[str, Any]) -> str:
+    eta = job["progress"]["eta_seconds"]
+    if eta is None:
+        return ""
+    basis = {"history": "by earlier jobs", "self-test": "by a short trial"}
+    between = f"{clock(eta['low'])} to {clock(eta['high'])}"
+    return f", {between} to go {basis[job['progress']['basis']]}"
+
+
+def watch_command(job_id: JobId, as_json: AsJson = False) -> None:
+    """Follow a job until it has ended; the exit code is 0 if it succeeded."""
+    with api(as_json) as client:
+        job = last(client, job_id, as_json)
+        if as_json:
+            print_json(job)
+    raise typer.Exit(0 if job["status"] == "succeeded" else 1)
+
+
+def last(client: Client, job_id: str, as_json: bool) -> dict[str, Any]:
+    """A job when it has ended, with a bar meanwhile."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    job: dict[str, Any] = {}
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(job_id[:8], total=1.0, note="")
+        for job in follow(client, job_id):
+            stage = STAGE_LABELS.get(job["stage"], "") if job["status"] == "running" else ""
+            progress.update(
+                task,
+                description=stage or job["status"],
+                completed=job["progress"]["fraction"],
+                note=told_eta(job) if job["status"] == "running" else "",
+            )
+    if not as_json:
+        typer.echo("\n".join(described(job)), err=True)
+    return job
+
+
+# --- results, and changes -------------------------------------------------------------------------
+
+
+def transcript_command(
+    job_id: JobId,
+    format: Annotated[Format, typer.Option(help="json, txt, vtt or srt.")] = Format.TXT,
+    out: Annotated[
+        Path | None, typer.Option(help="A file to write; standard output by default.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print the transcript of a job: identified, keep it safe."""
+    with api(as_json) as client:
+        job = client.get(f"/v1/jobs/{job_id}")
+        if job["transcript_id"] is None:
+            raise TranscriptNotReady(f"The job has no transcript: it is {job['status']}.")
+        chosen = Format.JSON if as_json else format
+        answer = client.request(
+            "GET", f"/v1/transcripts/{job['transcript_id']}", params={"format": str(chosen)}
+        )
+        if out is None:
+            sys.stdout.write(answer.text)
+        else:
+            write_whole(out, answer.text)
+
+
+def cancel_command(job_id: JobId, as_json: AsJson = False) -> None:
+    """Stop a job; what it has finished is kept for a rerun."""
+    with api(as_json) as client:
+        job = client.request("POST", f"/v1/jobs/{job_id}/cancel").json()
+    print_json(job) if as_json else typer.echo(job["status"])
+
+
+def rerun_command(
+    job_id: JobId,
+    stage: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            help="First stage done again: ingest, segment, transcribe, align, diarise, attribute "
+            "or check.",
+        ),
+    ],
+    speakers: Annotated[
+        str | None, typer.Option(help="How many people speak: 2, or 5-8.", metavar="N|MIN-MAX")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a new job of an old one that begins with a stage; what came before it is kept."""
+    with api(as_json) as client:
+        body = {"from": stage}
+        if speakers is not None:
+            body["speakers"] = speaker_bounds(speakers)  # type: ignore[assignment]
+        job = client.post(f"/v1/jobs/{job_id}/rerun", body, key=str(uuid.uuid4()))
+    print_json(job) if as_json else typer.echo(job["id"])

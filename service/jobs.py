@@ -1,0 +1,642 @@
+"""Jobs: submitted, found, cancelled, run again, erased. What a worker does is in service/tasks.py.
+
+ServiceError
+├── JobNotFound, JobRunning, JobInUse, JobUnfinished
+├── IdempotencyKeyReused, BadCursor
+└── SessionEmpty, StudiesMixed
+"""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, ClassVar
+from uuid import UUID, uuid4
+
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from sqlalchemy import Select, func, select, text, tuple_
+from sqlalchemy.orm import Session
+
+from models.weights import (
+    DEMO,
+    KNOWN,
+    ModelMissing,
+    default_pipeline,
+    find_pipeline,
+    find_whisper,
+    is_installed,
+    known,
+)
+from service.auth import Caller
+from service.database import tables
+from service.database.queries import locked_job, touch_job
+from service.database.tables import (
+    FINAL,
+    STAGES,
+    Handoff,
+    Idempotency,
+    Job,
+    JobError,
+    JobRecording,
+    JobStage,
+    Recording,
+    Study,
+    Transcript,
+)
+from service.errors import ServiceError
+from service.queue import defer_job, request_cancel
+from service.recordings import find_recording, identified, ready_recording, session_recordings
+from service.services import Services
+from service.stages import KEPT_STAGES
+from service.studies import find_session, find_study, study_vocabulary
+from service.vault.errors import Erased
+from service.vault.store import Artefact
+from service.vault.streaming import KEY_SIZE
+
+AUTO = "auto"
+RERUN_STAGES = STAGES[:-1]  # a hand-off is made with its transcript
+VOCABULARY = "vocabulary"
+DEFAULT_WHISPER = ("large-v3-turbo", "small")  # what `fieldscribe models fetch` gets, best first
+
+log = logging.getLogger(__name__)
+
+
+class JobNotFound(ServiceError):
+    """There is no such job, or it is not yours."""
+
+    code: ClassVar[str] = "job_not_found"
+    status: ClassVar[int] = 404
+
+
+class JobRunning(ServiceError):
+    """The job is running: cancel it first, or delete it with `force`."""
+
+    code: ClassVar[str] = "job_running"
+    status: ClassVar[int] = 423  # Locked
+
+
+class JobInUse(ServiceError):
+    """A rerun of the job, which has not ended yet, began with its results."""
+
+    code: ClassVar[str] = "job_in_use"
+    status: ClassVar[int] = 409
+
+
+class JobUnfinished(ServiceError):
+    """The job has not ended yet, so it cannot be run again."""
+
+    code: ClassVar[str] = "job_unfinished"
+    status: ClassVar[int] = 409
+
+
+class IdempotencyKeyReused(ServiceError):
+    """The same Idempotency-Key came before with another request."""
+
+    code: ClassVar[str] = "idempotency_key_reused"
+    status: ClassVar[int] = 422
+
+
+class SessionEmpty(ServiceError):
+    """The session has no recording yet."""
+
+    code: ClassVar[str] = "session_empty"
+    status: ClassVar[int] = 409
+
+
+class StudiesMixed(ServiceError):
+    """The recordings of one job belong to different studies."""
+
+    code: ClassVar[str] = "studies_mixed"
+    status: ClassVar[int] = 422
+
+
+class BadCursor(ServiceError):
+    """The cursor is none that a list has given."""
+
+    code: ClassVar[str] = "bad_cursor"
+    status: ClassVar[int] = 422
+
+
+# --- submitting -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What somebody asks for. None is the study's or the session's default.
+
+    Args:
+        study: whose recordings they are; needed where `session` is a code.
+        session: id or code; its recordings in order, unless `recordings` are given.
+        language: a code, or "auto".
+        channels: "auto", "mix" or "split".
+    """
+
+    study: str | None = None
+    session: str | None = None
+    recordings: tuple[UUID, ...] = ()
+    language: str | None = None
+    model: str | None = None
+    speakers_min: int | None = None
+    speakers_max: int | None = None
+    channels: str = AUTO
+    vocabulary: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """The weights that a job is made with, whatever is installed later."""
+
+    whisper_model: str
+    whisper_sha256: str
+    diarisation_pipeline: str
+    diarisation_sha256: str
+
+
+@dataclass(frozen=True)
+class Submitted:
+    job_id: UUID
+    created: bool  # False: the same request was answered before
+
+
+def submit_job(
+    session: Session, services: Services, caller: Caller, wish: Wish, key: str | None = None
+) -> Submitted:
+    """Put a job in line, once for every idempotency key.
+
+    Raises:
+        StudyNotFound, SessionNotFound, RecordingNotFound, Erased
+        RecordingNotReady, RecordingRefused, SessionEmpty, StudiesMixed
+        UnknownModel, ModelMissing, WeightsCorrupt
+        IdempotencyKeyReused, DiskFull
+    """
+    study, of, recordings = _sources(session, caller, wish)
+
+    def make() -> UUID:
+        pinned = pin(wish.model or study.model, services.settings.weights)
+        language = wish.language or study.language
+        job = Job(
+            id=uuid4(),
+            study_id=study.id,
+            session_id=of.id if of else None,
+            token_id=caller.token_id,
+            options={
+                "language": None if language == AUTO else language,
+                **_speakers(wish, of),
+                "channels": wish.channels,
+            },
+            audio_seconds=sum(recording.duration or 0.0 for recording in recordings),
+            **asdict(pinned),
+        )
+        words = wish.vocabulary
+        if words is None:
+            words = tuple(study_vocabulary(services, study))
+        if words:
+            job.vocabulary_artefact_id = _store_vocabulary(services, recordings[0], words)
+        _enqueue(session, job, [recording.id for recording in recordings], {})
+        log.info("job %s: submitted by token %s", job.id, caller.token_id)
+        return job.id
+
+    return _once(session, services, caller, study, key, ["submit", asdict(wish)], make)
+
+
+def _sources(
+    session: Session, caller: Caller, wish: Wish
+) -> tuple[Study, tables.Session | None, list[Recording]]:
+    """Whose recordings, of which session, and which, in order; none of them is erased meanwhile."""
+    study = find_study(session, caller, wish.study) if wish.study is not None else None
+    of = find_session(session, caller, wish.session, study) if wish.session is not None else None
+    ids = list(wish.recordings)
+    if not ids and of is not None:
+        ids = [recording.id for recording in session_recordings(session, of.id)]
+        if not ids:
+            raise SessionEmpty("The session has no recording yet: upload one")
+    for id in sorted(ids):
+        find_recording(session, caller, id)
+        session.get(Recording, id, with_for_update={"read": True}, populate_existing=True)
+    recordings = [ready_recording(session, caller, id) for id in ids]
+    studies = {recording.study_id for recording in recordings}
+    studies |= {owner.id for owner in (study,) if owner} | ({of.study_id} if of else set())
+    if len(studies) > 1:
+        raise StudiesMixed("The recordings belong to different studies")
+    return find_study(session, caller, studies.pop()), of, recordings
+
+
+def _speakers(wish: Wish, of: tables.Session | None) -> dict[str, int | None]:
+    if (wish.speakers_min, wish.speakers_max) == (None, None) and of is not None:
+        return {"speakers_min": of.speakers_min, "speakers_max": of.speakers_max}
+    return {"speakers_min": wish.speakers_min, "speakers_max": wish.speakers_max}
+
+
+def pin(model: str | None, weights: Path) -> Pinned:
+    """
+    Args:
+        model: the name of a Whisper model, never a path; None is what this service has.
+
+    Raises:
+        UnknownModel, ModelMissing, WeightsCorrupt
+    """
+    name = model or _default_model(weights)
+    if name != DEMO:
+        name = known(name, "whisper").name
+    whisper = find_whisper(name, weights)
+    pipeline = find_pipeline(default_pipeline(name), weights)
+    return Pinned(whisper.name, whisper.sha256, pipeline.name, pipeline.sha256)
+
+
+def _default_model(weights: Path) -> str:
+    for name in DEFAULT_WHISPER:
+        if is_installed(KNOWN[name], weights):
+            return name
+    raise ModelMissing(
+        "No default weights are installed: run `fieldscribe models fetch`, or name a model."
+    )
+
+
+def _store_vocabulary(services: Services, first: Recording, words: Sequence[str]) -> UUID:
+    store, keyring = identified(services)
+    artefact = Artefact(first.study_id, first.id, VOCABULARY)
+    with store.write(artefact, keyring.data_key(first.study_id, first.id)) as file:
+        file.write("\n".join(words).encode())
+    return artefact.id
+
+
+def _enqueue(
+    session: Session, job: Job, recordings: Sequence[UUID], stages: dict[str, dict[str, Any]]
+) -> None:
+    """
+    Args:
+        stages: what is known of stages already, by name.
+    """
+    session.add(job)
+    session.flush()
+    session.add_all(
+        JobRecording(job_id=job.id, recording_id=id, position=position)
+        for position, id in enumerate(recordings)
+    )
+    session.add_all(JobStage(job_id=job.id, name=name, **stages.get(name, {})) for name in STAGES)
+    defer_job(session, job.id, job.study_id)
+
+
+def _once(
+    session: Session,
+    services: Services,
+    caller: Caller,
+    study: Study,
+    key: str | None,
+    request: Any,
+    make: Callable[[], UUID],
+) -> Submitted:
+    """Make the job, unless the same request with the same key has made it.
+
+    Raises:
+        IdempotencyKeyReused: the key came with another request.
+    """
+    if key is None:
+        return Submitted(make(), created=True)
+    place = f"{caller.token_id}:{study.id}:{key}"
+    # Of two requests at the same moment the second waits for what the first makes.
+    session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(place, 0))))
+    fingerprint = _fingerprint(services, study, request)
+    earlier = session.get(Idempotency, (caller.token_id, study.id, key))
+    if earlier is None:
+        job_id = make()
+        session.add(
+            Idempotency(
+                token_id=caller.token_id,
+                study_id=study.id,
+                key=key,
+                fingerprint=fingerprint,
+                job_id=job_id,
+            )
+        )
+        return Submitted(job_id, created=True)
+    if not hmac.compare_digest(earlier.fingerprint, fingerprint):
+        raise IdempotencyKeyReused("This Idempotency-Key came before with another request")
+    return Submitted(earlier.job_id, created=False)
+
+
+def _fingerprint(services: Services, study: Study, request: Any) -> bytes:
+    """Keyed, because a vocabulary could be guessed from a plain hash."""
+    _, keyring = identified(services)
+    secret = keyring.data_key(study.id, study.id).secret
+    own = HKDF(SHA256(), KEY_SIZE, salt=None, info=b"idempotency").derive(secret)
+    canonical = json.dumps(request, sort_keys=True, default=str).encode()
+    return hmac.new(own, canonical, hashlib.sha256).digest()
+
+
+# --- finding --------------------------------------------------------------------------------------
+
+
+def find_job(session: Session, caller: Caller, job_id: UUID, *, lock: bool = False) -> Job:
+    """
+    Raises:
+        JobNotFound: there is none, or it is not the caller's.
+        Erased
+    """
+    job = locked_job(session, job_id) if lock else session.get(Job, job_id)
+    if job is None or not caller.may_see(job.study_id):
+        raise JobNotFound("There is no such job, or it is not yours")
+    refuse_erased(job)
+    return job
+
+
+def refuse_erased(job: Job) -> None:
+    if job.status == "erased":
+        when = job.erased_at.isoformat(timespec="seconds") if job.erased_at else "some time ago"
+        raise Erased(f"The job was erased at {when}")
+
+
+@dataclass(frozen=True)
+class Page:
+    jobs: list[Job]
+    next_cursor: str | None
+
+
+def list_jobs(
+    session: Session,
+    caller: Caller,
+    *,
+    study: str | None = None,
+    of: str | None = None,
+    statuses: Sequence[str] = (),
+    limit: int,
+    cursor: str | None = None,
+) -> Page:
+    """The newest first. Erased jobs are not listed unless they are asked for.
+
+    Raises:
+        StudyNotFound, SessionNotFound, BadCursor
+    """
+    query = caller.limit(select(Job), Job.study_id)
+    found = find_study(session, caller, study) if study is not None else None
+    if found is not None:
+        query = query.where(Job.study_id == found.id)
+    if of is not None:
+        query = query.where(Job.session_id == find_session(session, caller, of, found).id)
+    query = query.where(Job.status.in_(statuses) if statuses else Job.status != "erased")
+    if cursor is not None:
+        query = query.where(tuple_(Job.created_at, Job.id) < read_cursor(cursor))
+    rows = session.scalars(query.order_by(Job.created_at.desc(), Job.id.desc()).limit(limit + 1))
+    jobs = list(rows)
+    more = len(jobs) > limit
+    last = jobs[limit - 1] if more else None
+    return Page(jobs[:limit], make_cursor(last.created_at, last.id) if last else None)
+
+
+def make_cursor(at: datetime, id: UUID) -> str:
+    plain = f"{at.isoformat()} {id}".encode()
+    return base64.urlsafe_b64encode(plain).decode().rstrip("=")
+
+
+def read_cursor(cursor: str) -> tuple[datetime, UUID]:
+    """
+    Raises:
+        BadCursor
+    """
+    try:
+        plain = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
+        at, _, id = plain.partition(" ")
+        time = datetime.fromisoformat(at)
+        if time.tzinfo is None:
+            raise ValueError("no time zone")
+        return time, UUID(id)
+    except (ValueError, binascii.Error):
+        raise BadCursor("The cursor is none that a list has given") from None
+
+
+# --- cancelling, running again --------------------------------------------------------------------
+
+
+def cancel_job(session: Session, caller: Caller, job_id: UUID) -> Job:
+    """
+    Raises:
+        JobNotFound, Erased
+    """
+    job = find_job(session, caller, job_id, lock=True)
+    request_cancel(session, job)
+    return job
+
+
+def rerun_job(
+    session: Session,
+    services: Services,
+    caller: Caller,
+    job_id: UUID,
+    *,
+    stage: str,
+    speakers: tuple[int | None, int | None] | None = None,
+    key: str | None = None,
+) -> Submitted:
+    """A new job of the same recordings that begins with `stage`; what was found before it is kept.
+
+    Where other weights are installed by now, nothing is kept: their results do not go together.
+
+    Args:
+        stage: one of RERUN_STAGES.
+        speakers: other bounds than before.
+
+    Raises:
+        JobNotFound, JobUnfinished, Erased
+        RecordingNotFound, RecordingNotReady, ModelMissing, WeightsCorrupt, IdempotencyKeyReused
+    """
+    old = find_job(session, caller, job_id, lock=True)
+    if old.status not in FINAL:
+        raise JobUnfinished(f"The job is still {old.status}: cancel it, or wait")
+    study = find_study(session, caller, old.study_id)
+    of = session.get(tables.Session, old.session_id) if old.session_id else None
+    ids = job_recordings(session, old.id)
+    _sources(session, caller, Wish(recordings=tuple(ids)))
+
+    def make() -> UUID:
+        options = dict(old.options)
+        if speakers is not None:
+            options["speakers_min"], options["speakers_max"] = speakers
+        pinned = pin(old.whisper_model, services.settings.weights)
+        job = Job(
+            id=uuid4(),
+            study_id=old.study_id,
+            session_id=of.id if of else None,
+            token_id=caller.token_id,
+            options=options,
+            audio_seconds=old.audio_seconds,
+            vocabulary_artefact_id=old.vocabulary_artefact_id,
+            rerun_from=stage,
+            **asdict(pinned),
+        )
+        same = all(getattr(old, name) == value for name, value in asdict(pinned).items())
+        _enqueue(session, job, ids, _kept(session, old, stage) if same else {})
+        log.info("job %s: %s again from %s", job.id, old.id, stage)
+        return job.id
+
+    request = ["rerun", str(job_id), stage, speakers]
+    return _once(session, services, caller, study, key, request, make)
+
+
+def _kept(session: Session, old: Job, stage: str) -> dict[str, dict[str, Any]]:
+    """The stages before this one that have results."""
+    earlier = STAGES[: STAGES.index(stage)]
+    kept: dict[str, dict[str, Any]] = {}
+    for row in session.scalars(select(JobStage).where(JobStage.job_id == old.id)):
+        if row.name not in KEPT_STAGES or row.artefact_id is None:
+            continue
+        if row.name in earlier and row.state == "succeeded":
+            kept[row.name] = {
+                "state": "succeeded",
+                "fraction": 1.0,
+                "audio_seconds_done": row.audio_seconds_done,
+                "artefact_id": row.artefact_id,
+            }
+        elif row.name == stage == "diarise":
+            kept[row.name] = {"artefact_id": row.artefact_id}  # for its embeddings
+    return kept
+
+
+def job_recordings(session: Session, job_id: UUID) -> list[UUID]:
+    """Their ids, in order; what is made of them is under the key of the first."""
+    query = select(JobRecording.recording_id).where(JobRecording.job_id == job_id)
+    return list(session.scalars(query.order_by(JobRecording.position)))
+
+
+# --- erasing --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Destroyed:
+    """What went with a job. Its recordings stay: they are erased by themselves."""
+
+    transcript: bool
+    stage_results: int
+    vocabulary: bool
+    occurrences: int
+    recordings_kept: tuple[UUID, ...]
+
+
+def delete_job(
+    session: Session, services: Services, caller: Caller, job_id: UUID, *, force: bool
+) -> Destroyed:
+    """
+    Args:
+        force: also if a worker has it, which then finds that it is gone.
+
+    Raises:
+        JobNotFound, JobRunning, JobInUse, Erased
+    """
+    job = find_job(session, caller, job_id, lock=True)
+    if job.status in ("running", "cancelling") and not force:
+        raise JobRunning(f"The job is {job.status}: cancel it first, or use ?force=true")
+    if rerun := session.scalar(_sharing(job).where(Job.status.not_in(FINAL)).limit(1)):
+        raise JobInUse(f"Job {rerun} began with its results: cancel it first, or wait")
+    return erase_job(session, services, job)
+
+
+def erase_job(session: Session, services: Services, job: Job) -> Destroyed:
+    """Everything that was made of a job's recordings for it. Safe to run twice, and while sealed.
+
+    Results that another job began with are kept for that one. The entry in the ledger destroys no
+    key, because what a job made is under its recording's: it makes a restore delete the job again.
+    """
+    store, keyring = identified(services)
+    request_cancel(session, job)  # out of the queue
+    keyring.erase(job.study_id, job.id)
+    transcript = session.scalar(select(Transcript).where(Transcript.job_id == job.id))
+    stages = session.scalars(
+        select(JobStage).where(JobStage.job_id == job.id, JobStage.artefact_id.is_not(None))
+    ).all()
+    handoffs = (
+        session.scalars(select(Handoff).where(Handoff.transcript_id == transcript.id)).all()
+        if transcript
+        else []
+    )
+    results = [row.artefact_id for row in stages if row.artefact_id]
+    occurrences = [row.occurrences_artefact_id for row in handoffs if row.occurrences_artefact_id]
+    shared = _used_elsewhere(session, job)
+    # The files first: whoever repeats an erasure that was interrupted completes it.
+    vocabulary = [job.vocabulary_artefact_id] if job.vocabulary_artefact_id else []
+    for id in {*results, *occurrences, *vocabulary} - shared:
+        store.delete(id)
+    if transcript is not None:
+        store.delete(transcript.artefact_id)
+        transcript.speakers = {}
+    for row in stages:
+        row.artefact_id = None
+    for handoff in handoffs:
+        handoff.occurrences_artefact_id = None
+        handoff.lease_until = None
+        if handoff.status in ("open", "claimed"):
+            handoff.status, handoff.failure_code = "failed", Erased.code
+            handoff.finished_at = datetime.now(UTC)
+    now = datetime.now(UTC)
+    job.status, job.erased_at, job.finished_at = "erased", now, job.finished_at or now
+    job.vocabulary_artefact_id = None
+    job.warnings = []
+    touch_job(session, job)
+    log.info("job %s: erased", job.id)
+    return Destroyed(
+        transcript is not None,
+        len(results),
+        bool(vocabulary),
+        len(occurrences),
+        tuple(job_recordings(session, job.id)),
+    )
+
+
+def _sharing(job: Job) -> Select[Any]:
+    """Other jobs that began with results of this one."""
+    own = select(JobStage.artefact_id).where(JobStage.job_id == job.id)
+    return (
+        select(Job.id)
+        .join(JobStage, JobStage.job_id == Job.id)
+        .where(Job.id != job.id, JobStage.artefact_id.in_(own))
+    )
+
+
+def _used_elsewhere(session: Session, job: Job) -> set[UUID]:
+    """Of a job's artefacts those that a rerun began with."""
+    own = select(JobStage.artefact_id).where(JobStage.job_id == job.id)
+    others = session.scalars(
+        select(JobStage.artefact_id).where(JobStage.job_id != job.id, JobStage.artefact_id.in_(own))
+    )
+    vocabularies = session.scalars(
+        select(Job.vocabulary_artefact_id).where(
+            Job.id != job.id, Job.vocabulary_artefact_id == job.vocabulary_artefact_id
+        )
+    )
+    return {id for id in (*others, *vocabularies) if id is not None}
+
+
+# --- looking at one -------------------------------------------------------------------------------
+
+AHEAD = text("""
+SELECT count(*) FROM procrastinate_jobs mine
+  JOIN procrastinate_jobs other
+    ON other.queue_name = mine.queue_name AND other.status = 'todo'
+   AND (other.priority > mine.priority
+        OR (other.priority = mine.priority AND other.id < mine.id))
+ WHERE mine.id = :id AND mine.status = 'todo'
+""")
+
+
+def position(session: Session, job: Job) -> int | None:
+    """How many jobs are taken before it, for one that waits its turn."""
+    if job.status not in ("queued", "waiting") or job.queue_job_id is None:
+        return None
+    ahead: int | None = session.scalar(AHEAD, {"id": job.queue_job_id})
+    return ahead
+
+
+def errors_of(session: Session, job: Job) -> Sequence[JobError]:
+    query = select(JobError).where(JobError.job_id == job.id)
+    return session.scalars(query.order_by(JobError.at, JobError.id)).all()
+
+
+def stages_of(session: Session, job: Job) -> list[JobStage]:
+    """In the order in which they are done."""
+    rows = session.scalars(select(JobStage).where(JobStage.job_id == job.id))
+    return sorted(rows, key=lambda row: STAGES.index(row.name))

@@ -1,0 +1,81 @@
+"""How often one caller may do something, and how many may wait. Kept in this process's memory."""
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import anyio
+
+from service.errors import TooManyRequests, TooManyWaiting
+
+MAX_KEYS = 10_000
+MAX_RECEIVING = 32  # requests that bring a part of a recording at the same time; each has a thread
+
+
+class Bucket:
+    """A bucket per key that holds `burst` requests and is filled with `rate` a second."""
+
+    def __init__(
+        self, rate: float, burst: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._rate, self._burst, self._clock = rate, burst, clock
+        self._levels: dict[str, tuple[float, float]] = {}
+        self._lock = threading.Lock()
+
+    def require(self, key: str) -> None:
+        """
+        Raises:
+            TooManyRequests
+        """
+        with self._lock:
+            now = self._clock()
+            level, at = self._levels.get(key, (float(self._burst), now))
+            level = min(self._burst, level + (now - at) * self._rate)
+            if level < 1:
+                wait = math.ceil((1 - level) / self._rate)
+                raise TooManyRequests(f"Too many requests: wait for {wait} s", wait)
+            if len(self._levels) >= MAX_KEYS:
+                self._forget_full(now)
+            self._levels[key] = (level - 1, now)
+
+    def _forget_full(self, now: float) -> None:
+        self._levels = {
+            key: (level, at)
+            for key, (level, at) in self._levels.items()
+            if level + (now - at) * self._rate < self._burst
+        }
+
+
+@dataclass
+class Limits:
+    max_waiting: int
+    # Per address. A good token is never refused for the bad ones from the same address.
+    bad_tokens: Bucket = field(default_factory=lambda: Bucket(rate=10 / 60, burst=10))
+    # For all together: each attempt costs a second and 256 MiB.
+    passphrases: Bucket = field(default_factory=lambda: Bucket(rate=1 / 10, burst=5))
+    # Per token.
+    uploads: Bucket = field(default_factory=lambda: Bucket(rate=5, burst=200))
+    parts: Bucket = field(default_factory=lambda: Bucket(rate=100, burst=500))
+    polls: Bucket = field(default_factory=lambda: Bucket(rate=500, burst=2000))
+    receiving: anyio.CapacityLimiter = field(
+        default_factory=lambda: anyio.CapacityLimiter(MAX_RECEIVING)
+    )
+    n_waiting: int = 0
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Around a request that waits for something to happen; in the event loop only.
+
+        Raises:
+            TooManyWaiting
+        """
+        if self.n_waiting >= self.max_waiting:
+            raise TooManyWaiting("Too many requests are waiting: ask again without `wait`")
+        self.n_waiting += 1
+        try:
+            yield
+        finally:
+            self.n_waiting -= 1

@@ -1,0 +1,33 @@
+"""Types that several resources share in their requests and answers."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+# Codes are the only words that come from people and lie in the database: too short and too stiff
+# for a name.
+STUDY_CODE = r"^[A-Z][A-Z0-9]{0,11}(-[A-Z0-9]{1,11}){0,2}$"
+SESSION_CODE = r"^[A-Z]{1,8}-[0-9]{1,4}$"
+SPEAKER_CODE = r"^[A-Z]{1,3}-?[0-9]{1,4}$"
+UUID_PATTERN = r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
+
+StudyCode = Annotated[str, StringConstraints(pattern=STUDY_CODE), Field(examples=["PEER"])]
+SessionCode = Annotated[str, StringConstraints(pattern=SESSION_CODE), Field(examples=["INT-07"])]
+SpeakerCode = Annotated[str, StringConstraints(pattern=SPEAKER_CODE), Field(examples=["P07"])]
+SpeakerRole = Literal["interviewer", "participant", "moderator", "observer", "other"]
+StudyName = Annotated[
+    str,
+    StringConstraints(pattern=f"^({UUID_PATTERN}|{STUDY_CODE[1:-1]})$"),
+    Field(description="Id or code of a study.", examples=["PEER"]),
+]
+SessionName = Annotated[
+    str,
+    StringConstraints(pattern=f"^({UUID_PATTERN}|{SESSION_CODE[1:-1]})$"),
+    Field(description="Id or code of a session.", examples=["INT-07"]),
+]
+
+
+class Strict(BaseModel):
+    """The body of a request: a field that is misspelt is not overlooked."""
+
+    model_config = ConfigDict(extra="forbid")

@@ -1,0 +1,120 @@
+"""What the API, the worker and the commands share: opened once, handed on."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import Engine
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.orm import Session, sessionmaker
+
+from service.database import embedded
+from service.database.engine import open_engine, open_sessions
+from service.settings import Settings
+from service.vault import ArtefactClass
+from service.vault.files import make_folder
+from service.vault.keys import KeyRing
+from service.vault.roots import (
+    SALT_SIZE,
+    create_root_key,
+    create_sealed_root_key,
+    read_root_keys,
+    unseal_root_key,
+)
+from service.vault.store import Store
+from service.vault.wrapping import WRAPPED_SIZE
+
+
+@dataclass(frozen=True)
+class Vault:
+    stores: Mapping[ArtefactClass, Store]
+    keyrings: Mapping[ArtefactClass, KeyRing]
+
+    @property
+    def sealed(self) -> bool:
+        return any(keyring.sealed for keyring in self.keyrings.values())
+
+
+@dataclass(frozen=True)
+class Services:
+    settings: Settings
+    engine: Engine
+    sessionmaker: sessionmaker[Session]
+    vault: Vault
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def open_services(settings: Settings) -> Services:
+    """
+    Raises:
+        BadSettings, DatabaseNotStarted
+        RootKeyExposed, RootKeyUnusable: see `create_root_keys`.
+    """
+    vault = open_vault(settings)
+    engine = open_engine(database_url(settings))
+    return Services(settings, engine, open_sessions(engine), vault)
+
+
+def database_url(settings: Settings) -> URL:
+    """The one that was set, else that of the embedded Postgres."""
+    if settings.database_url is not None:
+        return make_url(settings.database_url.get_secret_value())
+    return embedded.url(settings.database)
+
+
+def open_vault(settings: Settings) -> Vault:
+    """Keys of files are open, those under a passphrase sealed. Erasures are made sure of."""
+    roots = {name: settings.root_keys / f"{name}.key" for name in ArtefactClass}
+    sealed = {name for name, path in roots.items() if path.exists() and is_sealed(path)}
+    keys = read_root_keys(
+        {name: path for name, path in roots.items() if name not in sealed},
+        data_folder=settings.data,
+    )
+    keyrings = {
+        name: KeyRing(name, settings.wrapped_keys, settings.ledger, keys.get(name))
+        for name in ArtefactClass
+    }
+    for keyring in keyrings.values():
+        keyring.apply_ledger()
+    return Vault({name: open_store(settings, name) for name in ArtefactClass}, keyrings)
+
+
+def open_store(settings: Settings, name: ArtefactClass) -> Store:
+    return Store(name, settings.vault / name)
+
+
+def create_root_keys(settings: Settings, passphrase: str | None = None) -> bool:
+    """Make the root keys of a new installation.
+
+    Returns:
+        False, and nothing is made, if there are root keys already.
+    """
+    roots = {name: settings.root_keys / f"{name}.key" for name in ArtefactClass}
+    if any(path.exists() for path in roots.values()):
+        return False
+    make_folder(settings.root_keys)
+    for name, path in roots.items():
+        if passphrase is None:
+            create_root_key(path)
+        else:
+            create_sealed_root_key(path, name, passphrase)
+    return True
+
+
+def unseal(services: Services, passphrase: str) -> None:
+    """
+    Raises:
+        WrongPassphrase, RootKeyExposed, RootKeyUnusable
+    """
+    settings = services.settings
+    for name, keyring in services.vault.keyrings.items():
+        if keyring.sealed:
+            path = settings.root_keys / f"{name}.key"
+            keyring.unseal(unseal_root_key(path, name, passphrase, data_folder=settings.data))
+
+
+def is_sealed(path: Path) -> bool:
+    """By its size: a key under a passphrase is binary, another one is hex digits."""
+    return path.stat().st_size == SALT_SIZE + WRAPPED_SIZE

@@ -1,0 +1,128 @@
+"""The API in the test's own process, and callers of every kind."""
+
+import base64
+import io
+import itertools
+import time
+import wave
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import numpy as np
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from service.app import create_app
+from service.auth import hash_of, new_secret
+from service.database.tables import Token, TokenStudy
+from service.services import Services
+from service.settings import Settings
+
+OCTETS = {"Content-Type": "application/offset+octet-stream"}
+ADDRESS = ("127.0.0.1", 50000)
+_numbers = itertools.count(1)
+
+
+@dataclass
+class Api:
+    """A client that sends the owner's token unless told otherwise."""
+
+    app: FastAPI
+    client: TestClient
+    headers: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def services(self) -> Services:
+        services: Services = self.app.state.services
+        return services
+
+    def request(self, method: str, path: str, *, token: str | None = None, **wish: Any) -> Any:
+        headers = {**self.headers, **wish.pop("headers", {})}
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token}"
+        return self.client.request(method, path, headers=headers, **wish)
+
+    def get(self, path: str, **wish: Any) -> Any:
+        return self.request("GET", path, **wish)
+
+    def post(self, path: str, **wish: Any) -> Any:
+        return self.request("POST", path, **wish)
+
+    def study(self) -> dict[str, Any]:
+        made = self.post("/v1/studies", json={"code": f"STUDY-{next(_numbers)}"})
+        assert made.status_code == 201, made.text
+        study: dict[str, Any] = made.json()
+        return study
+
+    def token(
+        self,
+        role: str,
+        *studies: str,
+        expired: bool = False,
+        revoked: bool = False,
+        all_studies: bool = False,
+    ) -> str:
+        """Made in the database, because the API makes none that is of no use."""
+        secret, now = new_secret(), datetime.now(UTC)
+        with self.services.sessionmaker.begin() as session:
+            token = Token(
+                id=uuid4(),
+                hash=hash_of(secret),
+                role=role,
+                all_studies=all_studies,
+                expires_at=now - timedelta(seconds=1) if expired else None,
+                revoked_at=now if revoked else None,
+            )
+            session.add(token)
+            session.flush()
+            session.add_all(TokenStudy(token_id=token.id, study_id=UUID(id)) for id in studies)
+        return secret
+
+    def upload(self, study: str, content: bytes, **wish: Any) -> dict[str, Any]:
+        """In one request; waits until it was checked."""
+        headers = {**OCTETS, **wish.pop("headers", {})}
+        query = "".join(f"&{name}={value}" for name, value in wish.pop("query", {}).items())
+        path = f"/v1/uploads?study={study}{query}"
+        begun = self.post(path, content=content, headers=headers, **wish)
+        assert begun.status_code == 201, begun.text
+        return self.checked(begun.json()["id"])
+
+    def checked(self, recording_id: str) -> dict[str, Any]:
+        end = time.monotonic() + 30
+        while time.monotonic() < end:
+            view: dict[str, Any] = self.get(f"/v1/recordings/{recording_id}?wait=10").json()
+            if view["state"] not in ("receiving", "checking"):
+                return view
+        raise AssertionError(view)
+
+
+@contextmanager
+def open_api(settings: Settings) -> Iterator[Api]:
+    app = create_app(settings)
+    with TestClient(app, client=ADDRESS, raise_server_exceptions=False) as client:
+        api = Api(app, client)
+        api.headers["Authorization"] = f"Bearer {api.token('owner', all_studies=True)}"
+        yield api
+
+
+def tone(seconds: float = 1.0, level: float = 0.1, rate: int = 16_000, channels: int = 1) -> bytes:
+    """A WAV."""
+    t = np.arange(int(seconds * rate)) / rate
+    samples = (level * np.sin(2 * np.pi * 220 * t) * 32767).astype("<i2")
+    file = io.BytesIO()
+    with wave.open(file, "wb") as writer:
+        writer.setnchannels(channels)
+        writer.setsampwidth(2)
+        writer.setframerate(rate)
+        writer.writeframes(np.repeat(samples, channels).tobytes())
+    return file.getvalue()
+
+
+def metadata(**values: str) -> str:
+    return ",".join(
+        f"{name} {base64.b64encode(value.encode()).decode()}" for name, value in values.items()
+    )

@@ -1,0 +1,168 @@
+"""A service of real processes on a folder of its own, to kill parts of."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from uuid import UUID
+
+from pydantic import SecretStr
+from sqlalchemy.exc import OperationalError
+
+from service.services import Services, create_root_keys, open_services
+from service.settings import Settings, read_settings
+from service.supervisor import serve
+from tests.jobs import read_job
+
+ROOT = Path(__file__).parent.parent
+STAND_IN = "tests.stand_in_engine"
+RECOVERY = 45.0  # s in which work resumes after anything was killed
+
+
+class Installation:
+    """Everything but the database; processes are started by the tests, and killed at the end."""
+
+    def __init__(self, folder: Path, database_url: str | None) -> None:
+        self.folder = folder
+        self.log = folder / "stand-in.log"
+        self.settings = Settings(
+            data=folder / "data",
+            keys=folder / "keys",
+            weights=folder / "weights",
+            database_url=None if database_url is None else SecretStr(database_url),
+            port=free_port(),
+        )
+        create_root_keys(self.settings)
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    def open(self) -> Services:
+        """For a test whose API is the stand-in."""
+        self.services = open_services(self.settings)
+        token = self.settings.data / "worker.token"
+        token.parent.mkdir(exist_ok=True)
+        token.write_text("stand-in")
+        return self.services
+
+    def start_serve(self, engine: str = STAND_IN) -> subprocess.Popen[bytes]:
+        """The real thing but for its models; open afterwards with `open_services`."""
+        return self.start("tests.installation", "serve", engine)
+
+    def is_ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.settings.url}/healthz", timeout=2) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+    def start(self, module: str, *arguments: str) -> subprocess.Popen[bytes]:
+        environment = {
+            **os.environ,
+            **self.settings.as_environment(),
+            "STAND_IN_LOG": str(self.log),
+            "PYTHONPATH": str(ROOT),
+        }
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, *arguments], env=environment, cwd=ROOT
+        )
+        self.processes.append(process)
+        return process
+
+    def start_api(self) -> subprocess.Popen[bytes]:
+        return self.start("tests.stand_in_api", str(self.settings.port))
+
+    def start_worker(self) -> subprocess.Popen[bytes]:
+        return self.start("service.child", str(os.getpid()), "worker", STAND_IN)
+
+    def lines(self, job_id: UUID) -> list[tuple[str, int]]:
+        """What engines did for a job: (stage, pid)."""
+        if not self.log.exists():
+            return []
+        words = (line.split() for line in self.log.read_text().splitlines())
+        return [(w[0], int(w[2])) for w in words if len(w) == 3 and w[1] == str(job_id)]
+
+    def begun(self, job_id: UUID) -> list[str]:
+        return [name for name, _ in self.lines(job_id) if not name.startswith(("end-", "load"))]
+
+    def wait_for_stage(self, job_id: UUID, stage: str, seconds: float = 30) -> None:
+        wait_until(lambda: stage in self.begun(job_id), seconds, f"{stage} to begin")
+
+    def wait_for(self, job_id: UUID, status: str, seconds: float = 30) -> None:
+        wait_until(lambda: self.status(job_id) == status, seconds, f"a job to be {status}")
+
+    def status(self, job_id: UUID) -> str | None:
+        """None while the database is away."""
+        try:
+            return read_job(self.services, job_id).status
+        except OperationalError:
+            return None
+
+    def pids(self) -> dict[str, list[int]]:
+        """Processes of this installation by name: serve, api, worker, engine, postgres."""
+        found: dict[str, list[int]] = {}
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                command = (folder / "cmdline").read_bytes().decode().split("\0")
+                environment = (folder / "environ").read_bytes().decode()
+                if name := self._name_of(command, environment):
+                    found.setdefault(name, []).append(int(folder.name))
+        return found
+
+    def _name_of(self, command: list[str], environment: str) -> str | None:
+        data = str(self.settings.data)
+        if command[0].endswith("bin/postgres") and f"{data}/database/data" in command:
+            return "postgres"
+        if "service.engine_child" in command and f"{data}/vault" in command:
+            return "engine"
+        if f"FIELDSCRIBE_DATA={data}\0" in environment and "-m" in command:
+            words = ("serve", "api", "worker")
+            return next((word for word in words if word in command[1:]), None)
+        return None
+
+    def power_cut(self) -> None:
+        """Everything at once, as far as one process can kill others."""
+        for pids in self.pids().values():
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        for process in self.processes:
+            process.wait()
+        wait_until(lambda: not self.pids(), 20, "everything to be dead")
+
+    def stop(self) -> None:
+        for process in self.processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGCONT)
+            process.kill()
+            process.wait()
+        self.services.close()
+
+
+def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> float:
+    """Seconds that it took."""
+    started = time.monotonic()
+    while not condition():
+        if time.monotonic() > started + seconds:
+            raise AssertionError(f"waited {seconds} s for {what}")
+        time.sleep(0.05)
+    return time.monotonic() - started
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(serve(read_settings(), engine_module=sys.argv[2]))

@@ -1,0 +1,52 @@
+"""As much of the API as a worker needs: keys of claimed jobs, and somebody who reaps.
+
+python -m tests.stand_in_api PORT
+"""
+
+import asyncio
+import base64
+import contextlib
+import sys
+from uuid import UUID
+
+import uvicorn
+from fastapi import Body, FastAPI, HTTPException
+
+from service.database.tables import Job, JobRecording
+from service.queue import look_after
+from service.services import open_services
+from service.settings import read_settings
+from service.vault import ArtefactClass
+
+services = open_services(read_settings())
+
+
+@contextlib.asynccontextmanager
+async def lifespan(app):
+    task = asyncio.create_task(look_after(services))
+    yield
+    task.cancel()
+
+
+app = FastAPI(lifespan=lifespan)
+
+
+@app.post("/internal/jobs/{job_id}/keys")
+def keys(job_id: UUID, fence: int = Body(embed=True)) -> dict[str, dict[str, str]]:
+    keyring = services.vault.keyrings[ArtefactClass.IDENTIFIED]
+    with services.sessionmaker() as session:
+        job = session.get_one(Job, job_id)
+        if job.fence != fence:
+            raise HTTPException(409)
+        rows = session.query(JobRecording).where(JobRecording.job_id == job_id).all()
+    return {
+        "keys": {
+            str(row.recording_id): base64.b64encode(
+                keyring.data_key(job.study_id, row.recording_id).secret
+            ).decode()
+            for row in rows
+        }
+    }
+
+
+uvicorn.run(app, port=int(sys.argv[1]), log_level="warning")

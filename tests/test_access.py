@@ -1,0 +1,404 @@
+"""Who may do what, on every route of the API's own list."""
+
+import re
+import time
+from base64 import b64decode
+from datetime import UTC, datetime, timedelta
+from itertools import product
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import select
+from tests.finished import finish_job
+
+from service.app import create_app
+from service.auth import find_caller, make_first_tokens, token_file
+from service.database.tables import ROLES, Handoff, Job, Token
+from service.limits import Bucket
+from service.recordings import identified
+from service.services import create_root_keys
+from service.settings import Settings
+from tests.api import OCTETS, open_api, tone
+
+NOWHERE = Settings(data=Path("/nowhere/data"), keys=Path("/nowhere/keys"))
+PATHS = create_app(NOWHERE).openapi()["paths"]
+OPERATIONS = [
+    (method.upper(), path, operation)
+    for path, methods in PATHS.items()
+    for method, operation in methods.items()
+]
+GUARDED = [(method, path, each) for method, path, each in OPERATIONS if "security" in each]
+FOR_ALL = {
+    ("OPTIONS", "/v1/uploads"),
+    ("GET", "/healthz"),
+    ("GET", "/readyz"),
+    ("GET", "/metrics"),  # on this machine
+}
+
+
+@pytest.fixture(scope="module")
+def api(module_settings):
+    with open_api(module_settings) as api:
+        api.app.state.limits.bad_tokens = Bucket(rate=1e6, burst=10**9)
+        yield api
+
+
+@pytest.fixture(scope="module")
+def things(api):
+    """One of each, in a study of somebody else."""
+    study = api.study()
+    session = api.post("/v1/sessions", json={"study": study["id"]}).json()
+    recording = api.upload(study["id"], tone())
+    wish = {"recordings": [recording["id"]], "model": "demo"}
+    finished = api.post("/v1/jobs", json=wish).json()
+    transcript = finish_job(api.services, UUID(finished["id"]))
+    job = api.post("/v1/jobs", json=wish).json()
+    with api.services.sessionmaker() as database:
+        handoff = database.scalar(select(Handoff).where(Handoff.transcript_id == transcript))
+        assert handoff is not None
+    return {
+        "transcript_id": str(transcript),
+        "handoff_id": str(handoff.id),
+        "study": study["id"],
+        "session_id": session["id"],
+        "recording_id": recording["id"],
+        "upload_id": recording["id"],
+        "job_id": job["id"],
+    }
+
+
+def fill(path, things):
+    return re.sub(r"\{(\w+)\}", lambda match: things.get(match[1], str(uuid4())), path)
+
+
+def ask(api, method, path, token, things, headers=None):
+    """With an empty request: who may not must be told so before anybody looks at it."""
+    return api.client.request(
+        method,
+        fill(path, things),
+        headers={**(headers or {}), **({"Authorization": f"Bearer {token}"} if token else {})},
+    )
+
+
+def code_of(method, answer):
+    return None if method == "HEAD" else answer.json()["code"]
+
+
+def test_every_route_but_four_is_guarded():
+    unguarded = {(method, path) for method, path, each in OPERATIONS if "security" not in each}
+
+    assert unguarded == FOR_ALL
+
+
+def test_without_a_token_nothing_is_answered(api, things):
+    for method, path, _ in GUARDED:
+        answer = ask(api, method, path, None, things)
+        assert answer.status_code == 401, (method, path)
+        assert code_of(method, answer) in (None, "token_missing")
+        assert answer.headers["WWW-Authenticate"] == "Bearer"
+        assert answer.headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize("kind", ["unknown", "expired", "revoked"])
+def test_a_useless_token_is_refused_on_every_route(api, things, kind):
+    token = "fieldscribe_guess" if kind == "unknown" else api.token("owner", **{kind: True})
+    for method, path, _ in GUARDED:
+        answer = ask(api, method, path, token, things)
+        assert answer.status_code == 401, (method, path)
+        assert code_of(method, answer) in (None, f"token_{kind}")
+
+
+def test_a_token_of_another_role_is_refused_on_every_route(api, things):
+    tokens = {role: api.token(role, all_studies=True) for role in ROLES}
+    for (method, path, operation), role in product(GUARDED, ROLES):
+        if role in operation["x-roles"]:
+            continue
+        answer = ask(api, method, path, tokens[role], things)
+        assert answer.status_code == 403, (method, path, role)
+        assert code_of(method, answer) in (None, "not_allowed")
+
+
+def test_somebody_elses_thing_looks_like_no_thing_on_every_route(api, things):
+    """The same answer for a thing of another study as for an id that nobody ever had."""
+    other = api.study()["id"]
+    named = [(m, p, each) for m, p, each in GUARDED if "{" in p and p != "/v1/tokens/{token_id}"]
+    assert len(named) >= 15
+    bodies = {
+        "/v1/studies/{study}": {"language": "de"},
+        "/v1/studies/{study}/vocabulary": {"words": ["a"]},
+        "/v1/sessions/{session_id}/recordings": {"recordings": []},
+        "/v1/jobs/{job_id}/rerun": {"from": "transcribe"},
+        "/v1/transcripts/{transcript_id}/speakers": {"speakers": {}},
+        "/v1/handoffs/{handoff_id}/heartbeat": {"fence": 1},
+        "/v1/handoffs/{handoff_id}/complete": {"fence": 1, "occurrences": []},
+        "/v1/handoffs/{handoff_id}/fail": {"fence": 1, "code": "out_of_memory"},
+        "/internal/jobs/{job_id}/keys": {"fence": 1},
+    }
+    for method, path, operation in named:
+        role = sorted(set(operation["x-roles"]) - {"owner"})[0]
+        token = api.token(role, other)
+        headers = {"Authorization": f"Bearer {token}", "Upload-Offset": "0", **OCTETS}
+        body = bodies.get(path)
+        wish = {"json": body} if body is not None and method != "GET" else {}
+        if wish:
+            headers.pop("Content-Type")
+        theirs = api.client.request(method, fill(path, things), headers=headers, **wish)
+        nobodys = api.client.request(method, fill(path, {}), headers=headers, **wish)
+        expected = 409 if path.startswith("/internal") else 404
+        assert theirs.status_code == nobodys.status_code == expected, (method, path, theirs.text)
+        assert theirs.content == nobodys.content, (method, path)
+
+
+def test_lists_hold_what_is_ones_own(api, things):
+    own = api.study()
+    token = api.token("researcher", own["id"])
+
+    assert [each["id"] for each in api.get("/v1/studies", token=token).json()["items"]] == [
+        own["id"]
+    ]
+    assert api.get("/v1/sessions", token=token).json()["items"] == []
+    assert api.get("/v1/jobs", token=token).json()["items"] == []
+    stranger = api.token("researcher")
+    assert api.get("/v1/studies", token=stranger).json()["items"] == []
+
+
+def test_an_upload_into_somebody_elses_study_is_refused(api, things):
+    token = api.token("researcher", api.study()["id"])
+
+    answer = api.post(
+        f"/v1/uploads?study={things['study']}", token=token, headers={"Upload-Length": "1"}
+    )
+
+    assert (answer.status_code, answer.json()["code"]) == (404, "study_not_found")
+
+
+def test_a_recording_of_another_study_cannot_be_put_into_a_session(api, things):
+    study = api.study()["id"]
+    session = api.post("/v1/sessions", json={"study": study}).json()
+
+    answer = api.request(
+        "PUT",
+        f"/v1/sessions/{session['id']}/recordings",
+        json={"recordings": [things["recording_id"]]},
+    )
+
+    assert (answer.status_code, answer.json()["code"]) == (404, "recording_not_found")
+
+
+def test_a_token_in_the_url_is_no_token(api):
+    secret = api.token("owner", all_studies=True)
+
+    for query in (f"token={secret}", f"access_token={secret}"):
+        assert api.client.get(f"/v1/studies?{query}").status_code == 401
+
+
+def test_a_token_is_kept_as_a_hash_only(api, module_settings):
+    made = api.post("/v1/tokens", json={"role": "researcher"}).json()
+
+    with api.services.sessionmaker() as session:
+        row = session.get_one(Token, UUID(made["id"]))
+    assert made["secret"].encode() not in row.hash
+    assert len(row.hash) == 32
+    assert "secret" not in api.get("/v1/tokens").text
+
+
+def test_a_token_lives_until_it_is_revoked(api):
+    study = api.study()["id"]
+    made = api.post("/v1/tokens", json={"role": "researcher", "studies": [study]}).json()
+    own = api.get("/v1/token", token=made["secret"]).json()
+    assert own == {name: value for name, value in made.items() if name != "secret"}
+
+    assert api.request("DELETE", f"/v1/tokens/{made['id']}").json()["revoked_at"]
+
+    answer = api.get("/v1/token", token=made["secret"])
+    assert (answer.status_code, answer.json()["code"]) == (401, "token_revoked")
+
+
+def test_a_token_lives_until_its_end(api):
+    soon = datetime.now(UTC) + timedelta(seconds=0.5)
+    made = api.post("/v1/tokens", json={"role": "coder", "expires_at": soon.isoformat()}).json()
+    time.sleep(0.6)
+
+    answer = api.get("/v1/token", token=made["secret"])
+
+    assert answer.json()["code"] == "token_expired"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"role": "god"},
+        {"role": "coder", "expires_at": "2001-01-01T00:00:00Z"},
+        {"role": "coder", "expires_at": "2031-01-01T00:00:00"},
+        {"role": "coder", "name": "somebody"},
+        {"role": "coder", "studies": ["no study at all"]},
+        {},
+    ],
+)
+def test_a_token_that_makes_no_sense_is_not_made(api, body):
+    answer = api.post("/v1/tokens", json=body)
+
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+
+
+def test_an_admin_makes_no_owner(api):
+    admin = api.token("admin", all_studies=True)
+    for role in ("owner", "admin"):
+        answer = api.post("/v1/tokens", token=admin, json={"role": role})
+        assert answer.status_code == 403
+    assert api.post("/v1/tokens", token=admin, json={"role": "coder"}).status_code == 201
+    owner = api.post("/v1/tokens", json={"role": "owner"}).json()
+    assert api.request("DELETE", f"/v1/tokens/{owner['id']}", token=admin).status_code == 403
+
+
+def test_unknown_tokens_and_studies_are_said_to_be(api):
+    assert api.request("DELETE", f"/v1/tokens/{uuid4()}").json()["code"] == "token_not_found"
+    answer = api.post("/v1/tokens", json={"role": "coder", "studies": ["NOWHERE"]})
+    assert answer.json()["code"] == "study_not_found"
+
+
+def test_many_bad_tokens_are_slowed_down_and_good_ones_are_not(api, monkeypatch):
+    monkeypatch.setattr(api.app.state.limits, "bad_tokens", Bucket(rate=10 / 60, burst=10))
+    answers = [api.get("/v1/studies", token="guess") for _ in range(11)]
+
+    assert [answer.status_code for answer in answers] == [401] * 10 + [429]
+    assert answers[-1].json()["code"] == "too_many_requests"
+    assert int(answers[-1].headers["Retry-After"]) > 0
+    assert api.get("/v1/studies").status_code == 200
+
+
+def test_uploads_parts_and_polls_are_rate_limited(api, things, monkeypatch):
+    limits = api.app.state.limits
+    for name in ("uploads", "parts", "polls"):
+        monkeypatch.setattr(limits, name, Bucket(rate=0.001, burst=1))
+    upload = f"/v1/uploads/{things['upload_id']}"
+    path = f"/v1/uploads?study={things['study']}"
+    part = {**OCTETS, "Upload-Offset": "0"}
+
+    for _ in range(2):
+        begun = api.post(path, headers={"Upload-Length": "1"})
+        brought = api.request("PATCH", upload, headers=part)
+        polled = api.get(f"/v1/recordings/{things['recording_id']}")
+
+    assert [begun.status_code, brought.status_code, polled.status_code] == [429] * 3
+
+
+def test_more_waiting_requests_than_the_service_keeps_open_are_refused(api, things, monkeypatch):
+    monkeypatch.setattr(api.app.state.limits, "max_waiting", 0)
+
+    answer = api.get(f"/v1/recordings/{things['recording_id']}?wait=5")
+
+    assert (answer.status_code, answer.json()["code"]) == (429, "too_many_waiting")
+
+
+def test_a_bucket_fills_again_and_forgets_who_is_full():
+    now = [0.0]
+    bucket = Bucket(rate=1, burst=2, clock=lambda: now[0])
+    for _ in range(2):
+        bucket.require("a")
+    with pytest.raises(Exception, match="wait for 1 s"):
+        bucket.require("a")
+    bucket.require("b")
+    now[0] = 1.5
+    bucket.require("a")
+    bucket._forget_full(10)
+    assert bucket._levels == {}
+
+
+def test_the_first_start_makes_an_owners_and_a_workers_token(settings, services):
+    make_first_tokens(services)
+
+    with services.sessionmaker() as session:
+        for role in ("worker", "owner"):
+            path = token_file(settings.data, role)
+            if path.exists():  # the module's database had an owner before
+                assert path.stat().st_mode & 0o777 == 0o600
+                caller = find_caller(session, path.read_text().strip())
+                assert caller.role == role
+                assert caller.all_studies
+    make_first_tokens(services)  # and the next one leaves them
+
+
+def test_a_token_file_from_before_a_restore_is_made_known_again(settings, services):
+    settings.data.mkdir(exist_ok=True)
+    token_file(settings.data, "owner").write_text("fieldscribe_from_before\n")
+
+    make_first_tokens(services)
+
+    with services.sessionmaker() as session:
+        assert find_caller(session, "fieldscribe_from_before").role == "owner"
+
+
+def test_a_sealed_service_answers_sealed_until_it_is_unsealed(module_settings, tmp_path):
+    settings = module_settings.model_copy(
+        update={"data": tmp_path / "data", "keys": tmp_path / "keys"}
+    )
+    create_root_keys(settings, "correct horse battery staple")
+    with open_api(settings) as api:
+        sealed = api.post("/v1/studies", json={"code": "SEALED"})
+        assert (sealed.status_code, sealed.json()["code"]) == (503, "sealed")
+        assert sealed.headers["Retry-After"]
+        assert api.get("/v1/jobs").json()["code"] == "sealed"
+        assert api.get("/readyz").json()["code"] == "sealed"
+        assert api.get("/healthz").status_code == 200
+        assert api.get("/v1/tokens").status_code == 200
+        assert api.client.post("/v1/unseal", json={"passphrase": "x"}).status_code == 401
+
+        wrong = api.post("/v1/unseal", json={"passphrase": "wrong"})
+        assert (wrong.status_code, wrong.json()["code"]) == (403, "wrong_passphrase")
+        right = api.post("/v1/unseal", json={"passphrase": "correct horse battery staple"})
+
+        assert right.status_code == 204
+        assert api.post("/v1/studies", json={"code": "SEALED"}).status_code == 201
+        assert api.get("/readyz").status_code == 200
+
+
+def test_passphrases_are_not_tried_out(api, monkeypatch):
+    monkeypatch.setattr(type(api.services.vault), "sealed", property(lambda self: True))
+    monkeypatch.setattr("service.services.unseal", lambda services, passphrase: None)
+    answers = [api.post("/v1/unseal", json={"passphrase": "x"}) for _ in range(6)]
+
+    assert answers[-1].json()["code"] == "too_many_requests"
+
+
+def test_metrics_are_for_this_machine_or_an_admin(api, module_settings):
+    text = api.client.get("/metrics").text
+    assert 'fieldscribe_jobs{status="queued"}' in text
+    assert "fieldscribe_sealed 0" in text
+    assert 'route="/v1/studies",status="201"' in text
+    afar = TestClient(api.app, client=("192.0.2.7", 1))
+    assert afar.get("/metrics").status_code == 401
+    for role, status in (("admin", 200), ("researcher", 403)):
+        headers = {"Authorization": f"Bearer {api.token(role)}"}
+        assert afar.get("/metrics", headers=headers).status_code == status
+    behind = module_settings.model_copy(update={"behind_proxy": True})
+    object.__setattr__(api.services, "settings", behind)
+    assert api.client.get("/metrics").status_code == 401
+    object.__setattr__(api.services, "settings", module_settings)
+
+
+def test_only_a_worker_with_the_current_fence_gets_the_keys_of_a_running_job(api, things):
+    worker = api.token("worker", all_studies=True)
+    path = f"/internal/jobs/{things['job_id']}/keys"
+
+    def keys(fence):
+        return api.post(path, token=worker, json={"fence": fence})
+
+    assert keys(0).json()["code"] == "stale_fence"  # queued
+    with api.services.sessionmaker.begin() as session:
+        job = session.get_one(Job, UUID(things["job_id"]))
+        job.status, job.fence = "running", 7
+    assert keys(6).json()["code"] == "stale_fence"
+    assert api.post(path, json={"fence": 7}).status_code == 403  # not even the owner
+    key = identified(api.services)[1].data_key(UUID(things["study"]), UUID(things["recording_id"]))
+    given = keys(7).json()["keys"]
+    assert {id: b64decode(value) for id, value in given.items()} == {
+        things["recording_id"]: key.secret
+    }
+    answer = api.request("DELETE", f"/v1/recordings/{things['recording_id']}")
+    assert (answer.status_code, answer.json()["code"]) == (409, "recording_in_use")
+    with api.services.sessionmaker.begin() as session:
+        session.get_one(Job, UUID(things["job_id"])).status = "failed"
+    assert keys(7).json()["code"] == "stale_fence"

@@ -1,0 +1,317 @@
+"""Studies, sessions, models, errors and the description of the API."""
+
+import logging
+import re
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+import whisper.tokenizer
+from fastapi.testclient import TestClient
+from sqlalchemy.exc import OperationalError
+
+from models.languages import LANGUAGES
+from models.weights import DEMO
+from service import openapi, problems
+from service.database.tables import Study
+from service.errors import ServiceError
+from service.vault.errors import Erased
+from tests.api import ADDRESS, open_api
+
+CANARY = "Zacharias Quendolin"
+
+
+@pytest.fixture(scope="module")
+def api(module_settings):
+    with open_api(module_settings) as api:
+        yield api
+
+
+@pytest.fixture
+def study(api):
+    return api.study()
+
+
+# --- studies --------------------------------------------------------------------------------------
+
+
+def test_a_study_has_defaults_that_can_be_changed(api):
+    made = api.post("/v1/studies", json={"code": "PEER-1", "language": "de", "model": "demo"})
+    assert made.status_code == 201
+    assert (made.json()["language"], made.json()["model"]) == ("de", DEMO)
+
+    changed = api.request("PATCH", "/v1/studies/PEER-1", json={"language": None})
+
+    assert changed.json()["language"] is None
+    assert changed.json()["model"] == DEMO
+    assert api.get(f"/v1/studies/{made.json()['id']}").json() == changed.json()
+    assert changed.json() in api.get("/v1/studies").json()["items"]
+
+
+def test_a_code_belongs_to_one_study(api):
+    api.post("/v1/studies", json={"code": "TWICE"})
+
+    answer = api.post("/v1/studies", json={"code": "TWICE"})
+
+    assert (answer.status_code, answer.json()["code"]) == (409, "study_code_taken")
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({}, "invalid_request"),
+        ({"code": CANARY}, "invalid_request"),
+        ({"code": "peer"}, "invalid_request"),
+        ({"code": "P\x00"}, "invalid_request"),
+        ({"code": "NEW", "language": "xx"}, "invalid_request"),
+        ({"code": "NEW", "language": "German"}, "invalid_request"),
+        ({"code": "NEW", "model": "../../etc/passwd"}, "invalid_request"),
+        ({"code": "NEW", "model": "no-such-model"}, "unknown_model"),
+        ({"code": "NEW", "title": CANARY}, "invalid_request"),
+        ([], "invalid_request"),
+        (None, "invalid_request"),
+    ],
+)
+def test_a_study_that_makes_no_sense_is_not_made(api, body, code):
+    answer = api.post("/v1/studies", json=body)
+
+    assert (answer.status_code, answer.json()["code"]) == (422, code)
+    assert "NEW" not in api.get("/v1/studies").text
+
+
+def test_a_study_keeps_its_vocabulary_in_the_vault(api, study):
+    path = f"/v1/studies/{study['code']}/vocabulary"
+    assert api.get(path).json() == {"words": []}
+
+    assert api.request("PUT", path, json={"words": ["Quendolin", "Seroquel"]}).status_code == 200
+    assert api.request("PUT", path, json={"words": ["Quendolin"]}).status_code == 200
+
+    assert api.get(path).json() == {"words": ["Quendolin"]}
+    assert api.get(f"/v1/studies/{study['id']}").json()["has_vocabulary"]
+    assert api.request("PUT", path, json={"words": []}).status_code == 200
+    assert api.get(path).json() == {"words": []}
+    for bad in (["a\nb"], [""], ["x" * 101], ["x"] * 501, "word"):
+        assert api.request("PUT", path, json={"words": bad}).status_code == 422
+
+
+def test_an_erased_study_is_gone(api, study):
+    with api.services.sessionmaker.begin() as session:
+        row = session.get_one(Study, study["id"])
+        row.erased_at = row.created_at
+
+    answer = api.get(f"/v1/studies/{study['code']}")
+
+    assert (answer.status_code, answer.json()["code"]) == (410, "erased")
+
+
+# --- sessions -------------------------------------------------------------------------------------
+
+
+def test_a_session_has_a_code_that_is_given_or_the_next(api, study):
+    def code(**wish):
+        answer = api.post("/v1/sessions", json={"study": study["code"], **wish})
+        assert answer.status_code == 201, answer.text
+        return answer.json()["code"]
+
+    assert code() == "INT-01"
+    assert code(code="INT-07") == "INT-07"
+    assert code() == "INT-08"
+    assert code(kind="focus_group") == "FG-1"
+    assert code(kind="focus_group") == "FG-2"
+    assert code(code="PILOT-1") == "PILOT-1"
+    taken = api.post("/v1/sessions", json={"study": study["id"], "code": "INT-07"})
+    assert (taken.status_code, taken.json()["code"]) == (409, "session_code_taken")
+
+
+def test_a_session_has_speakers_and_a_roster(api, study):
+    roster = [{"code": "I1", "role": "interviewer"}, {"code": "P07", "role": "participant"}]
+    wish = {"study": study["code"], "speakers": {"min": 2, "max": 3}, "roster": roster}
+
+    made = api.post("/v1/sessions", json=wish).json()
+
+    assert made["roster"] == roster
+    assert made["speakers"] == {"min": 2, "max": 3}
+    assert made["study_id"] == study["id"]
+    assert api.get(f"/v1/sessions/{made['id']}").json() == made
+    assert api.get(f"/v1/sessions?study={study['code']}").json() == {"items": [made]}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"code": CANARY},
+        {"kind": "party"},
+        {"speakers": {"min": 0}},
+        {"speakers": {"min": 3, "max": 2}},
+        {"speakers": {"max": 21}},
+        {"roster": [{"code": CANARY, "role": "participant"}]},
+        {"roster": [{"code": "P1", "role": CANARY}]},
+        {"roster": [{"code": "P1", "role": "other"}, {"code": "P1", "role": "other"}]},
+        {"roster": [{"code": "P1", "role": "other", "name": CANARY}]},
+        {CANARY: 1},
+    ],
+)
+def test_a_session_that_makes_no_sense_is_not_made(api, study, body):
+    answer = api.post("/v1/sessions", json={"study": study["code"], **body})
+
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+    assert CANARY not in answer.text
+    assert api.get(f"/v1/sessions?study={study['code']}").json() == {"items": []}
+
+
+def test_no_such_session(api):
+    answer = api.get(f"/v1/sessions/{uuid4()}")
+
+    assert (answer.status_code, answer.json()["code"]) == (404, "session_not_found")
+
+
+# --- models ---------------------------------------------------------------------------------------
+
+
+def test_the_demo_weights_are_always_there(api):
+    items = api.get("/v1/models").json()["items"]
+
+    assert {"name": DEMO, "kind": "whisper", "demo": True} in items
+    assert {"name": DEMO, "kind": "pyannote", "demo": True} in items
+
+
+def test_languages_are_those_of_whisper():
+    assert set(whisper.tokenizer.LANGUAGES) == LANGUAGES
+
+
+# --- errors ---------------------------------------------------------------------------------------
+
+
+def test_what_is_not_there_is_a_problem_too(api):
+    nowhere = api.get("/v1/nothing")
+    method = api.request("PATCH", "/v1/studies")
+
+    assert (nowhere.status_code, nowhere.json()["code"]) == (404, "no_such_path")
+    assert (method.status_code, method.json()["code"]) == (405, "method_not_allowed")
+    assert method.headers["Allow"]
+    for answer in (nowhere, method):
+        assert answer.headers["Content-Type"] == "application/problem+json"
+        assert answer.headers["Cache-Control"] == "no-store"
+        body = answer.json()
+        assert body["type"] == f"urn:fieldscribe:error:{body['code']}"
+        assert body["status"] == answer.status_code
+
+
+def test_a_body_that_is_no_json_is_refused(api):
+    for content in (b"{", b"\xff\xfe", CANARY.encode()):
+        answer = api.post(
+            "/v1/studies", content=content, headers={"Content-Type": "application/json"}
+        )
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+        assert CANARY not in answer.text
+
+
+def test_a_body_that_is_too_long_is_refused(api):
+    answer = api.post("/v1/studies", content=b'"' + b"x" * (17 * 2**20))
+
+    assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
+
+
+def test_an_invalid_request_says_what_would_have_been_right(api):
+    answer = api.post("/v1/studies", json={"code": "peer", CANARY: 1})
+
+    errors = answer.json()["errors"]
+    assert errors[0]["where"] == "body.code"
+    assert errors[0]["problem"] == "string_pattern_mismatch"
+    assert errors[0]["limits"]["pattern"].startswith("^[A-Z]")
+    assert errors[1] == {"where": "body.*", "problem": "extra_forbidden", "limits": {}}
+
+
+def test_a_mistake_is_logged_without_its_message(api, monkeypatch, caplog):
+    def broken(*_):
+        raise ValueError(f"bad name: {CANARY}")
+
+    monkeypatch.setattr("service.routes.studies.find_study", broken)
+
+    answer = api.get("/v1/studies/PEER")
+
+    assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
+    assert CANARY not in caplog.text + answer.text
+    assert "ValueError at test_api.py" in caplog.text
+
+
+def test_a_database_that_does_not_answer_is_said_to(api, monkeypatch):
+    def gone(*_):
+        raise OperationalError("SELECT", {}, Exception(CANARY))
+
+    monkeypatch.setattr("service.routes.studies.find_study", gone)
+
+    answer = api.get("/v1/studies/PEER")
+
+    assert (answer.status_code, answer.json()["code"]) == (503, "database_unreachable")
+    assert answer.headers["Retry-After"]
+    assert CANARY not in answer.text
+
+
+def test_every_error_has_a_status_that_docs_name(api):
+    """The status beside a code in docs/errors.md is the one that is answered."""
+    text = (Path(__file__).parent.parent / "docs/errors.md").read_text()
+    documented = {code: int(n) for code, n in re.findall(r"^\| `(\w+)` \| (\d+) \|", text, re.M)}
+    assert len(documented) > 25
+
+    def children(parent):
+        for child in parent.__subclasses__():
+            yield child
+            yield from children(child)
+
+    statuses = {each.code: problems.status_of(each) for each in children(ServiceError)}
+    assert {code: statuses[code] for code in documented} == documented
+
+
+# --- the description ------------------------------------------------------------------------------
+
+
+def test_every_operation_says_what_it_does_and_every_body_has_an_example(api):
+    schema = api.app.openapi()
+    components = schema["components"]["schemas"]
+    for path, methods in schema["paths"].items():
+        for method, operation in methods.items():
+            where = f"{method} {path}"
+            assert operation["description"], where
+            for content in operation.get("requestBody", {}).get("content", {}).values():
+                reference = content["schema"].get("$ref")
+                if reference:
+                    assert components[reference.rpartition("/")[2]].get("examples"), where
+
+
+def test_the_page_of_the_api_asks_for_nothing_from_elsewhere(api):
+    answer = api.client.get("/docs")
+
+    assert answer.status_code == 200
+    assert not re.search(r"<script|https?://(?!tus\.io)|src=|@import", answer.text)
+    assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'")
+    for path in api.app.openapi()["paths"]:
+        assert path in answer.text
+    assert "INT-07" in answer.text
+
+
+def test_every_answer_is_for_its_caller_only(api):
+    for path in ("/v1/studies", "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"):
+        assert api.get(path).headers["Cache-Control"] == "no-store"
+
+
+def test_problems_of_one_status_are_described_together():
+    described = openapi.problems(Erased)
+
+    assert "`erased`" in described[410]["description"]
+
+
+def test_a_request_without_a_client_address_is_no_loopback(api):
+    client = TestClient(api.app, client=("192.0.2.1", 1))
+
+    assert client.get("/metrics").status_code == 401
+    assert TestClient(api.app, client=ADDRESS).get("/metrics").status_code == 200
+
+
+def test_nothing_is_logged_of_a_request(api, caplog):
+    caplog.set_level(logging.DEBUG)
+
+    api.get(f"/v1/studies?name={CANARY}")
+
+    ours = [each.getMessage() for each in caplog.records if each.name.startswith("service")]
+    assert CANARY not in " ".join(ours)

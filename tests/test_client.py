@@ -1,0 +1,188 @@
+"""The client of the command line: tokens, outages, uploads that go on."""
+
+import os
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from service import client as client_module
+from service.client import (
+    Client,
+    FileNotReadable,
+    NoToken,
+    Refused,
+    ServiceUnreachable,
+    Source,
+    Unfinished,
+    find_token,
+    upload,
+    wait_for_recording,
+)
+from tests.api import open_api, tone
+
+
+class Flaky(httpx2.BaseTransport):
+    """The application without a network; `lose` says which requests or answers get lost."""
+
+    def __init__(self, inner: httpx2.BaseTransport) -> None:
+        self._inner = inner
+        self.requests: list[str] = []
+        self.lose: dict[int, str] = {}
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        number = len(self.requests)
+        self.requests.append(f"{request.method} {request.url.path}")
+        if self.lose.get(number) == "request":
+            raise httpx2.ConnectError("lost")
+        answer = self._inner.handle_request(request)
+        if self.lose.get(number) == "answer":
+            raise httpx2.ReadError("lost")
+        return answer
+
+    def count(self, method: str) -> int:
+        return sum(line.startswith(method) for line in self.requests)
+
+
+@pytest.fixture
+def api(settings):
+    with open_api(settings) as api:
+        yield api
+
+
+@pytest.fixture
+def network(api):
+    return Flaky(api.client._transport)
+
+
+@pytest.fixture
+def client(api, network):
+    token = api.headers["Authorization"].removeprefix("Bearer ")
+    client = Client("http://testserver", token, transport=network)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def unfinished(tmp_path):
+    return Unfinished(tmp_path / "uploads.json")
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch):
+    monkeypatch.setattr(client_module, "PART_BYTES", 10_000)
+    monkeypatch.setattr("service.client.time.sleep", lambda seconds: None)
+
+
+@pytest.fixture
+def source(api, tmp_path):
+    path = tmp_path / "Eva Muster.wav"
+    path.write_bytes(tone(1.0))  # four parts
+    return Source(path, api.study()["code"])
+
+
+def test_a_file_arrives_in_parts(client, network, source, unfinished):
+    reached: list[int] = []
+    id = upload(client, source, unfinished, reached.append)
+
+    assert wait_for_recording(client, id)["state"] == "ready"
+    assert reached == [0, 10_000, 20_000, 30_000, 32_044]
+    assert network.count("PATCH") == 4
+
+
+@pytest.mark.parametrize("lost", ["request", "answer"])
+def test_what_is_lost_on_the_way_is_sent_again_and_nothing_else(
+    client, network, source, unfinished, lost
+):
+    network.lose = {2: lost}
+    id = upload(client, source, unfinished)
+
+    assert wait_for_recording(client, id)["state"] == "ready"
+    assert network.count("PATCH") == (5 if lost == "request" else 4)
+    assert network.count("HEAD") == 1
+
+
+def test_the_same_command_goes_on_with_an_upload(client, network, source, unfinished):
+    def interrupt(n_bytes):
+        if n_bytes == 20_000:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        upload(client, source, unfinished, interrupt)
+    begun = network.count("PATCH")
+    id = upload(client, source, unfinished)
+
+    assert wait_for_recording(client, id)["state"] == "ready"
+    assert network.count("POST") == 1
+    assert network.count("PATCH") - begun == 2
+
+
+def test_a_file_that_has_changed_is_another_upload(client, network, source, unfinished):
+    first = upload(client, source, unfinished)
+    source.path.write_bytes(tone(0.5))
+
+    assert upload(client, source, unfinished) != first
+
+
+def test_an_upload_that_the_service_forgot_begins_anew(api, client, source, unfinished):
+    first = upload(client, source, unfinished)
+    wait_for_recording(client, first)
+    api.request("DELETE", f"/v1/recordings/{first}")
+
+    second = upload(client, source, unfinished)
+
+    assert second != first
+    assert wait_for_recording(client, second)["state"] == "ready"
+
+
+def test_what_is_remembered_of_an_upload_names_no_file(client, source, unfinished, tmp_path):
+    upload(client, source, unfinished)
+
+    assert "Eva" not in (tmp_path / "uploads.json").read_text()
+
+
+def test_a_file_that_is_not_there_is_said_so(client, unfinished, tmp_path):
+    with pytest.raises(FileNotReadable) as raised:
+        upload(client, Source(tmp_path / "Eva Muster.wav", "PEER"), unfinished)
+    assert "Eva" not in str(raised.value)
+
+
+def test_a_refusal_is_not_asked_for_again(client, network, tmp_path, unfinished):
+    path = tmp_path / "a.wav"
+    path.write_bytes(b"sound")
+
+    with pytest.raises(Refused) as raised:
+        upload(client, Source(path, "NOSUCH"), unfinished)
+    assert raised.value.code == "study_not_found"
+    assert len(network.requests) == 1
+
+
+def test_an_outage_is_waited_out_but_nothing_is_done_twice(client, network):
+    network.lose = {0: "request", 1: "answer"}
+
+    assert client.get("/v1/studies")["items"] is not None
+    network.lose = {3: "answer"}
+    with pytest.raises(ServiceUnreachable):
+        client.post("/v1/studies", {"code": "ONCE"})
+    assert network.requests[3:] == ["POST /v1/studies"]
+    assert [study["code"] for study in client.get("/v1/studies")["items"]].count("ONCE") == 1
+
+
+def test_what_is_not_fieldscribe_is_said_so():
+    answer = httpx2.Response(500, text="<h1>A proxy</h1>")
+    client = Client("http://x", "t", transport=httpx2.MockTransport(lambda request: answer))
+
+    with pytest.raises(Refused) as raised:
+        client.get("/v1/jobs")
+    assert raised.value.code == "not_fieldscribe"
+
+
+def test_a_token_comes_from_the_environment_or_the_file_of_this_machine(settings, monkeypatch):
+    monkeypatch.delenv("FIELDSCRIBE_TOKEN", raising=False)
+    with pytest.raises(NoToken):
+        find_token(settings)
+    settings.data.mkdir()
+    Path(settings.data / "owner.token").write_text("of the file\n")
+    assert find_token(settings) == "of the file"
+    monkeypatch.setitem(os.environ, "FIELDSCRIBE_TOKEN", "of the environment")
+    assert find_token(settings) == "of the environment"

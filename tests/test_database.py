@@ -1,0 +1,62 @@
+"""The tables, and how programs of different ages share them."""
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import text
+
+from service.database import SchemaTooNew, SchemaTooOld
+from service.database.engine import create_database, migrate, open_engine, require_schema
+from service.database.tables import Table
+from service.settings import BadSettings
+
+
+@pytest.fixture
+def fresh(postgres, request):
+    name = f"fresh_{request.node.name}"[:60]
+    create_database(postgres.url("postgres"), name)
+    engine = open_engine(postgres.url(name))
+    yield engine
+    engine.dispose()
+
+
+def test_the_migrations_make_the_tables_that_the_program_has(services):
+    with services.engine.connect() as connection:
+        options = {
+            "include_name": lambda name, kind, _: kind != "table" or name in Table.metadata.tables
+        }
+        context = MigrationContext.configure(connection, opts=options)
+
+        assert compare_metadata(context, Table.metadata) == []
+
+
+def test_an_older_program_refuses_a_newer_schema(fresh):
+    migrate(fresh)
+    with fresh.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+
+    with pytest.raises(SchemaTooNew):
+        migrate(fresh)
+    with pytest.raises(SchemaTooNew):
+        require_schema(fresh)
+
+
+def test_a_program_that_does_not_migrate_waits_for_one_that_does(fresh):
+    with pytest.raises(SchemaTooOld):
+        require_schema(fresh)
+    migrate(fresh)
+    require_schema(fresh)
+
+
+def test_two_programs_that_migrate_at_once_do_it_once(fresh):
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(migrate, fresh) for _ in range(4)]:
+            done.result(60)
+    require_schema(fresh)
+
+
+def test_only_a_postgres_will_do():
+    with pytest.raises(BadSettings):
+        open_engine("sqlite:///x.db")

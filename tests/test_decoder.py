@@ -1,0 +1,511 @@
+"""Decoding in slots against `whisper.decode`, with weights that are small but hear something."""
+
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from whisper import DecodingResult, Whisper
+from whisper.tokenizer import Tokenizer, get_tokenizer
+
+from models.checkpoints import load_whisper
+from models.errors import OutOfMemory
+from models.metrics import word_errors
+from models.weights import find_whisper
+from models.whisper_engine import Session, WhisperEngine, WhisperOptions
+from models.whisper_engine.decoder import (
+    COMPRESSION_RATIO,
+    Decoder,
+    Text,
+    can_only_fail,
+    in_loop,
+    needs_fallback,
+)
+from models.whisper_engine.engine import initial_tokens
+from models.whisper_engine.linear import Precision
+from models.whisper_engine.model import InferenceModel
+from models.whisper_engine.rules import special_tokens
+from models.whisper_engine.slots import Slots, Sound, Written
+from models.windows import Window
+from scripts.make_interview import make_interview
+from tests.fakes import random_whisper
+from tests.plain_whisper import plain_decode, plain_decode_with_fallback
+
+N_WINDOWS = 5
+
+
+@pytest.fixture(autouse=True)
+def no_gradients() -> Iterator[None]:
+    with torch.inference_mode():
+        yield
+
+
+@pytest.fixture(scope="module")
+def whisper() -> Whisper:
+    return random_whisper(seed=1)
+
+
+@pytest.fixture(scope="module")
+def mels() -> list[torch.Tensor]:
+    """Each window a different sequence of sounds, so that each has a text of its own."""
+    generator = torch.Generator().manual_seed(0)
+    return [
+        torch.randn(80, 6 + 3 * i, generator=generator).repeat_interleave(500, dim=1)[:, :3000]
+        for i in range(N_WINDOWS)
+    ]
+
+
+@pytest.fixture
+def greedy(monkeypatch):
+    """Random weights are never sure of anything and repeat themselves: each window would fail."""
+    monkeypatch.setattr("models.whisper_engine.decoder.needs_fallback", lambda text: False)
+    monkeypatch.setattr("models.whisper_engine.decoder.in_loop", lambda tokens: False)
+
+
+def tokenizer_of(model: Whisper) -> Tokenizer:
+    return get_tokenizer(
+        model.is_multilingual, num_languages=model.num_languages, language="en", task="transcribe"
+    )
+
+
+def decoder_of(model: Whisper, n_slots: int = 2, precision: Precision = "fp32") -> Decoder:
+    tokenizer = tokenizer_of(model)
+    return Decoder(InferenceModel(model, precision), special_tokens(model), tokenizer, n_slots)
+
+
+def texts_of(
+    decoder: Decoder, mels: Sequence[torch.Tensor], prompt: str | None = None
+) -> list[Text]:
+    tokens = initial_tokens(decoder.tokenizer, prompt, decoder.model.dims.n_text_ctx)
+    sounds = (Sound(i, mel, tokens, seed=i) for i, mel in enumerate(mels))
+    texts: dict[int, Text] = {}
+    for decoded in decoder.decode(sounds):
+        for sound, text in zip(decoded.sounds, decoded.texts, strict=True):
+            texts[sound.index] = text
+    return [texts[i] for i in range(len(mels))]
+
+
+def same(text: Text, expected: DecodingResult) -> None:
+    assert text.tokens == tuple(expected.tokens)
+    assert text.text == expected.text
+    assert text.avg_logprob == pytest.approx(expected.avg_logprob, abs=1e-4)
+    assert text.no_speech_prob == pytest.approx(expected.no_speech_prob, rel=1e-3)
+    assert text.compression_ratio == pytest.approx(expected.compression_ratio)
+
+
+def limit_texts(monkeypatch: pytest.MonkeyPatch, limit: Callable[[Sound], int]) -> None:
+    begin = Slots._begin_texts
+
+    def with_limit(self: Slots, slot: int, temperature: float) -> None:
+        begin(self, slot, temperature)
+        self._limit[self._lanes(slot)] = limit(self._sound(slot))
+
+    monkeypatch.setattr(Slots, "_begin_texts", with_limit)
+
+
+@pytest.mark.parametrize("n_vocab", [51864, 51865, 51866])
+def test_the_text_is_that_of_whispers_own_decode(n_vocab, mels, greedy, monkeypatch):
+    limit_texts(monkeypatch, lambda sound: 40)
+    model = random_whisper(n_vocab=n_vocab, seed=2)
+    decoder = decoder_of(model)
+    texts = texts_of(decoder, mels[:3])
+
+    assert len({text.tokens for text in texts}) > 1
+    for mel, text in zip(mels, texts, strict=False):
+        same(text, plain_decode(model, mel, longest=40))
+
+
+@pytest.mark.parametrize(("n_prompt", "longest"), [(100, 224), (300, 222)])
+def test_a_prompt_is_read_and_cut_as_whisper_does_and_shortens_the_longest_text(
+    whisper, mels, greedy, n_prompt, longest
+):
+    """A long prompt leaves fewer than 224 tokens before the decoder's context is full."""
+    prompt = " and" * n_prompt
+    (text,) = texts_of(decoder_of(whisper), mels[:1], prompt)
+
+    same(text, plain_decode(whisper, mels[0], prompt))
+    assert len(text.tokens) == longest
+
+
+def test_a_text_may_end_at_once(mels, greedy, monkeypatch):
+    """Weights that end a text as soon as the rules allow it."""
+    model = random_whisper(seed=3)
+    decoder = decoder_of(model)
+    decoder.rules.suppressed[decoder.rules.special.eot] = 50.0
+    texts = texts_of(decoder, mels)
+
+    for text in texts:
+        assert all(token >= decoder.rules.special.timestamp_begin for token in text.tokens)
+        assert len(text.tokens) == 1
+        assert (text.text, text.compression_ratio) == ("", 0.0)
+
+
+def test_slots_batches_order_and_neighbours_change_nothing(whisper, mels, greedy, monkeypatch):
+    """One by one, all at once, refilled, backwards, and beside windows with longer prompts."""
+    limit_texts(monkeypatch, lambda sound: 30)
+    expected = [texts_of(decoder_of(whisper, 1), [mel])[0] for mel in mels]
+    for n_slots in (2, 8):
+        assert_equal(texts_of(decoder_of(whisper, n_slots), mels), expected)
+        assert_equal(texts_of(decoder_of(whisper, n_slots), mels[::-1]), expected[::-1])
+
+    decoder = decoder_of(whisper, 3)
+    short = initial_tokens(decoder.tokenizer, None, 448)
+    long = initial_tokens(decoder.tokenizer, "Eva, Cairns, Toowoomba", 448)
+    sounds = [Sound(i, mel, long if i % 2 else short, i) for i, mel in enumerate(mels)]
+    found = {
+        sound.index: text
+        for decoded in decoder.decode(iter(sounds))
+        for sound, text in zip(decoded.sounds, decoded.texts, strict=True)
+    }
+    assert_equal([found[i] for i in (0, 2, 4)], [expected[i] for i in (0, 2, 4)])
+
+
+def assert_equal(texts: Sequence[Text], expected: Sequence[Text]) -> None:
+    assert [text.tokens for text in texts] == [text.tokens for text in expected]
+    assert [text.avg_logprob for text in texts] == pytest.approx(
+        [text.avg_logprob for text in expected], abs=1e-4
+    )
+
+
+def ending_differently(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Texts that end after 5, 10, 15... tokens, so that slots are refilled at different times."""
+    limit_texts(monkeypatch, lambda sound: 5 + 5 * sound.index)
+
+
+@pytest.mark.parametrize("n_slots", [2, 3])
+def test_slots_are_refilled_while_their_neighbours_go_on(
+    whisper, mels, greedy, monkeypatch, n_slots
+):
+    """With three slots, the last window moves into the place of one that has ended."""
+    ending_differently(monkeypatch)
+    expected = texts_of(decoder_of(whisper, 1), mels)
+    texts = texts_of(decoder_of(whisper, n_slots), mels)
+
+    assert [len(text.tokens) for text in texts] == [5, 10, 15, 20, 25]
+    assert_equal(texts, expected)
+
+
+def test_windows_leave_as_they_end_and_the_next_is_made_only_then(
+    whisper, mels, greedy, monkeypatch
+):
+    ending_differently(monkeypatch)
+    made = []
+    decoder = decoder_of(whisper, 2)
+    prompt = initial_tokens(decoder.tokenizer, None, 448)
+
+    def sounds():
+        for i, mel in enumerate(mels):
+            made.append(i)
+            yield Sound(i, mel, prompt, i)
+
+    left = []
+    for decoded in decoder.decode(sounds()):
+        left += [sound.index for sound in decoded.sounds]
+        assert len(made) <= len(left) + 2
+    assert left == [0, 1, 2, 3, 4]
+
+
+# --- failing windows ---
+
+
+@pytest.mark.parametrize(
+    ("avg_logprob", "no_speech_prob", "compression_ratio", "again"),
+    [
+        (-0.3, 0.0, 1.5, False),
+        (-1.2, 0.0, 1.5, True),
+        (-0.3, 0.0, 3.0, True),
+        (-1.2, 0.9, 1.5, False),  # silence
+        (-1.2, 0.9, 3.0, False),  # silence, whatever was written
+        (-0.3, 0.9, 3.0, True),  # loud and repeated
+    ],
+)
+def test_a_window_is_decoded_again_as_openai_whisper_would(
+    avg_logprob, no_speech_prob, compression_ratio, again
+):
+    text = Text((), "", 0.0, avg_logprob, no_speech_prob, compression_ratio)
+
+    assert needs_fallback(text) is again
+
+
+@pytest.fixture
+def short(monkeypatch):
+    ending_differently(monkeypatch)
+    monkeypatch.setattr("models.whisper_engine.decoder.in_loop", lambda tokens: False)
+
+
+def failing(
+    monkeypatch: pytest.MonkeyPatch, goals: dict[float, float]
+) -> list[tuple[float, float]]:
+    """Windows by their no-speech probability, with the temperature at which they no longer fail.
+
+    Returns:
+        Filled with no-speech probability and temperature of each text that was judged.
+    """
+    judged = []
+
+    def fails(text: Text) -> bool:
+        judged.append((text.no_speech_prob, text.temperature))
+        goal = [t for p, t in goals.items() if text.no_speech_prob == pytest.approx(p, rel=1e-4)]
+        return bool(goal) and text.temperature < goal[0]
+
+    monkeypatch.setattr("models.whisper_engine.decoder.needs_fallback", fails)
+    return judged
+
+
+def test_failing_windows_alone_are_sampled_again_at_rising_temperatures(
+    whisper, mels, short, monkeypatch
+):
+    failing(monkeypatch, {})
+    first = texts_of(decoder_of(whisper), mels)
+    goals = {first[1].no_speech_prob: 0.4, first[3].no_speech_prob: 0.2}
+    judged = failing(monkeypatch, goals)
+    texts = texts_of(decoder_of(whisper), mels)
+
+    assert [text.temperature for text in texts] == [0.0, 0.4, 0.0, 0.2, 0.0]
+    assert max(temperature for _, temperature in judged) == 0.4
+    assert_equal([texts[i] for i in (0, 2, 4)], [first[i] for i in (0, 2, 4)])
+    for i in (1, 3):
+        assert texts[i].no_speech_prob == pytest.approx(first[i].no_speech_prob, rel=1e-5)
+
+
+def test_what_fails_at_every_temperature_keeps_its_last_text(whisper, mels, short, monkeypatch):
+    monkeypatch.setattr("models.whisper_engine.decoder.needs_fallback", lambda text: True)
+    texts = texts_of(decoder_of(whisper), mels)
+
+    assert [text.temperature for text in texts] == [1.0] * N_WINDOWS
+    assert all(text.tokens for text in texts)
+
+
+def test_samples_depend_on_the_window_alone_and_differ_between_temperatures(
+    whisper, mels, short, monkeypatch
+):
+    """Not on the slot, the neighbours or how many fail together."""
+    monkeypatch.setattr("models.whisper_engine.decoder.needs_fallback", lambda text: True)
+    monkeypatch.setattr("models.whisper_engine.decoder.TEMPERATURES", (0.0, 1.0))
+    expected = texts_of(decoder_of(whisper, 1), mels)
+    for n_slots in (2, 8):
+        assert_equal(texts_of(decoder_of(whisper, n_slots), mels), expected)
+    monkeypatch.setattr("models.whisper_engine.decoder.TEMPERATURES", (0.0, 1.001))
+    assert texts_of(decoder_of(whisper), mels)[4].tokens != expected[4].tokens
+
+
+def test_windows_of_a_stopped_job_do_not_come_back(whisper, mels, short, monkeypatch):
+    monkeypatch.setattr(
+        "models.whisper_engine.decoder.needs_fallback", lambda text: text.temperature == 0.0
+    )
+    decoder = decoder_of(whisper)
+    tokens = initial_tokens(decoder.tokenizer, None, 448)
+    stopped = decoder.decode(Sound(i, mel, tokens, i) for i, mel in enumerate(mels))
+    next(stopped)
+    stopped.close()
+
+    assert len(texts_of(decoder, mels[:1])) == 1
+
+
+def test_of_five_samples_the_most_probable_is_kept(whisper, mels, short, monkeypatch):
+    monkeypatch.setattr("models.whisper_engine.decoder.needs_fallback", lambda text: True)
+    monkeypatch.setattr("models.whisper_engine.decoder.TEMPERATURES", (0.0, 1.0))
+    samples: list[list[Written]] = []
+    written = Slots.written
+
+    def note(self: Slots, slot: int) -> list[Written]:
+        found = written(self, slot)
+        if self.n_lanes > 1:
+            samples.append(found)
+        return found
+
+    monkeypatch.setattr(Slots, "written", note)
+    texts = texts_of(decoder_of(whisper), mels)
+    best = [max(five, key=lambda one: one.sum_logprobs / len(one.tokens)) for five in samples]
+
+    assert [len({one.tokens for one in five}) for five in samples] == [5] * N_WINDOWS
+    assert {text.tokens for text in texts} == {one.tokens for one in best}
+
+
+def test_samples_are_as_frequent_as_their_probabilities(whisper):
+    decoder = decoder_of(whisper)
+    slots = Slots(decoder.model, decoder.rules, 80, 5)
+    logits = torch.full((400, 51865), -torch.inf)
+    logits[:, [7, 100, 51000]] = torch.tensor([0.2, 0.5, 0.3]).log()
+    slots._temperature[:] = 1.0
+    slots._chance[:] = torch.rand(slots._chance.shape, generator=torch.Generator().manual_seed(0))
+    drawn = slots._sample(logits, torch.zeros(400, dtype=torch.long))
+    shares = [(drawn == token).float().mean().item() for token in (7, 100, 51000)]
+
+    assert shares == pytest.approx([0.2, 0.5, 0.3], abs=0.08)
+    assert sum(shares) == pytest.approx(1.0)
+    slots._temperature[:] = 0.01
+    assert (slots._sample(logits, torch.zeros(400, dtype=torch.long)) == 100).all()
+
+
+# --- loops ---
+
+
+@pytest.mark.parametrize(
+    ("tokens", "loops"),
+    [
+        ([1, 2, 3] * 4, True),
+        ([9, 8, *[1, 2, 3] * 4], True),
+        ([1, 2, 3] * 3, False),
+        ([*[1, 2, 3] * 4, 9], False),  # over
+        (list(range(100)), False),
+        ([5] * 4, True),
+    ],
+)
+def test_a_loop_is_the_same_few_tokens_four_times_at_the_end(tokens, loops):
+    assert in_loop(tokens) is loops
+
+
+def test_a_loop_is_stopped_only_when_ordinary_text_to_the_limit_could_not_save_it():
+    loop = "I do not know. " * 20
+    ordinary = (
+        "We met at the library in spring, and she told me about her garden, the neighbours, a "
+        "quarrel over fences and how her brother had moved away to the coast years before that. "
+    )
+    assert not can_only_fail(loop, 200)
+    assert can_only_fail(loop * 2, 60)
+    saved = loop * 2 + ordinary
+    assert len(saved) / len(zlib.compress(saved.encode())) > COMPRESSION_RATIO
+
+
+def test_a_stopped_loop_is_sampled_again_as_it_would_have_been_at_its_limit(
+    whisper, mels, monkeypatch
+):
+    monkeypatch.setattr("models.whisper_engine.decoder.TEMPERATURES", (0.0, 0.2))
+    stopped: list[int] = []
+    stop = Slots.stop
+
+    def note(self: Slots, slot: int) -> None:
+        stopped.append(int(self._state.length[slot]))
+        stop(self, slot)
+
+    monkeypatch.setattr(Slots, "stop", note)
+    (text,) = texts_of(decoder_of(whisper), mels[:1])
+
+    assert stopped and stopped[0] < 200
+    assert text.temperature == 0.2
+
+
+# --- memory ---
+
+
+def test_when_memory_runs_out_half_the_slots_go_on_and_no_window_is_lost(
+    whisper, mels, greedy, monkeypatch
+):
+    ending_differently(monkeypatch)
+    expected = texts_of(decoder_of(whisper), mels)
+    add, decoder = Slots.add, decoder_of(whisper, 4)
+
+    def add_at_most_two(self: Slots, sounds: list[Sound]) -> None:
+        if len(sounds) > 2:
+            raise torch.OutOfMemoryError("too many")
+        add(self, sounds)
+
+    monkeypatch.setattr(Slots, "add", add_at_most_two)
+    assert_equal(texts_of(decoder, mels), expected)
+    assert (decoder.halved, decoder.n_slots) == (1, 2)
+
+
+def test_memory_may_run_out_in_the_middle(whisper, mels, greedy, monkeypatch):
+    ending_differently(monkeypatch)
+    expected = texts_of(decoder_of(whisper, 4), mels)
+    run, n_runs = Slots.run, iter(range(1000))
+
+    def run_out_once(self: Slots) -> None:
+        if next(n_runs) == 12:  # the first two texts have ended
+            raise torch.OutOfMemoryError("no more")
+        run(self)
+
+    monkeypatch.setattr(Slots, "run", run_out_once)
+    decoder = decoder_of(whisper, 4)
+    assert_equal(texts_of(decoder, mels), expected)
+    assert decoder.halved == 1
+
+
+def test_a_single_window_that_does_not_fit_is_an_error(whisper, mels, monkeypatch):
+    def never(self: Slots, sounds: list[Sound]) -> None:
+        raise torch.OutOfMemoryError("nothing fits")
+
+    monkeypatch.setattr(Slots, "add", never)
+    with pytest.raises(OutOfMemory, match="One window"):
+        texts_of(decoder_of(whisper, 4), mels)
+
+
+# --- trained weights ---
+
+
+@pytest.fixture(scope="module")
+def demo() -> Whisper:
+    return load_whisper(find_whisper("demo", Path()), torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def interview():
+    return make_interview(820_001, seconds=120)
+
+
+def windows_of(samples: np.ndarray) -> list[Window]:
+    return [Window(12.0 * i, 12.0 * i + 12.0) for i in range(len(samples) // (12 * 16_000))]
+
+
+def session_of(engine: WhisperEngine, samples: np.ndarray) -> Session:
+    options = WhisperOptions(language="en")
+    return Session(samples, windows_of(samples), options, engine.maximum(samples))
+
+
+@pytest.mark.slow
+def test_trained_weights_write_what_whisper_writes_with_them(demo, interview):
+    engine = WhisperEngine(demo, precision="fp32", n_slots=4)
+    session = session_of(engine, interview.samples)
+    (decoded,) = engine.decode_many([session])
+    equal = 0
+    for result in decoded:
+        mel = engine._mel(session.samples, result.window, session.maximum)
+        expected = plain_decode_with_fallback(demo, mel)
+        assert (result.temperature > 0) == (expected.temperature > 0)
+        if result.temperature == 0:
+            assert result.tokens == tuple(expected.tokens)
+            assert result.avg_logprob == pytest.approx(expected.avg_logprob, abs=1e-3)
+            equal += 1
+    assert equal >= len(decoded) / 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+def test_a_lower_precision_costs_a_tenth_of_a_percent_of_the_words_at_most(
+    demo, interview, precision
+):
+    rates = {}
+    reference = " ".join(word.text for word in interview.words)
+    for each in ("fp32", precision):
+        engine = WhisperEngine(demo, precision=each, n_slots=8)
+        (decoded,) = engine.decode_many([session_of(engine, interview.samples)])
+        text = " ".join(result.text for result in decoded)
+        rates[each] = word_errors(reference, text).rate
+    assert rates[precision] - rates["fp32"] <= 0.001
+
+
+# --- on a GPU ---
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_recorded_steps_write_what_single_steps_write(mels, greedy, monkeypatch, precision):
+    """CUDA graphs of several sizes and spans, refilled and drained, against no graphs at all."""
+    limit_texts(monkeypatch, lambda sound: 150 + 10 * sound.index)
+    model = random_whisper(seed=1).cuda()
+    recorded = texts_of(decoder_of(model, 4, precision), mels)
+    monkeypatch.setattr(Slots, "_replay", Slots._step)
+
+    assert_equal(texts_of(decoder_of(model, 4, precision), mels), recorded)
+
+
+@pytest.mark.gpu
+def test_the_text_on_a_gpu_is_that_of_whispers_own_decode(mels, greedy, monkeypatch):
+    limit_texts(monkeypatch, lambda sound: 40)
+    torch.backends.cuda.matmul.allow_tf32 = False
+    model = random_whisper(seed=2).cuda()
+    for mel, text in zip(mels, texts_of(decoder_of(model), mels), strict=True):
+        same(text, plain_decode(model, mel.cuda(), longest=40))

@@ -1,0 +1,174 @@
+"""The embedded database: private, adopted, restarted."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from service.database import DatabaseInUse, DatabaseNotStarted, DataNotReachable, embedded
+from service.database.embedded import EmbeddedPostgres, reachable
+from service.database.engine import conninfo
+from tests.installation import wait_until
+
+
+@pytest.fixture(scope="module")
+def server():
+    folder = Path(tempfile.mkdtemp(prefix="fieldscribe-test-"))
+    server = EmbeddedPostgres(folder / "database")
+    server.start()
+    yield server
+    server.stop()
+    shutil.rmtree(folder)
+
+
+def ask(server, question="SELECT 1"):
+    with psycopg.connect(conninfo(server.url()), autocommit=True) as connection:
+        return connection.execute(question).fetchone()
+
+
+def test_it_listens_on_a_private_socket_with_a_password(server):
+    host = server.run
+    assert ask(server, "SHOW listen_addresses") == ("",)
+    assert host.stat().st_mode & 0o777 == 0o700
+    assert embedded.password_file(server.folder).stat().st_mode & 0o777 == 0o600
+    with pytest.raises(psycopg.OperationalError, match="no password"):
+        psycopg.connect(f"host={host} user={embedded.USER} dbname=postgres")
+
+
+def test_it_logs_no_statement_and_no_value(server):
+    with pytest.raises(psycopg.Error):
+        ask(server, "SELECT 'Eva Muster'::int")
+    with pytest.raises(psycopg.Error):
+        ask(server, "SELEKT 'Eva Muster'")
+
+    assert "Muster" not in (server.folder / "postgres.log").read_text()
+
+
+def test_one_supervisor_for_each_folder(server):
+    with pytest.raises(DatabaseInUse):
+        EmbeddedPostgres(server.folder).start()
+
+
+def test_a_server_that_was_killed_is_started_again(server):
+    with psycopg.connect(conninfo(server.url()), autocommit=True) as connection:
+        connection.execute("CREATE TABLE kept AS SELECT 7 AS n")
+    assert not server.check()
+    server.process.kill()
+    wait_until(lambda: was_started_again(server), 30, "the server to be started again")
+
+    assert ask(server, "SELECT n FROM kept") == (7,)
+
+
+def was_started_again(server):
+    try:
+        return server.check()
+    except DatabaseNotStarted:  # what the killed one has left is still ending
+        return False
+
+
+SUPERVISOR = """
+import sys, time; from pathlib import Path; from service.database.embedded import EmbeddedPostgres
+server = EmbeddedPostgres(Path(sys.argv[1])); server.start(); print(server.process.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def supervisor_of(folder: Path) -> tuple["subprocess.Popen[bytes]", int]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", SUPERVISOR, folder],
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parent.parent,
+    )
+    assert process.stdout is not None
+    with process.stdout as output:
+        return process, int(output.readline())
+
+
+def test_a_server_whose_supervisor_was_killed_is_adopted(data_folder):
+    folder = data_folder / "database"
+    supervisor, pid = supervisor_of(folder)
+    supervisor.kill()
+    supervisor.wait()
+
+    server = EmbeddedPostgres(folder)
+    server.start()
+    assert server.process is None
+    assert ask(server, "SELECT 1") == (1,)
+    server.stop()
+    wait_until(lambda: not Path(f"/proc/{pid}/exe").exists(), 10, "the server to end")
+
+
+def test_a_power_cut_leaves_a_database_that_starts(data_folder):
+    """The file with its process id then names nobody, or somebody else."""
+    folder = data_folder / "database"
+    supervisor, pid = supervisor_of(folder)
+    supervisor.kill()
+    supervisor.wait()
+    os.kill(pid, signal.SIGKILL)
+    time.sleep(0.5)
+    id_file = folder / "data" / "postmaster.pid"
+    lines = id_file.read_text().splitlines()
+    id_file.write_text("\n".join(["1", *lines[1:]]) + "\n")  # init: alive, and no Postgres
+
+    server = EmbeddedPostgres(folder)
+    server.start()
+    assert ask(server, "SELECT 1") == (1,)
+    server.stop()
+
+
+def test_half_of_a_new_database_is_made_anew(data_folder):
+    folder = data_folder / "database"
+    (folder / "data.partial").mkdir(parents=True)
+    (folder / "data").mkdir()
+    server = EmbeddedPostgres(folder)
+    server.start()
+    assert ask(server, "SELECT 1") == (1,)
+    server.stop()
+
+
+def test_another_version_is_refused(data_folder):
+    folder = data_folder / "database"
+    (folder / "data").mkdir(parents=True)
+    (folder / "data" / "PG_VERSION").write_text("15\n")
+
+    with pytest.raises(DatabaseNotStarted, match="Postgres 15"):
+        EmbeddedPostgres(folder).start()
+
+
+def test_a_path_too_long_for_a_socket_is_refused(tmp_path):
+    with pytest.raises(DataNotReachable):
+        EmbeddedPostgres(tmp_path / ("x" * 100)).start()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root starts it as somebody else")
+def test_as_root_it_runs_as_somebody_else_who_must_reach_it(tmp_path, data_folder):
+    with pytest.raises(DataNotReachable):
+        EmbeddedPostgres(tmp_path / "database").start()  # pytest's folders are closed
+
+    server = EmbeddedPostgres(data_folder / "database")
+    server.start()
+    assert server.process is not None
+    owner = Path(f"/proc/{server.process.pid}").stat().st_uid
+    server.stop()
+    assert owner != 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root starts it as somebody else")
+def test_as_root_it_runs_from_a_copy_where_the_programs_cannot_be_reached(data_folder, monkeypatch):
+    monkeypatch.setattr(
+        embedded,
+        "reachable",
+        lambda folder, *ids: "site-packages" not in str(folder) and reachable(folder, *ids),
+    )
+    server = EmbeddedPostgres(data_folder / "database")
+    server.start()
+    assert ask(server, "SELECT 1") == (1,)
+    assert server.binaries.is_relative_to(data_folder)
+    server.stop()

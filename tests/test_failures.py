@@ -1,0 +1,388 @@
+"""Real processes, real kills: nothing is lost, nothing is done twice, work resumes within 45 s."""
+
+import errno
+import os
+import signal
+import subprocess
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from sqlalchemy import func, select, text
+
+from service.database.embedded import EmbeddedPostgres
+from service.database.engine import migrate, open_engine
+from service.database.queries import locked_job
+from service.database.tables import Handoff, JobError, Transcript
+from service.queue import request_cancel
+from tests.installation import RECOVERY, Installation, kill, wait_until
+from tests.jobs import make_job, make_study, read_job, stages_of
+from tests.stand_in_engine import KEPT, STAGES
+
+
+@pytest.fixture
+def site(database_url, tmp_path):
+    site = Installation(tmp_path, database_url)
+    site.open()
+    with site.services.engine.begin() as connection:  # jobs of earlier tests are nobody's business
+        connection.execute(text("TRUNCATE procrastinate_jobs, procrastinate_workers CASCADE"))
+        connection.execute(text("TRUNCATE study, token CASCADE"))
+    yield site
+    site.stop()
+
+
+@pytest.fixture
+def api(site):
+    return site.start_api()
+
+
+@pytest.fixture
+def worker(site, api):
+    return site.start_worker()
+
+
+def errors_of(site, job_id):
+    with site.services.sessionmaker() as session:
+        query = select(JobError.code).where(JobError.job_id == job_id).order_by(JobError.at)
+        return session.scalars(query).all()
+
+
+def cancel(site, job_id):
+    with site.services.sessionmaker.begin() as session:
+        job = locked_job(session, job_id)
+        assert job is not None
+        request_cancel(session, job)
+
+
+def assert_one_result(site, job_id):
+    job = read_job(site.services, job_id)
+    with site.services.sessionmaker() as session:
+        transcripts = session.scalars(select(Transcript).where(Transcript.job_id == job_id)).all()
+        assert [transcript.id for transcript in transcripts] == [job.transcript_id]
+        query = select(func.count()).where(Handoff.transcript_id == job.transcript_id)
+        assert session.scalar(query) == 1
+
+
+def assert_nothing_done_twice(site, job_id, interrupted):
+    """Finished stages are not done again; only the interrupted one is."""
+    begun = Counter(site.begun(job_id))
+    before = KEPT[: STAGES.index(interrupted) - 1] if interrupted in KEPT else KEPT
+    if interrupted == "ingest":
+        before = ()
+    assert {stage: begun[stage] for stage in before} == dict.fromkeys(before, 1)
+    assert all(begun[stage] <= 2 for stage in STAGES)
+
+
+def test_a_job_runs_from_the_queue_to_its_hand_off(site, worker):
+    job_id = make_job(site.services)
+    site.wait_for(job_id, "succeeded")
+
+    assert_one_result(site, job_id)
+    assert read_job(site.services, job_id).attempt == 1
+    assert site.begun(job_id) == list(STAGES)
+    stages = stages_of(site.services, job_id)
+    assert {stages[name].device for name in KEPT} == {"cpu"}
+    assert all(stages[name].artefact_id for name in KEPT)
+
+
+def test_the_models_stay_from_job_to_job(site, worker):
+    first, second = make_job(site.services), make_job(site.services)
+    site.wait_for(first, "succeeded")
+    site.wait_for(second, "succeeded")
+
+    assert "load" in [name for name, _ in site.lines(first)]
+    assert "load" not in [name for name, _ in site.lines(second)]
+
+
+def test_the_models_are_let_go_of_after_idle_minutes(site, api):
+    site.settings = site.settings.model_copy(update={"idle_unload_minutes": 0.01})
+    site.start_worker()
+    site.wait_for(make_job(site.services), "succeeded")
+
+    wait_until(lambda: "unload" in site.log.read_text(), 5, "the models to be unloaded")
+    site.wait_for(second := make_job(site.services), "succeeded")
+    assert "load" in [name for name, _ in site.lines(second)]
+
+
+@pytest.mark.slow
+def test_a_job_survives_its_worker_in_every_stage(site, api, tmp_path):
+    go = tmp_path / "go"
+    workers = {stage: site.start_worker() for stage in STAGES}
+    jobs = {stage: make_job(site.services, wait_in=stage, until=str(go)) for stage in STAGES}
+    for stage, job_id in jobs.items():
+        site.wait_for_stage(job_id, stage)
+    time.sleep(1.5)
+    engines = {job_id: {pid for _, pid in site.lines(job_id)} for job_id in jobs.values()}
+    for process in workers.values():
+        kill(process)
+    killed = time.monotonic()
+    go.touch()
+    for _ in range(2):
+        site.start_worker()
+
+    def resumed():
+        return all(
+            {pid for _, pid in site.lines(job_id)} - engines[job_id] for job_id in jobs.values()
+        )
+
+    wait_until(resumed, RECOVERY, "work to resume")
+    print(f"resumed after {time.monotonic() - killed:.1f} s")  # noqa: T201
+    for stage, job_id in jobs.items():
+        site.wait_for(job_id, "succeeded")
+        assert_one_result(site, job_id)
+        assert_nothing_done_twice(site, job_id, stage)
+        assert read_job(site.services, job_id).attempt == 2
+        assert errors_of(site, job_id) == ["worker_died"]
+
+
+def test_a_job_survives_its_engine_in_every_stage(site, worker, tmp_path):
+    for stage in STAGES:
+        go = tmp_path / f"go-{stage}"
+        job_id = make_job(site.services, wait_in=stage, until=str(go))
+        site.wait_for_stage(job_id, stage)
+        time.sleep(0.3)
+        os.kill(site.lines(job_id)[-1][1], signal.SIGKILL)
+        go.touch()
+        site.wait_for(job_id, "succeeded")
+        assert_one_result(site, job_id)
+        assert_nothing_done_twice(site, job_id, stage)
+        assert errors_of(site, job_id) == ["engine_died"]
+    assert worker.poll() is None
+
+
+def test_the_engine_does_not_outlive_its_worker(site, worker, tmp_path):
+    job_id = make_job(site.services, hang_in="segment")
+    site.wait_for_stage(job_id, "segment")
+    engine = site.lines(job_id)[-1][1]
+    kill(worker)
+
+    wait_until(lambda: not is_running(engine), 2, "the engine to end")
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_a_stopping_worker_finishes_what_it_can(site, worker):
+    job_id = make_job(site.services, seconds=0.3)
+    site.wait_for_stage(job_id, "transcribe")
+    worker.terminate()
+
+    assert worker.wait(20) == 0
+    assert read_job(site.services, job_id).status == "succeeded"
+    assert_one_result(site, job_id)
+    assert read_job(site.services, job_id).attempt == 1
+
+
+@pytest.mark.slow
+def test_a_stopping_worker_puts_back_what_takes_longer(site, worker, tmp_path):
+    go = tmp_path / "go"
+    job_id = make_job(site.services, wait_in="align", until=str(go))
+    site.wait_for_stage(job_id, "align")
+    engine = site.lines(job_id)[-1][1]
+    site.start_worker()
+    worker.terminate()
+    assert worker.wait(25) == 0
+    assert not is_running(engine)  # never run by two
+    stopped = time.monotonic()
+    go.touch()
+    site.wait_for(job_id, "succeeded", 10)
+
+    assert time.monotonic() - stopped < 10
+    assert_one_result(site, job_id)
+    assert_nothing_done_twice(site, job_id, "align")
+    assert errors_of(site, job_id) == []
+
+
+@pytest.mark.slow
+def test_a_worker_that_was_frozen_writes_nothing(site, worker, tmp_path):
+    go = tmp_path / "go"
+    job_id = make_job(site.services, wait_in="diarise", until=str(go))
+    site.wait_for_stage(job_id, "diarise")
+    time.sleep(1.5)
+    os.kill(worker.pid, signal.SIGSTOP)
+    frozen = site.lines(job_id)[-1][1]
+    site.start_worker()
+    wait_until(lambda: site.lines(job_id)[-1][1] != frozen, RECOVERY, "another worker to take it")
+    go.touch()
+    site.wait_for(job_id, "succeeded")
+    before = read_job(site.services, job_id)
+    os.kill(worker.pid, signal.SIGCONT)
+
+    assert worker.wait(10) != 0
+    after = read_job(site.services, job_id)
+    assert (after.version, after.status) == (before.version, "succeeded")
+    assert_one_result(site, job_id)
+
+
+@pytest.mark.slow
+def test_a_worker_that_was_frozen_does_not_take_the_job_from_the_other(site, worker, tmp_path):
+    go = tmp_path / "go"
+    job_id = make_job(site.services, wait_in="diarise", until=str(go))
+    site.wait_for_stage(job_id, "diarise")
+    time.sleep(1.5)
+    os.kill(worker.pid, signal.SIGSTOP)
+    frozen = site.lines(job_id)[-1][1]
+    site.start_worker()
+    wait_until(lambda: site.lines(job_id)[-1][1] != frozen, RECOVERY, "another worker to take it")
+    os.kill(worker.pid, signal.SIGCONT)
+
+    assert worker.wait(10) == 70
+    go.touch()
+    site.wait_for(job_id, "succeeded")
+    assert read_job(site.services, job_id).attempt == 2
+    assert_one_result(site, job_id)
+
+
+def test_a_job_is_cancelled_in_every_stage(site, worker, tmp_path):
+    for stage in STAGES:
+        job_id = make_job(site.services, wait_in=stage, until=str(tmp_path / "never"))
+        site.wait_for_stage(job_id, stage)
+        cancel(site, job_id)
+        site.wait_for(job_id, "cancelled", 10)
+        assert read_job(site.services, job_id).transcript_id is None
+        assert "running" not in {row.state for row in stages_of(site.services, job_id).values()}
+    assert len({pid for _, pid in site.lines(job_id)}) == 1  # the engine was not killed
+
+
+def test_a_job_that_does_not_listen_is_cancelled_all_the_same(site, worker):
+    job_id = make_job(site.services, hang_in="transcribe")
+    site.wait_for_stage(job_id, "transcribe")
+    cancel(site, job_id)
+    site.wait_for(job_id, "cancelled", 10)
+
+    site.wait_for(make_job(site.services), "succeeded")
+
+
+def test_a_job_that_kills_the_engine_fails_and_the_next_one_runs(site, worker):
+    poison, next_one = make_job(site.services, die_in="transcribe"), make_job(site.services)
+    site.wait_for(poison, "failed")
+    site.wait_for(next_one, "succeeded")
+
+    # The attempt that finished the segmentation does not count.
+    assert errors_of(site, poison) == ["engine_died"] * 4 + ["gave_up"]
+    assert Counter(site.begun(poison))["segment"] == 1
+
+
+def test_a_mistake_in_the_engine_fails_after_three_attempts_without_its_words(site, capfd):
+    site.start_api()
+    site.start_worker()  # not a fixture: what starts in those is not captured here
+    job_id = make_job(site.services, fault_in="segment")
+    site.wait_for(job_id, "failed")
+
+    assert errors_of(site, job_id) == ["internal_error"] * 4
+    log = "".join(capfd.readouterr())
+    assert "RuntimeError" in log
+    assert "Eva" not in log
+
+
+def test_a_recording_that_cannot_be_used_fails_at_once(site, worker):
+    job_id = make_job(site.services, fail_in="ingest")
+    site.wait_for(job_id, "failed")
+
+    assert errors_of(site, job_id) == ["silent_audio"]
+    assert read_job(site.services, job_id).attempt == 1
+
+
+def test_two_workers_never_run_the_same_job(site, worker):
+    site.start_worker()
+    study = make_study(site.services)
+    jobs = [make_job(site.services, study, seconds=0.05) for _ in range(20)]
+    for job_id in jobs:
+        site.wait_for(job_id, "succeeded", 60)
+
+    assert [site.begun(job_id) for job_id in jobs] == [list(STAGES)] * 20
+    assert len({site.lines(job_id)[0][1] for job_id in jobs}) == 2
+
+
+def test_a_worker_waits_for_an_api_that_is_away(site):
+    site.start_worker()
+    job_id = make_job(site.services)
+    site.wait_for(job_id, "running")
+    site.start_api()
+
+    site.wait_for(job_id, "succeeded")
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", folder],
+        check=False,
+        capture_output=True,
+    )
+    if mounted.returncode:
+        pytest.skip("only root can make a small disk")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+@pytest.mark.slow
+def test_a_job_waits_while_the_disk_is_full(site, api, tmp_path, small_disk):
+    (site.settings.data / "vault").symlink_to(small_disk)
+    site.start_worker()
+    go = tmp_path / "go"
+    job_id = make_job(site.services, wait_in="transcribe", until=str(go))
+    site.wait_for_stage(job_id, "transcribe")
+    filler = fill(small_disk)
+    go.touch()
+    site.wait_for(job_id, "waiting")
+    assert errors_of(site, job_id) == ["disk_full"]
+    filler.unlink()
+    site.wait_for(job_id, "succeeded", RECOVERY)
+
+    assert_one_result(site, job_id)
+    assert_nothing_done_twice(site, job_id, "transcribe")
+
+
+def fill(folder: Path) -> Path:
+    path = folder / "filler"
+    with path.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+        except OSError as error:
+            assert error.errno == errno.ENOSPC
+    return path
+
+
+@pytest.fixture
+def own_postgres(data_folder):
+    server = EmbeddedPostgres(data_folder / "database")
+    server.start()
+    engine = open_engine(server.url())
+    migrate(engine)
+    engine.dispose()
+    yield server
+    server.stop()
+
+
+@pytest.mark.slow
+def test_a_job_outlives_its_database(own_postgres, tmp_path):
+    site = Installation(tmp_path, own_postgres.url().render_as_string(hide_password=False))
+    site.open()
+    try:
+        site.start_api()
+        worker = site.start_worker()
+        go = tmp_path / "go"
+        job_id = make_job(site.services, wait_in="align", until=str(go))
+        site.wait_for_stage(job_id, "align")
+        assert own_postgres.process is not None
+        own_postgres.process.kill()
+        time.sleep(5)
+        assert own_postgres.check()
+        go.touch()
+        site.wait_for(job_id, "succeeded", RECOVERY)
+
+        assert worker.poll() is None
+        assert read_job(site.services, job_id).attempt == 1
+        assert Counter(site.begun(job_id)) == Counter(STAGES)
+        site.wait_for(make_job(site.services), "succeeded", 10)
+    finally:
+        site.stop()

@@ -1,0 +1,628 @@
+"""The routes of jobs: submitted, listed, waited for, cancelled, run again, deleted."""
+
+import threading
+import time
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import select, text
+
+from models.weights import find_pipeline, find_whisper
+from service import tasks
+from service.database.tables import STAGES, Job, Recording
+from service.recordings import identified
+from service.routes.jobs import Rates
+from service.vault.store import Artefact
+from tests.api import open_api
+from tests.finished import begin_job, conversation, fail_job, finish_job
+from tests.jobs import make_recording, make_token, read_job, stages_of
+
+MINE = "/v1/jobs"
+
+
+@pytest.fixture
+def api(settings):
+    with open_api(settings) as api:
+        yield api
+
+
+@pytest.fixture
+def study(api):
+    return api.study()["id"]
+
+
+def recording(api, study, content=b"sound"):
+    return str(make_recording(api.services, UUID(study), make_token(api.services), content))
+
+
+def submit(api, study, key=None, **wish):
+    wish.setdefault("model", "demo")
+    if "recordings" not in wish:
+        wish["recordings"] = [recording(api, study)]
+    headers = {"Idempotency-Key": key} if key else {}
+    return api.post(MINE, json=wish, headers=headers)
+
+
+def submitted(api, study, **wish):
+    answer = submit(api, study, **wish)
+    assert answer.status_code == 202, answer.text
+    return answer.json()["id"]
+
+
+def codes(answer):
+    return answer.status_code, answer.json()["code"]
+
+
+# --- submitting -----------------------------------------------------------------------------------
+
+
+def test_an_upload_becomes_a_job_in_line(api, study):
+    answer = submit(api, study, language="de", speakers={"min": 2, "max": 3})
+    job = answer.json()
+
+    assert answer.status_code == 202
+    assert answer.headers["Location"] == f"/v1/jobs/{job['id']}"
+    assert answer.headers["ETag"] == f'"{job["version"]}"'
+    assert job["status"] == "queued"
+    assert [stage["name"] for stage in job["stages"]] == list(STAGES)
+    assert {stage["state"] for stage in job["stages"]} == {"pending"}
+    assert job["options"]["language"] == "de"
+    assert job["options"]["speakers"] == {"min": 2, "max": 3}
+    assert job["queue"]["position"] == 0
+    assert job["audio_seconds"] == 10.0
+    assert job["progress"] == {"fraction": 0.0, "eta_seconds": None, "basis": None}
+
+
+def test_the_checksums_of_the_weights_are_pinned_to_the_job(api, study, settings):
+    options = submit(api, study).json()["options"]
+
+    assert options["model"]["sha256"] == find_whisper("demo", settings.weights).sha256
+    assert options["diarisation"]["sha256"] == find_pipeline("demo", settings.weights).sha256
+
+
+def test_a_session_is_submitted_with_its_recordings_in_order_and_its_speakers(api, study):
+    made = api.post(
+        "/v1/sessions",
+        json={"study": study, "code": "INT-07", "speakers": {"min": 2, "max": 2}},
+    ).json()
+    ids = [recording(api, study) for _ in range(3)]
+    ids = [ids[2], ids[0], ids[1]]
+    api.request("PUT", f"/v1/sessions/{made['id']}/recordings", json={"recordings": ids})
+
+    job = api.post(MINE, json={"study": study, "session": "INT-07", "model": "demo"}).json()
+
+    assert job["recordings"] == ids
+    assert job["session_id"] == made["id"]
+    assert job["options"]["speakers"] == {"min": 2, "max": 2}
+    assert job["audio_seconds"] == 30.0
+
+
+def test_what_is_not_said_is_as_the_study_has_it(api, study):
+    api.request("PATCH", f"/v1/studies/{study}", json={"language": "nl", "model": "demo"})
+    api.request("PUT", f"/v1/studies/{study}/vocabulary", json={"words": ["Seroquel"]})
+    wish = {"recordings": [recording(api, study)]}
+
+    job = api.post(MINE, json=wish).json()
+    auto = api.post(MINE, json={**wish, "language": "auto", "vocabulary": []}).json()
+
+    assert (job["options"]["language"], job["options"]["has_vocabulary"]) == ("nl", True)
+    assert job["options"]["model"]["name"] == "demo"
+    assert (auto["options"]["language"], auto["options"]["has_vocabulary"]) == (None, False)
+
+
+def test_the_vocabulary_is_an_artefact_and_in_no_row(api, study):
+    sound = recording(api, study)
+    id = submitted(api, study, recordings=[sound], vocabulary=["Eva Muster", "Birkenau"])
+
+    job = read_job(api.services, UUID(id))
+    store, keyring = identified(api.services)
+    key = keyring.data_key(job.study_id, UUID(sound))
+    assert job.vocabulary_artefact_id is not None
+    artefact = Artefact(job.study_id, UUID(sound), "vocabulary", job.vocabulary_artefact_id)
+    with store.open(artefact, key) as file:
+        assert file.read().decode() == "Eva Muster\nBirkenau"
+    assert "Eva" not in str(vars(job))
+
+
+def test_the_same_key_and_request_give_the_same_job(api, study):
+    wish = {"recordings": [recording(api, study)], "vocabulary": ["Eva"]}
+    first = submit(api, study, key="k1", **wish)
+    second = submit(api, study, key="k1", **wish)
+
+    assert (first.status_code, second.status_code) == (202, 200)
+    assert first.json()["id"] == second.json()["id"]
+
+
+def test_the_same_key_with_another_request_is_refused(api, study):
+    wish = {"recordings": [recording(api, study)]}
+    submit(api, study, key="k1", **wish)
+
+    assert codes(submit(api, study, key="k1", language="de", **wish)) == (
+        422,
+        "idempotency_key_reused",
+    )
+
+
+def test_a_key_belongs_to_its_token_and_its_study(api, study):
+    other = api.study()["id"]
+    sound = recording(api, study)
+    first = submit(api, study, key="k1", recordings=[sound]).json()["id"]
+    theirs = api.post(
+        MINE,
+        json={"recordings": [sound], "model": "demo"},
+        headers={"Idempotency-Key": "k1"},
+        token=api.token("researcher", study),
+    )
+    elsewhere = submit(api, other, key="k1")
+
+    assert theirs.status_code == elsewhere.status_code == 202
+    assert len({first, theirs.json()["id"], elsewhere.json()["id"]}) == 3
+
+
+def test_two_requests_with_one_key_at_the_same_moment_make_one_job(api, study):
+    wish = {"recordings": [recording(api, study)]}
+    answers = []
+    threads = [
+        threading.Thread(target=lambda: answers.append(submit(api, study, key="k", **wish)))
+        for _ in range(6)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(answer.status_code for answer in answers) == [200] * 5 + [202]
+    assert len({answer.json()["id"] for answer in answers}) == 1
+
+
+def test_missing_weights_are_refused_at_once_with_the_command_that_fetches_them(api, study):
+    answer = submit(api, study, model="tiny")
+
+    assert codes(answer) == (409, "model_missing")
+    assert "fieldscribe models fetch tiny" in answer.json()["detail"]
+    assert codes(submit(api, study, model=None)) == (409, "model_missing")
+
+
+def test_a_model_is_a_name_and_never_a_path(api, study):
+    assert codes(submit(api, study, model="/etc/passwd")) == (422, "invalid_request")
+    assert codes(submit(api, study, model="nonsense.pt")) == (422, "unknown_model")
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        {"recordings": []},
+        {"recordings": ["no id"]},
+        {"language": "klingon"},
+        {"speakers": {"min": 3, "max": 2}},
+        {"speakers": {"min": 0}},
+        {"channels": "left"},
+        {"vocabulary": ["two\nlines"]},
+        {"session": "INT-07"},
+        {"prompt": "Eva Muster"},
+    ],
+    ids=str,
+)
+def test_bad_input_is_refused_and_nothing_is_stored(api, study, wish):
+    answer = submit(api, study, **wish)
+
+    assert codes(answer) == (422, "invalid_request")
+    assert "Muster" not in answer.text
+    assert api.get(f"{MINE}?study={study}").json()["items"] == []
+
+
+def test_a_recording_that_is_not_ready_is_refused(api, study):
+    sound = recording(api, study)
+    for state, status in (("checking", 409), ("refused", 409), ("erased", 410)):
+        with api.services.sessionmaker.begin() as session:
+            session.get_one(Recording, UUID(sound)).state = state
+        assert submit(api, study, recordings=[sound]).status_code == status
+
+
+def test_an_empty_session_is_refused(api, study):
+    api.post("/v1/sessions", json={"study": study, "code": "INT-07"})
+
+    answer = api.post(MINE, json={"study": study, "session": "INT-07", "model": "demo"})
+
+    assert codes(answer) == (409, "session_empty")
+
+
+def test_recordings_of_two_studies_are_refused(api, study):
+    other = api.study()["id"]
+    both = [recording(api, study), recording(api, other)]
+
+    assert codes(submit(api, study, recordings=both)) == (422, "studies_mixed")
+
+
+# --- who may --------------------------------------------------------------------------------------
+
+ROUTES = [
+    ("POST", "/v1/jobs", {"recordings": [str(uuid4())]}),
+    ("GET", "/v1/jobs", None),
+    ("GET", "/v1/jobs/{id}", None),
+    ("POST", "/v1/jobs/{id}/cancel", None),
+    ("POST", "/v1/jobs/{id}/rerun", {"from": "diarise"}),
+    ("DELETE", "/v1/jobs/{id}", None),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body"), ROUTES, ids=lambda v: str(v))
+def test_nobody_without_a_researchers_token_gets_in(api, study, method, path, body):
+    path = path.format(id=submitted(api, study))
+
+    assert api.client.request(method, path, json=body).status_code == 401
+    for role in ("coder", "custodian", "deidentifier", "admin", "worker"):
+        token = api.token(role, study)
+        assert api.request(method, path, json=body, token=token).status_code == 403, role
+
+
+@pytest.mark.parametrize(("method", "path", "body"), ROUTES[2:], ids=lambda v: str(v))
+def test_someone_elses_job_looks_like_no_job(api, study, method, path, body):
+    token = api.token("researcher", api.study()["id"])
+    theirs = api.request(method, path.format(id=submitted(api, study)), json=body, token=token)
+    none = api.request(method, path.format(id=uuid4()), json=body, token=token)
+
+    assert codes(theirs) == codes(none) == (404, "job_not_found")
+    assert theirs.json() == none.json()
+
+
+def test_someone_elses_recording_looks_like_no_recording(api, study):
+    token = api.token("researcher", api.study()["id"])
+    wish = {"recordings": [recording(api, study)], "model": "demo"}
+
+    assert codes(api.post(MINE, json=wish, token=token)) == (404, "recording_not_found")
+
+
+# --- listing --------------------------------------------------------------------------------------
+
+
+def test_jobs_are_listed_newest_first_a_page_at_a_time(api, study):
+    made = [submitted(api, study) for _ in range(5)]
+    seen, path = [], f"{MINE}?study={study}&limit=2"
+    page = api.get(path).json()
+    while True:
+        seen += [item["id"] for item in page["items"]]
+        if page["next_cursor"] is None:
+            break
+        page = api.get(f"{path}&cursor={page['next_cursor']}").json()
+
+    assert seen == made[::-1]
+
+
+def test_the_list_can_be_narrowed_and_holds_only_ones_own(api, study):
+    other = api.study()["id"]
+    queued, done = submitted(api, study), submitted(api, study)
+    finish_job(api.services, UUID(done))
+    submitted(api, other)
+    token = api.token("researcher", study)
+
+    def listed(query=""):
+        return [item["id"] for item in api.get(f"{MINE}{query}", token=token).json()["items"]]
+
+    assert listed() == [done, queued]
+    assert listed("?status=succeeded") == [done]
+    assert listed("?status=queued&status=running") == [queued]
+    assert api.get(f"{MINE}?study={other}", token=token).status_code == 404
+
+
+@pytest.mark.parametrize("cursor", ["nonsense", "bm8gY3Vyc29y", "é", "a" * 199])
+def test_a_cursor_that_no_list_gave_is_refused(api, cursor):
+    assert codes(api.get(MINE, params={"cursor": cursor})) == (422, "bad_cursor")
+
+
+# --- looking at one -------------------------------------------------------------------------------
+
+
+def test_a_running_job_says_how_far_it_is(api, study):
+    id = submitted(api, study)
+    held = begin_job(api.services, UUID(id))
+    with api.services.sessionmaker.begin() as session:
+        tasks.loaded(session, held, "cpu", dict.fromkeys(stages_of(api.services, UUID(id)), 0.5))
+        tasks.beat(session, held, "transcribe", 0.5)
+    api.app.state.rates = Rates()
+    job = api.get(f"{MINE}/{id}").json()
+    stage = next(stage for stage in job["stages"] if stage["name"] == "transcribe")
+
+    assert (job["status"], job["stage"], job["attempt"]) == ("running", "transcribe", 1)
+    assert (stage["state"], stage["fraction"], stage["audio_seconds_done"]) == ("running", 0.5, 5.0)
+    assert 0 < job["progress"]["fraction"] < 1
+    assert 0 < job["progress"]["eta_seconds"]["low"] < job["progress"]["eta_seconds"]["high"]
+    assert job["progress"]["basis"] == "self-test"
+    assert job["heartbeat_at"] is not None
+    assert job["queue"]["position"] is None
+
+
+def test_a_failed_job_keeps_its_errors_with_what_to_do(api, study):
+    id = submitted(api, study)
+    fail_job(api.services, UUID(id), "no_speech")
+    job = api.get(f"{MINE}/{id}").json()
+    (error,) = job["errors"]
+
+    assert job["status"] == "failed"
+    assert (error["code"], error["attempt"], error["retryable"]) == ("no_speech", 1, False)
+    assert error["title"] and error["user_action"]
+
+
+def test_a_waiting_job_says_for_whom(api, study):
+    id = submitted(api, study)
+    for code, reason in (("sealed", "person"), ("out_of_memory", "card")):
+        held = begin_job(api.services, UUID(id))
+        with api.services.sessionmaker.begin() as session:
+            tasks.put_back(session, held, code)
+        job = api.get(f"{MINE}/{id}").json()
+        assert job["status"] == "waiting"
+        assert job["waiting_for"]["reason"] == reason
+        assert job["waiting_for"]["code"] == code
+
+
+def test_nothing_new_is_answered_with_304(api, study):
+    id = submitted(api, study)
+    etag = api.get(f"{MINE}/{id}").headers["ETag"]
+
+    same = api.get(f"{MINE}/{id}", headers={"If-None-Match": etag})
+    begin_job(api.services, UUID(id))
+    changed = api.get(f"{MINE}/{id}", headers={"If-None-Match": etag})
+
+    assert (same.status_code, same.content, same.headers["ETag"]) == (304, b"", etag)
+    assert changed.status_code == 200
+    assert changed.headers["ETag"] != etag
+
+
+def test_a_long_poll_ends_when_the_job_does(api, study):
+    id = submitted(api, study)
+    timer = threading.Timer(0.5, finish_job, (api.services, UUID(id)))
+    timer.start()
+    started = time.monotonic()
+    job = api.get(f"{MINE}/{id}?wait=30").json()
+    timer.join()
+
+    assert job["status"] == "succeeded"
+    assert 0.4 < time.monotonic() - started < 10
+
+
+def test_a_long_poll_with_an_etag_ends_at_the_next_change(api, study):
+    id = submitted(api, study)
+    etag = api.get(f"{MINE}/{id}").headers["ETag"]
+    timer = threading.Timer(0.5, begin_job, (api.services, UUID(id)))
+    timer.start()
+    answer = api.get(f"{MINE}/{id}?wait=30", headers={"If-None-Match": etag})
+    timer.join()
+
+    assert (answer.status_code, answer.json()["status"]) == (200, "running")
+
+
+def test_a_long_poll_without_news_says_so_in_time(api, study):
+    id = submitted(api, study)
+    etag = api.get(f"{MINE}/{id}").headers["ETag"]
+    started = time.monotonic()
+
+    assert api.get(f"{MINE}/{id}?wait=0.3").json()["status"] == "queued"
+    assert api.get(f"{MINE}/{id}?wait=0.3", headers={"If-None-Match": etag}).status_code == 304
+    assert time.monotonic() - started < 5
+
+
+def test_a_job_that_has_ended_is_not_waited_for(api, study):
+    id = submitted(api, study)
+    finish_job(api.services, UUID(id))
+    etag = api.get(f"{MINE}/{id}").headers["ETag"]
+    started = time.monotonic()
+
+    assert api.get(f"{MINE}/{id}?wait=60").status_code == 200
+    assert api.get(f"{MINE}/{id}?wait=60", headers={"If-None-Match": etag}).status_code == 304
+    assert time.monotonic() - started < 5
+
+
+def test_all_long_polls_share_one_connection_and_beyond_the_limit_there_are_none(api, study):
+    id = submitted(api, study)
+    api.app.state.limits.max_waiting = 20
+    answers = []
+    threads = [
+        threading.Thread(
+            target=lambda: answers.append(api.get(f"{MINE}/{id}?wait=20")), daemon=True
+        )
+        for _ in range(25)
+    ]
+    for thread in threads:
+        thread.start()
+    while len(answers) < 5:
+        time.sleep(0.05)
+    with api.services.engine.connect() as connection:
+        listening = connection.scalar(
+            text(
+                "SELECT count(*) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND query = 'LISTEN fieldscribe_job'"
+            )
+        )
+    finish_job(api.services, UUID(id))
+    for thread in threads:
+        thread.join()
+
+    assert listening == 1
+    assert sorted(answer.status_code for answer in answers) == [200] * 20 + [429] * 5
+    refused = next(answer for answer in answers if answer.status_code == 429)
+    assert refused.json()["code"] == "too_many_waiting"
+    assert "Retry-After" in refused.headers
+
+
+@pytest.mark.parametrize("query", ["?wait=-1", "?wait=61", "?wait=soon"])
+def test_a_wait_out_of_range_is_refused(api, study, query):
+    id = submitted(api, study)
+
+    assert codes(api.get(f"{MINE}/{id}{query}")) == (422, "invalid_request")
+
+
+# --- cancelling, running again --------------------------------------------------------------------
+
+
+def test_cancelling_is_accepted_as_often_as_one_likes(api, study):
+    id = submitted(api, study)
+    first = api.post(f"{MINE}/{id}/cancel")
+    second = api.post(f"{MINE}/{id}/cancel")
+
+    assert (first.status_code, first.json()["status"]) == (202, "cancelled")
+    assert (second.status_code, second.json()["version"]) == (202, first.json()["version"])
+
+
+def test_a_running_job_is_asked_to_stop(api, study):
+    id = submitted(api, study)
+    begin_job(api.services, UUID(id))
+
+    assert api.post(f"{MINE}/{id}/cancel").json()["status"] == "cancelling"
+
+
+def test_a_rerun_keeps_what_came_before_its_stage_and_drops_the_rest(api, study):
+    id = submitted(api, study, language="en")
+    finish_job(api.services, UUID(id))
+    answer = api.post(
+        f"{MINE}/{id}/rerun", json={"from": "align", "speakers": {"min": 3, "max": 3}}
+    )
+    again = answer.json()
+    old, new = stages_of(api.services, UUID(id)), stages_of(api.services, UUID(again["id"]))
+
+    assert answer.status_code == 202
+    assert again["id"] != id
+    assert again["rerun_from"] == "align"
+    assert again["options"]["language"] == "en"
+    assert again["options"]["speakers"] == {"min": 3, "max": 3}
+    kept = {name for name, row in new.items() if row.state == "succeeded"}
+    assert kept == {"segment", "transcribe"}
+    assert all(new[name].artefact_id == old[name].artefact_id for name in kept)
+    assert new["align"].artefact_id is new["diarise"].artefact_id is None
+    assert old["diarise"].artefact_id is not None
+
+
+def test_a_rerun_of_the_diarisation_has_the_embeddings_of_the_last(api, study):
+    id = submitted(api, study)
+    finish_job(api.services, UUID(id))
+    again = api.post(f"{MINE}/{id}/rerun", json={"from": "diarise"}).json()["id"]
+
+    held = begin_job(api.services, UUID(again))
+
+    assert set(held.job.kept) == {"segment", "transcribe", "align", "embeddings"}
+
+
+def test_nothing_is_kept_from_other_weights(api, study):
+    id = submitted(api, study)
+    finish_job(api.services, UUID(id))
+    with api.services.sessionmaker.begin() as session:
+        session.get_one(Job, UUID(id)).whisper_sha256 = "0" * 64
+    again = api.post(f"{MINE}/{id}/rerun", json={"from": "check"}).json()
+
+    assert {stage["state"] for stage in again["stages"]} == {"pending"}
+    assert again["options"]["model"]["sha256"] != "0" * 64
+
+
+def test_a_rerun_with_an_idempotency_key_is_made_once(api, study):
+    id = submitted(api, study)
+    finish_job(api.services, UUID(id))
+    key = {"Idempotency-Key": "again"}
+    answers = [
+        api.post(f"{MINE}/{id}/rerun", json={"from": stage}, headers=key)
+        for stage in ("diarise", "diarise", "align")
+    ]
+
+    assert [answer.status_code for answer in answers] == [202, 200, 422]
+    assert answers[0].json()["id"] == answers[1].json()["id"]
+
+
+def test_an_unfinished_job_is_not_run_again(api, study):
+    id = submitted(api, study)
+
+    answer = api.post(f"{MINE}/{id}/rerun", json={"from": "diarise"})
+
+    assert codes(answer) == (409, "job_unfinished")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{}, {"from": "handoff"}, {"from": "x"}, {"from": "check", "speakers": {"min": 2}}],
+    ids=str,
+)
+def test_a_rerun_from_nowhere_is_refused(api, study, body):
+    id = submitted(api, study)
+
+    assert codes(api.post(f"{MINE}/{id}/rerun", json=body)) == (422, "invalid_request")
+
+
+# --- deleting -------------------------------------------------------------------------------------
+
+
+def artefacts(api):
+    return set(identified(api.services)[0].ids())
+
+
+def test_deleting_says_what_is_destroyed_and_from_then_on_there_is_a_tombstone(api, study):
+    sound = recording(api, study)
+    id = submitted(api, study, recordings=[sound], vocabulary=["Eva"])
+    transcript = finish_job(api.services, UUID(id))
+
+    gone = api.request("DELETE", f"{MINE}/{id}")
+
+    assert gone.status_code == 200
+    assert gone.json() == {
+        "job_id": id,
+        "transcript": True,
+        "stage_results": 4,
+        "vocabulary": True,
+        "occurrences": 0,
+        "recordings_kept": [sound],
+    }
+    assert artefacts(api) == {UUID(sound)}
+    for method, path in (
+        ("GET", f"{MINE}/{id}"),
+        ("POST", f"{MINE}/{id}/cancel"),
+        ("DELETE", f"{MINE}/{id}"),
+        ("GET", f"/v1/transcripts/{transcript}"),
+    ):
+        assert codes(api.request(method, path)) == (410, "erased")
+    listed = f"{MINE}?study={study}"
+    assert api.get(listed).json()["items"] == []
+    assert [item["id"] for item in api.get(f"{listed}&status=erased").json()["items"]] == [id]
+
+
+def test_a_running_job_is_deleted_only_with_force(api, study):
+    id = submitted(api, study)
+    held = begin_job(api.services, UUID(id))
+
+    assert codes(api.request("DELETE", f"{MINE}/{id}")) == (423, "job_running")
+    assert api.request("DELETE", f"{MINE}/{id}?force=true").status_code == 200
+    with pytest.raises(tasks.JobGone), api.services.sessionmaker.begin() as session:
+        tasks.beat(session, held)
+
+
+def test_a_queued_job_is_deleted_and_nobody_begins_it(api, study):
+    id = submitted(api, study)
+
+    assert api.request("DELETE", f"{MINE}/{id}").status_code == 200
+    with api.services.sessionmaker.begin() as session:
+        assert tasks.claim(session, UUID(id)) is None
+
+
+def test_what_a_rerun_began_with_outlives_the_job_it_comes_from(api, study):
+    id = submitted(api, study)
+    finish_job(api.services, UUID(id))
+    again = api.post(f"{MINE}/{id}/rerun", json={"from": "diarise"}).json()["id"]
+    kept = {row.artefact_id for row in stages_of(api.services, UUID(again)).values()} - {None}
+
+    too_early = api.request("DELETE", f"{MINE}/{id}")
+    finish_job(api.services, UUID(again), conversation())
+    deleted = api.request("DELETE", f"{MINE}/{id}")
+    still_used = {row.artefact_id for row in stages_of(api.services, UUID(again)).values()} - {None}
+
+    assert codes(too_early) == (409, "job_in_use")
+    assert deleted.status_code == 200
+    assert still_used <= artefacts(api)
+    api.request("DELETE", f"{MINE}/{again}")
+    assert not (kept | still_used) & artefacts(api)
+
+
+def test_deleting_a_recording_deletes_the_jobs_that_were_made_of_it(api, study):
+    sound = recording(api, study)
+    id = submitted(api, study, recordings=[sound])
+    finish_job(api.services, UUID(id))
+
+    assert api.request("DELETE", f"/v1/recordings/{sound}").status_code == 204
+    assert codes(api.get(f"{MINE}/{id}")) == (410, "erased")
+    assert artefacts(api) == set()
+    with api.services.sessionmaker() as session:
+        assert session.scalar(select(Job.status).where(Job.id == UUID(id))) == "erased"

@@ -1,0 +1,88 @@
+"""Languages of single windows, and translation."""
+
+import pytest
+import torch
+from whisper import DecodingOptions, Whisper
+
+from models.whisper_engine import Session, WhisperEngine, WhisperOptions
+from models.whisper_engine.engine import CannotTranslate
+from models.whisper_engine.mel import log_mel
+from models.whisper_engine.slots import Slots
+from models.windows import Window
+from tests.fakes import random_whisper
+from tests.test_whisper_engine import SAMPLES, WINDOWS
+
+CPU = torch.device("cpu")
+LONGEST = 12  # tokens
+
+
+@pytest.fixture(scope="module")
+def whisper():
+    return random_whisper()
+
+
+@pytest.fixture(scope="module")
+def engine(whisper: Whisper) -> WhisperEngine:
+    return WhisperEngine(whisper, precision="fp32", n_slots=2)
+
+
+@pytest.fixture(autouse=True)
+def greedy_and_short(monkeypatch):
+    monkeypatch.setattr("models.whisper_engine.decoder.needs_fallback", lambda text: False)
+    begin = Slots._begin_texts
+
+    def short(self, slot, temperature):
+        begin(self, slot, temperature)
+        self._limit[self._lanes(slot)] = LONGEST
+
+    monkeypatch.setattr(Slots, "_begin_texts", short)
+
+
+def plain(whisper: Whisper, window: Window, maximum: float, **options: str) -> tuple[int, ...]:
+    mel = log_mel(window.cut(SAMPLES), 80, maximum, CPU)
+    result = whisper.decode(mel, DecodingOptions(fp16=False, sample_len=LONGEST, **options))
+    return tuple(result.tokens)
+
+
+def test_translation_is_whispers(engine, whisper):
+    maximum = engine.maximum(SAMPLES)
+    options = WhisperOptions(language="nl", task="translate")
+    decoded = engine.decode(SAMPLES, WINDOWS, options, maximum)
+    words = engine.word_times(decoded, options)
+
+    assert words
+    for result in decoded:
+        expected = plain(whisper, result.window, maximum, language="nl", task="translate")
+        assert result.tokens == expected
+    # Random weights care little for the task, so that this is what can fail.
+    (sound, *_) = engine._sounds([Session(SAMPLES, WINDOWS, options, maximum)])
+    assert sound.prompt == engine._tokenizer("nl", "translate").sot_sequence
+    assert sound.prompt != engine._tokenizer("nl").sot_sequence
+
+
+def test_a_window_clearly_in_another_language_is_decoded_in_it(engine, whisper, monkeypatch):
+    votes = iter([("nl", 0.9), ("de", 0.5), ("en", 0.95)])  # the second one is not clear
+
+    def vote(mel, tokenizer):
+        language, probability = next(votes)
+        n = len(tokenizer.all_language_codes)
+        found = torch.full((n,), (1 - probability) / n)
+        found[tokenizer.all_language_codes.index(language)] = probability
+        return found
+
+    monkeypatch.setattr(engine, "_language_vote", vote)
+    maximum = engine.maximum(SAMPLES)
+    options = WhisperOptions(language="en", language_per_window=True)
+    decoded = engine.decode(SAMPLES, WINDOWS, options, maximum)
+
+    assert [result.language for result in decoded] == ["nl", "en", "en"]
+    for result in decoded:
+        assert result.tokens == plain(whisper, result.window, maximum, language=result.language)
+    assert engine.word_times(decoded, options)
+
+
+def test_an_english_model_refuses_to_translate():
+    english = WhisperEngine(random_whisper(n_vocab=51864), precision="fp32", n_slots=1)
+
+    with pytest.raises(CannotTranslate):
+        english.check(WhisperOptions(task="translate"))

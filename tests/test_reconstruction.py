@@ -1,0 +1,136 @@
+"""Clustering and turns alone, against stock pyannote.audio, on conversations nobody had."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models.diarisation import SpeakerCount, diarise
+from models.reconstruction import _track_names, activations, discretise, speaker_count, to_turns
+from scripts.synthetic_diarisation import (
+    conversation,
+    random_pipeline,
+    stock_diarisation,
+    variant,
+)
+from tests.fakes import segmentation as fake_segmentation
+
+NOTHING = np.zeros(160, dtype=np.float32)
+COUNTS: dict[str, tuple[SpeakerCount, dict[str, Any]]] = {
+    "unknown": (SpeakerCount(), {}),
+    "exact": (SpeakerCount(5, 5), {"num_speakers": 5}),
+    "bounds": (SpeakerCount(2, 3), {"min_speakers": 2, "max_speakers": 3}),
+    "one": (SpeakerCount(1, 1), {"num_speakers": 1}),
+}
+CLUSTERINGS = ("VBxClustering", "AgglomerativeClustering")
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    return random_pipeline()
+
+
+def assert_same_as_stock(pipeline, found, counts="unknown"):
+    segmentation, embeddings = found
+    count, options = COUNTS[counts]
+    ours = diarise(pipeline, NOTHING, segmentation, count, embeddings=embeddings)
+    stock = stock_diarisation(
+        pipeline, NOTHING, segmentation=segmentation, embeddings=embeddings, **options
+    )
+
+    assert [(t.start, t.end, t.speaker) for t in ours.turns] == stock.turns
+    assert [(t.start, t.end, t.speaker) for t in ours.exclusive_turns] == stock.exclusive_turns
+    return ours
+
+
+@pytest.mark.parametrize("counts", COUNTS)
+@pytest.mark.parametrize("n_speakers", [2, 4, 12])
+@pytest.mark.parametrize("clustering", CLUSTERINGS)
+def test_turns_are_those_of_stock_pyannote(pipeline, clustering, n_speakers, counts):
+    conversed = conversation(90, n_speakers, 256, seed=n_speakers)
+    found = assert_same_as_stock(variant(pipeline, clustering), conversed, counts)
+
+    assert len(found.turns) > 5
+
+
+@pytest.mark.parametrize("min_duration_off", [0.0, 0.5])
+def test_more_speakers_than_letters_are_numbered_and_ordered_as_by_stock_pyannote(
+    pipeline, min_duration_off
+):
+    """It orders clusters, and turns with the same times, by text: 10 before 2, AA before B."""
+    other = variant(pipeline, "AgglomerativeClustering", min_duration_off=min_duration_off)
+    other.clustering.instantiate({"threshold": 0.7, "method": "centroid", "min_cluster_size": 1})
+    segmentation, _ = conversation(120, 40, 256)
+    segmentation.activity[:, :, 1] = segmentation.activity[:, :, 0]  # always two at once
+    own = 5 * np.random.default_rng(0).normal(size=(111, 3, 256))  # no two are the same person
+
+    found = assert_same_as_stock(other, (segmentation, own.astype(np.float32)))
+
+    assert len({turn.speaker for turn in found.turns}) > 30
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("clustering", CLUSTERINGS)
+def test_two_hours_are_put_together_as_by_stock_pyannote(pipeline, clustering, monkeypatch):
+    monkeypatch.setattr("models.clustering.MAX_CLUSTERED", 20_000)
+    assert_same_as_stock(variant(pipeline, clustering), conversation(7200, 6, 256))
+
+
+def test_speakers_are_counted_as_by_stock_pyannote(pipeline):
+    from pyannote.core import SlidingWindow, SlidingWindowFeature
+
+    found, _ = conversation(900, 5, 2)
+    chunks = SlidingWindow(duration=10.0, step=1.0)
+    frames = SlidingWindow(duration=found.frame_duration, step=found.frame_step)
+    stock = pipeline.speaker_count(
+        SlidingWindowFeature(found.activity, chunks), frames, warm_up=(0.0, 0.0)
+    )
+
+    assert np.array_equal(speaker_count(found), stock.data[:, 0])
+
+
+def test_the_name_of_a_track_is_pyannote_s():
+    from pyannote.core.utils.generators import string_generator
+
+    expected = string_generator()
+    assert all(ours == next(expected) for ours, _ in zip(_track_names(), range(1000), strict=False))
+
+
+def test_a_frame_has_as_many_speakers_as_were_counted_and_those_with_most_votes():
+    votes = np.array([[3, 0, 9], [5, 1, 9], [4, 2, 9]])
+    count = np.array([2, 1, 0])
+
+    assert discretise(votes, count).T.tolist() == [
+        [False, True, True],
+        [False, False, True],
+        [False, False, False],
+    ]
+
+
+def test_more_people_than_clusters_are_turns_of_people_without_a_voice():
+    active = discretise(np.array([[1, 1]]), np.array([1, 2]))
+
+    assert active.tolist() == [[True, True], [False, True]]
+
+
+def test_two_local_speakers_of_one_cluster_are_one_voice():
+    activity = np.zeros((1, 10, 2))
+    activity[0, 2:6, 0] = activity[0, 4:8, 1] = 1
+    labels = np.zeros((1, 2), dtype=np.int32)
+    found = activations(fake_segmentation(activity), labels, np.full((1, 2), 0.5))
+
+    assert found.votes[0].tolist() == [0, 0, 1, 1, 1, 1, 1, 1, 0, 0, 0]
+
+
+def test_a_certainty_is_the_mean_over_what_the_chunks_heard():
+    activity = np.zeros((2, 100, 2))  # chunks at 0 and 1 s, frames of 0.1 s
+    activity[0, 10:30, 0] = activity[1, 0:20, 0] = 1  # 1 to 3 s
+    activity[0, 50:60, 1] = 1  # somebody else
+    labels = np.array([[0, 1], [0, -2]])
+    margins = np.array([[0.2, 0.7], [0.6, np.nan]])
+    segmentation = fake_segmentation(activity)
+    found = activations(segmentation, labels, margins)
+    turns, names = to_turns(found.votes > 0, None, found, segmentation, 0.0)
+
+    assert [turn.certainty for turn in turns] == [pytest.approx(0.4), pytest.approx(0.7)]
+    assert names == {0: "SPEAKER_00", 1: "SPEAKER_01"}

@@ -1,0 +1,102 @@
+"""No answer that the description of the API does not name: schemathesis asks at random."""
+
+import contextlib
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import schemathesis
+import uvicorn
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis.errors import Unsatisfiable
+from schemathesis.checks import not_a_server_error
+from schemathesis.generation import GenerationMode
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    missing_required_header,
+    negative_data_rejection,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+    unsupported_method,
+)
+
+from service.app import create_app
+from service.settings import Settings
+from tests.api import Api
+
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    missing_required_header,
+    negative_data_rejection,
+    unsupported_method,
+]
+EXAMPLES = 10  # per operation, of what it wants and of what it does not
+NOWHERE = Settings(data=Path("/nowhere/data"), keys=Path("/nowhere/keys"))
+OPERATIONS = {
+    operation.label: operation
+    for result in schemathesis.openapi.from_dict(create_app(NOWHERE).openapi()).get_all_operations()
+    if (operation := result.ok())  # type: ignore[union-attr]
+}
+
+
+@schemathesis.serializer("application/offset+octet-stream")
+def as_it_is(context, value):
+    return value if isinstance(value, bytes) else str(value).encode()
+
+
+class Server:
+    """The API on a port, because schemathesis brings a client of its own."""
+
+    def __init__(self, app):
+        self._server = uvicorn.Server(
+            uvicorn.Config(app, port=0, access_log=False, log_config=None, lifespan="on")
+        )
+        self._thread = threading.Thread(target=self._server.run)
+        self._thread.start()
+        while not self._server.started:
+            time.sleep(0.05)
+        (self.port,) = [
+            each.getsockname()[1] for one in self._server.servers for each in one.sockets
+        ]
+
+    def stop(self) -> None:
+        self._server.should_exit = True
+        self._thread.join()
+
+
+@pytest.fixture(scope="module")
+def address(module_settings):
+    """Where the API listens, and an owner's token."""
+    app = create_app(module_settings)
+    server = Server(app)
+    token = Api(app, None).token("owner", all_studies=True)  # type: ignore[arg-type]
+    yield f"http://127.0.0.1:{server.port}", token
+    server.stop()
+
+
+@pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
+@pytest.mark.parametrize("label", sorted(OPERATIONS))
+def test_no_answer_is_undocumented(address, label, mode):
+    url, token = address
+
+    @given(case=OPERATIONS[label].as_strategy(generation_mode=mode))
+    @settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=[Phase.explicit, Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    def ask(case):
+        headers = {"Authorization": f"Bearer {token}"}
+        case.call_and_validate(base_url=url, headers=headers, checks=CHECKS)
+
+    with contextlib.suppress(Unsatisfiable):  # an operation without anything that could be wrong
+        ask()

@@ -1,0 +1,114 @@
+"""How far a job is, and how long it will still take."""
+
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import pytest
+
+from service.database.tables import STAGES, JobStage, StageTiming
+from service.stages import KEPT_STAGES, Rate, eta, rates_of, remaining, whole
+from tests.jobs import make_job, read_job
+
+
+def rates(trial=False, **seconds):
+    return {
+        name: Rate(middle / 2, middle, middle * 2, trial)
+        for name, middle in (dict.fromkeys(KEPT_STAGES, 0.1) | seconds).items()
+    }
+
+
+def stages(**states):
+    return [JobStage(name=name, state=states.get(name, "pending"), fraction=0.0) for name in STAGES]
+
+
+def test_the_whole_grows_from_stage_to_stage():
+    known: dict[str, Rate]
+    for known in ({}, rates(transcribe=2.0)):
+        seen = [whole(stage, fraction, known) for stage in STAGES for fraction in (0.0, 0.5, 1.0)]
+
+        assert seen == sorted(seen)
+        assert (seen[0], seen[-1]) == (0.0, 1.0)
+
+
+def test_stages_that_take_no_time_at_all_do_no_harm():
+    assert whole("align", 0.5, rates(segment=0.0, transcribe=0.0, align=0.0, diarise=0.0)) < 1.0
+
+
+def test_a_stage_that_takes_long_is_much_of_the_whole():
+    known = rates(transcribe=0.7)
+
+    assert whole("transcribe", 1.0, known) - whole("transcribe", 0.0, known) == pytest.approx(0.7)
+
+
+def test_what_remains_is_the_stages_that_are_left():
+    everything = remaining(stages(), 100.0, rates())
+    half = remaining(stages(segment="succeeded", transcribe="succeeded"), 100.0, rates())
+
+    assert everything and (everything.low, everything.high) == (20.0, 80.0)
+    assert half and (half.low, half.high) == (10.0, 40.0)
+
+
+def test_a_stage_that_is_slower_than_ever_widens_the_interval():
+    running = stages(segment="succeeded", transcribe="running", align="succeeded")
+    running = [stage for stage in running if stage.name != "diarise"]
+    for stage in running:
+        if stage.name == "transcribe":
+            stage.fraction, stage.started_at = 0.5, datetime.now(UTC) - timedelta(seconds=100)
+
+    left = remaining(running, 100.0, rates())
+    assert left and left.low == pytest.approx(10.0) and left.high == pytest.approx(100.0, abs=1)
+
+
+def test_a_guess_from_a_trial_says_so():
+    tried = remaining(stages(), 100.0, rates(trial=True))
+    measured = remaining(stages(), 100.0, rates())
+
+    assert tried and tried.basis == "self-test"
+    assert measured and measured.basis == "history"
+
+
+def test_nothing_is_guessed_from_nothing():
+    assert remaining(stages(), 100.0, {}) is None
+
+
+def timing(stage, seconds, model, trial=False):
+    return StageTiming(
+        id=uuid4(),
+        stage=stage,
+        model=model,
+        device="cpu",
+        seconds=seconds,
+        audio_seconds=1.0 if trial else 100.0,
+        trial=trial,
+    )
+
+
+def test_a_few_jobs_replace_the_trial(services):
+    model = uuid4().hex
+    with services.sessionmaker.begin() as session:
+        session.add(timing("segment", 9.0, model, trial=True))
+        session.add_all(timing("segment", seconds, model) for seconds in (10, 20))
+    with services.sessionmaker() as session:
+        assert rates_of(session, model)["segment"] == Rate(4.5, 9.0, 18.0, True)
+    with services.sessionmaker.begin() as session:
+        session.add(timing("segment", 30, model))
+    with services.sessionmaker() as session:
+        assert rates_of(session, model) == {"segment": Rate(0.1, 0.2, 0.3, False)}
+
+
+def test_other_models_do_not_count(services):
+    with services.sessionmaker.begin() as session:
+        session.add(timing("segment", 9.0, "another"))
+    with services.sessionmaker() as session:
+        assert rates_of(session, "this one") == {}
+
+
+def test_a_job_that_has_ended_takes_no_more_time(services):
+    with services.sessionmaker.begin() as session:
+        session.add_all(timing(stage, 1.0, "stand-in", trial=True) for stage in KEPT_STAGES)
+    job = read_job(services, make_job(services))
+    with services.sessionmaker() as session:
+        expected = eta(session, job)
+        assert expected and (expected.low, expected.high) == (20.0, 80.0)
+        job.status = "succeeded"
+        assert eta(session, job) is None

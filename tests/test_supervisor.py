@@ -1,0 +1,199 @@
+"""`fieldscribe serve`: whatever part of it is killed, jobs end well."""
+
+import io
+import os
+import random
+import signal
+import time
+import wave
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from sqlalchemy import func, select
+
+import models.transcript
+from models.audio import SAMPLE_RATE
+from models.weights import find_pipeline, find_whisper
+from scripts.make_interview import make_interview
+from service.database.tables import Job, JobRecording, Transcript
+from service.services import open_services
+from service.vault import ArtefactClass
+from service.vault.store import Artefact
+from service.worker import ENGINE
+from tests.installation import RECOVERY, Installation, wait_until
+from tests.jobs import make_job, make_study, read_job, stages_of
+
+IDENTIFIED = ArtefactClass.IDENTIFIED
+
+
+@pytest.fixture
+def site(data_folder, tmp_path):
+    site = Installation(data_folder, None)
+    site.start_serve()
+    wait_until(site.is_ready, 60, "the service to answer")
+    site.services = open_services(site.settings)
+    yield site
+    site.power_cut()
+    site.services.close()
+
+
+def kill(site, name):
+    (pid,) = site.pids()[name]
+    os.kill(pid, signal.SIGKILL)
+    return time.monotonic()
+
+
+def test_it_starts_everything_and_stops_everything(site):
+    site.wait_for(make_job(site.services), "succeeded", 60)
+    assert set(site.pids()) == {"serve", "api", "worker", "engine", "postgres"}
+    (serve,) = site.processes
+    serve.terminate()
+
+    assert serve.wait(30) == 0
+    assert site.pids() == {}
+
+
+def test_no_process_leaves_core_dumps(site):
+    site.wait_for(make_job(site.services), "succeeded", 60)
+    for name, pids in site.pids().items():
+        with open(f"/proc/{pids[0]}/limits") as limits:
+            (line,) = (line for line in limits if line.startswith("Max core file size"))
+        assert line.split()[4] == "0", name
+        if name != "postgres":
+            with open(f"/proc/{pids[0]}/coredump_filter") as filter:
+                assert int(filter.read(), 16) == 0, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["api", "serve", "worker", "engine", "postgres"])
+def test_a_job_survives_whatever_is_killed(site, victim, tmp_path):
+    go = tmp_path / "go"
+    job_id = make_job(site.services, wait_in="transcribe", until=str(go))
+    site.wait_for_stage(job_id, "transcribe", 60)
+    time.sleep(1.5)
+    before = len(site.lines(job_id))
+    killed = kill(site, victim)
+    if victim == "serve":
+        site.processes[0].wait()
+        site.start_serve()
+    go.touch()
+    wait_until(lambda: len(site.lines(job_id)) > before, RECOVERY, "work to resume")
+    print(f"{victim}: work went on after {time.monotonic() - killed:.1f} s")  # noqa: T201
+    site.wait_for(job_id, "succeeded", 60)
+
+    begun = site.begun(job_id)
+    assert begun.count("segment") == 1
+    wait_until(site.is_ready, 30, "the service to answer")
+    site.wait_for(make_job(site.services), "succeeded", 60)
+    with site.services.sessionmaker() as session:
+        found = session.scalars(select(Transcript).where(Transcript.job_id == job_id)).all()
+        assert len(found) == 1
+
+
+@pytest.fixture(scope="module")
+def interview() -> bytes:
+    file = io.BytesIO()
+    with wave.open(file, "wb") as writer:
+        writer.setnchannels(1)
+        writer.setsampwidth(2)
+        writer.setframerate(SAMPLE_RATE)
+        samples = make_interview(810_001, seconds=10).samples
+        writer.writeframes((samples * 32767).astype("<i2").tobytes())
+    return file.getvalue()
+
+
+def demo_models() -> dict[str, str]:
+    whisper, pipeline = find_whisper("demo", Path()), find_pipeline("demo", Path())
+    return {
+        "whisper_model": "demo",
+        "whisper_sha256": whisper.sha256,
+        "diarisation_pipeline": "demo",
+        "diarisation_sha256": pipeline.sha256,
+    }
+
+
+@pytest.fixture
+def real_site(data_folder):
+    site = Installation(data_folder, None)
+    site.start_serve(ENGINE)
+    wait_until(site.is_ready, 60, "the service to answer")
+    site.services = open_services(site.settings)
+    yield site
+    site.power_cut()
+    site.services.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["api", "serve", "worker", "engine", "postgres"])
+def test_the_real_models_survive_whatever_is_killed(real_site, victim, interview):
+    site = real_site
+    job_id = make_job(site.services, content=interview, pinned=demo_models())
+    wait_until(
+        lambda: stages_of(site.services, job_id)["segment"].state == "succeeded",
+        300,
+        "speech to be found",
+    )
+    artefact = stages_of(site.services, job_id)["segment"].artefact_id
+    kill(site, victim)
+    if victim == "serve":
+        site.processes[0].wait()
+        site.start_serve(ENGINE)
+    site.wait_for(job_id, "succeeded", 300)
+
+    assert stages_of(site.services, job_id)["segment"].artefact_id == artefact
+    (worker, engine) = (site.pids()[name][0] for name in ("worker", "engine"))
+    assert "libtorch" not in Path(f"/proc/{worker}/maps").read_text()
+    assert "libtorch" in Path(f"/proc/{engine}/maps").read_text()
+    transcript = read_transcript(site.services, job_id)
+    assert len(transcript.speakers) == 2
+    assert transcript.words
+
+
+def read_transcript(services, job_id):
+    with services.sessionmaker() as session:
+        row = session.scalars(select(Transcript).where(Transcript.job_id == job_id)).one()
+        query = select(JobRecording.recording_id).where(JobRecording.job_id == job_id)
+        recording_id = session.scalars(query).one()
+    key = services.vault.keyrings[IDENTIFIED].data_key(row.study_id, recording_id)
+    artefact = Artefact(row.study_id, recording_id, "transcript", row.artefact_id)
+    with services.vault.stores[IDENTIFIED].open(artefact, key) as file:
+        return models.transcript.Transcript.from_json(file.read().decode())
+
+
+def cut_the_power(site, times):
+    """Jobs come in all the time; what was acknowledged must end well."""
+    generator = random.Random(times)
+    acknowledged: list[UUID] = []
+    study = make_study(site.services)
+    for _ in range(times):
+        end = time.monotonic() + generator.uniform(0.5, 6)
+        while time.monotonic() < end:
+            if len(acknowledged) < 3 * times:
+                acknowledged.append(make_job(site.services, study, seconds=0.1))
+            time.sleep(0.3)
+        site.power_cut()
+        site.services.engine.dispose()
+        site.processes.clear()
+        site.start_serve()
+        wait_until(site.is_ready, 60, "the service to answer")
+
+    def unfinished():
+        with site.services.sessionmaker() as session:
+            return session.scalar(select(func.count()).where(Job.status.in_(["queued", "running"])))
+
+    wait_until(lambda: unfinished() == 0, 60 + 5 * len(acknowledged), "every job to end")
+    statuses = [read_job(site.services, job_id).status for job_id in acknowledged]
+    assert statuses == ["succeeded"] * len(acknowledged)
+    with site.services.sessionmaker() as session:
+        assert session.scalar(select(func.count()).select_from(Transcript)) == len(acknowledged)
+
+
+@pytest.mark.slow
+def test_nothing_acknowledged_is_lost_when_the_power_is_cut_a_few_times(site):
+    cut_the_power(site, 3)
+
+
+@pytest.mark.slow
+def test_nothing_acknowledged_is_lost_when_the_power_is_cut_fifty_times(site):
+    cut_the_power(site, 50)

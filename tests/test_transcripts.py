@@ -1,0 +1,177 @@
+"""The routes of transcripts: every format, and who the speakers are."""
+
+from dataclasses import asdict, replace
+from uuid import UUID, uuid4
+
+import pytest
+
+from models.transcript import Source, Turn
+from service.recordings import identified
+from service.transcripts import longest_turns, names_of, with_names
+from tests.api import open_api
+from tests.finished import conversation, finish_job
+from tests.jobs import make_job
+from tests.test_jobs import codes
+
+
+@pytest.fixture
+def api(settings):
+    with open_api(settings) as api:
+        yield api
+
+
+@pytest.fixture
+def study(api):
+    return api.study()["id"]
+
+
+@pytest.fixture
+def path(api, study):
+    return path_of(finish_job(api.services, make_job(api.services, UUID(study))))
+
+
+def path_of(transcript_id):
+    return f"/v1/transcripts/{transcript_id}"
+
+
+NAMED = {
+    "SPEAKER_00": {"role": "interviewer", "code": "I1"},
+    "SPEAKER_01": {"role": "participant", "code": "P07"},
+}
+
+
+def test_a_transcript_is_read_in_every_format(api, path):
+    answers = {format: api.get(f"{path}?format={format}") for format in ("txt", "vtt", "srt")}
+
+    assert api.get(path).json()["segments"][1]["text"] == "My name is Eva Muster."
+    assert "SPEAKER_01: My name is Eva Muster." in answers["txt"].text
+    assert answers["vtt"].text.startswith("WEBVTT")
+    assert answers["srt"].text.startswith("1\n00:00:00,000 --> ")
+    assert [answer.headers["Content-Type"] for answer in answers.values()] == [
+        "text/plain; charset=utf-8",
+        "text/vtt; charset=utf-8",
+        "application/x-subrip; charset=utf-8",
+    ]
+    assert {answer.headers["Cache-Control"] for answer in answers.values()} == {"no-store"}
+    assert ".identified.txt" in answers["txt"].headers["Content-Disposition"]
+
+
+def test_an_unknown_format_is_refused(api, path):
+    assert codes(api.get(f"{path}?format=docx")) == (422, "invalid_request")
+
+
+def test_codes_of_speakers_appear_in_every_format(api, path):
+    answer = api.request("PUT", f"{path}/speakers", json=NAMED)
+
+    assert answer.status_code == 200
+    assert answer.json()["speakers"]["SPEAKER_01"]["name"] == "P07"
+    assert api.get(path).json()["speakers"] == ["I1", "P07"]
+    for format in ("txt", "vtt", "srt"):
+        text = api.get(f"{path}?format={format}").text
+        assert "P07" in text and "SPEAKER" not in text
+    assert "[overlap with P07]" in api.get(f"{path}?format=txt").text
+
+
+def test_each_speaker_comes_with_three_turns_to_listen_to(api, path):
+    speakers = api.get(f"{path}/speakers").json()["speakers"]
+    turns = speakers["SPEAKER_00"]["turns"]
+
+    assert [(turn["start"], turn["end"]) for turn in turns] == [(0, 2), (8, 9), (9.5, 14)]
+    assert api.get(f"/v1/recordings/{turns[0]['recording_id']}").status_code == 200
+    assert speakers["SPEAKER_00"]["name"] == "SPEAKER_00"
+
+
+def test_a_turn_says_where_it_lies_in_its_recording():
+    first, second = uuid4(), uuid4()
+    document = asdict(
+        replace(
+            conversation(),
+            turns=(Turn(12.0, 15.0, "SPEAKER_00"),),
+            sources=tuple(
+                Source(start, 10.0, "wav", "pcm_s16le", 16000, 1, 1) for start in (0.0, 10.0)
+            ),
+        )
+    )
+    (turn,) = longest_turns(document, [first, second])["SPEAKER_00"]
+
+    assert (turn.recording_id, turn.recording_start) == (second, 2.0)
+
+
+def test_naming_speakers_again_replaces_all_of_it(api, path):
+    api.request("PUT", f"{path}/speakers", json=NAMED)
+    later = api.request("PUT", f"{path}/speakers", json={"SPEAKER_00": {"role": "moderator"}})
+
+    assert later.json()["version"] == 3
+    assert later.json()["speakers"]["SPEAKER_00"]["name"] == "moderator"
+    assert later.json()["speakers"]["SPEAKER_01"]["name"] == "SPEAKER_01"
+
+
+def test_a_speaker_that_is_not_there_is_refused(api, path):
+    answer = api.request("PUT", f"{path}/speakers", json={"SPEAKER_07": {"code": "P07"}})
+
+    assert codes(answer) == (422, "unknown_speaker")
+    assert api.get(f"{path}/speakers").json()["version"] == 1
+
+
+@pytest.mark.parametrize(
+    "body", [{"SPEAKER_00": {"code": "Eva"}}, {"SPEAKER_00": {"role": "Eva Muster"}}, ["Eva"]]
+)
+def test_a_name_is_no_code(api, path, body):
+    answer = api.request("PUT", f"{path}/speakers", json=body)
+
+    assert codes(answer) == (422, "invalid_request")
+    assert "Eva" not in answer.text
+
+
+def test_one_code_is_one_person_and_one_role_may_be_several():
+    labels = ["S0", "S1", "S2", "S3"]
+    speakers: dict[str, dict[str, str | None]] = {
+        "S0": {"role": "moderator", "code": None},
+        "S1": {"role": "participant", "code": None},
+        "S2": {"role": "participant", "code": None},
+        "S3": {"role": "participant", "code": "P09"},
+    }
+
+    assert names_of(labels, speakers) == {
+        "S0": "moderator",
+        "S1": "participant 1",
+        "S2": "participant 2",
+        "S3": "P09",
+    }
+    same = {label: {"role": None, "code": "P09"} for label in ("SPEAKER_00", "SPEAKER_01")}
+    shown = with_names(asdict(conversation()), same)
+    assert shown.speakers == ("P09",)
+    assert shown.overlaps[0].speakers == ("P09",)
+
+
+ROUTES = [("GET", ""), ("GET", "/speakers"), ("PUT", "/speakers")]
+
+
+@pytest.mark.parametrize(("method", "rest"), ROUTES)
+def test_nobody_without_a_researchers_token_gets_in(api, study, path, method, rest):
+    assert api.client.request(method, path + rest, json={}).status_code == 401
+    for role in ("coder", "custodian", "deidentifier", "admin", "worker"):
+        token = api.token(role, study)
+        assert api.request(method, path + rest, json={}, token=token).status_code == 403, role
+
+
+@pytest.mark.parametrize(("method", "rest"), ROUTES)
+def test_someone_elses_transcript_looks_like_no_transcript(api, path, method, rest):
+    token = api.token("researcher", api.study()["id"])
+    theirs = api.request(method, path + rest, json={}, token=token)
+    none = api.request(method, path_of(uuid4()) + rest, json={}, token=token)
+
+    assert codes(theirs) == codes(none) == (404, "transcript_not_found")
+
+
+def test_a_damaged_artefact_is_no_transcript(api, study):
+    job_id = make_job(api.services, UUID(study))
+    path = path_of(finish_job(api.services, job_id))
+    folder = identified(api.services)[0].folder
+    newest = max(
+        (file for file in folder.rglob("*") if file.is_file()),
+        key=lambda file: file.stat().st_mtime_ns,
+    )
+    newest.write_bytes(newest.read_bytes()[:-1])
+
+    assert codes(api.get(path)) == (500, "artefact_damaged")

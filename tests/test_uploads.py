@@ -1,0 +1,452 @@
+"""Uploads by tus 1.0, and what becomes of them."""
+
+import base64
+import hashlib
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
+
+import pytest
+
+from service import recordings
+from service.database.tables import Recording
+from service.recordings import identified
+from service.vault import store as vault_store
+from service.vault import uploads
+from service.vault.errors import DiskFull, Erased
+from tests.api import OCTETS, metadata, open_api, tone
+
+VERSION = {"Tus-Resumable": "1.0.0"}
+
+
+@pytest.fixture
+def api(settings):
+    with open_api(settings) as api:
+        yield api
+
+
+@pytest.fixture
+def study(api):
+    return api.study()["id"]
+
+
+def begin(api, study, n_bytes, **headers):
+    answer = api.post(
+        f"/v1/uploads?study={study}",
+        headers={**VERSION, "Upload-Length": str(n_bytes), **headers},
+    )
+    assert answer.status_code == 201, answer.text
+    return answer.headers["Location"]
+
+
+def patch(api, location, offset, content, **headers):
+    return api.request(
+        "PATCH",
+        location,
+        content=content,
+        headers={**VERSION, **OCTETS, "Upload-Offset": str(offset), **headers},
+    )
+
+
+def checksum(content: bytes, algorithm: str = "sha1") -> str:
+    digest = hashlib.new(algorithm, content).digest()
+    return f"{algorithm} {base64.b64encode(digest).decode()}"
+
+
+def eventually(condition, seconds=5.0):
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.05)
+    assert condition()
+
+
+def files_in(api):
+    folder = identified(api.services)[0].folder
+    return [path.name for path in folder.rglob("*") if path.is_file()]
+
+
+def test_one_request_is_enough(api, study):
+    sound = tone(1.5)
+
+    view = api.upload(study, sound, headers={"Upload-Metadata": metadata(filename="a.wav")})
+
+    assert view["state"] == "ready"
+    assert view["n_bytes"] == view["n_received"] == len(sound)
+    assert view["metadata"] == {"filename": "a.wav"}
+    assert view["container"] == "wav"
+    assert view["codec"] == "pcm_s16le"
+    assert (view["sample_rate"], view["channels"]) == (16000, 1)
+    assert view["duration"] == pytest.approx(1.5)
+    assert view["peak_dbfs"] == pytest.approx(-20, abs=0.1)
+    assert view["mean_dbfs"] == pytest.approx(-23, abs=0.1)
+    assert api.get(f"/v1/recordings/{view['id']}/audio").content == sound
+
+
+def test_parts_are_put_together(api, study):
+    sound = tone()
+    location = begin(api, study, len(sound))
+    for offset in range(0, len(sound), 10_000):
+        answer = patch(api, location, offset, sound[offset : offset + 10_000])
+        assert answer.status_code == 204
+        assert int(answer.headers["Upload-Offset"]) == min(offset + 10_000, len(sound))
+        assert answer.headers["Tus-Resumable"] == "1.0.0"
+
+    view = api.checked(location.rpartition("/")[2])
+
+    assert view["state"] == "ready"
+    assert api.get(f"/v1/recordings/{view['id']}/audio").content == sound
+
+
+def test_an_upload_goes_on_where_it_stopped(api, study):
+    sound = tone()
+    location = begin(api, study, len(sound), **{"Upload-Metadata": metadata(filename="b.wav")})
+    patch(api, location, 0, sound[:100])
+
+    answer = api.request("HEAD", location, headers=VERSION)
+
+    assert answer.status_code == 200
+    assert answer.headers["Upload-Offset"] == "100"
+    assert answer.headers["Upload-Length"] == str(len(sound))
+    assert answer.headers["Upload-Metadata"] == metadata(filename="b.wav")
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert "Upload-Expires" in answer.headers
+
+
+def test_what_a_client_can_know_beforehand(api):
+    answer = api.client.options("/v1/uploads")
+
+    assert answer.status_code == 204
+    assert answer.headers["Tus-Version"] == "1.0.0"
+    assert "creation-with-upload" in answer.headers["Tus-Extension"]
+    assert answer.headers["Tus-Checksum-Algorithm"] == "sha1,sha256"
+    assert int(answer.headers["Tus-Max-Size"]) > 0
+
+
+@pytest.mark.parametrize("algorithm", ["sha1", "sha256"])
+def test_a_part_with_its_checksum_is_taken(api, study, algorithm):
+    sound = tone()
+    location = begin(api, study, len(sound))
+
+    answer = patch(api, location, 0, sound, **{"Upload-Checksum": checksum(sound, algorithm)})
+
+    assert answer.status_code == 204
+    assert api.checked(location.rpartition("/")[2])["state"] == "ready"
+
+
+def test_a_part_without_its_checksum_leaves_nothing(api, study):
+    location = begin(api, study, 100)
+
+    answer = patch(api, location, 0, b"x" * 50, **{"Upload-Checksum": checksum(b"y" * 50)})
+
+    assert (answer.status_code, answer.json()["code"]) == (460, "upload_damaged")
+    assert api.request("HEAD", location).headers["Upload-Offset"] == "0"
+
+
+def test_a_first_request_without_its_checksum_leaves_nothing(api, study):
+    before = files_in(api)
+
+    answer = api.post(
+        f"/v1/uploads?study={study}",
+        content=b"x" * 50,
+        headers={**OCTETS, "Upload-Checksum": checksum(b"y" * 50)},
+    )
+
+    assert (answer.status_code, answer.json()["code"]) == (460, "upload_damaged")
+    assert files_in(api) == before
+
+
+def test_the_checksum_of_the_whole_is_looked_at_in_the_end(api, study):
+    sound = tone()
+    right = metadata(sha256=hashlib.sha256(sound).hexdigest())
+    wrong = metadata(sha256=hashlib.sha256(b"").hexdigest())
+
+    assert api.upload(study, sound, headers={"Upload-Metadata": right})["state"] == "ready"
+    view = api.upload(study, sound, headers={"Upload-Metadata": wrong})
+    assert (view["state"], view["refusal"]["code"]) == ("refused", "upload_damaged")
+
+
+@pytest.mark.parametrize(
+    ("offset", "content", "headers", "status", "code"),
+    [
+        ("5", b"x", {}, 409, "wrong_offset"),
+        ("-1", b"x", {}, 400, "bad_upload_header"),
+        ("one", b"x", {}, 400, "bad_upload_header"),
+        ("²", b"x", {}, 400, "bad_upload_header"),
+        ("9" * 30, b"x", {}, 400, "bad_upload_header"),
+        ("0", b"x" * 101, {}, 400, "wrong_length"),
+        ("0", b"x", {"Upload-Checksum": "md5 AAAA"}, 400, "unknown_checksum"),
+        ("0", b"x", {"Upload-Checksum": "sha1 AAAA"}, 400, "bad_upload_header"),
+        ("0", b"x", {"Upload-Checksum": "sha1 ?"}, 400, "bad_upload_header"),
+        ("0", b"x", {"Content-Type": "audio/wav"}, 415, "unsupported_media_type"),
+        ("0", b"x", {"Tus-Resumable": "0.2.2"}, 412, "unsupported_tus_version"),
+    ],
+)
+def test_a_bad_part_is_refused_and_leaves_nothing(
+    api, study, offset, content, headers, status, code
+):
+    location = begin(api, study, 100)
+
+    answer = api.request(
+        "PATCH",
+        location,
+        content=content,
+        headers={**VERSION, **OCTETS, "Upload-Offset": offset.encode(), **headers},
+    )
+
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert answer.headers["Tus-Resumable"] == "1.0.0"
+    assert api.request("HEAD", location).headers["Upload-Offset"] == "0"
+
+
+def test_more_than_was_announced_without_a_length_is_refused(api, study):
+    location = begin(api, study, 100)
+
+    def body() -> Iterator[bytes]:  # has no Content-Length
+        yield b"x" * 60
+        yield b"x" * 60
+
+    answer = patch(api, location, 0, body())
+
+    assert (answer.status_code, answer.json()["code"]) == (400, "wrong_length")
+    assert api.request("HEAD", location).headers["Upload-Offset"] == "0"
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "code"),
+    [
+        ({}, 400, "wrong_length"),
+        ({"Upload-Length": "x"}, 400, "bad_upload_header"),
+        ({"Upload-Length": "-1"}, 400, "bad_upload_header"),
+        ({"Upload-Length": str(2**52)}, 413, "upload_too_large"),
+        ({"Upload-Length": "1", "Upload-Metadata": "filename ?"}, 400, "bad_upload_header"),
+        ({"Upload-Length": "1", "Upload-Metadata": "sha256 eHh4"}, 400, "bad_upload_header"),
+        ({"Upload-Length": "1", "Upload-Metadata": "a" * 9000}, 400, "bad_upload_header"),
+        ({"Upload-Length": "1", "Tus-Resumable": "2.0.0"}, 412, "unsupported_tus_version"),
+    ],
+)
+def test_a_bad_beginning_is_refused(api, study, headers, status, code):
+    before = files_in(api)
+
+    answer = api.post(f"/v1/uploads?study={study}", headers=headers)
+
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert files_in(api) == before
+
+
+def test_an_unknown_study_or_session_is_refused(api, study):
+    headers = {"Upload-Length": "1"}
+    unknown = api.post("/v1/uploads?study=NOWHERE", headers=headers)
+    no_session = api.post(f"/v1/uploads?study={study}&session=INT-99", headers=headers)
+
+    assert (unknown.status_code, unknown.json()["code"]) == (404, "study_not_found")
+    assert (no_session.status_code, no_session.json()["code"]) == (404, "session_not_found")
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        (b"", "empty_file"),
+        (b"Dear diary", "unreadable_audio"),
+        (tone(level=0.0), "silent_audio"),
+        (tone(level=0.0005), "silent_audio"),
+        (tone(0.01), "audio_too_short"),
+        (tone(2.0)[:20_000], "truncated_audio"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_is_no_use_is_refused_with_the_reason_and_destroyed(api, study, content, code):
+    before = files_in(api)
+
+    view = api.upload(study, content, headers={"Upload-Metadata": metadata(filename="x.wav")})
+
+    assert view["state"] == "refused"
+    assert view["refusal"]["code"] == code
+    assert view["refusal"]["detail"].endswith(".")
+    assert view["metadata"] is None
+    eventually(lambda: files_in(api) == before)
+    audio = api.get(f"/v1/recordings/{view['id']}/audio")
+    assert (audio.status_code, audio.json()["code"]) == (409, "recording_refused")
+
+
+def test_a_silent_recording_comes_with_its_levels(api, study):
+    view = api.upload(study, tone(level=0.0005))
+
+    assert view["peak_dbfs"] == pytest.approx(-66, abs=0.3)
+    assert "-66" in view["refusal"]["detail"]
+    assert view["duration"] == pytest.approx(1.0)
+
+
+def test_an_upload_is_refused_while_enough_is_left_for_the_database(api, study, monkeypatch):
+    location = begin(api, study, 100)
+    monkeypatch.setattr(vault_store, "KEPT_FREE", 2**60)
+
+    beginning = api.post(f"/v1/uploads?study={study}", headers={"Upload-Length": "100"})
+    part = patch(api, location, 0, b"x" * 50)
+
+    for answer in (beginning, part):
+        assert (answer.status_code, answer.json()["code"]) == (507, "disk_full")
+    assert api.get("/readyz").status_code == 507
+    monkeypatch.undo()
+    assert patch(api, location, 0, b"x" * 50).status_code == 204
+
+
+def test_a_recording_waits_for_room_and_is_then_checked(api, study, monkeypatch):
+    sound = tone()
+    location = begin(api, study, len(sound))
+    patch(api, location, 0, sound[:1000])
+    monkeypatch.setattr(recordings, "AGAIN_AFTER", 0.1)
+    monkeypatch.setattr(recordings, "CHECK_EVERY", 0.1)
+    real = uploads.merge
+
+    def no_room(*arguments, **options):
+        raise DiskFull("no room")
+
+    monkeypatch.setattr(uploads, "merge", no_room)
+    patch(api, location, 1000, sound[1000:])
+    id = location.rpartition("/")[2]
+    waiting = api.get(f"/v1/recordings/{id}?wait=1").json()
+    assert waiting["state"] == "checking"
+    assert waiting["waiting_for"]["code"] == "disk_full"
+
+    monkeypatch.setattr(uploads, "merge", real)
+    assert api.checked(id)["state"] == "ready"
+
+
+def test_a_given_up_upload_is_gone(api, study):
+    before = files_in(api)
+    location = begin(api, study, 100)
+    patch(api, location, 0, b"x" * 50)
+
+    assert api.request("DELETE", location, headers=VERSION).status_code == 204
+
+    assert files_in(api) == before
+    for method in ("HEAD", "PATCH", "DELETE"):
+        headers = {**VERSION, **OCTETS, "Upload-Offset": "50"}
+        assert api.request(method, location, headers=headers).status_code == 410
+
+
+def test_an_upload_that_stopped_expires(api, study):
+    location = begin(api, study, 100)
+    patch(api, location, 0, b"x" * 50)
+    id = UUID(location.rpartition("/")[2])
+    with api.services.sessionmaker.begin() as session:
+        session.get_one(Recording, id).expires_at = datetime.now(UTC) - timedelta(seconds=1)
+    before = files_in(api)
+
+    recordings.tidy(api.services)
+
+    assert len(files_in(api)) < len(before)
+    answer = api.request("HEAD", location)
+    assert answer.status_code == 410
+
+
+def test_an_upload_whose_last_answer_was_lost_is_complete(api, study):
+    """The service was killed between the last part and the change of its state."""
+    sound = tone()
+    location = begin(api, study, len(sound))
+    patch(api, location, 0, sound)
+    id = location.rpartition("/")[2]
+    api.checked(id)
+    location = begin(api, study, len(sound))
+    id = location.rpartition("/")[2]
+    with api.services.sessionmaker() as session:
+        row = session.get_one(Recording, UUID(id))
+    parts = iter([sound, b""])
+    recordings.receive(api.services, row, lambda: next(parts), offset=0, checksum=None)
+    assert api.get(f"/v1/recordings/{id}").json()["state"] == "receiving"
+
+    assert api.request("HEAD", location).headers["Upload-Offset"] == str(len(sound))
+    assert api.checked(id)["state"] == "ready"
+
+
+def test_a_long_request_is_stored_in_parts(api, study, monkeypatch):
+    monkeypatch.setattr(recordings, "PART_BYTES", 1000)
+    blocks = [b"a" * 600] * 5 + [b""]
+    location = begin(api, study, 3000)
+    with api.services.sessionmaker() as session:
+        row = session.get_one(Recording, UUID(location.rpartition("/")[2]))
+    given = iter(blocks)
+
+    end = recordings.receive(api.services, row, lambda: next(given), offset=0, checksum=None)
+
+    assert end == 3000
+    folder = uploads._folder(identified(api.services)[0], row.id)
+    assert [int(path.name) for path in sorted(folder.iterdir())] == [0, 1200, 2400]
+
+
+def test_uploads_of_a_session_are_in_the_order_they_began_in(api, study):
+    made = api.post("/v1/sessions", json={"study": study}).json()
+    first = api.upload(study, tone(), query={"session": made["code"]})
+    second = api.upload(study, tone(), query={"session": made["id"]})
+
+    assert (first["position"], second["position"]) == (0, 1)
+    session = api.get(f"/v1/sessions/{made['id']}").json()
+    assert session["recordings"] == [first["id"], second["id"]]
+
+
+def test_the_sound_comes_in_byte_ranges(api, study):
+    sound = tone(8.0)
+    path = f"/v1/recordings/{api.upload(study, sound)['id']}/audio"
+
+    def ranged(value):
+        return api.get(path, headers={"Range": value})
+
+    part = ranged("bytes=70000-199999")
+    assert part.status_code == 206
+    assert part.content == sound[70000:200000]
+    assert part.headers["Content-Range"] == f"bytes 70000-199999/{len(sound)}"
+    assert part.headers["Content-Type"] == "audio/wav"
+    assert part.headers["Cache-Control"] == "no-store"
+    assert ranged("bytes=-44").content == sound[-44:]
+    assert ranged("bytes=256000-").content == sound[256000:]
+    assert ranged(f"bytes=0-{10**12}").content == sound
+    assert ranged("bytes=0-1,5-6").status_code == 200
+    assert ranged("lines=1-2").status_code == 200
+    beyond = ranged(f"bytes={len(sound)}-")
+    assert (beyond.status_code, beyond.json()["code"]) == (416, "range_not_satisfiable")
+    assert beyond.headers["Content-Range"] == f"bytes */{len(sound)}"
+
+
+def test_a_deleted_recording_cannot_be_read_again(api, study):
+    view = api.upload(study, tone())
+    path = f"/v1/recordings/{view['id']}"
+
+    assert api.request("DELETE", path).status_code == 204
+
+    for each in (path, f"{path}/audio"):
+        answer = api.get(each)
+        assert (answer.status_code, answer.json()["code"]) == (410, "erased")
+    assert api.request("DELETE", path).status_code == 410
+    store, keyring = identified(api.services)
+    assert UUID(view["id"]) not in store
+    with pytest.raises(Erased):
+        keyring.data_key(UUID(study), UUID(view["id"]))
+
+
+def test_a_damaged_artefact_is_said_to_be_and_not_served(api, study):
+    view = api.upload(study, tone())
+    path = identified(api.services)[0]._path(UUID(view["id"]))
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+
+    answer = api.get(f"/v1/recordings/{view['id']}/audio")
+
+    assert (answer.status_code, answer.json()["code"]) == (500, "artefact_damaged")
+
+
+def test_what_a_crash_left_of_an_erasure_is_made_up_for(api, study):
+    view = api.upload(study, tone())
+    with api.services.sessionmaker.begin() as session:
+        session.get_one(Recording, UUID(view["id"])).state = "erased"
+
+    recordings.tidy(api.services)
+
+    assert UUID(view["id"]) not in identified(api.services)[0]
+    with api.services.sessionmaker() as session:
+        assert session.get_one(Recording, UUID(view["id"])).erased_at is not None
+
+
+def test_no_such_recording(api):
+    for path in (f"/v1/recordings/{uuid4()}", f"/v1/recordings/{uuid4()}/audio"):
+        answer = api.get(path)
+        assert (answer.status_code, answer.json()["code"]) == (404, "recording_not_found")

@@ -1,0 +1,144 @@
+"""How a worker gets the keys of its job."""
+
+import asyncio
+import contextlib
+import http.server
+import json
+import threading
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import select
+
+from service.database.tables import JobError
+from service.engine import EngineJob
+from service.vault.errors import Erased, Sealed
+from service.vault.streaming import Key
+from service.worker import Later, Runner, keys_from_api
+from tests.jobs import make_job
+
+
+@pytest.fixture
+def api():
+    """Answers what the test puts into `answer`, and keeps what it was asked."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        answer: tuple[int, dict[str, object]] = (200, {"keys": {}})
+        asked: list[tuple[str, str, dict[str, object]]] = []
+
+        def do_POST(self):
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            self.asked.append((self.path, self.headers["Authorization"], body))
+            status, answer = Handler.answer
+            content = json.dumps(answer).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    Handler.url = f"http://127.0.0.1:{server.server_port}"  # type: ignore[attr-defined]
+    yield Handler
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def fetch(api, tmp_path):
+    token = tmp_path / "worker.token"
+    token.write_text("s3cret\n")
+    return keys_from_api(api.url, token)
+
+
+def test_keys_are_of_the_claimed_job_and_under_its_fence(api, fetch):
+    job, recording = uuid4(), uuid4()
+    api.answer = (200, {"keys": {str(recording): "AAAA" * 10 + "AAA="}})
+
+    assert fetch(job, 7) == {recording: Key(bytes(32))}
+    assert api.asked[-1] == (f"/internal/jobs/{job}/keys", "Bearer s3cret", {"fence": 7})
+
+
+@pytest.mark.parametrize("error", [Sealed, Erased])
+def test_a_refusal_that_is_about_the_keys_is_the_job_s_error(api, fetch, error):
+    api.answer = (error.status, {"code": error.code})
+
+    with pytest.raises(error):
+        fetch(uuid4(), 1)
+
+
+@pytest.mark.parametrize("status", [401, 404, 409, 429, 500, 503])
+def test_any_other_refusal_may_pass(api, fetch, status):
+    api.answer = (status, {"code": "something"})
+
+    with pytest.raises(OSError, match=str(status)):
+        fetch(uuid4(), 1)
+
+
+def test_an_api_that_is_not_there_may_come_back(tmp_path):
+    token = tmp_path / "worker.token"
+    token.write_text("s3cret")
+
+    with pytest.raises(OSError):
+        keys_from_api("http://127.0.0.1:9", token)(uuid4(), 1)
+
+
+def test_keys_pass_no_proxy(api, fetch, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    assert fetch(uuid4(), 1) == {}
+
+
+def test_a_job_is_the_same_on_the_other_side_of_the_pipe():
+    recordings = (uuid4(), uuid4())
+    job = EngineJob(
+        id=uuid4(),
+        study_id=uuid4(),
+        recordings=recordings,
+        options={"language": "en"},
+        vocabulary_artefact_id=uuid4(),
+        whisper_model="demo",
+        whisper_sha256="0",
+        diarisation_pipeline="demo",
+        diarisation_sha256="1",
+        kept={"segment": uuid4()},
+        keys={id: Key(id.bytes * 2) for id in recordings},
+    )
+
+    assert EngineJob.from_message(json.loads(json.dumps(job.to_message()))) == job
+
+
+SAID = "my name is Eva Muster"
+
+
+class BrokenEngine:
+    """As if there were a mistake in how the worker listens to it."""
+
+    n_killed = 0
+
+    async def run(self, job):
+        raise KeyError(SAID)
+        yield {}
+
+    async def kill(self):
+        self.n_killed += 1
+
+
+def test_a_mistake_in_the_worker_is_the_job_s_error_and_leaves_no_engine_behind(services, caplog):
+    job_id = make_job(services)
+    engine = BrokenEngine()
+    runner = Runner(services.sessionmaker, engine, lambda job_id, fence: {})  # type: ignore[arg-type]
+    for attempts_left in (2, 1, 0):
+        with pytest.raises(Later) if attempts_left else contextlib.nullcontext():
+            asyncio.run(runner.run(job_id))
+
+    with services.sessionmaker() as session:
+        codes = session.scalars(select(JobError.code).where(JobError.job_id == job_id)).all()
+    assert codes == ["internal_error"] * 4
+    assert engine.n_killed == 3
+    assert "KeyError" in caplog.text
+    assert "Eva" not in caplog.text
