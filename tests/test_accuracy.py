@@ -1,0 +1,57 @@
+"""Floors under what docs/accuracy.md reports of the demo weights, with room for other machines."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from models.metrics import Rate, summed
+from models.pipeline import Pipeline, TranscribeOptions
+from models.weights import find_pipeline, find_whisper
+from scripts.evaluate import FIRST_SEED, KINDS, WITHOUT_SPEECH, measure, measure_one
+from scripts.evaluation import Measured
+from scripts.make_interview import recording_of
+from scripts.references import Annotation
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> Pipeline:
+    pytest.importorskip("meeteval", reason="comes with scripts/evaluate")
+    return Pipeline(
+        find_whisper("demo", Path()), find_pipeline("demo", Path()), torch.device("cpu")
+    )
+
+
+@pytest.fixture(scope="module")
+def interviews(pipeline: Pipeline) -> list[Measured]:
+    return [measure(pipeline, KINDS[0], FIRST_SEED + i, 30.0) for i in range(3)]
+
+
+def total(measured: list[Measured], name: str) -> Rate:
+    return summed([m.rates[name] for m in measured])
+
+
+def test_the_words_of_clean_interviews_have_the_right_speaker(interviews):
+    assert total(interviews, "wrong_speaker").rate <= 0.05
+    assert total(interviews, "no_speaker").rate <= 0.01
+
+
+def test_hardly_any_speech_of_clean_interviews_has_no_words(interviews):
+    assert total(interviews, "speech_without_words").rate <= 0.10
+
+
+def test_nothing_is_invented_between_the_turns_of_clean_interviews(interviews):
+    assert total(interviews, "invented").rate <= 0.02
+
+
+@pytest.mark.parametrize("sound", ["silence", "noise"])
+def test_nothing_is_heard_in_silence_and_noise(pipeline, sound):
+    samples = WITHOUT_SPEECH[sound](20 * 16_000, np.random.default_rng(0)).astype(np.float32)
+    measured = measure_one(
+        pipeline, recording_of(samples), Annotation(), TranscribeOptions(language="en")
+    )
+
+    assert measured.rates["invented"] == Rate(0.0, 20.0)
