@@ -90,10 +90,10 @@ class Clustering:
             OutOfMemory
         """
         while True:
+            progress(0.0)
             with contextlib.suppress(TimeoutError):
                 answer = self._answer.result(timeout=POLL_SECONDS)
                 break
-            progress(0.0)
         labels = np.where(self._silent, NOBODY, answer["labels"]).astype(np.int32)
         return Clusters(labels, answer["similarities"], self._sampled)
 

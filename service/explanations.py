@@ -36,6 +36,8 @@ _EXPLANATIONS = {
     "sandbox_unavailable": ("Recordings cannot be decoded safely here.", ADMINISTRATOR),
     # what was asked for
     "unknown_language": ("The model does not know the language.", "Choose another language."),
+    "cannot_translate": ("The model cannot translate.", "Choose a multilingual model."),
+    "bad_roster": ("The roster makes no sense.", "Give one to twelve people, each with a code."),
     "bad_speaker_count": ("The number of speakers makes no sense.", "Give 1 to 20."),
     "vocabulary_too_long": ("The vocabulary does not fit.", "Give fewer or shorter words."),
     # the weights
