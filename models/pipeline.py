@@ -328,6 +328,7 @@ class Pipeline:
         if timeline.warning:
             warnings.append(timeline.warning)
         warnings += wrong_count(len(speakers_in_order(heard.diarisation.turns)), options)
+        warnings += heard.diarisation.warnings
         if heard.diarisation.sampled:
             warnings.append(
                 "The session is so long that speakers were told apart by an even sample of it."

@@ -98,6 +98,7 @@ def pack_diarisation(diarisation: Diarisation) -> bytes:
         "turns": [asdict(turn) for turn in diarisation.turns],
         "exclusive_turns": [asdict(turn) for turn in diarisation.exclusive_turns],
         "sampled": diarisation.sampled,
+        "warnings": diarisation.warnings,
     }
     return _pack(plain, embeddings=diarisation.embeddings)
 
@@ -109,6 +110,7 @@ def unpack_diarisation(data: bytes) -> Diarisation:
         exclusive_turns=tuple(Turn(**turn) for turn in plain["exclusive_turns"]),
         embeddings=arrays["embeddings"],
         sampled=plain["sampled"],
+        warnings=tuple(plain["warnings"]),
     )
 
 

@@ -6,10 +6,16 @@ docs/performance.md says what is measured and how, and holds the results.
 """
 
 import argparse
+from types import ModuleType
 
-from scripts import bench_whisper, bench_whole_path
+from scripts import bench_diarisation, bench_service, bench_whisper, bench_whole_path
 
-BENCHES = {"whisper": bench_whisper, "whole-path": bench_whole_path}
+BENCHES: dict[str, ModuleType] = {
+    "whisper": bench_whisper,
+    "whole-path": bench_whole_path,
+    "diarisation": bench_diarisation,
+    "service": bench_service,
+}
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """Measure the diarisation against stock pyannote.audio, and print one JSON document.
 
-    python -m scripts.bench_diarisation --threads 2           against stock, some minutes
-    python -m scripts.bench_diarisation --parts flatness      10 minutes to 4 hours
+    scripts/bench diarisation --threads 2           against stock, some minutes
+    scripts/bench diarisation --parts flatness      10 minutes to 4 hours
 
 Models have random weights at community-1's real dimensions: what is computed does not depend on
 them. Stock and ours take turns in one process, so that a busy machine is busy for both. Parts:
@@ -18,7 +18,6 @@ import json
 import os
 import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -48,15 +47,17 @@ PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 N_SPEAKERS = 6
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS[:2])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--seconds", type=float, default=60.0, help="of sound, for speed")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--minutes", nargs="+", type=float, default=[10, 60, 240])
-    options = parser.parse_args(arguments)
+    parser.add_argument("--json", type=Path, default=Path("build/bench/diarisation.json"))
+
+
+def run(options: argparse.Namespace) -> None:
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)
     measured: dict[str, Any] = {"machine": machine(device)}
@@ -66,8 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         measured["postprocessing"] = postprocessing(options.rounds)
     if "flatness" in options.parts:
         measured["flatness"] = flatness(device, options.minutes)
-    json.dump(measured, sys.stdout, indent=1)
-    print()
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    options.json.write_text(json.dumps(measured, indent=1) + "\n")
+    print(options.json.read_text(), end="")
 
 
 def machine(device: torch.device) -> dict[str, Any]:
@@ -223,7 +225,3 @@ def flatness(device: torch.device, minutes: Sequence[float]) -> list[dict[str, f
             }
         )
     return result
-
-
-if __name__ == "__main__":
-    main()

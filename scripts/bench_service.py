@@ -32,13 +32,14 @@ RATE = 100  # requests per second
 BLOCK = 2**20
 
 
-def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gigabytes", type=float, default=2.0)
     parser.add_argument("--seconds", type=float, default=20.0, help="of reading at 100/s")
     parser.add_argument("--parts", default=",".join(PARTS))
-    parser.add_argument("--json", type=Path, help="also write the figures here")
-    options = parser.parse_args(arguments)
+    parser.add_argument("--json", type=Path, default=Path("build/bench/service.json"))
+
+
+def run(options: argparse.Namespace) -> None:
     parts = options.parts.split(",")
     results: dict[str, object] = {"machine": f"{platform.machine()}, {os.cpu_count()} cores"}
     with tempfile.TemporaryDirectory(prefix="fieldscribe-bench-") as folder:
@@ -60,10 +61,9 @@ def main(arguments: list[str]) -> int:
                 results["upload"] = asyncio.run(bench.upload(round(options.gigabytes * 2**30)))
         finally:
             bench.stop()
-    print(json.dumps(results, indent=1))
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=1) + "\n")
-    return 0
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    options.json.write_text(json.dumps(results, indent=1) + "\n")
+    print(options.json.read_text(), end="")
 
 
 class Bench:
@@ -292,7 +292,3 @@ def summary(times: list[float]) -> dict[str, float]:
         "p99": round(ordered[int(0.99 * (len(ordered) - 1))], 1),
         "max": round(ordered[-1], 1),
     }
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
