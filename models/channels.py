@@ -13,11 +13,11 @@ other's sentence is well above the bleed.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from itertools import groupby
+from itertools import groupby, pairwise
 
 import numpy as np
 
-from models.attribution import ends_sentence
+from models.attribution import PAUSE, ends_sentence
 from models.audio import SAMPLE_RATE, Recording, join
 from models.segmentation import SpeechRegion
 from models.transcript import Flag, Segment, Turn, Word
@@ -73,8 +73,16 @@ class Timeline:
 
     @property
     def joints(self) -> tuple[float, ...]:
+        """Also the middle of each long pause of a channel: the other's turn.
+
+        Whisper may end a window at the first of these, and lose what is said after it.
+        """
         offsets = [channel * self.duration for channel in range(self.n_channels)]
-        return tuple(offset + start for offset in offsets for start in self.starts)[1:]
+        ends = [offset + start for offset in offsets for start in self.starts][1:]
+        pauses = [
+            (a.end + b.start) / 2 for a, b in pairwise(self.voices) if b.start - a.end > PAUSE
+        ]
+        return tuple(sorted({*ends, *pauses}))
 
     def own(self, regions: Sequence[SpeechRegion]) -> tuple[SpeechRegion, ...]:
         """What of the speech that was found is a channel's own, as far as levels tell."""

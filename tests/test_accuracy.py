@@ -47,8 +47,8 @@ def test_nothing_is_invented_between_the_turns_of_clean_interviews(interviews):
     assert total(interviews, "invented").rate <= 0.02
 
 
-@pytest.mark.parametrize("sound", ["silence", "noise"])
-def test_nothing_is_heard_in_silence_and_noise(pipeline, sound):
+@pytest.mark.parametrize("sound", ["silence", "noise", "hum"])
+def test_nothing_is_heard_in_silence_noise_and_hum(pipeline, sound):
     samples = WITHOUT_SPEECH[sound](20 * 16_000, np.random.default_rng(0)).astype(np.float32)
     measured = measure_one(
         pipeline, recording_of(samples), Annotation(), TranscribeOptions(language="en")
