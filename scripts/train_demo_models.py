@@ -552,7 +552,7 @@ def train_segmentation(out: Path, work: Path, seed: int) -> None:
     stages = [
         Stage(1000, 12, CHUNK_SECONDS, 3e-3, 1e-4),
         Stage(800, 12, CHUNK_SECONDS, 2e-3, 5e-5),
-        Stage(400, 12, CHUNK_SECONDS, 1e-3, 2e-5),
+        Stage(900, 12, CHUNK_SECONDS, 1e-3, 1e-5),
     ]
     if (out / "pyannote" / "segmentation").exists():
         weights = find_pipeline(str(out / "pyannote"), Path())
