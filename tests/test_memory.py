@@ -67,7 +67,10 @@ def test_reading_20_minutes_takes_the_samples_and_little_more(tmp_path):
 
 @pytest.mark.slow
 def test_the_whole_path_on_20_minutes_and_its_slope_leave_four_hours_under_3_gb():
-    """With drawn embeddings, as scripts/measure_memory says; with real ones it takes an hour."""
+    """With drawn embeddings, as scripts/measure_memory says; with real ones it takes an hour.
+
+    The slope is that from 20 to 40 minutes: below, batches are not yet as large as they get.
+    """
 
     def measured(minutes: int) -> dict[str, int]:
         command = [sys.executable, "-m", "scripts.measure_memory", "--minutes", str(minutes)]
@@ -75,8 +78,8 @@ def test_the_whole_path_on_20_minutes_and_its_slope_leave_four_hours_under_3_gb(
         report: dict[str, int] = json.loads(shown.stdout)
         return report
 
-    ten, twenty = measured(10), measured(20)
-    slope = (twenty["peak_bytes"] - ten["peak_bytes"]) / (10 * 60)
+    twenty, forty = measured(20), measured(40)
+    slope = (forty["peak_bytes"] - twenty["peak_bytes"]) / (20 * 60)
 
-    assert twenty["peak_bytes"] < 1700 * MB
+    assert twenty["peak_bytes"] < 1800 * MB
     assert twenty["peak_bytes"] + slope * (FOUR_HOURS - 20 * 60) < 3000 * MB
