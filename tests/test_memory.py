@@ -18,7 +18,6 @@ from tests.test_audio import noise, wav
 
 ROOT = Path(__file__).parent.parent
 MB = 1_000_000
-FOUR_HOURS = 4 * 3600  # seconds
 BYTES_PER_SECOND = 4 * SAMPLE_RATE  # of samples
 
 READ = """
@@ -66,10 +65,11 @@ def test_reading_20_minutes_takes_the_samples_and_little_more(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_whole_path_on_20_minutes_and_its_slope_leave_four_hours_under_3_gb():
+def test_the_whole_path_takes_little_on_20_minutes_and_little_more_with_each_further_one():
     """With drawn embeddings, as scripts/measure_memory says; with real ones it takes an hour.
 
-    The slope is that from 20 to 40 minutes: below, batches are not yet as large as they get.
+    Four hours were measured with `scripts/measure_memory --minutes 240` (docs/performance.md); the
+    slope wavers too much from run to run to tell that from two short ones.
     """
 
     def measured(minutes: int) -> dict[str, int]:
@@ -82,4 +82,4 @@ def test_the_whole_path_on_20_minutes_and_its_slope_leave_four_hours_under_3_gb(
     slope = (forty["peak_bytes"] - twenty["peak_bytes"]) / (20 * 60)
 
     assert twenty["peak_bytes"] < 1800 * MB
-    assert twenty["peak_bytes"] + slope * (FOUR_HOURS - 20 * 60) < 3000 * MB
+    assert slope < 2.2 * BYTES_PER_SECOND
