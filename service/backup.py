@@ -42,8 +42,8 @@ from service.database.embedded import EmbeddedPostgres, wheel_folder
 from service.database.engine import conninfo, known_revisions, migrate, newest, open_engine
 from service.database.tables import Job, JobRecording, Recording, Study
 from service.errors import Misused, ServiceError
-from service.jobs import erase_job
 from service.recordings import destroy
+from service.removal import erase_job
 from service.services import Services, database_url, open_services
 from service.settings import Settings
 from service.vault import ArtefactClass

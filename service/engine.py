@@ -23,8 +23,9 @@ EMBEDDINGS = "embeddings"  # the result of a diarisation with other options
 class EngineJob:
     """
     Args:
-        recordings: in order; what is made of them is encrypted under the key of the first.
+        recordings: in order.
         kept: artefacts by the stage whose result they are.
+        keys: of the recordings, and one for what is made of them, by the id of the job.
     """
 
     id: UUID
@@ -39,15 +40,11 @@ class EngineJob:
     kept: Mapping[str, UUID]
     keys: Mapping[UUID, Key] = field(default_factory=dict)
 
-    @property
-    def subject(self) -> UUID:
-        return self.recordings[0]
-
     def artefact(self, kind: str, id: UUID) -> Artefact:
-        return Artefact(self.study_id, self.subject, kind, id)
+        return Artefact(self.study_id, self.id, kind, id)
 
     def stage_artefact(self, stage: str, id: UUID) -> Artefact:
-        return self.artefact(f"stage_{'diarise' if stage == EMBEDDINGS else stage}", id)
+        return self.artefact(stage_kind("diarise" if stage == EMBEDDINGS else stage), id)
 
     def to_message(self) -> dict[str, Any]:
         return {
@@ -77,6 +74,10 @@ class EngineJob:
                 "keys": keys_from_json(message["keys"]),
             }
         )
+
+
+def stage_kind(stage: str) -> str:
+    return f"stage_{stage}"
 
 
 def keys_from_json(plain: Mapping[str, str]) -> dict[UUID, Key]:

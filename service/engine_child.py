@@ -145,11 +145,11 @@ class Child:
         self._send("progress", stage=stage, fraction=fraction)
 
     def _read(self, job: EngineJob, artefact: Artefact) -> bytes:
-        with self._store.open(artefact, job.keys[job.subject]) as file:
+        with self._store.open(artefact, job.keys[job.id]) as file:
             return file.read()
 
     def _write(self, job: EngineJob, artefact: Artefact, data: bytes) -> None:
-        with self._store.write(artefact, job.keys[job.subject]) as file:
+        with self._store.write(artefact, job.keys[job.id]) as file:
             file.write(data)
 
     def _send(self, event: str, **fields: Any) -> None:

@@ -20,16 +20,15 @@ from uuid import UUID
 from sqlalchemy import and_, or_, select, tuple_
 from sqlalchemy.orm import Session
 
+from service import results
 from service.auth import Caller
 from service.database.tables import Handoff, Job, Transcript
 from service.errors import ServiceError
-from service.jobs import job_recordings, make_cursor, read_cursor, refuse_erased
-from service.recordings import identified
+from service.jobs import make_cursor, read_cursor, refuse_erased
 from service.services import Services
 from service.studies import find_study
 from service.transcripts import read_document
 from service.vault.errors import ArtefactDamaged, ArtefactMissing, Erased, KeyDamaged, KeyMissing
-from service.vault.store import Artefact
 
 LEASE = timedelta(minutes=2)
 OCCURRENCES = "occurrences"
@@ -78,7 +77,7 @@ def claim(services: Services, caller: Caller) -> Claim | None:
                 return None
             transcript = session.get_one(Transcript, handoff.transcript_id)
             try:
-                document = read_document(session, services, transcript)
+                document = read_document(services, transcript)
             except UNREADABLE as error:
                 log.error("hand-off %s: its transcript is unreadable: %s", handoff.id, error.code)
                 _end(handoff, "failed", failure_code=error.code)
@@ -136,13 +135,10 @@ def complete(
         return handoff  # the answer to the first request was lost
     handoff = _claimed(session, caller, handoff_id, fence)
     transcript = session.get_one(Transcript, handoff.transcript_id)
-    _refuse_outside(read_document(session, services, transcript), occurrences)
-    store, keyring = identified(services)
-    subject = job_recordings(session, transcript.job_id)[0]
-    artefact = Artefact(handoff.study_id, subject, OCCURRENCES)
-    with store.write(artefact, keyring.data_key(handoff.study_id, subject)) as file:
-        file.write(json.dumps(list(occurrences)).encode())
-    handoff.occurrences_artefact_id = artefact.id
+    _refuse_outside(read_document(services, transcript), occurrences)
+    content = json.dumps(list(occurrences)).encode()
+    of = handoff.study_id, transcript.job_id
+    handoff.occurrences_artefact_id = results.write(services, *of, OCCURRENCES, content)
     _end(handoff, "completed")
     log.info("hand-off %s: completed, %d occurrences", handoff.id, len(occurrences))
     return handoff

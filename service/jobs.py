@@ -1,7 +1,7 @@
-"""Jobs: submitted, found, cancelled, run again, erased. What a worker does is in service/tasks.py.
+"""Jobs: submitted, found, cancelled, run again. What a worker does is in service/tasks.py.
 
 ServiceError
-├── JobNotFound, JobRunning, JobInUse, JobUnfinished
+├── JobNotFound, JobRunning, JobUnfinished
 ├── IdempotencyKeyReused, BadCursor
 └── SessionEmpty, StudiesMixed
 """
@@ -14,14 +14,15 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 from uuid import UUID, uuid4
 
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from sqlalchemy import Select, func, select, text, tuple_
+from sqlalchemy import func, select, text, tuple_
 from sqlalchemy.orm import Session
 
 from models.weights import (
@@ -34,13 +35,13 @@ from models.weights import (
     is_installed,
     known,
 )
+from service import results
 from service.auth import Caller
 from service.database import tables
-from service.database.queries import locked_job, touch_job
+from service.database.queries import locked_job
 from service.database.tables import (
     FINAL,
     STAGES,
-    Handoff,
     Idempotency,
     Job,
     JobError,
@@ -48,8 +49,8 @@ from service.database.tables import (
     JobStage,
     Recording,
     Study,
-    Transcript,
 )
+from service.engine import VOCABULARY, stage_kind
 from service.errors import ServiceError
 from service.queue import defer_job, request_cancel
 from service.recordings import find_recording, identified, ready_recording, session_recordings
@@ -57,12 +58,10 @@ from service.services import Services
 from service.stages import KEPT_STAGES
 from service.studies import find_session, find_study, study_vocabulary
 from service.vault.errors import Erased
-from service.vault.store import Artefact
 from service.vault.streaming import KEY_SIZE
 
 AUTO = "auto"
 RERUN_STAGES = STAGES[:-1]  # a hand-off is made with its transcript
-VOCABULARY = "vocabulary"
 DEFAULT_WHISPER = ("large-v3-turbo", "small")  # what `fieldscribe models fetch` gets, best first
 
 log = logging.getLogger(__name__)
@@ -80,13 +79,6 @@ class JobRunning(ServiceError):
 
     code: ClassVar[str] = "job_running"
     status: ClassVar[int] = 423  # Locked
-
-
-class JobInUse(ServiceError):
-    """A rerun of the job, which has not ended yet, began with its results."""
-
-    code: ClassVar[str] = "job_in_use"
-    status: ClassVar[int] = 409
 
 
 class JobUnfinished(ServiceError):
@@ -194,11 +186,14 @@ def submit_job(
             audio_seconds=sum(recording.duration or 0.0 for recording in recordings),
             **asdict(pinned),
         )
+        results.create_key(services, study.id, job.id)
         words = wish.vocabulary
         if words is None:
             words = tuple(study_vocabulary(services, study))
         if words:
-            job.vocabulary_artefact_id = _store_vocabulary(services, recordings[0], words)
+            content = "\n".join(words).encode()
+            vocabulary = results.write(services, study.id, job.id, VOCABULARY, content)
+            job.vocabulary_artefact_id = vocabulary
         _enqueue(session, job, [recording.id for recording in recordings], {})
         log.info("job %s: submitted by token %s", job.id, caller.token_id)
         return job.id
@@ -257,14 +252,6 @@ def _default_model(weights: Path) -> str:
     raise ModelMissing(
         "No default weights are installed: run `fieldscribe models fetch`, or name a model."
     )
-
-
-def _store_vocabulary(services: Services, first: Recording, words: Sequence[str]) -> UUID:
-    store, keyring = identified(services)
-    artefact = Artefact(first.study_id, first.id, VOCABULARY)
-    with store.write(artefact, keyring.data_key(first.study_id, first.id)) as file:
-        file.write("\n".join(words).encode())
-    return artefact.id
 
 
 def _enqueue(
@@ -434,7 +421,7 @@ def rerun_job(
     speakers: tuple[int | None, int | None] | None = None,
     key: str | None = None,
 ) -> Submitted:
-    """A new job of the same recordings that begins with `stage`; what was found before it is kept.
+    """A new job of the same recordings that begins with `stage`; it has what was found before.
 
     Where other weights are installed by now, nothing is kept: their results do not go together.
 
@@ -445,6 +432,7 @@ def rerun_job(
     Raises:
         JobNotFound, JobUnfinished, Erased
         RecordingNotFound, RecordingNotReady, ModelMissing, WeightsCorrupt, IdempotencyKeyReused
+        KeyMissing, KeyDamaged, ArtefactMissing, ArtefactDamaged, DiskFull
     """
     old = find_job(session, caller, job_id, lock=True)
     if old.status not in FINAL:
@@ -466,12 +454,15 @@ def rerun_job(
             token_id=caller.token_id,
             options=options,
             audio_seconds=old.audio_seconds,
-            vocabulary_artefact_id=old.vocabulary_artefact_id,
             rerun_from=stage,
             **asdict(pinned),
         )
+        results.create_key(services, study.id, job.id)
+        copy = partial(results.copy, services, study.id, old.id, job.id)
+        if old.vocabulary_artefact_id is not None:
+            job.vocabulary_artefact_id = copy(VOCABULARY, old.vocabulary_artefact_id)
         same = all(getattr(old, name) == value for name, value in asdict(pinned).items())
-        _enqueue(session, job, ids, _kept(session, old, stage) if same else {})
+        _enqueue(session, job, ids, _kept(session, old, stage, copy) if same else {})
         log.info("job %s: %s again from %s", job.id, old.id, stage)
         return job.id
 
@@ -479,8 +470,10 @@ def rerun_job(
     return _once(session, services, caller, study, key, request, make)
 
 
-def _kept(session: Session, old: Job, stage: str) -> dict[str, dict[str, Any]]:
-    """The stages before this one that have results."""
+def _kept(
+    session: Session, old: Job, stage: str, copy: Callable[[str, UUID], UUID]
+) -> dict[str, dict[str, Any]]:
+    """The stages before this one that have results, with copies of these."""
     earlier = STAGES[: STAGES.index(stage)]
     kept: dict[str, dict[str, Any]] = {}
     for row in session.scalars(select(JobStage).where(JobStage.job_id == old.id)):
@@ -491,124 +484,17 @@ def _kept(session: Session, old: Job, stage: str) -> dict[str, dict[str, Any]]:
                 "state": "succeeded",
                 "fraction": 1.0,
                 "audio_seconds_done": row.audio_seconds_done,
-                "artefact_id": row.artefact_id,
+                "artefact_id": copy(stage_kind(row.name), row.artefact_id),
             }
-        elif row.name == stage == "diarise":
-            kept[row.name] = {"artefact_id": row.artefact_id}  # for its embeddings
+        elif row.name == stage == "diarise":  # for its embeddings
+            kept[row.name] = {"artefact_id": copy(stage_kind(row.name), row.artefact_id)}
     return kept
 
 
 def job_recordings(session: Session, job_id: UUID) -> list[UUID]:
-    """Their ids, in order; what is made of them is under the key of the first."""
+    """Their ids, in order."""
     query = select(JobRecording.recording_id).where(JobRecording.job_id == job_id)
     return list(session.scalars(query.order_by(JobRecording.position)))
-
-
-# --- erasing --------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Destroyed:
-    """What went with a job. Its recordings stay: they are erased by themselves."""
-
-    transcript: bool
-    stage_results: int
-    vocabulary: bool
-    occurrences: int
-    recordings_kept: tuple[UUID, ...]
-
-
-def delete_job(
-    session: Session, services: Services, caller: Caller, job_id: UUID, *, force: bool
-) -> Destroyed:
-    """
-    Args:
-        force: also if a worker has it, which then finds that it is gone.
-
-    Raises:
-        JobNotFound, JobRunning, JobInUse, Erased
-    """
-    job = find_job(session, caller, job_id, lock=True)
-    if job.status in ("running", "cancelling") and not force:
-        raise JobRunning(f"The job is {job.status}: cancel it first, or use ?force=true")
-    if rerun := session.scalar(_sharing(job).where(Job.status.not_in(FINAL)).limit(1)):
-        raise JobInUse(f"Job {rerun} began with its results: cancel it first, or wait")
-    return erase_job(session, services, job)
-
-
-def erase_job(session: Session, services: Services, job: Job) -> Destroyed:
-    """Everything that was made of a job's recordings for it. Safe to run twice, and while sealed.
-
-    Results that another job began with are kept for that one. The entry in the ledger destroys no
-    key, because what a job made is under its recording's: it makes a restore delete the job again.
-    """
-    store, keyring = identified(services)
-    request_cancel(session, job)  # out of the queue
-    keyring.erase(job.study_id, job.id)
-    transcript = session.scalar(select(Transcript).where(Transcript.job_id == job.id))
-    stages = session.scalars(
-        select(JobStage).where(JobStage.job_id == job.id, JobStage.artefact_id.is_not(None))
-    ).all()
-    handoffs = (
-        session.scalars(select(Handoff).where(Handoff.transcript_id == transcript.id)).all()
-        if transcript
-        else []
-    )
-    results = [row.artefact_id for row in stages if row.artefact_id]
-    occurrences = [row.occurrences_artefact_id for row in handoffs if row.occurrences_artefact_id]
-    shared = _used_elsewhere(session, job)
-    # The files first: whoever repeats an erasure that was interrupted completes it.
-    vocabulary = [job.vocabulary_artefact_id] if job.vocabulary_artefact_id else []
-    for id in {*results, *occurrences, *vocabulary} - shared:
-        store.delete(id)
-    if transcript is not None:
-        store.delete(transcript.artefact_id)
-        transcript.speakers = {}
-    for row in stages:
-        row.artefact_id = None
-    for handoff in handoffs:
-        handoff.occurrences_artefact_id = None
-        handoff.lease_until = None
-        if handoff.status in ("open", "claimed"):
-            handoff.status, handoff.failure_code = "failed", Erased.code
-            handoff.finished_at = datetime.now(UTC)
-    now = datetime.now(UTC)
-    job.status, job.erased_at, job.finished_at = "erased", now, job.finished_at or now
-    job.vocabulary_artefact_id = None
-    job.warnings = []
-    touch_job(session, job)
-    log.info("job %s: erased", job.id)
-    return Destroyed(
-        transcript is not None,
-        len(results),
-        bool(vocabulary),
-        len(occurrences),
-        tuple(job_recordings(session, job.id)),
-    )
-
-
-def _sharing(job: Job) -> Select[Any]:
-    """Other jobs that began with results of this one."""
-    own = select(JobStage.artefact_id).where(JobStage.job_id == job.id)
-    return (
-        select(Job.id)
-        .join(JobStage, JobStage.job_id == Job.id)
-        .where(Job.id != job.id, JobStage.artefact_id.in_(own))
-    )
-
-
-def _used_elsewhere(session: Session, job: Job) -> set[UUID]:
-    """Of a job's artefacts those that a rerun began with."""
-    own = select(JobStage.artefact_id).where(JobStage.job_id == job.id)
-    others = session.scalars(
-        select(JobStage.artefact_id).where(JobStage.job_id != job.id, JobStage.artefact_id.in_(own))
-    )
-    vocabularies = session.scalars(
-        select(Job.vocabulary_artefact_id).where(
-            Job.id != job.id, Job.vocabulary_artefact_id == job.vocabulary_artefact_id
-        )
-    )
-    return {id for id in (*others, *vocabularies) if id is not None}
 
 
 # --- looking at one -------------------------------------------------------------------------------

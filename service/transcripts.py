@@ -16,15 +16,14 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from models.transcript import Transcript as Document
+from service import results
 from service.auth import Caller
 from service.database import tables
 from service.database.tables import Job, Transcript
 from service.engine import TRANSCRIPT
 from service.errors import ServiceError
-from service.jobs import job_recordings, refuse_erased
-from service.recordings import identified
+from service.jobs import refuse_erased
 from service.services import Services
-from service.vault.store import Artefact
 
 N_TURNS = 3  # to listen to, of each speaker
 
@@ -62,17 +61,16 @@ def find_transcript(
     return transcript
 
 
-def read_document(session: Session, services: Services, transcript: Transcript) -> dict[str, Any]:
+def read_document(services: Services, transcript: Transcript) -> dict[str, Any]:
     """Its JSON as the engine wrote it, with labels for speakers.
 
     Raises:
         Erased, KeyMissing, KeyDamaged, ArtefactMissing, ArtefactDamaged
     """
-    store, keyring = identified(services)
-    subject = job_recordings(session, transcript.job_id)[0]
-    artefact = Artefact(transcript.study_id, subject, TRANSCRIPT, transcript.artefact_id)
-    with store.open(artefact, keyring.data_key(transcript.study_id, subject)) as file:
-        document: dict[str, Any] = json.loads(file.read())
+    of = transcript.study_id, transcript.job_id
+    document: dict[str, Any] = json.loads(
+        results.read(services, *of, TRANSCRIPT, transcript.artefact_id)
+    )
     return document
 
 

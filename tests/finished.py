@@ -3,13 +3,10 @@
 from uuid import UUID, uuid4
 
 from models.transcript import MadeWith, Overlap, Segment, Source, Transcript, Turn, Word
-from service import tasks
+from service import results, tasks
 from service.database.tables import Job
-from service.jobs import job_recordings
-from service.recordings import identified
 from service.services import Services
 from service.stages import KEPT_STAGES
-from service.vault.store import Artefact
 
 
 def begin_job(services: Services, job_id: UUID) -> tasks.Claim:
@@ -43,14 +40,9 @@ def fail_job(services: Services, job_id: UUID, code: str) -> None:
 
 
 def write(services: Services, job_id: UUID, kind: str, content: bytes) -> UUID:
-    store, keyring = identified(services)
     with services.sessionmaker() as session:
         study_id = session.get_one(Job, job_id).study_id
-        subject = job_recordings(session, job_id)[0]
-    artefact = Artefact(study_id, subject, kind)
-    with store.write(artefact, keyring.data_key(study_id, subject)) as file:
-        file.write(content)
-    return artefact.id
+    return results.write(services, study_id, job_id, kind, content)
 
 
 def conversation() -> Transcript:

@@ -15,6 +15,7 @@ from service.database.tables import (
     Token,
 )
 from service.queue import defer_job
+from service.results import create_key
 from service.services import Services
 from service.vault import ArtefactClass
 from service.vault.store import Artefact
@@ -78,6 +79,7 @@ def make_job(
         services, study_id, token_id, json.dumps(wish).encode() if content is None else content
     )
     job_id = uuid4()
+    create_key(services, study_id, job_id)
     with services.sessionmaker.begin() as session:
         session.add(
             Job(id=job_id, study_id=study_id, token_id=token_id, audio_seconds=10.0, **pinned)

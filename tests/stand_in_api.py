@@ -41,10 +41,8 @@ def keys(job_id: UUID, fence: int = Body(embed=True)) -> dict[str, dict[str, str
         rows = session.query(JobRecording).where(JobRecording.job_id == job_id).all()
     return {
         "keys": {
-            str(row.recording_id): base64.b64encode(
-                keyring.data_key(job.study_id, row.recording_id).secret
-            ).decode()
-            for row in rows
+            str(id): base64.b64encode(keyring.data_key(job.study_id, id).secret).decode()
+            for id in (*(row.recording_id for row in rows), job.id)
         }
     }
 

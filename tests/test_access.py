@@ -392,10 +392,11 @@ def test_only_a_worker_with_the_current_fence_gets_the_keys_of_a_running_job(api
         job.status, job.fence = "running", 7
     assert keys(6).json()["code"] == "stale_fence"
     assert api.post(path, json={"fence": 7}).status_code == 403  # not even the owner
-    key = identified(api.services)[1].data_key(UUID(things["study"]), UUID(things["recording_id"]))
-    given = keys(7).json()["keys"]
+    keyring = identified(api.services)[1]
+    given = keys(7).json()["keys"]  # of its recording and its own, and not of another job's
     assert {id: b64decode(value) for id, value in given.items()} == {
-        things["recording_id"]: key.secret
+        id: keyring.data_key(UUID(things["study"]), UUID(id)).secret
+        for id in (things["recording_id"], things["job_id"])
     }
     answer = api.request("DELETE", f"/v1/recordings/{things['recording_id']}")
     assert (answer.status_code, answer.json()["code"]) == (409, "recording_in_use")

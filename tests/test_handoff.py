@@ -80,7 +80,7 @@ def test_a_hand_off_is_claimed_once_and_the_oldest_first(api, study, token):
 
 
 def test_occurrences_are_stored_as_an_artefact_and_in_no_row(api, study, token):
-    offer(api, study)
+    job_id = offer(api, study)
     claimed = claim(api, token)
     body = {"fence": 1, "occurrences": [EVA]}
     answer = api.post(f"/v1/handoffs/{claimed['id']}/complete", json=body, token=token)
@@ -90,10 +90,8 @@ def test_occurrences_are_stored_as_an_artefact_and_in_no_row(api, study, token):
         row = session.get_one(Handoff, UUID(claimed["id"]))
     assert "Eva" not in str(vars(row))
     store, keyring = identified(api.services)
-    turns = api.get(f"/v1/transcripts/{claimed['transcript_id']}/speakers").json()["speakers"]
-    subject = UUID(turns["SPEAKER_00"]["turns"][0]["recording_id"])
-    artefact = Artefact(row.study_id, subject, "occurrences", row.occurrences_artefact_id)
-    with store.open(artefact, keyring.data_key(row.study_id, subject)) as file:
+    artefact = Artefact(row.study_id, job_id, "occurrences", row.occurrences_artefact_id)
+    with store.open(artefact, keyring.data_key(row.study_id, job_id)) as file:
         assert json.loads(file.read()) == [{**EVA, "rule": None}]
 
 

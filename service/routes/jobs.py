@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 from sqlalchemy.orm import Session
 
 from models.weights import ModelMissing, UnknownModel, WeightsCorrupt
-from service import jobs, stages
+from service import jobs, removal, stages
 from service.auth import Caller, LimitsDep, ServicesDep, allow
 from service.database.tables import FINAL, Job, JobError, JobStage
 from service.errors import (
@@ -27,7 +27,6 @@ from service.explanations import WAITING_FOR, explain
 from service.jobs import (
     BadCursor,
     IdempotencyKeyReused,
-    JobInUse,
     JobNotFound,
     JobRunning,
     JobUnfinished,
@@ -41,7 +40,14 @@ from service.routes.studies import Language, ModelName
 from service.routes.views import SessionName, Strict, StudyName
 from service.services import Services
 from service.stages import Rate
-from service.vault.errors import DiskFull, Erased, KeyDamaged, KeyMissing
+from service.vault.errors import (
+    ArtefactDamaged,
+    ArtefactMissing,
+    DiskFull,
+    Erased,
+    KeyDamaged,
+    KeyMissing,
+)
 from service.watch import State, Watch
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
@@ -418,8 +424,7 @@ class DestroyedView(BaseModel):
     vocabulary: bool
     occurrences: int = Field(description="Results of the de-identification stage.")
     recordings_kept: list[UUID] = Field(
-        description="Still there. Backups of what was made of them stay readable until these are "
-        "deleted as well, because that destroys their keys."
+        description="Still there, with their keys: they are deleted by themselves."
     )
 
 
@@ -640,7 +645,16 @@ def cancel_job(
     status_code=202,
     responses={
         **ACCEPTED,
-        **problems(JobNotFound, JobUnfinished, *SOURCES, *WEIGHTS, *KEPT, IdempotencyKeyReused),
+        **problems(
+            JobNotFound,
+            JobUnfinished,
+            *SOURCES,
+            *WEIGHTS,
+            *KEPT,
+            ArtefactMissing,
+            ArtefactDamaged,
+            IdempotencyKeyReused,
+        ),
     },
 )
 def rerun_job(
@@ -652,7 +666,7 @@ def rerun_job(
     rates: RatesDep,
     idempotency_key: IdempotencyKey = None,
 ) -> JobView:
-    """A new job of the same recordings that begins with a stage; what came before it is kept."""
+    """A new job of the same recordings that begins with a stage; it has what came before it."""
     speakers = None if wanted.speakers is None else (wanted.speakers.min, wanted.speakers.max)
     with services.sessionmaker.begin() as session:
         submitted = jobs.rerun_job(
@@ -667,16 +681,16 @@ def rerun_job(
         return _submitted(session, rates, caller, submitted, response)
 
 
-@router.delete("/{job_id}", responses=problems(JobNotFound, JobRunning, JobInUse, Erased))
+@router.delete("/{job_id}", responses=problems(JobNotFound, JobRunning, Erased))
 def delete_job(
     job_id: UUID,
     caller: Eraser,
     services: ServicesDep,
     force: Annotated[bool, Query(description="Also while it is running.")] = False,
 ) -> DestroyedView:
-    """Delete what a job made, and say what that was. Its recordings stay."""
+    """Destroy the key of what a job made, and say what that was. Its recordings stay."""
     with services.sessionmaker.begin() as session:
-        gone = jobs.delete_job(session, services, caller, job_id, force=force)
+        gone = removal.delete_job(session, services, caller, job_id, force=force)
     return DestroyedView(
         job_id=job_id,
         transcript=gone.transcript,

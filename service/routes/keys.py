@@ -32,7 +32,8 @@ class Claim(Strict):
 
 class Keys(BaseModel):
     keys: dict[UUID, str] = Field(
-        description="Data key of each recording, base64.",
+        description="By id: the data key of each recording, and that of the job for what it makes; "
+        "base64.",
         examples=[
             {"3f7a9f11-6f0f-4a52-8f5c-0c5f0b0f7a52": "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="}
         ],
@@ -41,7 +42,7 @@ class Keys(BaseModel):
 
 @router.post("/jobs/{job_id}/keys", responses=problems(StaleFence, Erased, KeyMissing, KeyDamaged))
 def read_keys(job_id: UUID, claim: Claim, caller: Worker, services: ServicesDep) -> Keys:
-    """The keys of the recordings of a job. No job and somebody else's job look the same."""
+    """Those of its recordings, and its own. No job and somebody else's job look the same."""
     with services.sessionmaker.begin() as session:
         job = locked_job(session, job_id)
         if job is None or job.fence != claim.fence or job.status not in ("running", "cancelling"):
@@ -49,6 +50,6 @@ def read_keys(job_id: UUID, claim: Claim, caller: Worker, services: ServicesDep)
         rows = select(JobRecording.recording_id).where(JobRecording.job_id == job_id)
         recordings = session.scalars(rows.order_by(JobRecording.position)).all()
     _, keyring = identified(services)
-    keys = {id: keyring.data_key(job.study_id, id).secret for id in recordings}
-    log.info("job %s: keys of %d recordings given to token %s", job_id, len(keys), caller.token_id)
+    keys = {id: keyring.data_key(job.study_id, id).secret for id in (*recordings, job.id)}
+    log.info("job %s: %d keys given to token %s", job_id, len(keys), caller.token_id)
     return Keys(keys={id: base64.b64encode(key).decode() for id, key in keys.items()})

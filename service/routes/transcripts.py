@@ -109,7 +109,7 @@ def read_transcript(
     limits.polls.require(str(caller.token_id))
     with services.sessionmaker() as session:
         transcript = transcripts.find_transcript(session, caller, transcript_id)
-        document = transcripts.read_document(session, services, transcript)
+        document = transcripts.read_document(services, transcript)
         code = transcripts.session_code(session, transcript)
     text = FORMATS[format](transcripts.with_names(document, transcript.speakers))
     name = f"{code or transcript.id}.identified.{format}"
@@ -152,7 +152,7 @@ def put_speakers(
 
 
 def _speakers(session: Session, services: Services, transcript: Transcript) -> TranscriptSpeakers:
-    document = transcripts.read_document(session, services, transcript)
+    document = transcripts.read_document(services, transcript)
     names = transcripts.names_of(document["speakers"], transcript.speakers)
     turns = transcripts.longest_turns(document, job_recordings(session, transcript.job_id))
     return TranscriptSpeakers(

@@ -48,7 +48,7 @@ class KeyRing:
     def create_data_key(self, study_id: UUID, subject_id: UUID) -> Key:
         """
         Args:
-            subject_id: the recording, in the linkage class the entity.
+            subject_id: the recording, the job, or in the linkage class the entity.
 
         Raises:
             Sealed, KeyMissing, KeyDamaged: of the study key.

@@ -24,7 +24,7 @@ class Artefact:
     """What one file is. All of it is authenticated when the file is opened, the class too."""
 
     study_id: UUID
-    subject_id: UUID  # whose data key it is: a recording's, in the linkage class an entity's
+    subject_id: UUID  # whose data key it is: a recording's or a job's, for linkage an entity's
     kind: str  # "recording", "transcript"
     id: UUID = field(default_factory=uuid4)
 
