@@ -1,7 +1,7 @@
 """What a worker and its engine child say to each other: one JSON document on each line.
 
 To the child: a job (`EngineJob`), or `{"stop": true}`. From the child: `{"event": ...}`, which is
-`loaded`, `progress`, `saved`, and at the end `done`, `stopped` or `failed`.
+`loaded`, `progress`, `saved`, `discarded`, and at the end `done`, `stopped` or `failed`.
 """
 
 import base64
@@ -88,6 +88,9 @@ class Kept(Protocol):
     def load(self, stage: str) -> bytes | None: ...
 
     def save(self, stage: str, data: bytes) -> None: ...
+
+    def discard(self) -> None:
+        """What was kept is of no use: from now on there is none, and all stages are done again."""
 
 
 class Engine(Protocol):

@@ -17,6 +17,7 @@ import threading
 import time
 import traceback
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -171,6 +172,10 @@ class Shelf:
             if id is None
             else self._child._read(self._job, self._job.stage_artefact(stage, id))
         )
+
+    def discard(self) -> None:
+        self._job = replace(self._job, kept={})
+        self._child._send("discarded")
 
     def save(self, stage: str, data: bytes) -> None:
         id = uuid4()

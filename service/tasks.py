@@ -156,6 +156,16 @@ def saved(session: Session, held: Claim, stage: str, artefact_id: UUID, seconds:
     touch_job(session, job)
 
 
+def discarded(session: Session, held: Claim) -> None:
+    """The results that were kept are of no use, and their stages are done again."""
+    job = _fenced(session, held)
+    for row in _stages(session, job).values():
+        if row.name in KEPT_STAGES:
+            row.state, row.fraction, row.artefact_id = "pending", 0.0, None
+            row.audio_seconds_done = row.seconds = row.started_at = row.finished_at = None
+    touch_job(session, job)
+
+
 def finish(session: Session, held: Claim, transcript_id: UUID, outcome: Outcome) -> None:
     """The transcript, its hand-off and the end of the job, together. Safe to repeat."""
     if (job := locked_job(session, held.job.id)) and job.transcript_id == transcript_id:

@@ -233,6 +233,8 @@ class Runner:
             elif event == "saved":
                 id = UUID(message["artefact_id"])
                 await self._fenced(tasks.saved, held, message["stage"], id, message["seconds"])
+            elif event == "discarded":
+                await self._fenced(tasks.discarded, held)
             elif event == "done":
                 outcome = tasks.Outcome(
                     UUID(message["artefact_id"]),

@@ -1,9 +1,10 @@
 """An engine that loads no torch: what a recording is made of says what it does with it.
 
 A recording is JSON: "seconds" is how long each stage takes, and "die_in", "hang_in", "fail_in" and
-"fault_in" name a stage; in the stage "wait_in" it stays until there is a file "until". Another
-recording is done at once. What it does is appended to the file that the variable STAND_IN_LOG
-names, as lines `<stage> <job> <pid>` and `end-<stage> <job> <pid>`.
+"fault_in" name a stage; in the stage "wait_in" it stays until there is a file "until"; with
+"discard" what was kept is thrown away. Another recording is done at once. What it does is appended
+to the file that the variable STAND_IN_LOG names, as lines `<stage> <job> <pid>` and
+`end-<stage> <job> <pid>`.
 """
 
 import json
@@ -37,6 +38,8 @@ class StandIn:
 
     def transcribe(self, job, recordings, vocabulary, on_progress, kept):
         wish = wish_of(recordings[0].read())
+        if wish.get("discard"):
+            kept.discard()
         for stage in STAGES:
             if stage in KEPT and (found := kept.load(stage)) is not None:
                 assert found == f"result of {stage}".encode()

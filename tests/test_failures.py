@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select, text
 
+from service import results
 from service.database.embedded import EmbeddedPostgres
 from service.database.engine import migrate, open_engine
 from service.database.queries import locked_job
-from service.database.tables import Handoff, JobError, Transcript
+from service.database.tables import Handoff, JobError, JobStage, Transcript
 from service.queue import request_cancel
 from tests.installation import RECOVERY, Installation, kill, wait_until
 from tests.jobs import make_job, make_study, read_job, stages_of
@@ -84,6 +85,34 @@ def test_a_job_runs_from_the_queue_to_its_hand_off(site, worker):
     stages = stages_of(site.services, job_id)
     assert {stages[name].device for name in KEPT} == {"cpu"}
     assert all(stages[name].artefact_id for name in KEPT)
+
+
+def test_stages_whose_results_are_of_no_use_are_done_again_and_shown_to_be(site, api, tmp_path):
+    """They were of another layout of the channels; once they stood as succeeded meanwhile."""
+    until = tmp_path / "until"
+    job_id = make_job(site.services, discard=True, wait_in="transcribe", until=str(until))
+    study_id = read_job(site.services, job_id).study_id
+    kept = {
+        stage: results.write(
+            site.services, study_id, job_id, f"stage_{stage}", f"result of {stage}".encode()
+        )
+        for stage in KEPT
+    }
+    with site.services.sessionmaker.begin() as session:
+        for row in session.scalars(select(JobStage).where(JobStage.job_id == job_id)):
+            if row.name in KEPT:
+                row.state, row.fraction, row.artefact_id = "succeeded", 1.0, kept[row.name]
+    site.start_worker()
+    site.wait_for_stage(job_id, "transcribe")
+    wait_until(lambda: stages_of(site.services, job_id)["transcribe"].state == "running", 10, "it")
+    states = {name: row.state for name, row in stages_of(site.services, job_id).items()}
+    until.touch()
+    site.wait_for(job_id, "succeeded")
+
+    assert [states[stage] for stage in KEPT] == ["succeeded", "running", "pending", "pending"]
+    assert site.begun(job_id) == list(STAGES)
+    rows = stages_of(site.services, job_id)
+    assert not {rows[stage].artefact_id for stage in KEPT} & set(kept.values())
 
 
 def test_the_models_stay_from_job_to_job(site, worker):
