@@ -24,6 +24,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from service.database.queries import locked_job, touch_job
 from service.database.tables import FINAL, Job
 from service.services import Services
+from service.strays import remove_strays
 from service.tasks import orphaned
 
 QUEUE = "gpu"
@@ -123,11 +124,13 @@ async def look_after(services: Services) -> None:
                 await asyncio.to_thread(sweep, services.sessionmaker)
                 swept = time.monotonic()
             if time.monotonic() > tidied + TIDY_EVERY:
-                for store in services.vault.stores.values():
-                    await asyncio.to_thread(store.delete_abandoned)
+                await asyncio.to_thread(remove_strays, services)
                 tidied = time.monotonic()
         except DBAPIError as error:
             log.warning("the queue is not looked after: %s", type(error.orig).__name__)
+        except OSError as error:
+            tidied = time.monotonic()  # the queue must not wait for the disk
+            log.warning("the vault is not tidied: %s", type(error).__name__)
         await asyncio.sleep(REAP_EVERY)
 
 

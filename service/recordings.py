@@ -448,7 +448,7 @@ def destroy(services: Services, recording: Recording) -> None:
     uploads.discard(store, recording.id)
     with services.sessionmaker.begin() as session:
         row = session.get_one(Recording, recording.id, with_for_update=True)
-        row.erased_at = datetime.now(UTC)
+        row.erased_at, row.metadata_artefact_id = datetime.now(UTC), None
     log.info("recording %s: destroyed", recording.id)
 
 
@@ -472,8 +472,6 @@ def tidy(services: Services) -> None:
     for recording in doomed:
         with suppress(UploadBusy):
             destroy(services, recording)
-    for each in services.vault.stores.values():
-        each.delete_abandoned()
 
 
 def expire(services: Services, recording_id: UUID) -> None:

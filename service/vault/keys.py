@@ -71,6 +71,11 @@ class KeyRing:
         """Destroy the study key and every data key under it."""
         self._erase(study_id, STUDY)
 
+    def subjects(self) -> set[UUID]:
+        """Of all studies: what there is a data key of."""
+        names = {path.stem for path in self._folder.glob("*/*.key")}
+        return {UUID(name) for name in names - {STUDY}}
+
     def apply_ledger(self) -> int:
         """Destroy again what a restore, or a crash in `erase`, has left; to run at every start.
 

@@ -1,6 +1,7 @@
 """The folder of one class of artefacts: files named by ids, there whole or not at all."""
 
 import io
+import math
 import re
 import shutil
 import time
@@ -68,10 +69,15 @@ class Store:
     def __contains__(self, artefact_id: UUID) -> bool:
         return self._path(artefact_id).exists()
 
-    def ids(self) -> Iterator[UUID]:
+    def ids(self, before: float = math.inf) -> Iterator[UUID]:
+        """
+        Args:
+            before: only of those that were last written before this time.
+        """
         for path in (self.folder / "artefacts").glob("??/??/*"):
-            if path.suffix != PARTIAL:
-                yield UUID(path.name)
+            with suppress(FileNotFoundError, ValueError):  # deleted just now; no artefact
+                if path.suffix != PARTIAL and path.stat().st_mtime < before:
+                    yield UUID(path.name)
 
     def delete(self, artefact_id: UUID) -> None:
         """Also if it is not there. What makes every copy unreadable is the erasure of its key."""

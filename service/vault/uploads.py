@@ -7,7 +7,7 @@ merged into. An upload dropped in the middle of a part goes on where that part b
 import hashlib
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import UUID
 
@@ -76,6 +76,14 @@ def merge(store: Store, artefact: Artefact, key: Key, *, length: int, sha256: by
             _merge(store, artefact, key, length, sha256)
         shutil.rmtree(folder)
     fsync_folder(folder.parent)
+
+
+def ids(store: Store, before: float) -> Iterator[UUID]:
+    """Of uploads to which nothing was written since that time."""
+    for folder in (store.folder / "uploads").glob("??/??/*"):
+        with suppress(FileNotFoundError, NotADirectoryError, ValueError):  # merged; no upload
+            if max(path.stat().st_mtime for path in (folder, *folder.iterdir())) < before:
+                yield UUID(folder.name)
 
 
 def discard(store: Store, artefact_id: UUID) -> None:
