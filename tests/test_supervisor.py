@@ -18,6 +18,7 @@ from models.weights import find_pipeline, find_whisper
 from scripts.make_interview import make_interview
 from service.database.tables import Job, JobRecording, Transcript
 from service.services import open_services
+from service.tasks import MAX_CRASHES
 from service.vault import ArtefactClass
 from service.vault.store import Artefact
 from service.worker import ENGINE
@@ -187,6 +188,25 @@ def cut_the_power(site, times):
     assert statuses == ["succeeded"] * len(acknowledged)
     with site.services.sessionmaker() as session:
         assert session.scalar(select(func.count()).select_from(Transcript)) == len(acknowledged)
+
+
+@pytest.mark.slow
+def test_a_job_outlives_more_power_cuts_in_one_stage_than_it_has_attempts(site, tmp_path):
+    go = tmp_path / "go"
+    job_id = make_job(site.services, wait_in="transcribe", until=str(go))
+    for cut in range(1, MAX_CRASHES + 2):
+        wait_until(lambda n=cut: site.begun(job_id).count("transcribe") == n, 90, "work to resume")
+        time.sleep(1.5)  # a heartbeat
+        site.power_cut()
+        site.services.engine.dispose()
+        site.processes.clear()
+        site.start_serve()
+        wait_until(site.is_ready, 60, "the service to answer")
+    go.touch()
+    site.wait_for(job_id, "succeeded", 90)
+
+    assert site.begun(job_id).count("segment") == 1
+    assert read_job(site.services, job_id).attempt == MAX_CRASHES + 2
 
 
 @pytest.mark.slow
