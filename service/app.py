@@ -100,6 +100,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         # A cancelled task leaves its thread behind, which may have a connection.
+        await asyncio.to_thread(app.state.checker.close)
         await asyncio.get_running_loop().shutdown_default_executor()
         services.close()
 

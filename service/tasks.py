@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import ClassVar, Literal
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from service.database.queries import locked_job, touch_job
@@ -94,7 +94,7 @@ def claim(session: Session, job_id: UUID) -> Claim | None:
         _end(session, job, "cancelled")
         return None
     if job.status == "running":
-        _note(session, job, WorkerDied.code)
+        _worker_died(session, job)
     if job.crashes >= MAX_CRASHES:
         _fail(session, job, GaveUp.code)
         return None
@@ -241,10 +241,18 @@ def put_back(session: Session, held: Claim, code: str | None = None) -> None:
 def orphaned(session: Session, job: Job) -> None:
     """Whoever had the job is gone; called by who has put it back into the queue."""
     if job.status == "running":
-        _note(session, job, WorkerDied.code)
+        _worker_died(session, job)
         _to_queue(session, job, "queued")
     elif job.status == "cancelling":
         _end(session, job, "cancelled")
+
+
+def _worker_died(session: Session, job: Job) -> None:
+    """Counts, unless the database died with it: no recording does that, a power cut does."""
+    _note(session, job, WorkerDied.code)
+    started = session.scalar(select(func.pg_postmaster_start_time()))
+    if started is not None and job.heartbeat_at is not None and job.heartbeat_at < started:
+        job.crashes = max(0, job.crashes - 1)
 
 
 def _fenced(session: Session, held: Claim) -> Job:

@@ -210,6 +210,21 @@ def test_a_job_that_kills_the_engine_fails_after_three_attempts(services, job_id
     assert [error[0] for error in errors_of(services, job_id)] == ["engine_died"] * 3 + ["gave_up"]
 
 
+@pytest.mark.parametrize("found_by", ["the reaper", "the next worker"])
+def test_a_power_cut_does_not_count(services, job_id, found_by):
+    """The worker was last heard of before the database's start: it died with everything else."""
+    before = "UPDATE job SET heartbeat_at = pg_postmaster_start_time() - interval '1 second'"
+    for _ in range(4):
+        assert do(services, tasks.claim, job_id) is not None
+        with services.sessionmaker.begin() as session:
+            session.execute(text(before + " WHERE id = :id"), {"id": job_id})
+            if found_by == "the reaper":
+                tasks.orphaned(session, session.get_one(Job, job_id))
+
+    assert do(services, tasks.claim, job_id) is not None
+    assert [error[0] for error in errors_of(services, job_id)] == ["worker_died"] * 4
+
+
 def test_an_attempt_that_finished_a_stage_does_not_count(services, job_id):
     for stage in ("segment", "transcribe", "align", "diarise"):
         held = do(services, tasks.claim, job_id)

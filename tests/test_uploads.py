@@ -2,6 +2,8 @@
 
 import base64
 import hashlib
+import os
+import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -9,6 +11,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from models import audio
 from service import recordings
 from service.database.tables import Recording
 from service.recordings import identified
@@ -311,6 +314,21 @@ def test_a_recording_waits_for_room_and_is_then_checked(api, study, monkeypatch)
 
     monkeypatch.setattr(uploads, "merge", real)
     assert api.checked(id)["state"] == "ready"
+
+
+def test_a_check_lets_everything_else_go_first(api, study, monkeypatch):
+    """Decoding takes a processor for minutes, while others ask how far their jobs are."""
+    priorities = []
+    measure = audio.measure
+
+    def note(*arguments, **options):
+        priorities.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        return measure(*arguments, **options)
+
+    monkeypatch.setattr(audio, "measure", note)
+    assert api.upload(study, tone())["state"] == "ready"
+
+    assert priorities > [os.getpriority(os.PRIO_PROCESS, os.getpid())]
 
 
 def test_a_given_up_upload_is_gone(api, study):

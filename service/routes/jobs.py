@@ -609,14 +609,15 @@ async def read_job(
     """How far a job is. Poll it until it has `succeeded`, `failed` or was `cancelled`."""
     limits.polls.require(str(caller.token_id))
     known = None if if_none_match is None else if_none_match.removeprefix("W/")
-    state = await asyncio.to_thread(_state, services, caller, job_id)
-    if wait and not _is_news(state, known):
-        watch: Watch = request.app.state.watch
-        with limits.waiting():
-            await watch.until(job_id, lambda state: _is_news(state, known), wait)
+    if wait or known is not None:  # else the view says it all
         state = await asyncio.to_thread(_state, services, caller, job_id)
-    if known is not None and known == etag(state.version):
-        return Response(status_code=304, headers={"ETag": known})
+        if wait and not _is_news(state, known):
+            watch: Watch = request.app.state.watch
+            with limits.waiting():
+                await watch.until(job_id, lambda state: _is_news(state, known), wait)
+            state = await asyncio.to_thread(_state, services, caller, job_id)
+        if known is not None and known == etag(state.version):
+            return Response(status_code=304, headers={"ETag": known})
     view = await asyncio.to_thread(_view, services, rates, caller, job_id)
     response.headers["ETag"] = etag(view.version)
     return view
