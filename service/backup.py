@@ -8,7 +8,7 @@ since the other archive was made is in their ledger, or in the one that lies her
 
 ServiceError
 ├── Misused
-│   └── KeysNotApart, NotEmpty, BackupNotReadable
+│   └── KeysNotApart, NotEmpty, BackupNotReadable, OutputNotWritable
 ├── BackupDamaged, UnsafeBackup, BackupMismatch
 └── DatabaseToolFailed
 """
@@ -41,7 +41,7 @@ from service.database import DatabaseInUse, SchemaTooNew, embedded
 from service.database.embedded import EmbeddedPostgres, wheel_folder
 from service.database.engine import conninfo, known_revisions, migrate, newest, open_engine
 from service.database.tables import Job, JobRecording, Recording, Study
-from service.errors import Misused, ServiceError
+from service.errors import Misused, OutputNotWritable, ServiceError
 from service.recordings import destroy
 from service.removal import erase_job
 from service.services import Services, database_url, open_services
@@ -131,10 +131,14 @@ def back_up(settings: Settings, out: Path | None, keys_out: Path) -> Backup:
         keys_out: folder for the archive of keys, on another disk if possible.
 
     Raises:
-        KeysNotApart, DatabaseNotStarted, DatabaseToolFailed, DiskFull
+        KeysNotApart, OutputNotWritable
+        DatabaseNotStarted, DataNotReachable, DatabaseToolFailed, DiskFull
     """
     if out is not None and out.resolve() == keys_out.resolve():
         raise KeysNotApart("Give the keys a folder of their own: who has both can read everything.")
+    if out is not None:
+        require_writable(out, "database and vault")
+    require_writable(keys_out, "keys")
     now = datetime.now(UTC)
     data = None
     if out is not None:
@@ -152,6 +156,21 @@ def back_up(settings: Settings, out: Path | None, keys_out: Path) -> Backup:
             file.write(json.dumps({"at": now.isoformat()}).encode())
     log.info("backed up")
     return Backup(data, keys)
+
+
+def require_writable(folder: Path, what: str) -> None:
+    """Before hours are spent.
+
+    Raises:
+        OutputNotWritable
+    """
+    try:
+        make_folder(folder)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise OutputNotWritable(
+            f"The backup of {what} cannot be written into its folder ({error.strerror})."
+        ) from None
 
 
 def data_files(settings: Settings) -> Iterator[tuple[str, Path]]:

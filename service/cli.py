@@ -43,6 +43,7 @@ for name, command in (
     ("transcript", job_commands.transcript_command),
     ("cancel", job_commands.cancel_command),
     ("rerun", job_commands.rerun_command),
+    ("delete", job_commands.delete_command),
     ("unseal", access_commands.unseal_command),
     ("backup", backup_commands.backup_command),
     ("restore", backup_commands.restore_command),

@@ -194,8 +194,8 @@ def find_token(settings: Settings) -> str:
         return (settings.data / "owner.token").read_text().strip()
     except OSError:
         raise NoToken(
-            "There is no token: put yours into FIELDSCRIBE_TOKEN, or set FIELDSCRIBE_DATA to the "
-            "data folder of the service on this machine."
+            "There is no token: start `fieldscribe serve` on this machine, or set FIELDSCRIBE_DATA "
+            "to the data folder of the one that runs, or put a token into FIELDSCRIBE_TOKEN."
         ) from None
 
 

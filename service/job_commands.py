@@ -1,5 +1,5 @@
-"""`fieldscribe upload | jobs | status | watch | transcript | cancel | rerun`: the researcher's
-commands. Each is a client of the API and no more.
+"""`fieldscribe upload | jobs | status | watch | transcript | cancel | rerun | delete`: the
+researcher's commands. Each is a client of the API and no more.
 """
 
 import sys
@@ -15,6 +15,7 @@ from rich.progress import (
     BarColumn,
     DownloadColumn,
     Progress,
+    Task,
     TaskID,
     TaskProgressColumn,
     TextColumn,
@@ -22,6 +23,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from service.client import (
     Client,
@@ -143,6 +145,13 @@ def requests_of(
     return [{"recordings": list(ids)}] if join else [{"recordings": [id]} for id in ids]
 
 
+class Speed(TransferSpeedColumn):
+    """Nothing where rich shows a question mark: a file that arrived in one part has no speed."""
+
+    def render(self, task: Task) -> Text:
+        return super().render(task) if task.finished_speed or task.speed else Text("")
+
+
 def bring_all(client: Client, sources: Sequence[Source], unfinished: Unfinished) -> list[str]:
     """
     Raises:
@@ -153,7 +162,7 @@ def bring_all(client: Client, sources: Sequence[Source], unfinished: Unfinished)
         TextColumn("{task.description}"),
         BarColumn(),
         DownloadColumn(),
-        TransferSpeedColumn(),
+        Speed(),
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
         for source in sources:
@@ -199,17 +208,29 @@ def jobs_command(
             if cursor is None:
                 break
         items = items[:limit]
+        studies, sessions = ({}, {}) if as_json else codes(client)
     if as_json:
         print_json(items)
         return
-    table = Table("job", "status", "stage", "done", "sound", "submitted", box=None)
+    table = Table("study", "session", "job", "status", "sound", "submitted (UTC)", box=None)
     for job in items:
-        done = f"{job['fraction']:.0%}" if job["status"] == "running" else ""
-        length = clock(job["audio_seconds"] or 0.0)
-        at = job["created_at"][:16].replace("T", " ")
-        stage = job["stage"] if job["status"] == "running" else None
-        table.add_row(job["id"], job["status"], stage or "", done, length, at)
+        running = f" {job['fraction']:.0%}" if job["status"] == "running" else ""
+        table.add_row(
+            studies.get(job["study_id"], ""),
+            sessions.get(job["session_id"], ""),
+            job["id"],
+            f"{job['status']}{running}",
+            clock(job["audio_seconds"] or 0.0),
+            job["created_at"][:16].replace("T", " "),
+        )
     print_table(table)
+
+
+def codes(client: Client) -> tuple[dict[str, str], dict[str, str]]:
+    """Of studies and of sessions, by id: what people know them by."""
+    lists = [client.get(path)["items"] for path in ("/v1/studies", "/v1/sessions")]
+    studies, sessions = ({one["id"]: one["code"] for one in items} for items in lists)
+    return studies, sessions
 
 
 def status_command(job_id: JobId, as_json: AsJson = False) -> None:
@@ -346,3 +367,43 @@ def rerun_command(
             body["speakers"] = speaker_bounds(speakers)  # type: ignore[assignment]
         job = client.post(f"/v1/jobs/{job_id}/rerun", body, key=str(uuid.uuid4()))
     print_json(job) if as_json else typer.echo(job["id"])
+
+
+def delete_command(
+    job_id: JobId,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Delete what a job made, for ever; the recordings stay."""
+    with api(as_json) as client:
+        if not yes:
+            job = client.get(f"/v1/jobs/{job_id}")
+            typer.echo("\n".join(to_be_destroyed(client, job)), err=True)
+            typer.confirm("Delete it?", abort=True, err=True)
+        gone = client.delete(f"/v1/jobs/{job_id}")
+    if as_json:
+        print_json(gone)
+        return
+    n_kept = len(gone["recordings_kept"])
+    kept = "1 recording stays" if n_kept == 1 else f"{n_kept} recordings stay"
+    typer.echo(f"deleted: {', '.join(destroyed(gone))}; {kept}")
+
+
+def to_be_destroyed(client: Client, job: dict[str, Any]) -> Iterator[str]:
+    studies, sessions = codes(client)
+    names = [studies.get(job["study_id"]), sessions.get(job["session_id"]), job["status"]]
+    yield f"Job {job['id']}: {', '.join(name for name in names if name)}"
+    yield (
+        "Its transcript, the results of its stages, its vocabulary and what a de-identification "
+        "stage handed in are destroyed, for ever. Its recordings stay, and so does what other jobs "
+        "share with it."
+    )
+
+
+def destroyed(gone: dict[str, Any]) -> Iterator[str]:
+    yield "the transcript" if gone["transcript"] else "no transcript"
+    yield f"{gone['stage_results']} results of stages"
+    if gone["vocabulary"]:
+        yield "the vocabulary"
+    if gone["occurrences"]:
+        yield f"{gone['occurrences']} results of de-identification"

@@ -2,6 +2,7 @@
 
 import html
 import json
+import re
 from collections import defaultdict
 from typing import Any
 
@@ -105,6 +106,8 @@ def _complete(operation: dict[str, Any], route: APIRoute) -> None:
 
 # --- the page -------------------------------------------------------------------------------------
 
+CODE = re.compile(r"`([^`]+)`")
+
 STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}
 h2{margin-top:2.5rem;border-top:1px solid #ccc;padding-top:1rem}code,pre{background:#f3f3f3}
@@ -181,4 +184,4 @@ def _body(schema: dict[str, Any], title: str, content: dict[str, Any]) -> list[s
 
 
 def _text(value: str) -> str:
-    return html.escape(value)
+    return CODE.sub(r"<code>\1</code>", html.escape(value))

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 
-from service.api import prepare
+from service.api import prepare, require_port
 from service.database import DatabaseNotStarted, DatabaseUnreachable
 from service.database.embedded import EmbeddedPostgres
 from service.processes import log_to_stderr, no_core_dumps
@@ -99,6 +99,7 @@ def serve(settings: Settings, *, passphrase: str | None = None, engine_module: s
     ]
     try:
         prepare(settings, passphrase)
+        require_port(settings)
         while not stop.is_set():
             _look_after(postgres)
             for child in children:

@@ -21,8 +21,10 @@ from service.backup import (
     restore,
 )
 from service.cli import app
+from service.database import DataNotReachable
 from service.database.embedded import EmbeddedPostgres
 from service.database.engine import create_database
+from service.errors import OutputNotWritable
 from service.services import create_root_keys, open_services
 from service.settings import Settings
 from service.vault import ArtefactClass
@@ -149,6 +151,28 @@ def test_a_ledger_that_lies_there_outlives_an_older_backup(api, study, settings,
 def test_keys_and_data_do_not_go_into_one_folder(settings, tmp_path):
     with pytest.raises(KeysNotApart):
         back_up(settings, tmp_path, tmp_path / "x" / "..")
+
+
+@pytest.mark.parametrize("which", ["data", "keys"])
+def test_a_folder_that_cannot_be_written_is_said_before_anything_is(settings, tmp_path, which):
+    """As root too, whom no mode keeps out: a file lies where the folder should be."""
+    good, bad = tmp_path / "good", tmp_path / "bad"
+    bad.write_text("a file")
+    targets = (bad, good) if which == "data" else (good, bad / "below")
+
+    with pytest.raises(OutputNotWritable, match=which):
+        back_up(settings, *targets)
+    assert not good.exists() or list(good.iterdir()) == []
+
+
+def test_somebody_elses_installation_is_not_backed_up(settings, tmp_path, monkeypatch):
+    def read_text(path):
+        raise PermissionError(13, "Permission denied")
+
+    own = settings.model_copy(update={"database_url": None})
+    monkeypatch.setattr(type(own.database), "read_text", read_text)
+    with pytest.raises(DataNotReachable):
+        back_up(own, *folders(tmp_path))
 
 
 def test_an_installation_is_not_overwritten(api, settings, empty, tmp_path):

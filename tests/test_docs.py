@@ -88,3 +88,51 @@ def test_every_command_and_option_is_documented_and_has_help(name, command):
             if option.startswith("--") and option != "--help":
                 assert option in DOCS, f"{name} {option}"
                 assert parameter.help, f"{name} {option}"
+
+
+def tables_of(path: str) -> dict[str, dict[str, str]]:
+    """Rows of the tables with a column `WER`, by their first cell: column and cell."""
+    found: dict[str, dict[str, str]] = {}
+    columns: list[str] = []
+    for line in (ROOT / path).read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if not line.startswith("|"):
+            columns = []
+        elif "WER" in cells[1:2]:
+            columns = cells[1:]
+        elif columns and not cells[0].startswith("---"):
+            found[cells[0]] = dict(zip(columns, cells[1:], strict=True))
+    return found
+
+
+def test_the_accuracy_that_the_readme_shows_is_what_was_measured():
+    shown, measured = tables_of("README.md"), tables_of("docs/accuracy.md")
+
+    assert len(shown) >= 4
+    for name, row in shown.items():
+        assert row.items() <= measured[name].items(), name
+
+
+def pages() -> list[Path]:
+    return [
+        *ROOT.glob("*.md"),
+        *(ROOT / "docs").glob("*.md"),
+        *(ROOT / "models").rglob("*.md"),
+    ]
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda path: path.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
+        assert target.startswith("http") or (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda path: path.name)
+def test_the_commands_and_scripts_that_a_page_names_exist(page):
+    known = {name.split()[0] for name, _ in commands()}
+    named = re.findall(
+        r"(?:`|^    |bin/|sudo )(fieldscribe [a-z]+|scripts/[\w.]*\w)", page.read_text(), re.M
+    )
+    for name in named:
+        program, _, verb = name.partition(" ")
+        assert verb in known if verb else (ROOT / program).exists(), name

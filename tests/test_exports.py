@@ -40,8 +40,8 @@ def test_text_has_a_line_per_speaker_with_what_their_questions_suggest():
     asks = segment("SPEAKER_01", "Where? When? And why?")
     text = txt(transcript([asks, segment("SPEAKER_00", "Here. In March.", 3.0)]))
 
-    assert "SPEAKER_00: 0:00:00 (43%), 1 turns, 3 words\n" in text
-    assert "1 turns, 4 words; perhaps the interviewer: asks 100% of the questions\n" in text
+    assert "SPEAKER_00: 0:00:00 (43%), 1 turn, 3 words\n" in text
+    assert "1 turn, 4 words; perhaps the interviewer: asks 100% of the questions\n" in text
 
 
 def test_text_marks_who_else_speaks():

@@ -174,11 +174,33 @@ def test_a_job_that_crashes_every_time_fails_in_the_end(service, study_code):
     assert codes == ["engine_died", "engine_died", "engine_died", "gave_up"]
 
 
-def test_jobs_are_listed(study_code):
-    items = told("jobs", "--study", study_code, "--limit", "2")
+def test_jobs_are_listed_with_the_codes_that_people_know(study_code, recordings):
+    (job,) = told("upload", recordings[0], "--study", study_code, "--session", "INT-11")
 
-    assert len(items) <= 2
-    assert "status" in run("jobs").stdout
+    assert len(told("jobs", "--study", study_code, "--limit", "2")) <= 2
+    (line,) = (line for line in run("jobs").stdout.splitlines() if job["id"] in line)
+    assert line.split()[:2] == [study_code, "INT-11"]
+
+
+def test_a_job_is_deleted_by_whoever_says_yes(study_code, recordings):
+    (job,) = told("upload", recordings[0], "--study", study_code, "--session", "INT-12", "--watch")
+
+    asked = run("delete", job["id"], input="n\n", code=1)
+    assert f"{study_code}, INT-12, succeeded" in asked.stderr
+    assert told("status", job["id"])["status"] == "succeeded"
+
+    run("delete", job["id"], input="", code=1)
+    deleted = run("delete", job["id"], input="y\n").stdout
+    assert deleted.startswith("deleted: the transcript, 4 results of stages; 1 recording stays")
+    assert run("status", job["id"], code=1).stderr.startswith("erased")
+
+
+def test_deleting_tells_a_program_what_is_gone(service, study_code):
+    id = submitted(service, study_code)
+    run("watch", id)
+
+    assert told("delete", id, "--yes")["transcript"] is True
+    assert run("delete", id, "--yes", code=1).stderr.startswith("erased")
 
 
 def test_tokens_are_made_used_and_revoked(service, study_code, monkeypatch):

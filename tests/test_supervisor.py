@@ -5,6 +5,9 @@ import io
 import os
 import random
 import signal
+import socket
+import subprocess
+import sys
 import time
 import wave
 from pathlib import Path
@@ -53,6 +56,25 @@ def test_it_starts_everything_and_stops_everything(site):
     serve.terminate()
 
     assert serve.wait(30) == 0
+    assert site.pids() == {}
+
+
+def test_a_port_that_is_taken_is_said_once(data_folder):
+    """`serve` once started an API that could not listen again and again, for ever."""
+    site = Installation(data_folder, None)
+    command = [sys.executable, "-c", "from service.cli import main; main()", "serve"]
+    with socket.create_server(("127.0.0.1", site.settings.port)):
+        done = subprocess.run(
+            command,
+            env={**os.environ, **site.settings.as_environment()},
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("port_taken: The service cannot listen on port")
     assert site.pids() == {}
 
 

@@ -19,7 +19,7 @@ class DatabaseUnreachable(ServiceError):
 
 
 class DataNotReachable(ServiceError):
-    """The user that the embedded database runs as cannot reach the data folder."""
+    """The user that a command or the embedded database runs as cannot reach the data folder."""
 
     code = "data_not_reachable"
     status: ClassVar[int] = 500

@@ -146,7 +146,9 @@ class EmbeddedPostgres:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             self._lock.close()
-            raise DatabaseInUse("Another fieldscribe serve runs on this data folder") from error
+            raise DatabaseInUse(
+                "`fieldscribe serve` runs on this data folder already: use it, or stop it first"
+            ) from error
         self.binaries = self._reachable_binaries()
 
     def _own(self, folder: Path) -> None:
@@ -250,12 +252,17 @@ def url(folder: Path, database: str = DATABASE) -> URL:
 
     Raises:
         DatabaseNotStarted: it has never been started.
+        DataNotReachable: its folder is another user's.
     """
     try:
         password = password_file(folder).read_text()
     except FileNotFoundError as error:
         raise DatabaseNotStarted(
             "There is no database yet: `fieldscribe serve` makes one"
+        ) from error
+    except PermissionError as error:
+        raise DataNotReachable(
+            "The data folder is another user's: run this as the user of the service"
         ) from error
     return URL.create(
         "postgresql+psycopg",

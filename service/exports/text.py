@@ -28,7 +28,7 @@ def _lines(transcript: Transcript) -> Iterator[str]:
     yield ""
     yield (
         f"Duration {clock(transcript.duration)}, language {transcript.language}, "
-        f"{len(transcript.speakers)} speakers, {transcript.made_with.whisper_model}"
+        f"{_counted(len(transcript.speakers), 'speaker')}, {transcript.made_with.whisper_model}"
     )
     yield ""
     yield from _speakers(transcript)
@@ -49,7 +49,7 @@ def _speakers(transcript: Transcript) -> Iterator[str]:
     for speaker in counted.speakers:
         line = (
             f"{speaker.speaker}: {clock(speaker.talk_time)} ({speaker.talk_share:.0%}), "
-            f"{speaker.turns} turns, {speaker.words} words"
+            f"{_counted(speaker.turns, 'turn')}, {_counted(speaker.words, 'word')}"
         )
         if speaker.speaker in roles:
             suggestion = roles[speaker.speaker]
@@ -80,6 +80,10 @@ def _flag(flag: Flag) -> str:
     evidence = ", ".join(f"{name} {value:g}" for name, value in flag.evidence.items())
     reason = FLAGS.get(flag.kind, flag.kind)
     return f"[{clock(flag.start)} - {clock(flag.end)}] {reason} ({evidence})"
+
+
+def _counted(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
 def clock(seconds: float) -> str:
