@@ -1,0 +1,58 @@
+"""What the engine of the service hands to the pipeline."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from uuid import uuid4
+
+import pytest
+
+from models.audio import memory_file
+from models.channels import Channels
+from models.diarisation import SpeakerCount
+from models.pipeline import TranscribeOptions
+from models.results import Nothing
+from models.roster import RosterEntry
+from service.engine import EngineJob
+from service.pipeline_engine import PipelineEngine
+from tests.api import tone
+
+OPTIONS = {
+    "language": "de",
+    "speakers_min": 2,
+    "speakers_max": 3,
+    "channels": "mix",
+    "roster": [{"code": "I1", "role": "interviewer"}, {"code": "P07", "role": "participant"}],
+}
+
+
+def job(**options: object) -> EngineJob:
+    return EngineJob(
+        uuid4(), uuid4(), (uuid4(),), options, None, "demo", "0" * 64, "demo", "0" * 64, {}
+    )
+
+
+def handed_over(of: EngineJob, monkeypatch: pytest.MonkeyPatch) -> TranscribeOptions:
+    engine = PipelineEngine(Path())
+    given: list[TranscribeOptions] = []
+
+    def transcribe(recordings: object, options: TranscribeOptions, *_: object) -> None:
+        given.append(options)
+
+    monkeypatch.setattr(engine, "_pipeline", SimpleNamespace(transcribe=transcribe))
+    with memory_file(iter([tone()])) as file:
+        engine.transcribe(of, [file], ["Seroquel"], lambda *_: None, Nothing())
+    return given[0]
+
+
+def test_all_that_was_asked_for_reaches_the_pipeline(monkeypatch):
+    assert handed_over(job(**OPTIONS), monkeypatch) == TranscribeOptions(
+        "de",
+        SpeakerCount(2, 3),
+        ("Seroquel",),
+        Channels.MIX,
+        (RosterEntry("I1", "interviewer"), RosterEntry("P07", "participant")),
+    )
+
+
+def test_what_was_not_asked_for_is_found_from_the_recording(monkeypatch):
+    assert handed_over(job(), monkeypatch) == TranscribeOptions(vocabulary=("Seroquel",))
