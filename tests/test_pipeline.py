@@ -20,6 +20,8 @@ from models.pipeline import (
     TranscribeOptions,
     no_speech,
 )
+from models.results import pack_diarisation, unpack_diarisation
+from models.roster import RosterEntry
 from models.transcript import Turn
 from models.weights import find_pipeline, find_whisper
 from models.whisper_engine.engine import UnknownLanguage
@@ -257,6 +259,23 @@ def test_embeddings_of_an_earlier_diarisation_serve_another_number_of_speakers(
 
     assert made.speakers == ("SPEAKER_00",)
     assert made.words == transcript.words
+
+
+def test_what_is_doubtful_about_the_speakers_is_said_in_the_transcript(pipeline, interview, shelf):
+    doubt = "SPEAKER_01 speaks for only 1.0 s in all and may be nobody."
+    found = unpack_diarisation(shelf.results["diarise"])
+    kept = Shelf()
+    doubtful = pack_diarisation(replace(found, sampled=True, warnings=(doubt,)))
+    kept.results = {**shelf.results, "diarise": doubtful}
+    roster = tuple(RosterEntry(f"P{i}", "participant") for i in range(6))
+
+    made = pipeline.transcribe(
+        [recording_of(interview.samples)], TranscribeOptions(roster=roster), kept=kept
+    )
+
+    assert doubt in made.warnings
+    assert any("told apart by an even sample of it" in warning for warning in made.warnings)
+    assert any("6 were expected by the roster" in warning for warning in made.warnings)
 
 
 def test_channels_that_are_mixed_for_another_number_of_speakers_begin_afresh(pipeline):
