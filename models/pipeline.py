@@ -21,6 +21,7 @@ from models.results import (
     Decoded,
     Kept,
     Nothing,
+    of_timeline,
     pack_decoded,
     pack_diarisation,
     pack_segmentation,
@@ -30,7 +31,7 @@ from models.results import (
     unpack_segmentation,
     unpack_words,
 )
-from models.roster import BadRoster, RosterEntry, check_roster
+from models.roster import RosterEntry, check_roster, expected
 from models.segmentation import Segmentation, SpeechRegion, segment, speech_regions
 from models.transcript import MadeWith, Source, Transcript, Word, speakers_in_order
 from models.weights import PipelineWeights, WhisperWeights
@@ -70,15 +71,12 @@ class TranscribeOptions:
             BadRoster
         """
         check_roster(self.roster)
-        n, asked = len(self.roster), self.speakers
-        if self.roster and not (asked.minimum or n) <= n <= (asked.maximum or n):
-            raise BadRoster(f"The roster has {n} people where {asked} speakers are expected.")
 
     @property
     def expected(self) -> SpeakerCount:
         """As asked for, else as many as are on the roster."""
         if self.speakers == SpeakerCount() and self.roster:
-            return SpeakerCount(len(self.roster), len(self.roster))
+            return SpeakerCount(*expected(self.roster))
         return self.speakers
 
     @property
@@ -167,7 +165,8 @@ class Pipeline:
             )
             for recording, start in zip(recordings, timeline.starts, strict=True)
         )
-        heard = self._hear(timeline, options, on_progress, kept or Nothing())
+        kept = of_timeline(kept or Nothing(), len(timeline.samples) / SAMPLE_RATE)
+        heard = self._hear(timeline, options, on_progress, kept)
         return self._write(heard, sources, timeline, options, on_progress)
 
     def _hear(
@@ -352,14 +351,15 @@ class Pipeline:
 
 
 def wrong_count(found: int, options: TranscribeOptions) -> list[str]:
-    expected = options.expected
-    if (expected.minimum or 1) <= found <= (expected.maximum or found):
-        return []
-    by = " by the roster" if options.roster else ""
+    """Also where as many were found as somebody asked for, but the roster has others."""
+    asked = options.speakers
+    by_roster = SpeakerCount(*expected(options.roster)) if options.roster else SpeakerCount()
     return [
-        f"{found} speakers were found where {expected} were expected{by}: somebody is missing, or "
+        f"{found} speakers were found where {count} were expected{by}: somebody is missing, or "
         "one person's words stand under two names. Listen before you use who said what."
-    ]
+        for count, by in ((by_roster, " by the roster"), (asked, ""))
+        if not (count.minimum or 1) <= found <= (count.maximum or found)
+    ][:1]
 
 
 def no_speech(samples: np.ndarray, speech_seconds: float) -> str:

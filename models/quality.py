@@ -5,6 +5,7 @@ here and nothing is invented: a flag says what was measured and where. docs/tran
 kinds.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -18,6 +19,8 @@ INVENTED = 0.2  # share of a segment's time that is speech, below which its word
 LOOP_RATIO = 2.4  # whisper's own compression ratio threshold
 IMPROBABLE = 0.4  # mean probability of a segment's words
 MAX_WORDS_PER_SECOND = 7.0  # nobody speaks faster for a whole segment of ten words
+MIN_WORDS_PER_SECOND = 0.7  # of speech; who thinks aloud says twice as many
+DRAWN_OUT = 2.0  # s of speech, which a single word may take with a breath or a laugh
 
 
 def check(
@@ -26,6 +29,7 @@ def check(
     words = [word for segment in segments for word in segment.words]
     flags = [
         *speech_without_words(words, regions),
+        *few_words(words, regions),
         *words_without_speech(segments, regions),
         *loops(decoded),
         *improbable(segments),
@@ -36,6 +40,12 @@ def check(
 
 def speech_without_words(words: Sequence[Word], regions: Sequence[SpeechRegion]) -> Iterator[Flag]:
     """Stretches of speech between two words, or beside them, that got no word."""
+    for start, end in _gaps(words, regions):
+        evidence = {"speech_seconds": round(end - start, 2)}
+        yield Flag("speech_without_words", round(start, 3), round(end, 3), evidence)
+
+
+def _gaps(words: Sequence[Word], regions: Sequence[SpeechRegion]) -> Iterator[tuple[float, float]]:
     ordered = sorted(words, key=lambda word: word.start)
     i = 0  # the first word that may reach into the region
     for region in regions:
@@ -44,16 +54,72 @@ def speech_without_words(words: Sequence[Word], regions: Sequence[SpeechRegion])
         covered = region.start
         j = i
         while j < len(ordered) and ordered[j].start < region.end:
-            yield from _missed(covered, ordered[j].start)
+            if ordered[j].start - covered >= MISSED_SPEECH:
+                yield covered, ordered[j].start
             covered = max(covered, ordered[j].end)
             j += 1
-        yield from _missed(covered, region.end)
+        if region.end - covered >= MISSED_SPEECH:
+            yield covered, region.end
 
 
-def _missed(start: float, end: float) -> Iterator[Flag]:
-    if end - start >= MISSED_SPEECH:
-        evidence = {"speech_seconds": round(end - start, 2)}
-        yield Flag("speech_without_words", round(start, 3), round(end, 3), evidence)
+def few_words(words: Sequence[Word], regions: Sequence[SpeechRegion]) -> Iterator[Flag]:
+    """Stretches with far fewer words than somebody says while speaking so long.
+
+    Whisper can pass over most of a sentence and leave one word of it, whose time is drawn out over
+    what is missing, so that no gap shows it.
+    """
+    ordered = sorted(words, key=lambda word: word.start)
+    middles = [(word.start + word.end) / 2 for word in ordered]
+    for speech in _speech_with_words(regions, list(_gaps(ordered, regions))):
+        begin, end = speech[0].start, speech[-1].end
+        own = ordered[bisect_left(middles, begin) : bisect_left(middles, end)]
+        if not own:
+            continue
+        # Each word has the speech up to the next one, and the first the speech before it too.
+        times = np.array([begin, *(min(word.start, end) for word in own[1:]), end])
+        seconds = np.diff(speech_before(times, speech))
+        for first, after in _above_zero(seconds - 1 / MIN_WORDS_PER_SECOND):
+            spoken = float(seconds[first:after].sum())
+            if spoken >= DRAWN_OUT:
+                evidence = {"words": after - first, "speech_seconds": round(spoken, 2)}
+                start, stop = float(times[first]), float(times[after])
+                yield Flag("few_words", round(start, 3), round(stop, 3), evidence)
+
+
+def _speech_with_words(
+    regions: Sequence[SpeechRegion], gaps: Sequence[tuple[float, float]]
+) -> Iterator[list[SpeechRegion]]:
+    """Speech without the gaps, as stretches parted by the gaps or by as much silence."""
+    stretch: list[SpeechRegion] = []
+    left = list(reversed(gaps))
+    for region in regions:
+        start, inside = region.start, []
+        while left and left[-1][1] <= region.end:
+            inside.append(left.pop())
+        for begin, end in [*inside, (region.end, region.end)]:
+            if begin > start:
+                if stretch and start - stretch[-1].end >= MISSED_SPEECH:
+                    yield stretch
+                    stretch = []
+                stretch.append(SpeechRegion(start, begin))
+            start = end
+    if stretch:
+        yield stretch
+
+
+def _above_zero(scores: np.ndarray) -> Iterator[tuple[int, int]]:
+    """[first, after) of each run with a sum above zero, as far as its sum grows."""
+    total = greatest = 0.0
+    begin = after = 0
+    for i, score in enumerate(scores.tolist()):
+        total += score
+        if total > greatest:
+            greatest, after = total, i + 1
+        if total <= 0 or i + 1 == len(scores):
+            if greatest > 0:
+                yield begin, after
+            total = greatest = 0.0
+            begin = i + 1
 
 
 def words_without_speech(

@@ -42,6 +42,31 @@ class Nothing:
 
 
 @dataclass(frozen=True)
+class Afresh:
+    """Keeps results where `kept` does, and knows none of its earlier ones."""
+
+    kept: Kept
+
+    def load(self, stage: str) -> bytes | None:
+        return None
+
+    def save(self, stage: str, data: bytes) -> None:
+        self.kept.save(stage, data)
+
+
+def of_timeline(kept: Kept, n_seconds: float) -> Kept:
+    """None of the earlier results where they are of another timeline.
+
+    With another number of speakers, channels that were one speaker's each may be mixed, or the
+    other way round, and a session is twice or half as long to the models.
+    """
+    data = kept.load("segment")
+    if data is None or abs(unpack_segmentation(data).audio_duration - n_seconds) < 0.01:
+        return kept
+    return Afresh(kept)
+
+
+@dataclass(frozen=True)
 class Decoded:
     language: str
     language_probability: float | None

@@ -7,10 +7,11 @@ from models.errors import OptionError
 
 MAX_ROSTER = 12
 MAX_CHARACTERS = 40
+OBSERVER = "observer"  # the only role whose part it is to say nothing
 
 
 class BadRoster(OptionError):
-    """More than twelve people, a code twice or empty, or a number of speakers that differs."""
+    """More than twelve people, a code twice, or somebody without a code or a role."""
 
     code = "bad_roster"
 
@@ -24,6 +25,24 @@ class RosterEntry:
 
     code: str
     role: str
+
+
+def read_line(line: str) -> RosterEntry:
+    """`P01 participant`
+
+    Raises:
+        BadRoster
+    """
+    code, _, role = line.strip().partition(" ")
+    if not role.strip():
+        raise BadRoster("A line of a roster is a code and a role: P01 participant.")
+    return RosterEntry(code, role.strip())
+
+
+def expected(roster: Sequence[RosterEntry]) -> tuple[int, int]:
+    """At least and at most so many people speak: an observer may stay silent."""
+    silent = sum(entry.role == OBSERVER for entry in roster)
+    return max(1, len(roster) - silent), len(roster)
 
 
 def check_roster(roster: Sequence[RosterEntry]) -> None:

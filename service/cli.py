@@ -71,6 +71,10 @@ def transcribe(
     speakers: Annotated[
         str | None, typer.Option(help="How many people speak: 2, or 5-8.", metavar="N|MIN-MAX")
     ] = None,
+    roster: Annotated[
+        Path | None,
+        typer.Option(help="Who was there, a code and a role on each line: P01 participant."),
+    ] = None,
     vocabulary: Annotated[
         Path | None, typer.Option(help="Names and terms to expect, one on each line.")
     ] = None,
@@ -101,6 +105,7 @@ def transcribe(
             diarisation=diarisation,
             language=language,
             speakers=speakers,
+            roster=roster,
             vocabulary=vocabulary,
             channels=channels,
             formats=tuple(format or Format),

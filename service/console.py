@@ -12,10 +12,11 @@ from rich.console import Console
 from rich.table import Table
 
 from models.errors import OptionError, SpeechError
+from models.roster import RosterEntry, read_line
 from service.client import Refused
-from service.errors import Misused, ServiceError, VocabularyNotReadable
+from service.errors import Misused, RosterNotReadable, ServiceError, VocabularyNotReadable
 
-MAX_VOCABULARY_BYTES = 1 << 20  # Whisper's prompt holds some two hundred words of it
+MAX_LIST_BYTES = 1 << 20  # Whisper's prompt holds some two hundred words of a vocabulary
 STAGE_LABELS = {
     "ingest": "reading",
     "segment": "finding speech",
@@ -86,20 +87,31 @@ def where(problem: dict[str, Any]) -> str:
 
 
 def read_vocabulary(path: Path) -> tuple[str, ...]:
-    """The lines of the file that are not empty."""
+    return _lines(path, "vocabulary", VocabularyNotReadable)
+
+
+def read_roster(path: Path) -> tuple[RosterEntry, ...]:
+    """A person on each line, code and role.
+
+    Raises:
+        RosterNotReadable, BadRoster
+    """
+    return tuple(map(read_line, _lines(path, "roster", RosterNotReadable)))
+
+
+def _lines(path: Path, what: str, not_readable: type[Misused]) -> tuple[str, ...]:
+    """Those of the file that are not empty."""
     try:
         with path.open("rb") as file:
-            content = file.read(MAX_VOCABULARY_BYTES + 1)
+            content = file.read(MAX_LIST_BYTES + 1)
     except OSError as error:
-        raise VocabularyNotReadable(
-            f"The vocabulary file cannot be read ({error.strerror})."
-        ) from None
-    if len(content) > MAX_VOCABULARY_BYTES:
-        raise VocabularyNotReadable("The vocabulary file is too large to be a list of names.")
+        raise not_readable(f"The {what} file cannot be read ({error.strerror}).") from None
+    if len(content) > MAX_LIST_BYTES:
+        raise not_readable(f"The {what} file is too large to be a {what}.")
     try:
         lines = content.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError:
-        raise VocabularyNotReadable("The vocabulary file is not UTF-8 text.") from None
+        raise not_readable(f"The {what} file is not UTF-8 text.") from None
     return tuple(line.strip() for line in lines if line.strip())
 
 

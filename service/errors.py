@@ -2,7 +2,7 @@
 
     ServiceError
     ├── Misused               nothing was begun
-    │   ├── OutputNotWritable, SameName, VocabularyNotReadable
+    │   ├── OutputNotWritable, SameName, VocabularyNotReadable, RosterNotReadable
     ├── TokenMissing, TokenUnknown, TokenExpired, TokenRevoked, NotAllowed
     ├── RecordingNotFound, StudyNotFound, SessionNotFound, TokenNotFound, NoSuchPath
     ├── MethodNotAllowed, InvalidRequest, BodyTooLarge
@@ -47,6 +47,12 @@ class VocabularyNotReadable(Misused):
     """The vocabulary file is not there or is not UTF-8 text."""
 
     code = "vocabulary_not_readable"
+
+
+class RosterNotReadable(Misused):
+    """The roster file is not there or is not text."""
+
+    code = "roster_not_readable"
 
 
 # --- who may --------------------------------------------------------------------------------------

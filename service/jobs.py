@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from sqlalchemy import func, select, text, tuple_
 from sqlalchemy.orm import Session
 
+from models.roster import RosterEntry, expected
 from models.weights import (
     DEMO,
     KNOWN,
@@ -182,6 +183,7 @@ def submit_job(
                 "language": None if language == AUTO else language,
                 **_speakers(wish, of),
                 "channels": wish.channels,
+                "roster": of.roster if of else [],
             },
             audio_seconds=sum(recording.duration or 0.0 for recording in recordings),
             **asdict(pinned),
@@ -224,9 +226,12 @@ def _sources(
 
 
 def _speakers(wish: Wish, of: tables.Session | None) -> dict[str, int | None]:
-    if (wish.speakers_min, wish.speakers_max) == (None, None) and of is not None:
-        return {"speakers_min": of.speakers_min, "speakers_max": of.speakers_max}
-    return {"speakers_min": wish.speakers_min, "speakers_max": wish.speakers_max}
+    """As asked for, else as the session's roster has it, else as the session says."""
+    bounds = wish.speakers_min, wish.speakers_max
+    if bounds == (None, None) and of is not None:
+        roster = [RosterEntry(**entry) for entry in of.roster]
+        bounds = expected(roster) if roster else (of.speakers_min, of.speakers_max)
+    return {"speakers_min": bounds[0], "speakers_max": bounds[1]}
 
 
 def pin(model: str | None, weights: Path) -> Pinned:

@@ -13,6 +13,7 @@ from models.diarisation import SpeakerCount
 from models.errors import WeightsError
 from models.pipeline import Pipeline, TranscribeOptions
 from models.results import unpack_segmentation
+from models.roster import RosterEntry
 from models.transcript import Transcript
 from models.weights import find_pipeline, find_whisper
 from service.engine import EngineJob, Kept
@@ -66,6 +67,7 @@ class PipelineEngine:
             speakers=SpeakerCount(job.options.get("speakers_min"), job.options.get("speakers_max")),
             vocabulary=tuple(vocabulary),
             channels=Channels(job.options.get("channels", Channels.AUTO)),
+            roster=tuple(RosterEntry(**entry) for entry in job.options.get("roster", ())),
         )
         split = options.channels != Channels.MIX
         decoded = []

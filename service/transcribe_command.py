@@ -26,7 +26,7 @@ from service.batch import (
     run,
     sessions_of,
 )
-from service.console import STAGE_LABELS, print_json, read_vocabulary
+from service.console import STAGE_LABELS, print_json, read_roster, read_vocabulary
 from service.errors import RecordingNotFound
 from service.eta import Eta
 from service.exports import Format
@@ -42,6 +42,7 @@ def transcribe(
     diarisation: str | None,
     language: str | None,
     speakers: str | None,
+    roster: Path | None,
     vocabulary: Path | None,
     channels: str,
     formats: tuple[Format, ...],
@@ -53,6 +54,7 @@ def transcribe(
     options = TranscribeOptions(
         language=None if language is None else language_code(language),
         speakers=SpeakerCount() if speakers is None else SpeakerCount.parse(speakers),
+        roster=() if roster is None else read_roster(roster),
         vocabulary=() if vocabulary is None else read_vocabulary(vocabulary),
         channels=Channels(channels),
     )

@@ -148,6 +148,9 @@ def test_a_session_has_speakers_and_a_roster(api, study):
         {"roster": [{"code": "P1", "role": CANARY}]},
         {"roster": [{"code": "P1", "role": "other"}, {"code": "P1", "role": "other"}]},
         {"roster": [{"code": "P1", "role": "other", "name": CANARY}]},
+        {"roster": [{"code": f"P{i}", "role": "other"} for i in range(13)]},
+        {"roster": [{"code": "P1", "role": "other"}], "speakers": {"min": 2}},
+        {"roster": [{"code": f"P{i}", "role": "other"} for i in range(3)], "speakers": {"max": 2}},
         {CANARY: 1},
     ],
 )

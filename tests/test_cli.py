@@ -67,6 +67,31 @@ def test_data_goes_to_standard_output_and_progress_to_standard_error(pipeline, r
     assert "identified" in result.stderr
 
 
+def test_a_roster_says_who_was_there(pipeline, recording, tmp_path):
+    people = tmp_path / "FG-1.roster"
+    people.write_text("M1 moderator\n\nP01 participant\nP02 participant\n")
+    result = transcribe(recording, "--out", tmp_path / "out", "--roster", people)
+    made = json.loads((tmp_path / "out" / "INT-07.identified.json").read_text())
+
+    assert result.exit_code == 0, result.output
+    assert made["made_with"]["options"]["roster"] == [
+        {"code": "M1", "role": "moderator"},
+        {"code": "P01", "role": "participant"},
+        {"code": "P02", "role": "participant"},
+    ]
+
+
+@pytest.mark.parametrize("text", ["M1\n", "M1 moderator\nM1 participant\n"])
+def test_a_roster_that_makes_no_sense_is_refused(pipeline, recording, tmp_path, text):
+    people = tmp_path / "FG-1.roster"
+    people.write_text(text)
+    result = transcribe(recording, "--out", tmp_path / "out", "--roster", people)
+
+    assert result.exit_code == 2
+    assert result.stderr.startswith("bad_roster: ")
+    assert pipeline.transcribed == []
+
+
 def test_a_warning_is_shown_when_the_recording_is_done(monkeypatch, recording, tmp_path):
     class Warning(FakePipeline):
         def transcribe(self, *arguments):
@@ -103,6 +128,7 @@ def test_a_bad_file_is_listed_at_the_end_and_the_exit_code_is_1(pipeline, record
         (["--speakers", "0"], "bad_speaker_count"),
         (["--speakers", "4-2"], "bad_speaker_count"),
         (["--vocabulary", "missing.txt"], "vocabulary_not_readable"),
+        (["--roster", "missing.txt"], "roster_not_readable"),
         (["--model", "enormous"], "unknown_model"),
     ],
 )

@@ -97,6 +97,23 @@ def test_a_session_is_submitted_with_its_recordings_in_order_and_its_speakers(ap
     assert job["audio_seconds"] == 30.0
 
 
+def test_a_sessions_roster_says_how_many_speak_unless_somebody_does(api, study):
+    roster = [{"code": "M1", "role": "moderator"}] + [
+        {"code": f"P{i}", "role": "participant"} for i in range(1, 6)
+    ]
+    wish = {"study": study, "speakers": {"max": 12}, "roster": roster}
+    made = api.post("/v1/sessions", json=wish).json()
+    ids = [recording(api, study)]
+    of_group = {"recordings": ids, "session": made["id"], "model": "demo"}
+
+    job = api.post(MINE, json=of_group).json()
+    told = api.post(MINE, json={**of_group, "speakers": {"min": 5, "max": 5}}).json()
+
+    assert job["options"]["speakers"] == {"min": 6, "max": 6}
+    assert told["options"]["speakers"] == {"min": 5, "max": 5}
+    assert begin_job(api.services, UUID(told["id"])).job.options["roster"] == roster
+
+
 def test_what_is_not_said_is_as_the_study_has_it(api, study):
     api.request("PATCH", f"/v1/studies/{study}", json={"language": "nl", "model": "demo"})
     api.request("PUT", f"/v1/studies/{study}/vocabulary", json={"words": ["Seroquel"]})

@@ -1,6 +1,7 @@
 """The whole path with the demo weights: slow on purpose, because nothing in it is a stand-in."""
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +20,18 @@ from models.pipeline import (
     TranscribeOptions,
     no_speech,
 )
+from models.results import pack_diarisation, unpack_diarisation
+from models.roster import RosterEntry
 from models.transcript import Turn
 from models.weights import find_pipeline, find_whisper
 from models.whisper_engine.engine import UnknownLanguage
-from scripts.make_interview import Interview, make_interview, recording_of, write_wav
+from scripts.make_interview import (
+    Interview,
+    make_interview,
+    make_split_interview,
+    recording_of,
+    write_wav,
+)
 
 TWO = TranscribeOptions(speakers=SpeakerCount(2, 2))
 
@@ -232,8 +241,16 @@ def test_a_job_goes_on_after_the_stages_that_were_kept(
 
 
 def test_embeddings_of_an_earlier_diarisation_serve_another_number_of_speakers(
-    pipeline, interview, shelf
+    pipeline, interview, transcript, shelf, monkeypatch
 ):
+    """No model runs: only the clustering, and who said which of the same words."""
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("a model ran again")
+
+    monkeypatch.setattr("models.diarisation.embed", never)
+    monkeypatch.setattr("models.pipeline.segment", never)
+    monkeypatch.setattr(pipeline.engine, "decode", never)
     shelf.missing = {"diarise"}
     shelf.results["embeddings"] = shelf.results["diarise"]
     one = TranscribeOptions(speakers=SpeakerCount(1, 1))
@@ -241,3 +258,36 @@ def test_embeddings_of_an_earlier_diarisation_serve_another_number_of_speakers(
     made = pipeline.transcribe([recording_of(interview.samples)], one, kept=shelf)
 
     assert made.speakers == ("SPEAKER_00",)
+    assert made.words == transcript.words
+
+
+def test_what_is_doubtful_about_the_speakers_is_said_in_the_transcript(pipeline, interview, shelf):
+    doubt = "SPEAKER_01 speaks for only 1.0 s in all and may be nobody."
+    found = unpack_diarisation(shelf.results["diarise"])
+    kept = Shelf()
+    doubtful = pack_diarisation(replace(found, sampled=True, warnings=(doubt,)))
+    kept.results = {**shelf.results, "diarise": doubtful}
+    roster = tuple(RosterEntry(f"P{i}", "participant") for i in range(6))
+
+    made = pipeline.transcribe(
+        [recording_of(interview.samples)], TranscribeOptions(roster=roster), kept=kept
+    )
+
+    assert doubt in made.warnings
+    assert any("told apart by an even sample of it" in warning for warning in made.warnings)
+    assert any("6 were expected by the roster" in warning for warning in made.warnings)
+
+
+def test_channels_that_are_mixed_for_another_number_of_speakers_begin_afresh(pipeline):
+    """Two channels were a speaker each, until somebody said that three people speak."""
+    _, channels = make_split_interview(810_002, seconds=8)
+    three = TranscribeOptions(language="en", speakers=SpeakerCount(3, 3))
+    own = Shelf()
+    pipeline.transcribe([recording_of(channels)], replace(three, speakers=TWO.speakers), kept=own)
+    own.missing, own.saved = {"diarise"}, []
+    own.results["embeddings"] = own.results["diarise"]
+
+    mixed = pipeline.transcribe([recording_of(channels)], three, kept=own)
+
+    assert own.saved == list(COSTLY_STAGES)
+    assert mixed == pipeline.transcribe([recording_of(channels)], three)

@@ -1,104 +1,58 @@
-"""Results kept from another layout of the channels are not used: channels folded, or mixed."""
+"""What the engine of the service hands to the pipeline."""
 
-from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from uuid import uuid4
 
-import numpy as np
 import pytest
 
-from models.audio import SAMPLE_RATE
+from models.audio import memory_file
 from models.channels import Channels
 from models.diarisation import SpeakerCount
 from models.pipeline import TranscribeOptions
-from models.results import pack_segmentation
-from scripts.make_interview import recording_of
-from service import pipeline_engine
+from models.results import Nothing
+from models.roster import RosterEntry
 from service.engine import EngineJob
-from service.pipeline_engine import PipelineEngine, fits
-from tests.fakes import segmentation, transcript
+from service.pipeline_engine import PipelineEngine
+from tests.api import tone
 
-AUTO, MIX = TranscribeOptions(), TranscribeOptions(channels=Channels.MIX)
-THREE = TranscribeOptions(speakers=SpeakerCount(3, 3))  # so that two channels are not the speakers
-SECONDS = 12
-
-
-def recording(n_channels):
-    """Noise that goes from channel to channel every second, after a pause."""
-    n = SECONDS * SAMPLE_RATE
-    loud = np.random.default_rng(0).normal(0, 0.1, (n_channels, n))
-    t = np.arange(n) / SAMPLE_RATE
-    speaks = (t.astype(int) % n_channels == np.arange(n_channels)[:, None]) & (t % 1 < 0.8)
-    return recording_of((loud * np.where(speaks, 1.0, 0.001)).astype(np.float32))
+OPTIONS = {
+    "language": "de",
+    "speakers_min": 2,
+    "speakers_max": 3,
+    "channels": "mix",
+    "roster": [{"code": "I1", "role": "interviewer"}, {"code": "P07", "role": "participant"}],
+}
 
 
-class Shelf:
-    """Results of a job whose models heard so many seconds."""
-
-    def __init__(self, seconds):
-        found = replace(segmentation(np.zeros((1, 10, 3))), audio_duration=float(seconds))
-        self.kept = {"segment": pack_segmentation(found), "transcribe": b"words"}
-
-    def load(self, stage):
-        return self.kept.get(stage)
-
-    def save(self, stage, data):
-        self.kept[stage] = data
-
-    def discard(self):
-        self.kept = {}
-
-
-@pytest.mark.parametrize(
-    ("n_channels", "options", "heard", "expected"),
-    [
-        (2, AUTO, 2 * SECONDS, True),
-        (2, AUTO, SECONDS, False),
-        (2, MIX, SECONDS, True),
-        (2, MIX, 2 * SECONDS, False),
-        (2, THREE, SECONDS, True),
-        (2, THREE, 2 * SECONDS, False),
-        (1, AUTO, SECONDS, True),
-    ],
-)
-def test_what_is_kept_fits_if_the_models_would_hear_the_same(n_channels, options, heard, expected):
-    assert fits(Shelf(heard), [recording(n_channels)], options) is expected
-
-
-def test_without_its_segmentation_nothing_kept_is_used():
-    shelf = Shelf(SECONDS)
-    del shelf.kept["segment"]
-
-    assert not fits(shelf, [recording(2)], MIX)
-
-
-@pytest.mark.parametrize(("speakers", "used"), [((2, 2), True), ((3, 3), False)])
-def test_a_rerun_with_other_speakers_keeps_results_unless_the_layout_flips(
-    monkeypatch, tmp_path, speakers, used
-):
-    """Once the words of folded channels were laid on the timeline of their mix."""
-    found = []
-
-    class Pipeline:
-        def transcribe(self, recordings, options, on_progress, kept):
-            found.append(kept.load("transcribe"))
-            return transcript([])
-
-    monkeypatch.setattr(pipeline_engine, "decode", lambda file, **_: recording(2))
-    engine = PipelineEngine(tmp_path)
-    engine._pipeline = Pipeline()  # type: ignore[assignment]
-    job = EngineJob(
-        id=uuid4(),
-        study_id=uuid4(),
-        recordings=(uuid4(),),
-        options={"speakers_min": speakers[0], "speakers_max": speakers[1], "channels": "auto"},
-        vocabulary_artefact_id=None,
-        whisper_model="demo",
-        whisper_sha256="",
-        diarisation_pipeline="demo",
-        diarisation_sha256="",
-        kept={"segment": uuid4(), "transcribe": uuid4()},
+def job(**options: object) -> EngineJob:
+    return EngineJob(
+        uuid4(), uuid4(), (uuid4(),), options, None, "demo", "0" * 64, "demo", "0" * 64, {}
     )
 
-    engine.transcribe(job, [None], (), lambda *_: None, Shelf(2 * SECONDS))  # type: ignore[list-item]
 
-    assert found == [b"words" if used else None]
+def handed_over(of: EngineJob, monkeypatch: pytest.MonkeyPatch) -> TranscribeOptions:
+    engine = PipelineEngine(Path())
+    given: list[TranscribeOptions] = []
+
+    def transcribe(recordings: object, options: TranscribeOptions, *_: object) -> None:
+        given.append(options)
+
+    monkeypatch.setattr(engine, "_pipeline", SimpleNamespace(transcribe=transcribe))
+    with memory_file(iter([tone()])) as file:
+        engine.transcribe(of, [file], ["Seroquel"], lambda *_: None, Nothing())
+    return given[0]
+
+
+def test_all_that_was_asked_for_reaches_the_pipeline(monkeypatch):
+    assert handed_over(job(**OPTIONS), monkeypatch) == TranscribeOptions(
+        "de",
+        SpeakerCount(2, 3),
+        ("Seroquel",),
+        Channels.MIX,
+        (RosterEntry("I1", "interviewer"), RosterEntry("P07", "participant")),
+    )
+
+
+def test_what_was_not_asked_for_is_found_from_the_recording(monkeypatch):
+    assert handed_over(job(), monkeypatch) == TranscribeOptions(vocabulary=("Seroquel",))

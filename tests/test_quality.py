@@ -1,9 +1,11 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.quality import check, speech_before
+from models.quality import check, few_words, speech_before
 from models.segmentation import SpeechRegion
 from models.transcript import Segment, Word
 from models.whisper_engine import DecodedWindow
@@ -38,6 +40,64 @@ def test_speech_before_the_first_and_without_any_word_is_flagged_too():
     flags = check([said], [SpeechRegion(5.0, 10.6), SpeechRegion(20.0, 24.0)], [decoded()])
 
     assert [(flag.start, flag.end) for flag in flags] == [(5.0, 10.0), (20.0, 24.0)]
+
+
+def one_word(text: str, start: float, end: float) -> Segment:
+    return Segment("A", start, end, (Word(f" {text}", start, end, 0.9),))
+
+
+def test_one_word_for_a_whole_sentence_is_flagged_though_no_gap_shows_it():
+    """Whisper wrote "Mm." for "The social worker challenged the other staff on Friday."
+
+    Nothing was flagged, because neither side of the word was long enough to be a gap.
+    """
+    sentence = [SpeechRegion(27.3, 28.0), SpeechRegion(28.1, 30.4)]
+    before, after = segment("A", "I was grateful that night", 25.0), segment("A", "Yes I do", 31.0)
+    regions = [SpeechRegion(25.0, 26.5), *sentence, SpeechRegion(31.0, 31.9)]
+    said = [before, one_word("Mm.", 27.9, 29.2), after]
+    (flag,) = check(said, regions, [decoded()])
+
+    assert (flag.kind, flag.start, flag.end) == ("few_words", 27.9, 31.0)
+    assert flag.evidence == {"words": 1, "speech_seconds": 2.4}
+
+
+def test_words_drawn_out_over_two_sentences_are_flagged_together():
+    said = [one_word("Mm.", 1.0, 2.4), one_word("Yeah.", 3.9, 5.3)]
+    (flag,) = check(said, [SpeechRegion(1.0, 3.5), SpeechRegion(3.9, 6.6)], [decoded()])
+
+    assert (flag.kind, flag.start, flag.end) == ("few_words", 1.0, 6.6)
+    assert flag.evidence == {"words": 2, "speech_seconds": 5.2}
+
+
+def test_a_back_channel_a_slow_answer_and_long_pauses_are_no_few_words():
+    slow = Segment("A", 10.0, 17.0, tuple(Word(" and", 10.0 + i, 10.5 + i, 0.9) for i in range(7)))
+    said = [one_word("Mm.", 1.0, 1.6), one_word("Yes.", 4.5, 5.2), slow]
+    regions = [SpeechRegion(1.0, 2.2), SpeechRegion(4.3, 5.4), SpeechRegion(10.0, 17.0)]
+
+    assert check(said, regions, [decoded()]) == ()
+
+
+def test_speech_without_words_is_not_flagged_a_second_time_for_the_word_beside_it():
+    said = segment("A", "only this", start=1.0)
+
+    assert kinds([said], [SpeechRegion(0.9, 9.6)], [decoded()]) == ["speech_without_words"]
+
+
+@given(
+    edges=st.lists(st.integers(0, 200), max_size=12, unique=True).map(sorted),
+    starts=st.lists(st.integers(0, 200), max_size=12).map(sorted),
+)
+def test_what_is_flagged_for_few_words_has_few_words(edges, starts):
+    regions = [SpeechRegion(a / 2, b / 2) for a, b in zip(edges[::2], edges[1::2], strict=False)]
+    words = [Word(" a", start / 2, start / 2 + 0.4, 0.9) for start in starts]
+    flags = list(few_words(words, regions))
+
+    for flag in flags:
+        inside = [w for w in words if flag.start <= w.start + 0.2 < flag.end]
+        assert flag.evidence["words"] / flag.evidence["speech_seconds"] < 0.7
+        assert 1 <= flag.evidence["words"] <= len(inside) + 1
+        assert 2.0 <= flag.evidence["speech_seconds"] <= flag.end - flag.start + 0.01
+    assert all(a.end <= b.start for a, b in pairwise(flags))
 
 
 def test_words_where_nobody_speaks_are_kept_and_flagged():

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from models.diarisation import SpeakerCount
 from models.pipeline import TranscribeOptions, wrong_count
-from models.roster import BadRoster, RosterEntry
+from models.roster import BadRoster, RosterEntry, read_line
 from models.statistics import Suggestion, statistics, talk_times
 from models.transcript import Overlap, Transcript, Turn
 from tests.fakes import made_with, segment, transcript
@@ -127,6 +127,13 @@ def test_a_roster_says_how_many_speakers_to_expect():
     assert TranscribeOptions().expected == SpeakerCount()
 
 
+def test_an_observer_may_stay_silent():
+    with_observer = (*GROUP, RosterEntry("O1", "observer"))
+
+    assert TranscribeOptions(roster=with_observer).expected == SpeakerCount(6, 7)
+    assert TranscribeOptions(roster=with_observer[6:]).expected == SpeakerCount(1, 1)
+
+
 def test_another_number_than_the_rosters_is_a_loud_warning():
     options = TranscribeOptions(roster=GROUP)
 
@@ -137,6 +144,14 @@ def test_another_number_than_the_rosters_is_a_loud_warning():
     asked = TranscribeOptions(speakers=SpeakerCount(2, 3))
     assert "where 2-3 were expected:" in wrong_count(4, asked)[0]
     assert wrong_count(9, TranscribeOptions()) == []
+
+
+def test_another_number_than_the_rosters_is_a_warning_also_where_it_was_asked_for():
+    options = TranscribeOptions(roster=GROUP, speakers=SpeakerCount(5, 5))
+
+    assert options.expected == SpeakerCount(5, 5)
+    (warning,) = wrong_count(5, options)
+    assert warning.startswith("5 speakers were found where 6 were expected by the roster")
 
 
 @pytest.mark.parametrize(
@@ -154,9 +169,12 @@ def test_a_roster_that_cannot_be_is_refused(roster):
         TranscribeOptions(roster=tuple(roster))
 
 
-def test_a_roster_and_a_number_that_differ_are_refused():
-    with pytest.raises(BadRoster, match="6 people where 2 speakers"):
-        TranscribeOptions(roster=GROUP, speakers=SpeakerCount(2, 2))
+def test_a_line_of_a_roster_is_a_code_and_a_role():
+    assert read_line(" P01   lived-experience worker\n") == RosterEntry(
+        "P01", "lived-experience worker"
+    )
+    with pytest.raises(BadRoster, match="a code and a role"):
+        read_line("P01")
 
 
 def test_the_roster_is_kept_with_the_transcript():

@@ -10,6 +10,7 @@ UNKNOWN = "unknown"  # nobody was found speaking there
 
 FLAGS = {
     "speech_without_words": "somebody speaks, but there are no words",
+    "few_words": "somebody speaks much longer than it takes to say these words",
     "words_without_speech": "words where nobody was found speaking",
     "loop": "the text repeats itself",
     "low_probability": "Whisper was unsure of these words",

@@ -10,6 +10,7 @@ from pydantic.config import JsonDict
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from models.roster import MAX_ROSTER, RosterEntry, expected
 from service.auth import Caller, ServicesDep, allow
 from service.database import tables
 from service.errors import RecordingNotFound, SessionCodeTaken, SessionNotFound, StudyNotFound
@@ -60,12 +61,24 @@ class NewSession(Strict):
     )
     kind: Kind = "interview"
     speakers: Speakers = Field(default=Speakers(), description="How many, as far as is known.")
-    roster: list[Speaker] = Field(default=[], max_length=MAX_SPEAKERS)
+    roster: list[Speaker] = Field(
+        default=[],
+        max_length=MAX_ROSTER,
+        description="Who is there: that many speakers are looked for in its recordings.",
+    )
 
     @model_validator(mode="after")
     def _codes_differ(self) -> Self:
         if len({speaker.code for speaker in self.roster}) < len(self.roster):
             raise ValueError("two speakers have the same code")
+        return self
+
+    @model_validator(mode="after")
+    def _roster_and_speakers_agree(self) -> Self:
+        if self.roster:
+            fewest, most = expected([RosterEntry(s.code, s.role) for s in self.roster])
+            if (self.speakers.min or 1) > most or (self.speakers.max or most) < fewest:
+                raise ValueError("the roster has another number of speakers")
         return self
 
 
