@@ -445,6 +445,7 @@ def clock(seconds: float) -> str:
 def decode(
     file: BinaryIO,
     *,
+    info: RecordingInfo | None = None,
     split_channels: bool = False,
     on_progress: Callable[[float], None] | None = None,
 ) -> Recording:
@@ -454,13 +455,14 @@ def decode(
 
     Args:
         file: as for `probe`.
+        info: what `probe` said of it; None to ask it.
         split_channels: keep the channels apart instead of mixing them, with equal weights, to one.
         on_progress: called with the seconds decoded so far; what it raises stops the decoding.
 
     Raises:
         AudioError: one of its children.
     """
-    info = probe(file)
+    info = info or probe(file)
     n_channels = info.channels if split_channels else 1
     max_samples = max_seconds(n_channels) * SAMPLE_RATE
     samples = lazy_samples(n_channels, max_samples)

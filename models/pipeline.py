@@ -3,6 +3,7 @@
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache, partial
 from importlib.metadata import version
 from typing import Any
 
@@ -13,7 +14,13 @@ from models.attribution import attribute, overlaps
 from models.audio import SAMPLE_RATE, Recording
 from models.channels import Channels, Timeline, timeline_of
 from models.checkpoints import load_pipeline, load_whisper
-from models.diarisation import Diarisation, SpeakerCount, diarise, try_diarisation
+from models.diarisation import (
+    Diarisation,
+    DiarisationBegun,
+    SpeakerCount,
+    start_diarisation,
+    try_diarisation,
+)
 from models.errors import AudioError
 from models.progress import Progress
 from models.quality import check
@@ -21,7 +28,7 @@ from models.results import (
     Decoded,
     Kept,
     Nothing,
-    of_timeline,
+    check_timeline,
     pack_decoded,
     pack_diarisation,
     pack_segmentation,
@@ -35,13 +42,21 @@ from models.roster import RosterEntry, check_roster, expected
 from models.segmentation import Segmentation, SpeechRegion, segment, speech_regions
 from models.transcript import MadeWith, Source, Transcript, Word, speakers_in_order
 from models.weights import PipelineWeights, WhisperWeights
-from models.whisper_engine import DecodedWindow, WhisperEngine, WhisperOptions, language_code
-from models.whisper_engine.coverage import cover
-from models.windows import Window, cut_windows
+from models.whisper_engine import (
+    DecodedWindow,
+    Session,
+    WhisperEngine,
+    WhisperOptions,
+    language_code,
+)
+from models.whisper_engine.coverage import windows_to_hear_again, with_second_look
+from models.windows import MAX_WINDOW, Window, cut_windows
 
 STAGES = ("segment", "transcribe", "align", "diarise", "attribute", "check")
 COSTLY_STAGES = ("segment", "transcribe", "align", "diarise")  # the others take no time to speak of
 
+CLUSTERING_BEGINS = 0.99  # of diarising
+TIMES_FILLED = 4  # how often sessions that are heard together fill the decoder's slots
 UNSURE_OF_LANGUAGE = 0.8  # below this probability the transcript carries a warning
 DEMO_WARNING = (
     "Made with the demo weights, which know a few hundred words and eight synthetic voices: "
@@ -115,6 +130,45 @@ class Heard:
     memory_ran_out: bool = False
 
 
+@dataclass(frozen=True, eq=False)
+class Segmented:
+    """A session in which speech was found, on the way to a transcript."""
+
+    options: TranscribeOptions
+    kept: Kept
+    timeline: Timeline
+    sources: tuple[Source, ...]
+    segmentation: Segmentation
+    regions: tuple[SpeechRegion, ...]
+    windows: tuple[Window, ...]
+
+    def cut(self, stretch: Sequence[SpeechRegion]) -> tuple[Window, ...]:
+        return cut_windows(stretch, self.timeline.samples, self.timeline.joints)
+
+    def asked(self, windows: Sequence[Window], language: str, maximum: float) -> Session:
+        """Some of its windows, for the engine."""
+        whisper = replace(self.options.whisper, language=language)
+        return Session(self.timeline.samples, windows, whisper, maximum)
+
+
+@dataclass(frozen=True, eq=False)
+class Transcribed:
+    session: Segmented
+    decoded: Decoded
+    words: tuple[Word, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Diarising(Transcribed):
+    """`diarisation` may still be under way in another process."""
+
+    diarisation: Diarisation | DiarisationBegun
+
+
+Maximum = Callable[[Segmented], float]
+"""A session's loudest mel power, found once."""
+
+
 class Pipeline:
     """Both models, loaded once.
 
@@ -133,6 +187,11 @@ class Pipeline:
         self.engine = WhisperEngine(load_whisper(whisper, device))
         self.diarisation = load_pipeline(diarisation, device)
 
+    @property
+    def seconds_at_once(self) -> float:
+        """Sound of sessions to be heard together, so that the decoder's slots are rarely empty."""
+        return TIMES_FILLED * self.engine.n_slots * MAX_WINDOW
+
     def transcribe(
         self,
         recordings: Sequence[Recording],
@@ -150,6 +209,21 @@ class Pipeline:
             NoSpeech: rather than an empty transcript.
             OutOfMemory, Stopped
         """
+        session = self.segment(recordings, options, on_progress, kept)
+        (transcribed,) = self.hear([session], on_progress)
+        return self.finish(self.diarise(transcribed, on_progress), on_progress)
+
+    # --- its four parts; `hear` takes several sessions, `finish` may come after others ---
+
+    def segment(
+        self,
+        recordings: Sequence[Recording],
+        options: TranscribeOptions,
+        on_progress: OnProgress,
+        kept: Kept | None = None,
+    ) -> Segmented:
+        """Args, raises: see `transcribe`."""
+        kept = kept or Nothing()
         self.engine.check(options.whisper)
         speakers = options.expected
         timeline = timeline_of(recordings, options.channels, (speakers.minimum, speakers.maximum))
@@ -165,108 +239,156 @@ class Pipeline:
             )
             for recording, start in zip(recordings, timeline.starts, strict=True)
         )
-        kept = of_timeline(kept or Nothing(), len(timeline.samples) / SAMPLE_RATE)
-        heard = self._hear(timeline, options, on_progress, kept)
-        return self._write(heard, sources, timeline, options, on_progress)
-
-    def _hear(
-        self,
-        timeline: Timeline,
-        options: TranscribeOptions,
-        on_progress: OnProgress,
-        kept: Kept,
-    ) -> Heard:
-        samples, joints = timeline.samples, timeline.joints
-
-        def report(stage: str) -> Progress:
-            on_progress(StageProgress(stage, 0.0))
-            return lambda fraction: on_progress(StageProgress(stage, fraction))
-
+        check_timeline(kept, len(timeline.samples) / SAMPLE_RATE)
         if (data := kept.load("segment")) is not None:
             segmentation = unpack_segmentation(data)
         else:
-            segmentation = segment(self.diarisation, samples, report("segment"))
+            progress = reporting(on_progress, "segment")
+            segmentation = segment(self.diarisation, timeline.samples, progress)
             kept.save("segment", pack_segmentation(segmentation))
         regions = timeline.own(speech_regions(segmentation))
-        windows = cut_windows(regions, samples, joints)
+        windows = cut_windows(regions, timeline.samples, timeline.joints)
         if not windows:
-            raise NoSpeech(no_speech(samples, 0.0))
+            raise NoSpeech(no_speech(timeline.samples, 0.0))
+        return Segmented(options, kept, timeline, sources, segmentation, regions, windows)
 
-        decoded, words = self._words(timeline, windows, regions, options, report, kept)
-        if not words:
-            raise NoSpeech(no_speech(samples, sum(region.duration for region in regions)))
+    def hear(self, sessions: Sequence[Segmented], on_progress: OnProgress) -> list[Transcribed]:
+        """The words of some sessions, whose windows are decoded beside each other.
 
-        if timeline.is_split:
-            report("diarise")(1.0)
-            turns, nothing = timeline.turns(regions), np.empty((0, 0, 0), dtype=np.float32)
-            diarisation = Diarisation(turns, timeline.channels, nothing, sampled=False)
-            kept.save("diarise", pack_diarisation(diarisation))
-        elif (data := kept.load("diarise")) is not None:
-            diarisation = unpack_diarisation(data)
-        else:
-            earlier = kept.load("embeddings")
-            diarisation = diarise(
-                self.diarisation,
-                samples,
-                segmentation,
-                options.expected,
-                report("diarise"),
-                embeddings=None if earlier is None else unpack_diarisation(earlier).embeddings,
-            )
-            kept.save("diarise", pack_diarisation(diarisation))
-        return Heard(
-            segmentation,
-            windows,
-            decoded.language,
-            decoded.language_probability,
-            decoded.windows,
-            words,
-            diarisation,
-            memory_ran_out=decoded.memory_ran_out,
-        )
+        Raises:
+            OutOfMemory, Stopped
+        """
+        maximum = cache(lambda session: self.engine.maximum(session.timeline.samples))
+        kept = [
+            (session.kept.load("transcribe"), session.kept.load("align")) for session in sessions
+        ]
+        texts = [None if text is None else unpack_decoded(text) for text, _ in kept]
+        decoded = self._decoded(sessions, texts, maximum, on_progress)
+        missing = [i for i, pair in enumerate(kept) if None in pair]
+        words = [() if data is None else unpack_words(data) for _, data in kept]
+        if missing:
+            found = self._words([(sessions[i], decoded[i]) for i in missing], maximum, on_progress)
+            for i, words[i] in zip(missing, found, strict=True):
+                sessions[i].kept.save("align", pack_words(words[i]))
+        return [
+            Transcribed(*of_session) for of_session in zip(sessions, decoded, words, strict=True)
+        ]
+
+    def _decoded(
+        self,
+        sessions: Sequence[Segmented],
+        kept: Sequence[Decoded | None],
+        maximum: Maximum,
+        on_progress: OnProgress,
+    ) -> list[Decoded]:
+        decoded = list(kept)
+        missing = [i for i, text in enumerate(kept) if text is None]
+        if missing:
+            progress = reporting(on_progress, "transcribe")
+            guesses = [self._language(sessions[i], maximum, progress) for i in missing]
+            asked = [
+                sessions[i].asked(sessions[i].windows, language, maximum(sessions[i]))
+                for i, (language, _) in zip(missing, guesses, strict=True)
+            ]
+            found = self.engine.decode_many(asked, progress)
+            for i, guess, windows in zip(missing, guesses, found, strict=True):
+                text = decoded[i] = Decoded(*guess, windows, self.engine.halved > 0)
+                sessions[i].kept.save("transcribe", pack_decoded(text))
+        return [text for text in decoded if text is not None]
+
+    def _language(
+        self, session: Segmented, maximum: Maximum, progress: Progress
+    ) -> tuple[str, float | None]:
+        """As given, else as found with its probability."""
+        if (given := session.options.whisper.language) is not None:
+            return given, None
+        progress(0.0)
+        samples = session.timeline.samples
+        guess = self.engine.detect_language(samples, session.windows, maximum(session))
+        return guess.language, guess.probability
 
     def _words(
         self,
-        timeline: Timeline,
-        windows: tuple[Window, ...],
-        regions: tuple[SpeechRegion, ...],
-        options: TranscribeOptions,
-        report: Callable[[str], Progress],
-        kept: Kept,
-    ) -> tuple[Decoded, tuple[Word, ...]]:
-        whisper = options.whisper
-        decoded_before, words_before = kept.load("transcribe"), kept.load("align")
-        if decoded_before is not None and words_before is not None:
-            return unpack_decoded(decoded_before), unpack_words(words_before)
+        decoded: Sequence[tuple[Segmented, Decoded]],
+        maximum: Maximum,
+        on_progress: OnProgress,
+    ) -> list[tuple[Word, ...]]:
+        progress = reporting(on_progress, "align")
 
-        samples = timeline.samples
-        maximum = self.engine.maximum(samples)
-        if decoded_before is not None:
-            decoded = unpack_decoded(decoded_before)
-        else:
-            progress = report("transcribe")
-            probability = None
-            if whisper.language is None:
-                guess = self.engine.detect_language(samples, windows, maximum)
-                whisper = replace(whisper, language=guess.language)
-                probability = guess.probability
-            assert whisper.language is not None
-            found = self.engine.decode(samples, windows, whisper, maximum, progress)
-            decoded = Decoded(whisper.language, probability, found, self.engine.halved > 0)
-            kept.save("transcribe", pack_decoded(decoded))
-        whisper = replace(whisper, language=decoded.language)
-        progress = report("align")
-        words = self.engine.word_times(decoded.windows, whisper, regions)
-        _, words = cover(
-            decoded.windows,
-            words,
-            regions,
-            lambda stretch: cut_windows(stretch, samples, timeline.joints),
-            lambda windows: self.engine.decode(samples, windows, whisper, maximum, progress),
-            lambda results: self.engine.word_times(results, whisper, regions),
+        def place(
+            session: Segmented, text: Decoded, windows: Sequence[DecodedWindow]
+        ) -> tuple[Word, ...]:
+            whisper = replace(session.options.whisper, language=text.language)
+            return self.engine.word_times(windows, whisper, session.regions)
+
+        words = [place(session, text, text.windows) for session, text in decoded]
+        second = [
+            session.asked(
+                windows_to_hear_again(text.windows, found, session.regions, session.cut),
+                text.language,
+                maximum(session),
+            )
+            for (session, text), found in zip(decoded, words, strict=True)
+        ]
+        again = self.engine.decode_many(second, progress)
+        return [
+            with_second_look(found, windows, partial(place, session, text))
+            for (session, text), found, windows in zip(decoded, words, again, strict=True)
+        ]
+
+    def diarise(self, transcribed: Transcribed, on_progress: OnProgress) -> Diarising:
+        """Who spoke when; speakers are told apart beside whatever comes before `finish`.
+
+        Raises:
+            NoSpeech, OutOfMemory, Stopped
+        """
+        session, decoded, words = transcribed.session, transcribed.decoded, transcribed.words
+        kept, timeline, regions = session.kept, session.timeline, session.regions
+        if not words:
+            seconds = sum(region.duration for region in regions)
+            raise NoSpeech(no_speech(timeline.samples, seconds))
+        if timeline.is_split:
+            reporting(on_progress, "diarise")(1.0)
+            turns, nothing = timeline.turns(regions), np.empty((0, 0, 0), dtype=np.float32)
+            diarisation = Diarisation(turns, timeline.channels, nothing, sampled=False)
+            kept.save("diarise", pack_diarisation(diarisation))
+            return Diarising(session, decoded, words, diarisation)
+        if (data := kept.load("diarise")) is not None:
+            return Diarising(session, decoded, words, unpack_diarisation(data))
+        earlier = kept.load("embeddings")
+        begun = start_diarisation(
+            self.diarisation,
+            timeline.samples,
+            session.segmentation,
+            session.options.expected,
+            reporting(on_progress, "diarise", most=CLUSTERING_BEGINS),
+            embeddings=None if earlier is None else unpack_diarisation(earlier).embeddings,
         )
-        kept.save("align", pack_words(words))
-        return decoded, words
+        return Diarising(session, decoded, words, begun)
+
+    def finish(self, diarising: Diarising, on_progress: OnProgress) -> Transcript:
+        """
+        Raises:
+            OutOfMemory, Stopped
+        """
+        session, diarisation = diarising.session, diarising.diarisation
+        if isinstance(diarisation, DiarisationBegun):
+            waiting = StageProgress("diarise", CLUSTERING_BEGINS)
+            diarisation = diarisation.result(lambda fraction: on_progress(waiting))
+            on_progress(StageProgress("diarise", 1.0))
+            session.kept.save("diarise", pack_diarisation(diarisation))
+        decoded = diarising.decoded
+        heard = Heard(
+            session.segmentation,
+            session.windows,
+            decoded.language,
+            decoded.language_probability,
+            decoded.windows,
+            diarising.words,
+            diarisation,
+            memory_ran_out=decoded.memory_ran_out,
+        )
+        return self._write(heard, session.sources, session.timeline, session.options, on_progress)
 
     def _write(
         self,
@@ -348,6 +470,12 @@ class Pipeline:
         aligning = 0.0  # done while transcribing, with what the decoder has at hand
         stages = (segmenting, self.engine.try_speed(), aligning, embedding)
         return dict(zip(COSTLY_STAGES, stages, strict=True))
+
+
+def reporting(on_progress: OnProgress, stage: str, most: float = 1.0) -> Progress:
+    """The Progress of a stage, which begins; `most`: the fraction at its end."""
+    on_progress(StageProgress(stage, 0.0))
+    return lambda fraction: on_progress(StageProgress(stage, most * fraction))
 
 
 def wrong_count(found: int, options: TranscribeOptions) -> list[str]:

@@ -30,6 +30,9 @@ class Kept(Protocol):
 
     def save(self, stage: str, data: bytes) -> None: ...
 
+    def discard(self) -> None:
+        """What was kept is of no use: from now on there is none, and all stages are done again."""
+
 
 class Nothing:
     """The Kept of who does not want to go on later."""
@@ -40,30 +43,19 @@ class Nothing:
     def save(self, stage: str, data: bytes) -> None:
         pass
 
-
-@dataclass(frozen=True)
-class Afresh:
-    """Keeps results where `kept` does, and knows none of its earlier ones."""
-
-    kept: Kept
-
-    def load(self, stage: str) -> bytes | None:
-        return None
-
-    def save(self, stage: str, data: bytes) -> None:
-        self.kept.save(stage, data)
+    def discard(self) -> None:
+        pass
 
 
-def of_timeline(kept: Kept, n_seconds: float) -> Kept:
-    """None of the earlier results where they are of another timeline.
+def check_timeline(kept: Kept, n_seconds: float) -> None:
+    """Discards what is of another timeline.
 
     With another number of speakers, channels that were one speaker's each may be mixed, or the
     other way round, and a session is twice or half as long to the models.
     """
     data = kept.load("segment")
-    if data is None or abs(unpack_segmentation(data).audio_duration - n_seconds) < 0.01:
-        return kept
-    return Afresh(kept)
+    if data is not None and abs(unpack_segmentation(data).audio_duration - n_seconds) >= 0.01:
+        kept.discard()
 
 
 @dataclass(frozen=True)

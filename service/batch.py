@@ -5,26 +5,24 @@ JSON is there, newer than the recording and made with the same weights and optio
 transcribed again.
 """
 
-import os
 import shutil
-import stat
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
-from models.audio import Recording, decode
 from models.channels import Channels
-from models.errors import AudioError, OptionError, SpeechError, Stopped, WeightsError
-from models.pipeline import OnProgress, Pipeline, StageProgress, TranscribeOptions
+from models.errors import OptionError, SpeechError, Stopped, WeightsError
+from models.pipeline import COSTLY_STAGES, OnProgress, Pipeline, StageProgress, TranscribeOptions
 from models.transcript import Transcript
 from models.weights import PipelineWeights, WhisperWeights
-from service.errors import OutputNotWritable, RecordingNotFound, SameName, ServiceError
+from service.errors import OutputNotWritable, SameName, ServiceError
 from service.exports import FORMATS, Format
 from service.exports.files import remove_abandoned, write_all_whole, write_whole
+from service.reading import SOUND_SECONDS, Reader
 
 MARK = "identified"  # part of every name: INT-07.identified.txt
 ROOM = 16 << 20  # bytes, many times the transcript of a long day
@@ -102,58 +100,201 @@ def prepare_output(folder: Path) -> None:
 def run(
     batch: Batch,
     load: Callable[[], Pipeline],
-    on_start: Callable[[Session, float], None],
+    on_start: Callable[[Mapping[Session, float]], None],
     on_progress: OnProgress,
 ) -> Iterator[Result]:
-    """A result per session, as they are finished. A bad recording does not stop the others.
+    """A result per session, in order, as they are finished. A bad one does not stop the others.
+
+    Short sessions are transcribed in groups, whose windows are decoded beside each other.
 
     Args:
         load: called once, when there is sound to transcribe.
-        on_start: called with a session and its seconds of sound, once they are known.
+        on_start: called with the sessions of a group and their seconds of sound, once known.
+        on_progress: the stages are those of a group.
 
     Raises:
         OptionError, WeightsError: every other session would fail with the same.
         Stopped
     """
     loaded = cache(load)
-    for session in batch.sessions:
+    by_name = {session.name: session for session in batch.sessions}
+    with Reader(
+        {name: session.recordings for name, session in by_name.items()},
+        split_channels=batch.options.channels != Channels.MIX,
+        is_wanted=lambda name: finished_transcript(by_name[name], batch) is None,
+    ) as reader:
+        for group in _groups(batch, reader, loaded, on_progress):
+            if any(turn.result is None for turn in group):
+                yield from _transcribe(group, batch, reader, loaded(), on_start, on_progress)
+            else:
+                yield from (turn.outcome for turn in group)
+
+
+@dataclass(eq=False)
+class _Turn:
+    """A session whose turn has come, and how far it is.
+
+    Its sound, four hours of which take a gigabyte, is in `reached` or in what follows from it.
+    """
+
+    session: Session
+    reached: Any = None  # recordings, then what each step of the pipeline makes of them
+    duration: float = 0.0  # s
+    sound: float = 0.0  # s, of all channels
+    seconds: float = 0.0  # of work for it
+    result: Result | None = None
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """Work for this session. An error of its own is its result, and the others go on."""
         started = time.monotonic()
         try:
-            if transcript := finished_transcript(session, batch):
-                outputs = _write(transcript, session, batch, missing_only=True)
-                yield Result(session, "skipped", outputs, transcript)
-                continue
-            _check_output(session, batch)
-            transcript, seconds = _transcribe(session, batch, loaded, on_start, on_progress)
-            outputs = _write(transcript, session, batch)
+            yield
         except (OptionError, WeightsError, Stopped):
             raise
         except (SpeechError, ServiceError) as error:
-            seconds = time.monotonic() - started
-            yield Result(session, "failed", (), None, seconds, error.code, str(error))
-            continue
-        yield Result(session, "done", outputs, transcript, seconds)
+            self.fail(error)
+        finally:
+            self.seconds += time.monotonic() - started
+
+    @property
+    def outcome(self) -> Result:
+        assert self.result is not None
+        return replace(self.result, seconds=self.seconds)
+
+    def fail(self, error: SpeechError | ServiceError) -> None:
+        self.reached = None
+        self.result = Result(self.session, "failed", (), None, 0.0, error.code, str(error))
+
+
+def _groups(
+    batch: Batch, reader: Reader, loaded: Callable[[], Pipeline], on_progress: OnProgress
+) -> Iterator[list[_Turn]]:
+    """Sessions in order, with as much sound together as fills the decoder, or a long one alone."""
+    group: list[_Turn] = []
+    sound = 0.0
+    for session in batch.sessions:
+        turn = _read(session, batch, reader, on_progress)
+        if turn.result is None:
+            at_once = min(loaded().seconds_at_once, SOUND_SECONDS / 2)
+            if sound and sound + turn.sound > at_once:
+                yield group
+                group, sound = [], 0.0
+            sound += turn.sound
+        group.append(turn)
+        del turn
+        if not sound:  # nothing to transcribe: done before, or failed
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _read(session: Session, batch: Batch, reader: Reader, on_progress: OnProgress) -> _Turn:
+    turn = _Turn(session)
+    with turn.step():
+        if transcript := finished_transcript(session, batch):
+            outputs = _write(transcript, session, batch, missing_only=True)
+            turn.result = Result(session, "skipped", outputs, transcript)
+            return turn
+        _check_output(session, batch)
+        turn.reached = recordings = reader.take(
+            session.name, lambda fraction: on_progress(StageProgress("ingest", fraction))
+        )
+        turn.duration = sum(recording.duration for recording in recordings)
+        turn.sound = sum(len(r.samples) * r.duration for r in recordings)
+    return turn
 
 
 def _transcribe(
-    session: Session,
+    group: Sequence[_Turn],
     batch: Batch,
-    loaded: Callable[[], Pipeline],
-    on_start: Callable[[Session, float], None],
+    reader: Reader,
+    pipeline: Pipeline,
+    on_start: Callable[[Mapping[Session, float]], None],
     on_progress: OnProgress,
-) -> tuple[Transcript, float]:
-    """And the seconds it took, without loading the models.
+) -> Iterator[Result]:
+    reading = [turn for turn in group if turn.result is None]
+    on_start({turn.session: turn.duration for turn in reading})
+    progress = _Progress(reading, on_progress)
+    for turn in reading:
+        with turn.step():
+            turn.reached = pipeline.segment(turn.reached, batch.options, progress.of(turn))
+    _hear([turn for turn in reading if turn.result is None], pipeline, progress)
+    # One step behind: a session's speakers are told apart while the next one is embedded.
+    before: _Turn | None = None
+    for turn in group:
+        if turn.result is None:
+            with turn.step():
+                turn.reached = pipeline.diarise(turn.reached, progress.of(turn))
+        if before:
+            yield _finish(before, batch, reader, pipeline, progress)
+        before = turn
+    if before:
+        yield _finish(before, batch, reader, pipeline, progress)
 
-    A function of its own, because four hours of sound take a gigabyte: it is let go at the end.
-    """
+
+def _hear(turns: Sequence[_Turn], pipeline: Pipeline, progress: "_Progress") -> None:
+    if not turns:
+        return
     started = time.monotonic()
-    recordings = _decode(session, batch.options.channels, on_progress)
-    decoding = time.monotonic() - started
-    pipeline = loaded()
-    on_start(session, sum(recording.duration for recording in recordings))
-    started = time.monotonic()
-    transcript = pipeline.transcribe(recordings, batch.options, on_progress)
-    return transcript, decoding + time.monotonic() - started
+    try:
+        heard = pipeline.hear([turn.reached for turn in turns], progress.of_all)
+    except (OptionError, WeightsError, Stopped):
+        raise
+    except SpeechError as error:  # the device has no memory for a single window
+        for turn in turns:
+            turn.fail(error)
+        return
+    each = (time.monotonic() - started) / sum(turn.duration for turn in turns)
+    for turn, found in zip(turns, heard, strict=True):
+        turn.reached = found
+        turn.seconds += each * turn.duration
+
+
+def _finish(
+    turn: _Turn, batch: Batch, reader: Reader, pipeline: Pipeline, progress: "_Progress"
+) -> Result:
+    if turn.result is None:
+        with turn.step():
+            transcript = pipeline.finish(turn.reached, progress.of(turn))
+            outputs = _write(transcript, turn.session, batch)
+            turn.result = Result(turn.session, "done", outputs, transcript)
+    turn.reached = None
+    reader.let_go(turn.session.name)
+    return turn.outcome
+
+
+class _Progress:
+    """How far a group is, from how far its sessions are."""
+
+    def __init__(self, turns: Sequence[_Turn], on_progress: OnProgress) -> None:
+        self._on_progress = on_progress
+        self._latest = StageProgress("", 0.0)
+        total = sum(turn.duration for turn in turns)
+        self._shares = {turn: turn.duration / total for turn in turns}
+
+    def of(self, turn: _Turn) -> OnProgress:
+        """What a step that takes one session reports to."""
+        turns = list(self._shares)
+        before = sum(self._shares[other] for other in turns[: turns.index(turn)])
+
+        def report(progress: StageProgress) -> None:
+            if progress.stage in COSTLY_STAGES:
+                fraction = min(before + self._shares[turn] * progress.fraction, 1.0)
+                self.of_all(StageProgress(progress.stage, fraction))
+            elif turn is turns[-1]:
+                self.of_all(progress)
+            else:  # the group is not so far
+                self.of_all(self._latest)
+
+        return report
+
+    def of_all(self, progress: StageProgress) -> None:
+        if progress.stage == self._latest.stage:  # `finish` is a session behind
+            progress = max(progress, self._latest, key=lambda made: made.fraction)
+        self._latest = progress
+        self._on_progress(progress)
 
 
 def _check_output(session: Session, batch: Batch) -> None:
@@ -173,37 +314,6 @@ def _check_output(session: Session, batch: Batch) -> None:
         ) from None
     if any(session.output(batch.out, format).is_dir() for format in Format):
         raise OutputNotWritable("There is a folder where the result should be written.")
-
-
-@contextmanager
-def open_recording(path: Path) -> Iterator[BinaryIO]:
-    """Raises RecordingNotFound for what is no file too: a pipe would be waited for without end."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        raise RecordingNotFound(f"The recording cannot be read ({error.strerror}).") from None
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise RecordingNotFound(
-            "This is a folder, a pipe or a device and no recording; name the files themselves."
-        )
-    with open(descriptor, "rb") as file:
-        yield file
-
-
-def _decode(session: Session, channels: Channels, on_progress: OnProgress) -> list[Recording]:
-    recordings = []
-    for i, path in enumerate(session.recordings):
-        on_progress(StageProgress("ingest", i / len(session.recordings)))
-        try:
-            with open_recording(path) as file:
-                recordings.append(decode(file, split_channels=channels != Channels.MIX))
-        except (AudioError, RecordingNotFound) as error:
-            if len(session.recordings) > 1:
-                error.args = (f"Recording {i + 1} of {len(session.recordings)}: {error}",)
-            raise
-    on_progress(StageProgress("ingest", 1.0))
-    return recordings
 
 
 def finished_transcript(session: Session, batch: Batch) -> Transcript | None:

@@ -7,12 +7,11 @@ from typing import BinaryIO, ClassVar
 
 import torch
 
-from models.audio import SAMPLE_RATE, Recording, decode
-from models.channels import Channels, timeline_of
+from models.audio import decode
+from models.channels import Channels
 from models.diarisation import SpeakerCount
 from models.errors import WeightsError
 from models.pipeline import Pipeline, TranscribeOptions
-from models.results import unpack_segmentation
 from models.roster import RosterEntry
 from models.transcript import Transcript
 from models.weights import find_pipeline, find_whisper
@@ -79,8 +78,6 @@ class PipelineEngine:
 
             decoded.append(decode(file, split_channels=split, on_progress=alive))
         on_progress("ingest", 1.0)
-        if job.kept and not fits(kept, decoded, options):
-            kept.discard()
         return self._pipeline.transcribe(
             decoded,
             options,
@@ -93,18 +90,3 @@ class PipelineEngine:
         gc.collect()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
-
-
-def fits(kept: Kept, recordings: Sequence[Recording], options: TranscribeOptions) -> bool:
-    """Whether what was kept is of the timeline that the models are to hear now.
-
-    Where each channel is a speaker they hear the channels one after the other, else a mix of them.
-    Which it is may hang on the number of speakers, and another one may be asked for in a rerun.
-    """
-    if all(len(recording.samples) == 1 for recording in recordings):
-        return True  # there is one timeline only
-    if (data := kept.load("segment")) is None:
-        return False
-    speakers = options.expected.minimum, options.expected.maximum
-    timeline = timeline_of(recordings, options.channels, speakers)
-    return unpack_segmentation(data).audio_duration == len(timeline.samples) / SAMPLE_RATE

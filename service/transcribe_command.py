@@ -1,6 +1,6 @@
 """`fieldscribe transcribe`: batch mode with what a person sees of it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,6 @@ from service.batch import (
     Result,
     Session,
     finished_transcript,
-    open_recording,
     prepare_output,
     run,
     sessions_of,
@@ -32,6 +31,7 @@ from service.eta import Eta
 from service.exports import Format
 from service.exports.text import clock
 from service.interrupts import Interrupts
+from service.reading import open_recording
 
 
 def transcribe(
@@ -148,6 +148,7 @@ class View:
         )
         self.eta = Eta(dict.fromkeys(COSTLY_STAGES, 0.0))
         self.durations: dict[Session, float] = {}  # of what is still to be transcribed
+        self.group: set[Session] = set()  # what is being transcribed
         self.n_finished = 0
 
     def __enter__(self) -> None:
@@ -171,13 +172,18 @@ class View:
                 self.durations[session] = _declared_duration(session)
         return pipeline
 
-    def start(self, session: Session, seconds: float) -> None:
-        self.durations.pop(session, None)
+    def start(self, group: Mapping[Session, float]) -> None:
+        """A group of sessions begins, with the seconds of each."""
+        for session in group:
+            self.durations.pop(session, None)
+        self.group, seconds = set(group), sum(group.values())
         self.eta.start(seconds)
         expected = self.eta.estimate(seconds)
         if not self.console.is_terminal or expected > 60:
+            first, *others = (shown(session.name) for session in group)
+            names = f"{first} and {len(others)} more" if others else first
             self._print(
-                f"{shown(session.name)}: {clock(seconds)} of sound, about "
+                f"{names}: {clock(seconds)} of sound, about "
                 f"{clock(expected)} to go by a short trial of this machine"
             )
 
@@ -197,7 +203,8 @@ class View:
     def finished(self, result: Result) -> None:
         self.n_finished += 1
         self.durations.pop(result.session, None)
-        if result.status == "done":
+        self.group.discard(result.session)
+        if result.status == "done" and not self.group:
             self.eta.progress(StageProgress("", 1.0))
             self.eta.finish()
         done = f"{self.n_finished} of {len(self.batch.sessions)} sessions"

@@ -67,6 +67,7 @@ class FakePipeline:
     def __init__(self, text: str = "my name is Eva Muster") -> None:
         self.text = text
         self.transcribed: list[Sequence[Recording]] = []
+        self.heard_together: list[int] = []  # sessions
 
     def transcribe(
         self,
@@ -86,6 +87,24 @@ class FakePipeline:
             sources=sources,
             made_with=made_with(options=options.as_dict()),
         )
+
+    seconds_at_once = 3600.0
+
+    def segment(
+        self, recordings: Sequence[Recording], options: TranscribeOptions, on_progress: OnProgress
+    ) -> Any:
+        return recordings, options
+
+    def hear(self, sessions: Sequence[Any], on_progress: OnProgress) -> Sequence[Any]:
+        self.heard_together.append(len(sessions))
+        return sessions
+
+    def diarise(self, session: Any, on_progress: OnProgress) -> Any:
+        return session
+
+    def finish(self, session: Any, on_progress: OnProgress) -> Transcript:
+        recordings, options = session
+        return self.transcribe(recordings, options, on_progress)
 
     def seconds_per_second(self) -> dict[str, float]:
         return dict.fromkeys(("segment", "transcribe", "align", "diarise"), 0.1)

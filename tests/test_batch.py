@@ -3,6 +3,7 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 import time
 import wave
 import weakref
@@ -14,7 +15,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from models.pipeline import StageProgress, TranscribeOptions
+from models.audio import decode
+from models.errors import OutOfMemory
+from models.pipeline import NoSpeech, StageProgress, TranscribeOptions
 from models.transcript import Transcript
 from models.weights import PipelineWeights, WhisperWeights
 from models.whisper_engine.engine import UnknownLanguage
@@ -59,9 +62,7 @@ def batch(recordings, out, **changes):
     return Batch(**{**values, **changes})
 
 
-def results_of(
-    work, pipeline=None, on_start=lambda session, seconds: None, on_progress=lambda progress: None
-):
+def results_of(work, pipeline=None, on_start=lambda group: None, on_progress=lambda progress: None):
     pipeline = pipeline or FakePipeline()
     return list(run(work, lambda: pipeline, on_start, on_progress))
 
@@ -92,7 +93,7 @@ def test_what_is_done_is_skipped_without_loading_the_models(recordings, tmp_path
     def load():
         raise AssertionError("the models were loaded")
 
-    again = list(run(work, load, lambda session, seconds: None, lambda progress: None))
+    again = list(run(work, load, lambda group: None, lambda progress: None))
 
     assert [result.status for result in again] == ["skipped"] * 3
 
@@ -290,7 +291,7 @@ def test_bad_recordings_alone_do_not_load_the_models(recordings, tmp_path):
         raise AssertionError("the models were loaded")
 
     work = batch(recordings, tmp_path / "out")
-    failed = list(run(work, load, lambda session, seconds: None, lambda progress: None))
+    failed = list(run(work, load, lambda group: None, lambda progress: None))
 
     assert [result.status for result in failed] == ["failed"] * 3
 
@@ -299,31 +300,170 @@ def test_the_length_is_that_of_the_sound_and_not_what_a_header_says(recordings, 
     """Ogg, AMR and many an MP3 declare none; their estimate was zero."""
     seen = []
     work = batch(recordings, tmp_path / "out")
-    results_of(work, on_start=lambda session, seconds: seen.append(seconds))
+    results_of(work, on_start=lambda group: seen.extend(group.values()))
 
     assert seen == [1.0, 2.0, 3.0]
 
 
-def test_the_sound_of_one_session_is_let_go_before_the_next_is_read(recordings, tmp_path):
+def test_the_sound_of_one_group_is_let_go_before_the_next_begins(recordings, tmp_path):
     """Four hours take a gigabyte; two sessions in a row took two."""
     alive = []
 
     class Weak(FakePipeline):
-        def transcribe(self, recordings, *arguments):
+        seconds_at_once = 3.0
+
+        def segment(self, recordings, *arguments):
             alive.append(weakref.ref(recordings[0]))
-            made = super().transcribe(recordings, *arguments)
+            return super().segment(recordings, *arguments)
+
+        def transcribe(self, *arguments, **options):
+            made = super().transcribe(*arguments, **options)
             self.transcribed.clear()
             return made
 
     at_each_start = []
 
-    def note(progress):
-        if progress == StageProgress("ingest", 0.0):
-            at_each_start.append([sound() for sound in alive])
+    def note(group):
+        at_each_start.append([sound() for sound in alive])
 
-    results_of(batch(recordings, tmp_path / "out"), Weak(), on_progress=note)
+    results_of(batch(recordings, tmp_path / "out"), Weak(), on_start=note)
 
-    assert at_each_start == [[], [None], [None, None]]
+    assert at_each_start == [[], [None, None]]
+
+
+def test_the_next_recording_is_read_while_one_is_transcribed(recordings, tmp_path, monkeypatch):
+    n_read = threading.Semaphore(0)
+
+    def note(*arguments, **options):
+        recording = decode(*arguments, **options)
+        n_read.release()
+        return recording
+
+    monkeypatch.setattr("service.reading.decode", note)
+
+    class Waiting(FakePipeline):
+        seconds_at_once = 0.5  # each session is a group
+
+        def transcribe(self, *arguments):
+            if not self.transcribed:
+                for _ in range(3):
+                    assert n_read.acquire(timeout=60)
+            return super().transcribe(*arguments)
+
+    results = results_of(batch(recordings, tmp_path / "out"), Waiting())
+
+    assert [result.status for result in results] == ["done"] * 3
+
+
+# --- groups ---
+
+
+def test_short_sessions_are_heard_together_and_a_long_one_alone(tmp_path):
+    recordings = [tmp_path / f"INT-0{i}.wav" for i in range(1, 7)]
+    for path, seconds in zip(recordings, (1.0, 2.0, 4.0, 0.5, 0.5, 2.5), strict=True):
+        write_tone(path, seconds)
+    pipeline = FakePipeline()
+    pipeline.seconds_at_once = 3.0
+    results = results_of(batch(recordings, tmp_path / "out"), pipeline)
+
+    assert pipeline.heard_together == [2, 1, 2, 1]
+    assert [result.session.name for result in results] == [path.stem for path in recordings]
+
+
+def test_a_group_with_a_bad_file_and_a_finished_one_goes_on_in_order(recordings, tmp_path):
+    more = [recordings[0].with_name(f"INT-0{i}.wav") for i in (4, 5)]
+    write_tone(more[0], 1.0)
+    more[1].write_text("this is not a recording")
+    results_of(batch(recordings[1:2], tmp_path / "out"))
+    pipeline = FakePipeline()
+    results = results_of(batch([*recordings, *more], tmp_path / "out"), pipeline)
+
+    assert [result.status for result in results] == ["done", "skipped", "done", "done", "failed"]
+    assert pipeline.heard_together == [3]
+
+
+def test_what_a_session_lacks_fails_it_alone(recordings, tmp_path):
+    class Deaf(FakePipeline):
+        def segment(self, recordings, *arguments):
+            if recordings[0].duration == 2.0:
+                raise NoSpeech("In 2 s of sound no speech was found.")
+            return super().segment(recordings, *arguments)
+
+        def diarise(self, session, on_progress):
+            if session[0][0].duration == 3.0:
+                raise NoSpeech("In 3 s of sound no words were found.")
+            return session
+
+    results = results_of(batch(recordings, tmp_path / "out"), Deaf())
+
+    assert [result.code for result in results] == [None, "no_speech", "no_speech"]
+    assert names_in(tmp_path / "out") != []
+
+
+def test_no_memory_for_a_group_fails_it_and_the_next_one_is_tried(recordings, tmp_path):
+    class Small(FakePipeline):
+        seconds_at_once = 3.0
+
+        def hear(self, sessions, on_progress):
+            if len(sessions) > 1:
+                raise OutOfMemory("One window does not fit into the memory of cuda.")
+            return sessions
+
+    results = results_of(batch(recordings, tmp_path / "out"), Small())
+
+    assert [result.code for result in results] == ["out_of_memory", "out_of_memory", None]
+
+
+def test_speakers_are_told_apart_while_the_next_session_is_embedded(recordings, tmp_path):
+    steps = []
+
+    class Noting(FakePipeline):
+        def diarise(self, session, on_progress):
+            steps.append(("diarise", session[0][0].duration))
+            return session
+
+        def finish(self, session, on_progress):
+            steps.append(("finish", session[0][0].duration))
+            return super().finish(session, on_progress)
+
+    results_of(batch(recordings, tmp_path / "out"), Noting())
+
+    assert steps == [
+        ("diarise", 1.0),
+        ("diarise", 2.0),
+        ("finish", 1.0),
+        ("diarise", 3.0),
+        ("finish", 2.0),
+        ("finish", 3.0),
+    ]
+
+
+def test_progress_is_that_of_the_group_and_never_goes_back(recordings, tmp_path):
+    class Reporting(FakePipeline):
+        def segment(self, recordings, options, on_progress):
+            on_progress(StageProgress("segment", 0.5))
+            return recordings, options
+
+        def diarise(self, session, on_progress):
+            on_progress(StageProgress("diarise", 0.9))
+            return session
+
+        def transcribe(self, recordings, options, on_progress=lambda progress: None):
+            for stage, fraction in (("diarise", 0.9), ("diarise", 1.0), ("check", 1.0)):
+                on_progress(StageProgress(stage, fraction))
+            return super().transcribe(recordings, options)
+
+    seen: list[StageProgress] = []
+    results_of(batch(recordings, tmp_path / "out"), Reporting(), on_progress=seen.append)
+    stages = list(dict.fromkeys(progress.stage for progress in seen))
+
+    assert stages == ["ingest", "segment", "diarise", "check"]
+    segmenting = [progress.fraction for progress in seen if progress.stage == "segment"]
+    assert segmenting == pytest.approx([0.5 / 6, 2 / 6, 4.5 / 6])
+    diarising = [progress.fraction for progress in seen if progress.stage == "diarise"]
+    assert diarising == sorted(diarising)
+    assert diarising[-1] == pytest.approx(1.0)
+    assert seen[-1] == StageProgress("check", 1.0)
 
 
 def test_the_time_it_took_is_without_loading_the_models(recordings, tmp_path):
@@ -334,7 +474,7 @@ def test_the_time_it_took_is_without_loading_the_models(recordings, tmp_path):
         return pipeline
 
     work = batch(recordings[:1], tmp_path / "out")
-    (result,) = run(work, load, lambda session, seconds: None, lambda progress: None)
+    (result,) = run(work, load, lambda group: None, lambda progress: None)
 
     assert result.seconds < 2
 

@@ -6,7 +6,11 @@ from models.audio import SAMPLE_RATE
 from models.segmentation import SpeechRegion
 from models.transcript import Word
 from models.whisper_engine import DecodedWindow
-from models.whisper_engine.coverage import cover, stretches_without_words
+from models.whisper_engine.coverage import (
+    stretches_without_words,
+    windows_to_hear_again,
+    with_second_look,
+)
 from models.windows import Window, cut_windows
 from tests.fakes import words as words_of
 
@@ -36,9 +40,10 @@ class Engine:
         ]
 
     def cover(self, first, words, regions):
-        return cover(
-            first, words, regions, lambda some: cut_windows(some, SILENCE), self.decode, self.place
+        windows = windows_to_hear_again(
+            first, words, regions, lambda some: cut_windows(some, SILENCE)
         )
+        return with_second_look(words, self.decode(windows), self.place)
 
 
 FIRST = [decoded(Window(0.0, 30.0)), decoded(Window(30.0, 60.0))]
@@ -48,11 +53,10 @@ def test_speech_without_words_is_decoded_again_as_a_window_of_its_own():
     engine = Engine()
     known = [*words_of("one two", 0.0), *words_of("three four", 40.0)]
     regions = [SpeechRegion(0.0, 0.6), SpeechRegion(10.0, 15.0), SpeechRegion(40.0, 40.6)]
-    results, words = engine.cover(FIRST, known, regions)
+    words = engine.cover(FIRST, known, regions)
 
     assert engine.asked == [Window(9.8, 15.2)]
     assert [word.text for word in words] == [" one", " two", " found", " again", " three", " four"]
-    assert [result.window.start for result in results] == [0.0, 9.8, 30.0]
 
 
 def test_covered_speech_is_left_alone():
@@ -60,7 +64,7 @@ def test_covered_speech_is_left_alone():
     known = words_of("all of it was heard", 10.0)
     regions = [SpeechRegion(10.0, 11.9), SpeechRegion(20.0, 21.5)]  # the second is too short
 
-    assert engine.cover(FIRST, known, regions) == (tuple(FIRST), known)
+    assert engine.cover(FIRST, known, regions) == known
     assert engine.asked == []
 
 
@@ -77,14 +81,14 @@ def test_a_window_that_stayed_empty_is_not_asked_the_same_again():
     regions = [SpeechRegion(0.2, 29.8)]
     first = [decoded(Window(0.0, 30.0))]
 
-    assert engine.cover(first, [], regions) == (tuple(first), ())
+    assert engine.cover(first, [], regions) == ()
     assert engine.asked == []
 
 
 def test_improbable_and_looping_words_do_not_fill_the_gap():
     regions = [SpeechRegion(10.0, 15.0)]
     for engine in (Engine(avg_logprob=-1.5), Engine(ratio=3.0)):
-        assert engine.cover(FIRST, (), regions) == (tuple(FIRST), ())
+        assert engine.cover(FIRST, (), regions) == ()
         assert len(engine.asked) == 1
 
 
@@ -94,7 +98,7 @@ def test_a_word_in_the_padding_that_is_known_is_not_said_twice():
             return [*words_of("known", 9.75), *words_of("new", 11.0)]
 
     known = words_of("known", 9.7)
-    _, words = AtTheEdge().cover(FIRST, known, [SpeechRegion(9.7, 14.0)])
+    words = AtTheEdge().cover(FIRST, known, [SpeechRegion(9.7, 14.0)])
 
     assert [word.text for word in words] == [" known", " new"]
 

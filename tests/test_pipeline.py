@@ -217,6 +217,9 @@ class Shelf:
         self.results[stage] = data
         self.saved.append(stage)
 
+    def discard(self):
+        self.results = {}
+
 
 @pytest.fixture(scope="module")
 def shelf(pipeline, interview, transcript):

@@ -18,43 +18,44 @@ from models.windows import Window
 
 LEAST = 2.0  # s of speech without a word that are worth another window
 
-Decode = Callable[[Sequence[Window]], Sequence[DecodedWindow]]
-Place = Callable[[Sequence[DecodedWindow]], Sequence[Word]]
 
-
-def cover(
+def windows_to_hear_again(
     decoded: Sequence[DecodedWindow],
     words: Sequence[Word],
     regions: Sequence[SpeechRegion],
     cut: Callable[[Sequence[SpeechRegion]], Sequence[Window]],
-    decode: Decode,
-    place: Place,
-) -> tuple[tuple[DecodedWindow, ...], tuple[Word, ...]]:
-    """All that was decoded and all words, those of the second look among them, in order of time.
-
+) -> list[Window]:
+    """
     Args:
         decoded, words: of the first look.
         regions: speech, in order, without overlap.
         cut: windows that hold regions.
-        decode: the text of windows.
-        place: the words of what was decoded.
     """
     known = {result.window for result in decoded}  # which would only say the same again
-    windows = [
+    return [
         window
         for stretch in stretches_without_words(words, regions)
         for window in cut(stretch)
         if window not in known
     ]
-    if not windows:
-        return tuple(decoded), tuple(words)
-    again = [result for result in decode(windows) if is_sure(result)]
+
+
+def with_second_look(
+    words: Sequence[Word],
+    again: Sequence[DecodedWindow],
+    place: Callable[[Sequence[DecodedWindow]], Sequence[Word]],
+) -> tuple[Word, ...]:
+    """All words, in order of time.
+
+    Args:
+        words: of the first look.
+        again: what the windows of the second one were decoded to.
+        place: the words of what was decoded.
+    """
+    sure = [result for result in again if is_sure(result)]
     # At the edges of a window its padding may hold words that are known.
-    found = [word for word in place(again) if not overlaps_any(word, words)]
-    return (
-        tuple(sorted([*decoded, *again], key=lambda result: result.window.start)),
-        tuple(sorted([*words, *found], key=lambda word: word.start)),
-    )
+    found = [word for word in place(sure) if not overlaps_any(word, words)] if sure else []
+    return tuple(sorted([*words, *found], key=lambda word: word.start))
 
 
 def stretches_without_words(

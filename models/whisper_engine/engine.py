@@ -152,6 +152,11 @@ class WhisperEngine:
         self._decoder = Decoder(self.model, special, self._tokenizer("en"), n_slots)
         self.halved = 0
 
+    @property
+    def n_slots(self) -> int:
+        """Windows decoded at the same time."""
+        return self._decoder.n_slots
+
     def check(self, options: WhisperOptions) -> None:
         """
         Raises:

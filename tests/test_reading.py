@@ -1,0 +1,154 @@
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models import audio
+from models.errors import Stopped
+from service import reading
+from service.errors import RecordingNotFound
+from service.reading import Reader
+from tests.test_audio import noise, wav
+from tests.test_batch import write_tone
+
+
+@pytest.fixture
+def sessions(tmp_path: Path) -> dict[str, list[Path]]:
+    """Of one, two and three seconds."""
+    paths = {f"INT-0{i}": [tmp_path / f"INT-0{i}.wav"] for i in (1, 2, 3)}
+    for i, (path,) in enumerate(paths.values()):
+        write_tone(path, 1.0 + i)
+    return paths
+
+
+@pytest.fixture
+def decoded(monkeypatch) -> list[str]:
+    """The thread of each recording that was decoded, in the order of their ends."""
+    threads: list[str] = []
+
+    def note(*arguments, **options):
+        recording = audio.decode(*arguments, **options)
+        threads.append(threading.current_thread().name)
+        return recording
+
+    monkeypatch.setattr(reading, "decode", note)
+    return threads
+
+
+def reader(sessions, *, split_channels=False, is_wanted=lambda name: True):
+    return Reader(sessions, split_channels=split_channels, is_wanted=is_wanted)
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_recordings_are_decoded_before_anybody_asks_for_them(sessions, decoded):
+    with reader(sessions) as ahead:
+        wait_until(lambda: len(decoded) == 3)
+        taken = [ahead.take(name) for name in sessions]
+
+    assert [round(recording.duration) for (recording,) in taken] == [1, 2, 3]
+    assert len(decoded) == 3
+    assert all(name.startswith("reader") for name in decoded)
+
+
+def test_what_would_be_too_much_at_once_is_read_when_its_turn_comes(sessions, decoded, monkeypatch):
+    monkeypatch.setattr(reading, "SOUND_SECONDS", 3.5)
+    with reader(sessions) as ahead:
+        ahead.take("INT-01")
+        wait_until(lambda: ahead._ahead["INT-03"].done())
+        assert ahead._held == {"INT-01": 1.0, "INT-02": 2.0, "INT-03": 0.0}
+        ahead.let_go("INT-01")
+        ahead.take("INT-02")
+        ahead.take("INT-03")
+
+    assert decoded[-1] == "MainThread"
+
+
+def test_a_length_that_no_header_tells_is_noticed_on_the_way(sessions, decoded, monkeypatch):
+    """An estimate would be wrong by hours; AMR and many an MP3 have none."""
+    monkeypatch.setattr(reading, "SOUND_SECONDS", 3.5)
+    monkeypatch.setattr(reading, "probe", lambda file: replace(audio.probe(file), duration=None))
+    with reader(sessions) as ahead:
+        ahead.take("INT-01")
+        wait_until(lambda: ahead._ahead["INT-03"].done())
+
+        assert ahead._held["INT-03"] == 0.0
+        assert ahead._ahead["INT-03"].result() is None
+
+
+def test_a_session_longer_than_the_limit_is_read_at_its_turn(sessions, monkeypatch):
+    monkeypatch.setattr(reading, "SOUND_SECONDS", 0.5)
+    with reader(sessions) as ahead:
+        for name, seconds in zip(sessions, (1, 2, 3), strict=True):
+            (recording,) = ahead.take(name)
+            assert round(recording.duration) == seconds
+            ahead.let_go(name)
+
+
+def test_what_is_not_wanted_is_not_read_ahead_but_when_asked_for(sessions, decoded):
+    with reader(sessions, is_wanted=lambda name: name != "INT-02") as ahead:
+        wait_until(lambda: len(decoded) == 2)
+        ahead.take("INT-02")
+
+    assert decoded[2] == "MainThread"
+
+
+def test_each_channel_counts(tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "SOUND_SECONDS", 3.0)
+    path = tmp_path / "INT-01.wav"
+    path.write_bytes(wav((noise(2 * 16_000, 2) * 32767).astype(np.int16)))
+    with reader({"none": [], "INT-01": [path]}, split_channels=True) as ahead:
+        wait_until(lambda: ahead._ahead["INT-01"].done())
+        assert ahead._ahead["INT-01"].result() is None  # four seconds
+        assert ahead.take("INT-01")[0].samples.shape[0] == 2
+
+
+def test_an_error_is_that_of_whoever_asks_and_the_others_go_on(sessions):
+    sessions["INT-02"][0].unlink()
+    with reader(sessions) as ahead:
+        assert ahead.take("INT-01")
+        with pytest.raises(RecordingNotFound):
+            ahead.take("INT-02")
+        assert ahead.take("INT-03")
+        assert ahead._held["INT-02"] == 0.0
+
+
+def test_whoever_waits_can_stop(sessions, monkeypatch):
+    def never(*_, on_progress, **__):
+        while True:
+            time.sleep(0.01)
+            on_progress(0.1)  # raises when the reader is closed
+
+    def stop(fraction):
+        raise Stopped
+
+    monkeypatch.setattr(reading, "decode", never)
+    with reader(sessions) as ahead, pytest.raises(Stopped):
+        ahead.take("INT-01", stop)
+
+    assert all(future.done() for future in ahead._ahead.values())
+
+
+def test_no_ffmpeg_stays_behind(tmp_path):
+    path = tmp_path / "INT-01.wav"
+    n_bytes = 8 * 3600 * 32_000
+    path.write_bytes(wav((noise(1000) * 32767).astype(np.int16), declared_bytes=n_bytes))
+    with path.open("r+b") as file:
+        file.truncate(n_bytes + 44)
+    started = time.monotonic()
+    with reader({"INT-01": [path]}) as ahead:
+        ahead._turn = "INT-01"
+        wait_until(lambda: ahead._held["INT-01"] > 0)
+
+    assert time.monotonic() - started < 20
+    children = Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split()
+    commands = [Path(f"/proc/{child}/cmdline").read_text() for child in children]
+    assert not [command for command in commands if "ffmpeg" in command]
