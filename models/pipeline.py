@@ -15,6 +15,7 @@ from models.channels import Channels, Timeline, timeline_of
 from models.checkpoints import load_pipeline, load_whisper
 from models.diarisation import Diarisation, SpeakerCount, diarise, try_diarisation
 from models.errors import AudioError
+from models.precision import precisions
 from models.progress import Progress
 from models.quality import check
 from models.results import (
@@ -36,6 +37,7 @@ from models.transcript import MadeWith, Source, Transcript, Word, speakers_in_or
 from models.weights import PipelineWeights, WhisperWeights
 from models.whisper_engine import DecodedWindow, WhisperEngine, WhisperOptions, language_code
 from models.whisper_engine.coverage import cover
+from models.whisper_engine.linear import Precision
 from models.windows import Window, cut_windows
 
 STAGES = ("segment", "transcribe", "align", "diarise", "attribute", "check")
@@ -63,6 +65,7 @@ class TranscribeOptions:
     vocabulary: tuple[str, ...] = ()
     channels: Channels = Channels.AUTO  # needs recordings that were decoded with channels apart
     roster: tuple[RosterEntry, ...] = ()
+    precision: Precision | None = None  # that the pipeline was loaded with; None: the device's own
 
     def __post_init__(self) -> None:
         """
@@ -122,17 +125,26 @@ class Pipeline:
 
     Args:
         device: `cuda` or `cpu`.
+        precision: None: the default. Whether the weights may be used at a lower one is for the
+            caller to ask: models/precision.py, `check_gates`.
 
     Raises:
+        UnavailablePrecision
         WeightsError: see models/checkpoints.py.
     """
 
     def __init__(
-        self, whisper: WhisperWeights, diarisation: PipelineWeights, device: torch.device
+        self,
+        whisper: WhisperWeights,
+        diarisation: PipelineWeights,
+        device: torch.device,
+        precision: Precision | None = None,
     ) -> None:
         self.whisper_weights, self.diarisation_weights = whisper, diarisation
-        self.device = device
-        self.engine = WhisperEngine(load_whisper(whisper, device))
+        self.device, self.precision = device, precision
+        of_each = precisions(precision, device)
+        self._trunk = of_each.trunk
+        self.engine = WhisperEngine(load_whisper(whisper, device), precision=of_each.whisper)
         self.diarisation = load_pipeline(diarisation, device)
 
     def transcribe(
@@ -152,6 +164,8 @@ class Pipeline:
             NoSpeech: rather than an empty transcript.
             OutOfMemory, Stopped
         """
+        if options.precision != self.precision:
+            raise ValueError("the pipeline was loaded with another precision")
         self.engine.check(options.whisper)
         speakers = options.expected
         timeline = timeline_of(recordings, options.channels, (speakers.minimum, speakers.maximum))
@@ -213,6 +227,7 @@ class Pipeline:
                 options.expected,
                 report("diarise"),
                 embeddings=None if earlier is None else unpack_diarisation(earlier).embeddings,
+                precision=self._trunk,
             )
             kept.save("diarise", pack_diarisation(diarisation))
         return Heard(
@@ -345,7 +360,7 @@ class Pipeline:
 
         A first guess: what people say decides how long decoding takes.
         """
-        segmenting, embedding = try_diarisation(self.diarisation)
+        segmenting, embedding = try_diarisation(self.diarisation, self._trunk)
         aligning = 0.0  # done while transcribing, with what the decoder has at hand
         stages = (segmenting, self.engine.try_speed(), aligning, embedding)
         return dict(zip(COSTLY_STAGES, stages, strict=True))
