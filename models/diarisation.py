@@ -199,7 +199,7 @@ def doubtful_speakers(turns: Sequence[Turn]) -> list[str]:
     ]
 
 
-def try_diarisation(pipeline: Any) -> tuple[float, float]:
+def try_diarisation(pipeline: Any, precision: Precision = "fp32") -> tuple[float, float]:
     """Seconds of segmentation and of embedding per second of audio, from a few chunks of noise."""
     inference = pipeline._segmentation
     n_samples = round((inference.duration + 3 * inference.step) * SAMPLE_RATE)
@@ -208,5 +208,5 @@ def try_diarisation(pipeline: Any) -> tuple[float, float]:
     everybody = replace(found, activity=np.ones_like(found.activity))
     seconds = len(found.activity) * inference.step
     segmenting = seconds_of(lambda: segment(pipeline, noise))
-    embedding = seconds_of(lambda: embed(pipeline, noise, everybody))
+    embedding = seconds_of(lambda: embed(pipeline, noise, everybody, precision=precision))
     return segmenting / seconds, embedding / seconds

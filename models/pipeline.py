@@ -22,6 +22,7 @@ from models.diarisation import (
     try_diarisation,
 )
 from models.errors import AudioError
+from models.precision import precisions
 from models.progress import Progress
 from models.quality import check
 from models.results import (
@@ -50,6 +51,7 @@ from models.whisper_engine import (
     language_code,
 )
 from models.whisper_engine.coverage import windows_to_hear_again, with_second_look
+from models.whisper_engine.linear import Precision
 from models.windows import MAX_WINDOW, Window, cut_windows
 
 STAGES = ("segment", "transcribe", "align", "diarise", "attribute", "check")
@@ -79,6 +81,7 @@ class TranscribeOptions:
     vocabulary: tuple[str, ...] = ()
     channels: Channels = Channels.AUTO  # needs recordings that were decoded with channels apart
     roster: tuple[RosterEntry, ...] = ()
+    precision: Precision | None = None  # that the pipeline was loaded with; None: the device's own
 
     def __post_init__(self) -> None:
         """
@@ -174,17 +177,26 @@ class Pipeline:
 
     Args:
         device: `cuda` or `cpu`.
+        precision: None: the default. Whether the weights may be used at a lower one is for the
+            caller to ask: models/precision.py, `check_gates`.
 
     Raises:
+        UnavailablePrecision
         WeightsError: see models/checkpoints.py.
     """
 
     def __init__(
-        self, whisper: WhisperWeights, diarisation: PipelineWeights, device: torch.device
+        self,
+        whisper: WhisperWeights,
+        diarisation: PipelineWeights,
+        device: torch.device,
+        precision: Precision | None = None,
     ) -> None:
         self.whisper_weights, self.diarisation_weights = whisper, diarisation
-        self.device = device
-        self.engine = WhisperEngine(load_whisper(whisper, device))
+        self.device, self.precision = device, precision
+        of_each = precisions(precision, device)
+        self._trunk = of_each.trunk
+        self.engine = WhisperEngine(load_whisper(whisper, device), precision=of_each.whisper)
         self.diarisation = load_pipeline(diarisation, device)
 
     @property
@@ -224,6 +236,8 @@ class Pipeline:
     ) -> Segmented:
         """Args, raises: see `transcribe`."""
         kept = kept or Nothing()
+        if options.precision != self.precision:
+            raise ValueError("the pipeline was loaded with another precision")
         self.engine.check(options.whisper)
         speakers = options.expected
         timeline = timeline_of(recordings, options.channels, (speakers.minimum, speakers.maximum))
@@ -363,6 +377,7 @@ class Pipeline:
             session.options.expected,
             reporting(on_progress, "diarise", most=CLUSTERING_BEGINS),
             embeddings=None if earlier is None else unpack_diarisation(earlier).embeddings,
+            precision=self._trunk,
         )
         return Diarising(session, decoded, words, begun)
 
@@ -466,7 +481,7 @@ class Pipeline:
 
         A first guess: what people say decides how long decoding takes.
         """
-        segmenting, embedding = try_diarisation(self.diarisation)
+        segmenting, embedding = try_diarisation(self.diarisation, self._trunk)
         aligning = 0.0  # done while transcribing, with what the decoder has at hand
         stages = (segmenting, self.engine.try_speed(), aligning, embedding)
         return dict(zip(COSTLY_STAGES, stages, strict=True))

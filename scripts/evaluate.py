@@ -2,19 +2,23 @@
 
     scripts/evaluate              # the demo weights on rendered recordings
     scripts/evaluate --manifest interviews.txt --model large-v3-turbo
+    scripts/evaluate --manifest interviews.txt --model large-v3-turbo --precision int8
 
 The first renders interviews and focus groups afresh (seeds that scripts/train_demo_models does not
 use) and silence, noise and hum. The second measures on recordings that people have transcribed by
 hand; scripts/references.py says what a manifest is. Both print a table and write it with plots and
-everything measured, recording by recording, to --out. docs/accuracy.md says what the figures mean.
+everything measured, recording by recording, to --out. The third does so in fp32 and at a lower
+precision, and lets the weights be used at that if it costs nothing: models/precision.py.
+docs/accuracy.md says what the figures mean.
 """
 
 import argparse
+import os
 import random
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +28,12 @@ from models.audio import SAMPLE_RATE, Recording, decode
 from models.channels import Channels
 from models.diarisation import SpeakerCount
 from models.errors import SpeechError
-from models.metrics import Spoken, TimedText
+from models.metrics import Spoken, TimedText, summed
 from models.pipeline import NoSpeech, Pipeline, TranscribeOptions
+from models.precision import Gate, gates_of
 from models.transcript import Turn
-from models.weights import default_pipeline, find_pipeline, find_whisper
+from models.weights import DEMO, default_pipeline, find_pipeline, find_whisper
+from models.whisper_engine.linear import Precision
 from scripts.evaluation import Measured, Row, compare, document_of, table, write
 from scripts.make_interview import Interview, make_interview, recording_of
 from scripts.references import (
@@ -115,6 +121,7 @@ def measure_one(
     pipeline: Pipeline, recording: Recording, reference: Annotation, options: TranscribeOptions
 ) -> Measured:
     started = time.monotonic()
+    options = replace(options, precision=pipeline.precision)
     try:
         transcript = pipeline.transcribe([recording], options)
     except NoSpeech:
@@ -158,43 +165,80 @@ def options_of(entry: Entry) -> TranscribeOptions:
     )
 
 
+def report(measured: Iterator[Row], pipeline: Pipeline, out: Path) -> list[Row]:
+    """Measure, and say so recording by recording, then as a table and in files."""
+    rows = []
+    for row in measured:
+        rows.append(row)
+        print(row, file=sys.stderr, flush=True)
+    document = document_of(rows, pipeline)
+    write(out, document)
+    print(table(document["groups"]))
+    print(f"\nPercent. {out}: evaluation.json, evaluation.md, *.png", file=sys.stderr)
+    return rows
+
+
+def passed(gate: Gate, fp32: Sequence[Row], lower: Sequence[Row]) -> Gate:
+    """The gate with what was measured, of the same recordings at either precision."""
+    of_each = [
+        summed(
+            [row.measured.rates[gate.metric] for row in rows if gate.metric in row.measured.rates]
+        )
+        for rows in (fp32, lower)
+    ]
+    return replace(gate, fp32=of_each[0], lower=of_each[1])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--manifest", type=Path, help="your own recordings and references")
     parser.add_argument("--model", default="demo", help="a Whisper model, by name or path")
     parser.add_argument("--diarisation", help="a pyannote pipeline, by name or path")
-    parser.add_argument("--weights", type=Path, default=default_weights_folder())
+    weights = os.environ.get("FIELDSCRIBE_WEIGHTS") or default_weights_folder()
+    parser.add_argument("--weights", type=Path, default=Path(weights))
     parser.add_argument("--recordings", type=int, default=3, help="rendered ones of each kind")
     parser.add_argument("--seconds", type=float, default=60.0, help="of each rendered recording")
     parser.add_argument("--out", type=Path, default=Path("build/evaluation"))
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument(
+        "--precision",
+        choices=("bf16", "int8"),
+        help="measure what it costs against fp32, and let it be used if that is next to nothing",
+    )
     options = parser.parse_args()
+    if options.precision and options.model != DEMO and not options.manifest:
+        parser.error("what rendered voices lose says nothing of people: give --manifest as well")
     torch.set_num_threads(options.threads)
     try:
         entries = read_manifest(options.manifest) if options.manifest else []
         for entry in entries:  # a mistake is found now, not after hours of transcription
             read_reference(entry.references, entry.audio.stem)
             options_of(entry)
-        pipeline = Pipeline(
-            find_whisper(options.model, options.weights),
-            find_pipeline(options.diarisation or default_pipeline(options.model), options.weights),
-            torch.device("cuda" if torch.cuda.is_available() else "cpu"),
-        )
-        measured = (
-            measure_manifest(pipeline, entries)
-            if entries
-            else measure_rendered(pipeline, options.recordings, options.seconds)
-        )
-        rows = []
-        for row in measured:
-            rows.append(row)
-            print(row, file=sys.stderr, flush=True)
+        whisper = find_whisper(options.model, options.weights)
+        pipeline_name = options.diarisation or default_pipeline(options.model)
+        diarisation = find_pipeline(pipeline_name, options.weights)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        gates = gates_of(options.precision, device, whisper, diarisation)
+
+        def measured(precision: Precision | None, out: Path) -> list[Row]:
+            pipeline = Pipeline(whisper, diarisation, device, precision)
+            rows = (
+                measure_manifest(pipeline, entries)
+                if entries
+                else measure_rendered(pipeline, options.recordings, options.seconds)
+            )
+            return report(rows, pipeline, out)
+
+        if options.precision is None:
+            measured(None, options.out)
+            return
+        fp32, lower = (measured(p, options.out / p) for p in ("fp32", options.precision))
+        for gate in gates:
+            gate = passed(gate, fp32, lower)
+            gate.save(options.weights)
+            print(gate)
     except (BadReference, SpeechError) as error:
         sys.exit(str(error))
-    document = document_of(rows, pipeline)
-    write(options.out, document)
-    print(table(document["groups"]))
-    print(f"\nPercent. {options.out}: evaluation.json, evaluation.md, *.png", file=sys.stderr)
 
 
 if __name__ == "__main__":

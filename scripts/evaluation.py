@@ -193,6 +193,7 @@ def document_of(rows: Sequence[Row], pipeline: Pipeline) -> dict[str, Any]:
         "whisper": {"name": whisper.name, "sha256": whisper.sha256},
         "diarisation": {"name": diarisation.name, "sha256": diarisation.sha256},
         "device": str(pipeline.device),
+        "precision": pipeline.precision,
         "threads": torch.get_num_threads(),
         "normalisers": {language: normaliser_name(language) for language in languages},
         "der": {"collar": 0.0, "overlap": "scored"},

@@ -91,6 +91,10 @@ def transcribe(
     join: Annotated[
         bool, typer.Option("--join", help="The files are one session, in this order.")
     ] = False,
+    precision: Annotated[
+        Literal["fp32", "bf16", "int8"] | None,
+        typer.Option(help="A lower one only with weights that scripts/evaluate measured it with."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Transcribe recordings into a folder; what is done already is skipped."""
@@ -110,6 +114,7 @@ def transcribe(
             channels=channels,
             formats=tuple(format or Format),
             join=join,
+            precision=precision,
             weights=weights,
             as_json=as_json,
         )

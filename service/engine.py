@@ -96,7 +96,7 @@ class Kept(Protocol):
 class Engine(Protocol):
     """What the child runs: `service.pipeline_engine`, in tests one that loads no torch.
 
-    Its module has `open_engine(weights_folder) -> Engine`.
+    Its module has `open_engine(weights_folder, precision) -> Engine`; precision None: the default.
     """
 
     device: str

@@ -1,6 +1,8 @@
 """The worker's child: holds the models, and nothing but the keys of the job that it is given.
 
-    python -m service.engine_child PARENT_PID ENGINE_MODULE VAULT_FOLDER WEIGHTS_FOLDER IDLE_SECONDS
+    python -m service.engine_child PARENT_PID ENGINE_MODULE VAULT WEIGHTS PRECISION IDLE_SECONDS
+
+VAULT and WEIGHTS are folders; PRECISION is empty for the default.
 
 Decrypted recordings are in memory only. It ends when its standard input does, whatever it is doing.
 """
@@ -38,7 +40,7 @@ log = logging.getLogger(__name__)
 
 
 def main(arguments: list[str]) -> None:
-    parent, module, vault, weights, idle = arguments
+    parent, module, vault, weights, precision, idle = arguments
     no_core_dumps()
     die_with_parent(signal.SIGKILL, int(parent))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the worker decides what Ctrl-C means
@@ -48,7 +50,7 @@ def main(arguments: list[str]) -> None:
     messages = open(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     store = Store(ArtefactClass.IDENTIFIED, Path(vault) / ArtefactClass.IDENTIFIED)
-    engine: Engine = importlib.import_module(module).open_engine(Path(weights))
+    engine: Engine = importlib.import_module(module).open_engine(Path(weights), precision or None)
     Child(engine, store, messages, float(idle)).serve()
 
 

@@ -40,6 +40,8 @@ _EXPLANATIONS = {
     "bad_roster": ("The roster makes no sense.", "Give one to twelve people, each with a code."),
     "bad_speaker_count": ("The number of speakers makes no sense.", "Give 1 to 20."),
     "vocabulary_too_long": ("The vocabulary does not fit.", "Give fewer or shorter words."),
+    "unavailable_precision": ("The worker's device has no such numbers.", ADMINISTRATOR),
+    "unmeasured_precision": ("What the worker's precision costs is not known.", ADMINISTRATOR),
     # the weights
     "unknown_model": ("There are no weights of this name.", "Submit a job with another model."),
     "model_missing": ("The weights are not installed any more.", ADMINISTRATOR),

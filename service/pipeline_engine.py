@@ -12,9 +12,11 @@ from models.channels import Channels
 from models.diarisation import SpeakerCount
 from models.errors import WeightsError
 from models.pipeline import Pipeline, TranscribeOptions
+from models.precision import check_gates
 from models.roster import RosterEntry
 from models.transcript import Transcript
 from models.weights import find_pipeline, find_whisper
+from models.whisper_engine.linear import Precision
 from service.engine import EngineJob, Kept
 
 
@@ -24,15 +26,15 @@ class WeightsChanged(WeightsError):
     code: ClassVar[str] = "weights_changed"
 
 
-def open_engine(weights: Path) -> "PipelineEngine":
-    return PipelineEngine(weights)
+def open_engine(weights: Path, precision: Precision | None) -> "PipelineEngine":
+    return PipelineEngine(weights, precision)
 
 
 class PipelineEngine:
     """Holds the models of the last job until another one needs others, or `unload`."""
 
-    def __init__(self, weights: Path) -> None:
-        self._weights = weights
+    def __init__(self, weights: Path, precision: Precision | None) -> None:
+        self._weights, self._precision = weights, precision
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.device = str(self._device)
         self._pipeline: Pipeline | None = None
@@ -42,6 +44,7 @@ class PipelineEngine:
         diarisation = find_pipeline(job.diarisation_pipeline, self._weights)
         if (whisper.sha256, diarisation.sha256) != (job.whisper_sha256, job.diarisation_sha256):
             raise WeightsChanged("The weights have changed since the job was submitted: rerun it")
+        check_gates(self._precision, self._device, whisper, diarisation, self._weights)
         loaded = self._pipeline
         if loaded and (loaded.whisper_weights, loaded.diarisation_weights) == (
             whisper,
@@ -49,7 +52,7 @@ class PipelineEngine:
         ):
             return None
         self.unload()  # both at once may not fit on the card
-        self._pipeline = Pipeline(whisper, diarisation, self._device)
+        self._pipeline = Pipeline(whisper, diarisation, self._device, self._precision)
         return self._pipeline.seconds_per_second()
 
     def transcribe(
@@ -66,6 +69,7 @@ class PipelineEngine:
             speakers=SpeakerCount(job.options.get("speakers_min"), job.options.get("speakers_max")),
             vocabulary=tuple(vocabulary),
             channels=Channels(job.options.get("channels", Channels.AUTO)),
+            precision=self._precision,
             roster=tuple(RosterEntry(**entry) for entry in job.options.get("roster", ())),
         )
         split = options.channels != Channels.MIX

@@ -1,7 +1,7 @@
 """`fieldscribe serve | api | worker`: the processes of the service."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -17,6 +17,10 @@ Port = Annotated[int | None, typer.Option(help="Port to listen on.")]
 BehindProxy = Annotated[
     bool | None, typer.Option("--behind-proxy", help="A proxy with TLS stands before the API.")
 ]
+WorkerPrecision = Annotated[
+    Literal["fp32", "bf16", "int8"] | None,
+    typer.Option("--precision", help="A lower one only with weights it was measured with."),
+]
 Certificate = Annotated[Path | None, typer.Option("--tls-certificate", help="PEM file.")]
 CertificateKey = Annotated[Path | None, typer.Option("--tls-key", help="PEM file, mode 0600.")]
 
@@ -30,6 +34,7 @@ def serve_command(
     behind_proxy: BehindProxy = None,
     tls_certificate: Certificate = None,
     tls_key: CertificateKey = None,
+    precision: WorkerPrecision = None,
     passphrase: Annotated[
         bool,
         typer.Option(
@@ -48,6 +53,7 @@ def serve_command(
             behind_proxy=behind_proxy,
             tls_certificate=tls_certificate,
             tls_key=tls_key,
+            precision=precision,
         )
         from service.supervisor import serve
 
@@ -90,11 +96,15 @@ def worker_command(
     idle_unload_minutes: Annotated[
         float | None, typer.Option(help="Without jobs the models are let go of after these.")
     ] = None,
+    precision: WorkerPrecision = None,
 ) -> None:
     """Run one worker: it takes jobs from the queue. One for each GPU."""
     with errors_as_sentences(as_json=False):
         settings = read_settings(
-            data=data, weights=weights, idle_unload_minutes=idle_unload_minutes
+            data=data,
+            weights=weights,
+            idle_unload_minutes=idle_unload_minutes,
+            precision=precision,
         )
         from service import worker
 

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from platformdirs import user_config_path, user_data_path
 from pydantic import Field, SecretStr, model_validator
@@ -60,6 +60,10 @@ class Settings(BaseSettings):
     tls_key: Path | None = Field(default=None, description="PEM file, mode 0600.")
     idle_unload_minutes: float = Field(
         default=10.0, gt=0, description="A worker without jobs lets go of its models after these."
+    )
+    precision: Literal["fp32", "bf16", "int8"] | None = Field(
+        default=None,
+        description="What a worker computes in; below the default only with measured weights.",
     )
     max_upload_bytes: int = Field(
         default=32 * 2**30, gt=0, description="The longest recording that may be uploaded."

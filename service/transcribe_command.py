@@ -14,8 +14,10 @@ from models.channels import Channels
 from models.diarisation import SpeakerCount
 from models.errors import AudioError
 from models.pipeline import COSTLY_STAGES, Pipeline, StageProgress, TranscribeOptions
+from models.precision import check_gates
 from models.weights import default_pipeline, default_whisper, find_pipeline, find_whisper
 from models.whisper_engine import language_code
+from models.whisper_engine.linear import Precision
 from service.batch import (
     Batch,
     Result,
@@ -47,6 +49,7 @@ def transcribe(
     channels: str,
     formats: tuple[Format, ...],
     join: bool,
+    precision: Precision | None,
     weights: Path,
     as_json: bool,
 ) -> int:
@@ -57,12 +60,14 @@ def transcribe(
         roster=() if roster is None else read_roster(roster),
         vocabulary=() if vocabulary is None else read_vocabulary(vocabulary),
         channels=Channels(channels),
+        precision=precision,
     )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     whisper_name = model or default_whisper(device.type)
     pipeline_name = diarisation or default_pipeline(whisper_name)
     whisper_weights = find_whisper(whisper_name, weights)
     pipeline_weights = find_pipeline(pipeline_name, weights)
+    check_gates(precision, device, whisper_weights, pipeline_weights, weights)
     sessions = sessions_of(files, join=join)
     prepare_output(out)
     batch = Batch(sessions, out, formats, options, whisper_weights, pipeline_weights)
@@ -71,7 +76,7 @@ def transcribe(
 
     def load() -> Pipeline:
         view.loading()
-        return view.loaded(Pipeline(whisper_weights, pipeline_weights, device))
+        return view.loaded(Pipeline(whisper_weights, pipeline_weights, device, precision))
 
     rows: list[dict[str, Any]] = []
     failed: list[Result] = []

@@ -85,6 +85,7 @@ class EngineProcess:
             module,
             str(settings.vault),
             str(settings.weights),
+            settings.precision or "",
             str(settings.idle_unload_minutes * 60),
         ]
         self._process: asyncio.subprocess.Process | None = None

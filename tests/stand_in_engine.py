@@ -21,7 +21,7 @@ SAID = "CUDA error: my name is Eva Muster"
 STAGES = ("ingest", *KEPT, "attribute", "check")
 
 
-def open_engine(weights: Path) -> "StandIn":
+def open_engine(weights: Path, precision: str | None) -> "StandIn":
     return StandIn()
 
 

@@ -32,7 +32,7 @@ def job(**options: object) -> EngineJob:
 
 
 def handed_over(of: EngineJob, monkeypatch: pytest.MonkeyPatch) -> TranscribeOptions:
-    engine = PipelineEngine(Path())
+    engine = PipelineEngine(Path(), None)
     given: list[TranscribeOptions] = []
 
     def transcribe(recordings: object, options: TranscribeOptions, *_: object) -> None:

@@ -24,20 +24,24 @@ class Linear(Protocol):
 def dtype_of(precision: Precision | None, device: torch.device) -> tuple[torch.dtype, bool]:
     """What activations are, and whether matrices are int8.
 
-    bf16 is the default where the device computes in it: any GPU since 2020, and CPUs with
-    AVX512-BF16 or AMX.
+    Args:
+        precision: None: bf16 where the device computes in it, else fp32.
     """
-    has_bf16 = (
-        torch.cuda.is_bf16_supported(including_emulation=False)
-        if device.type == "cuda"
-        else torch.cpu._is_avx512_bf16_supported()
-    )
     if precision == "int8" and device.type != "cpu":
         raise ValueError("int8 is for CPUs")
     if precision == "fp32":
         return torch.float32, False
-    dtype = torch.bfloat16 if has_bf16 or precision == "bf16" else torch.float32
+    dtype = torch.bfloat16 if has_bf16(device) or precision == "bf16" else torch.float32
     return dtype, precision == "int8"
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Any GPU since 2020 has it, and CPUs with AVX512-BF16 or AMX."""
+    return bool(
+        torch.cuda.is_bf16_supported(including_emulation=False)
+        if device.type == "cuda"
+        else torch.cpu._is_avx512_bf16_supported()
+    )
 
 
 def make_linear(weight: Tensor, bias: Tensor | None, dtype: torch.dtype, quantised: bool) -> Linear:

@@ -1,0 +1,257 @@
+"""Lower precision is asked for, measured, and vouched for before it is used."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from models import precision
+from models.metrics import Rate
+from models.pipeline import Pipeline, TranscribeOptions
+from models.precision import (
+    Gate,
+    Precisions,
+    UnavailablePrecision,
+    UnmeasuredPrecision,
+    check_gates,
+    gates_of,
+    precisions,
+)
+from models.weights import PipelineWeights, WhisperWeights, find_pipeline, find_whisper
+from scripts import evaluate
+from scripts.evaluation import Measured, Row
+from service import transcribe_command
+from service.cli import app
+from service.engine import EngineJob
+from service.pipeline_engine import PipelineEngine
+from tests.fakes import FakePipeline
+from tests.test_batch import write_tone
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+WHISPER = WhisperWeights("small", Path("small.pt"), "a" * 64, demo=False)
+DIARISATION = PipelineWeights("community", Path("community"), "b" * 64, demo=False)
+WORDS, SPEECH = Rate(200, 10_000), Rate(100.0, 5_000.0)
+
+
+@pytest.fixture(params=[False, True], ids=["without-bf16", "with-bf16"])
+def bf16(request, monkeypatch) -> bool:
+    monkeypatch.setattr(precision, "has_bf16", lambda device: request.param)
+    return request.param
+
+
+@pytest.fixture
+def no_bf16(monkeypatch):
+    monkeypatch.setattr(precision, "has_bf16", lambda device: False)
+
+
+def of_whisper(**changes) -> Gate:
+    gate = Gate("small", WHISPER.sha256, "int8", "cpu", "wer", fp32=WORDS, lower=WORDS)
+    return replace(gate, **changes)
+
+
+def is_used(folder: Path, **changes) -> bool:
+    try:
+        check_gates("int8", CPU, replace(WHISPER, **changes), DIARISATION, folder)
+    except UnmeasuredPrecision:
+        return False
+    return True
+
+
+# --- what a choice means ---
+
+
+def test_the_default_and_fp32_have_to_pass_no_gate(bf16):
+    assert gates_of(None, CPU, WHISPER, DIARISATION) == []
+    assert gates_of("fp32", GPU, WHISPER, DIARISATION) == []
+    assert precisions(None, CPU) == Precisions(None, "fp32")
+
+
+def test_int8_is_whispers_and_diarisation_takes_bf16_where_there_is_some(bf16):
+    assert precisions("int8", CPU) == Precisions("int8", "bf16" if bf16 else "fp32")
+    gates = gates_of("int8", CPU, WHISPER, DIARISATION)
+    whisper, diarisation = ("wer", "a" * 64, "int8"), ("der", "b" * 64, "bf16")
+
+    assert [(gate.metric, gate.sha256, gate.precision) for gate in gates] == (
+        [whisper, diarisation] if bf16 else [whisper]
+    )
+
+
+def test_what_a_device_does_not_compute_in_is_refused(no_bf16):
+    with pytest.raises(UnavailablePrecision, match="CPU"):
+        precisions("int8", GPU)
+    with pytest.raises(UnavailablePrecision, match="bf16"):
+        precisions("bf16", CPU)
+
+
+# --- the gate ---
+
+
+def test_a_gate_vouches_for_these_weights_on_this_kind_of_device_only(tmp_path, no_bf16):
+    assert not is_used(tmp_path)
+    of_whisper().save(tmp_path)
+
+    assert is_used(tmp_path)
+    assert not is_used(tmp_path, sha256="c" * 64)
+    assert not of_whisper(device="cuda").vouched(tmp_path)
+    assert not of_whisper(precision="bf16").vouched(tmp_path)
+
+
+def test_both_models_have_to_pass(tmp_path, monkeypatch):
+    monkeypatch.setattr(precision, "has_bf16", lambda device: True)
+    of_whisper().save(tmp_path)
+    assert not is_used(tmp_path)
+    Gate("community", "b" * 64, "bf16", "cpu", "der", fp32=SPEECH, lower=SPEECH).save(tmp_path)
+
+    assert is_used(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("fp32", "lower", "holds"),
+    [
+        (Rate(200, 10_000), Rate(210, 10_000), True),  # 0.1 points
+        (Rate(200, 10_000), Rate(211, 10_000), False),
+        (Rate(200, 10_000), Rate(150, 10_000), True),
+        (Rate(20, 1_000), Rate(21, 1_000), True),
+        (Rate(0, 999), Rate(0, 999), False),  # too few words to tell
+    ],
+)
+def test_a_tenth_of_a_point_is_the_largest_loss(fp32, lower, holds):
+    assert of_whisper(fp32=fp32, lower=lower).holds is holds
+
+
+def test_a_measurement_that_fails_takes_back_what_an_earlier_one_said(tmp_path, no_bf16):
+    of_whisper().save(tmp_path)
+    of_whisper(lower=Rate(300, 10_000)).save(tmp_path)
+
+    assert not is_used(tmp_path)
+    assert list((tmp_path / "gates").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "{}", json.dumps({"sha256": "a" * 64, "fp32": 1, "lower": 2})]
+)
+def test_a_damaged_gate_vouches_for_nothing(tmp_path, no_bf16, content):
+    of_whisper().save(tmp_path)
+    of_whisper().path(tmp_path).write_text(content)
+
+    assert not is_used(tmp_path)
+
+
+def test_a_gate_of_other_weights_under_this_name_vouches_for_nothing(tmp_path, no_bf16):
+    other = of_whisper(sha256="c" * 64)
+    other.save(tmp_path)
+    other.path(tmp_path).rename(of_whisper().path(tmp_path))
+
+    assert not is_used(tmp_path)
+
+
+# --- where it is asked for ---
+
+
+def transcribe(folder: Path, *arguments):
+    options = ["--model", "demo", "--weights", folder, "--out", folder / "out", *arguments]
+    return CliRunner().invoke(app, ["transcribe", *map(str, options)])
+
+
+def test_batch_mode_says_what_to_run_and_uses_int8_when_the_gate_is_passed(
+    tmp_path, monkeypatch, no_bf16
+):
+    loaded = []
+
+    def load(*arguments):
+        loaded.append(arguments[-1])
+        return FakePipeline()
+
+    monkeypatch.setattr(transcribe_command, "Pipeline", load)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    recording = tmp_path / "INT-07.wav"
+    write_tone(recording, 1.0)
+    refused = transcribe(tmp_path, "--precision", "int8", recording)
+    assert (refused.exit_code, loaded) == (2, [])
+    assert "unmeasured_precision" in refused.stderr
+    assert "scripts/evaluate --precision int8" in refused.stderr
+
+    of_whisper(sha256=find_whisper("demo", tmp_path).sha256).save(tmp_path)
+    result = transcribe(tmp_path, "--precision", "int8", recording)
+    made = json.loads((tmp_path / "out" / "INT-07.identified.json").read_text())
+
+    assert (result.exit_code, loaded) == (0, ["int8"]), result.output
+    assert made["made_with"]["options"]["precision"] == "int8"
+
+
+def test_a_job_of_a_worker_whose_precision_nobody_measured_fails_with_a_name(tmp_path, no_bf16):
+    whisper, diarisation = find_whisper("demo", tmp_path), find_pipeline("demo", tmp_path)
+    job = EngineJob(
+        uuid4(),
+        uuid4(),
+        (uuid4(),),
+        {},
+        None,
+        "demo",
+        whisper.sha256,
+        "demo",
+        diarisation.sha256,
+        {},
+    )
+    engine = PipelineEngine(tmp_path, "int8")
+    engine._device = CPU
+
+    with pytest.raises(UnmeasuredPrecision):
+        engine.load(job)
+
+
+def test_a_pipeline_does_not_say_another_precision_than_it_has():
+    pipeline = object.__new__(Pipeline)
+    pipeline.precision = None
+
+    with pytest.raises(ValueError, match="precision"):
+        pipeline.transcribe([], TranscribeOptions(precision="int8"))
+
+
+# --- scripts/evaluate ---
+
+
+def test_evaluate_compares_with_fp32_and_leaves_a_gate(tmp_path, monkeypatch, capsys, no_bf16):
+    errors = {"fp32": 200, "int8": 205}
+    written = {}
+
+    def load(whisper, diarisation, device, precision):
+        return precision
+
+    def rendered(precision, n_recordings, seconds):
+        rates = {"wer": Rate(errors[precision] / 2, 5_000)}
+        yield from [Row("clean", str(i), Measured(rates, 2, 2, "en", 60.0, 1.0)) for i in range(2)]
+
+    monkeypatch.setattr(evaluate, "Pipeline", load)
+    monkeypatch.setattr(evaluate, "measure_rendered", rendered)
+    monkeypatch.setattr(evaluate, "document_of", lambda rows, pipeline: {"groups": []})
+    monkeypatch.setattr(evaluate, "write", lambda out, document: written.update({out.name: 1}))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    arguments = ["--precision", "int8", "--weights", str(tmp_path), "--out", str(tmp_path / "out")]
+    monkeypatch.setattr("sys.argv", ["evaluate", *arguments])
+    evaluate.main()
+
+    whisper = find_whisper("demo", tmp_path)
+    assert list(written) == ["fp32", "int8"]
+    assert "demo, int8: WER 2.05%, in fp32 2.00% (+0.05 points); it may be used" in (
+        capsys.readouterr().out
+    )
+    check_gates("int8", CPU, whisper, DIARISATION, tmp_path)
+
+    errors["int8"] = 240
+    evaluate.main()
+    assert "it is not used" in capsys.readouterr().out
+    with pytest.raises(UnmeasuredPrecision):
+        check_gates("int8", CPU, whisper, DIARISATION, tmp_path)
+
+
+def test_rendered_voices_do_not_vouch_for_weights_of_ones_own(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["evaluate", "--model", "small", "--precision", "int8"])
+
+    with pytest.raises(SystemExit):
+        evaluate.main()
+    assert "--manifest" in capsys.readouterr().err
