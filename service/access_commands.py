@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from service.console import AsJson, print_json, print_table
+from service.console import AsJson, id_of, print_json, print_table
 from service.job_commands import api
 
 token_app = typer.Typer(no_args_is_help=True, help="Make, list and revoke tokens.")
@@ -56,7 +56,14 @@ def list_tokens(as_json: AsJson = False) -> None:
 
 @token_app.command("revoke")
 def revoke_token(
-    token_id: Annotated[str, typer.Argument(metavar="TOKEN", help="Id, as `list` shows it.")],
+    token_id: Annotated[
+        str,
+        typer.Argument(
+            metavar="TOKEN",
+            help="Id, as `list` shows it.",
+            callback=id_of("fieldscribe token list"),
+        ),
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Have a token refused from now on."""

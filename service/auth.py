@@ -21,6 +21,8 @@ from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
 from fastapi import Depends, Request
+from fastapi.dependencies.models import Dependant
+from fastapi.exceptions import RequestValidationError
 from sqlalchemy import Select, false, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
@@ -89,6 +91,7 @@ class Allowed:
         TooManyRequests: 429, too many bad tokens from one address
         NotAllowed: 403
         Sealed: 503
+        RequestValidationError: 422
     """
 
     roles: frozenset[str]
@@ -106,6 +109,7 @@ class Allowed:
             raise NotAllowed(f"The role {caller.role} does not allow this")
         if services.vault.sealed and not self.sealed_too:
             raise Sealed("The vault is sealed: `fieldscribe unseal`")
+        refuse_unknown_parameters(request)
         return caller
 
 
@@ -120,6 +124,26 @@ def allow(*roles: str, sealed_too: bool = False) -> Callable[..., Caller]:
         raise ValueError(f"no roles: {unknown}")
     owner = () if roles == (WORKER,) else (OWNER,)
     return Allowed(frozenset([*roles, *owner]), sealed_too)
+
+
+def refuse_unknown_parameters(request: Request) -> None:
+    """A filter that is misspelt is not overlooked: its list would be taken for the filtered one.
+
+    Raises:
+        RequestValidationError
+    """
+    if not request.query_params:
+        return
+    unknown = set(request.query_params) - query_parameters(request.scope["route"].dependant)
+    if unknown:
+        raise RequestValidationError(
+            [{"type": "extra_forbidden", "loc": ("query", name)} for name in unknown]
+        )
+
+
+def query_parameters(dependant: Dependant) -> set[str]:
+    own = {parameter.alias for parameter in dependant.query_params}
+    return own.union(*map(query_parameters, dependant.dependencies))
 
 
 def bearer(request: Request) -> str:

@@ -1,7 +1,8 @@
 """What the commands of `fieldscribe` share: options, JSON, and errors as sentences."""
 
 import json
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -76,14 +77,53 @@ def errors_as_sentences(as_json: bool) -> Iterator[None]:
     except Refused as refusal:
         if as_json:
             print_json({"error": refusal.problem})
-        typer.echo(f"{refusal.code}: {refusal}{where(refusal.problem)}", err=True)
+        typer.echo(f"{refusal.code}: {sentence(refusal.problem)}", err=True)
         raise typer.Exit(2 if refusal.status in (400, 422) else 1) from None
 
 
-def where(problem: dict[str, Any]) -> str:
-    """` (body.language: string_pattern_mismatch)`"""
-    fields = [f"{field['where']}: {field['problem']}" for field in problem.get("errors") or []]
-    return f" ({', '.join(fields)})" if fields else ""
+WANTED = {
+    "study": "A study goes by its code (PEER) or its id: `fieldscribe study list` shows both.",
+    "studies": "A study goes by its code (PEER) or its id: `fieldscribe study list` shows both.",
+    "session": "A session goes by its code, INT-07 or FG-1, or by its id.",
+    "code": "A code is written in capitals: PEER for a study, INT-07 or FG-1 for a session.",
+    "language": "A language is a code that Whisper knows: en, de, nl, ...",
+    "model": "A model goes by its name: `fieldscribe models list` shows them.",
+    "speakers": "The number of speakers is 1 to 20, or a range of these: 2-4.",
+    "channels": "Channels are auto, mix or split.",
+    "vocabulary": "A vocabulary has at most 500 lines, each of at most 100 characters.",
+    "recordings": "A job has at most 100 recordings, each of them once.",
+    "from": "The stage is ingest, segment, transcribe, align, diarise, attribute or check.",
+    "status": "The status is queued, running, cancelling, waiting, succeeded, failed, cancelled or "
+    "erased.",
+    "role": "The role is researcher, coder, custodian, deidentifier, admin, owner or worker.",
+    "expires_at": "The end is a time still to come, with its zone: 2031-12-31T23:59:59Z.",
+}
+"""What the fields of a request hold that commands make of their options."""
+
+
+def sentence(problem: dict[str, Any]) -> str:
+    """What was refused, and where a field of the request was: what it should have been."""
+    fields = [field["where"] for field in problem.get("errors") or []]
+    names = dict.fromkeys((where.split(".") + [""])[1] for where in fields)
+    hints = [WANTED[name] for name in names if name in WANTED]
+    if len(hints) == len(names) > 0:
+        return " ".join(dict.fromkeys(hints))
+    where = f" ({', '.join(fields)})" if fields else ""
+    return f"{problem['detail']}{where}"
+
+
+def id_of(list_command: str) -> Callable[[str], str]:
+    """Of an argument: whether it is an id at all, which nobody types, is seen before it is sent."""
+
+    def check(text: str) -> str:
+        try:
+            return str(uuid.UUID(text.strip()))
+        except ValueError:
+            raise typer.BadParameter(
+                f"it is an id of 36 characters: `{list_command}` shows them"
+            ) from None
+
+    return check
 
 
 def read_vocabulary(path: Path) -> tuple[str, ...]:

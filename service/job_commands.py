@@ -39,6 +39,7 @@ from service.console import (
     STAGE_LABELS,
     AsJson,
     errors_as_sentences,
+    id_of,
     print_json,
     print_table,
     read_vocabulary,
@@ -50,7 +51,10 @@ from service.exports.files import write_whole
 from service.exports.text import clock
 from service.settings import read_settings
 
-JobId = Annotated[str, typer.Argument(metavar="JOB", help="Id of a job.")]
+JobId = Annotated[
+    str,
+    typer.Argument(metavar="JOB", help="Id of a job.", callback=id_of("fieldscribe jobs")),
+]
 
 
 class TranscriptNotReady(Misused):

@@ -89,10 +89,10 @@ def _complete(operation: dict[str, Any], route: APIRoute) -> None:
         operation["x-roles"] = sorted(allowed.roles)
         common += [TokenMissing, TokenUnknown, TokenExpired, TokenRevoked, NotAllowed]
         common += [TooManyRequests, *([] if allowed.sealed_too else [Sealed])]
-    if operation.get("parameters"):
+    if allowed is not None or operation.get("parameters"):
         common.append(InvalidRequest)
     if "requestBody" in operation:
-        common += [InvalidRequest, BodyTooLarge]
+        common.append(BodyTooLarge)
     for status, described in problems(*common).items():
         if (own := responses.get(str(status))) is None:
             responses[str(status)] = described

@@ -120,6 +120,19 @@ def test_a_token_of_another_role_is_refused_on_every_route(api, things):
         assert code_of(method, answer) in (None, "not_allowed")
 
 
+def test_a_parameter_that_is_not_known_is_refused_on_every_route(api, things):
+    """`GET /v1/jobs?state=failed` once listed all jobs. Without a token nobody is told."""
+    tokens = {role: api.token(role, all_studies=True) for role in ("owner", "worker")}
+    for method, path, operation in GUARDED:
+        token = tokens["owner" if "owner" in operation["x-roles"] else "worker"]
+        for name in ("Quendolin", ""):
+            answer = ask(api, method, f"{path}?{name}=1", token, things)
+            assert answer.status_code == 422, (method, path)
+            assert code_of(method, answer) in (None, "invalid_request")
+            assert "Quendolin" not in answer.text
+            assert ask(api, method, f"{path}?{name}=1", None, things).status_code == 401
+
+
 def test_somebody_elses_thing_looks_like_no_thing_on_every_route(api, things):
     """The same answer for a thing of another study as for an id that nobody ever had."""
     other = api.study()["id"]

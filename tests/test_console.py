@@ -1,0 +1,113 @@
+"""What commands say to what makes no sense: plain sentences with what to do."""
+
+import re
+from uuid import uuid4
+
+import pytest
+from typer.testing import CliRunner
+
+from service import job_commands
+from service.cli import app
+from service.client import Client
+from tests.api import open_api, tone
+
+RAW = re.compile(r"[a-z]+_(parsing|mismatch|error|type|missing|forbidden)|body\.|query\.|path\.")
+
+
+@pytest.fixture(scope="module")
+def api(module_settings):
+    with open_api(module_settings) as api:
+        yield api
+
+
+@pytest.fixture
+def run(api, monkeypatch, tmp_path):
+    """A command against the API in this process."""
+    token = api.headers["Authorization"].removeprefix("Bearer ")
+
+    class Here(Client):
+        def __init__(self, url, token_):
+            super().__init__(url, token, transport=api.client._transport)
+
+    monkeypatch.setattr("service.client.Client", Here)
+    monkeypatch.setattr("service.client.find_token", lambda settings: token)
+    monkeypatch.setenv("FIELDSCRIBE_URL", "http://testserver")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setattr(job_commands, "Unfinished", lambda: UNREMEMBERED)
+
+    def run(*arguments):
+        return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+    return run
+
+
+class Nothing:
+    def find(self, key):
+        return None
+
+    def remember(self, key, location):
+        pass
+
+    def forget(self, key):
+        pass
+
+
+UNREMEMBERED = Nothing()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("status",),
+        ("watch",),
+        ("transcript",),
+        ("cancel",),
+        ("rerun", "--from", "diarise"),
+        ("token", "revoke"),
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("id", ["123", "../studies", "INT-07", "x" * 36])
+def test_what_is_no_id_is_said_to_be_none_with_the_command_that_lists_them(run, command, id):
+    result = run(*command, id)
+    told = " ".join(re.sub("[│╭╮╰╯─]", " ", result.output).split())
+
+    assert result.exit_code == 2
+    lister = "fieldscribe token list" if command[0] == "token" else "fieldscribe jobs"
+    assert f"it is an id of 36 characters: `{lister}` shows them" in told
+    assert not RAW.search(result.output)
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (("jobs", "--study", "peer study"), "A study goes by its code (PEER)"),
+        (("jobs", "--status", "done"), "The status is queued, running"),
+        (("study", "create", "peer"), "A code is written in capitals"),
+        (("study", "create", "NEW", "--language", "German"), "A language is a code"),
+        (("study", "create", "NEW", "--model", "/etc/passwd"), "A model goes by its name"),
+        (("token", "create", "--role", "boss"), "The role is researcher"),
+        (("token", "create", "--role", "coder", "--study", "x y"), "A study goes by its code"),
+        (("token", "create", "--role", "coder", "--expires", "tomorrow"), "The end is a time"),
+        (("token", "create", "--role", "coder", "--expires", "2001-01-01T00:00:00Z"), "The end is"),
+        (("rerun", uuid4(), "--from", "dance"), "The stage is ingest"),
+        (("rerun", uuid4(), "--from", "diarise", "--speakers", "30"), "The number of speakers is"),
+        (("upload", "FILE", "--study", "x y"), "A study goes by its code"),
+        (("upload", "FILE", "--study", "PEER", "--session", "talk"), "A code is written in"),
+        (("upload", "FILE", "--study", "PEER", "--language", "German"), "A language is a code"),
+        (("upload", "FILE", "--study", "PEER", "--channels", "left"), "Channels are auto, mix"),
+        (("upload", "FILE", "--study", "PEER", "--speakers", "5-2"), "The number of speakers is"),
+    ],
+    ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else "",
+)
+def test_a_field_that_is_refused_is_said_in_a_sentence(api, run, tmp_path, command, told):
+    api.post("/v1/studies", json={"code": "PEER"})
+    file = tmp_path / "a.wav"
+    file.write_bytes(tone(0.5))
+
+    result = run(*(str(file) if word == "FILE" else word for word in command))
+
+    assert result.exit_code == 2, result.output
+    (line,) = [line for line in result.output.splitlines() if "invalid_request" in line]
+    assert told in line
+    assert not RAW.search(line)
