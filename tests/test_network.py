@@ -85,7 +85,7 @@ def journey() -> None:
         write_wav(recording, make_interview(810_001, seconds=10).samples)
         command(site, "study", "create", "PEER", "--language", "en", "--model", "demo")
         job = command(site, "upload", str(recording), "--study", "PEER", "--speakers", "2").strip()
-        watched = json.loads(command(site, "watch", job, "--json").splitlines()[-1])
+        watched = json.loads(command(site, "watch", job, "--json"))
         assert watched["status"] == "succeeded", watched
         token = command(site, "token", "create", "--role", "deidentifier", "--study", "PEER")
         claimed = program(
