@@ -1,33 +1,42 @@
 """Latency and throughput of the job service, with an engine that computes nothing.
 
-    scripts/bench service [--gigabytes 2] [--parts start,read,queued,polls,upload]
+    scripts/bench service [--gigabytes 2] [--parts start,read,upload,checking,polls,queued]
 
-Starts `serve` in a temporary folder, with the stand-in engine of the tests. `read` and `polls` send
-their requests on time whether or not the last ones were answered; times count from when a request
-was due. `upload` sends the same bytes to the service and to a server of a few lines that writes
-them, as they come, into a plain file.
+Starts `serve` in a temporary folder, with the stand-in engine of the tests. `read` sends its
+requests on time whether or not the last ones were answered; times count from when a request was
+due. `upload` sends the same bytes to the service and to a server of a few lines that writes them,
+as they come, into a plain file, in turns. `checking` reads while a long recording is checked.
+`queued` measures the parts before it once more, with 1,000 jobs in line. Every part begins when the
+service has nothing left to do. Prints a table, and writes what it found as JSON.
 """
 
 import argparse
 import asyncio
+import io
 import json
 import os
 import platform
+import re
 import statistics
+import struct
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+import wave
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
 
 from sqlalchemy import text
 
+from service.database.tables import Recording
 from service.services import open_services
 from tests.installation import Installation, free_port, wait_until
 from tests.jobs import make_job, make_study, read_job
 
-PARTS = ("start", "read", "queued", "polls", "upload")  # the last is checked for a while
+PARTS = ("start", "read", "upload", "checking", "polls", "queued")
 RATE = 100  # requests per second
 BLOCK = 2**20
 
@@ -41,34 +50,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     parts = options.parts.split(",")
-    results: dict[str, object] = {"machine": f"{platform.machine()}, {os.cpu_count()} cores"}
+    if unknown := set(parts) - set(PARTS):
+        raise SystemExit(f"no such parts: {', '.join(sorted(unknown))}")
+    busy = os.getloadavg()[0]
+    machine = f"{processor()}, {os.cpu_count()} cores, load {busy:.1f} before"
+    results: dict[str, Any] = {"machine": machine}
     with tempfile.TemporaryDirectory(prefix="fieldscribe-bench-") as folder:
         Path(folder).chmod(0o711)
         bench = Bench(Path(folder))
         try:
             bench.start()
-            if "start" in parts:
-                results["enqueue_to_start_ms"] = bench.enqueue_to_start()
-            if "read" in parts:
-                results["read_ms"] = asyncio.run(bench.read(options.seconds))
+            results |= bench.measure(parts, options)
             if "queued" in parts:
                 bench.queue(1000)
-                results["read_ms_with_1000_queued"] = asyncio.run(bench.read(options.seconds))
-                results["enqueue_to_start_ms_with_1000_queued"] = bench.enqueue_to_start()
-            if "polls" in parts:
-                results["long_polls"] = asyncio.run(bench.long_polls(1000))
-            if "upload" in parts:
-                results["upload"] = asyncio.run(bench.upload(round(options.gigabytes * 2**30)))
+                results |= {
+                    f"{name} with 1,000 queued": result
+                    for name, result in bench.measure(parts, options).items()
+                }
         finally:
             bench.stop()
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(results, indent=1) + "\n")
-    print(options.json.read_text(), end="")
+    print(table(results))
 
 
 class Bench:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **settings: Any) -> None:
         self.site = Installation(folder, None)
+        self.site.settings = self.site.settings.model_copy(update=settings)
 
     def start(self) -> None:
         self.site.start_serve()
@@ -84,10 +93,26 @@ class Bench:
         with suppress(AttributeError):
             self.services.close()
 
-    def enqueue_to_start(self) -> dict[str, float]:
+    def measure(self, parts: Sequence[str], options: argparse.Namespace) -> dict[str, Any]:
+        results: dict[str, Any] = {}
+        n_bytes = round(options.gigabytes * 2**30)
+        if "start" in parts:
+            results["start"] = self.enqueue_to_start(40)
+        if "read" in parts:
+            results["read"] = asyncio.run(self.read(options.seconds))
+        if "upload" in parts:
+            results["upload"] = asyncio.run(self.upload(n_bytes))
+        if "checking" in parts:
+            results["checking"] = asyncio.run(self.read_while_checking(n_bytes))
+        if "polls" in parts:
+            limit = self.site.settings.long_poll_limit
+            results["polls"] = asyncio.run(self.long_polls(limit))
+        return results
+
+    def enqueue_to_start(self, n: int) -> dict[str, float]:
         """From the row's time to the claim's, of jobs of their own studies, one at a time."""
         times = []
-        for _ in range(40):
+        for _ in range(n):
             job_id = make_job(self.services)
             self.site.wait_for(job_id, "succeeded", 60)
             job = read_job(self.services, job_id)
@@ -99,47 +124,81 @@ class Bench:
         """`GET /v1/jobs/{id}` of a running job."""
         job_id = make_job(self.services, seconds=seconds / 3)
         await asyncio.to_thread(self.site.wait_for_stage, job_id, "segment", 60)
+        end = time.perf_counter() + seconds
+        result = await self.read_until(job_id, lambda: time.perf_counter() > end)
+        await asyncio.to_thread(self.site.wait_for, job_id, "succeeded", 60 + 3 * seconds)
+        return result
+
+    async def read_while_checking(self, n_bytes: int) -> dict[str, float]:
+        """The same, of a job that has ended, while a recording is merged, decoded and measured."""
+        job_id = make_job(self.services)
+        await asyncio.to_thread(self.site.wait_for, job_id, "succeeded", 60)
+        recording = await self.send(wav(n_bytes), n_bytes)
+        started = time.perf_counter()
+        checked = asyncio.create_task(asyncio.to_thread(self.wait_until_checked, recording))
+        result = await self.read_until(job_id, checked.done)
+        return {**result, "checked_after_s": round(time.perf_counter() - started, 1)}
+
+    async def read_until(
+        self, job_id: UUID, done: Callable[[], bool], *, rate: int = RATE
+    ) -> dict[str, float]:
         pool = Connections(self.site.settings.port)
         times: list[float] = []
 
         async def one(due: float) -> None:
-            status = await pool.get(f"/v1/jobs/{job_id}", self.headers)
+            status, _ = await pool.get(f"/v1/jobs/{job_id}", self.headers)
             assert status == 200, status
             times.append((time.perf_counter() - due) * 1000)
 
-        await at_rate(RATE, RATE, one)  # the first requests of an API open its connections
+        await at_rate(rate, one, until=after(1.0))  # the first ones open the connections
         first, times[:] = max(times), []
         cpu = self.api_cpu()
-        await at_rate(round(seconds * RATE), RATE, one)
+        await at_rate(rate, one, until=done)
         cpu = (self.api_cpu() - cpu) / len(times)
         pool.close()
-        await asyncio.to_thread(self.site.wait_for, job_id, "succeeded", 60)
         return {
             **summary(times),
             "max_of_first_second": round(first, 1),
             "api_cpu_ms_each": round(cpu * 1000, 2),
         }
 
-    async def upload(self, n_bytes: int) -> dict[str, float]:
-        """MB/s into a plain file and into the vault."""
-        into_file = await plain_rate(self.site.folder / "plain", n_bytes)
-        started = time.perf_counter()
-        status = await post(
+    async def upload(self, n_bytes: int, rounds: int = 2) -> dict[str, float]:
+        """MB/s into a plain file and into the vault; the better one of each."""
+        plain, vault = [], []
+        for _ in range(rounds):
+            plain.append(await plain_rate(self.site.folder / "plain", n_bytes))
+            started = time.perf_counter()
+            recording = await self.send(noise(n_bytes), n_bytes)
+            vault.append(n_bytes / (time.perf_counter() - started))
+            await asyncio.to_thread(self.wait_until_checked, recording)
+        return {
+            "plain_MB_s": round(max(plain) / 1e6, 1),
+            "vault_MB_s": round(max(vault) / 1e6, 1),
+            "ratio": round(max(vault) / max(plain), 3),
+            "api_peak_MB": self.api_peak(),
+        }
+
+    async def send(self, blocks: Iterator[bytes], n_bytes: int) -> str:
+        """The recording's id."""
+        status, answer = await post(
             self.site.settings.port,
             f"/v1/uploads?study={self.study}",
             f"{self.headers}Tus-Resumable: 1.0.0\r\n"
             "Content-Type: application/offset+octet-stream\r\n"
             f"Upload-Length: {n_bytes}\r\n",
+            blocks,
             n_bytes,
         )
         assert status == 201, status
-        into_vault = n_bytes / (time.perf_counter() - started)
-        return {
-            "plain_MB_s": round(into_file / 1e6, 1),
-            "vault_MB_s": round(into_vault / 1e6, 1),
-            "ratio": round(into_vault / into_file, 3),
-            "api_peak_MB": self.api_peak(),
-        }
+        id: str = json.loads(answer)["id"]
+        return id
+
+    def wait_until_checked(self, recording: str) -> None:
+        def checked() -> bool:
+            with self.services.sessionmaker() as session:
+                return session.get_one(Recording, UUID(recording)).state != "checking"
+
+        wait_until(checked, 600, "a recording to be checked")
 
     def api_cpu(self) -> float:
         """Seconds that the API has computed."""
@@ -162,28 +221,42 @@ class Bench:
             with self.services.engine.begin() as connection:
                 connection.execute(text(later), {"id": job.queue_job_id})
 
-    async def long_polls(self, n: int) -> dict[str, object]:
-        """All at once, of one job, which then ends; and one more than may wait."""
-        job_id = make_job(self.services, wait_in="align", until=str(self.site.folder / "go"))
-        await asyncio.to_thread(self.site.wait_for_stage, job_id, "align", 600)
+    async def long_polls(self, limit: int) -> dict[str, Any]:
+        """As many as may wait, of one job, which then ends; and one more."""
+        go = self.site.folder / f"go-{uuid4()}"
+        job_id = make_job(self.services, wait_in="align", until=str(go))
+        await asyncio.to_thread(self.site.wait_for_stage, job_id, "align", 60)
         path = f"/v1/jobs/{job_id}?wait=60"
+        polls = [asyncio.create_task(self.get_once(path, self.headers)) for _ in range(limit)]
         started = time.perf_counter()
-        polls = [
-            asyncio.create_task(Connections(self.site.settings.port).get(path, self.headers))
-            for _ in range(n)
-        ]
-        await asyncio.sleep(15)
-        waiting = sum(not poll.done() for poll in polls)
-        beyond = await Connections(self.site.settings.port).get(path, self.headers)
-        (self.site.folder / "go").touch()
-        statuses = await asyncio.gather(*polls)
+        waiting, most = 0, asyncio.get_running_loop().time() + 30
+        while waiting < limit and asyncio.get_running_loop().time() < most:
+            await asyncio.sleep(0.2)
+            waiting = await self.n_waiting()
+        all_wait_after = time.perf_counter() - started
+        beyond, _ = await self.get_once(path, self.headers)
+        go.touch()
+        await asyncio.to_thread(self.site.wait_for, job_id, "succeeded", 60)
+        ended = time.perf_counter()
+        statuses = [status for status, _ in await asyncio.gather(*polls)]
         return {
-            "asked": n,
-            "waiting_after_15_s": waiting,
-            "answered_200": statuses.count(200),
+            "asked": limit,
+            "waited": waiting,
+            "all_wait_after_s": round(all_wait_after, 1),
             "one_more": beyond,
-            "seconds": round(time.perf_counter() - started, 1),
+            "answered_200": statuses.count(200),
+            "all_told_after_s": round(time.perf_counter() - ended, 2),
         }
+
+    async def get_once(self, path: str, headers: str = "") -> tuple[int, bytes]:
+        pool = Connections(self.site.settings.port)
+        answer = await pool.get(path, headers)
+        pool.close()
+        return answer
+
+    async def n_waiting(self) -> int:
+        _, metrics = await self.get_once("/metrics")
+        return int(re.findall(rb"^fieldscribe_requests_waiting (\d+)$", metrics, re.M)[0])
 
 
 class Connections:
@@ -193,7 +266,7 @@ class Connections:
         self._port = port
         self._free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
-    async def get(self, path: str, headers: str) -> int:
+    async def get(self, path: str, headers: str) -> tuple[int, bytes]:
         while self._free and self._free[-1][0].at_eof():
             self._free.pop()[1].close()  # the server closes what was idle for some seconds
         if self._free:
@@ -201,46 +274,71 @@ class Connections:
         else:
             reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
         writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{headers}\r\n".encode())
-        status = await read_answer(reader)
+        answer = await read_answer(reader)
         self._free.append((reader, writer))
-        return status
+        return answer
 
     def close(self) -> None:
         for _, writer in self._free:
             writer.close()
 
 
-async def read_answer(reader: asyncio.StreamReader) -> int:
-    head = (await reader.readuntil(b"\r\n\r\n")).decode()
+async def read_answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    head, body = (await reader.readuntil(b"\r\n\r\n")).decode(), b""
     for line in head.lower().splitlines():
         if line.startswith("content-length:"):
-            await reader.readexactly(int(line.split(":")[1]))
-    return int(head.split()[1])
+            body = await reader.readexactly(int(line.split(":")[1]))
+    return int(head.split()[1]), body
 
 
-async def at_rate(n: int, rate: float, one: Callable[[float], Awaitable[None]]) -> None:
+async def at_rate(
+    rate: float, one: Callable[[float], Awaitable[None]], *, until: Callable[[], bool]
+) -> None:
     started = time.perf_counter()
-    tasks = []
-    for i in range(n):
-        due = started + i / rate
+    tasks: list[asyncio.Future[None]] = []
+    while not until() or not tasks:
+        due = started + len(tasks) / rate
         await asyncio.sleep(max(0.0, due - time.perf_counter()))
         tasks.append(asyncio.ensure_future(one(due)))
     await asyncio.gather(*tasks)
 
 
-async def post(port: int, path: str, headers: str, n_bytes: int) -> int:
+def after(seconds: float) -> Callable[[], bool]:
+    end = time.perf_counter() + seconds
+    return lambda: time.perf_counter() > end
+
+
+def noise(n_bytes: int) -> Iterator[bytes]:
+    """No recording: it is refused as soon as it was merged."""
+    block = os.urandom(BLOCK)
+    for start in range(0, n_bytes, BLOCK):
+        yield block[: n_bytes - start]
+
+
+def wav(n_bytes: int) -> Iterator[bytes]:
+    """A recording of noise, 48 kHz in stereo."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as writer:
+        writer.setparams((2, 2, 48_000, 0, "NONE", ""))
+    head = file.getvalue()
+    yield head[:4] + struct.pack("<I", n_bytes - 8) + head[8:-4] + struct.pack("<I", n_bytes - 44)
+    yield from noise(n_bytes - len(head))
+
+
+async def post(
+    port: int, path: str, headers: str, blocks: Iterator[bytes], n_bytes: int
+) -> tuple[int, bytes]:
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**20)
     writer.write(
         f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{headers}"
         f"Content-Length: {n_bytes}\r\n\r\n".encode()
     )
-    block = os.urandom(BLOCK)
-    for start in range(0, n_bytes, BLOCK):
-        writer.write(block[: n_bytes - start])
+    for block in blocks:
+        writer.write(block)
         await writer.drain()
-    status = await read_answer(reader)
+    answer = await read_answer(reader)
     writer.close()
-    return status
+    return answer
 
 
 PLAIN_SERVER = """
@@ -271,11 +369,12 @@ async def plain_rate(path: Path, n_bytes: int) -> float:
     try:
         while True:
             with suppress(OSError):
-                await asyncio.open_connection("127.0.0.1", port)
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.close()
                 break
             await asyncio.sleep(0.1)
         started = time.perf_counter()
-        assert await post(port, "/", "", n_bytes) == 201
+        assert (await post(port, "/", "", noise(n_bytes), n_bytes))[0] == 201
         return n_bytes / (time.perf_counter() - started)
     finally:
         server.kill()
@@ -292,3 +391,22 @@ def summary(times: list[float]) -> dict[str, float]:
         "p99": round(ordered[int(0.99 * (len(ordered) - 1))], 1),
         "max": round(ordered[-1], 1),
     }
+
+
+def table(results: Mapping[str, Any]) -> str:
+    """For docs/performance.md."""
+    lines = [f"{results['machine']}.", "", "| part | figures |", "|---|---|"]
+    for name, result in results.items():
+        if isinstance(result, dict):
+            figures = ", ".join(f"{key} {value}" for key, value in result.items())
+            lines.append(f"| {name} | {figures} |")
+    return "\n".join(lines)
+
+
+def processor() -> str:
+    """As its maker calls it."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine()

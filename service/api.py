@@ -10,7 +10,7 @@ import uvicorn
 
 from service.database.engine import migrate, open_engine
 from service.errors import ServiceError
-from service.processes import die_with_parent, log_to_stderr, no_core_dumps
+from service.processes import allow_many_files, die_with_parent, log_to_stderr, no_core_dumps
 from service.services import create_root_keys, database_url
 from service.settings import Settings
 
@@ -37,6 +37,7 @@ def main(settings: Settings, *, parent: int | None = None) -> int:
         parent: process id of the `serve` that this process belongs to.
     """
     no_core_dumps()
+    allow_many_files()
     if parent is not None:
         die_with_parent(signal.SIGKILL, parent)
     log_to_stderr()

@@ -1,4 +1,4 @@
-"""What every process of the service does first: no core dumps, no outliving its parent."""
+"""What processes of the service do first: no core dumps, no outliving their parent."""
 
 import ctypes
 import logging
@@ -8,6 +8,7 @@ import signal
 from contextlib import suppress
 
 PR_SET_PDEATHSIG = 1
+MANY_FILES = 65_536
 
 
 def no_core_dumps() -> None:
@@ -29,6 +30,13 @@ def die_with_parent(signal_number: signal.Signals, parent: int) -> None:
     libc.prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal_number), 0, 0, 0)
     if os.getppid() != parent:
         os.kill(os.getpid(), signal_number)
+
+
+def allow_many_files() -> None:
+    """A request that waits is an open file; systemd begins with 1,024 of them, if nobody asks."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MANY_FILES if hard == resource.RLIM_INFINITY else min(hard, MANY_FILES)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
 
 
 def log_to_stderr() -> None:

@@ -40,9 +40,14 @@ class Child:
         if self._process is not None:
             if self._process.poll() is None:
                 return
-            log.warning("the %s ended with status %d", self.name, self._process.returncode)
             settled = now - self._started > SETTLED
             self._pause = FIRST_PAUSE if settled else min(2 * self._pause, LONGEST_PAUSE)
+            log.warning(
+                "the %s ended with status %d; it is started again in %.1f s",
+                self.name,
+                self._process.returncode,
+                self._pause,
+            )
             self._process = None
             self._started = now
         elif self._started and now - self._started < self._pause:
@@ -73,6 +78,27 @@ class Child:
                 self._process.wait()
 
 
+class Database:
+    """The embedded server, which may be another's child; looked after in the same way."""
+
+    def __init__(self, postgres: EmbeddedPostgres) -> None:
+        self._postgres = postgres
+        self._pause, self._not_before = FIRST_PAUSE, 0.0
+
+    def look(self) -> None:
+        if time.monotonic() < self._not_before:
+            return
+        try:
+            if self._postgres.check():
+                log.warning("the database died and was started again")
+            self._pause = FIRST_PAUSE
+        except (DatabaseNotStarted, DatabaseUnreachable) as error:
+            # Backends of the dead server may still be ending; or the disk is full, for hours.
+            log.error("%s; it is tried again in %.1f s", error, self._pause)
+            self._not_before = time.monotonic() + self._pause
+            self._pause = min(2 * self._pause, LONGEST_PAUSE)
+
+
 def serve(settings: Settings, *, passphrase: str | None = None, engine_module: str = ENGINE) -> int:
     """Runs until SIGTERM or Ctrl-C.
 
@@ -93,6 +119,7 @@ def serve(settings: Settings, *, passphrase: str | None = None, engine_module: s
         postgres = EmbeddedPostgres(settings.database)
         postgres.start()
     environment = {**os.environ, **settings.as_environment()}
+    database = None if postgres is None else Database(postgres)
     children = [
         Child("API", ["api"], environment),
         Child("worker", ["worker", engine_module], environment),
@@ -101,7 +128,8 @@ def serve(settings: Settings, *, passphrase: str | None = None, engine_module: s
         prepare(settings, passphrase)
         require_port(settings)
         while not stop.is_set():
-            _look_after(postgres)
+            if database is not None:
+                database.look()
             for child in children:
                 child.look()
             stop.wait(LOOK_EVERY)
@@ -113,11 +141,3 @@ def serve(settings: Settings, *, passphrase: str | None = None, engine_module: s
         if postgres is not None:
             postgres.stop()
     return 0
-
-
-def _look_after(postgres: EmbeddedPostgres | None) -> None:
-    try:
-        if postgres is not None and postgres.check():
-            log.warning("the database died and was started again")
-    except (DatabaseNotStarted, DatabaseUnreachable) as error:
-        log.error("%s", error)  # backends of the dead server may still be ending

@@ -1,6 +1,7 @@
 """A service of real processes on a folder of its own, to kill parts of."""
 
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -10,6 +11,7 @@ import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 from uuid import UUID
 
 from pydantic import SecretStr
@@ -49,9 +51,11 @@ class Installation:
         token.write_text("stand-in")
         return self.services
 
-    def start_serve(self, engine: str = STAND_IN) -> subprocess.Popen[bytes]:
+    def start_serve(
+        self, engine: str = STAND_IN, stderr: IO[bytes] | None = None
+    ) -> subprocess.Popen[bytes]:
         """The real thing but for its models; open afterwards with `open_services`."""
-        return self.start("tests.installation", "serve", engine)
+        return self.start("tests.installation", "serve", engine, stderr=stderr)
 
     def is_ready(self) -> bool:
         try:
@@ -60,7 +64,9 @@ class Installation:
         except OSError:
             return False
 
-    def start(self, module: str, *arguments: str) -> subprocess.Popen[bytes]:
+    def start(
+        self, module: str, *arguments: str, stderr: IO[bytes] | None = None
+    ) -> subprocess.Popen[bytes]:
         environment = {
             **os.environ,
             **self.settings.as_environment(),
@@ -68,7 +74,7 @@ class Installation:
             "PYTHONPATH": str(ROOT),
         }
         process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments], env=environment, cwd=ROOT
+            [sys.executable, "-m", module, *arguments], env=environment, cwd=ROOT, stderr=stderr
         )
         self.processes.append(process)
         return process
@@ -151,6 +157,18 @@ def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> floa
             raise AssertionError(f"waited {seconds} s for {what}")
         time.sleep(0.05)
     return time.monotonic() - started
+
+
+def fill(folder: Path) -> Path:
+    """The rest of a small disk; room is made by deleting what this returns."""
+    path = folder / "filler"
+    with path.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+        except OSError as error:
+            assert error.errno == errno.ENOSPC
+    return path
 
 
 def free_port() -> int:

@@ -1,6 +1,5 @@
 """Real processes, real kills: nothing is lost, nothing is done twice, work resumes within 45 s."""
 
-import errno
 import os
 import signal
 import subprocess
@@ -17,7 +16,7 @@ from service.database.engine import migrate, open_engine
 from service.database.queries import locked_job
 from service.database.tables import Handoff, JobError, JobStage, Transcript
 from service.queue import request_cancel
-from tests.installation import RECOVERY, Installation, kill, wait_until
+from tests.installation import RECOVERY, Installation, fill, kill, wait_until
 from tests.jobs import make_job, make_study, read_job, stages_of
 from tests.stand_in_engine import KEPT, STAGES
 
@@ -368,17 +367,6 @@ def test_a_job_waits_while_the_disk_is_full(site, api, tmp_path, small_disk):
 
     assert_one_result(site, job_id)
     assert_nothing_done_twice(site, job_id, "transcribe")
-
-
-def fill(folder: Path) -> Path:
-    path = folder / "filler"
-    with path.open("wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(bytes(4096))
-        except OSError as error:
-            assert error.errno == errno.ENOSPC
-    return path
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ PORT = 5432  # only part of the socket's name
 SOCKET_NAME_LIMIT = 100  # bytes; a longer path cannot be bound
 RECOVERY = 600  # seconds that a start may take after a crash
 LEFTOVERS = 10.0  # s in which what a killed server has left behind ends
+LEAST_ROOM = 2**25  # bytes; with less it cannot make the next file of its log
 ADOPTED_EVERY = 3.0  # s between looks at a server that is not our child
 UNPRIVILEGED = ("postgres", "nobody")  # who Postgres runs as when we are root: it refuses to be
 
@@ -217,7 +218,9 @@ class EmbeddedPostgres:
                 **self._as_user,  # type: ignore[call-overload]
             )  # fmt: skip
         if not self.is_ready(RECOVERY):
-            raise DatabaseNotStarted(f"Postgres did not start: {self.folder / 'postgres.log'}")
+            full = shutil.disk_usage(self.folder).free < LEAST_ROOM
+            why = "the disk is full" if full else f"see {self.folder / 'postgres.log'}"
+            raise DatabaseNotStarted(f"Postgres did not start: {why}")
 
     def _is_running(self) -> bool:
         return self._pg_ctl("status") == 0

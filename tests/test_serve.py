@@ -1,0 +1,119 @@
+"""`fieldscribe serve` itself: what it says when something is in its way, and what it leaves."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from service.queue import DRAINING
+from service.services import open_services
+from tests.installation import ROOT, Installation, wait_until
+from tests.jobs import make_job
+
+CLI = "from service.cli import main; main()"
+
+
+@pytest.fixture
+def site(data_folder):
+    site = Installation(data_folder, None)
+    yield site
+    site.power_cut()
+
+
+def start(site) -> "subprocess.Popen[bytes]":
+    """What it says goes into a file."""
+    site.said = site.folder / "serve.log"
+    with site.said.open("wb") as said:
+        return site.start_serve(stderr=said)
+
+
+def refused(site) -> str:
+    """Of the command, to its end."""
+    finished = subprocess.run(
+        [sys.executable, "-c", CLI, "serve"],
+        env={**os.environ, **site.settings.as_environment(), "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert finished.returncode == 1, finished.stderr
+    assert "Traceback" not in finished.stderr
+    return finished.stderr
+
+
+def test_a_second_one_on_the_same_folder_is_refused_and_the_first_goes_on(site):
+    start(site)
+    wait_until(site.is_ready, 60, "the service to answer")
+    before = site.pids()
+
+    assert "database_in_use: Another fieldscribe serve runs on this data folder" in refused(site)
+    assert site.pids() == before
+    assert site.is_ready()
+
+
+def test_a_database_of_another_version_is_refused_and_left_alone(site):
+    version = site.settings.database / "data" / "PG_VERSION"
+    version.parent.mkdir(parents=True)
+    version.write_text("15\n")
+
+    assert "database_not_started: The database is of Postgres 15, not 18" in refused(site)
+    assert site.pids() == {}
+    assert version.read_text() == "15\n"
+
+
+def test_a_port_that_is_taken_is_said_and_tried_ever_more_slowly_until_it_is_free(site):
+    with socket.create_server(("127.0.0.1", site.settings.port)):
+        start(site)
+        wait_until(lambda: len(pauses(site)) >= 3, 90, "the API to die three times")
+    assert "address already in use" in site.said.read_text()
+    assert pauses(site)[:3] == [1.0, 2.0, 4.0]
+
+    wait_until(site.is_ready, 60, "the service to answer")
+    assert len(site.pids()["postgres"]) == len(site.pids()["worker"]) == 1
+
+
+def pauses(site) -> list[float]:
+    found = re.findall(r"the API ended with status \d+; it is started again in (\S+) s", said(site))
+    return [float(seconds) for seconds in found]
+
+
+def said(site) -> str:
+    text: str = site.said.read_text()
+    return text
+
+
+@pytest.mark.parametrize("moment", ["postgres", "api", "worker", "engine"])
+def test_sigterm_during_the_start_leaves_nothing_running(site, moment):
+    serve = start(site)
+    wait_until(lambda: moment in site.pids(), 60, f"{moment} to be there")
+    serve.terminate()
+
+    assert serve.wait(DRAINING + 45) == 0
+    assert site.pids() == {}
+    assert "Traceback" not in said(site)
+
+
+def test_its_sudden_death_leaves_the_database_alone_which_the_next_one_adopts(site, tmp_path):
+    first = start(site)
+    wait_until(site.is_ready, 60, "the service to answer")
+    site.services = open_services(site.settings)
+    job_id = make_job(site.services, hang_in="transcribe")
+    site.wait_for_stage(job_id, "transcribe", 60)
+    database = site.pids()["postgres"]
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    wait_until(lambda: set(site.pids()) == {"postgres"}, DRAINING + 30, "the others to end")
+
+    assert site.status(job_id) == "queued"
+    site.services.close()
+    second = start(site)
+    wait_until(site.is_ready, 60, "the service to answer")
+    assert site.pids()["postgres"] == database
+    second.terminate()
+    assert second.wait(DRAINING + 45) == 0
+    assert site.pids() == {}

@@ -1,0 +1,56 @@
+"""Ceilings that a busy machine keeps too; what is really reached stands in docs/performance.md."""
+
+import asyncio
+import resource
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from scripts.bench_service import Bench, after
+from tests.jobs import make_job
+
+FEW_FILES = 256
+
+
+@pytest.fixture(scope="module")
+def bench():
+    """As systemd starts it: with fewer files than requests may wait."""
+    folder = Path(tempfile.mkdtemp(prefix="fieldscribe-test-"))
+    folder.chmod(0o711)
+    bench = Bench(folder, long_poll_limit=300)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (FEW_FILES, before[1]))
+    try:
+        bench.start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    yield bench
+    bench.stop()
+    shutil.rmtree(folder)
+
+
+def test_a_job_begins_soon_after_it_was_queued(bench):
+    assert bench.enqueue_to_start(5)["median"] < 2000  # ms
+
+
+def test_reading_a_job_takes_no_time_to_speak_of(bench):
+    job_id = make_job(bench.services)
+    bench.site.wait_for(job_id, "succeeded", 60)
+
+    times = asyncio.run(bench.read_until(job_id, after(1.0), rate=10))
+    assert times["median"] < 1000  # ms
+
+
+def test_an_upload_is_no_bottleneck(bench):
+    assert asyncio.run(bench.upload(30 * 2**20, rounds=1))["vault_MB_s"] > 2
+
+
+def test_as_many_as_may_wait_do_and_one_more_is_refused(bench):
+    started = time.monotonic()
+    polls = asyncio.run(bench.long_polls(300))
+
+    assert (polls["waited"], polls["one_more"], polls["answered_200"]) == (300, 429, 300)
+    assert time.monotonic() - started < 60  # they were told, and did not wait to the end
