@@ -56,6 +56,15 @@ def test_one_supervisor_for_each_folder(server):
         EmbeddedPostgres(server.folder).start()
 
 
+def test_somebody_elses_folder_is_said_so(data_folder, monkeypatch):
+    def chmod(path, mode):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(type(data_folder), "chmod", chmod)
+    with pytest.raises(DataNotReachable, match="another user's"):
+        EmbeddedPostgres(data_folder / "database").start()
+
+
 def test_a_server_that_was_killed_is_started_again(server):
     with psycopg.connect(conninfo(server.url()), autocommit=True) as connection:
         connection.execute("CREATE TABLE kept AS SELECT 7 AS n")

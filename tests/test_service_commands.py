@@ -191,7 +191,7 @@ def test_a_job_is_deleted_by_whoever_says_yes(study_code, recordings):
 
     run("delete", job["id"], input="", code=1)
     deleted = run("delete", job["id"], input="y\n").stdout
-    assert deleted.startswith("deleted: the transcript, 4 results of stages; 1 recording stays")
+    assert "deleted: the transcript, 4 results of stages; 1 recording stays\n" in deleted
     assert run("status", job["id"], code=1).stderr.startswith("erased")
 
 

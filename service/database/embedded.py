@@ -28,6 +28,7 @@ RECOVERY = 600  # seconds that a start may take after a crash
 LEFTOVERS = 10.0  # s in which what a killed server has left behind ends
 LEAST_ROOM = 2**25  # bytes; with less it cannot make the next file of its log
 ADOPTED_EVERY = 3.0  # s between looks at a server that is not our child
+OF_ANOTHER_USER = "The data folder is another user's: run this as the user of the service"
 UNPRIVILEGED = ("postgres", "nobody")  # who Postgres runs as when we are root: it refuses to be
 
 SETTINGS = {
@@ -136,13 +137,16 @@ class EmbeddedPostgres:
         if len(os.fsencode(self.run / f".s.PGSQL.{PORT}")) > SOCKET_NAME_LIMIT:
             raise DataNotReachable("The data folder's path is too long for a socket in it")
         data = self.folder.parent
-        data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if self._as_user:
-            data.chmod(data.stat().st_mode | 0o011)  # others pass through; they cannot look
-            require_reachable(data, self._uid, self._gid)
-        for folder in (self.folder, self.data, self.run):
-            self._own(folder)
-        self._lock = open(self.folder / "supervisor.lock", "w")
+        try:
+            data.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if self._as_user:
+                data.chmod(data.stat().st_mode | 0o011)  # others pass through; they cannot look
+                require_reachable(data, self._uid, self._gid)
+            for folder in (self.folder, self.data, self.run):
+                self._own(folder)
+            self._lock = open(self.folder / "supervisor.lock", "w")
+        except PermissionError as error:
+            raise DataNotReachable(OF_ANOTHER_USER) from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -264,9 +268,7 @@ def url(folder: Path, database: str = DATABASE) -> URL:
             "There is no database yet: `fieldscribe serve` makes one"
         ) from error
     except PermissionError as error:
-        raise DataNotReachable(
-            "The data folder is another user's: run this as the user of the service"
-        ) from error
+        raise DataNotReachable(OF_ANOTHER_USER) from error
     return URL.create(
         "postgresql+psycopg",
         username=USER,

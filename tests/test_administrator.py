@@ -1,0 +1,161 @@
+"""The commands of docs/administrator.md, typed as they are written: without root and systemd.
+
+Stand-ins take the place of what needs those or a network: sudo, runuser, useradd, install's owners,
+systemctl (it starts what the unit says, with the unit's environment), git and scripts/setup.
+Folders outside the checkout lie below one of the test's own.
+"""
+
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from tests.installation import ROOT, free_port
+
+pytestmark = pytest.mark.slow
+
+OUTSIDE = re.compile(r"(?<![\w.])/(?:opt|var/lib|etc|usr/local|mnt)/")
+BLOCK = re.compile(r"<!-- test: administrator(?:, )?(.*) -->\n((?:    .*\n|\n)+)")
+
+STAND_INS = {
+    "sudo": 'exec "$@"',
+    "runuser": 'shift 3\nexec "$@"',
+    "useradd": "mkdir -p SITE/var/lib/fieldscribe",
+    "install": """
+[ "$1" = -d ] || exec /usr/bin/install "$@"
+[ "$4 $5 $6 $7" = "-o fieldscribe -g fieldscribe" ] || exit 1
+mkdir -p "${@:8}"
+""",
+    "git": '[ "$1" != clone ] || cp -r SITE/repository "$3"',
+    "journalctl": "cat SITE/journal",
+    "systemctl": r"""
+unit=SITE/etc/systemd/system/fieldscribe.service
+value() { sed -n "s/^$1=-\?//p" "$unit"; }
+case "$1" in
+enable | start)
+    [ "$1" = start ] || [ "$2" = --now ] || exit 1
+    set -ae
+    eval "$(value Environment)"
+    . "$(value EnvironmentFile)"
+    $(value ExecStart) </dev/null >>SITE/journal 2>&1 &
+    echo $! >SITE/pid
+    ;;
+stop)
+    kill -TERM "$(cat SITE/pid)"
+    tail --pid "$(cat SITE/pid)" -f /dev/null
+    ;;
+esac
+""",
+}
+SETUP = f"""#!/bin/sh
+set -e
+mkdir -p .venv/bin
+cat >.venv/bin/fieldscribe <<'END'
+#!/bin/sh
+[ "$1" != models ] || exit 0 # it would ask a network
+PYTHONPATH={ROOT} exec {sys.executable} -c 'from service.cli import main; main()' "$@"
+END
+chmod 755 .venv/bin/fieldscribe
+"""
+
+
+class Site:
+    """A machine in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.port = folder, free_port()
+        for name, script in STAND_INS.items():
+            self.write(f"bin/{name}", "#!/bin/bash\n" + script.replace("SITE", str(folder)))
+        for name in ("as_service", "fieldscribe.service"):
+            text = (ROOT / "scripts" / name).read_text()
+            self.write(f"repository/scripts/{name}", self.within(text))
+        self.write("repository/scripts/setup", SETUP)
+        for name in ("opt", "usr/local/bin", "etc/systemd/system"):
+            (folder / name).mkdir(parents=True)
+        self.write("journal", "")
+        self.write("etc/fieldscribe/environment", f"FIELDSCRIBE_PORT={self.port}\n")
+
+    def write(self, name: str, text: str) -> None:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        path.chmod(0o755)
+
+    def within(self, text: str) -> str:
+        moved = OUTSIDE.sub(lambda found: f"{self.folder}{found[0]}", text)
+        return moved.replace("127.0.0.1:8321", f"127.0.0.1:{self.port}")
+
+    def type(self, script: str) -> tuple[str, list[str]]:
+        """What it printed, and the commands that failed."""
+        told = "trap 'echo \"FAILED: $BASH_COMMAND\" >&2' ERR\n"
+        checkout = self.folder / "opt/fieldscribe"
+        done = subprocess.run(
+            ["bash", "-c", told + self.within(textwrap.dedent(script))],
+            cwd=checkout if checkout.exists() else self.folder,
+            env={"PATH": f"{self.folder}/bin:{self.folder}/usr/local/bin:/usr/bin:/bin"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        return done.stdout, re.findall(r"FAILED: (.*)", done.stderr)
+
+    def wait(self) -> None:
+        self.type(f"curl -s --retry 90 --retry-delay 1 --retry-connrefused {self.url}/readyz")
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+@pytest.fixture
+def site(data_folder):
+    site = Site(data_folder)
+    yield site
+    if (data_folder / "pid").exists():
+        site.type("systemctl stop")
+
+
+def test_the_administrators_page_runs_as_written(site):
+    page = (ROOT / "docs/administrator.md").read_text(encoding="utf-8")
+    blocks = BLOCK.findall(page)
+    names = [name for name, _ in blocks]
+    restore = names.index("restore")
+    assert names == ["", "", "", "", "restore", "move away", "", ""]
+    install, start, tokens, backup, _, _, upgrade, monitoring = [text for _, text in blocks]
+
+    assert only_the_doctor(site.type(install)[1])
+    assert site.type(start)[1] == []
+    site.wait()
+    said, failed = site.type(tokens)
+    assert failed == []
+    assert re.search(r"^fieldscribe_\S{43}$", said, re.M)
+    assert site.type(backup)[1] == []
+
+    assert site.type(dict(blocks)["move away"])[1] == []
+    assert site.type(with_names(blocks[restore][1], site.folder))[1] == []
+    site.wait()
+    assert "PEER" in site.type("sudo fieldscribe study list")[0]
+
+    assert site.type(upgrade)[1] == []
+    site.wait()
+    said, failed = site.type(monitoring)
+    assert only_the_doctor(failed)
+    assert '{"status":"ok"}' in said
+    assert 'fieldscribe_jobs{status="waiting"} 0' in said
+
+
+def only_the_doctor(failed: list[str]) -> bool:
+    """No weights are installed, which it says."""
+    return len(failed) == 1 and "doctor" in failed[0]
+
+
+def with_names(script: str, folder: Path) -> str:
+    """The archives that were made, in place of those of the example."""
+    (data,) = (folder / "mnt/backup").glob("*.tar")
+    (keys,) = (folder / "mnt/elsewhere").glob("*.tar")
+    script = re.sub(r"fieldscribe-\d\S+\.tar", data.name, script)
+    return re.sub(r"fieldscribe-keys-\S+\.tar", keys.name, script)
