@@ -28,6 +28,7 @@ from models.audio import SAMPLE_RATE
 from models.errors import WeightsError
 from models.hugging_face import dimensions, openai_name
 from models.pyannote_guard import pyannote_audio
+from models.speaker_models import SpeakerModels
 from models.weights import (
     KNOWN,
     PipelineWeights,
@@ -604,29 +605,29 @@ class _Config:
     parameters: dict[str, Any]
 
 
-def load_pipeline(weights: PipelineWeights, device: torch.device) -> Any:
-    """The stock `SpeakerDiarization` of pyannote.audio, with the folder's models and parameters.
+def load_pipeline(weights: PipelineWeights, device: torch.device) -> SpeakerModels:
+    """The folder's models and parameters, as the `SpeakerDiarization` of pyannote.audio has them.
 
     Raises:
         WeightsCorrupt, UnsafeCheckpoint, UnsupportedCheckpoint, UnsupportedPipeline
     """
     pyannote_audio()
-    from pyannote.audio.pipelines import SpeakerDiarization
-
     config = _read_config(weights.folder)
     segmentation = _load_segmentation(
         _inside(weights.folder, config.segmentation / "pytorch_model.bin")
     )
     embedding = _load_embedding(_inside(weights.folder, config.embedding / "pytorch_model.bin"))
-    pipeline = SpeakerDiarization(
-        segmentation=segmentation,
-        embedding=embedding,
-        plda=_load_plda(weights.folder, config.plda, embedding.dimension),
-        **config.options,
+    models = SpeakerModels(
+        segmentation,
+        embedding,
+        _load_plda(weights.folder, config.plda, embedding.dimension),
+        clustering=config.options["clustering"],
+        parameters=config.parameters["clustering"],
+        min_duration_off=config.parameters["segmentation"]["min_duration_off"],
+        segmentation_step=config.options.get("segmentation_step", 0.1),
+        exclude_overlap=config.options.get("embedding_exclude_overlap", False),
     )
-    pipeline.instantiate(config.parameters)
-    pipeline.to(torch.device(device))
-    return pipeline
+    return models.to(torch.device(device))
 
 
 def _read_config(folder: Path) -> _Config:

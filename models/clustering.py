@@ -29,6 +29,7 @@ from models.progress import Progress, ignore
 from models.pyannote_guard import pyannote_audio
 from models.reconstruction import NOBODY
 from models.segmentation import Segmentation
+from models.speaker_models import SpeakerModels
 
 MAX_CLUSTERED = 8_000
 """Embeddings that are clustered; of more, from about two hours on, an even sample is. Clustering
@@ -38,6 +39,8 @@ MIN_ACTIVE_RATIO = 0.2  # of a chunk that a speaker has alone, to be clustered; 
 POLL_SECONDS = 0.2
 OUT_OF_MEMORY = {-signal.SIGKILL, errno.ENOMEM}
 """What the other process ends with when memory runs out: killed by the kernel, or told by it."""
+
+METRIC = "cosine"  # as pyannote has it for its own embeddings
 
 Arrays = Mapping[str, np.ndarray]
 _PARAMETERS = {
@@ -99,7 +102,7 @@ class Clustering:
 
 
 def start_clustering(
-    pipeline: Any,
+    models: SpeakerModels,
     segmentation: Segmentation,
     embeddings: np.ndarray,
     minimum: int | None,
@@ -108,7 +111,7 @@ def start_clustering(
     """Begin to cluster the local speakers of a session; those of short ones are done at once.
 
     Args:
-        pipeline: pyannote's `SpeakerDiarization`, for its clustering and its parameters.
+        models: for the clustering and its parameters.
         embeddings: float32, (n_chunks, n_local_speakers, n_dimensions).
         minimum, maximum: of speakers.
 
@@ -122,20 +125,18 @@ def start_clustering(
         chunks, speakers = chunks[kept], speakers[kept]
     silent = ~segmentation.is_active  # (n_chunks, n_local_speakers)
     task: dict[str, np.ndarray] = {
-        "class": np.array(pipeline.klustering),
-        "metric": np.array(pipeline.clustering.metric),
+        "class": np.array(models.clustering),
         "embeddings": embeddings,
         "silent": silent,
         "chunks": chunks,
         "speakers": speakers,
         "bounds": np.array([minimum or 1, maximum or 0]),
     }
-    for name in _PARAMETERS[pipeline.klustering]:
-        task[name] = np.array(getattr(pipeline.clustering, name))
-    if pipeline.klustering == "VBxClustering" and len(chunks):
-        plda = pipeline.clustering.plda
-        task["plda"] = plda(embeddings[chunks, speakers])
-        task["phi"] = plda.phi
+    for name in _PARAMETERS[models.clustering]:
+        task[name] = np.array(models.parameters[name])
+    if models.clustering == "VBxClustering" and len(chunks):
+        task["plda"] = models.plda(embeddings[chunks, speakers])
+        task["phi"] = models.plda.phi
     if len(chunks) < APART_FROM:
         return Clustering(_done(cluster(task)), silent, sampled)
     return Clustering(_apart(task), silent, sampled)
@@ -178,15 +179,15 @@ def cluster(task: Arrays) -> Arrays:
     classes: Any = clustering  # whose annotations know no array of one's own
     embeddings, clear = task["embeddings"], (task["chunks"], task["speakers"])
     minimum, maximum = (int(bound) for bound in task["bounds"])
-    name, metric = str(task["class"]), str(task["metric"])
+    name = str(task["class"])
     if name == "VBxClustering":
         # What the PLDA makes of the embeddings has been computed already.
         plda = _Answers(task["plda"], task["phi"]) if "plda" in task else None
-        clusterer = classes.VBxClustering(plda, metric=metric)
+        clusterer = classes.VBxClustering(plda, metric=METRIC)
         # scikit-learn's k-means, which forces the number, refuses more clusters than points.
         minimum = max(1, min(minimum, len(clear[0])))
     else:
-        clusterer = classes.AgglomerativeClustering(metric=metric)
+        clusterer = classes.AgglomerativeClustering(metric=METRIC)
     clusterer.instantiate({parameter: task[parameter].item() for parameter in _PARAMETERS[name]})
     clusterer.filter_embeddings = lambda *args, **kwargs: (embeddings[clear], *clear)
     clusterer.constrained_argmax = _constrained_argmax

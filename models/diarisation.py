@@ -6,7 +6,7 @@ turns, with at most one speaker at a time, are the ones that words are attribute
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from models.errors import OptionError
 from models.progress import Progress, ignore, seconds_of
 from models.reconstruction import activations, discretise, speaker_count, to_turns
 from models.segmentation import Segmentation, segment
+from models.speaker_models import SpeakerModels
 from models.transcript import Turn
 
 MAX_SPEAKERS = 20
@@ -81,7 +82,7 @@ class Diarisation:
 
 
 def diarise(
-    pipeline: Any,
+    models: SpeakerModels,
     samples: np.ndarray,
     segmentation: Segmentation,
     speakers: SpeakerCount,
@@ -93,7 +94,7 @@ def diarise(
     """Embed the local speakers, cluster them, and put the chunks together to turns.
 
     Args:
-        pipeline: pyannote's `SpeakerDiarization`, whose segmentation model made `segmentation`.
+        models: of which the segmentation model made `segmentation`.
         samples: float32, (n_samples,), 16 kHz.
         embeddings: of an earlier run on the same segmentation; None to compute them.
         precision: of the embedding model's convolutions; in fp32 the turns are those of stock
@@ -103,7 +104,7 @@ def diarise(
         OutOfMemory: a batch does not fit on the device.
     """
     begun = start_diarisation(
-        pipeline,
+        models,
         samples,
         segmentation,
         speakers,
@@ -117,7 +118,7 @@ def diarise(
 
 
 def start_diarisation(
-    pipeline: Any,
+    models: SpeakerModels,
     samples: np.ndarray,
     segmentation: Segmentation,
     speakers: SpeakerCount,
@@ -133,21 +134,21 @@ def start_diarisation(
     count = speaker_count(segmentation)
     if not count.any():
         nothing = np.zeros((*segmentation.activity.shape[::2], 0), dtype=np.float32)
-        return DiarisationBegun(pipeline, segmentation, speakers, count, nothing, None)
+        return DiarisationBegun(models, segmentation, speakers, count, nothing, None)
     if embeddings is None:
         prepare(len(segmentation.activity))
-        embeddings = embed(pipeline, samples, segmentation, progress, precision=precision)
+        embeddings = embed(models, samples, segmentation, progress, precision=precision)
     clustering = start_clustering(
-        pipeline, segmentation, embeddings, speakers.minimum, speakers.maximum
+        models, segmentation, embeddings, speakers.minimum, speakers.maximum
     )
-    return DiarisationBegun(pipeline, segmentation, speakers, count, embeddings, clustering)
+    return DiarisationBegun(models, segmentation, speakers, count, embeddings, clustering)
 
 
 @dataclass(frozen=True)
 class DiarisationBegun:
     """A diarisation whose clustering is under way; None where nobody speaks."""
 
-    pipeline: Any
+    models: SpeakerModels
     segmentation: Segmentation
     speakers: SpeakerCount
     count: np.ndarray  # of people who speak in each frame
@@ -166,7 +167,7 @@ class DiarisationBegun:
             return Diarisation((), (), self.embeddings, sampled=False)
         clusters = self.clustering.result(progress)
         found = activations(self.segmentation, clusters.labels, clusters.margins)
-        min_duration_off = self.pipeline.segmentation.min_duration_off
+        min_duration_off = self.models.min_duration_off
         names = None
         outputs = []
         # There cannot be more people at once than there are people.
@@ -199,14 +200,15 @@ def doubtful_speakers(turns: Sequence[Turn]) -> list[str]:
     ]
 
 
-def try_diarisation(pipeline: Any, precision: Precision = "fp32") -> tuple[float, float]:
+def try_diarisation(
+    models: SpeakerModels, precision: Precision = "fp32"
+) -> tuple[float, float]:
     """Seconds of segmentation and of embedding per second of audio, from a few chunks of noise."""
-    inference = pipeline._segmentation
-    n_samples = round((inference.duration + 3 * inference.step) * SAMPLE_RATE)
+    n_samples = round((models.chunk_duration + 3 * models.chunk_step) * SAMPLE_RATE)
     noise = 0.01 * np.random.default_rng(0).standard_normal(n_samples, dtype=np.float32)
-    found = segment(pipeline, noise)
+    found = segment(models, noise)
     everybody = replace(found, activity=np.ones_like(found.activity))
-    seconds = len(found.activity) * inference.step
-    segmenting = seconds_of(lambda: segment(pipeline, noise))
-    embedding = seconds_of(lambda: embed(pipeline, noise, everybody, precision=precision))
+    seconds = len(found.activity) * models.chunk_step
+    segmenting = seconds_of(lambda: segment(models, noise))
+    embedding = seconds_of(lambda: embed(models, noise, everybody, precision=precision))
     return segmenting / seconds, embedding / seconds

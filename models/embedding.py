@@ -19,6 +19,7 @@ from models.audio import SAMPLE_RATE
 from models.device import exact_on
 from models.progress import Progress, ignore
 from models.segmentation import Segmentation, cut_padded
+from models.speaker_models import SpeakerModels
 
 Precision = Literal["fp32", "bf16"]
 """Of the trunk; features and pooling are always fp32. bf16 takes half of the time on hardware that
@@ -31,7 +32,7 @@ BATCH = {"cpu": 1, "cuda": 64}
 
 @torch.inference_mode()
 def embed(
-    pipeline: Any,
+    models: SpeakerModels,
     samples: np.ndarray,
     segmentation: Segmentation,
     progress: Progress = ignore,
@@ -49,11 +50,11 @@ def embed(
 
     Source: pyannote/audio/pipelines/speaker_diarization.py, `get_embeddings`.
     """
-    model, device = pipeline._embedding.model_, pipeline._embedding.device
+    model, device = models.embedding, models.device
     activity = segmentation.activity
     n_window = round(segmentation.chunk_duration * SAMPLE_RATE)
     begins = np.rint(segmentation.chunk_starts * SAMPLE_RATE).astype(int)
-    min_frames = _min_clean_frames(pipeline, activity.shape[1], n_window)
+    min_frames = _min_clean_frames(models, activity.shape[1], n_window)
     has_speech: np.ndarray = segmentation.is_active.max(axis=1)  # (n_chunks,)
     block, batch_size = BLOCK[device.type], BATCH[device.type]
     with exact_on(device):
@@ -76,13 +77,11 @@ def embed(
     return found
 
 
-def _min_clean_frames(pipeline: Any, n_frames: int, n_window: int) -> int:
+def _min_clean_frames(models: SpeakerModels, n_frames: int, n_window: int) -> int:
     """Above so many frames without overlap, overlap is left out; -1 where it never is."""
-    if not pipeline.embedding_exclude_overlap:
+    if not models.exclude_overlap:
         return -1
-    with torch.random.fork_rng():  # pyannote finds it by trial, with random numbers
-        min_samples: int = pipeline._embedding.min_num_samples
-    return math.ceil(n_frames * min_samples / n_window)
+    return math.ceil(n_frames * models.min_samples / n_window)
 
 
 def _masks(activity: np.ndarray, min_frames: int) -> np.ndarray:

@@ -18,6 +18,7 @@ from torch import Tensor
 from models.audio import SAMPLE_RATE
 from models.device import exact_on
 from models.progress import Progress, ignore
+from models.speaker_models import SpeakerModels
 
 BATCH = {"cpu": 8, "cuda": 256}
 """Chunks at once. On a CPU more of them leave its cache; a GPU waits for the LSTM's 589 steps and
@@ -87,8 +88,10 @@ class Segmentation:
 
 
 @torch.inference_mode()
-def segment(pipeline: Any, samples: np.ndarray, progress: Progress = ignore) -> Segmentation:
-    """Run the segmentation model of a pyannote `SpeakerDiarization` pipeline once.
+def segment(
+    models: SpeakerModels, samples: np.ndarray, progress: Progress = ignore
+) -> Segmentation:
+    """Run the segmentation model once.
 
     Args:
         samples: float32, (n_samples,), 16 kHz.
@@ -98,12 +101,11 @@ def segment(pipeline: Any, samples: np.ndarray, progress: Progress = ignore) -> 
 
     Source: pyannote/audio/core/inference.py, `Inference.slide`.
     """
-    inference = pipeline._segmentation
-    model, device = inference.model, inference.device
-    n_window = round(inference.duration * SAMPLE_RATE)
-    n_step = round(inference.step * SAMPLE_RATE)
+    model, device = models.segmentation, models.device
+    n_window = round(models.chunk_duration * SAMPLE_RATE)
+    n_step = round(models.chunk_step * SAMPLE_RATE)
     n_chunks = 1 + max(0, math.ceil((len(samples) - n_window) / n_step))
-    speakers = inference.conversion.mapping.to(torch.uint8)  # (n_powerset_classes, n_speakers)
+    speakers = torch.from_numpy(models.powerset).to(device)  # (n_powerset_classes, n_speakers)
     with exact_on(device):
         shape = n_chunks, model.num_frames(n_window), speakers.shape[1]
         activity = torch.empty(shape, dtype=torch.uint8, device=device)
@@ -118,8 +120,8 @@ def segment(pipeline: Any, samples: np.ndarray, progress: Progress = ignore) -> 
     frames = model.receptive_field
     return Segmentation(
         activity=found,
-        chunk_duration=inference.duration,
-        chunk_step=inference.step,
+        chunk_duration=models.chunk_duration,
+        chunk_step=models.chunk_step,
         frame_duration=frames.duration,
         frame_step=frames.step,
         audio_duration=len(samples) / SAMPLE_RATE,

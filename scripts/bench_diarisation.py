@@ -34,12 +34,14 @@ from models.diarisation import DiarisationBegun, SpeakerCount, diarise
 from models.embedding import Precision, embed
 from models.reconstruction import NOBODY, speaker_count
 from models.segmentation import Segmentation, segment
+from models.speaker_models import SpeakerModels
 from models.weights import find_pipeline
 from scripts.synthetic_diarisation import (
     conversation,
     loud_and_quiet,
     random_pipeline,
     stock_diarisation,
+    stock_pipeline,
 )
 
 PARTS = ("speed", "postprocessing", "flatness")
@@ -95,10 +97,11 @@ def speed(device: torch.device, seconds: float, rounds: int) -> dict[str, Any]:
             pipeline, samples, segment(pipeline, samples), count, precision=precision
         )
 
-    runs: dict[str, Callable[[], object]] = {"stock": lambda: stock_diarisation(pipeline, samples)}
+    stock = stock_pipeline(pipeline)
+    runs: dict[str, Callable[[], object]] = {"stock": lambda: stock_diarisation(stock, samples)}
     runs |= {precision: ours(precision) for precision in PRECISIONS}
     warm_up = samples[: 12 * SAMPLE_RATE]
-    stock_diarisation(pipeline, warm_up)
+    stock_diarisation(stock, warm_up)
     for precision in PRECISIONS:
         diarise(pipeline, warm_up, segment(pipeline, warm_up), count, precision=precision)
     found: dict[str, list[dict[str, float]]] = {name: [] for name in runs}
@@ -111,13 +114,13 @@ def speed(device: torch.device, seconds: float, rounds: int) -> dict[str, Any]:
         "silent_local_speakers": round(float(1 - active.mean()), 3),
         "chunks_without_speech": round(float(1 - active.max(axis=1).mean()), 3),
     }
-    stock = statistics.median(run["seconds"] for run in found["stock"])
+    stock_seconds = statistics.median(run["seconds"] for run in found["stock"])
     for name, run_times in found.items():
         median = statistics.median(run["seconds"] for run in run_times)
         result[name] = {
             "seconds": [round(run["seconds"], 3) for run in run_times],
             "rtfx": round(seconds / median, 2),
-            "times_stock": round(stock / median, 2),
+            "times_stock": round(stock_seconds / median, 2),
             "peak_mb": round(max(run["peak_mb"] for run in run_times)),
         }
     return result
@@ -149,6 +152,7 @@ def postprocessing(rounds: int) -> dict[str, Any]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     pipeline = random_pipeline()
+    of_stock = stock_pipeline(pipeline)
     segmentation, embeddings = conversation(3600, N_SPEAKERS, 256)
     nothing = np.zeros(160, dtype=np.float32)
     clusters = start_clustering(pipeline, segmentation, embeddings, None, None).result()
@@ -162,7 +166,7 @@ def postprocessing(rounds: int) -> dict[str, Any]:
         start_clustering(pipeline, segmentation, embeddings, None, None).result()
         clustering.append(time.perf_counter() - started)
         started = time.perf_counter()
-        stock_diarisation(pipeline, nothing, segmentation=segmentation, embeddings=embeddings)
+        stock_diarisation(of_stock, nothing, segmentation=segmentation, embeddings=embeddings)
         stock.append(time.perf_counter() - started)
     torch.set_num_threads(threads)
     return {
@@ -175,7 +179,7 @@ def postprocessing(rounds: int) -> dict[str, Any]:
 
 
 def seconds_to_turns(
-    pipeline: Any,
+    pipeline: SpeakerModels,
     segmentation: Segmentation,
     embeddings: np.ndarray,
     count: np.ndarray,

@@ -34,8 +34,7 @@ def peak_bytes() -> int:
 
 def draw_embeddings(pipeline: Pipeline) -> None:
     """Replaces the embedding model by one that draws vectors of its size."""
-    embedding = pipeline.diarisation._embedding
-    size, rng = embedding.dimension, np.random.default_rng(0)
+    size, rng = pipeline.diarisation.embedding.dimension, np.random.default_rng(0)
 
     def draw(
         pipeline: object, samples: np.ndarray, segmentation: Segmentation, *_: object, **__: object

@@ -4,9 +4,7 @@ For tests and benchmarks: what is computed, and how long it takes, does not depe
 """
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import Any
 
@@ -16,7 +14,12 @@ import torch
 from models.audio import SAMPLE_RATE
 from models.pyannote_guard import pyannote_audio
 from models.segmentation import Segmentation
+from models.speaker_models import SpeakerModels
 
+PARAMETERS: dict[str, dict[str, Any]] = {
+    "VBxClustering": {"threshold": 0.6, "Fa": 0.07, "Fb": 0.8},
+    "AgglomerativeClustering": {"threshold": 0.7, "method": "centroid", "min_cluster_size": 12},
+}
 N_LOCAL = 3  # speakers that the segmentation model can tell apart in one chunk
 
 
@@ -39,10 +42,12 @@ def stock_diarisation(
     """What stock pyannote.audio makes of it, from what is given on.
 
     Args:
+        pipeline: a `stock_pipeline`; it keeps what is given.
         counts: num_speakers, min_speakers, max_speakers.
     """
     file = {"waveform": torch.from_numpy(samples)[None], "sample_rate": SAMPLE_RATE, "uri": "audio"}
-    with _given(pipeline, segmentation, embeddings), warnings.catch_warnings():
+    _give(pipeline, segmentation, embeddings)
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of sessions that are too short for the given number
         output = pipeline.apply(file, **counts)
     full, exclusive = (
@@ -55,10 +60,31 @@ def stock_diarisation(
     return Said(full, exclusive)
 
 
-@contextmanager
-def _given(
-    pipeline: Any, segmentation: Segmentation | None, embeddings: np.ndarray | None
-) -> Iterator[None]:
+def stock_pipeline(models: SpeakerModels) -> Any:
+    """pyannote's `SpeakerDiarization` of the same models and parameters."""
+    from pyannote.audio.pipelines import SpeakerDiarization
+
+    pipeline = SpeakerDiarization(
+        segmentation=models.segmentation,
+        segmentation_step=models.segmentation_step,
+        embedding=models.embedding,
+        embedding_exclude_overlap=models.exclude_overlap,
+        plda=models.plda,
+        clustering=models.clustering,
+        segmentation_batch_size=32,
+        embedding_batch_size=32,
+    )
+    segmentation = {"min_duration_off": models.min_duration_off}
+    pipeline.instantiate({"clustering": dict(models.parameters), "segmentation": segmentation})
+    pipeline.to(models.device)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # which would count as too short a sound
+        _ = pipeline._embedding.min_num_samples
+    return pipeline
+
+
+def _give(pipeline: Any, segmentation: Segmentation | None, embeddings: np.ndarray | None) -> None:
+    """What it then does not compute."""
     from pyannote.core import SlidingWindow, SlidingWindowFeature
 
     if segmentation is not None:
@@ -67,17 +93,12 @@ def _given(
         pipeline.get_segmentations = lambda file, hook=None: activity
     if embeddings is not None:
         pipeline.get_embeddings = lambda *args, **kwargs: embeddings.copy()
-    try:
-        yield
-    finally:
-        pipeline.__dict__.pop("get_segmentations", None)
-        pipeline.__dict__.pop("get_embeddings", None)
 
 
 # --- a pipeline -----------------------------------------------------------------------------------
 
 
-def random_pipeline(clustering: str = "VBxClustering", *, seed: int = 0) -> Any:
+def random_pipeline(clustering: str = "VBxClustering", *, seed: int = 0) -> SpeakerModels:
     """community-1's models at their real size, with random weights that hear differences.
 
     With plain random weights, every frame would be of the same class and all voices one.
@@ -87,7 +108,6 @@ def random_pipeline(clustering: str = "VBxClustering", *, seed: int = 0) -> Any:
     from pyannote.audio.core.task import Problem, Resolution, Specifications
     from pyannote.audio.models.embedding import WeSpeakerResNet34
     from pyannote.audio.models.segmentation import PyanNet
-    from pyannote.audio.pipelines import SpeakerDiarization
 
     torch.manual_seed(seed)
     lstm = {"hidden_size": 128, "num_layers": 4, "bidirectional": True, "monolithic": True}
@@ -109,42 +129,28 @@ def random_pipeline(clustering: str = "VBxClustering", *, seed: int = 0) -> Any:
             torch.nn.init.uniform_(module.running_var, 0.5, 1.5)  # type: ignore[arg-type]
             torch.nn.init.uniform_(module.weight, 0.7, 1.3)
             torch.nn.init.normal_(module.bias, std=0.1)
-    pipeline = SpeakerDiarization(
-        segmentation=segmentation,
-        embedding=embedding.eval(),
-        plda=PLDA(*_random_plda(256, 128)),  # type: ignore[arg-type]  # np.load takes them
-    )
-    return variant(pipeline, clustering)
+    plda = PLDA(*_random_plda(256, 128))  # type: ignore[arg-type]  # np.load takes them
+    models = SpeakerModels(segmentation, embedding.eval(), plda, clustering, PARAMETERS[clustering])
+    return variant(models, clustering)
 
 
 def variant(
-    pipeline: Any,
+    models: SpeakerModels,
     clustering: str = "VBxClustering",
     *,
     min_duration_off: float = 0.0,
     segmentation_step: float = 0.1,
     exclude_overlap: bool = True,
-) -> Any:
+) -> SpeakerModels:
     """Another pipeline of the same models."""
-    from pyannote.audio.pipelines import SpeakerDiarization
-
-    other = SpeakerDiarization(
-        segmentation=pipeline._segmentation.model,
-        segmentation_step=segmentation_step,
-        embedding=pipeline._embedding.model_,
-        embedding_exclude_overlap=exclude_overlap,
-        plda=pipeline._plda,
+    return replace(
+        models,
         clustering=clustering,
-        segmentation_batch_size=32,
-        embedding_batch_size=32,
+        parameters=PARAMETERS[clustering],
+        min_duration_off=min_duration_off,
+        segmentation_step=segmentation_step,
+        exclude_overlap=exclude_overlap,
     )
-    parameters: dict[str, Any] = {"threshold": 0.6, "Fa": 0.07, "Fb": 0.8}
-    if clustering == "AgglomerativeClustering":
-        parameters = {"threshold": 0.7, "method": "centroid", "min_cluster_size": 12}
-    other.instantiate(
-        {"clustering": parameters, "segmentation": {"min_duration_off": min_duration_off}}
-    )
-    return other
 
 
 @torch.inference_mode()

@@ -556,7 +556,7 @@ def train_segmentation(out: Path, work: Path, seed: int) -> None:
     ]
     if (out / "pyannote" / "segmentation").exists():
         weights = find_pipeline(str(out / "pyannote"), Path())
-        earlier = load_pipeline(weights, torch.device("cpu"))._segmentation.model
+        earlier = load_pipeline(weights, torch.device("cpu")).segmentation
         trainer.model.load_state_dict(earlier.state_dict())
         stages = stages[-1:]
     training = Training("segmentation", work, trainer, stages)

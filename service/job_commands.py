@@ -42,6 +42,7 @@ from service.console import (
     id_of,
     print_json,
     print_table,
+    read_roster,
     read_vocabulary,
     speaker_bounds,
 )
@@ -61,6 +62,12 @@ class TranscriptNotReady(Misused):
     """The job has no transcript: it has not ended yet, or not well."""
 
     code = "transcript_not_ready"
+
+
+class RosterDiffers(Misused):
+    """The session has another roster than the one that is given."""
+
+    code = "roster_differs"
 
 
 @contextmanager
@@ -90,6 +97,12 @@ def upload_command(
     speakers: Annotated[
         str | None, typer.Option(help="How many people speak: 2, or 5-8.", metavar="N|MIN-MAX")
     ] = None,
+    roster: Annotated[
+        Path | None,
+        typer.Option(
+            help="Who is in a new session, a code and a role on each line: P01 participant."
+        ),
+    ] = None,
     channels: Annotated[
         str, typer.Option(help="auto, mix, or split where each channel is one speaker.")
     ] = "auto",
@@ -102,6 +115,8 @@ def upload_command(
     as_json: AsJson = False,
 ) -> None:
     """Upload recordings and have them transcribed; goes on where it was interrupted."""
+    if roster is not None and session is None:
+        raise typer.BadParameter("a roster is a session's: name one with --session")
     with api(as_json) as client:
         options = {
             "language": language,
@@ -111,7 +126,8 @@ def upload_command(
             "vocabulary": None if vocabulary is None else list(read_vocabulary(vocabulary)),
         }
         if session is not None:
-            make_session(client, study, session)
+            people = () if roster is None else read_roster(roster)
+            make_session(client, study, session, [vars(entry) for entry in people])
         unfinished = Unfinished()
         sources = [Source(path, study, session) for path in files]
         ids = bring_all(client, sources, unfinished)
@@ -132,12 +148,21 @@ def upload_command(
         raise typer.Exit(0 if all(job["status"] == "succeeded" for job in jobs) else 1)
 
 
-def make_session(client: Client, study: str, code: str) -> None:
-    """Unless it is there."""
+def make_session(client: Client, study: str, code: str, roster: Sequence[dict[str, str]]) -> None:
+    """Unless it is there.
+
+    Raises:
+        RosterDiffers: it is, with another roster.
+    """
     sessions = client.get("/v1/sessions", study=study)["items"]
-    if not any(code in (found["code"], found["id"]) for found in sessions):
-        kind = "focus_group" if code.startswith("FG") else "interview"
-        client.post("/v1/sessions", {"study": study, "code": code, "kind": kind})
+    for found in sessions:
+        if code in (found["code"], found["id"]):
+            if roster and found["roster"] != list(roster):
+                raise RosterDiffers("The session is there already, with another roster.")
+            return
+    kind = "focus_group" if code.startswith("FG") else "interview"
+    wish = {"study": study, "code": code, "kind": kind, "roster": list(roster)}
+    client.post("/v1/sessions", wish)
 
 
 def requests_of(

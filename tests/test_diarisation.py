@@ -29,6 +29,7 @@ from scripts.synthetic_diarisation import (
     loud_and_quiet,
     random_pipeline,
     stock_diarisation,
+    stock_pipeline,
     variant,
 )
 
@@ -84,7 +85,7 @@ def assert_same_as_stock(pipeline, samples, *, counts="unknown"):
     """Segmentation, embeddings, clustering and turns: everything, from the samples on."""
     count, options = COUNTS[counts]
     found = diarise(pipeline, samples, segment(pipeline, samples), count)
-    assert_same(found, stock_diarisation(pipeline, samples, **options))
+    assert_same(found, stock_diarisation(stock_pipeline(pipeline), samples, **options))
     return found
 
 
@@ -105,6 +106,7 @@ def of_stock(pipeline, samples, segmentation):
     """What stock's models find, once for all the clusterings and counts."""
     from pyannote.core import SlidingWindow, SlidingWindowFeature
 
+    pipeline = stock_pipeline(pipeline)
     file = {"waveform": torch.from_numpy(samples)[None], "sample_rate": 16_000}
     activity = pipeline.get_segmentations(file).data
     chunks = SlidingWindowFeature(activity, SlidingWindow(duration=10.0, step=1.0))
@@ -122,7 +124,7 @@ def test_turns_are_those_of_stock_pyannote(
     own = diarisation.embeddings
     found = diarise(pipeline, samples, segmentation, count, embeddings=own)
 
-    assert_same(found, stock_diarisation(pipeline, samples, **of_stock, **options))
+    assert_same(found, stock_diarisation(stock_pipeline(pipeline), samples, **of_stock, **options))
     assert len(found.turns) > 3
 
 
@@ -131,6 +133,16 @@ def test_what_the_models_find_is_what_they_find_in_stock_pyannote(
 ):
     assert np.array_equal(segmentation.activity, of_stock["segmentation"].activity)
     np.testing.assert_allclose(diarisation.embeddings, of_stock["embeddings"], atol=2e-4)
+
+
+def test_classes_and_the_least_sound_are_those_of_stock_pyannote(pipeline):
+    stock = stock_pipeline(pipeline)
+
+    mapping = stock._segmentation.conversion.mapping.numpy()
+    assert np.array_equal(pipeline.powerset, mapping.astype(np.uint8))
+    assert pipeline.min_samples == stock._embedding.min_num_samples
+    assert pipeline.chunk_duration == stock._segmentation.duration
+    assert pipeline.chunk_step == stock._segmentation.step
 
 
 def test_turns_of_the_demo_pipeline_as_it_is_are_those_of_stock_pyannote(pipeline, samples):
@@ -319,7 +331,7 @@ def test_exclusive_turns_never_overlap(diarisation):
 
 
 def test_a_turn_s_certainty_is_how_much_nearer_it_is_to_its_speaker(pipeline):
-    segmentation, embeddings = conversation(60, 2, pipeline._embedding.dimension)
+    segmentation, embeddings = conversation(60, 2, pipeline.embedding.dimension)
     samples = np.zeros(60 * 16_000, dtype=np.float32)
     clear = diarise(pipeline, samples, segmentation, TWO, embeddings=embeddings)
     mixed = embeddings + 1.5 * embeddings.mean(axis=(0, 1))  # all voices nearer to one another
@@ -383,7 +395,7 @@ def test_fp32_means_fp32_and_global_switches_are_left_as_they_were(pipeline, sam
 
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
     random_state = torch.random.get_rng_state()
-    pipeline._embedding.__dict__.pop("min_num_samples", None)
+    vars(pipeline).pop("min_samples", None)
     try:
         segment(pipeline, samples, look)
         embed(pipeline, samples, segmentation, look)

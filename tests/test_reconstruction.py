@@ -1,5 +1,6 @@
 """Clustering and turns alone, against stock pyannote.audio, on conversations nobody had."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from scripts.synthetic_diarisation import (
     conversation,
     random_pipeline,
     stock_diarisation,
+    stock_pipeline,
     variant,
 )
 from tests.fakes import segmentation as fake_segmentation
@@ -35,7 +37,11 @@ def assert_same_as_stock(pipeline, found, counts="unknown"):
     count, options = COUNTS[counts]
     ours = diarise(pipeline, NOTHING, segmentation, count, embeddings=embeddings)
     stock = stock_diarisation(
-        pipeline, NOTHING, segmentation=segmentation, embeddings=embeddings, **options
+        stock_pipeline(pipeline),
+        NOTHING,
+        segmentation=segmentation,
+        embeddings=embeddings,
+        **options,
     )
 
     assert [(t.start, t.end, t.speaker) for t in ours.turns] == stock.turns
@@ -59,7 +65,7 @@ def test_more_speakers_than_letters_are_numbered_and_ordered_as_by_stock_pyannot
 ):
     """It orders clusters, and turns with the same times, by text: 10 before 2, AA before B."""
     other = variant(pipeline, "AgglomerativeClustering", min_duration_off=min_duration_off)
-    other.clustering.instantiate({"threshold": 0.7, "method": "centroid", "min_cluster_size": 1})
+    other = replace(other, parameters={**other.parameters, "min_cluster_size": 1})
     segmentation, _ = conversation(120, 40, 256)
     segmentation.activity[:, :, 1] = segmentation.activity[:, :, 0]  # always two at once
     own = 5 * np.random.default_rng(0).normal(size=(111, 3, 256))  # no two are the same person
@@ -82,7 +88,7 @@ def test_speakers_are_counted_as_by_stock_pyannote(pipeline):
     found, _ = conversation(900, 5, 2)
     chunks = SlidingWindow(duration=10.0, step=1.0)
     frames = SlidingWindow(duration=found.frame_duration, step=found.frame_step)
-    stock = pipeline.speaker_count(
+    stock = stock_pipeline(pipeline).speaker_count(
         SlidingWindowFeature(found.activity, chunks), frames, warm_up=(0.0, 0.0)
     )
 
@@ -105,7 +111,8 @@ def test_turns_with_the_same_times_are_ordered_as_by_stock_pyannote(pipeline):
     active[:, 3:9] = True
     frames = SlidingWindow(duration=found.frame_duration, step=found.frame_step)
     discrete = SlidingWindowFeature(active.T.astype(float), frames)
-    stock = [label for _, _, label in pipeline.to_annotation(discrete).itertracks(yield_label=True)]
+    annotation = stock_pipeline(pipeline).to_annotation(discrete)
+    stock = [label for _, _, label in annotation.itertracks(yield_label=True)]
     nothing = activations(found, np.zeros((1, 1), dtype=np.int32), np.zeros((1, 1)))
     names = {cluster: str(cluster) for cluster in range(30)}
     turns, _ = to_turns(active, names, nothing, found, 0.0)

@@ -25,7 +25,7 @@ def span():
 @torch.inference_mode()
 @pytest.mark.parametrize("n_step", [16_000, 5_330, 5_328, 5_327])
 def test_the_shared_convolution_gives_what_each_chunk_alone_gives(pipeline, span, n_step):
-    sincnet = pipeline._segmentation.model.sincnet
+    sincnet = pipeline.segmentation.sincnet
     chunks = span.unfold(0, 160_000, n_step)[:, None]
 
     expected = sincnet(chunks)
@@ -37,7 +37,7 @@ def test_the_shared_convolution_gives_what_each_chunk_alone_gives(pipeline, span
 @torch.inference_mode()
 @pytest.mark.parametrize("begins", [[0, 16_000, 48_000], [0, 16_080], [160, 5_328]])
 def test_features_of_a_span_are_those_of_each_chunk_alone(pipeline, span, begins):
-    model = pipeline._embedding.model_
+    model = pipeline.embedding
     chunks = torch.stack([span[begin : begin + 160_000] for begin in begins])[:, None]
 
     features = _Features(model, span, 160_000).of(begins)

@@ -110,6 +110,19 @@ def test_files_of_a_session_become_one_job(study_code, recordings):
     assert job["session_id"] is not None
 
 
+def test_a_new_session_has_the_roster_that_is_given(study_code, recordings, tmp_path):
+    people = tmp_path / "INT-08.roster"
+    people.write_text("I1 interviewer\nP08 participant\nP09 participant\n")
+    upload = ("upload", recordings[0], "--study", study_code, "--roster", people)
+    (job,) = told(*upload, "--session", "INT-08")
+    people.write_text("I1 interviewer\nP08 participant\n")
+
+    assert job["options"]["speakers"] == {"min": 3, "max": 3}
+    error = told(*upload, "--session", "INT-08", code=2)["error"]
+    assert error["code"] == "roster_differs"
+    run(*upload, code=2)  # of which session?
+
+
 def test_files_that_are_joined_become_one_job(study_code, recordings, tmp_path):
     names = tmp_path / "names.txt"
     names.write_text("Birkenau\n")
