@@ -1,13 +1,17 @@
 """Decoding in slots against `whisper.decode`, with weights that are small but hear something."""
 
+import inspect
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from whisper import DecodingResult, Whisper
+from whisper import transcribe as whisper_transcribe
+from whisper.decoding import MaximumLikelihoodRanker
 from whisper.tokenizer import Tokenizer, get_tokenizer
 
 from models.checkpoints import load_whisper
@@ -17,6 +21,9 @@ from models.weights import find_whisper
 from models.whisper_engine import Session, WhisperEngine, WhisperOptions
 from models.whisper_engine.decoder import (
     COMPRESSION_RATIO,
+    LOGPROB,
+    NO_SPEECH,
+    TEMPERATURES,
     Decoder,
     Text,
     can_only_fail,
@@ -229,6 +236,18 @@ def test_a_window_is_decoded_again_as_openai_whisper_would(
     assert needs_fallback(text) is again
 
 
+def test_a_window_fails_where_openai_whispers_own_does_and_is_sampled_as_often():
+    defaults = {
+        name: parameter.default
+        for name, parameter in inspect.signature(whisper_transcribe).parameters.items()
+    }
+
+    assert defaults["temperature"] == TEMPERATURES
+    assert defaults["compression_ratio_threshold"] == COMPRESSION_RATIO
+    assert defaults["logprob_threshold"] == LOGPROB
+    assert defaults["no_speech_threshold"] == NO_SPEECH
+
+
 @pytest.fixture
 def short(monkeypatch):
     ending_differently(monkeypatch)
@@ -322,6 +341,41 @@ def test_of_five_samples_the_most_probable_is_kept(whisper, mels, short, monkeyp
 
     assert [len({one.tokens for one in five}) for five in samples] == [5] * N_WINDOWS
     assert {text.tokens for text in texts} == {one.tokens for one in best}
+
+
+def test_whispers_ranker_would_choose_the_same_of_samples_of_different_lengths(whisper):
+    decoder = decoder_of(whisper)
+    samples = [
+        Written((7, 8), -1.1, 0.1),
+        Written((7, 8, 9, 7, 8, 9), -2.4, 0.1),  # less probable in all, more so on average
+        Written((), -0.5, 0.1),
+        Written((5, 6, 7), -1.4, 0.1),
+    ]
+    (best,) = MaximumLikelihoodRanker(None).rank(
+        [[torch.tensor(one.tokens) for one in samples if one.tokens]],
+        [[one.sum_logprobs for one in samples if one.tokens]],
+    )
+    expected = [one for one in samples if one.tokens][best]
+    slots = SimpleNamespace(written=lambda slot: samples)
+
+    assert decoder._best_text(slots, 0, 0.2).tokens == expected.tokens  # type: ignore[arg-type]
+
+
+def test_a_text_that_has_ended_stays_as_it_is_while_others_of_its_window_go_on(whisper, mels):
+    decoder = decoder_of(whisper)
+    slots = Slots(decoder.model, decoder.rules, 1, 5)
+    slots.add([Sound(0, mels[0], initial_tokens(decoder.tokenizer, None, 448), seed=0)])
+    slots.begin_again(1.0)
+    slots._limit[:] = torch.arange(3, 8)
+    for _ in range(3):
+        slots.run()
+    first = slots.written(0)[0]
+    for _ in range(4):
+        slots.run()
+
+    assert slots.ended == [0]
+    assert [len(one.tokens) for one in slots.written(0)] == [3, 4, 5, 6, 7]
+    assert slots.written(0)[0] == first
 
 
 def test_samples_are_as_frequent_as_their_probabilities(whisper):
