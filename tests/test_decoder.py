@@ -169,6 +169,14 @@ def test_slots_batches_order_and_neighbours_change_nothing(whisper, mels, greedy
     assert_equal([found[i] for i in (0, 2, 4)], [expected[i] for i in (0, 2, 4)])
 
 
+@pytest.mark.slow
+def test_a_hundred_windows_beside_each_other_are_as_if_alone(whisper, mels, greedy, monkeypatch):
+    limit_texts(monkeypatch, lambda sound: 8)
+    expected = texts_of(decoder_of(whisper, 1), mels)
+
+    assert_equal(texts_of(decoder_of(whisper, 100), mels * 20), expected * 20)
+
+
 def assert_equal(texts: Sequence[Text], expected: Sequence[Text]) -> None:
     assert [text.tokens for text in texts] == [text.tokens for text in expected]
     assert [text.avg_logprob for text in texts] == pytest.approx(
@@ -531,14 +539,17 @@ def test_trained_weights_write_what_whisper_writes_with_them(demo, interview):
 def test_a_lower_precision_costs_a_tenth_of_a_percent_of_the_words_at_most(
     demo, interview, precision
 ):
-    rates = {}
+    """And no window more is empty or repeats itself."""
+    rates, bad = {}, {}
     reference = " ".join(word.text for word in interview.words)
     for each in ("fp32", precision):
         engine = WhisperEngine(demo, precision=each, n_slots=8)
         (decoded,) = engine.decode_many([session_of(engine, interview.samples)])
         text = " ".join(result.text for result in decoded)
         rates[each] = word_errors(reference, text).rate
+        bad[each] = sum(not r.text or r.compression_ratio > COMPRESSION_RATIO for r in decoded)
     assert rates[precision] - rates["fp32"] <= 0.001
+    assert bad[precision] <= bad["fp32"]
 
 
 # --- on a GPU ---

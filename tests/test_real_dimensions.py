@@ -29,7 +29,7 @@ N_WINDOWS = 3
 
 
 @pytest.fixture(autouse=True)
-def greedy_and_short(monkeypatch) -> Iterator[None]:
+def greedy_and_short(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr("models.whisper_engine.decoder.needs_fallback", lambda text: False)
     monkeypatch.setattr("models.whisper_engine.decoder.in_loop", lambda tokens: False)
     limit_texts(monkeypatch, lambda sound: LONGEST)
