@@ -109,6 +109,20 @@ def test_decode_gives_the_tokens_of_whispers_own_decode(engine, whisper, greedy)
     assert len({(r.tokens, round(r.avg_logprob, 3)) for r in decoded}) == len(WINDOWS)
 
 
+def test_texts_are_in_the_order_of_their_windows_however_they_end(engine, monkeypatch, greedy):
+    begin = Slots._begin_texts
+
+    def the_first_is_the_longest(self: Slots, slot: int, temperature: float) -> None:
+        begin(self, slot, temperature)
+        self._limit[self._lanes(slot)] = LONGEST - 6 * self._sound(slot).index
+
+    monkeypatch.setattr(Slots, "_begin_texts", the_first_is_the_longest)
+    decoded = engine.decode(SAMPLES, WINDOWS, ENGLISH, 0.0)
+
+    assert [result.window for result in decoded] == list(WINDOWS)
+    assert [len(result.tokens) for result in decoded] == [20, 14, 8]
+
+
 def test_sessions_decoded_beside_each_other_are_as_if_alone(engine, greedy):
     other = tones(40.0, seed=5)
     sessions = [
