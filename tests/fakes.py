@@ -110,8 +110,16 @@ class FakePipeline:
         return dict.fromkeys(("segment", "transcribe", "align", "diarise"), 0.1)
 
 
-def random_whisper(n_mels: int = 80, n_vocab: int = 51865, seed: int = 0) -> Any:
-    """A small Whisper whose text depends on what it hears.
+def random_whisper(
+    n_mels: int = 80,
+    n_vocab: int = 51865,
+    seed: int = 0,
+    *,
+    n_state: int = 64,
+    n_head: int = 2,
+    n_layer: int = 2,
+) -> Any:
+    """A Whisper, small unless told otherwise, whose text depends on what it hears.
 
     With plain random weights it does not (and the decoder's positional embedding is uninitialised
     memory): every window would say the same, and a test of equality would prove nothing.
@@ -119,7 +127,8 @@ def random_whisper(n_mels: int = 80, n_vocab: int = 51865, seed: int = 0) -> Any
     from whisper.model import ModelDimensions, Whisper
 
     torch.manual_seed(seed)
-    model = Whisper(ModelDimensions(n_mels, 1500, 64, 2, 2, n_vocab, 448, 64, 2, 2))
+    width = (n_state, n_head, n_layer)
+    model = Whisper(ModelDimensions(n_mels, 1500, *width, n_vocab, 448, *width))
     torch.nn.init.normal_(model.decoder.positional_embedding, std=0.1)
     torch.nn.init.normal_(model.decoder.token_embedding.weight, std=0.05)
     with torch.no_grad():

@@ -1,9 +1,12 @@
 """The slow obvious way, which the engine must equal: `whisper.decode`, window by window."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 from whisper import DecodingOptions, DecodingResult, Whisper
+from whisper.decoding import DecodingTask
 
 from models.whisper_engine.decoder import BEST_OF, TEMPERATURES
 
@@ -33,6 +36,22 @@ def plain_decode_with_fallback(model: Whisper, mel: Tensor) -> DecodingResult:
         if not again:
             break
     return result
+
+
+def margin_after(model: Whisper, mel: Tensor, tokens: Sequence[int]) -> float:
+    """By how much the logit of whisper's next token after these exceeds the second best.
+
+    Args:
+        mel: (n_mels, 3000)
+        tokens: of the text, without what stands before it.
+    """
+    task = DecodingTask(model, greedy(None))
+    row = torch.tensor([[*task.initial_tokens, *tokens]], device=model.device)
+    logits = model.logits(row, model.embed_audio(mel[None]))[:, -1].float()
+    for logit_filter in task.logit_filters:
+        logit_filter.apply(logits, row)
+    best, second = logits[0].topk(2).values.tolist()
+    return float(best - second)
 
 
 def greedy(prompt: str | None) -> DecodingOptions:

@@ -1,13 +1,17 @@
 """Decoding in slots against `whisper.decode`, with weights that are small but hear something."""
 
+import inspect
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from whisper import DecodingResult, Whisper
+from whisper import transcribe as whisper_transcribe
+from whisper.decoding import MaximumLikelihoodRanker
 from whisper.tokenizer import Tokenizer, get_tokenizer
 
 from models.checkpoints import load_whisper
@@ -17,6 +21,9 @@ from models.weights import find_whisper
 from models.whisper_engine import Session, WhisperEngine, WhisperOptions
 from models.whisper_engine.decoder import (
     COMPRESSION_RATIO,
+    LOGPROB,
+    NO_SPEECH,
+    TEMPERATURES,
     Decoder,
     Text,
     can_only_fail,
@@ -162,6 +169,14 @@ def test_slots_batches_order_and_neighbours_change_nothing(whisper, mels, greedy
     assert_equal([found[i] for i in (0, 2, 4)], [expected[i] for i in (0, 2, 4)])
 
 
+@pytest.mark.slow
+def test_a_hundred_windows_beside_each_other_are_as_if_alone(whisper, mels, greedy, monkeypatch):
+    limit_texts(monkeypatch, lambda sound: 8)
+    expected = texts_of(decoder_of(whisper, 1), mels)
+
+    assert_equal(texts_of(decoder_of(whisper, 100), mels * 20), expected * 20)
+
+
 def assert_equal(texts: Sequence[Text], expected: Sequence[Text]) -> None:
     assert [text.tokens for text in texts] == [text.tokens for text in expected]
     assert [text.avg_logprob for text in texts] == pytest.approx(
@@ -227,6 +242,18 @@ def test_a_window_is_decoded_again_as_openai_whisper_would(
     text = Text((), "", 0.0, avg_logprob, no_speech_prob, compression_ratio)
 
     assert needs_fallback(text) is again
+
+
+def test_a_window_fails_where_openai_whispers_own_does_and_is_sampled_as_often():
+    defaults = {
+        name: parameter.default
+        for name, parameter in inspect.signature(whisper_transcribe).parameters.items()
+    }
+
+    assert defaults["temperature"] == TEMPERATURES
+    assert defaults["compression_ratio_threshold"] == COMPRESSION_RATIO
+    assert defaults["logprob_threshold"] == LOGPROB
+    assert defaults["no_speech_threshold"] == NO_SPEECH
 
 
 @pytest.fixture
@@ -322,6 +349,41 @@ def test_of_five_samples_the_most_probable_is_kept(whisper, mels, short, monkeyp
 
     assert [len({one.tokens for one in five}) for five in samples] == [5] * N_WINDOWS
     assert {text.tokens for text in texts} == {one.tokens for one in best}
+
+
+def test_whispers_ranker_would_choose_the_same_of_samples_of_different_lengths(whisper):
+    decoder = decoder_of(whisper)
+    samples = [
+        Written((7, 8), -1.1, 0.1),
+        Written((7, 8, 9, 7, 8, 9), -2.4, 0.1),  # less probable in all, more so on average
+        Written((), -0.5, 0.1),
+        Written((5, 6, 7), -1.4, 0.1),
+    ]
+    (best,) = MaximumLikelihoodRanker(None).rank(
+        [[torch.tensor(one.tokens) for one in samples if one.tokens]],
+        [[one.sum_logprobs for one in samples if one.tokens]],
+    )
+    expected = [one for one in samples if one.tokens][best]
+    slots = SimpleNamespace(written=lambda slot: samples)
+
+    assert decoder._best_text(slots, 0, 0.2).tokens == expected.tokens  # type: ignore[arg-type]
+
+
+def test_a_text_that_has_ended_stays_as_it_is_while_others_of_its_window_go_on(whisper, mels):
+    decoder = decoder_of(whisper)
+    slots = Slots(decoder.model, decoder.rules, 1, 5)
+    slots.add([Sound(0, mels[0], initial_tokens(decoder.tokenizer, None, 448), seed=0)])
+    slots.begin_again(1.0)
+    slots._limit[:] = torch.arange(3, 8)
+    for _ in range(3):
+        slots.run()
+    first = slots.written(0)[0]
+    for _ in range(4):
+        slots.run()
+
+    assert slots.ended == [0]
+    assert [len(one.tokens) for one in slots.written(0)] == [3, 4, 5, 6, 7]
+    assert slots.written(0)[0] == first
 
 
 def test_samples_are_as_frequent_as_their_probabilities(whisper):
@@ -477,14 +539,17 @@ def test_trained_weights_write_what_whisper_writes_with_them(demo, interview):
 def test_a_lower_precision_costs_a_tenth_of_a_percent_of_the_words_at_most(
     demo, interview, precision
 ):
-    rates = {}
+    """And no window more is empty or repeats itself."""
+    rates, bad = {}, {}
     reference = " ".join(word.text for word in interview.words)
     for each in ("fp32", precision):
         engine = WhisperEngine(demo, precision=each, n_slots=8)
         (decoded,) = engine.decode_many([session_of(engine, interview.samples)])
         text = " ".join(result.text for result in decoded)
         rates[each] = word_errors(reference, text).rate
+        bad[each] = sum(not r.text or r.compression_ratio > COMPRESSION_RATIO for r in decoded)
     assert rates[precision] - rates["fp32"] <= 0.001
+    assert bad[precision] <= bad["fp32"]
 
 
 # --- on a GPU ---

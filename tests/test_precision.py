@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -38,7 +39,7 @@ WORDS, SPEECH = Rate(200, 10_000), Rate(100.0, 5_000.0)
 
 
 @pytest.fixture(params=[False, True], ids=["without-bf16", "with-bf16"])
-def bf16(request, monkeypatch) -> bool:
+def bf16(request, monkeypatch):
     monkeypatch.setattr(precision, "has_bf16", lambda device: request.param)
     return request.param
 
@@ -48,12 +49,12 @@ def no_bf16(monkeypatch):
     monkeypatch.setattr(precision, "has_bf16", lambda device: False)
 
 
-def of_whisper(**changes) -> Gate:
+def of_whisper(**changes: Any) -> Gate:
     gate = Gate("small", WHISPER.sha256, "int8", "cpu", "wer", fp32=WORDS, lower=WORDS)
     return replace(gate, **changes)
 
 
-def is_used(folder: Path, **changes) -> bool:
+def is_used(folder: Path, **changes: Any) -> bool:
     try:
         check_gates("int8", CPU, replace(WHISPER, **changes), DIARISATION, folder)
     except UnmeasuredPrecision:
@@ -152,7 +153,7 @@ def test_a_gate_of_other_weights_under_this_name_vouches_for_nothing(tmp_path, n
 # --- where it is asked for ---
 
 
-def transcribe(folder: Path, *arguments):
+def transcribe(folder: Path, *arguments: object) -> Any:
     options = ["--model", "demo", "--weights", folder, "--out", folder / "out", *arguments]
     return CliRunner().invoke(app, ["transcribe", *map(str, options)])
 

@@ -109,6 +109,20 @@ def test_decode_gives_the_tokens_of_whispers_own_decode(engine, whisper, greedy)
     assert len({(r.tokens, round(r.avg_logprob, 3)) for r in decoded}) == len(WINDOWS)
 
 
+def test_texts_are_in_the_order_of_their_windows_however_they_end(engine, monkeypatch, greedy):
+    begin = Slots._begin_texts
+
+    def the_first_is_the_longest(self: Slots, slot: int, temperature: float) -> None:
+        begin(self, slot, temperature)
+        self._limit[self._lanes(slot)] = LONGEST - 6 * self._sound(slot).index
+
+    monkeypatch.setattr(Slots, "_begin_texts", the_first_is_the_longest)
+    decoded = engine.decode(SAMPLES, WINDOWS, ENGLISH, 0.0)
+
+    assert [result.window for result in decoded] == list(WINDOWS)
+    assert [len(result.tokens) for result in decoded] == [20, 14, 8]
+
+
 def test_sessions_decoded_beside_each_other_are_as_if_alone(engine, greedy):
     other = tones(40.0, seed=5)
     sessions = [
@@ -161,7 +175,7 @@ def test_word_times_are_in_order_inside_their_windows_with_probabilities(engine,
     assert all(0 <= word.probability <= 1 for word in words)
 
 
-def test_words_are_those_that_the_word_pass_finds_alone(engine, greedy):
+def test_words_are_those_that_the_word_pass_finds_alone(engine, whisper, greedy):
     maximum = engine.maximum(SAMPLES)
     decoded = engine.decode(SAMPLES, WINDOWS, ENGLISH, maximum)
     tokenizer = engine._tokenizer("en")
@@ -170,7 +184,7 @@ def test_words_are_those_that_the_word_pass_finds_alone(engine, greedy):
         mel = engine._mel(SAMPLES, result.window, maximum)
         with torch.inference_mode():
             cross = engine.model.cross_kv(engine.model.encode(mel[None]))
-        heads = engine.alignment_heads
+        heads = [(layer, head) for layer, head in whisper.alignment_heads.indices().T.tolist()]
         tokens = [result.tokens]
         expected += time_words(engine.model, tokenizer, [result.window], tokens, cross, heads)[0]
 

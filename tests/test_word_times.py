@@ -19,7 +19,7 @@ from models.segmentation import SpeechRegion
 from models.weights import find_whisper
 from models.whisper_engine.mel import log_mel, log_mel_maximum
 from models.whisper_engine.model import CrossKV, InferenceModel
-from models.whisper_engine.word_times import _smooth, align, time_words, warp
+from models.whisper_engine.word_times import _attention, _smooth, align, time_words, warp
 from models.windows import Window
 from tests.fakes import random_whisper
 
@@ -202,6 +202,21 @@ def test_a_loop_with_more_tokens_than_the_window_has_time_still_has_times(
     assert len(words) == 60
     assert all(a.start <= b.start for a, b in zip(words, words[1:], strict=False))
     assert all(0.0 <= word.start <= word.end <= 0.5 for word in words)
+
+
+def test_what_the_heads_see_is_normalised_over_a_texts_own_tokens_and_sound():
+    """Padding is as good as not there, whatever the heads see in it. Source of the expected:
+    whisper/timing.py, `find_alignment`.
+    """
+    generator = torch.Generator().manual_seed(0)
+    scores = 3 * torch.randn(3, 2, 9, 200, generator=generator)
+    lengths, positions = torch.tensor([4, 9, 6]), torch.tensor([50, 200, 133])
+    together = _attention(scores, lengths, positions)
+    for i, (n_tokens, n_positions) in enumerate(zip(lengths, positions, strict=True)):
+        weights = scores[i, :, :n_tokens, :n_positions].softmax(dim=-1)
+        std, mean = torch.std_mean(weights, dim=-2, keepdim=True, unbiased=False)
+        expected = median_filter((weights - mean) / std, 7).mean(dim=0)
+        assert torch.allclose(together[i, :n_tokens, :n_positions], expected, atol=1e-4)
 
 
 @settings(max_examples=30, deadline=None)

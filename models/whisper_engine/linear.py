@@ -14,6 +14,9 @@ HAS_ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyp
 
 Precision = Literal["fp32", "bf16", "int8"]
 
+QUANTISED_ROWS = 375  # at a time, so that what is in between stays in the processor's cache
+HALF_UP = torch.tensor(128.5)  # so that cutting off what is behind the point rounds
+
 
 class Linear(Protocol):
     """(..., n_in) to (..., n_out)"""
@@ -105,7 +108,7 @@ class _QuantisedLinear:
     def _multiply(self, x: Tensor, gelu: bool) -> Tensor:
         x = x.float()
         scale = (x.abs().amax(dim=1, keepdim=True) / 127).clamp(min=1e-12)
-        around_128 = torch.addcmul(_HALF_UP, x, 1 / scale).to(torch.uint8)
+        around_128 = torch.addcmul(HALF_UP, x, 1 / scale).to(torch.uint8)
         product = torch.ops.onednn.qlinear_pointwise(
             *(around_128, 1.0, 128, self.weight, self.scales, self.zeros, None),
             *(1.0, 0, self.dtype, "none", [], ""),
@@ -113,10 +116,6 @@ class _QuantisedLinear:
         scale = scale.to(self.dtype)
         product = product * scale if self.bias is None else self.bias.addcmul(product, scale)
         return F.gelu(product) if gelu else product
-
-
-QUANTISED_ROWS = 375  # at a time, so that what is in between stays in the processor's cache
-_HALF_UP = torch.tensor(128.5)  # so that cutting off what is behind the point rounds
 
 
 def matmul_nt(a: Tensor, b: Tensor) -> Tensor:

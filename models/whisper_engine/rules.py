@@ -54,6 +54,7 @@ class Rules:
     def apply(self, logits: Tensor, state: TextState) -> None:
         """Forbid tokens in place; logits: (n_texts, n_vocab), float32."""
         eot, begin = self.special.eot, self.special.timestamp_begin
+        # Views: what is added to them is added to the logits.
         text, special, timestamps = logits[:, :eot], logits[:, eot:begin], logits[:, begin:]
         logits += self.suppressed
 

@@ -253,6 +253,8 @@ class Slots:
         """One token of each text in the first slots; all positions are below `span`."""
         n = n_slots * self.n_lanes
         state = self._state.rows(slice(n))
+        # Texts that have ended are computed with the others and not kept; one at its limit would
+        # be a position behind the last.
         positions = (self._start[:n] + state.length).clamp(max=span - 1)
         hidden = self.model.decoder.step(
             state.last, positions, self.cross.rows(slice(n_slots)), self._cache, span
