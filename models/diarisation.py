@@ -200,9 +200,7 @@ def doubtful_speakers(turns: Sequence[Turn]) -> list[str]:
     ]
 
 
-def try_diarisation(
-    models: SpeakerModels, precision: Precision = "fp32"
-) -> tuple[float, float]:
+def try_diarisation(models: SpeakerModels, precision: Precision = "fp32") -> tuple[float, float]:
     """Seconds of segmentation and of embedding per second of audio, from a few chunks of noise."""
     n_samples = round((models.chunk_duration + 3 * models.chunk_step) * SAMPLE_RATE)
     noise = 0.01 * np.random.default_rng(0).standard_normal(n_samples, dtype=np.float32)
