@@ -37,12 +37,12 @@ def draw_embeddings(pipeline: Pipeline) -> None:
     size, rng = pipeline.diarisation.embedding.dimension, np.random.default_rng(0)
 
     def draw(
-        pipeline: object, samples: np.ndarray, segmentation: Segmentation, *_: object, **__: object
+        _models: object, _samples: object, segmentation: Segmentation, *_: object, **__: object
     ) -> np.ndarray:
         n_chunks, _frames, n_local = segmentation.activity.shape
         return rng.standard_normal((n_chunks, n_local, size), dtype=np.float32)
 
-    models.diarisation.embed = draw  # type: ignore[attr-defined]  # it is imported there
+    models.diarisation.embed = draw  # type: ignore[attr-defined, assignment]  # it is imported there
 
 
 def main() -> None:

@@ -221,12 +221,16 @@ def cut_the_power(site, times):
         assert session.scalar(select(func.count()).select_from(Transcript)) == len(acknowledged)
 
 
+def wait_for_attempt(site, job_id, n):
+    wait_until(lambda: site.begun(job_id).count("transcribe") == n, 90, "work to resume")
+
+
 @pytest.mark.slow
 def test_a_job_outlives_more_power_cuts_in_one_stage_than_it_has_attempts(site, tmp_path):
     go = tmp_path / "go"
     job_id = make_job(site.services, wait_in="transcribe", until=str(go))
     for cut in range(1, MAX_CRASHES + 2):
-        wait_until(lambda n=cut: site.begun(job_id).count("transcribe") == n, 90, "work to resume")
+        wait_for_attempt(site, job_id, cut)
         time.sleep(1.5)  # a heartbeat
         site.power_cut()
         site.services.engine.dispose()
