@@ -124,6 +124,7 @@ class Session(Table):
     speakers_max: Mapped[int | None]
     roster: Mapped[list[Any]] = mapped_column(default=list)  # [{"code": ..., "role": ...}]
     created_at: Mapped[datetime] = now_at()
+    erased_at: Mapped[datetime | None]
 
 
 class Recording(Table):

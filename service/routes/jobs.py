@@ -25,7 +25,6 @@ from service.errors import (
 )
 from service.explanations import WAITING_FOR, explain
 from service.jobs import (
-    BadCursor,
     IdempotencyKeyReused,
     JobNotFound,
     JobRunning,
@@ -35,6 +34,7 @@ from service.jobs import (
     Wish,
 )
 from service.openapi import problems
+from service.pages import BadCursor
 from service.routes.sessions import Speakers
 from service.routes.studies import Language, ModelName
 from service.routes.views import SessionName, Strict, StudyName
@@ -573,7 +573,7 @@ def list_jobs(
             limit=limit,
             cursor=cursor,
         )
-        items = [JobSummary.model_validate(job, from_attributes=True) for job in page.jobs]
+        items = [JobSummary.model_validate(job, from_attributes=True) for job in page.rows]
         return JobList(items=items, next_cursor=page.next_cursor)
 
 
