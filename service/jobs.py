@@ -278,10 +278,13 @@ def _once(
     """
     if key is None:
         return Submitted(make(), created=True)
+    secret = _idempotency_secret(services, study)
+    key = hmac.new(secret, f"key {key}".encode(), hashlib.sha256).hexdigest()
     place = f"{caller.token_id}:{study.id}:{key}"
     # Of two requests at the same moment the second waits for what the first makes.
     session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(place, 0))))
-    fingerprint = _fingerprint(services, study, request)
+    canonical = json.dumps(request, sort_keys=True, default=str).encode()
+    fingerprint = hmac.new(secret, canonical, hashlib.sha256).digest()
     earlier = session.get(Idempotency, (caller.token_id, study.id, key))
     if earlier is None:
         job_id = make()
@@ -300,13 +303,11 @@ def _once(
     return Submitted(earlier.job_id, created=False)
 
 
-def _fingerprint(services: Services, study: Study, request: Any) -> bytes:
-    """Keyed, because a vocabulary could be guessed from a plain hash."""
+def _idempotency_secret(services: Services, study: Study) -> bytes:
+    """A vocabulary could be guessed from a plain hash, and a key may be the name of a file."""
     _, keyring = identified(services)
     secret = keyring.data_key(study.id, study.id).secret
-    own = HKDF(SHA256(), KEY_SIZE, salt=None, info=b"idempotency").derive(secret)
-    canonical = json.dumps(request, sort_keys=True, default=str).encode()
-    return hmac.new(own, canonical, hashlib.sha256).digest()
+    return HKDF(SHA256(), KEY_SIZE, salt=None, info=b"idempotency").derive(secret)
 
 
 # --- finding --------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from service.database.tables import (
     JobStage,
     Recording,
     Session,
+    Study,
     Transcript,
 )
 from service.errors import RecordingInUse
@@ -167,17 +168,22 @@ def erase_study(services: Services, caller: Caller, study: str) -> None:
         refuse_erased(found)
         own = Recording.study_id == found.id, Job.study_id == found.id
         doomed = _erase(session, services, *own)
-        for keyring in services.vault.keyrings.values():
-            keyring.erase_study(found.id)
-        if found.vocabulary_artefact_id is not None:
-            identified(services)[0].delete(found.vocabulary_artefact_id)
-        now = datetime.now(UTC)
-        sessions = select(Session).where(Session.study_id == found.id, Session.erased_at.is_(None))
-        for of in session.scalars(sessions):
-            of.erased_at, of.roster = now, []
-        found.erased_at, found.vocabulary_artefact_id = now, None
+        erase_rest(session, services, found)
     _destroy(services, doomed)
     log.info("study %s: erased", found.id)
+
+
+def erase_rest(session: DatabaseSession, services: Services, study: Study) -> None:
+    """Of a study without its recordings and jobs. Safe to run twice."""
+    for keyring in services.vault.keyrings.values():
+        keyring.erase_study(study.id)
+    if study.vocabulary_artefact_id is not None:
+        identified(services)[0].delete(study.vocabulary_artefact_id)
+    now = datetime.now(UTC)
+    sessions = select(Session).where(Session.study_id == study.id, Session.erased_at.is_(None))
+    for of in session.scalars(sessions):
+        of.erased_at, of.roster = now, []
+    study.erased_at, study.vocabulary_artefact_id = now, None
 
 
 @contextmanager

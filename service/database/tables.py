@@ -239,7 +239,7 @@ class JobError(Table):
 
 
 class Idempotency(Table):
-    """`fingerprint` is keyed: what was asked for cannot be guessed from it."""
+    """`key` and `fingerprint` are keyed hashes: what was sent cannot be guessed from them."""
 
     __tablename__ = "idempotency"
 

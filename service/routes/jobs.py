@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from models.weights import ModelMissing, UnknownModel, WeightsCorrupt
 from service import jobs, removal, stages
-from service.auth import Caller, LimitsDep, ServicesDep, allow
+from service.auth import Caller, LimitsDep, ServicesDep, allow, require_still
 from service.database.tables import FINAL, Job, JobError, JobStage
 from service.errors import (
     RecordingNotFound,
@@ -614,6 +614,7 @@ async def read_job(
         watch: Watch = request.app.state.watch
         with limits.waiting():
             await watch.until(job_id, lambda state: _is_news(state, known), wait)
+        await asyncio.to_thread(require_still, services, caller)
         state = await asyncio.to_thread(_state, services, caller, job_id)
     if known is not None and known == etag(state.version):
         return Response(status_code=304, headers={"ETag": known})

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.auth import Caller, LimitsDep, ServicesDep, allow
+from service.auth import Caller, LimitsDep, ServicesDep, allow, require_still
 from service.database.tables import Recording
 from service.errors import (
     RangeNotSatisfiable,
@@ -236,6 +236,7 @@ async def read_recording(
         loop = asyncio.get_running_loop()
         end = loop.time() + wait
         while True:
+            await asyncio.to_thread(require_still, services, caller)
             view = await asyncio.to_thread(_view, services, caller, recording_id)
             if view.state not in UNFINISHED or loop.time() + LOOK_EVERY > end:
                 return view

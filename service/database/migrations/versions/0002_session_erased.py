@@ -1,4 +1,4 @@
-"""A session can be erased, and stays as a tombstone"""
+"""A session can be erased, and stays as a tombstone; idempotency keys are kept as keyed hashes"""
 
 from collections.abc import Sequence
 
@@ -13,3 +13,4 @@ depends_on: Sequence[str] | None = None
 
 def upgrade() -> None:
     op.add_column("session", sa.Column("erased_at", sa.DateTime(timezone=True), nullable=True))
+    op.execute("DELETE FROM idempotency")  # as they were sent
