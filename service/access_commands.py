@@ -48,7 +48,15 @@ def list_tokens(as_json: AsJson = False) -> None:
         return
     table = Table("token", "role", "studies", "ends", box=None)
     for token in items:
-        studies = "all" if token["all_studies"] else " ".join(codes[id] for id in token["studies"])
+        studies = (
+            "all"
+            if token["all_studies"]
+            else " ".join(
+                codes[id]
+                for id in token["studies"]
+                if id in codes  # else erased
+            )
+        )
         ends = "revoked" if token["revoked_at"] else (token["expires_at"] or "")[:10]
         table.add_row(token["id"], token["role"], studies, ends)
     print_table(table)

@@ -170,6 +170,16 @@ def find_caller(session: Session, secret: str) -> Caller:
     )
 
 
+def require_still(services: Services, caller: Caller) -> None:
+    """For a request that has waited: its token may have ended meanwhile.
+
+    Raises:
+        TokenUnknown, TokenRevoked, TokenExpired
+    """
+    with services.sessionmaker() as session:
+        refuse_useless(session.get(Token, caller.token_id))
+
+
 def refuse_useless(token: Token | None) -> None:
     refusal: ServiceError | None = None
     if token is None:

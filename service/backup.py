@@ -43,11 +43,11 @@ from service.database.engine import conninfo, known_revisions, migrate, newest, 
 from service.database.tables import Job, JobRecording, Recording, Study
 from service.errors import Misused, OutputNotWritable, ServiceError
 from service.recordings import destroy
-from service.removal import erase_job
+from service.removal import erase_job, erase_rest
 from service.services import Services, database_url, open_services
 from service.settings import Settings
 from service.vault import ArtefactClass
-from service.vault.files import PARTIAL, make_folder, whole_file
+from service.vault.files import make_folder, whole_file
 
 MANIFEST = "manifest.json"
 DUMP = "database.dump"
@@ -174,17 +174,21 @@ def require_writable(folder: Path, what: str) -> None:
 
 
 def data_files(settings: Settings) -> Iterator[tuple[str, Path]]:
-    for path in sorted(settings.vault.rglob("*")):
-        if path.is_file() and path.suffix != PARTIAL:
-            yield f"vault/{path.relative_to(settings.vault)}", path
+    yield from ours(settings.vault, "vault", DATA_NAMES)
 
 
 def key_files(settings: Settings) -> Iterator[tuple[str, Path]]:
     for folder in (settings.root_keys, settings.wrapped_keys, settings.ledger):
-        for path in sorted(folder.rglob("*")):
-            if path.is_file() and path.suffix != PARTIAL:
-                yield f"{folder.name}/{path.relative_to(folder)}", path
+        yield from ours(folder, folder.name, KEY_NAMES)
     yield TOKEN, token_file(settings.data, OWNER)
+
+
+def ours(folder: Path, prefix: str, names: re.Pattern[str]) -> Iterator[tuple[str, Path]]:
+    """No links, and nothing that somebody else has put there: no restore would take it."""
+    for path in sorted(folder.rglob("*")):
+        name = f"{prefix}/{path.relative_to(folder)}"
+        if names.fullmatch(name) and path.is_file() and not path.is_symlink():
+            yield name, path
 
 
 def write_archive(
@@ -398,7 +402,7 @@ def erase_again(services: Services) -> int:
         for study in session.scalars(
             select(Study).where(Study.id.in_(studies), Study.erased_at.is_(None))
         ):
-            study.erased_at = datetime.now(UTC)
+            erase_rest(session, services, study)
             n_erased += 1
         recordings = session.scalars(
             select(Recording).where(

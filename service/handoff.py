@@ -17,14 +17,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 from uuid import UUID
 
-from sqlalchemy import and_, or_, select, tuple_
+from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session
 
 from service import results
 from service.auth import Caller
 from service.database.tables import Handoff, Job, Transcript
 from service.errors import ServiceError
-from service.jobs import make_cursor, read_cursor, refuse_erased
+from service.jobs import refuse_erased
+from service.pages import Page, page_of
 from service.services import Services
 from service.studies import find_study
 from service.transcripts import read_document
@@ -175,12 +176,6 @@ def find_handoff(
     return handoff
 
 
-@dataclass(frozen=True)
-class Page:
-    handoffs: list[Handoff]
-    next_cursor: str | None
-
-
 def list_handoffs(
     session: Session,
     caller: Caller,
@@ -189,7 +184,7 @@ def list_handoffs(
     statuses: Sequence[str] = (),
     limit: int,
     cursor: str | None = None,
-) -> Page:
+) -> Page[Handoff]:
     """The newest first.
 
     Raises:
@@ -200,12 +195,7 @@ def list_handoffs(
         query = query.where(Handoff.study_id == find_study(session, caller, study).id)
     if statuses:
         query = query.where(Handoff.status.in_(statuses))
-    if cursor is not None:
-        query = query.where(tuple_(Handoff.created_at, Handoff.id) < read_cursor(cursor))
-    query = query.order_by(Handoff.created_at.desc(), Handoff.id.desc())
-    rows = list(session.scalars(query.limit(limit + 1)))
-    last = rows[limit - 1] if len(rows) > limit else None
-    return Page(rows[:limit], make_cursor(last.created_at, last.id) if last else None)
+    return page_of(session, Handoff, query, limit=limit, cursor=cursor)
 
 
 def _claimed(session: Session, caller: Caller, handoff_id: UUID, fence: int) -> Handoff:

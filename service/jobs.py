@@ -2,19 +2,16 @@
 
 ServiceError
 ├── JobNotFound, JobRunning, JobUnfinished
-├── IdempotencyKeyReused, BadCursor
+├── IdempotencyKeyReused
 └── SessionEmpty, StudiesMixed
 """
 
-import base64
-import binascii
 import hashlib
 import hmac
 import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,7 +19,7 @@ from uuid import UUID, uuid4
 
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from sqlalchemy import func, select, text, tuple_
+from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from models.roster import RosterEntry, expected
@@ -53,6 +50,7 @@ from service.database.tables import (
 )
 from service.engine import VOCABULARY, stage_kind
 from service.errors import ServiceError
+from service.pages import Page, page_of
 from service.queue import defer_job, request_cancel
 from service.recordings import find_recording, identified, ready_recording, session_recordings
 from service.services import Services
@@ -107,13 +105,6 @@ class StudiesMixed(ServiceError):
     """The recordings of one job belong to different studies."""
 
     code: ClassVar[str] = "studies_mixed"
-    status: ClassVar[int] = 422
-
-
-class BadCursor(ServiceError):
-    """The cursor is none that a list has given."""
-
-    code: ClassVar[str] = "bad_cursor"
     status: ClassVar[int] = 422
 
 
@@ -292,10 +283,13 @@ def _once(
     """
     if key is None:
         return Submitted(make(), created=True)
+    secret = _idempotency_secret(services, study)
+    key = hmac.new(secret, f"key {key}".encode(), hashlib.sha256).hexdigest()
     place = f"{caller.token_id}:{study.id}:{key}"
     # Of two requests at the same moment the second waits for what the first makes.
     session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(place, 0))))
-    fingerprint = _fingerprint(services, study, request)
+    canonical = json.dumps(request, sort_keys=True, default=str).encode()
+    fingerprint = hmac.new(secret, canonical, hashlib.sha256).digest()
     earlier = session.get(Idempotency, (caller.token_id, study.id, key))
     if earlier is None:
         job_id = make()
@@ -314,13 +308,11 @@ def _once(
     return Submitted(earlier.job_id, created=False)
 
 
-def _fingerprint(services: Services, study: Study, request: Any) -> bytes:
-    """Keyed, because a vocabulary could be guessed from a plain hash."""
+def _idempotency_secret(services: Services, study: Study) -> bytes:
+    """A vocabulary could be guessed from a plain hash, and a key may be the name of a file."""
     _, keyring = identified(services)
     secret = keyring.data_key(study.id, study.id).secret
-    own = HKDF(SHA256(), KEY_SIZE, salt=None, info=b"idempotency").derive(secret)
-    canonical = json.dumps(request, sort_keys=True, default=str).encode()
-    return hmac.new(own, canonical, hashlib.sha256).digest()
+    return HKDF(SHA256(), KEY_SIZE, salt=None, info=b"idempotency").derive(secret)
 
 
 # --- finding --------------------------------------------------------------------------------------
@@ -345,12 +337,6 @@ def refuse_erased(job: Job) -> None:
         raise Erased(f"The job was erased at {when}")
 
 
-@dataclass(frozen=True)
-class Page:
-    jobs: list[Job]
-    next_cursor: str | None
-
-
 def list_jobs(
     session: Session,
     caller: Caller,
@@ -360,7 +346,7 @@ def list_jobs(
     statuses: Sequence[str] = (),
     limit: int,
     cursor: str | None = None,
-) -> Page:
+) -> Page[Job]:
     """The newest first. Erased jobs are not listed unless they are asked for.
 
     Raises:
@@ -373,34 +359,7 @@ def list_jobs(
     if of is not None:
         query = query.where(Job.session_id == find_session(session, caller, of, found).id)
     query = query.where(Job.status.in_(statuses) if statuses else Job.status != "erased")
-    if cursor is not None:
-        query = query.where(tuple_(Job.created_at, Job.id) < read_cursor(cursor))
-    rows = session.scalars(query.order_by(Job.created_at.desc(), Job.id.desc()).limit(limit + 1))
-    jobs = list(rows)
-    more = len(jobs) > limit
-    last = jobs[limit - 1] if more else None
-    return Page(jobs[:limit], make_cursor(last.created_at, last.id) if last else None)
-
-
-def make_cursor(at: datetime, id: UUID) -> str:
-    plain = f"{at.isoformat()} {id}".encode()
-    return base64.urlsafe_b64encode(plain).decode().rstrip("=")
-
-
-def read_cursor(cursor: str) -> tuple[datetime, UUID]:
-    """
-    Raises:
-        BadCursor
-    """
-    try:
-        plain = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
-        at, _, id = plain.partition(" ")
-        time = datetime.fromisoformat(at)
-        if time.tzinfo is None:
-            raise ValueError("no time zone")
-        return time, UUID(id)
-    except (ValueError, binascii.Error):
-        raise BadCursor("The cursor is none that a list has given") from None
+    return page_of(session, Job, query, limit=limit, cursor=cursor)
 
 
 # --- cancelling, running again --------------------------------------------------------------------

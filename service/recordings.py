@@ -35,9 +35,8 @@ from models import audio
 from models.audio import FfmpegMissing, SandboxUnavailable
 from models.errors import AudioError, SpeechError, Stopped
 from service.auth import Caller
-from service.database.tables import FINAL, Job, JobRecording, Recording
+from service.database.tables import Recording
 from service.errors import (
-    RecordingInUse,
     RecordingNotFound,
     RecordingNotReady,
     RecordingRefused,
@@ -45,10 +44,11 @@ from service.errors import (
     UploadTooLarge,
     WrongLength,
 )
+from service.pages import Page, page_of
 from service.problems import place_of
 from service.services import Services
 from service.settings import Settings
-from service.studies import find_session, find_study, next_position
+from service.studies import find_session, find_study, next_position, refuse_erased
 from service.tasks import InternalError
 from service.vault import ArtefactClass, uploads
 from service.vault.errors import DiskFull, Erased, Sealed, UploadBusy, UploadDamaged, WrongOffset
@@ -93,6 +93,25 @@ def find_recording(session: Session, caller: Caller, recording_id: UUID) -> Reco
     if recording.state == "erased":
         raise Erased("The recording was erased")
     return recording
+
+
+def list_recordings(
+    session: Session,
+    caller: Caller,
+    *,
+    study: str | None = None,
+    limit: int,
+    cursor: str | None = None,
+) -> Page[Recording]:
+    """The newest first, without erased ones.
+
+    Raises:
+        StudyNotFound, Erased, BadCursor
+    """
+    query = caller.limit(select(Recording), Recording.study_id).where(Recording.state != "erased")
+    if study is not None:
+        query = query.where(Recording.study_id == find_study(session, caller, study).id)
+    return page_of(session, Recording, query, limit=limit, cursor=cursor)
 
 
 def ready_recording(session: Session, caller: Caller, recording_id: UUID) -> Recording:
@@ -148,7 +167,7 @@ def create_upload(
         metadata: the header `Upload-Metadata` as it came; it names files, so it is an artefact.
 
     Raises:
-        StudyNotFound, SessionNotFound, UploadTooLarge, DiskFull
+        StudyNotFound, SessionNotFound, Erased, UploadTooLarge, DiskFull
     """
     if n_bytes > (most := longest(services.settings)):
         raise UploadTooLarge(f"The recording has {n_bytes} bytes and at most {most} are taken here")
@@ -157,6 +176,10 @@ def create_upload(
     with services.sessionmaker.begin() as database:
         found = find_study(database, caller, study)
         of = find_session(database, caller, session, found) if session is not None else None
+        for owner in (found, of):
+            if owner is not None:  # nothing may come into what is being erased
+                database.refresh(owner, with_for_update={"read": True})
+                refuse_erased(owner)
         recording = Recording(
             id=uuid4(),
             study_id=found.id,
@@ -430,21 +453,6 @@ def finite(level: float) -> float | None:
 
 
 # --- erasing --------------------------------------------------------------------------------------
-
-
-def refuse_in_use(session: Session, recording: Recording) -> None:
-    """
-    Raises:
-        RecordingInUse
-    """
-    unfinished = session.scalar(
-        select(Job.id)
-        .join(JobRecording, JobRecording.job_id == Job.id)
-        .where(JobRecording.recording_id == recording.id, Job.status.not_in(FINAL))
-        .limit(1)
-    )
-    if unfinished is not None:
-        raise RecordingInUse(f"Job {unfinished} needs the recording: cancel it first")
 
 
 def destroy(services: Services, recording: Recording) -> None:

@@ -1,27 +1,40 @@
-"""Erasing: a job with what it made, a recording with the jobs that were made of it.
+"""Erasing: a job with what it made, a recording with its jobs; a session, a study with all of it.
 
 The key first, with its entry in the ledger, then the files: no copy of them can be read again, and
 whoever repeats an erasure that was interrupted completes it.
 """
 
 import logging
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
 
 import psycopg
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session as DatabaseSession
 
 from service.auth import Caller
 from service.database.queries import touch_job
-from service.database.tables import Handoff, Job, JobRecording, JobStage, Recording, Transcript
+from service.database.tables import (
+    FINAL,
+    Handoff,
+    Job,
+    JobRecording,
+    JobStage,
+    Recording,
+    Session,
+    Study,
+    Transcript,
+)
+from service.errors import RecordingInUse
 from service.jobs import JobRunning, find_job, job_recordings
 from service.queue import request_cancel
-from service.recordings import destroy, find_recording, identified, refuse_in_use
+from service.recordings import destroy, find_recording, identified
 from service.services import Services
+from service.studies import find_session, find_study, refuse_erased
 from service.vault.errors import Erased, UploadBusy
 
 log = logging.getLogger(__name__)
@@ -39,7 +52,7 @@ class Destroyed:
 
 
 def delete_job(
-    session: Session, services: Services, caller: Caller, job_id: UUID, *, force: bool
+    session: DatabaseSession, services: Services, caller: Caller, job_id: UUID, *, force: bool
 ) -> Destroyed:
     """
     Args:
@@ -54,7 +67,7 @@ def delete_job(
     return erase_job(session, services, job)
 
 
-def erase_job(session: Session, services: Services, job: Job) -> Destroyed:
+def erase_job(session: DatabaseSession, services: Services, job: Job) -> Destroyed:
     """Everything that was made for a job. Safe to run twice, and while sealed.
 
     Args:
@@ -114,24 +127,113 @@ def erase_recording(services: Services, caller: Caller, recording_id: UUID) -> N
         RecordingNotFound, Erased, RecordingInUse
         UploadBusy: it is being checked.
     """
-    of_it = select(JobRecording.job_id).where(JobRecording.recording_id == recording_id)
-    jobs = select(Job).where(Job.id.in_(of_it), Job.status != "erased").order_by(Job.id)
-    jobs = jobs.with_for_update().execution_options(populate_existing=True)
+    with _not_while_checked(), services.sessionmaker.begin() as session:
+        find_recording(session, caller, recording_id)
+        of_it = select(JobRecording.job_id).where(JobRecording.recording_id == recording_id)
+        doomed = _erase(session, services, Recording.id == recording_id, Job.id.in_(of_it))
+    _destroy(services, doomed)
+
+
+def erase_session(services: Services, caller: Caller, session_id: UUID) -> None:
+    """Its recordings, and every job that was made of one of them, or for it.
+
+    Raises:
+        SessionNotFound, Erased, RecordingInUse
+        UploadBusy: a recording is being checked.
+    """
+    with _not_while_checked(), services.sessionmaker.begin() as session:
+        of = find_session(session, caller, session_id)
+        session.refresh(of, with_for_update=True)
+        refuse_erased(of)
+        recordings = select(Recording.id).where(Recording.session_id == of.id)
+        of_them = select(JobRecording.job_id).where(JobRecording.recording_id.in_(recordings))
+        jobs = Job.id.in_(of_them) | (Job.session_id == of.id)
+        doomed = _erase(session, services, Recording.session_id == of.id, jobs)
+        of.erased_at = datetime.now(UTC)
+        of.roster = []
+    _destroy(services, doomed)
+    log.info("session %s: erased", session_id)
+
+
+def erase_study(services: Services, caller: Caller, study: str) -> None:
+    """All keys of the study in every class, and the files.
+
+    Raises:
+        StudyNotFound, Erased, RecordingInUse
+        UploadBusy: a recording is being checked.
+    """
+    with _not_while_checked(), services.sessionmaker.begin() as session:
+        found = find_study(session, caller, study)
+        session.refresh(found, with_for_update=True)
+        refuse_erased(found)
+        own = Recording.study_id == found.id, Job.study_id == found.id
+        doomed = _erase(session, services, *own)
+        erase_rest(session, services, found)
+    _destroy(services, doomed)
+    log.info("study %s: erased", found.id)
+
+
+def erase_rest(session: DatabaseSession, services: Services, study: Study) -> None:
+    """Of a study without its recordings and jobs. Safe to run twice."""
+    for keyring in services.vault.keyrings.values():
+        keyring.erase_study(study.id)
+    if study.vocabulary_artefact_id is not None:
+        identified(services)[0].delete(study.vocabulary_artefact_id)
+    now = datetime.now(UTC)
+    sessions = select(Session).where(Session.study_id == study.id, Session.erased_at.is_(None))
+    for of in session.scalars(sessions):
+        of.erased_at, of.roster = now, []
+    study.erased_at, study.vocabulary_artefact_id = now, None
+
+
+@contextmanager
+def _not_while_checked() -> Iterator[None]:
+    """
+    Raises:
+        UploadBusy
+    """
     try:
-        with services.sessionmaker.begin() as session:
-            find_recording(session, caller, recording_id)
-            session.scalars(jobs).all()  # before the recording, as who runs a job again has them
-            recording = session.get_one(
-                Recording, recording_id, with_for_update={"nowait": True}, populate_existing=True
-            )
-            refuse_in_use(session, recording)
-            for job in session.scalars(jobs).all():
-                erase_job(session, services, job)
-            recording.state = "erased"
-            recording.refusal_code = recording.refusal_detail = None
+        yield
     except OperationalError as error:
         if isinstance(error.orig, psycopg.errors.LockNotAvailable):
-            raise UploadBusy("The recording is being checked: try again in a moment") from None
+            raise UploadBusy("A recording is being checked: try again in a moment") from None
         raise
-    with suppress(UploadBusy):  # a part is being written; it is deleted later, its key is gone
-        destroy(services, recording)
+
+
+def _erase(
+    session: DatabaseSession,
+    services: Services,
+    recordings: ColumnElement[bool],
+    jobs: ColumnElement[bool],
+) -> Sequence[Recording]:
+    """
+    Returns:
+        The recordings, to be destroyed when this is committed.
+
+    Raises:
+        RecordingInUse
+    """
+    made = select(Job).where(jobs, Job.status != "erased").order_by(Job.id)
+    made = made.with_for_update().execution_options(populate_existing=True)
+    session.scalars(made).all()  # before the recordings, as who runs a job again has them
+    doomed = session.scalars(
+        select(Recording)
+        .where(recordings, Recording.state != "erased")
+        .with_for_update(nowait=True)
+        .execution_options(populate_existing=True)
+    ).all()
+    every = session.scalars(made).all()
+    if unfinished := [job.id for job in every if job.status not in FINAL]:
+        raise RecordingInUse(f"Job {unfinished[0]} has not ended: cancel it first")
+    for job in every:
+        erase_job(session, services, job)
+    for recording in doomed:
+        recording.state = "erased"
+        recording.refusal_code = recording.refusal_detail = None
+    return doomed
+
+
+def _destroy(services: Services, recordings: Sequence[Recording]) -> None:
+    for recording in recordings:
+        with suppress(UploadBusy):  # a part is being written; it is deleted later, its key is gone
+            destroy(services, recording)

@@ -32,9 +32,17 @@ def find_study(session: Session, caller: Caller, id_or_code: str | UUID) -> Stud
     )
     if study is None or not caller.may_see(study.id):
         raise StudyNotFound("There is no such study, or it is not yours")
-    if study.erased_at is not None:
-        raise Erased("The study was erased")
+    refuse_erased(study)
     return study
+
+
+def refuse_erased(owner: Study | tables.Session) -> None:
+    """
+    Raises:
+        Erased
+    """
+    if owner.erased_at is not None:
+        raise Erased(f"The {owner.__tablename__} was erased")
 
 
 def find_session(
@@ -45,7 +53,7 @@ def find_session(
         study: whose session it must be; needed for a code.
 
     Raises:
-        SessionNotFound
+        SessionNotFound, Erased
     """
     id = as_id(id_or_code)
     query = select(tables.Session)
@@ -57,6 +65,7 @@ def find_session(
     found = session.scalar(query)
     if found is None or not caller.may_see(found.study_id):
         raise SessionNotFound("There is no such session, or it is not yours")
+    refuse_erased(found)
     return found
 
 

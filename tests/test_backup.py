@@ -148,6 +148,38 @@ def test_a_ledger_that_lies_there_outlives_an_older_backup(api, study, settings,
     services.close()
 
 
+def test_what_others_put_beside_ours_makes_no_backup_useless(api, study, settings, empty, tmp_path):
+    """A restore refuses what it does not know: once such a backup could not be restored."""
+    _, transcript_id = finished(api, study)
+    vault = settings.vault / "identified"
+    for path in (vault / ".DS_Store", settings.root_keys / "identified.key~", vault / "lost+found"):
+        path.write_text("somebody else's")
+    (vault / "artefacts/ab").mkdir(exist_ok=True)
+    (vault / "artefacts/ab/passwd").symlink_to("/etc/passwd")
+    data, keys = backed_up(settings, tmp_path)
+
+    assert restore(empty, data, keys).artefacts == 6
+    with open_api(empty) as restored:
+        assert restored.get(f"/v1/transcripts/{transcript_id}?format=txt").status_code == 200
+
+
+def test_a_study_erased_since_the_backup_is_erased_again(api, study, settings, empty, tmp_path):
+    job_id, _ = finished(api, study)
+    api.post("/v1/sessions", json={"study": study})
+    data, keys = backed_up(settings, tmp_path)
+    assert api.request("DELETE", f"/v1/studies/{study}").status_code == 204
+    empty.keys.mkdir(parents=True)
+    settings.ledger.rename(empty.ledger)
+
+    restore(empty, data, keys)
+
+    with open_api(empty) as restored:
+        for path in (f"/v1/studies/{study}", f"/v1/jobs/{job_id}"):
+            assert restored.get(path).status_code == 410
+        assert restored.get("/v1/sessions").json()["items"] == []
+        assert not list(restored.services.vault.stores[ArtefactClass.IDENTIFIED].ids())
+
+
 def test_keys_and_data_do_not_go_into_one_folder(settings, tmp_path):
     with pytest.raises(KeysNotApart):
         back_up(settings, tmp_path, tmp_path / "x" / "..")

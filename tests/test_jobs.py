@@ -1,5 +1,7 @@
 """The routes of jobs: submitted, listed, waited for, cancelled, run again, deleted."""
 
+import hashlib
+import re
 import threading
 import time
 from uuid import UUID, uuid4
@@ -147,6 +149,18 @@ def test_the_same_key_and_request_give_the_same_job(api, study):
 
     assert (first.status_code, second.status_code) == (202, 200)
     assert first.json()["id"] == second.json()["id"]
+
+
+def test_a_key_is_in_the_database_as_a_keyed_hash_only(api, study):
+    """Clients take the name of a file for it."""
+    submit(api, study, key="Eva-Muster.m4a")
+
+    with api.services.engine.connect() as connection:
+        (kept,) = connection.scalars(
+            text("SELECT key FROM idempotency WHERE study_id = :id"), {"id": study}
+        )
+    assert re.fullmatch("[0-9a-f]{64}", kept)
+    assert kept != hashlib.sha256(b"Eva-Muster.m4a").hexdigest()
 
 
 def test_the_same_key_with_another_request_is_refused(api, study):
@@ -407,6 +421,22 @@ def test_a_long_poll_with_an_etag_ends_at_the_next_change(api, study):
 
     assert (answer.status_code, answer.json()["status"]) == (200, "running")
     assert time.monotonic() - started < 10
+
+
+def test_a_token_that_is_revoked_during_a_long_poll_gets_no_answer(api, study):
+    id = submitted(api, study)
+    made = api.post("/v1/tokens", json={"role": "researcher", "studies": [study]}).json()
+
+    def revoke_and_begin():
+        api.request("DELETE", f"/v1/tokens/{made['id']}")
+        finish_job(api.services, UUID(id))
+
+    timer = threading.Timer(0.5, revoke_and_begin)
+    timer.start()
+    answer = api.get(f"{MINE}/{id}?wait=30", token=made["secret"])
+    timer.join()
+
+    assert codes(answer) == (401, "token_revoked")
 
 
 def test_a_long_poll_without_news_says_so_in_time(api, study):

@@ -93,7 +93,7 @@ def requests(api, things):
                 elif parameter["in"] == "query":
                     yield method, f"{plain}?{name}={quote(CANARY)}", {}
                 else:
-                    for value in (CANARY.encode(), ENCODED, b"sha1 " + ENCODED):
+                    for value in (CANARY.encode(), b"Quendolin", ENCODED, b"sha1 " + ENCODED):
                         yield method, plain, {"headers": {name: value, **OCTETS}}
             yield method, f"{plain}?{quote(CANARY)}={quote(CANARY)}", {}
             yield method, plain, {"headers": {"Authorization": f"Bearer {CANARY}"}}

@@ -248,3 +248,108 @@ def test_deleting_any_recording_of_a_job_deletes_the_job(api, study, which):
         with pytest.raises(Erased):
             identified(api.services)[1].data_key(UUID(study), job_id)
     assert artefacts(api) == {UUID(sounds[1 - which])}
+
+
+# --- deleting a session, a study ------------------------------------------------------------------
+
+
+def session_with(api, study, *recordings):
+    made = api.post("/v1/sessions", json={"study": study, "roster": [P07]}).json()
+    order = {"recordings": list(recordings)}
+    assert api.request("PUT", f"/v1/sessions/{made['id']}/recordings", json=order).is_success
+    return made["id"]
+
+
+P07 = {"code": "P07", "role": "participant"}
+
+
+def erased_keys(api, study, *subjects):
+    keyring = identified(api.services)[1]
+    found = []
+    for subject in subjects:
+        try:
+            keyring.data_key(UUID(study), UUID(str(subject)))
+        except Erased:
+            found.append(subject)
+    return found
+
+
+def test_deleting_a_session_destroys_its_recordings_and_all_that_was_made_of_them(api, study):
+    own, other = [recording(api, study) for _ in range(2)], recording(api, study)
+    id = session_with(api, study, *own)
+    whole = submitted(api, session=id)
+    with_another = submitted(api, own[1], other)
+    untouched = submitted(api, other)
+    for job_id in (whole, with_another, untouched):
+        finish_job(api.services, job_id)
+
+    delete(api, f"/v1/sessions/{id}")
+
+    gone = [*own, whole, with_another]
+    assert erased_keys(api, study, *gone, other, untouched) == gone
+    assert UUID(other) in artefacts(api) and not {UUID(each) for each in own} & artefacts(api)
+    paths = [f"/v1/sessions/{id}", *(f"/v1/recordings/{each}" for each in own)]
+    for path in (*paths, f"{JOBS}/{whole}", f"{JOBS}/{with_another}"):
+        assert codes(api.get(path)) == (410, "erased")
+    assert api.get(f"/v1/sessions?study={study}").json()["items"] == []
+    headers = {"Upload-Length": "1"}
+    late = api.post(f"/v1/uploads?study={study}&session={id}", headers=headers)
+    assert codes(late) == (410, "erased")
+    assert api.get(f"{JOBS}/{untouched}").json()["status"] == "succeeded"
+
+
+def test_a_session_with_an_unfinished_job_is_not_deleted_at_all(api, study):
+    own = [recording(api, study) for _ in range(2)]
+    id = session_with(api, study, *own)
+    finish_job(api.services, submitted(api, own[0]))
+    queued = submitted(api, own[1])
+
+    assert codes(api.request("DELETE", f"/v1/sessions/{id}")) == (409, "recording_in_use")
+    assert erased_keys(api, study, *own, queued) == []
+    api.post(f"{JOBS}/{queued}/cancel")
+    delete(api, f"/v1/sessions/{id}")
+
+
+def test_deleting_a_study_destroys_all_of_its_keys_and_nobody_elses(api, study):
+    other = api.study()["id"]
+    theirs = recording(api, other)
+    api.request("PUT", f"/v1/studies/{study}/vocabulary", json={"words": ["Eva"]})
+    own = recording(api, study)
+    id = session_with(api, study, own)
+    job_id = submitted(api, session=id)
+    finish_job(api.services, job_id)
+
+    delete(api, f"/v1/studies/{study}")
+
+    assert erased_keys(api, study, own, job_id, study) == [own, job_id, study]
+    assert erased_keys(api, other, theirs, other) == []
+    assert artefacts(api) == {UUID(theirs)}
+    for path in (
+        f"/v1/studies/{study}",
+        f"/v1/studies/{study}/vocabulary",
+        f"/v1/sessions/{id}",
+        f"/v1/recordings/{own}",
+        f"{JOBS}/{job_id}",
+        f"{JOBS}?study={study}",
+    ):
+        assert codes(api.get(path)) == (410, "erased")
+    for path in ("/v1/sessions", JOBS, "/v1/recordings"):
+        assert all(each["study_id"] != study for each in api.get(path).json()["items"])
+    late = api.post(f"/v1/uploads?study={study}", headers={"Upload-Length": "1"})
+    assert codes(late) == (410, "erased")
+
+
+def test_recordings_are_listed_newest_first_a_page_at_a_time_and_only_ones_own(api, study):
+    made = [recording(api, study) for _ in range(3)]
+    recording(api, api.study()["id"])
+    gone = recording(api, study)
+    delete(api, f"/v1/recordings/{gone}")
+    token = api.token("researcher", study)
+
+    first = api.get("/v1/recordings?limit=2", token=token).json()
+    second = api.get(f"/v1/recordings?limit=2&cursor={first['next_cursor']}", token=token).json()
+
+    listed = [each["id"] for each in first["items"] + second["items"]]
+    assert listed == made[::-1]
+    assert second["next_cursor"] is None
+    assert codes(api.get("/v1/recordings?cursor=x")) == (422, "bad_cursor")

@@ -124,6 +124,7 @@ class Session(Table):
     speakers_max: Mapped[int | None]
     roster: Mapped[list[Any]] = mapped_column(default=list)  # [{"code": ..., "role": ...}]
     created_at: Mapped[datetime] = now_at()
+    erased_at: Mapped[datetime | None]
 
 
 class Recording(Table):
@@ -238,7 +239,7 @@ class JobError(Table):
 
 
 class Idempotency(Table):
-    """`fingerprint` is keyed: what was asked for cannot be guessed from it."""
+    """`key` and `fingerprint` are keyed hashes: what was sent cannot be guessed from them."""
 
     __tablename__ = "idempotency"
 

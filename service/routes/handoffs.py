@@ -12,8 +12,8 @@ from service.auth import Caller, LimitsDep, ServicesDep, allow
 from service.database.tables import Handoff
 from service.errors import StudyNotFound
 from service.handoff import BadOccurrence, HandoffNotFound, HandoffTaken
-from service.jobs import BadCursor
 from service.openapi import problems
+from service.pages import BadCursor
 from service.routes.views import SpeakerCode, SpeakerRole, Strict, StudyName
 from service.vault.errors import (
     ArtefactDamaged,
@@ -256,5 +256,5 @@ def list_handoffs(
             session, caller, study=study, statuses=status or (), limit=limit, cursor=cursor
         )
         return HandoffList(
-            items=[HandoffView.of(row) for row in page.handoffs], next_cursor=page.next_cursor
+            items=[HandoffView.of(row) for row in page.rows], next_cursor=page.next_cursor
         )

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from models.weights import ModelMissing, UnknownModel, WeightsCorrupt
 from service import jobs, removal, stages
-from service.auth import Caller, LimitsDep, ServicesDep, allow
+from service.auth import Caller, LimitsDep, ServicesDep, allow, require_still
 from service.database.tables import FINAL, Job, JobError, JobStage
 from service.errors import (
     RecordingNotFound,
@@ -25,7 +25,6 @@ from service.errors import (
 )
 from service.explanations import WAITING_FOR, explain
 from service.jobs import (
-    BadCursor,
     IdempotencyKeyReused,
     JobNotFound,
     JobRunning,
@@ -35,6 +34,7 @@ from service.jobs import (
     Wish,
 )
 from service.openapi import problems
+from service.pages import BadCursor
 from service.routes.sessions import Speakers
 from service.routes.studies import Language, ModelName
 from service.routes.views import SessionName, Strict, StudyName
@@ -573,7 +573,7 @@ def list_jobs(
             limit=limit,
             cursor=cursor,
         )
-        items = [JobSummary.model_validate(job, from_attributes=True) for job in page.jobs]
+        items = [JobSummary.model_validate(job, from_attributes=True) for job in page.rows]
         return JobList(items=items, next_cursor=page.next_cursor)
 
 
@@ -615,6 +615,7 @@ async def read_job(
             watch: Watch = request.app.state.watch
             with limits.waiting():
                 await watch.until(job_id, lambda state: _is_news(state, known), wait)
+            await asyncio.to_thread(require_still, services, caller)
             state = await asyncio.to_thread(_state, services, caller, job_id)
         if known is not None and known == etag(state.version):
             return Response(status_code=304, headers={"ETag": known})

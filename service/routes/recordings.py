@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.auth import Caller, LimitsDep, ServicesDep, allow
+from service.auth import Caller, LimitsDep, ServicesDep, allow, require_still
 from service.database.tables import Recording
 from service.errors import (
     RangeNotSatisfiable,
@@ -20,12 +20,15 @@ from service.errors import (
     RecordingNotFound,
     RecordingNotReady,
     RecordingRefused,
+    StudyNotFound,
     TooManyWaiting,
 )
 from service.openapi import problems
+from service.pages import BadCursor
 from service.recordings import (
     find_recording,
     identified,
+    list_recordings,
     offset_of,
     parse_metadata,
     read_metadata,
@@ -33,6 +36,7 @@ from service.recordings import (
     sound_of,
 )
 from service.removal import erase_recording
+from service.routes.views import StudyName
 from service.services import Services
 from service.vault.errors import (
     ArtefactDamaged,
@@ -152,6 +156,67 @@ class RecordingView(BaseModel):
         )
 
 
+class RecordingSummary(BaseModel):
+    """As much of a recording as a list shows: nothing of what the client told of the file."""
+
+    id: UUID
+    study_id: UUID
+    session_id: UUID | None
+    position: int | None
+    state: State
+    n_bytes: int
+    duration: float | None
+    created_at: datetime
+    completed_at: datetime | None
+
+
+class RecordingList(BaseModel):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "items": [
+                        {
+                            "id": "3f7a9f11-6f0f-4a52-8f5c-0c5f0b0f7a52",
+                            "study_id": "6a4c0f3e-3c0e-4f3b-9a39-5b3a0d9a7b10",
+                            "session_id": None,
+                            "position": None,
+                            "state": "ready",
+                            "n_bytes": 31_457_280,
+                            "duration": 2888.4,
+                            "created_at": "2031-01-07T09:12:00Z",
+                            "completed_at": "2031-01-07T09:12:31Z",
+                        }
+                    ],
+                    "next_cursor": None,
+                }
+            ]
+        }
+    )
+
+    items: list[RecordingSummary]
+    next_cursor: str | None = Field(description="For the next page; null on the last.")
+
+
+@router.get("", responses=problems(StudyNotFound, BadCursor, Erased))
+def list_all(
+    caller: Researcher,
+    services: ServicesDep,
+    limits: LimitsDep,
+    study: Annotated[StudyName | None, Query(description="Only those of this study.")] = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    cursor: Annotated[
+        str | None, Query(max_length=200, description="`next_cursor` of the page before.")
+    ] = None,
+) -> RecordingList:
+    """The caller's recordings, the newest first, also those of no session and no job."""
+    limits.polls.require(str(caller.token_id))
+    with services.sessionmaker() as session:
+        page = list_recordings(session, caller, study=study, limit=limit, cursor=cursor)
+        items = [RecordingSummary.model_validate(row, from_attributes=True) for row in page.rows]
+        return RecordingList(items=items, next_cursor=page.next_cursor)
+
+
 @router.get("/{recording_id}", responses=problems(RecordingNotFound, Erased, TooManyWaiting, *KEPT))
 async def read_recording(
     recording_id: UUID,
@@ -171,6 +236,7 @@ async def read_recording(
         loop = asyncio.get_running_loop()
         end = loop.time() + wait
         while True:
+            await asyncio.to_thread(require_still, services, caller)
             view = await asyncio.to_thread(_view, services, caller, recording_id)
             if view.state not in UNFINISHED or loop.time() + LOOK_EVERY > end:
                 return view

@@ -13,15 +13,23 @@ from sqlalchemy.orm import Session
 from models.roster import MAX_ROSTER, RosterEntry, expected
 from service.auth import Caller, ServicesDep, allow
 from service.database import tables
-from service.errors import RecordingNotFound, SessionCodeTaken, SessionNotFound, StudyNotFound
+from service.errors import (
+    RecordingInUse,
+    RecordingNotFound,
+    SessionCodeTaken,
+    SessionNotFound,
+    StudyNotFound,
+)
 from service.openapi import problems
 from service.recordings import session_recordings
+from service.removal import erase_session
 from service.routes.views import SessionCode, SpeakerCode, SpeakerRole, Strict, StudyName
 from service.studies import find_session, find_study, order_recordings, session_code
-from service.vault.errors import Erased
+from service.vault.errors import Erased, UploadBusy
 
 router = APIRouter(prefix="/v1/sessions", tags=["sessions"])
 Researcher = Annotated[Caller, Depends(allow("researcher"))]
+Eraser = Annotated[Caller, Depends(allow("researcher", sealed_too=True))]  # needs no root key
 Reader = Annotated[Caller, Depends(allow("researcher", "coder", "custodian"))]
 MAX_SPEAKERS = 20
 Kind = Literal["interview", "focus_group"]
@@ -158,6 +166,7 @@ def list_sessions(
 ) -> Sessions:
     """The caller's sessions, by code."""
     query = caller.limit(select(tables.Session), tables.Session.study_id)
+    query = query.where(tables.Session.erased_at.is_(None))
     with services.sessionmaker() as session:
         if study is not None:
             found = find_study(session, caller, study)
@@ -166,14 +175,16 @@ def list_sessions(
         return Sessions(items=[view_of(session, row) for row in rows.all()])
 
 
-@router.get("/{session_id}", responses=problems(SessionNotFound))
+@router.get("/{session_id}", responses=problems(SessionNotFound, Erased))
 def read_session(session_id: UUID, caller: Reader, services: ServicesDep) -> SessionView:
     """One session with its recordings."""
     with services.sessionmaker() as session:
         return view_of(session, find_session(session, caller, session_id))
 
 
-@router.put("/{session_id}/recordings", responses=problems(SessionNotFound, RecordingNotFound))
+@router.put(
+    "/{session_id}/recordings", responses=problems(SessionNotFound, RecordingNotFound, Erased)
+)
 def put_recordings(
     session_id: UUID, order: Order, caller: Researcher, services: ServicesDep
 ) -> SessionView:
@@ -183,6 +194,16 @@ def put_recordings(
         order_recordings(session, found, order.recordings)
         session.flush()
         return view_of(session, found)
+
+
+@router.delete(
+    "/{session_id}",
+    status_code=204,
+    responses=problems(SessionNotFound, RecordingInUse, Erased, UploadBusy),
+)
+def delete_session(session_id: UUID, caller: Eraser, services: ServicesDep) -> None:
+    """Destroy the keys of its recordings, and of all that was made of them or for it."""
+    erase_session(services, caller, session_id)
 
 
 def view_of(session: Session, row: tables.Session) -> SessionView:

@@ -13,8 +13,9 @@ from models.languages import LANGUAGES
 from models.weights import DEMO, UnknownModel, known
 from service.auth import SEES_STUDIES, Caller, ServicesDep, allow
 from service.database.tables import Study, TokenStudy
-from service.errors import StudyCodeTaken, StudyNotFound
+from service.errors import RecordingInUse, StudyCodeTaken, StudyNotFound
 from service.openapi import problems
+from service.removal import erase_study
 from service.routes.views import Strict, StudyCode, StudyName
 from service.studies import create_study_keys, find_study, store_vocabulary, study_vocabulary
 from service.vault import ArtefactClass
@@ -25,10 +26,12 @@ from service.vault.errors import (
     Erased,
     KeyDamaged,
     KeyMissing,
+    UploadBusy,
 )
 
 router = APIRouter(prefix="/v1/studies", tags=["studies"])
 Administrator = Annotated[Caller, Depends(allow("admin"))]
+Eraser = Annotated[Caller, Depends(allow("admin", sealed_too=True))]  # needs no root key
 Anybody = Annotated[Caller, Depends(allow(*SEES_STUDIES))]
 Researcher = Annotated[Caller, Depends(allow("researcher"))]
 KEPT = (Erased, DiskFull, KeyMissing, KeyDamaged, ArtefactMissing, ArtefactDamaged)
@@ -183,6 +186,16 @@ def replace_vocabulary(
     if old is not None:
         services.vault.stores[ArtefactClass.IDENTIFIED].delete(old)
     return vocabulary
+
+
+@router.delete(
+    "/{study}",
+    status_code=204,
+    responses=problems(StudyNotFound, RecordingInUse, Erased, UploadBusy),
+)
+def delete_study(study: StudyName, caller: Eraser, services: ServicesDep) -> None:
+    """Destroy all keys of a study: its recordings, what was made of them, its vocabulary."""
+    erase_study(services, caller, study)
 
 
 def refuse_unknown_model(name: str | None) -> None:
