@@ -1,12 +1,21 @@
 """The tables, and how programs of different ages share them."""
 
+from pathlib import Path
+
+import procrastinate
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import text
 
 from service.database import SchemaTooNew, SchemaTooOld
-from service.database.engine import create_database, migrate, open_engine, require_schema
+from service.database.engine import (
+    MIGRATIONS,
+    create_database,
+    migrate,
+    open_engine,
+    require_schema,
+)
 from service.database.tables import Table
 from service.settings import BadSettings
 
@@ -28,6 +37,16 @@ def test_the_migrations_make_the_tables_that_the_program_has(services):
         context = MigrationContext.configure(connection, opts=options)
 
         assert compare_metadata(context, Table.metadata) == []
+
+
+def test_the_queue_s_tables_are_those_of_the_installed_procrastinate():
+    """It keeps no record of its migrations: a new one is to become a migration of ours."""
+    shipped = Path(procrastinate.__file__).parent / "sql"
+    ours = next((MIGRATIONS / "versions").glob("procrastinate_*.sql"))
+    newest = max(path.name for path in (shipped / "migrations").glob("*.sql"))
+
+    assert newest == "03.04.00_50_post_add_retry_failed_job_procedure.sql"
+    assert ours.read_text() == (shipped / "schema.sql").read_text()
 
 
 def test_an_older_program_refuses_a_newer_schema(fresh):
