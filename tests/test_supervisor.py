@@ -33,7 +33,7 @@ IDENTIFIED = ArtefactClass.IDENTIFIED
 def site(data_folder, tmp_path):
     site = Installation(data_folder, None)
     site.start_serve()
-    wait_until(site.is_ready, 60, "the service to answer")
+    wait_until(site.is_ready, 120, "the service to answer")
     site.services = open_services(site.settings)
     yield site
     site.power_cut()
@@ -119,7 +119,7 @@ def demo_models() -> dict[str, str]:
 def real_site(data_folder):
     site = Installation(data_folder, None)
     site.start_serve(ENGINE)
-    wait_until(site.is_ready, 60, "the service to answer")
+    wait_until(site.is_ready, 120, "the service to answer")
     site.services = open_services(site.settings)
     yield site
     site.power_cut()
@@ -186,7 +186,7 @@ def cut_the_power(site, times):
         site.services.engine.dispose()
         site.processes.clear()
         site.start_serve()
-        wait_until(site.is_ready, 60, "the service to answer")
+        wait_until(site.is_ready, 120, "the service to answer")
 
     def unfinished():
         with site.services.sessionmaker() as session:
@@ -210,7 +210,7 @@ def test_a_job_outlives_more_power_cuts_in_one_stage_than_it_has_attempts(site, 
         site.services.engine.dispose()
         site.processes.clear()
         site.start_serve()
-        wait_until(site.is_ready, 60, "the service to answer")
+        wait_until(site.is_ready, 120, "the service to answer")
     go.touch()
     site.wait_for(job_id, "succeeded", 90)
 
