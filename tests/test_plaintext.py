@@ -26,7 +26,7 @@ MARK_BYTES = 64
 
 
 @pytest.fixture
-def recording(tmp_path) -> Path:
+def recording(tmp_path):
     """Its samples are nobody else's: noise that was drawn now."""
     samples = make_interview(810_001, seconds=8).samples
     noise = np.frombuffer(os.urandom(2 * len(samples)), dtype="<i2") / 2**15

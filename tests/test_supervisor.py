@@ -7,6 +7,7 @@ import random
 import signal
 import time
 import wave
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
@@ -199,12 +200,16 @@ def cut_the_power(site, times):
         assert session.scalar(select(func.count()).select_from(Transcript)) == len(acknowledged)
 
 
+def has_begun(site, job_id, stage, times):
+    return site.begun(job_id).count(stage) == times
+
+
 @pytest.mark.slow
 def test_a_job_outlives_more_power_cuts_in_one_stage_than_it_has_attempts(site, tmp_path):
     go = tmp_path / "go"
     job_id = make_job(site.services, wait_in="transcribe", until=str(go))
     for cut in range(1, MAX_CRASHES + 2):
-        wait_until(lambda n=cut: site.begun(job_id).count("transcribe") == n, 90, "work to resume")
+        wait_until(partial(has_begun, site, job_id, "transcribe", cut), 90, "work to resume")
         time.sleep(1.5)  # a heartbeat
         site.power_cut()
         site.services.engine.dispose()
