@@ -33,6 +33,7 @@ class Installation:
     def __init__(self, folder: Path, database_url: str | None) -> None:
         self.folder = folder
         self.log = folder / "stand-in.log"
+        self.said = folder / "serve.log"  # where a test sends what `serve` says
         self.settings = Settings(
             data=folder / "data",
             keys=folder / "keys",

@@ -15,7 +15,8 @@ from service.database.embedded import EmbeddedPostgres
 from service.database.engine import migrate, open_engine
 from service.database.queries import locked_job
 from service.database.tables import Handoff, JobError, JobStage, Transcript
-from service.queue import request_cancel
+from service.queue import HEARTBEAT, request_cancel
+from service.vault.files import PARTIAL
 from tests.installation import RECOVERY, Installation, fill, kill, wait_until
 from tests.jobs import make_job, make_study, read_job, stages_of
 from tests.stand_in_engine import KEPT, STAGES
@@ -274,6 +275,7 @@ def test_a_job_is_cancelled_in_every_stage(site, worker, tmp_path):
         site.wait_for(job_id, "cancelled", 10)
         assert read_job(site.services, job_id).transcript_id is None
         assert "running" not in {row.state for row in stages_of(site.services, job_id).values()}
+        assert not list(site.settings.vault.rglob(f".*{PARTIAL}"))  # nothing half-written
     assert len({pid for _, pid in site.lines(job_id)}) == 1  # the engine was not killed
 
 
@@ -392,7 +394,7 @@ def test_a_job_outlives_its_database(own_postgres, tmp_path):
         site.wait_for_stage(job_id, "align")
         assert own_postgres.process is not None
         own_postgres.process.kill()
-        time.sleep(5)
+        time.sleep(12)  # longer than anything waits for a connection
         assert own_postgres.check()
         go.touch()
         site.wait_for(job_id, "succeeded", RECOVERY)
@@ -401,5 +403,13 @@ def test_a_job_outlives_its_database(own_postgres, tmp_path):
         assert read_job(site.services, job_id).attempt == 1
         assert Counter(site.begun(job_id)) == Counter(STAGES)
         site.wait_for(make_job(site.services), "succeeded", 10)
+        before = last_heartbeat(site)
+        wait_until(lambda: last_heartbeat(site) > before, 3 * HEARTBEAT, "the heart to beat")
     finally:
         site.stop()
+
+
+def last_heartbeat(site):
+    """Of the worker in the queue's table, by which it is taken for dead."""
+    with site.services.engine.connect() as connection:
+        return connection.scalar(text("SELECT max(last_heartbeat) FROM procrastinate_workers"))

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def small_disk():
     folder = Path(tempfile.mkdtemp(prefix="fieldscribe-test-"))
-    mount = ["mount", "-t", "tmpfs", "-o", "size=300m,mode=711", "tmpfs", folder]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=300m,mode=711", "tmpfs", str(folder)]
     if subprocess.run(mount, check=False, capture_output=True).returncode:
         folder.rmdir()
         pytest.skip("only root can make a small disk")
@@ -87,12 +87,11 @@ def test_uploads_are_refused_long_before_and_jobs_go_on_when_there_is_room(
     site.wait_for(make_job(site.services), "succeeded", RECOVERY)
 
 
-def said(site) -> str:
-    text: str = site.said.read_text()
-    return text
+def said(site: Installation) -> str:
+    return site.said.read_text()
 
 
-def exhaust_the_log_of_the_database(site) -> None:
+def exhaust_the_log_of_the_database(site: Installation) -> None:
     """Until it cannot write a record more, which is the end of the server."""
     with pytest.raises(OperationalError):
         for _ in range(1000):

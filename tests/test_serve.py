@@ -24,14 +24,13 @@ def site(data_folder):
     site.power_cut()
 
 
-def start(site) -> "subprocess.Popen[bytes]":
+def start(site):
     """What it says goes into a file."""
-    site.said = site.folder / "serve.log"
     with site.said.open("wb") as said:
         return site.start_serve(stderr=said)
 
 
-def refused(site) -> str:
+def refused(site: Installation) -> str:
     """Of the command, to its end."""
     finished = subprocess.run(
         [sys.executable, "-c", CLI, "serve"],
@@ -77,14 +76,13 @@ def test_a_port_that_is_taken_is_said_and_tried_ever_more_slowly_until_it_is_fre
     assert len(site.pids()["postgres"]) == len(site.pids()["worker"]) == 1
 
 
-def pauses(site) -> list[float]:
+def pauses(site: Installation) -> list[float]:
     found = re.findall(r"the API ended with status \d+; it is started again in (\S+) s", said(site))
     return [float(seconds) for seconds in found]
 
 
-def said(site) -> str:
-    text: str = site.said.read_text()
-    return text
+def said(site: Installation) -> str:
+    return site.said.read_text()
 
 
 @pytest.mark.parametrize("moment", ["postgres", "api", "worker", "engine"])

@@ -41,6 +41,7 @@ def test_reading_a_job_takes_no_time_to_speak_of(bench):
     bench.site.wait_for(job_id, "succeeded", 60)
 
     times = asyncio.run(bench.read_until(job_id, after(1.0), rate=10))
+    assert times["not_200"] == 0
     assert times["median"] < 1000  # ms
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import wave
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
@@ -36,7 +37,7 @@ IDENTIFIED = ArtefactClass.IDENTIFIED
 def site(data_folder, tmp_path):
     site = Installation(data_folder, None)
     site.start_serve()
-    wait_until(site.is_ready, 60, "the service to answer")
+    wait_until(site.is_ready, 120, "the service to answer")
     site.services = open_services(site.settings)
     yield site
     site.power_cut()
@@ -141,7 +142,7 @@ def demo_models() -> dict[str, str]:
 def real_site(data_folder):
     site = Installation(data_folder, None)
     site.start_serve(ENGINE)
-    wait_until(site.is_ready, 60, "the service to answer")
+    wait_until(site.is_ready, 120, "the service to answer")
     site.services = open_services(site.settings)
     yield site
     site.power_cut()
@@ -208,7 +209,7 @@ def cut_the_power(site, times):
         site.services.engine.dispose()
         site.processes.clear()
         site.start_serve()
-        wait_until(site.is_ready, 60, "the service to answer")
+        wait_until(site.is_ready, 120, "the service to answer")
 
     def unfinished():
         with site.services.sessionmaker() as session:
@@ -221,8 +222,8 @@ def cut_the_power(site, times):
         assert session.scalar(select(func.count()).select_from(Transcript)) == len(acknowledged)
 
 
-def wait_for_attempt(site, job_id, n):
-    wait_until(lambda: site.begun(job_id).count("transcribe") == n, 90, "work to resume")
+def has_begun(site, job_id, stage, times):
+    return site.begun(job_id).count(stage) == times
 
 
 @pytest.mark.slow
@@ -230,13 +231,13 @@ def test_a_job_outlives_more_power_cuts_in_one_stage_than_it_has_attempts(site, 
     go = tmp_path / "go"
     job_id = make_job(site.services, wait_in="transcribe", until=str(go))
     for cut in range(1, MAX_CRASHES + 2):
-        wait_for_attempt(site, job_id, cut)
+        wait_until(partial(has_begun, site, job_id, "transcribe", cut), 90, "work to resume")
         time.sleep(1.5)  # a heartbeat
         site.power_cut()
         site.services.engine.dispose()
         site.processes.clear()
         site.start_serve()
-        wait_until(site.is_ready, 60, "the service to answer")
+        wait_until(site.is_ready, 120, "the service to answer")
     go.touch()
     site.wait_for(job_id, "succeeded", 90)
 

@@ -319,6 +319,17 @@ def test_the_job_of_a_dead_worker_goes_back_into_the_queue(services, job_id, hel
     assert errors_of(services, job_id) == [("worker_died", None, 1, True)]
 
 
+def test_one_reaper_at_a_time(services, job_id, held):
+    set_queue(services, job_id, "doing")
+    with services.engine.begin() as another:
+        another.execute(text("SELECT pg_advisory_xact_lock(hashtext('fieldscribe:reaper'))"))
+        assert reap(services.sessionmaker, stalled=0) == 0
+        assert queue_rows(services, job_id) == ["doing"]
+
+    reap(services.sessionmaker, stalled=0)
+    assert queue_rows(services, job_id) == ["todo"]
+
+
 def test_after_a_start_of_the_database_the_living_have_time_for_a_heartbeat(services, job_id, held):
     set_queue(services, job_id, "doing")
 

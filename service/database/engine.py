@@ -16,6 +16,7 @@ from service.database import DatabaseUnreachable, SchemaTooNew, SchemaTooOld
 from service.settings import BadSettings
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+MOST_CONNECTIONS = 40
 LOCK = "hashtext('fieldscribe:migrations')"
 
 
@@ -37,8 +38,10 @@ def open_engine(url: str | URL) -> Engine:
         parsed.set(drivername="postgresql+psycopg"),
         hide_parameters=True,  # or an error would quote what was written
         pool_pre_ping=True,  # the database may have been restarted
-        pool_size=10,
-        max_overflow=30,
+        # Kept once they are open: opening one takes longer than what is asked through it, and many
+        # requests come at once whenever something has held them up.
+        pool_size=MOST_CONNECTIONS,
+        max_overflow=0,
         connect_args={"connect_timeout": 5},
     )
 
