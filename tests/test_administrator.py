@@ -104,7 +104,7 @@ class Site:
         return done.stdout, re.findall(r"FAILED: (.*)", done.stderr)
 
     def wait(self) -> None:
-        self.type(f"curl -s --retry 90 --retry-delay 1 --retry-connrefused {self.url}/readyz")
+        self.type(f"curl -s --retry 240 --retry-delay 1 --retry-connrefused {self.url}/readyz")
 
     @property
     def url(self) -> str:
