@@ -1,6 +1,6 @@
-"""What holds around every forward pass of the diarisation's models."""
+"""What holds around the forward passes of all models."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -9,8 +9,11 @@ from models.errors import OutOfMemory
 
 
 @contextmanager
-def exact_on(device: torch.device) -> Iterator[None]:
+def exact_on(device: torch.device, what: str = "Diarisation") -> Iterator[None]:
     """fp32 means fp32, not TF32, as pyannote.audio has it; the process's own choice comes back.
+
+    Args:
+        what: is done there, for a message.
 
     Raises:
         OutOfMemory: a batch does not fit on the device.
@@ -21,6 +24,28 @@ def exact_on(device: torch.device) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise OutOfMemory(f"Diarisation does not fit into the memory of {device}.") from error
+        raise OutOfMemory(f"{what} does not fit into the memory of {device}.") from error
     finally:
         matmul.allow_tf32, cudnn.allow_tf32 = before
+
+
+def in_batches(n: int, size: int, step: Callable[[int, int], None]) -> None:
+    """step(first, last) for all of n, `size` at a time, or half as many once memory has run out.
+
+    Raises:
+        torch.OutOfMemoryError: a single one does not fit.
+    """
+    first = 0
+    while first < n:
+        last = min(first + size, n)
+        try:
+            step(first, last)
+        except torch.OutOfMemoryError:
+            if size == 1:
+                raise
+            size = max(1, min(size, last - first) // 2)
+        else:
+            first = last
+            continue
+        if torch.cuda.is_available():  # outside the handler, whose error holds what is to be freed
+            torch.cuda.empty_cache()

@@ -7,6 +7,7 @@ of a frame are the same in all chunks that hold it, up to their mean.
 
 import copy
 import math
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from models.audio import SAMPLE_RATE
-from models.device import exact_on
+from models.device import exact_on, in_batches
 from models.progress import Progress, ignore
 from models.segmentation import Segmentation, cut_padded
 from models.speaker_models import SpeakerModels
@@ -46,7 +47,7 @@ def embed(
         makes of nothing, as in stock pyannote.audio; no clustering looks at it.
 
     Raises:
-        OutOfMemory: a batch does not fit on the device.
+        OutOfMemory: not even one chunk fits on the device.
 
     Source: pyannote/audio/pipelines/speaker_diarization.py, `get_embeddings`.
     """
@@ -61,6 +62,16 @@ def embed(
         trunk = _Trunk(model.resnet, torch.bfloat16 if precision == "bf16" else torch.float32)
         silent = model.resnet.seg_1.bias
         embeddings = silent.repeat(len(activity), activity.shape[2], 1)
+
+        def step(
+            chunks: np.ndarray, features: _Features, begin: int, first: int, last: int
+        ) -> None:
+            batch = chunks[first:last]
+            frames = trunk(features.of([int(begins[chunk] - begin) for chunk in batch]))
+            masks = torch.from_numpy(_masks(activity[batch], min_frames)).to(device)
+            embeddings[batch] = model.resnet.forward_embedding(frames, weights=masks)[1]
+            progress((batch[-1] + 1) / len(activity))
+
         for first in range(0, len(activity), block):
             chunks = first + np.flatnonzero(has_speech[first : first + block])
             if len(chunks) == 0:
@@ -68,11 +79,7 @@ def embed(
             begin, end = begins[chunks[0]], begins[chunks[-1]] + n_window
             span = torch.from_numpy(cut_padded(samples, begin, end)).to(device)
             features = _Features(model, span, n_window)
-            for batch in np.split(chunks, range(batch_size, len(chunks), batch_size)):
-                frames = trunk(features.of([int(begins[chunk] - begin) for chunk in batch]))
-                masks = torch.from_numpy(_masks(activity[batch], min_frames)).to(device)
-                embeddings[batch] = model.resnet.forward_embedding(frames, weights=masks)[1]
-                progress((batch[-1] + 1) / len(activity))
+            in_batches(len(chunks), batch_size, partial(step, chunks, features, begin))
         found: np.ndarray = embeddings.cpu().numpy()
     return found
 

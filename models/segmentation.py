@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.audio import SAMPLE_RATE
-from models.device import exact_on
+from models.device import exact_on, in_batches
 from models.progress import Progress, ignore
 from models.speaker_models import SpeakerModels
 
@@ -97,7 +97,7 @@ def segment(
         samples: float32, (n_samples,), 16 kHz.
 
     Raises:
-        OutOfMemory: a batch does not fit on the device.
+        OutOfMemory: not even one chunk fits on the device.
 
     Source: pyannote/audio/core/inference.py, `Inference.slide`.
     """
@@ -109,13 +109,15 @@ def segment(
     with exact_on(device):
         shape = n_chunks, model.num_frames(n_window), speakers.shape[1]
         activity = torch.empty(shape, dtype=torch.uint8, device=device)
-        for first in range(0, n_chunks, BATCH[device.type]):
-            last = min(first + BATCH[device.type], n_chunks)
+
+        def step(first: int, last: int) -> None:
             begin, end = first * n_step, (last - 1) * n_step + n_window
             span = torch.from_numpy(cut_padded(samples, begin, end)).to(device)
             scores = _scores(model, span, n_window, n_step)
             activity[first:last] = speakers[scores.argmax(dim=-1)]
             progress(last / n_chunks)
+
+        in_batches(n_chunks, BATCH[device.type], step)
         found = activity.cpu().numpy().astype(np.float32)
     frames = model.receptive_field
     return Segmentation(

@@ -1,10 +1,12 @@
-"""Files in, words out: what an hour of audio costs in one long file and in many short ones.
+"""Files in, transcripts out: what an hour of sound costs in one long file and in many short ones.
 
     scripts/bench whole-path --model base --minutes 1 10 60 240 --files 1 20 200
+    scripts/bench whole-path --model demo --minutes 1 10 --files 1 20
 
-Random weights and 110 tokens a window, as in `scripts/bench whisper`; noise with a pause every few
-seconds. Reading files, mel and windows, decoding and word times, with the share of the decoder
-alone; finding speech and speakers is not part of it.
+Batch mode as it is, on the demo interview over and over. Random weights and 110 tokens a window, as
+in `scripts/bench whisper`, or the demo weights as they are. Speaker embeddings are drawn: finding
+who spoke has `scripts/bench diarisation`. The share of the engine's own rate is that of reading,
+transcribing and timing words together, by what the decoder alone takes for as many windows.
 """
 
 import argparse
@@ -13,26 +15,40 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
-import numpy as np
 import torch
 
-from models.audio import SAMPLE_RATE, decode
-from models.segmentation import SpeechRegion
-from models.whisper_engine import Session, WhisperEngine, WhisperOptions
-from models.windows import cut_windows
+import models.pipeline
+from models.checkpoints import load_whisper
+from models.diarisation import SpeakerCount
+from models.pipeline import COSTLY_STAGES, Pipeline, StageProgress, TranscribeOptions
+from models.progress import Progress, ignore
+from models.weights import find_pipeline, find_whisper
+from models.whisper_engine import DecodedWindow, Session, WhisperEngine
+from models.whisper_engine.linear import Precision
 from scripts.bench_whisper import DIMENSIONS, forced_ends, hardware, random_whisper
+from scripts.evaluate import NO_WEIGHTS_FOLDER
+from scripts.measure_memory import draw_embeddings
+from service.batch import Batch, prepare_output, sessions_of
+from service.batch import run as run_batch
+from service.exports import Format
 
 SHORT_FILE = 2.0  # minutes, of each of many files
-SPEECH, PAUSE = 4.5, 0.5  # s
-OPTIONS = WhisperOptions(language="en")
+INTERVIEW = Path(__file__).parent.parent / "demo" / "interview.flac"
+OPTIONS = TranscribeOptions(language="en", speakers=SpeakerCount(2, 2))
+TO_WORDS = ("ingest", "transcribe", "align")
+STAGES = ("ingest", *COSTLY_STAGES, "attribute", "check")
+TIMES_FILLED = 3  # how often the slots are filled to measure the decoder alone
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", choices=DIMENSIONS, default="base")
+    parser.add_argument("--model", choices=(*DIMENSIONS, "demo"), default="base")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--precision", choices=("fp32", "bf16", "int8"))
     parser.add_argument("--minutes", nargs="+", type=float, default=[1, 10, 60, 240])
@@ -44,79 +60,135 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(arguments.threads)
-    whisper = random_whisper(arguments.model).to(arguments.device)
-    engine = WhisperEngine(whisper, precision=arguments.precision)
+    pipeline = pipeline_of(arguments.model, arguments.device, arguments.precision)
+    n_tokens = None if arguments.model == "demo" else arguments.tokens
     cases = [(minutes, 1) for minutes in arguments.minutes]
     cases += [(SHORT_FILE, n_files) for n_files in arguments.files]
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        measure(engine, [noise(0.5, Path(folder))], arguments.tokens)  # sets up what stays
+        measure(pipeline, interviews(0.5, 1, Path(folder)), n_tokens)  # sets up what stays
         for minutes, n_files in cases:
-            files = [noise(minutes, Path(folder))] * n_files
+            files = interviews(minutes, n_files, Path(folder))
             row = {"files": n_files, "minutes_each": minutes}
-            rows.append(row | measure(engine, files, arguments.tokens))
+            rows.append(row | measure(pipeline, files, n_tokens))
             print(line(rows[-1]), flush=True)
     report = {
         "setup": {name: str(value) for name, value in vars(arguments).items() if name != "run"},
         "hardware": hardware(arguments.device),
+        "slots": pipeline.engine.n_slots,
         "cases": rows,
     }
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     arguments.json.write_text(json.dumps(report, indent=2) + "\n")
 
 
-def noise(minutes: float, folder: Path) -> Path:
-    """A FLAC file."""
-    path = folder / f"{minutes}.flac"
-    if not path.exists():
-        source = f"anoisesrc=r={SAMPLE_RATE}:a=0.1:d={60 * minutes}:seed=1"
-        command = ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", source, str(path)]
-        subprocess.run(command, check=True)
-    return path
+class Counting(WhisperEngine):
+    """Counts the windows that it decodes, and remembers the first ones."""
 
+    n_windows = 0
+    first: Sequence[Session] = ()
 
-def measure(engine: WhisperEngine, files: Sequence[Path], n_tokens: int) -> dict[str, Any]:
-    """Seconds of each stage."""
-    times = [time.perf_counter()]
-    recordings = []
-    for path in files:
-        with path.open("rb") as file:
-            recordings.append(decode(file).samples[0])
-    times.append(time.perf_counter())
-    sessions = [session_of(engine, samples) for samples in recordings]
-    times.append(time.perf_counter())
-    with forced_ends(engine._decoder, lambda index: n_tokens):
-        decoded = engine.decode_many(sessions)
-        times.append(time.perf_counter())
-        words = [engine.word_times(results, OPTIONS) for results in decoded]
-        times.append(time.perf_counter())
-        sounds = list(engine._sounds(sessions))
+    def decode_many(
+        self, sessions: Sequence[Session], progress: Progress = ignore
+    ) -> list[tuple[DecodedWindow, ...]]:
+        self.n_windows += sum(len(session.windows) for session in sessions)
+        self.first = self.first or sessions
+        return super().decode_many(sessions, progress)
+
+    def seconds_alone(self) -> float:
+        """What the decoder would take for as many windows, given their spectrograms."""
+        sounds = list(islice(self._sounds(self.first), TIMES_FILLED * self.n_slots))
         started = time.perf_counter()
         with torch.inference_mode():
-            for _ in engine._decoder.decode(sounds):
+            for _ in self._decoder.decode(sounds):
                 pass
-        alone = time.perf_counter() - started
-    assert all(words)
-    audio = sum(len(samples) for samples in recordings) / SAMPLE_RATE
-    total = times[-1] - times[0]
-    stages = ("read", "windows", "decode_and_align", "place_words")
+        return (time.perf_counter() - started) / len(sounds) * self.n_windows
+
+
+def pipeline_of(model: str, device: str, precision: Precision | None) -> Pipeline:
+    """Everything but the engine's weights is the demo's."""
+    demo, place = find_whisper("demo", NO_WEIGHTS_FOLDER), torch.device(device)
+    pipeline = Pipeline(demo, find_pipeline("demo", NO_WEIGHTS_FOLDER), place)
+    draw_embeddings(pipeline)
+    weights = load_whisper(demo, place) if model == "demo" else random_whisper(model).to(place)
+    pipeline.engine = Counting(weights, precision=precision)
+    return pipeline
+
+
+def interviews(minutes: float, n_files: int, folder: Path) -> list[Path]:
+    """FLAC files of the demo interview over and over."""
+    first = folder / f"{minutes}.flac"
+    if not first.exists():
+        sound = ["-stream_loop", "-1", "-i", str(INTERVIEW), "-t", str(60 * minutes)]
+        subprocess.run(["ffmpeg", "-v", "error", *sound, str(first)], check=True)
+    files = [folder / f"{minutes}-{i}.flac" for i in range(n_files)]
+    for file in files:
+        if not file.exists():
+            file.hardlink_to(first)
+    return files
+
+
+def measure(pipeline: Pipeline, files: Sequence[Path], n_tokens: int | None) -> dict[str, Any]:
+    """Seconds of each stage of a batch, and of the decoder alone on as many windows.
+
+    Args:
+        n_tokens: of each window; None: as many as the weights write.
+    """
+    engine = pipeline.engine
+    assert isinstance(engine, Counting)
+    engine.n_windows, engine.first = 0, ()
+    seconds = dict.fromkeys(STAGES, 0.0)
+    stage, last = "ingest", time.perf_counter()
+
+    def note(progress: StageProgress) -> None:
+        nonlocal stage, last
+        now = time.perf_counter()
+        seconds[stage] += now - last
+        stage, last = progress.stage, now
+
+    with tempfile.TemporaryDirectory() as out, texts_of(engine, n_tokens):
+        prepare_output(Path(out))
+        batch = Batch(
+            sessions_of(files, join=False),
+            Path(out),
+            (Format.JSON,),
+            OPTIONS,
+            pipeline.whisper_weights,
+            pipeline.diarisation_weights,
+        )
+        results = list(run_batch(batch, lambda: pipeline, lambda group: None, note))
+        seconds[stage] += time.perf_counter() - last
+        alone = engine.seconds_alone()
+    assert all(result.status == "done" for result in results), results
+    audio = sum(result.transcript.duration for result in results if result.transcript)
+    to_words = sum(seconds[stage] for stage in TO_WORDS)
     return {
         "audio_seconds": audio,
-        "seconds": dict(zip(stages, np.diff(times).tolist(), strict=True)),
-        "rtfx": audio / total,
-        "share_of_decoder": alone / total,
+        "windows": engine.n_windows,
+        "seconds": seconds,
+        "rtfx": audio / sum(seconds.values()),
+        "rtfx_to_words": audio / to_words,
+        "share_of_engine": alone / to_words,
     }
 
 
-def session_of(engine: WhisperEngine, samples: np.ndarray) -> Session:
-    starts = np.arange(0.0, len(samples) / SAMPLE_RATE - PAUSE, SPEECH + PAUSE)
-    regions = [SpeechRegion(float(start), float(start) + SPEECH) for start in starts]
-    return Session(samples, cut_windows(regions, samples), OPTIONS, engine.maximum(samples))
+@contextmanager
+def texts_of(engine: WhisperEngine, n_tokens: int | None) -> Iterator[None]:
+    """Texts of so many tokens, and none decoded again: random weights would never end."""
+    if n_tokens is None:
+        yield
+        return
+    with (
+        forced_ends(engine._decoder, lambda index: n_tokens),
+        mock.patch.object(models.pipeline, "windows_to_hear_again", lambda *_: []),
+    ):
+        yield
 
 
 def line(row: dict[str, Any]) -> str:
     seconds = ", ".join(f"{stage} {value:.2f} s" for stage, value in row["seconds"].items())
     return (
-        f"{row['files']} x {row['minutes_each']} min: RTFx {row['rtfx']:.1f}, "
-        f"{row['share_of_decoder']:.0%} of it the decoder alone ({seconds})"
+        f"{row['files']} x {row['minutes_each']} min: RTFx {row['rtfx']:.1f}, to words "
+        f"{row['rtfx_to_words']:.1f}, {row['share_of_engine']:.0%} of the engine's own rate "
+        f"({row['windows']} windows; {seconds})"
     )

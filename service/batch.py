@@ -172,20 +172,24 @@ def _groups(
 ) -> Iterator[list[_Turn]]:
     """Sessions in order, with as much sound together as fills the decoder, or a long one alone."""
     group: list[_Turn] = []
-    sound = 0.0
+    room = 0.0
+
+    def alive() -> None:
+        on_progress(StageProgress("ingest", 1.0))
+
     for session in batch.sessions:
-        turn = _read(session, batch, reader, on_progress)
-        if turn.result is None:
-            at_once = min(loaded().seconds_at_once, SOUND_SECONDS / 2)
-            if sound and sound + turn.sound > at_once:
-                yield group
-                group, sound = [], 0.0
-            sound += turn.sound
-        group.append(turn)
-        del turn
-        if not sound:  # nothing to transcribe: done before, or failed
+        if group and (room <= 0 or not reader.fits(session.name, room, alive)):
             yield group
             group = []
+        turn = _read(session, batch, reader, on_progress)
+        if turn.result is not None and not group:  # done before, or failed
+            yield [turn]
+            continue
+        if not group:
+            room = min(loaded().seconds_at_once, SOUND_SECONDS / 2)
+        room -= turn.sound
+        group.append(turn)
+        del turn
     if group:
         yield group
 
@@ -196,13 +200,15 @@ def _read(session: Session, batch: Batch, reader: Reader, on_progress: OnProgres
         if transcript := finished_transcript(session, batch):
             outputs = _write(transcript, session, batch, missing_only=True)
             turn.result = Result(session, "skipped", outputs, transcript)
-            return turn
-        _check_output(session, batch)
-        turn.reached = recordings = reader.take(
-            session.name, lambda fraction: on_progress(StageProgress("ingest", fraction))
-        )
-        turn.duration = sum(recording.duration for recording in recordings)
-        turn.sound = sum(len(r.samples) * r.duration for r in recordings)
+        else:
+            _check_output(session, batch)
+            turn.reached = recordings = reader.take(
+                session.name, lambda fraction: on_progress(StageProgress("ingest", fraction))
+            )
+            turn.duration = sum(recording.duration for recording in recordings)
+            turn.sound = sum(len(r.samples) * r.duration for r in recordings)
+    if turn.result is not None:
+        reader.let_go(session.name)
     return turn
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import Any, BinaryIO, Self
 
 from models.audio import Recording, decode, probe
 from models.errors import AudioError, Stopped
@@ -46,7 +46,9 @@ class Reader:
         self._changed = threading.Condition()
         self._held = dict.fromkeys(sessions, 0.0)  # seconds of sound in memory, of all channels
         self._n_read = dict.fromkeys(sessions, 0)
-        self._turn: str | None = None
+        self._next = ""  # whom somebody waits for
+        self._turn = ""  # and who may take as much memory as it needs
+        self._gone: set[str] = set()
         self._closed = False
         self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="reader")
         self._ahead = {name: self._pool.submit(self._read_ahead, name) for name in sessions}
@@ -72,32 +74,46 @@ class Reader:
             RecordingNotFound
         """
         with self._changed:
-            self._turn = name
+            self._next = self._turn = name
             self._changed.notify_all()
 
         def alive() -> None:
             progress(self._n_read[name] / len(self._sessions[name]))
 
-        recordings = _result(self._ahead.pop(name), alive)
-        if recordings is None:
-            recordings = self._read(name, alive)
+        _wait(self._ahead[name], alive)
+        recordings = self._ahead.pop(name).result() or self._read(name, alive)
         alive()
         return recordings
 
-    def let_go(self, name: str) -> None:
-        """A session's sound is no longer in memory."""
+    def fits(self, name: str, seconds: float, alive: Callable[[], None] = lambda: None) -> bool:
+        """Whether a session has been read ahead, and has at most so much sound in all channels.
+
+        One that is not wanted or cannot be read has none.
+        """
         with self._changed:
+            self._next = name
+            self._changed.notify_all()
+        future = self._ahead[name]
+        _wait(future, alive)
+        too_far_ahead = future.exception() is None and future.result() is None
+        return not too_far_ahead and self._held[name] <= seconds
+
+    def let_go(self, name: str) -> None:
+        """Nobody wants a session's sound any more, whether or not it was taken."""
+        with self._changed:
+            self._gone.add(name)
+            self._ahead.pop(name, None)
             self._held[name] = 0.0
             self._changed.notify_all()
 
     def _read_ahead(self, name: str) -> list[Recording] | None:
-        """None where it has to wait for its turn, or is not wanted."""
+        """None where it has to wait for its turn, nothing where it is not wanted."""
         with self._changed:
             self._changed.wait_for(
-                lambda: self._closed or name == self._turn or self._sound() < SOUND_SECONDS
+                lambda: self._closed or name == self._next or self._sound() < SOUND_SECONDS
             )
         try:
-            return self._read(name) if self._is_wanted(name) else None
+            return self._read(name) if self._is_wanted(name) else []
         except _TooFarAhead:
             return None
 
@@ -116,7 +132,9 @@ class Reader:
                 sound += recordings[-1].samples.shape[0] * recordings[-1].duration
                 self._n_read[name] += 1
         except BaseException:
-            self.let_go(name)
+            with self._changed:
+                self._held[name] = 0.0
+                self._changed.notify_all()
             raise
         return recordings
 
@@ -136,8 +154,8 @@ class Reader:
 
     def _hold(self, name: str, seconds: float) -> None:
         with self._changed:
-            if self._closed:
-                raise Stopped("The batch has ended")
+            if self._closed or name in self._gone:
+                raise Stopped("Nobody wants the recording any more")
             self._held[name] = max(seconds, self._held[name])
             if name != self._turn and self._sound() > SOUND_SECONDS:
                 raise _TooFarAhead
@@ -146,12 +164,9 @@ class Reader:
         return sum(self._held.values())
 
 
-def _result(
-    future: "Future[list[Recording] | None]", alive: Callable[[], None]
-) -> list[Recording] | None:
+def _wait(future: "Future[Any]", alive: Callable[[], None]) -> None:
     while not wait((future,), timeout=POLL_SECONDS).done:
         alive()
-    return future.result()
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from multiprocessing import get_context
 
 import pytest
 
-from models.whisper_engine import WhisperEngine
 from scripts import bench_whole_path
 from scripts.bench_whisper import (
     CONTESTANTS,
@@ -13,7 +12,6 @@ from scripts.bench_whisper import (
     least_seconds,
     measure,
     peak_memory,
-    random_whisper,
     same_share,
 )
 
@@ -108,10 +106,13 @@ def test_the_share_of_same_tokens_stops_at_the_first_that_differs():
 
 
 @pytest.mark.slow
-def test_the_whole_path_goes_from_files_to_words(tmp_path):
-    engine = WhisperEngine(random_whisper("micro"), precision="fp32", n_slots=2)
-    row = bench_whole_path.measure(engine, [bench_whole_path.noise(0.2, tmp_path)] * 2, 10)
+def test_the_whole_path_goes_from_files_to_transcripts(tmp_path, monkeypatch):
+    monkeypatch.setattr("models.diarisation.embed", None)  # put back: the bench draws embeddings
+    pipeline = bench_whole_path.pipeline_of("micro", "cpu", "fp32")
+    row = bench_whole_path.measure(pipeline, bench_whole_path.interviews(0.2, 2, tmp_path), 10)
 
     assert row["audio_seconds"] == pytest.approx(24.0, abs=0.1)
-    assert all(seconds > 0 for seconds in row["seconds"].values())
-    assert 0 < row["share_of_decoder"] < 1
+    assert row["windows"] == 2
+    assert all(row["seconds"][stage] > 0 for stage in bench_whole_path.TO_WORDS)
+    assert row["rtfx"] < row["rtfx_to_words"]
+    assert 0 < row["share_of_engine"] < 1.2

@@ -104,6 +104,16 @@ def test_a_warning_is_shown_when_the_recording_is_done(monkeypatch, recording, t
     assert "WARNING: 5 speakers were found where 6 were expected." in result.stderr
 
 
+def test_of_a_group_one_line_says_how_long_it_will_take(pipeline, recording, tmp_path):
+    other = tmp_path / "INT-08.wav"
+    write_tone(other, 1.0)
+    result = transcribe(recording, other, "--out", tmp_path / "out")
+    lines = result.stderr.splitlines()
+
+    assert lines[0].startswith("INT-07 and 1 more: 0:00:03 of sound, about ")
+    assert [line.split(":")[0] for line in lines[1:3]] == ["INT-07", "INT-08"]
+
+
 def test_what_was_said_is_not_shown_while_it_is_transcribed(pipeline, recording, tmp_path):
     result = transcribe(recording, "--out", tmp_path / "out")
 

@@ -26,7 +26,7 @@ COMPRESSION_RATIO = 2.4
 LOGPROB = -1.0
 NO_SPEECH = 0.6
 
-FALLBACK_SLOTS = 4  # windows that are sampled again at the same time
+FALLBACK_SLOTS = 4  # windows that are sampled again at the same time, at most
 
 LOOKS_BETWEEN_LOOP_CHECKS = 8
 LONGEST_LOOP = 24  # tokens
@@ -84,6 +84,9 @@ class Decoder:
     def decode(self, sounds: Iterable[Sound]) -> Generator[Decoded, None, None]:
         """The text of every sound, as they end.
 
+        Args:
+            sounds: where memory runs out in making one, it is asked for again.
+
         Raises:
             OutOfMemory: not even one window fits.
         """
@@ -115,8 +118,10 @@ class Decoder:
             if left_over is not None:
                 left_over.clear()
         for look in count():
-            new = list(islice(waiting, slots.n_free))
-            in_work.update((sound.index, sound) for sound in new)
+            new = []
+            for sound in islice(waiting, slots.n_free):
+                in_work[sound.index] = sound  # at once: to make the next may take too much memory
+                new.append(sound)
             slots.add(new)
             if slots.n_used == 0:
                 break
@@ -137,7 +142,7 @@ class Decoder:
             yield from self._sample_again(again, in_work)
 
     def _new_fallback(self) -> Slots:
-        return Slots(self.model, self.rules, min(FALLBACK_SLOTS, self.n_slots), BEST_OF)
+        return Slots(self.model, self.rules, fallback_slots(self.n_slots), BEST_OF)
 
     def _sample_again(self, slots: Slots, in_work: dict[int, Sound]) -> Iterator[Decoded]:
         """Every window in the slots, at rising temperatures until a text will do.
@@ -194,6 +199,11 @@ class Decoder:
                 text = self.tokenizer.decode(list(written.tokens)).strip()
                 if can_only_fail(text, slots.n_left(slot)):
                     slots.stop(slot)
+
+
+def fallback_slots(n_slots: int) -> int:
+    """A quarter, because each has five texts, up to FALLBACK_SLOTS."""
+    return max(1, min(FALLBACK_SLOTS, n_slots // 4))
 
 
 def needs_fallback(text: Text) -> bool:

@@ -4,7 +4,7 @@ No text is carried from one window to the next, so a repetition loop cannot spre
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,14 +16,15 @@ from whisper.audio import HOP_LENGTH
 from whisper.tokenizer import LANGUAGES, TO_LANGUAGE_CODE, Tokenizer, get_tokenizer
 
 from models.audio import SAMPLE_RATE
+from models.device import exact_on, in_batches
 from models.errors import OptionError
 from models.progress import Progress, ignore, seconds_of
 from models.segmentation import SpeechRegion
 from models.transcript import Word
-from models.whisper_engine.decoder import Decoded, Decoder
+from models.whisper_engine.decoder import BEST_OF, Decoded, Decoder, fallback_slots
 from models.whisper_engine.linear import Precision
 from models.whisper_engine.mel import log_mel, log_mel_maximum
-from models.whisper_engine.model import InferenceModel
+from models.whisper_engine.model import CrossKV, InferenceModel
 from models.whisper_engine.rules import special_tokens
 from models.whisper_engine.slots import Slots, Sound
 from models.whisper_engine.word_times import Aligned, align, place_words, text_tokens
@@ -34,6 +35,8 @@ Task = Literal["transcribe", "translate"]
 LANGUAGE_WINDOWS = 5  # that vote on the language
 CLEARLY = 0.8  # probability of a window's own language, above which it is taken
 MOST_SLOTS = {"cpu": 16, "cuda": 128}  # more would not be faster
+ALIGNED_AT_ONCE = 16  # windows; 110 tokens of one take 7 MB for each of a dozen heads, some times
+TRANSCRIPTION = "Transcription"
 SHARE_OF_MEMORY = {"cpu": 0.15, "cuda": 0.6}  # for the slots; of all, and of what is free
 
 TRIAL_WINDOW = 25.0  # s of speech in a well filled window
@@ -181,7 +184,8 @@ class WhisperEngine:
 
     def maximum(self, samples: np.ndarray) -> float:
         """The session's loudest mel power, which `detect_language` and `decode` take."""
-        return log_mel_maximum(samples, self.model.dims.n_mels, self.model.device)
+        with exact_on(self.model.device, TRANSCRIPTION):
+            return log_mel_maximum(samples, self.model.dims.n_mels, self.model.device)
 
     @torch.inference_mode()
     def detect_language(
@@ -192,22 +196,23 @@ class WhisperEngine:
             return LanguageGuess("en", 1.0)
         longest = sorted(windows, key=lambda window: -window.duration)[:LANGUAGE_WINDOWS]
         tokenizer = self._tokenizer("en")
-        votes = [self._language_vote(self._mel(samples, w, maximum), tokenizer) for w in longest]
-        mean = torch.stack(votes).mean(dim=0)
+        with exact_on(self.model.device, TRANSCRIPTION):
+            mels = torch.stack([self._mel(samples, window, maximum) for window in longest])
+            mean = self._language_votes(mels, tokenizer).mean(dim=0)
         best = int(mean.argmax())
         return LanguageGuess(tokenizer.all_language_codes[best], round(float(mean[best]), 4))
 
-    def _language_vote(self, mel: Tensor, tokenizer: Tokenizer) -> Tensor:
-        """The probability of each language, (n_languages,). Source: whisper.decoding."""
-        cross = self.model.cross_kv(self.model.encode(mel[None]))
-        tokens = torch.tensor([[tokenizer.sot]], device=self.model.device)
+    def _language_votes(self, mels: Tensor, tokenizer: Tokenizer) -> Tensor:
+        """The probability of each language, (n_windows, n_languages). Source: whisper.decoding."""
+        cross = self.model.cross_kv(self.model.encode(mels))
+        tokens = torch.full((len(mels), 1), tokenizer.sot, device=self.model.device)
         logits, _ = self.model.logits_and_scores(tokens, cross, ())
-        return logits[0, 0, list(tokenizer.all_language_tokens)].softmax(dim=0)
+        return logits[:, 0, list(tokenizer.all_language_tokens)].softmax(dim=1)
 
     def _own_language(self, mel: Tensor, language: str) -> str:
         """A window's, where it is clear; else the session's."""
         tokenizer = self._tokenizer("en")
-        probability, best = self._language_vote(mel, tokenizer).max(dim=0)
+        probability, best = self._language_votes(mel[None], tokenizer)[0].max(dim=0)
         clearly = float(probability) > CLEARLY
         return tokenizer.all_language_codes[int(best)] if clearly else language
 
@@ -237,33 +242,34 @@ class WhisperEngine:
         """
         if any(session.options.language is None for session in sessions):
             raise ValueError("options.language must be set")
-        places = [(s, w) for s, session in enumerate(sessions) for w in range(len(session.windows))]
+        sounds = self._sounds(sessions)
         found: dict[int, DecodedWindow] = {}
         self._decoder.halved = self.halved = 0
-        for decoded in self._decoder.decode(self._sounds(sessions)):
-            indices = [sound.index for sound in decoded.sounds]
-            windows = [sessions[s].windows[w] for s, w in (places[i] for i in indices)]
-            found.update(zip(indices, self._aligned(windows, decoded), strict=True))
-            self.halved = self._decoder.halved
-            progress(len(found) / len(places))
-        in_order = iter(found[i] for i in range(len(places)))
+        with exact_on(self.model.device, TRANSCRIPTION):
+            for decoded in self._decoder.decode(sounds):
+                indices = [sound.index for sound in decoded.sounds]
+                windows = [sounds.places[i][1] for i in indices]
+                found.update(zip(indices, self._aligned(windows, decoded), strict=True))
+                self.halved = self._decoder.halved
+                progress(len(found) / len(sounds.places))
+        in_order = iter(found[i] for i in range(len(sounds.places)))
         return [tuple(next(in_order) for _ in session.windows) for session in sessions]
 
-    def _sounds(self, sessions: Sequence[Session]) -> Iterator[Sound]:
+    def _sounds(self, sessions: Sequence[Session]) -> "_Sounds":
         """Each made when a slot is free for it."""
-        index = 0
-        for session in sessions:
-            assert session.options.language is not None
-            options, n_ctx = session.options, self.model.dims.n_text_ctx
-            for window in session.windows:
-                mel = self._mel(session.samples, window, session.maximum)
-                language = session.options.language
-                if options.language_per_window and self.is_multilingual:
-                    language = self._own_language(mel, language)
-                tokenizer = self._tokenizer(language, options.task)
-                prompt = initial_tokens(tokenizer, options.prompt, n_ctx)
-                yield Sound(index, mel, prompt, seed=round(100 * window.start))
-                index += 1
+        places = [(session, window) for session in sessions for window in session.windows]
+        return _Sounds(places, self._sound)
+
+    def _sound(self, index: int, session: Session, window: Window) -> Sound:
+        options, n_ctx = session.options, self.model.dims.n_text_ctx
+        mel = self._mel(session.samples, window, session.maximum)
+        language = options.language
+        assert language is not None
+        if options.language_per_window and self.is_multilingual:
+            language = self._own_language(mel, language)
+        tokenizer = self._tokenizer(language, options.task)
+        prompt = initial_tokens(tokenizer, options.prompt, n_ctx)
+        return Sound(index, mel, prompt, seed=round(100 * window.start))
 
     def _aligned(self, windows: Sequence[Window], decoded: Decoded) -> list[DecodedWindow]:
         """What was decoded, and where it is in the windows' sound while the device holds that."""
@@ -272,14 +278,11 @@ class WhisperEngine:
         aligned: list[Aligned] = [None] * len(windows)  # type: ignore[list-item]
         for language_and_task in set(asked):
             rows = [i for i, one in enumerate(asked) if one == language_and_task]
-            cross = decoded.cross if len(rows) == len(windows) else decoded.cross.rows(rows)
-            found = align(
-                self.model,
+            found = self._alignments(
                 self._tokenizer(*language_and_task),
+                [windows[i] for i in rows],
                 [texts[i] for i in rows],
-                [round(windows[i].duration * SAMPLE_RATE / HOP_LENGTH) for i in rows],
-                cross,
-                self.alignment_heads,
+                decoded.cross.rows(rows),
             )
             for i, alignment in zip(rows, found, strict=True):
                 aligned[i] = alignment
@@ -289,6 +292,28 @@ class WhisperEngine:
                 windows, decoded.texts, aligned, asked, strict=True
             )
         ]
+
+    def _alignments(
+        self,
+        tokenizer: Tokenizer,
+        windows: Sequence[Window],
+        texts: Sequence[list[int]],
+        cross: CrossKV,
+    ) -> list[Aligned]:
+        found: list[Aligned] = []
+        n_frames = [round(window.duration * SAMPLE_RATE / HOP_LENGTH) for window in windows]
+
+        def step(first: int, last: int) -> None:
+            rows = slice(first, last)
+            heard = cross.rows([*range(first, last)])
+            found.extend(
+                align(
+                    self.model, tokenizer, texts[rows], n_frames[rows], heard, self.alignment_heads
+                )
+            )
+
+        in_batches(len(texts), ALIGNED_AT_ONCE, step)
+        return found
 
     def word_times(
         self,
@@ -367,6 +392,31 @@ class WhisperEngine:
         return code, "translate" if task == known.translate else "transcribe"
 
 
+class _Sounds:
+    """An iterator that goes on where memory ran out, as a generator would not.
+
+    Attributes:
+        places: session and window of each sound.
+    """
+
+    def __init__(
+        self,
+        places: Sequence[tuple[Session, Window]],
+        make: Callable[[int, Session, Window], Sound],
+    ) -> None:
+        self.places, self._make, self._next = places, make, 0
+
+    def __iter__(self) -> "_Sounds":
+        return self
+
+    def __next__(self) -> Sound:
+        if self._next == len(self.places):
+            raise StopIteration
+        sound = self._make(self._next, *self.places[self._next])
+        self._next += 1
+        return sound
+
+
 def initial_tokens(tokenizer: Tokenizer, prompt: str | None, n_ctx: int) -> tuple[int, ...]:
     """What stands before the text. Source: whisper/decoding.py, `_get_initial_tokens`."""
     tokens = tuple(tokenizer.sot_sequence)
@@ -377,15 +427,22 @@ def initial_tokens(tokenizer: Tokenizer, prompt: str | None, n_ctx: int) -> tupl
 
 
 def slots_that_fit(model: InferenceModel) -> int:
-    """A power of two, from what a slot's keys and values and its logits take."""
+    """A power of two, from what slots take: also those for texts that are sampled again."""
     dims, device = model.dims, model.device.type
-    n_positions = dims.n_audio_ctx + dims.n_text_ctx
-    n_bytes = 2 * dims.n_text_layer * n_positions * dims.n_text_state * model.dtype.itemsize
-    n_bytes += 4 * 4 * dims.n_vocab
+    position = 2 * dims.n_text_layer * dims.n_text_state * model.dtype.itemsize
+    sound = dims.n_audio_ctx * position
+    text = dims.n_text_ctx * position + 4 * 4 * dims.n_vocab  # logits, and what is made of them
     memory = (
         torch.cuda.mem_get_info(model.device)[0]
         if device == "cuda"
         else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     )
-    fitting: int = max(1, int(SHARE_OF_MEMORY[device] * memory) // n_bytes)
-    return min(MOST_SLOTS[device], 1 << (fitting.bit_length() - 1))
+
+    def n_bytes(n_slots: int) -> int:
+        again = fallback_slots(n_slots) * (sound + BEST_OF * text)
+        return int(n_slots * (sound + text) + again)
+
+    n_slots = MOST_SLOTS[device]
+    while n_slots > 1 and n_bytes(n_slots) > SHARE_OF_MEMORY[device] * memory:
+        n_slots //= 2
+    return n_slots

@@ -11,7 +11,7 @@ values from a `SelfCache`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -27,20 +27,37 @@ class CrossKV:
     """What the decoder hears of a batch of windows: keys and values of each layer.
 
     Each is (batch, n_heads, 1500, head_dim). Values lie in memory with their last two dimensions
-    swapped, which is how a step reads them fastest.
+    swapped, which is how a step reads them fastest. `picked`: the windows that are meant, if not
+    all; int64, (n_windows,).
     """
 
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
+    picked: Tensor | None = None
 
     def __len__(self) -> int:
-        return len(self.keys[0])
+        return len(self.keys[0] if self.picked is None else self.picked)
+
+    def layer(self, i: int) -> tuple[Tensor, Tensor]:
+        """Keys and values; picked windows are copied here, a layer at a time: all of large-v3's
+        take a quarter of a gigabyte for each window."""
+        keys, values = self.keys[i], self.values[i]
+        return (keys, values) if self.picked is None else (keys[self.picked], values[self.picked])
 
     def rows(self, rows: slice | list[int]) -> "CrossKV":
-        """Some windows of the batch; not copied if `rows` is a slice."""
-        return CrossKV(
-            tuple(keys[rows] for keys in self.keys), tuple(values[rows] for values in self.values)
-        )
+        """Some windows of the batch, which stay where they are."""
+        if (
+            isinstance(rows, list)
+            and self.picked is None
+            and rows == [*range(rows[0], rows[-1] + 1)]
+        ):
+            rows = slice(rows[0], rows[-1] + 1)
+        if isinstance(rows, slice):
+            assert self.picked is None
+            keys, values = (tuple(t[rows] for t in each) for each in (self.keys, self.values))
+            return CrossKV(keys, values)
+        picked = torch.tensor(rows, device=self.keys[0].device)
+        return replace(self, picked=picked if self.picked is None else self.picked[picked])
 
     def copy_row(self, row: int, source: "CrossKV", source_row: int) -> None:
         for mine, other in zip(self.keys + self.values, source.keys + source.values, strict=True):
@@ -85,6 +102,14 @@ class InferenceModel:
         """encoded: (batch, 1500, n_state)"""
         pairs = [block.cross.keys_and_values(encoded) for block in self.decoder.blocks]
         return CrossKV(tuple(keys for keys, _ in pairs), tuple(values for _, values in pairs))
+
+    def hear(self, encoded: Tensor, cross: CrossKV, rows: Sequence[int]) -> None:
+        """`cross_kv` into these rows of `cross`, a layer at a time."""
+        for i, block in enumerate(self.decoder.blocks):
+            keys, values = block.cross.keys_and_values(encoded)
+            for row, own_keys, own_values in zip(rows, keys, values, strict=True):
+                cross.keys[i][row].copy_(own_keys)
+                cross.values[i][row].copy_(own_values)
 
     def empty_cross_kv(self, n_windows: int) -> CrossKV:
         """Room for the sound of some windows."""
@@ -258,10 +283,11 @@ class _Decoder:
                 cache.values[i][cache_rows, :, :n_tokens] = values[:, None]
             x = x + block.attention.out(_attend(query, keys, values, future))
             query = block.cross_query(x)
+            keys, values = cross.layer(i)
             for head in (head for layer, head in heads if layer == i):
-                keys = cross.keys[i][:, head].float()
-                scores[i, head] = query[:, head].float() @ keys.transpose(1, 2)
-            x = x + block.cross.out(_attend(query, cross.keys[i], cross.values[i]))
+                seen = keys[:, head].float().transpose(1, 2)
+                scores[i, head] = query[:, head].float() @ seen
+            x = x + block.cross.out(_attend(query, keys, values))
             x = x + block.mlp(x)
         given = [scores[layer, head] for layer, head in heads]
         return self.norm(x), torch.stack(given, dim=1) if given else torch.empty(0)
@@ -294,7 +320,7 @@ class _Decoder:
             attended = scores.softmax(dim=-1)[:, :, None] @ values[:n_rows, :, :span]
             x = x + block.attention.out(attended.flatten(1))
             query = block.cross_query(x[:, None])[:, :, 0]
-            x = x + block.cross.out(_attend_to_sound(query, cross.keys[i], cross.values[i]))
+            x = x + block.cross.out(_attend_to_sound(query, *cross.layer(i)))
             x = x + block.mlp(x)
         return self.norm(x)
 

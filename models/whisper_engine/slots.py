@@ -74,13 +74,13 @@ class Slots:
         self._sum_logprobs = tensor(torch.float)
         self._no_speech = tensor(torch.float)
         self._done = tensor(torch.bool).fill_(True)
-        self._temperature = tensor(torch.float)
+        self._temperature = tensor(torch.float).fill_(1.0)  # a graph may hold slots never used
         self._chance = tensor(torch.float, longest + 1)  # uniform in [0, 1): what sampling draws
         self._n_steps = [0] * n_slots  # that a slot's texts may have by now
+        self._looked_at: list[Tensor] | None = None  # all texts, on the host
         self._graphs: dict[tuple[int, int], torch.cuda.CUDAGraph | None] = {}
-        on_gpu = model.device.type == "cuda"
         # One for all graphs: they never run at the same time, and leave nothing there.
-        self._graph_memory = torch.cuda.graph_pool_handle() if on_gpu else None
+        self._graph_memory = torch.cuda.graph_pool_handle() if self._recorded else None
 
     @property
     def n_used(self) -> int:
@@ -98,24 +98,23 @@ class Slots:
         for i in range(0, len(sounds), n_batch):
             batch = sounds[i : i + n_batch]
             encoded = self.model.encode(torch.stack([sound.mel for sound in batch]))
-            cross = self.model.cross_kv(encoded)
-            slots = [self._occupy(sound, cross, row) for row, sound in enumerate(batch)]
-            self._begin(slots, cross, 0.0)
+            slots = [self._occupy(sound) for sound in batch]
+            self.model.hear(encoded, self.cross, slots)
+            self._begin(slots, 0.0)
 
     def add_heard(self, other: "Slots", slot: int) -> None:
         """A window that is in another's slot. Its texts begin with `begin_again`."""
-        self._occupy(other._sound(slot), other.cross, slot)
+        self.cross.copy_row(self._occupy(other._sound(slot)), other.cross, slot)
 
     def begin_again(self, temperature: float) -> None:
         """The texts of all slots, from the beginning."""
         self._close_gaps()
-        self._begin(list(range(self.n_used)), self.cross.rows(slice(self.n_used)), temperature)
+        self._begin(list(range(self.n_used)), temperature)
         self.ended = []
 
     def heard(self, slots: list[int]) -> tuple[tuple[Sound, ...], CrossKV]:
-        """What is in some slots; not copied if it is one."""
-        rows = slice(slots[0], slots[0] + 1) if len(slots) == 1 else slots
-        return tuple(self._sound(slot) for slot in slots), self.cross.rows(rows)
+        """What is in some slots, and stays there."""
+        return tuple(self._sound(slot) for slot in slots), self.cross.rows(slots)
 
     def stop(self, slot: int) -> None:
         """End a slot's texts where they are."""
@@ -130,32 +129,29 @@ class Slots:
         self.occupants = [None] * self.n_slots
         self.ended = []
 
-    def _occupy(self, sound: Sound, cross: CrossKV, row: int) -> int:
+    def _occupy(self, sound: Sound) -> int:
         slot = self.occupants.index(None)
         self.occupants[slot] = sound
-        self.cross.copy_row(slot, cross, row)
         return slot
 
-    def _begin(self, slots: list[int], cross: CrossKV, temperature: float) -> None:
-        """cross: of these slots, in their order."""
+    def _begin(self, slots: list[int], temperature: float) -> None:
         prompts = {slot: self._sound(slot).prompt for slot in slots}
         for length in sorted({len(prompt) for prompt in prompts.values()}):
-            same = [i for i, slot in enumerate(slots) if len(prompts[slot]) == length]
-            heard = cross if len(same) == len(slots) else cross.rows(same)
-            self._read_prompts([slots[i] for i in same], heard)
+            self._read_prompts([slot for slot in slots if len(prompts[slot]) == length])
         for slot in slots:
             self._begin_texts(slot, temperature)
+        self._looked_at = None
 
-    def _read_prompts(self, slots: list[int], cross: CrossKV) -> None:
+    def _read_prompts(self, slots: list[int]) -> None:
         """All but the last token, which is the first step's; the prompts are of one length."""
+        start_of_transcript = self._sound(slots[0]).prompt.index(self.special.sot)
         prompts = torch.tensor([self._sound(slot).prompt for slot in slots])
         prompts = prompts.to(self.model.device)
-        start_of_transcript = int((prompts[0] == self.special.sot).nonzero()[0])
         n_tokens = max(start_of_transcript + 1, prompts.shape[1] - 1)
         lanes = torch.arange(self.n_lanes) + torch.tensor(slots)[:, None] * self.n_lanes
         lanes = lanes.to(self.model.device)
         hidden, _ = self.model.decoder.forward(
-            prompts[:, :n_tokens], cross, cache=self._cache, cache_rows=lanes
+            prompts[:, :n_tokens], self.cross.rows(slots), cache=self._cache, cache_rows=lanes
         )
         probabilities = self.model.logits(hidden[:, start_of_transcript]).softmax(dim=-1)
         self._no_speech[lanes] = probabilities[:, self.special.no_speech, None]
@@ -215,14 +211,14 @@ class Slots:
     def run(self) -> None:
         """One step of all texts, or a few of them on a GPU; then `ended` is up to date."""
         self._close_gaps()
-        on_gpu = self.model.device.type == "cuda"
-        for _ in range(STEPS_BETWEEN_LOOKS if on_gpu else 1):
-            n_slots = self._in_a_graph(self.n_used) if on_gpu else self.n_used
+        self._looked_at = None
+        for _ in range(STEPS_BETWEEN_LOOKS if self._recorded else 1):
+            n_slots = self._in_a_graph(self.n_used) if self._recorded else self.n_used
             span = 1 + max(
                 len(self._sound(slot).prompt) + self._n_steps[slot] - 1
                 for slot in range(self.n_used)
             )
-            if on_gpu:
+            if self._recorded:
                 self._replay(n_slots, min(-(-span // SPAN_BLOCK) * SPAN_BLOCK, self._n_ctx))
             else:
                 self._step(n_slots, min(span, self._n_ctx))
@@ -233,16 +229,13 @@ class Slots:
 
     def written(self, slot: int) -> list[Written]:
         """The texts of a slot as far as they are."""
-        lanes = self._lanes(slot)
+        if self._looked_at is None:  # once for all slots: each look is a wait on a GPU
+            all_texts = (self._tokens, self._state.length, self._sum_logprobs, self._no_speech)
+            self._looked_at = [of_all.cpu() for of_all in all_texts]
+        of_slot = [of_all[self._lanes(slot)].tolist() for of_all in self._looked_at]
         return [
             Written(tuple(tokens[:length]), sum_logprobs, no_speech)
-            for tokens, length, sum_logprobs, no_speech in zip(
-                self._tokens[lanes].tolist(),
-                self._state.length[lanes].tolist(),
-                self._sum_logprobs[lanes].tolist(),
-                self._no_speech[lanes].tolist(),
-                strict=True,
-            )
+            for tokens, length, sum_logprobs, no_speech in zip(*of_slot, strict=True)
         ]
 
     def n_left(self, slot: int) -> int:
@@ -286,9 +279,15 @@ class Slots:
         chance = self._chance[:n].gather(1, length[:, None])
         # The sum of all is 1 but for rounding; a draw must not fall behind the last token.
         draw = (chance * probabilities[:, -1:]).clamp(max=1 - 1e-6)
-        return torch.searchsorted(probabilities, draw, right=True)[:, 0]
+        drawn = torch.searchsorted(probabilities, draw, right=True)[:, 0]
+        # A text that has ended may have no token left; what is drawn must be one all the same.
+        return drawn.clamp(max=logits.shape[1] - 1)
 
     # --- on a GPU ---
+
+    @property
+    def _recorded(self) -> bool:
+        return self.model.device.type == "cuda"
 
     def _in_a_graph(self, n_used: int) -> int:
         """Slots to compute: all, or the power of two that holds those in use when few are left."""
@@ -303,8 +302,19 @@ class Slots:
             return
         graph = self._graphs[key]
         if graph is None:
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=self._graph_memory):
-                self._step(n_slots, span)
-            self._graphs[key] = graph
+            graph = self._graphs[key] = self._record(n_slots, span)
         graph.replay()
+
+    def _record(self, n_slots: int, span: int) -> torch.cuda.CUDAGraph:
+        graph = torch.cuda.CUDAGraph()
+        try:
+            # torch leaves its own stream behind where a recording fails.
+            with torch.cuda.stream(torch.cuda.current_stream()):
+                with torch.cuda.graph(graph, pool=self._graph_memory):
+                    self._step(n_slots, span)
+        except RuntimeError as error:
+            # Ending a recording that memory ran out of may fail once more, with another error.
+            if isinstance(error.__context__, torch.OutOfMemoryError):
+                raise error.__context__ from None
+            raise
+        return graph
