@@ -21,7 +21,7 @@ from service import (
 )
 from service.console import AsJson, WeightsFolder, errors_as_sentences, print_json
 from service.exports import Format
-from service.settings import read_settings
+from service.settings import Precision, read_settings
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -92,7 +92,7 @@ def transcribe(
         bool, typer.Option("--join", help="The files are one session, in this order.")
     ] = False,
     precision: Annotated[
-        Literal["fp32", "bf16", "int8"] | None,
+        Precision | None,
         typer.Option(help="A lower one only with weights that scripts/evaluate measured it with."),
     ] = None,
     as_json: AsJson = False,

@@ -1,13 +1,13 @@
 """`fieldscribe serve | api | worker`: the processes of the service."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from service.access_commands import read_passphrase
 from service.console import errors_as_sentences
-from service.settings import read_settings
+from service.settings import Precision, read_settings
 
 Data = Annotated[Path | None, typer.Option(help="Folder of the vault and the database.")]
 Keys = Annotated[Path | None, typer.Option(help="Folder of the keys; never under the data.")]
@@ -18,7 +18,7 @@ BehindProxy = Annotated[
     bool | None, typer.Option("--behind-proxy", help="A proxy with TLS stands before the API.")
 ]
 WorkerPrecision = Annotated[
-    Literal["fp32", "bf16", "int8"] | None,
+    Precision | None,
     typer.Option("--precision", help="A lower one only with weights it was measured with."),
 ]
 Certificate = Annotated[Path | None, typer.Option("--tls-certificate", help="PEM file.")]

@@ -15,6 +15,7 @@ PREFIX = "FIELDSCRIBE_"
 # Read by others than Settings, each where it is used.
 OTHER_VARIABLES = {"FIELDSCRIBE_TOKEN", "FIELDSCRIBE_URL"}
 
+Precision = Literal["fp32", "bf16", "int8"]  # as in models/, which the API must not import
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -61,7 +62,7 @@ class Settings(BaseSettings):
     idle_unload_minutes: float = Field(
         default=10.0, gt=0, description="A worker without jobs lets go of its models after these."
     )
-    precision: Literal["fp32", "bf16", "int8"] | None = Field(
+    precision: Precision | None = Field(
         default=None,
         description="What a worker computes in; below the default only with measured weights.",
     )

@@ -10,6 +10,7 @@ import torch
 
 from models.audio import decode
 from models.diarisation import SpeakerCount
+from models.embedding import embed
 from models.errors import Stopped
 from models.metrics import TimedText, diarisation_errors, time_errors, word_errors
 from models.pipeline import (
@@ -25,6 +26,7 @@ from models.roster import RosterEntry
 from models.transcript import Turn
 from models.weights import find_pipeline, find_whisper
 from models.whisper_engine.engine import UnknownLanguage
+from models.whisper_engine.linear import _QuantisedLinear
 from scripts.make_interview import (
     Interview,
     make_interview,
@@ -95,6 +97,26 @@ def test_the_transcript_says_that_demo_weights_made_it(pipeline, transcript):
     assert any("demo weights" in warning for warning in transcript.warnings)
     assert transcript.made_with.whisper_sha256 == pipeline.whisper_weights.sha256
     assert transcript.made_with.options["speakers"] == "2"
+
+
+@pytest.mark.slow
+def test_a_lower_precision_is_what_both_models_compute_in(interview, monkeypatch):
+    trunks = []
+
+    def noted(*arguments, precision, **others):
+        trunks.append(precision)
+        return embed(*arguments, precision=precision, **others)
+
+    monkeypatch.setattr("models.diarisation.embed", noted)
+    monkeypatch.setattr("models.precision.has_bf16", lambda device: True)
+    whisper, diarisation = find_whisper("demo", Path()), find_pipeline("demo", Path())
+    pipeline = Pipeline(whisper, diarisation, torch.device("cpu"), "int8")
+    found = pipeline.transcribe([recording_of(interview.samples)], replace(TWO, precision="int8"))
+
+    assert isinstance(pipeline.engine.model.decoder.vocabulary, _QuantisedLinear)
+    assert trunks == ["bf16"]
+    assert found.made_with.options["precision"] == "int8"
+    assert word_errors(text_of(interview.words), text_of(found.words)).rate <= 0.1
 
 
 def test_progress_names_the_stages_in_order_and_never_goes_back(stages):

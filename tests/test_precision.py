@@ -1,5 +1,6 @@
 """Lower precision is asked for, measured, and vouched for before it is used."""
 
+import asyncio
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,8 @@ from service import transcribe_command
 from service.cli import app
 from service.engine import EngineJob
 from service.pipeline_engine import PipelineEngine
+from service.settings import Settings
+from service.worker import EngineProcess
 from tests.fakes import FakePipeline
 from tests.test_batch import write_tone
 
@@ -185,24 +188,41 @@ def test_batch_mode_says_what_to_run_and_uses_int8_when_the_gate_is_passed(
 
 
 def test_a_job_of_a_worker_whose_precision_nobody_measured_fails_with_a_name(tmp_path, no_bf16):
-    whisper, diarisation = find_whisper("demo", tmp_path), find_pipeline("demo", tmp_path)
-    job = EngineJob(
-        uuid4(),
-        uuid4(),
-        (uuid4(),),
-        {},
-        None,
-        "demo",
-        whisper.sha256,
-        "demo",
-        diarisation.sha256,
-        {},
-    )
     engine = PipelineEngine(tmp_path, "int8")
     engine._device = CPU
 
     with pytest.raises(UnmeasuredPrecision):
-        engine.load(job)
+        engine.load(job_with_the_demo_weights())
+
+
+def job_with_the_demo_weights() -> EngineJob:
+    return EngineJob(
+        id=uuid4(),
+        study_id=uuid4(),
+        recordings=(uuid4(),),
+        options={},
+        vocabulary_artefact_id=None,
+        whisper_model="demo",
+        whisper_sha256=find_whisper("demo", Path()).sha256,
+        diarisation_pipeline="demo",
+        diarisation_sha256=find_pipeline("demo", Path()).sha256,
+        kept={},
+    )
+
+
+def test_a_workers_setting_reaches_the_process_with_the_models(tmp_path):
+    folders = {name: tmp_path / name for name in ("data", "keys", "weights")}
+    child = EngineProcess("service.pipeline_engine", Settings(precision="int8", **folders))
+
+    async def events() -> list[dict[str, Any]]:
+        try:
+            return [event async for event in child.run(job_with_the_demo_weights())]
+        finally:
+            await child.kill()
+
+    (failed,) = asyncio.run(events())
+    expected = "unavailable" if torch.cuda.is_available() else "unmeasured"
+    assert failed == {"event": "failed", "code": f"{expected}_precision", "retryable": False}
 
 
 def test_a_pipeline_does_not_say_another_precision_than_it_has():
