@@ -33,7 +33,7 @@ class Page(Generic[Row]):
 def page_of(
     session: Session,
     table: type[Row],
-    query: Select[tuple[Row]],
+    query: Select[Row],
     *,
     limit: int,
     cursor: str | None,

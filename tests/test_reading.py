@@ -25,7 +25,7 @@ def sessions(tmp_path: Path) -> dict[str, list[Path]]:
 
 
 @pytest.fixture
-def decoded(monkeypatch) -> list[str]:
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The thread of each recording that was decoded, in the order of their ends."""
     threads: list[str] = []
 

@@ -171,7 +171,9 @@ def test_a_rerun_has_copies_under_its_own_key_and_outlives_the_job_it_comes_from
 def test_a_rerun_of_a_job_whose_results_are_damaged_is_refused_unless_it_needs_none(api, study):
     id = submitted(api, recording(api, study))
     finish_job(api.services, id)
-    identified(api.services)[0].delete(stages_of(api.services, id)["segment"].artefact_id)
+    artefact_id = stages_of(api.services, id)["segment"].artefact_id
+    assert artefact_id is not None
+    identified(api.services)[0].delete(artefact_id)
 
     refused = api.post(f"{JOBS}/{id}/rerun", json={"from": "transcribe"})
 
