@@ -63,14 +63,14 @@ def test_translation_is_whispers(engine, whisper):
 def test_a_window_clearly_in_another_language_is_decoded_in_it(engine, whisper, monkeypatch):
     votes = iter([("nl", 0.9), ("de", 0.5), ("en", 0.95)])  # the second one is not clear
 
-    def vote(mel, tokenizer):
+    def vote(mels, tokenizer):
         language, probability = next(votes)
         n = len(tokenizer.all_language_codes)
         found = torch.full((n,), (1 - probability) / n)
         found[tokenizer.all_language_codes.index(language)] = probability
-        return found
+        return found[None]
 
-    monkeypatch.setattr(engine, "_language_vote", vote)
+    monkeypatch.setattr(engine, "_language_votes", vote)
     maximum = engine.maximum(SAMPLES)
     options = WhisperOptions(language="en", language_per_window=True)
     decoded = engine.decode(SAMPLES, WINDOWS, options, maximum)
