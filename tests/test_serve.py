@@ -70,7 +70,7 @@ def test_an_api_whose_port_was_taken_is_started_ever_more_slowly_until_it_is_fre
     wait_until(site.is_ready, 60, "the service to answer")
     (api,) = site.pids()["api"]
     os.kill(api, signal.SIGKILL)
-    wait_until(lambda: pauses(site), 10, "its death to be seen")  # a pause begins
+    wait_until(lambda: bool(pauses(site)), 10, "its death to be seen")  # a pause begins
     with socket.create_server(("127.0.0.1", site.settings.port)):
         wait_until(lambda: len(pauses(site)) >= 4, 90, "the API to die again and again")
     assert "address already in use" in said(site)
