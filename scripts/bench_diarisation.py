@@ -6,7 +6,8 @@
 Models have random weights at community-1's real dimensions: what is computed does not depend on
 them. Stock and ours take turns in one process, so that a busy machine is busy for both. Parts:
 
-    speed           segmentation to turns, from samples: stock, ours in fp32, ours with a bf16 trunk
+    speed           segmentation to turns, from samples: stock, ours in fp32, and with a bf16 trunk
+                    where the processor has bf16 (emulated, it is slower than fp32)
     postprocessing  counting, reconstruction and turns of an hour, without the models and
                     without pyannote's clustering, which is timed beside it
     flatness        everything but the clustering, per hour of sound, as sessions get longer; with
@@ -36,6 +37,7 @@ from models.reconstruction import NOBODY, speaker_count
 from models.segmentation import Segmentation, segment
 from models.speaker_models import SpeakerModels
 from models.weights import find_pipeline
+from models.whisper_engine.linear import has_bf16
 from scripts.synthetic_diarisation import (
     conversation,
     loud_and_quiet,
@@ -45,7 +47,6 @@ from scripts.synthetic_diarisation import (
 )
 
 PARTS = ("speed", "postprocessing", "flatness")
-PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 N_SPEAKERS = 6
 
 
@@ -97,12 +98,13 @@ def speed(device: torch.device, seconds: float, rounds: int) -> dict[str, Any]:
             pipeline, samples, segment(pipeline, samples), count, precision=precision
         )
 
+    precisions: list[Precision] = ["fp32", "bf16"] if has_bf16(device) else ["fp32"]
     stock = stock_pipeline(pipeline)
     runs: dict[str, Callable[[], object]] = {"stock": lambda: stock_diarisation(stock, samples)}
-    runs |= {precision: ours(precision) for precision in PRECISIONS}
+    runs |= {precision: ours(precision) for precision in precisions}
     warm_up = samples[: 12 * SAMPLE_RATE]
     stock_diarisation(stock, warm_up)
-    for precision in PRECISIONS:
+    for precision in precisions:
         diarise(pipeline, warm_up, segment(pipeline, warm_up), count, precision=precision)
     found: dict[str, list[dict[str, float]]] = {name: [] for name in runs}
     for _ in range(rounds):
