@@ -35,7 +35,11 @@ BACK_CHANNELS = frozenset(
 
 
 def attribute(
-    words: Sequence[Word], exclusive_turns: Sequence[Turn], regions: Sequence[SpeechRegion]
+    words: Sequence[Word],
+    exclusive_turns: Sequence[Turn],
+    regions: Sequence[SpeechRegion],
+    *,
+    certain: bool = False,
 ) -> tuple[Segment, ...]:
     """Segments that hold every word once, in order.
 
@@ -43,9 +47,13 @@ def attribute(
         words: in order.
         exclusive_turns: at most one speaker at a time.
         regions: speech, in order: pauses are measured there, since Whisper's words reach into them.
+        certain: the turns are channels, and no sentence says better whose a word is.
     """
     turns = sorted(exclusive_turns, key=lambda turn: turn.start)
-    return segments_of(words, by_sentences(words, by_turns(words, turns)), turns, regions)
+    speakers = by_turns(words, turns)
+    if not certain:
+        speakers = by_sentences(words, speakers)
+    return segments_of(words, speakers, turns, regions)
 
 
 def by_turns(words: Sequence[Word], turns: Sequence[Turn]) -> list[str | None]:

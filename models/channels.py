@@ -239,11 +239,14 @@ class Dominance:
         def around(frames: np.ndarray, n: int) -> np.ndarray:
             return np.asarray(binary_dilation(frames, np.ones((1, 2 * n + 1), dtype=bool)))
 
+        def lasting(frames: np.ndarray) -> np.ndarray:
+            return np.asarray(median_filter(frames.astype(np.uint8), size=(1, SPURIOUS)) > 0)
+
         above_bleed = np.minimum((self.high - self.low) / 3, SPREAD)
-        own = self.louder >= (self.low + above_bleed)[:, None]
-        own = median_filter(own.astype(np.uint8), size=(1, SPURIOUS)) > 0
-        kept: np.ndarray = around(own & self.audible, PAUSE_AROUND) & around(own, BLEED_AROUND)
-        return kept
+        own = lasting(self.louder >= (self.low + above_bleed)[:, None])
+        # Lasting again: where the other's voice dies away its bleed is no softer than the pauses.
+        voice = around(lasting(own & self.audible), PAUSE_AROUND)
+        return np.asarray(voice & around(own, BLEED_AROUND))
 
 
 def frame_levels(channels: np.ndarray) -> np.ndarray:

@@ -153,8 +153,8 @@ _DIMENSIONS: dict[str, Collection[int]] = {
 }
 
 
-def load_whisper(weights: WhisperWeights, device: torch.device) -> Any:
-    """A `whisper.model.Whisper` in fp32 and evaluation mode, its alignment heads set.
+def load_whisper(weights: WhisperWeights) -> Any:
+    """A `whisper.model.Whisper` on the CPU, in fp32 and evaluation mode, its alignment heads set.
 
     Raises:
         WeightsCorrupt, UnsafeCheckpoint, UnsupportedCheckpoint
@@ -167,8 +167,7 @@ def load_whisper(weights: WhisperWeights, device: torch.device) -> Any:
         found, state = _read_openai(weights.path)
     dims = ModelDimensions(**_checked_dimensions(found))
     _check_state(state, _expected_state(dims), "a Whisper of its dimensions")
-    with torch.device(device):
-        model = Whisper(dims)
+    model = Whisper(dims)
     model.load_state_dict(state)
     own_heads = _own_alignment_heads(weights.path, dims)
     heads = _alignment_heads(weights.sha256, dims)
@@ -176,7 +175,7 @@ def load_whisper(weights: WhisperWeights, device: torch.device) -> Any:
         model.register_buffer("alignment_heads", own_heads.to_sparse(), persistent=False)
     elif heads is not None:
         model.set_alignment_heads(heads)
-    return model.to(device).eval()
+    return model.eval()
 
 
 def _read_openai(path: Path) -> tuple[Any, Any]:

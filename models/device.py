@@ -7,6 +7,18 @@ import torch
 
 from models.errors import OutOfMemory
 
+_halvings = 0
+
+
+def halvings() -> int:
+    """How often, since this process began, memory ran out and a batch was halved."""
+    return _halvings
+
+
+def note_halved() -> None:
+    global _halvings
+    _halvings += 1
+
 
 @contextmanager
 def exact_on(device: torch.device, what: str = "Diarisation") -> Iterator[None]:
@@ -44,6 +56,7 @@ def in_batches(n: int, size: int, step: Callable[[int, int], None]) -> None:
             if size == 1:
                 raise
             size = max(1, min(size, last - first) // 2)
+            note_halved()
         else:
             first = last
             continue

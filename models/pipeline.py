@@ -14,6 +14,7 @@ from models.attribution import attribute, overlaps
 from models.audio import SAMPLE_RATE, Recording
 from models.channels import Channels, Timeline, timeline_of
 from models.checkpoints import load_pipeline, load_whisper
+from models.device import halvings
 from models.diarisation import (
     Diarisation,
     DiarisationBegun,
@@ -51,6 +52,7 @@ from models.whisper_engine import (
     language_code,
 )
 from models.whisper_engine.coverage import windows_to_hear_again, with_second_look
+from models.whisper_engine.engine import Task
 from models.whisper_engine.linear import Precision
 from models.windows import MAX_WINDOW, Window, cut_windows
 
@@ -81,6 +83,8 @@ class TranscribeOptions:
     vocabulary: tuple[str, ...] = ()
     channels: Channels = Channels.AUTO  # needs recordings that were decoded with channels apart
     roster: tuple[RosterEntry, ...] = ()
+    translate: bool = False  # into English, whatever is spoken
+    mixed_languages: bool = False  # a window may be clearly in another one than the session
     precision: Precision | None = None  # that the pipeline was loaded with; None: the device's own
 
     def __post_init__(self) -> None:
@@ -100,7 +104,8 @@ class TranscribeOptions:
     @property
     def whisper(self) -> WhisperOptions:
         language = None if self.language is None else language_code(self.language)
-        return WhisperOptions(language, self.vocabulary)
+        task: Task = "translate" if self.translate else "transcribe"
+        return WhisperOptions(language, self.vocabulary, task, self.mixed_languages)
 
     def as_dict(self) -> dict[str, Any]:
         """As a transcript's JSON keeps them."""
@@ -144,6 +149,12 @@ class Segmented:
     segmentation: Segmentation
     regions: tuple[SpeechRegion, ...]
     windows: tuple[Window, ...]
+    halvings: int  # in this process before the session was begun
+
+    @property
+    def memory_ran_out(self) -> bool:
+        """Since it was begun; of sessions that are heard together each says so."""
+        return halvings() > self.halvings
 
     def cut(self, stretch: Sequence[SpeechRegion]) -> tuple[Window, ...]:
         return cut_windows(stretch, self.timeline.samples, self.timeline.joints)
@@ -196,7 +207,7 @@ class Pipeline:
         self.device, self.precision = device, precision
         of_each = precisions(precision, device)
         self._trunk = of_each.trunk
-        self.engine = WhisperEngine(load_whisper(whisper, device), precision=of_each.whisper)
+        self.engine = WhisperEngine(load_whisper(whisper), precision=of_each.whisper, device=device)
         self.diarisation = load_pipeline(diarisation, device)
 
     @property
@@ -235,7 +246,7 @@ class Pipeline:
         kept: Kept | None = None,
     ) -> Segmented:
         """Args, raises: see `transcribe`."""
-        kept = kept or Nothing()
+        kept, halvings_before = kept or Nothing(), halvings()
         if options.precision != self.precision:
             raise ValueError("the pipeline was loaded with another precision")
         self.engine.check(options.whisper)
@@ -264,7 +275,9 @@ class Pipeline:
         windows = cut_windows(regions, timeline.samples, timeline.joints)
         if not windows:
             raise NoSpeech(no_speech(timeline.samples, 0.0))
-        return Segmented(options, kept, timeline, sources, segmentation, regions, windows)
+        return Segmented(
+            options, kept, timeline, sources, segmentation, regions, windows, halvings_before
+        )
 
     def hear(self, sessions: Sequence[Segmented], on_progress: OnProgress) -> list[Transcribed]:
         """The words of some sessions, whose windows are decoded beside each other.
@@ -306,7 +319,7 @@ class Pipeline:
             ]
             found = self.engine.decode_many(asked, progress)
             for i, guess, windows in zip(missing, guesses, found, strict=True):
-                text = decoded[i] = Decoded(*guess, windows, self.engine.halved > 0)
+                text = decoded[i] = Decoded(*guess, windows, sessions[i].memory_ran_out)
                 sessions[i].kept.save("transcribe", pack_decoded(text))
         return [text for text in decoded if text is not None]
 
@@ -401,7 +414,7 @@ class Pipeline:
             decoded.windows,
             diarising.words,
             diarisation,
-            memory_ran_out=decoded.memory_ran_out,
+            memory_ran_out=decoded.memory_ran_out or session.memory_ran_out,
         )
         return self._write(heard, session.sources, session.timeline, session.options, on_progress)
 
@@ -415,10 +428,11 @@ class Pipeline:
     ) -> Transcript:
         on_progress(StageProgress("attribute", 0.0))
         regions = timeline.own(speech_regions(heard.segmentation))
-        folded = attribute(heard.words, heard.diarisation.exclusive_turns, regions)
+        turns_of_words = heard.diarisation.exclusive_turns
+        folded = attribute(heard.words, turns_of_words, regions, certain=timeline.is_split)
         segments = timeline.unfold(folded)
         on_progress(StageProgress("check", 0.0))
-        flags = timeline.unfold_flags(check(folded, regions, heard.decoded))
+        flags = timeline.unfold_flags(check(folded, regions, heard.decoded, heard.language))
         turns = heard.diarisation.turns
         transcript = Transcript(
             duration=round(timeline.duration, 3),
@@ -471,8 +485,8 @@ class Pipeline:
             )
         if heard.memory_ran_out:
             warnings.append(
-                "The device's memory ran out, and transcription went on with fewer windows at a "
-                "time; nothing is missing."
+                "The device's memory ran out, and work went on in smaller batches; nothing is "
+                "missing."
             )
         return warnings
 

@@ -24,14 +24,22 @@ DRAWN_OUT = 2.0  # s of speech, which a single word may take with a breath or a 
 
 
 def check(
-    segments: Sequence[Segment], regions: Sequence[SpeechRegion], decoded: Sequence[DecodedWindow]
+    segments: Sequence[Segment],
+    regions: Sequence[SpeechRegion],
+    decoded: Sequence[DecodedWindow],
+    language: str,
 ) -> tuple[Flag, ...]:
+    """
+    Args:
+        language: the session's.
+    """
     words = [word for segment in segments for word in segment.words]
     flags = [
         *speech_without_words(words, regions),
         *few_words(words, regions),
         *words_without_speech(segments, regions),
         *loops(decoded),
+        *other_languages(decoded, language),
         *improbable(segments),
         *too_fast(segments),
     ]
@@ -150,6 +158,14 @@ def loops(decoded: Sequence[DecodedWindow]) -> Iterator[Flag]:
         if result.compression_ratio > LOOP_RATIO:
             evidence = {"compression_ratio": round(result.compression_ratio, 2)}
             yield Flag("loop", result.window.start, result.window.end, evidence)
+
+
+def other_languages(decoded: Sequence[DecodedWindow], language: str) -> Iterator[Flag]:
+    for result in decoded:
+        own, probability = result.language, result.language_probability
+        if own is not None and probability is not None and own != language:
+            evidence: dict[str, float | str] = {"language": own, "probability": probability}
+            yield Flag("other_language", result.window.start, result.window.end, evidence)
 
 
 def improbable(segments: Sequence[Segment]) -> Iterator[Flag]:

@@ -63,7 +63,7 @@ class Decoded:
     language: str
     language_probability: float | None
     windows: tuple[DecodedWindow, ...]
-    memory_ran_out: bool = False  # and fewer windows were decoded at a time
+    memory_ran_out: bool = False  # and batches were halved
 
 
 def pack_segmentation(segmentation: Segmentation) -> bytes:

@@ -4,7 +4,7 @@ All times are float seconds from the start of the first recording; intervals are
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -75,7 +75,7 @@ class Flag:
     kind: str
     start: float
     end: float
-    evidence: dict[str, float]
+    evidence: Mapping[str, float | str]
 
 
 @dataclass(frozen=True)

@@ -110,8 +110,8 @@ def pipeline_of(model: str, device: str, precision: Precision | None) -> Pipelin
     demo, place = find_whisper("demo", NO_WEIGHTS_FOLDER), torch.device(device)
     pipeline = Pipeline(demo, find_pipeline("demo", NO_WEIGHTS_FOLDER), place)
     draw_embeddings(pipeline)
-    weights = load_whisper(demo, place) if model == "demo" else random_whisper(model).to(place)
-    pipeline.engine = Counting(weights, precision=precision)
+    weights = load_whisper(demo) if model == "demo" else random_whisper(model)
+    pipeline.engine = Counting(weights, precision=precision, device=place)
     return pipeline
 
 

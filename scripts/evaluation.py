@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -84,9 +85,10 @@ def compare(
         rates["wer"] = word_errors(text, _text(found), language)
     if reference.words:
         rates["times_off"] = time_errors(reference.words, found.words)
-    if reference.utterances:
+    if reference.utterances and find_spec("meeteval"):  # which scripts/evaluate installs
         rates["cpwer"] = cp_word_errors(reference.utterances, found.utterances, language)
         rates["tcpwer"] = tcp_word_errors(reference.utterances, found.utterances, language)
+    if reference.utterances:
         wrong, nobody = speaker_errors(reference.utterances, found.utterances)
         rates["wrong_speaker"], rates["no_speaker"] = wrong, nobody
     if reference.turns:

@@ -174,7 +174,14 @@ def require_writable(folder: Path, what: str) -> None:
 
 
 def data_files(settings: Settings) -> Iterator[tuple[str, Path]]:
-    yield from ours(settings.vault, "vault", DATA_NAMES)
+    """Twice: an upload that is merged meanwhile is in neither the place of its parts nor, the first
+    time, in that of recordings."""
+    told = set()
+    for _ in range(2):
+        for name, path in ours(settings.vault, "vault", DATA_NAMES):
+            if name not in told:
+                told.add(name)
+                yield name, path
 
 
 def key_files(settings: Settings) -> Iterator[tuple[str, Path]]:

@@ -84,6 +84,15 @@ def transcribe(
             help="Each channel is a speaker (split), or all are one sound (mix); auto looks."
         ),
     ] = "auto",
+    translate: Annotated[
+        bool, typer.Option("--translate", help="Into English, whatever is spoken.")
+    ] = False,
+    mixed_languages: Annotated[
+        bool,
+        typer.Option(
+            "--mixed-languages", help="Stretches of 30 s may be in another language than the rest."
+        ),
+    ] = False,
     format: Annotated[
         list[Format] | None,
         typer.Option(help="May be given several times; all by default. JSON is always written."),
@@ -112,6 +121,8 @@ def transcribe(
             roster=roster,
             vocabulary=vocabulary,
             channels=channels,
+            translate=translate,
+            mixed_languages=mixed_languages,
             formats=tuple(format or Format),
             join=join,
             precision=precision,

@@ -55,8 +55,8 @@ _EXPLANATIONS = {
     ),
     # computing
     "out_of_memory": (
-        "The memory of the card was too small.",
-        "If it happens again, somebody else uses the card: tell whoever looks after it.",
+        "The memory of the card is too small, or full.",
+        "Nothing, if another program lets go of the card; else cancel and take a smaller model.",
     ),
     "stopped": ("Somebody asked for it to stop.", "Run the job again if that was a mistake."),
     "worker_died": ("The worker was killed, or its machine failed.", NOTHING),

@@ -106,6 +106,15 @@ def upload_command(
     channels: Annotated[
         str, typer.Option(help="auto, mix, or split where each channel is one speaker.")
     ] = "auto",
+    translate: Annotated[
+        bool, typer.Option("--translate", help="Into English, whatever is spoken.")
+    ] = False,
+    mixed_languages: Annotated[
+        bool,
+        typer.Option(
+            "--mixed-languages", help="Stretches of 30 s may be in another language than the rest."
+        ),
+    ] = False,
     vocabulary: Annotated[
         Path | None, typer.Option(help="Names and terms to expect, one on each line.")
     ] = None,
@@ -122,6 +131,8 @@ def upload_command(
             "language": language,
             "model": model,
             "channels": channels,
+            "translate": translate,
+            "mixed_languages": mixed_languages,
             "speakers": None if speakers is None else speaker_bounds(speakers),
             "vocabulary": None if vocabulary is None else list(read_vocabulary(vocabulary)),
         }

@@ -130,6 +130,8 @@ class Wish:
     speakers_min: int | None = None
     speakers_max: int | None = None
     channels: str = AUTO
+    translate: bool = False
+    mixed_languages: bool = False
     vocabulary: tuple[str, ...] | None = None
 
 
@@ -174,6 +176,8 @@ def submit_job(
                 "language": None if language == AUTO else language,
                 **_speakers(wish, of),
                 "channels": wish.channels,
+                "translate": wish.translate,
+                "mixed_languages": wish.mixed_languages,
                 "roster": of.roster if of else [],
             },
             audio_seconds=sum(recording.duration or 0.0 for recording in recordings),
@@ -207,7 +211,9 @@ def _sources(
             raise SessionEmpty("The session has no recording yet: upload one")
     for id in sorted(ids):
         find_recording(session, caller, id)
-        session.get(Recording, id, with_for_update={"read": True}, populate_existing=True)
+        # FOR KEY SHARE: waits for whoever erases it, not for the check, which takes minutes.
+        lock = {"read": True, "key_share": True}
+        session.get(Recording, id, with_for_update=lock, populate_existing=True)
     recordings = [ready_recording(session, caller, id) for id in ids]
     studies = {recording.study_id for recording in recordings}
     studies |= {owner.id for owner in (study,) if owner} | ({of.study_id} if of else set())

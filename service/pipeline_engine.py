@@ -69,6 +69,8 @@ class PipelineEngine:
             speakers=SpeakerCount(job.options.get("speakers_min"), job.options.get("speakers_max")),
             vocabulary=tuple(vocabulary),
             channels=Channels(job.options.get("channels", Channels.AUTO)),
+            translate=job.options.get("translate", False),
+            mixed_languages=job.options.get("mixed_languages", False),
             precision=self._precision,
             roster=tuple(RosterEntry(**entry) for entry in job.options.get("roster", ())),
         )

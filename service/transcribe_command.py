@@ -47,6 +47,8 @@ def transcribe(
     roster: Path | None,
     vocabulary: Path | None,
     channels: str,
+    translate: bool,
+    mixed_languages: bool,
     formats: tuple[Format, ...],
     join: bool,
     precision: Precision | None,
@@ -60,6 +62,8 @@ def transcribe(
         roster=() if roster is None else read_roster(roster),
         vocabulary=() if vocabulary is None else read_vocabulary(vocabulary),
         channels=Channels(channels),
+        translate=translate,
+        mixed_languages=mixed_languages,
         precision=precision,
     )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

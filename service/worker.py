@@ -297,9 +297,7 @@ class Runner:
     async def _failed(self, held: tasks.Claim, code: str, retryable: bool) -> None:
         if code == tasks.InternalError.code or code == "out_of_memory":
             await self._engine.kill()  # what is wrong with it may stay wrong
-        if code == "out_of_memory":
-            await self._crashed(held, code, WAITING)  # counts: the batch may never fit
-        elif code in IN_THE_WAY:
+        if code in IN_THE_WAY:
             await self._in_the_way_or_failed(held, code)
         elif retryable:
             await self._crashed(held, code)

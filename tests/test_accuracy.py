@@ -19,7 +19,6 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def pipeline() -> Pipeline:
-    pytest.importorskip("meeteval", reason="comes with scripts/evaluate")
     return Pipeline(
         find_whisper("demo", Path()), find_pipeline("demo", Path()), torch.device("cpu")
     )
@@ -45,6 +44,24 @@ def test_hardly_any_speech_of_clean_interviews_has_no_words(interviews):
 
 def test_nothing_is_invented_between_the_turns_of_clean_interviews(interviews):
     assert total(interviews, "invented").rate <= 0.02
+
+
+def test_who_said_what_in_clean_interviews_is_right(interviews):
+    pytest.importorskip("meeteval", reason="comes with scripts/evaluate")
+
+    assert total(interviews, "cpwer").rate <= 0.15
+
+
+HARDER = [kind for kind in KINDS[1:] if not kind.phone]  # the demo weights never heard a telephone
+
+
+@pytest.mark.parametrize("kind", HARDER, ids=lambda kind: kind.name)
+def test_noise_interruptions_and_six_voices_cost_a_little(pipeline, kind):
+    measured = [measure(pipeline, kind, FIRST_SEED + i, 30.0) for i in range(2)]
+
+    assert total(measured, "wer").rate <= 0.15
+    assert total(measured, "der").rate <= 0.25
+    assert total(measured, "wrong_speaker").rate <= 0.25
 
 
 @pytest.mark.parametrize("sound", ["silence", "noise", "hum"])

@@ -9,7 +9,7 @@ import pytest
 from pydantic import SecretStr
 from typer.testing import CliRunner
 
-from service import backup
+from service import backup, recordings
 from service.backup import (
     BackupDamaged,
     BackupMismatch,
@@ -29,7 +29,7 @@ from service.services import create_root_keys, open_services
 from service.settings import Settings
 from service.vault import ArtefactClass
 from service.vault.errors import Erased
-from tests.api import open_api
+from tests.api import open_api, tone
 from tests.finished import finish_job
 from tests.jobs import make_job, read_job
 
@@ -95,6 +95,37 @@ def test_everything_is_there_again_on_an_empty_machine(api, study, settings, emp
         assert sound.content == b"{}"
     same = (settings.data / "owner.token").read_text()
     assert (empty.data / "owner.token").read_text() == same
+
+
+def test_a_recording_that_is_put_together_meanwhile_is_in_it(
+    api, study, settings, empty, tmp_path, monkeypatch
+):
+    """Its parts were gone when their turn came, and its place had been looked at before."""
+    sound = tone()
+    begin = {"Upload-Length": str(len(sound))}
+    location = api.post(f"/v1/uploads?study={study}", headers=begin).headers["Location"]
+    id = location.rpartition("/")[2]
+    check, ours = recordings.check, backup.ours
+    monkeypatch.setattr(recordings, "check", lambda *arguments: "checking")  # not yet
+    part = {
+        "Tus-Resumable": "1.0.0",
+        "Upload-Offset": "0",
+        "Content-Type": "application/offset+octet-stream",
+    }
+    assert api.request("PATCH", location, content=sound, headers=part).status_code == 204
+
+    def ours_and_then_merge(*arguments):
+        listed = list(ours(*arguments))
+        check(api.services, UUID(id))
+        return listed
+
+    monkeypatch.setattr(backup, "ours", ours_and_then_merge)
+    data, keys = backed_up(settings, tmp_path)
+    monkeypatch.undo()
+    restore(empty, data, keys)
+
+    with open_api(empty) as restored:
+        assert restored.checked(id)["state"] == "ready"
 
 
 def test_neither_archive_holds_what_was_said_or_is_for_others_to_read(

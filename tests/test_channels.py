@@ -343,3 +343,22 @@ def test_no_word_of_a_telephone_interview_has_the_wrong_speaker(pipeline, overla
 
     assert {segment.speaker for segment in transcript.segments} == {"SPEAKER_00", "SPEAKER_01"}
     assert words_in_anothers_time(interview, transcript.segments) == []
+
+
+def test_words_at_the_end_of_one_channel_and_the_beginning_of_the_next_are_no_sentence():
+    """On the folded timeline they are neighbours: whoever said less of it lost a word to the other,
+    who was then heard to say it at the end of the recording."""
+    two = Timeline(np.zeros(2 * 30 * 16_000, dtype=np.float32), (0.0,), n_channels=2)
+    said = [
+        Word(" Bye", 29.4, 29.8, 0.9),
+        *words(" Hello, this is Mary.", start=30.2),
+    ]
+    regions = [SpeechRegion(29.4, 29.8), SpeechRegion(30.2, said[-1].end)]
+    segments = two.unfold(attribute(said, two.channels, regions, certain=True))
+
+    assert [(one.speaker, one.text.strip()) for one in segments] == [
+        ("SPEAKER_01", "Hello, this is Mary."),
+        ("SPEAKER_00", "Bye"),
+    ]
+    assert segments[0].start == pytest.approx(0.2)
+    assert segments[1].start == pytest.approx(29.4)

@@ -71,7 +71,7 @@ def saved(checkpoint: Any, path: Path) -> WhisperWeights:
 
 
 def test_a_checkpoint_of_openai_whisper_is_loaded_in_fp32_for_evaluation(checkpoint, tmp_path):
-    model = load_whisper(saved(checkpoint, tmp_path / "own.pt"), CPU)
+    model = load_whisper(saved(checkpoint, tmp_path / "own.pt"))
 
     assert isinstance(model, Whisper)
     assert not model.training
@@ -85,9 +85,9 @@ def test_a_checkpoint_under_xz_is_the_same_checkpoint(checkpoint, tmp_path):
     packed = tmp_path / "own.pt.xz"
     packed.write_bytes(lzma.compress(plain.path.read_bytes(), preset=0))
 
-    model = load_whisper(find_whisper(str(packed), tmp_path), CPU)
+    model = load_whisper(find_whisper(str(packed), tmp_path))
 
-    expected = load_whisper(plain, CPU).state_dict()
+    expected = load_whisper(plain).state_dict()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in model.state_dict().items())
 
 
@@ -96,7 +96,7 @@ def test_a_file_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):
     packed = tmp_path / "own.pt.xz"
     packed.write_bytes(lzma.compress(bytes(1001), preset=0))
     with pytest.raises(UnsupportedCheckpoint, match="too large"):
-        load_whisper(find_whisper(str(packed), tmp_path), CPU)
+        load_whisper(find_whisper(str(packed), tmp_path))
 
 
 @pytest.mark.parametrize("kept", [0, 1, 10, 5000, -30, -1])
@@ -104,7 +104,7 @@ def test_a_checkpoint_that_is_cut_short_is_corrupt(checkpoint, tmp_path, kept):
     path = saved(checkpoint, tmp_path / "own.pt").path
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(WeightsCorrupt):
-        load_whisper(find_whisper(str(path), tmp_path), CPU)
+        load_whisper(find_whisper(str(path), tmp_path))
 
 
 @pytest.mark.parametrize("kept", [0, 10, -10])
@@ -112,14 +112,14 @@ def test_a_checkpoint_under_xz_that_is_cut_short_is_corrupt(tmp_path, kept):
     packed = tmp_path / "own.pt.xz"
     packed.write_bytes(lzma.compress(bytes(1000), preset=0)[:kept])
     with pytest.raises(WeightsCorrupt):
-        load_whisper(find_whisper(str(packed), tmp_path), CPU)
+        load_whisper(find_whisper(str(packed), tmp_path))
 
 
 def test_a_checkpoint_with_a_damaged_pickle_is_corrupt(checkpoint, tmp_path):
     path = saved(checkpoint, tmp_path / "own.pt").path
     rewrite(path, {"own/data.pkl": b"\x80\x02}."[:3]})
     with pytest.raises(WeightsCorrupt):
-        load_whisper(find_whisper(str(path), tmp_path), CPU)
+        load_whisper(find_whisper(str(path), tmp_path))
 
 
 @pytest.mark.parametrize("place", ["everything", "dims", "model_state_dict", "a tensor"])
@@ -132,7 +132,7 @@ def test_a_checkpoint_that_wants_to_run_something_is_refused(checkpoint, tmp_pat
         checkpoint[place] = Bomb(canary)
 
     with pytest.raises(UnsafeCheckpoint) as caught:
-        load_whisper(saved(checkpoint, tmp_path / "own.pt"), CPU)
+        load_whisper(saved(checkpoint, tmp_path / "own.pt"))
     assert caught.value.code == "unsafe_checkpoint"
 
 
@@ -141,7 +141,7 @@ def test_a_bare_pickle_is_not_even_opened(checkpoint, tmp_path, canary):
     torch.save(checkpoint, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
     for name in ("bomb.pt", "old.pt"):
         with pytest.raises(UnsupportedCheckpoint, match="bare pickle"):
-            load_whisper(find_whisper(str(tmp_path / name), tmp_path), CPU)
+            load_whisper(find_whisper(str(tmp_path / name), tmp_path))
 
 
 def rewrite(path: Path, changes: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> None:
@@ -156,14 +156,14 @@ def test_a_torchscript_program_is_refused(checkpoint, tmp_path):
     path = saved(checkpoint, tmp_path / "own.pt").path
     rewrite(path, {"own/constants.pkl": b"\x80\x02)."})
     with pytest.raises(UnsupportedCheckpoint, match="TorchScript"):
-        load_whisper(find_whisper(str(path), tmp_path), CPU)
+        load_whisper(find_whisper(str(path), tmp_path))
 
 
 def test_a_checkpoint_that_would_unpack_to_more_is_refused(checkpoint, tmp_path):
     path = saved(checkpoint, tmp_path / "own.pt").path
     rewrite(path, {}, zipfile.ZIP_DEFLATED)
     with pytest.raises(UnsupportedCheckpoint, match="compressed"):
-        load_whisper(find_whisper(str(path), tmp_path), CPU)
+        load_whisper(find_whisper(str(path), tmp_path))
 
 
 def test_weights_of_another_project_are_named_as_such(tmp_path):
@@ -171,7 +171,7 @@ def test_weights_of_another_project_are_named_as_such(tmp_path):
     others: list[Any] = [transformers, [], {"dims": {}}]
     for other in others:
         with pytest.raises(UnsupportedCheckpoint, match="not a checkpoint of openai-whisper") as e:
-            load_whisper(saved(other, tmp_path / "own.pt"), CPU)
+            load_whisper(saved(other, tmp_path / "own.pt"))
         assert e.value.code == "unsupported_checkpoint"
 
 
@@ -196,7 +196,7 @@ def test_weights_of_another_project_are_named_as_such(tmp_path):
 def test_impossible_dimensions_are_refused(checkpoint, tmp_path, change):
     checkpoint["dims"] = None if change is None else checkpoint["dims"] | change
     with pytest.raises(UnsupportedCheckpoint, match="The dimensions in the checkpoint"):
-        load_whisper(saved(checkpoint, tmp_path / "own.pt"), CPU)
+        load_whisper(saved(checkpoint, tmp_path / "own.pt"))
 
 
 def hostile_states(state: dict[str, Any]) -> dict[str, Any]:
@@ -219,14 +219,14 @@ def test_tensors_that_do_not_fit_are_refused(checkpoint, tmp_path, what):
     state = hostile_states(checkpoint["model_state_dict"])[what]
     own = saved(checkpoint | {"model_state_dict": state}, tmp_path / "own.pt")
     with pytest.raises(UnsupportedCheckpoint, match="[Tt]ensor"):
-        load_whisper(own, CPU)
+        load_whisper(own)
 
 
 def test_a_small_file_with_large_dimensions_does_not_take_the_memory(checkpoint, tmp_path):
     large = {"n_audio_state": 2048, "n_text_state": 2048, "n_audio_layer": 64, "n_text_layer": 64}
     own = saved(checkpoint | {"dims": checkpoint["dims"] | large}, tmp_path / "own.pt")
     with pytest.raises(UnsupportedCheckpoint):  # 20 GB and a minute, were it built first
-        load_whisper(own, CPU)
+        load_whisper(own)
 
 
 # --- Whisper: alignment heads
@@ -281,12 +281,12 @@ def test_the_heads_of_the_original_are_set(tmp_path, checkpoint, monkeypatch):
     monkeypatch.setattr(
         "whisper._ALIGNMENT_HEADS", {"tiny": base64.b85encode(gzip.compress(heads.tobytes()))}
     )
-    model = load_whisper(saved(checkpoint, tmp_path / "own.pt"), CPU)
+    model = load_whisper(saved(checkpoint, tmp_path / "own.pt"))
     assert model.alignment_heads.to_dense().tolist() == heads.tolist()
 
 
 def test_a_model_of_another_size_takes_the_upper_half_of_the_layers(tmp_path, checkpoint):
-    model = load_whisper(saved(checkpoint, tmp_path / "own.pt"), CPU)
+    model = load_whisper(saved(checkpoint, tmp_path / "own.pt"))
     assert model.alignment_heads.to_dense().tolist() == [[False, False], [True, True]]
 
 
@@ -472,7 +472,7 @@ def test_loading_opens_no_socket(folder, checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
 
     load(folder)
-    load_whisper(own, CPU)
+    load_whisper(own)
 
 
 @pytest.mark.parametrize("model", ["segmentation", "embedding"])

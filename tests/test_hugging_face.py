@@ -46,7 +46,7 @@ def folder(theirs: Any, tmp_path: Path) -> Path:
 
 
 def load(folder: Path) -> Any:
-    return load_whisper(find_whisper(str(folder), Path()), CPU)
+    return load_whisper(find_whisper(str(folder), Path()))
 
 
 def change_json(path: Path, **values: Any) -> None:

@@ -7,7 +7,7 @@ import time
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from models.weights import find_pipeline, find_whisper
 from service import tasks
@@ -247,6 +247,25 @@ def test_a_recording_that_is_not_ready_is_refused(api, study):
         with api.services.sessionmaker.begin() as session:
             session.get_one(Recording, UUID(sound)).state = state
         assert submit(api, study, recordings=[sound]).status_code == status
+
+
+def test_a_recording_that_is_being_checked_is_refused_at_once(api, study):
+    """The submission waited for the end of the check, with a thread and a connection."""
+    sound = UUID(recording(api, study))
+    with api.services.sessionmaker.begin() as session:
+        session.get_one(Recording, sound).state = "checking"
+    with api.services.sessionmaker.begin() as check:
+        lock = select(Recording).where(Recording.id == sound).with_for_update(key_share=True)
+        check.scalars(lock).one()
+        impatient = threading.Timer(3, check.rollback)
+        impatient.start()
+        started = time.monotonic()
+        answer = submit(api, study, recordings=[str(sound)])
+        took = time.monotonic() - started
+        impatient.cancel()
+
+    assert codes(answer) == (409, "recording_not_ready")
+    assert took < 2
 
 
 def test_an_empty_session_is_refused(api, study):

@@ -76,6 +76,7 @@ def test_a_window_clearly_in_another_language_is_decoded_in_it(engine, whisper, 
     decoded = engine.decode(SAMPLES, WINDOWS, options, maximum)
 
     assert [result.language for result in decoded] == ["nl", "en", "en"]
+    assert [result.language_probability for result in decoded] == [0.9, 0.5, 0.95]
     for result in decoded:
         assert result.tokens == plain(whisper, result.window, maximum, language=result.language)
     assert engine.word_times(decoded, options)

@@ -1,5 +1,7 @@
 """The whole path with the demo weights: slow on purpose, because nothing in it is a stand-in."""
 
+import importlib
+import itertools
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +27,7 @@ from models.results import pack_diarisation, unpack_diarisation
 from models.roster import RosterEntry
 from models.transcript import Turn
 from models.weights import find_pipeline, find_whisper
+from models.whisper_engine import WhisperOptions
 from models.whisper_engine.engine import UnknownLanguage
 from models.whisper_engine.linear import _QuantisedLinear
 from scripts.make_interview import (
@@ -165,6 +168,51 @@ def test_the_sentence_about_missing_words_has_numbers():
     assert "3.0 s of speech were found but no words" in no_speech(half, 3.0)
 
 
+@pytest.mark.parametrize("stage", ["segmentation", "embedding"])
+def test_a_want_of_memory_in_any_stage_is_said_in_the_transcript(
+    pipeline, interview, transcript, monkeypatch, stage
+):
+    module = importlib.import_module(f"models.{stage}")
+    in_batches, n_steps = module.in_batches, itertools.count()
+
+    def run_out_once(n, size, step):
+        def step_or_not(first, last):
+            if last - first > 1 and next(n_steps) == 0:
+                raise torch.OutOfMemoryError("too many")
+            step(first, last)
+
+        in_batches(n, max(size, 2), step_or_not)
+
+    monkeypatch.setattr(module, "in_batches", run_out_once)
+    found = pipeline.transcribe([recording_of(interview.samples)], TWO)
+
+    assert any("memory ran out" in warning for warning in found.warnings)
+    assert not any("memory ran out" in warning for warning in transcript.warnings)
+    assert found.segments == transcript.segments
+
+
+def test_speech_that_got_no_words_is_heard_again(pipeline, interview, transcript, monkeypatch):
+    """As where Whisper ends a window's text early."""
+    place, n_times = pipeline.engine.word_times, itertools.count()
+
+    def lose_the_end(*arguments):
+        words = place(*arguments)
+        return tuple(word for word in words if word.end < 7) if next(n_times) == 0 else words
+
+    monkeypatch.setattr(pipeline.engine, "word_times", lose_the_end)
+    found = pipeline.transcribe([recording_of(interview.samples)], TWO)
+
+    assert next(n_times) > 1
+    assert word_errors(text_of(transcript.words), text_of(found.words)).rate <= 0.2
+
+
+def test_a_want_of_another_language_or_of_english_reaches_whisper():
+    options = TranscribeOptions(language="Dutch", translate=True, mixed_languages=True)
+
+    assert options.whisper == WhisperOptions("nl", (), "translate", language_per_window=True)
+    assert options.as_dict()["translate"] is options.as_dict()["mixed_languages"] is True
+
+
 def test_an_unknown_language_is_refused_before_anything_is_computed(pipeline, interview):
     def never(progress: StageProgress) -> None:
         raise AssertionError("something was computed")
@@ -275,7 +323,7 @@ def test_embeddings_of_an_earlier_diarisation_serve_another_number_of_speakers(
 
     monkeypatch.setattr("models.diarisation.embed", never)
     monkeypatch.setattr("models.pipeline.segment", never)
-    monkeypatch.setattr(pipeline.engine, "decode", never)
+    monkeypatch.setattr(pipeline.engine, "decode_many", never)
     shelf.missing = {"diarise"}
     shelf.results["embeddings"] = shelf.results["diarise"]
     one = TranscribeOptions(speakers=SpeakerCount(1, 1))

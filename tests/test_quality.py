@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -17,19 +18,19 @@ def decoded(compression_ratio: float = 1.2) -> DecodedWindow:
     return DecodedWindow(Window(0.0, 20.0), (), "", 0.0, -0.3, 0.01, compression_ratio)
 
 
-def kinds(*arguments):
-    return [flag.kind for flag in check(*arguments)]
+def kinds(segments, regions, decoded):
+    return [flag.kind for flag in check(segments, regions, decoded, "en")]
 
 
 def test_a_clean_transcript_has_no_flags():
     said = segment("A", "all of this was said", start=1.0)
 
-    assert check([said], [SpeechRegion(0.9, 2.6)], [decoded()]) == ()
+    assert check([said], [SpeechRegion(0.9, 2.6)], [decoded()], "en") == ()
 
 
 def test_speech_without_words_is_flagged_with_its_seconds():
     said = segment("A", "only this", start=1.0)  # ends at 1.6
-    (flag,) = check([said], [SpeechRegion(1.0, 9.6)], [decoded()])
+    (flag,) = check([said], [SpeechRegion(1.0, 9.6)], [decoded()], "en")
 
     assert (flag.kind, flag.start, flag.end) == ("speech_without_words", 1.6, 9.6)
     assert flag.evidence == {"speech_seconds": pytest.approx(8.0)}
@@ -37,7 +38,7 @@ def test_speech_without_words_is_flagged_with_its_seconds():
 
 def test_speech_before_the_first_and_without_any_word_is_flagged_too():
     said = segment("A", "only this", start=10.0)
-    flags = check([said], [SpeechRegion(5.0, 10.6), SpeechRegion(20.0, 24.0)], [decoded()])
+    flags = check([said], [SpeechRegion(5.0, 10.6), SpeechRegion(20.0, 24.0)], [decoded()], "en")
 
     assert [(flag.start, flag.end) for flag in flags] == [(5.0, 10.0), (20.0, 24.0)]
 
@@ -55,7 +56,7 @@ def test_one_word_for_a_whole_sentence_is_flagged_though_no_gap_shows_it():
     before, after = segment("A", "I was grateful that night", 25.0), segment("A", "Yes I do", 31.0)
     regions = [SpeechRegion(25.0, 26.5), *sentence, SpeechRegion(31.0, 31.9)]
     said = [before, one_word("Mm.", 27.9, 29.2), after]
-    (flag,) = check(said, regions, [decoded()])
+    (flag,) = check(said, regions, [decoded()], "en")
 
     assert (flag.kind, flag.start, flag.end) == ("few_words", 27.9, 31.0)
     assert flag.evidence == {"words": 1, "speech_seconds": 2.4}
@@ -63,7 +64,7 @@ def test_one_word_for_a_whole_sentence_is_flagged_though_no_gap_shows_it():
 
 def test_words_drawn_out_over_two_sentences_are_flagged_together():
     said = [one_word("Mm.", 1.0, 2.4), one_word("Yeah.", 3.9, 5.3)]
-    (flag,) = check(said, [SpeechRegion(1.0, 3.5), SpeechRegion(3.9, 6.6)], [decoded()])
+    (flag,) = check(said, [SpeechRegion(1.0, 3.5), SpeechRegion(3.9, 6.6)], [decoded()], "en")
 
     assert (flag.kind, flag.start, flag.end) == ("few_words", 1.0, 6.6)
     assert flag.evidence == {"words": 2, "speech_seconds": 5.2}
@@ -74,7 +75,7 @@ def test_a_back_channel_a_slow_answer_and_long_pauses_are_no_few_words():
     said = [one_word("Mm.", 1.0, 1.6), one_word("Yes.", 4.5, 5.2), slow]
     regions = [SpeechRegion(1.0, 2.2), SpeechRegion(4.3, 5.4), SpeechRegion(10.0, 17.0)]
 
-    assert check(said, regions, [decoded()]) == ()
+    assert check(said, regions, [decoded()], "en") == ()
 
 
 def test_speech_without_words_is_not_flagged_a_second_time_for_the_word_beside_it():
@@ -94,9 +95,10 @@ def test_what_is_flagged_for_few_words_has_few_words(edges, starts):
 
     for flag in flags:
         inside = [w for w in words if flag.start <= w.start + 0.2 < flag.end]
-        assert flag.evidence["words"] / flag.evidence["speech_seconds"] < 0.7
-        assert 1 <= flag.evidence["words"] <= len(inside) + 1
-        assert 2.0 <= flag.evidence["speech_seconds"] <= flag.end - flag.start + 0.01
+        n_words, seconds = (float(flag.evidence[name]) for name in ("words", "speech_seconds"))
+        assert n_words / seconds < 0.7
+        assert 1 <= n_words <= len(inside) + 1
+        assert 2.0 <= seconds <= flag.end - flag.start + 0.01
     assert all(a.end <= b.start for a, b in pairwise(flags))
 
 
@@ -108,6 +110,14 @@ def test_words_where_nobody_speaks_are_kept_and_flagged():
 
 def test_a_loop_is_flagged_by_its_compression_ratio():
     assert kinds([], [], [decoded(compression_ratio=5.0)]) == ["loop"]
+
+
+def test_a_window_in_another_language_is_flagged_with_it():
+    own = replace(decoded(), language="nl", language_probability=0.93)
+    same = replace(decoded(), language="en", language_probability=0.95)
+    (flag,) = check([], [], [own, same], "en")
+
+    assert (flag.kind, flag.evidence) == ("other_language", {"language": "nl", "probability": 0.93})
 
 
 def test_improbable_words_are_flagged():

@@ -232,7 +232,6 @@ def test_tokens_are_made_used_and_revoked(service, study_code, monkeypatch):
     ("arguments", "exit_code", "said"),
     [
         (["status", "00000000-0000-4000-8000-000000000000"], 1, "job_not_found"),
-        (["status", "nonsense"], 2, "invalid_request"),
         (["study", "create", "Eva Muster"], 2, "invalid_request"),
         (["study", "create", "PEER"], 1, "study_code_taken"),
         (["upload", "none.wav", "--study", "PEER"], 2, "file_not_readable"),
@@ -248,6 +247,13 @@ def test_what_goes_wrong_is_a_code_a_sentence_and_an_exit_code(
 
     assert result.stderr.splitlines()[-1].startswith(said)
     assert "Traceback" not in result.output
+
+
+def test_what_is_no_id_is_said_with_the_command_that_shows_ids():
+    result = run("status", "nonsense", code=2)
+
+    assert "an id of 36 characters" in result.stderr
+    assert "fieldscribe jobs" in result.stderr
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")

@@ -21,16 +21,13 @@ import models.transcript
 from models.audio import SAMPLE_RATE
 from models.weights import find_pipeline, find_whisper
 from scripts.make_interview import make_interview
-from service.database.tables import Job, JobRecording, Transcript
+from service import results
+from service.database.tables import Job, Transcript
 from service.services import open_services
 from service.tasks import MAX_CRASHES
-from service.vault import ArtefactClass
-from service.vault.store import Artefact
 from service.worker import ENGINE
 from tests.installation import RECOVERY, Installation, wait_until
 from tests.jobs import make_job, make_study, read_job, stages_of
-
-IDENTIFIED = ArtefactClass.IDENTIFIED
 
 
 @pytest.fixture
@@ -186,12 +183,8 @@ def has_torch(site, name):
 def read_transcript(services, job_id):
     with services.sessionmaker() as session:
         row = session.scalars(select(Transcript).where(Transcript.job_id == job_id)).one()
-        query = select(JobRecording.recording_id).where(JobRecording.job_id == job_id)
-        recording_id = session.scalars(query).one()
-    key = services.vault.keyrings[IDENTIFIED].data_key(row.study_id, recording_id)
-    artefact = Artefact(row.study_id, recording_id, "transcript", row.artefact_id)
-    with services.vault.stores[IDENTIFIED].open(artefact, key) as file:
-        return models.transcript.Transcript.from_json(file.read().decode())
+    content = results.read(services, row.study_id, job_id, "transcript", row.artefact_id)
+    return models.transcript.Transcript.from_json(content.decode())
 
 
 def cut_the_power(site, times):

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from whisper import Whisper
 
 from models.checkpoints import load_whisper
@@ -19,7 +18,7 @@ from tests.plain_whisper import plain_decode_with_fallback
 
 @pytest.fixture(scope="module")
 def demo() -> Whisper:
-    return load_whisper(find_whisper("demo", Path()), torch.device("cpu"))
+    return load_whisper(find_whisper("demo", Path()))
 
 
 @pytest.fixture(scope="module")

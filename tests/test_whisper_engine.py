@@ -16,6 +16,7 @@ from models.whisper_engine import (
 )
 from models.whisper_engine.engine import UnknownLanguage, VocabularyTooLong, initial_tokens
 from models.whisper_engine.mel import log_mel, log_mel_maximum
+from models.whisper_engine.model import InferenceModel
 from models.whisper_engine.slots import Slots
 from models.whisper_engine.word_times import Aligned, time_words
 from models.windows import Window
@@ -50,6 +51,21 @@ def greedy(monkeypatch):
         self._limit[self._lanes(slot)] = LONGEST
 
     monkeypatch.setattr(Slots, "_begin_texts", short)
+
+
+def test_every_tensor_lies_on_the_device_that_is_asked_for(whisper):
+    """As on a GPU, with the model itself left where it is: torch refuses to mix devices."""
+    meta = torch.device("meta")
+    model = InferenceModel(whisper, "fp32", meta)
+    cross = model.cross_kv(model.encode(torch.zeros(2, 80, 3000, device=meta)))
+    tokens = torch.zeros(2, 3, dtype=torch.int64, device=meta)
+    logits, scores = model.logits_and_scores(tokens, cross, [(1, 0)])
+    cache, positions = model.empty_cache(2), torch.zeros(2, dtype=torch.int64, device=meta)
+    model.decoder.step(tokens[:, 0], positions, model.empty_cross_kv(2), cache, 16)
+
+    assert (logits.device, logits.shape) == (meta, (2, 3, whisper.dims.n_vocab))
+    assert scores.device == meta
+    assert {parameter.device for parameter in whisper.parameters()} == {CPU}
 
 
 def tones(seconds: float, seed: int = 0) -> np.ndarray:

@@ -246,7 +246,7 @@ def test_the_median_is_whispers_with_the_end_of_the_window_mirrored(n_own):
 @pytest.mark.slow
 def test_words_of_the_demo_interview_begin_where_find_alignment_says():
     """Trained weights, real alignment heads, the demo interview."""
-    whisper = load_whisper(find_whisper("demo", Path("no-folder")), CPU)
+    whisper = load_whisper(find_whisper("demo", Path("no-folder")))
     tokenizer = get_tokenizer(
         whisper.is_multilingual, num_languages=whisper.num_languages, language="en"
     )

@@ -12,10 +12,11 @@ from sqlalchemy import select
 
 from service.database.tables import JobError
 from service.engine import EngineJob
+from service.tasks import MAX_CRASHES
 from service.vault.errors import Erased, Sealed
 from service.vault.streaming import Key
 from service.worker import Later, Runner, keys_from_api
-from tests.jobs import make_job
+from tests.jobs import make_job, read_job
 
 
 @pytest.fixture
@@ -142,3 +143,34 @@ def test_a_mistake_in_the_worker_is_the_job_s_error_and_leaves_no_engine_behind(
     assert engine.n_killed == 3
     assert "KeyError" in caplog.text
     assert "Eva" not in caplog.text
+
+
+class FullCard:
+    """Another program holds the card."""
+
+    n_killed = 0
+
+    async def run(self, job):
+        yield {"event": "failed", "code": "out_of_memory", "retryable": True}
+
+    async def kill(self):
+        self.n_killed += 1
+
+
+def test_a_job_waits_for_a_busy_card_as_long_as_it_takes(services):
+    """It failed after a minute and a half, and a night's jobs with it."""
+    job_id = make_job(services)
+    engine = FullCard()
+    runner = Runner(services.sessionmaker, engine, lambda job_id, fence: {})  # type: ignore[arg-type]
+
+    async def try_again_and_again():
+        for _ in range(MAX_CRASHES + 2):
+            with pytest.raises(Later):
+                await runner.run(job_id)
+
+    asyncio.run(try_again_and_again())
+    with services.sessionmaker() as session:
+        codes = session.scalars(select(JobError.code).where(JobError.job_id == job_id)).all()
+    assert read_job(services, job_id).status == "waiting"
+    assert codes == ["out_of_memory"]
+    assert engine.n_killed == MAX_CRASHES + 2  # what it holds of the card, it lets go of

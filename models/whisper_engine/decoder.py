@@ -14,6 +14,7 @@ import torch
 from whisper.tokenizer import Tokenizer
 from whisper.utils import compression_ratio
 
+from models.device import note_halved
 from models.errors import OutOfMemory
 from models.whisper_engine.model import CrossKV, InferenceModel
 from models.whisper_engine.rules import Rules, SpecialTokens
@@ -63,10 +64,8 @@ class Decoded:
 class Decoder:
     """
     Args:
-        n_slots: windows decoded at the same time; memory grows with it.
-
-    Attributes:
-        halved: how often memory ran out and the slots were halved.
+        n_slots: windows decoded at the same time; memory grows with it. They are halved where it
+            runs out, and stay so.
     """
 
     def __init__(
@@ -75,7 +74,6 @@ class Decoder:
         self.model = model
         self.tokenizer = tokenizer
         self.n_slots = n_slots
-        self.halved = 0
         self.rules = Rules(special, model.dims.n_vocab, model.device)
         self._slots: Slots | None = None
         self._fallback: Slots | None = None
@@ -102,7 +100,7 @@ class Decoder:
                     message = f"One window does not fit into the memory of {self.model.device}."
                     raise OutOfMemory(message) from error
             self.n_slots //= 2
-            self.halved += 1
+            note_halved()
             if self.model.device.type == "cuda":
                 torch.cuda.empty_cache()
             waiting = chain(in_work.values(), waiting)

@@ -99,6 +99,7 @@ class DecodedWindow:
     compression_ratio: float
     aligned: Aligned | None = None  # where its text tokens are; None: nobody has looked
     language: str | None = None  # that was spoken; None: the session's
+    language_probability: float | None = None  # of the likeliest; None: not asked of this window
 
 
 @dataclass(frozen=True)
@@ -139,21 +140,23 @@ class WhisperEngine:
         model: openai-whisper's. It may be let go afterwards.
         precision: None: bf16 where the device has it, else fp32.
         n_slots: windows decoded at the same time; None: as many as are fast and fit.
-
-    Attributes:
-        halved: how often memory ran out during the last decoding, and the slots were halved.
+        device: to compute on; None: the model's.
     """
 
     def __init__(
-        self, model: Whisper, *, precision: Precision | None = None, n_slots: int | None = None
+        self,
+        model: Whisper,
+        *,
+        precision: Precision | None = None,
+        n_slots: int | None = None,
+        device: torch.device | None = None,
     ) -> None:
         self.is_multilingual, self.num_languages = model.is_multilingual, model.num_languages
         self.alignment_heads = [tuple(pair) for pair in model.alignment_heads.indices().T.tolist()]
         special = special_tokens(model)
-        self.model = InferenceModel(model, precision)
+        self.model = InferenceModel(model, precision, device)
         n_slots = n_slots or slots_that_fit(self.model)
         self._decoder = Decoder(self.model, special, self._tokenizer("en"), n_slots)
-        self.halved = 0
 
     @property
     def n_slots(self) -> int:
@@ -209,12 +212,13 @@ class WhisperEngine:
         logits, _ = self.model.logits_and_scores(tokens, cross, ())
         return logits[:, 0, list(tokenizer.all_language_tokens)].softmax(dim=1)
 
-    def _own_language(self, mel: Tensor, language: str) -> str:
-        """A window's, where it is clear; else the session's."""
+    def _own_language(self, mel: Tensor, language: str) -> tuple[str, float]:
+        """A window's, where it is clear, else the session's; and how probable the likeliest is."""
         tokenizer = self._tokenizer("en")
         probability, best = self._language_votes(mel[None], tokenizer)[0].max(dim=0)
         clearly = float(probability) > CLEARLY
-        return tokenizer.all_language_codes[int(best)] if clearly else language
+        own = tokenizer.all_language_codes[int(best)] if clearly else language
+        return own, round(float(probability), 4)
 
     def decode(
         self,
@@ -244,13 +248,11 @@ class WhisperEngine:
             raise ValueError("options.language must be set")
         sounds = self._sounds(sessions)
         found: dict[int, DecodedWindow] = {}
-        self._decoder.halved = self.halved = 0
         with exact_on(self.model.device, TRANSCRIPTION):
             for decoded in self._decoder.decode(sounds):
                 indices = [sound.index for sound in decoded.sounds]
                 windows = [sounds.places[i][1] for i in indices]
                 found.update(zip(indices, self._aligned(windows, decoded), strict=True))
-                self.halved = self._decoder.halved
                 progress(len(found) / len(sounds.places))
         in_order = iter(found[i] for i in range(len(sounds.places)))
         return [tuple(next(in_order) for _ in session.windows) for session in sessions]
@@ -263,13 +265,13 @@ class WhisperEngine:
     def _sound(self, index: int, session: Session, window: Window) -> Sound:
         options, n_ctx = session.options, self.model.dims.n_text_ctx
         mel = self._mel(session.samples, window, session.maximum)
-        language = options.language
+        language, probability = options.language, None
         assert language is not None
         if options.language_per_window and self.is_multilingual:
-            language = self._own_language(mel, language)
+            language, probability = self._own_language(mel, language)
         tokenizer = self._tokenizer(language, options.task)
         prompt = initial_tokens(tokenizer, options.prompt, n_ctx)
-        return Sound(index, mel, prompt, seed=round(100 * window.start))
+        return Sound(index, mel, prompt, round(100 * window.start), probability)
 
     def _aligned(self, windows: Sequence[Window], decoded: Decoded) -> list[DecodedWindow]:
         """What was decoded, and where it is in the windows' sound while the device holds that."""
@@ -287,9 +289,15 @@ class WhisperEngine:
             for i, alignment in zip(rows, found, strict=True):
                 aligned[i] = alignment
         return [
-            DecodedWindow(window, **vars(text), aligned=alignment, language=language)
-            for window, text, alignment, (language, _) in zip(
-                windows, decoded.texts, aligned, asked, strict=True
+            DecodedWindow(
+                window,
+                **vars(text),
+                aligned=alignment,
+                language=language,
+                language_probability=sound.language_probability,
+            )
+            for sound, window, text, alignment, (language, _) in zip(
+                decoded.sounds, windows, decoded.texts, aligned, asked, strict=True
             )
         ]
 

@@ -4,6 +4,8 @@ On a CPU, oneDNN multiplies with a matrix that it has laid out itself two to thr
 torch's own path does in fp32, and up to twice as fast in bf16 (docs/experiments.md).
 """
 
+from functools import cache
+from pathlib import Path
 from typing import Literal, Protocol
 
 import torch
@@ -36,6 +38,13 @@ def dtype_of(precision: Precision | None, device: torch.device) -> tuple[torch.d
         return torch.float32, False
     dtype = torch.bfloat16 if has_bf16(device) or precision == "bf16" else torch.float32
     return dtype, precision == "int8"
+
+
+@cache
+def is_intel() -> bool:
+    """Whether MKL, which multiplies what oneDNN is not asked to, is fast on this processor."""
+    about = Path("/proc/cpuinfo")
+    return about.exists() and "GenuineIntel" in about.read_text()
 
 
 def has_bf16(device: torch.device) -> bool:

@@ -10,8 +10,10 @@ for its word times); `step` takes one more token of each row, and reads the earl
 values from a `SelfCache`.
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -19,15 +21,24 @@ from torch import Tensor, nn
 from whisper import Whisper
 from whisper.model import ModelDimensions, MultiHeadAttention, ResidualAttentionBlock
 
-from models.whisper_engine.linear import Linear, Precision, dtype_of, make_linear, matmul_nt
+from models.whisper_engine.linear import (
+    Linear,
+    Precision,
+    dtype_of,
+    is_intel,
+    make_linear,
+    matmul_nt,
+)
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 @dataclass(frozen=True)
 class CrossKV:
     """What the decoder hears of a batch of windows: keys and values of each layer.
 
-    Each is (batch, n_heads, 1500, head_dim). Values lie in memory with their last two dimensions
-    swapped, which is how a step reads them fastest. `picked`: the windows that are meant, if not
+    Each is (batch, n_heads, 1500, head_dim), in memory as a step reads them fastest:
+    `for_queries`, `for_weights`. `picked`: the windows that are meant, if not
     all; int64, (n_windows,).
     """
 
@@ -79,16 +90,23 @@ class InferenceModel:
     """
     Args:
         precision: of the matrices; None: bf16 where the device has it, else fp32.
+        device: to compute on, where a model on another one goes block by block: on a small GPU
+            there is no room for it in fp32 too. None: the model's.
     """
 
-    def __init__(self, model: Whisper, precision: Precision | None = None) -> None:
+    def __init__(
+        self,
+        model: Whisper,
+        precision: Precision | None = None,
+        device: torch.device | None = None,
+    ) -> None:
         self.dims: ModelDimensions = model.dims
-        self.device: torch.device = model.device
+        self.device: torch.device = device or model.device
         self.dtype, quantised = dtype_of(precision, self.device)
         # Where there is bf16, int8 would make the encoder less exact and hardly faster.
         quantised_encoder = quantised and self.dtype == torch.float32
-        self.encoder = _Encoder(model, self.dtype, quantised_encoder)
-        self.decoder = _Decoder(model, self.dtype, quantised)
+        self.encoder = _Encoder(model, self.device, self.dtype, quantised_encoder)
+        self.decoder = _Decoder(model, self.device, self.dtype, quantised)
 
     def encode(self, mel: Tensor) -> Tensor:
         """(batch, n_mels, 3000) to (batch, 1500, n_state)"""
@@ -114,9 +132,9 @@ class InferenceModel:
     def empty_cross_kv(self, n_windows: int) -> CrossKV:
         """Room for the sound of some windows."""
         dims, head_dim = self.dims, self.dims.n_text_state // self.dims.n_text_head
-        shape = (n_windows, dims.n_text_head, dims.n_audio_ctx, head_dim)
-        keys, values = self._zeros(shape), self._zeros((*shape[:2], head_dim, dims.n_audio_ctx))
-        return CrossKV(keys, tuple(value.mT for value in values))
+        shape = (n_windows, dims.n_audio_ctx, dims.n_text_head, head_dim)
+        keys = tuple(for_queries(keys) for keys in self._zeros(shape))
+        return CrossKV(keys, tuple(for_weights(values) for values in self._zeros(shape)))
 
     def empty_cache(self, n_rows: int) -> SelfCache:
         dims = self.dims
@@ -192,20 +210,23 @@ class _CrossAttention:
         keys, values = (
             split_heads(linear(encoded), self.n_heads) for linear in (self.key, self.value)
         )
-        values = values.permute(0, 2, 3, 1).contiguous()
-        return keys.transpose(1, 2).contiguous(), values.transpose(2, 3)
+        return for_queries(keys), for_weights(values)
 
 
 class _Encoder:
-    def __init__(self, model: Whisper, dtype: torch.dtype, quantised: bool) -> None:
+    def __init__(
+        self, model: Whisper, device: torch.device, dtype: torch.dtype, quantised: bool
+    ) -> None:
         encoder = model.encoder
         self.convolutions = [
-            (conv.weight.detach().to(dtype), conv.bias.detach().to(dtype), stride)
+            (conv.weight.detach().to(device, dtype), conv.bias.detach().to(device, dtype), stride)
             for conv, stride in ((encoder.conv1, 1), (encoder.conv2, 2))
         ]
-        self.positions = encoder.positional_embedding.to(dtype)
-        self.blocks = [_EncoderBlock(block, dtype, quantised) for block in encoder.blocks]
-        self.norm = _Norm(encoder.ln_post, dtype)
+        self.positions = encoder.positional_embedding.to(device, dtype)
+        self.blocks = [
+            _EncoderBlock(on_device(block, device), dtype, quantised) for block in encoder.blocks
+        ]
+        self.norm = _Norm(on_device(encoder.ln_post, device), dtype)
 
     def __call__(self, x: Tensor) -> Tensor:
         """(batch, n_mels, 3000) to (batch, 1500, n_state)"""
@@ -225,9 +246,10 @@ class _EncoderBlock:
 
     def __call__(self, x: Tensor) -> Tensor:
         query, key, value = self.attention.project(self.attention_norm(x))
-        attend = attend_on_cpu if x.device.type == "cpu" else _attend_on_gpu
-        x = x + self.attention.out(attend(query, key, value))
-        return x + self.mlp(x)
+        one_by_one = x.device.type == "cpu" and not (is_intel() and x.dtype == torch.float32)
+        attend = attend_head_by_head if one_by_one else _attend_at_once
+        x = self.attention.out(attend(query, key, value)).add_(x)  # memory of its own takes longer
+        return self.mlp(x).add_(x)
 
 
 class _MLP:
@@ -242,15 +264,18 @@ class _MLP:
 
 
 class _Decoder:
-    def __init__(self, model: Whisper, dtype: torch.dtype, quantised: bool) -> None:
+    def __init__(
+        self, model: Whisper, device: torch.device, dtype: torch.dtype, quantised: bool
+    ) -> None:
         decoder = model.decoder
-        self.blocks = [_DecoderBlock(block, dtype, quantised) for block in decoder.blocks]
-        self.norm = _Norm(decoder.ln, dtype)
-        self.embedding = decoder.token_embedding.weight.detach().to(dtype)
-        self.positions = decoder.positional_embedding.detach().to(dtype)
-        self.vocabulary: Linear = make_linear(
-            decoder.token_embedding.weight, None, dtype, quantised
-        )
+        self.blocks = [
+            _DecoderBlock(on_device(block, device), dtype, quantised) for block in decoder.blocks
+        ]
+        self.norm = _Norm(on_device(decoder.ln, device), dtype)
+        embedding = decoder.token_embedding.weight.detach().to(device)
+        self.embedding = embedding.to(dtype)
+        self.positions = decoder.positional_embedding.detach().to(device, dtype)
+        self.vocabulary: Linear = make_linear(embedding, None, dtype, quantised)
 
     def forward(
         self,
@@ -339,6 +364,12 @@ class _DecoderBlock:
         return split_heads(query, self.cross.n_heads).transpose(1, 2)
 
 
+def on_device(module: Module, device: torch.device) -> Module:
+    """The module, or a copy where it lies elsewhere: the original stays there."""
+    here = next(module.parameters()).device
+    return module if here == device else copy.deepcopy(module).to(device)
+
+
 class _Norm:
     def __init__(self, norm: nn.LayerNorm, dtype: torch.dtype) -> None:
         self.weight, self.bias = norm.weight.detach().to(dtype), norm.bias.detach().to(dtype)
@@ -361,6 +392,28 @@ def _attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = N
     return (scores.softmax(dim=-1) @ values).transpose(1, 2).flatten(2)
 
 
+def for_queries(keys: Tensor) -> Tensor:
+    """(batch, 1500, n_heads, head_dim) to (batch, n_heads, 1500, head_dim)"""
+    return _along_positions(keys) if _on_intel(keys) else _along_channels(keys)
+
+
+def for_weights(values: Tensor) -> Tensor:
+    """(batch, 1500, n_heads, head_dim) to (batch, n_heads, 1500, head_dim)"""
+    return _along_channels(values) if _on_intel(values) else _along_positions(values)
+
+
+def _on_intel(x: Tensor) -> bool:
+    return is_intel() and x.device.type == "cpu"
+
+
+def _along_channels(x: Tensor) -> Tensor:
+    return x.transpose(1, 2).contiguous()
+
+
+def _along_positions(x: Tensor) -> Tensor:
+    return x.permute(0, 2, 3, 1).contiguous().mT
+
+
 def _attend_to_sound(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """One token of each text, (n_rows, n_heads, head_dim), to (n_rows, n_state).
 
@@ -368,21 +421,25 @@ def _attend_to_sound(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """
     n_windows = len(keys)
     query = query.view(n_windows, -1, *query.shape[1:])
+    if _on_intel(query):
+        weights = (query.transpose(1, 2) @ keys.mT).softmax(dim=-1)
+        return (weights @ values).transpose(1, 2).flatten(0, 1).flatten(1)
     query = query.permute(0, 2, 3, 1)  # (n_windows, n_heads, head_dim, n_texts)
     weights = (keys @ query).mT.softmax(dim=-1)
     attended = values.mT @ weights.mT
     return attended.permute(0, 3, 1, 2).flatten(0, 1).flatten(1)
 
 
-def _attend_on_gpu(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+def _attend_at_once(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     attended = F.scaled_dot_product_attention(query, keys, values, scale=1.0)
     return attended.transpose(1, 2).flatten(2)
 
 
-def attend_on_cpu(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """`_attend` head by head: one head's scores fit into the processor's cache.
+def attend_head_by_head(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """`_attend` on a CPU, where one head's scores fit into the processor's cache.
 
-    torch's own kernel takes ten times as long on 1500 positions (docs/experiments.md).
+    Not on Intel's, on others torch's own kernel takes ten times as long on 1500 positions
+    (docs/experiments.md).
     """
     out = torch.empty_like(query.transpose(1, 2), memory_format=torch.contiguous_format)
     # oneDNN multiplies strided matrices with a kernel that is a thousand times slower.

@@ -26,12 +26,14 @@ class Sound:
         mel: (n_mels, 3000)
         prompt: tokens before the text: vocabulary, language and task.
         seed: of sampling; the same window always samples the same texts.
+        language_probability: of the most probable language, where it was asked for this window.
     """
 
     index: int
     mel: Tensor
     prompt: tuple[int, ...]
     seed: int
+    language_probability: float | None = None
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ FLAGS = {
     "speech_without_words": "somebody speaks, but there are no words",
     "few_words": "somebody speaks much longer than it takes to say these words",
     "words_without_speech": "words where nobody was found speaking",
+    "other_language": "another language than the rest",
     "loop": "the text repeats itself",
     "low_probability": "Whisper was unsure of these words",
     "too_fast": "more words than anybody says in this time",
@@ -78,7 +79,10 @@ def _overlap(segment: Segment, transcript: Transcript) -> str:
 
 
 def _flag(flag: Flag) -> str:
-    evidence = ", ".join(f"{name} {value:g}" for name, value in flag.evidence.items())
+    evidence = ", ".join(
+        f"{name} {value if isinstance(value, str) else f'{value:g}'}"
+        for name, value in flag.evidence.items()
+    )
     reason = FLAGS.get(flag.kind, flag.kind)
     return f"[{clock(flag.start)} - {clock(flag.end)}] {reason} ({evidence})"
 

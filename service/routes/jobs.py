@@ -118,6 +118,11 @@ class NewJob(Strict):
     channels: Literal["auto", "mix", "split"] = Field(
         default="auto", description="Whether each channel is one speaker."
     )
+    translate: bool = Field(default=False, description="Into English, whatever is spoken.")
+    mixed_languages: bool = Field(
+        default=False,
+        description="Stretches of up to 30 s may be in another language than the rest.",
+    )
     vocabulary: list[VocabularyWord] | None = Field(
         default=None,
         max_length=500,
@@ -145,6 +150,8 @@ class NewJob(Strict):
             speakers_min=speakers.min,
             speakers_max=speakers.max,
             channels=self.channels,
+            translate=self.translate,
+            mixed_languages=self.mixed_languages,
             vocabulary=None if self.vocabulary is None else tuple(self.vocabulary),
         )
 
@@ -246,6 +253,8 @@ class OptionsView(BaseModel):
     language: str | None = Field(description="null: found out.")
     speakers: Speakers
     channels: Literal["auto", "mix", "split"]
+    translate: bool
+    mixed_languages: bool
     has_vocabulary: bool
     model: Weights
     diarisation: Weights
@@ -287,6 +296,8 @@ class JobView(BaseModel):
                         "language": "de",
                         "speakers": {"min": 2, "max": 2},
                         "channels": "auto",
+                        "translate": False,
+                        "mixed_languages": False,
                         "has_vocabulary": False,
                         "model": {"name": "large-v3-turbo", "sha256": "aff26ae4..."},
                         "diarisation": {
@@ -489,6 +500,8 @@ def view_of(session: Session, rates: Rates, job: Job) -> JobView:
                     "max": options.get("speakers_max"),
                 },
                 "channels": options.get("channels", jobs.AUTO),
+                "translate": options.get("translate", False),
+                "mixed_languages": options.get("mixed_languages", False),
                 "has_vocabulary": job.vocabulary_artefact_id is not None,
                 "model": {"name": job.whisper_model, "sha256": job.whisper_sha256},
                 "diarisation": {
