@@ -19,6 +19,7 @@ import math
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -32,7 +33,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from models import audio
-from models.audio import FfmpegMissing, SandboxUnavailable
+from models.audio import DecoderKilled, FfmpegMissing, SandboxUnavailable
 from models.errors import AudioError, SpeechError, Stopped
 from service.auth import Caller
 from service.database.tables import Recording
@@ -63,8 +64,9 @@ CHECK_EVERY = 5.0  # s; a finished upload is checked at once
 AGAIN_AFTER = 30.0  # s, where something is in the way
 TIDY_EVERY = 60.0  # s
 NICENESS = 10  # of checks; on Linux a thread has its own
-IN_THE_WAY = (DiskFull, Sealed, FfmpegMissing, SandboxUnavailable)
-"""What is no fault of the recording: it waits until somebody has seen to it."""
+TRIES = 3  # of a recording whose decoder is killed
+IN_THE_WAY = (DiskFull, Sealed, FfmpegMissing, SandboxUnavailable, DecoderKilled)
+"""What is no fault of the recording, or may be none: it waits, and is tried again."""
 
 log = logging.getLogger(__name__)
 
@@ -297,6 +299,7 @@ class Checker:
         self._thread = ThreadPoolExecutor(1, initializer=os.nice, initargs=(NICENESS,))
         self._stop = threading.Event()
         self._tried: dict[UUID, float] = {}  # when something was in the way
+        self._killed: Counter[UUID] = Counter()  # how often its decoder was
 
     def wake(self) -> None:
         """From the event loop."""
@@ -339,10 +342,14 @@ class Checker:
                 continue
             if self._stop.is_set():
                 return
-            if check(self._services, recording_id, self._refuse_stopped) == "checking":
+            last_try = self._killed[recording_id] + 1 >= TRIES
+            row = check(self._services, recording_id, self._refuse_stopped, last_try=last_try)
+            if row is not None and row.state == "checking":
                 self._tried[recording_id] = time.monotonic()
+                self._killed[recording_id] += row.refusal_code == DecoderKilled.code
             else:
                 self._tried.pop(recording_id, None)
+                self._killed.pop(recording_id, None)
 
     def _refuse_stopped(self, seconds: float) -> None:
         if self._stop.is_set():
@@ -350,12 +357,19 @@ class Checker:
 
 
 def check(
-    services: Services, recording_id: UUID, on_progress: Callable[[float], None] | None = None
-) -> str | None:
+    services: Services,
+    recording_id: UUID,
+    on_progress: Callable[[float], None] | None = None,
+    *,
+    last_try: bool = False,
+) -> Recording | None:
     """Merge the parts, decode, measure; then the recording is ready, or refused with the reason.
 
+    Args:
+        last_try: it is refused, and kept, if its decoder is killed once more.
+
     Returns:
-        The state it is in then; None if somebody else has the recording.
+        It, as it is then; None if somebody else has it.
     """
     with services.sessionmaker.begin() as session:
         row = session.scalar(
@@ -370,9 +384,11 @@ def check(
             examine(services, row, on_progress)
             row.state = "ready"
         except Stopped:
-            return row.state
+            return row
         except IN_THE_WAY as error:
             row.refusal_code, row.refusal_detail = error.code, str(error)
+            if last_try and isinstance(error, DecoderKilled):
+                row.state, row.erased_at = "refused", datetime.now(UTC)  # nothing is destroyed
         except (SpeechError, ServiceError) as error:
             row.state, row.refusal_code, row.refusal_detail = "refused", error.code, str(error)
             # Whatever is wrong with our own files, the sound is not destroyed for it.
@@ -386,7 +402,7 @@ def check(
     log.info("recording %s: %s %s", row.id, row.state, row.refusal_code or "")
     if row.state == "refused" and row.erased_at is None:
         destroy(services, row)
-    return row.state
+    return row
 
 
 def examine(

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import itertools
 import os
 import threading
 import time
@@ -19,6 +20,7 @@ from service.vault import store as vault_store
 from service.vault import uploads
 from service.vault.errors import DiskFull, Erased
 from tests.api import OCTETS, metadata, open_api, tone
+from tests.processes import kill_decoders
 
 VERSION = {"Tus-Resumable": "1.0.0"}
 
@@ -314,6 +316,58 @@ def test_a_recording_waits_for_room_and_is_then_checked(api, study, monkeypatch)
 
     monkeypatch.setattr(uploads, "merge", real)
     assert api.checked(id)["state"] == "ready"
+
+
+def killed_decoder(monkeypatch, times):
+    """So many checks have their ffmpeg killed, as by a kernel that is short of memory."""
+    monkeypatch.setattr(recordings, "AGAIN_AFTER", 0.1)
+    monkeypatch.setattr(recordings, "CHECK_EVERY", 0.1)
+    measure, tries = audio.measure, itertools.count(1)
+
+    def measure_or_die(file, info, *, on_progress):
+        if next(tries) <= times:
+            return measure(file, info, on_progress=lambda _: kill_decoders())
+        return measure(file, info, on_progress=on_progress)
+
+    monkeypatch.setattr(audio, "measure", measure_or_die)
+    return tries
+
+
+def test_a_recording_whose_decoder_was_killed_is_checked_again(api, study, monkeypatch):
+    """It was refused and its key destroyed, though all of it had been acknowledged."""
+    killed_decoder(monkeypatch, times=recordings.TRIES - 1)
+    sound = tone(60)
+
+    view = api.upload(study, sound)
+
+    assert (view["state"], view["refusal"]) == ("ready", None)
+    assert api.get(f"/v1/recordings/{view['id']}/audio").content == sound
+
+
+def test_a_recording_whose_decoder_is_always_killed_is_refused_and_kept(api, study, monkeypatch):
+    tries = killed_decoder(monkeypatch, times=100)
+
+    view = api.upload(study, tone(60))
+
+    assert (view["state"], view["refusal"]["code"]) == ("refused", "decoder_killed")
+    assert next(tries) == recordings.TRIES + 1
+    recordings.tidy(api.services)
+    store, keyring = identified(api.services)
+    assert UUID(view["id"]) in store
+    assert keyring.data_key(UUID(study), UUID(view["id"]))
+
+
+def test_a_recording_that_waits_for_its_decoder_says_so(api, study, monkeypatch):
+    killed_decoder(monkeypatch, times=100)
+    monkeypatch.setattr(recordings, "AGAIN_AFTER", 60)
+    sound = tone(60)
+    location = begin(api, study, len(sound))
+    patch(api, location, 0, sound)
+    path = f"/v1/recordings/{location.rpartition('/')[2]}"
+
+    eventually(lambda: api.get(path).json()["waiting_for"])
+    view = api.get(path).json()
+    assert (view["state"], view["waiting_for"]["code"]) == ("checking", "decoder_killed")
 
 
 def test_a_check_lets_everything_else_go_first(api, study, monkeypatch):
