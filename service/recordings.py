@@ -22,14 +22,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from uuid import UUID, uuid4
 
 from sqlalchemy import select
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from models import audio
@@ -67,6 +67,8 @@ NICENESS = 10  # of checks; on Linux a thread has its own
 TRIES = 3  # of a recording whose decoder is killed
 IN_THE_WAY = (DiskFull, Sealed, FfmpegMissing, SandboxUnavailable, DecoderKilled)
 """What is no fault of the recording, or may be none: it waits, and is tried again."""
+TROUBLE = (SQLAlchemyError, ServiceError, OSError)
+"""What may come of database, vault and disk while recordings are looked after."""
 
 log = logging.getLogger(__name__)
 
@@ -317,8 +319,8 @@ class Checker:
                         await in_thread(tidy, self._services)
                         tidied = time.monotonic()
                     await in_thread(self._check_all)
-                except DBAPIError as error:
-                    log.warning("recordings are not checked: %s", type(error.orig).__name__)
+                except TROUBLE as error:
+                    log.warning("recordings are not checked: %s", name_of(error))
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._wake.wait(), CHECK_EVERY)
         finally:
@@ -342,18 +344,41 @@ class Checker:
                 continue
             if self._stop.is_set():
                 return
-            last_try = self._killed[recording_id] + 1 >= TRIES
-            row = check(self._services, recording_id, self._refuse_stopped, last_try=last_try)
-            if row is not None and row.state == "checking":
-                self._tried[recording_id] = time.monotonic()
-                self._killed[recording_id] += row.refusal_code == DecoderKilled.code
-            else:
-                self._tried.pop(recording_id, None)
-                self._killed.pop(recording_id, None)
+            self._tried[recording_id] = time.monotonic()
+            with apart(recording_id):
+                self._check(recording_id)
+
+    def _check(self, recording_id: UUID) -> None:
+        last_try = self._killed[recording_id] + 1 >= TRIES
+        row = check(self._services, recording_id, self._refuse_stopped, last_try=last_try)
+        if row is not None and row.state == "checking":
+            self._tried[recording_id] = time.monotonic()
+            self._killed[recording_id] += row.refusal_code == DecoderKilled.code
+        else:
+            self._tried.pop(recording_id, None)
+            self._killed.pop(recording_id, None)
 
     def _refuse_stopped(self, seconds: float) -> None:
         if self._stop.is_set():
             raise Stopped("The service stops")
+
+
+@contextmanager
+def apart(recording_id: UUID) -> Iterator[None]:
+    """What goes wrong with one recording keeps no other from its turn; it has its own again."""
+    try:
+        yield
+    except UploadBusy:  # a part is being written at this moment
+        pass
+    except TROUBLE as error:
+        log.warning("recording %s: is not looked after: %s", recording_id, name_of(error))
+
+
+def name_of(error: Exception) -> str:
+    """Never its message: that of a database quotes values."""
+    if isinstance(error, ServiceError):
+        return error.code
+    return type(getattr(error, "orig", None) or error).__name__
 
 
 def check(
@@ -496,10 +521,11 @@ def tidy(services: Services) -> None:
     with services.sessionmaker() as session:
         receiving = session.scalars(select(Recording).where(Recording.state == "receiving")).all()
     for recording in receiving:
-        if uploads.received(store, recording.id) == recording.n_bytes:
-            acknowledge(services, recording, recording.n_bytes)
-        elif recording.expires_at is not None and recording.expires_at < now:
-            expire(services, recording.id)
+        with apart(recording.id):
+            if uploads.received(store, recording.id) == recording.n_bytes:
+                acknowledge(services, recording, recording.n_bytes)
+            elif recording.expires_at is not None and recording.expires_at < now:
+                expire(services, recording.id)
     with services.sessionmaker() as session:
         doomed = session.scalars(
             select(Recording).where(
@@ -507,7 +533,7 @@ def tidy(services: Services) -> None:
             )
         ).all()
     for recording in doomed:
-        with suppress(UploadBusy):
+        with apart(recording.id):
             destroy(services, recording)
 
 

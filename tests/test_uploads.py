@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from models import audio
 from service import recordings
@@ -18,7 +19,8 @@ from service.database.tables import Recording
 from service.recordings import identified
 from service.vault import store as vault_store
 from service.vault import uploads
-from service.vault.errors import DiskFull, Erased
+from service.vault.errors import ArtefactDamaged, DiskFull, Erased
+from service.vault.keys import KeyRing
 from tests.api import OCTETS, metadata, open_api, tone
 from tests.processes import kill_decoders
 
@@ -383,6 +385,87 @@ def test_a_check_lets_everything_else_go_first(api, study, monkeypatch):
     assert api.upload(study, tone())["state"] == "ready"
 
     assert priorities > [os.getpriority(os.PRIO_PROCESS, os.getpid())]
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(recordings, "AGAIN_AFTER", 0.1)
+    monkeypatch.setattr(recordings, "CHECK_EVERY", 0.1)
+    monkeypatch.setattr(recordings, "TIDY_EVERY", 0.1)
+
+
+def test_a_full_disk_of_the_keys_does_not_end_the_checks(api, study, quick, monkeypatch, caplog):
+    """The checker died of it, and nothing was checked until the API was started again."""
+    with monkeypatch.context() as full:
+        full.setattr(KeyRing, "erase", fail_with(DiskFull("Eva's disk is full")))
+        silent = api.upload(study, tone(level=0.0))
+        assert silent["refusal"]["code"] == "silent_audio"
+
+        assert api.upload(study, tone())["state"] == "ready"
+    assert f"recording {silent['id']}: is not looked after: disk_full" in caplog.text
+    assert "Eva" not in caplog.text
+    store, _ = identified(api.services)
+    eventually(lambda: UUID(silent["id"]) not in store, 10)
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(5, "Eva's disk"), PoolTimeout("Eva"), ArtefactDamaged("Eva")]
+)
+def test_what_goes_wrong_with_one_recording_keeps_no_other_waiting(
+    api, study, quick, monkeypatch, caplog, error
+):
+    location = begin(api, study, 100)
+    unlucky, check = UUID(location.rpartition("/")[2]), recordings.check
+    patch(api, location, 0, b"x" * 99)
+
+    def check_others(services, recording_id, *arguments, **options):
+        if recording_id == unlucky:
+            raise error
+        return check(services, recording_id, *arguments, **options)
+
+    monkeypatch.setattr(recordings, "check", check_others)
+    patch(api, location, 99, b"x")
+
+    assert api.upload(study, tone())["state"] == "ready"
+    assert f"recording {unlucky}: is not looked after" in caplog.text
+    assert "Eva" not in caplog.text
+    monkeypatch.setattr(recordings, "check", check)
+    assert api.checked(str(unlucky))["refusal"]["code"] == "unreadable_audio"
+
+
+def test_a_damaged_part_of_one_upload_keeps_no_other_from_being_tidied(api, study):
+    damaged, expired = (begin(api, study, 100) for _ in range(2))
+    patch(api, damaged, 0, b"x" * 50)
+    (part,) = uploads._folder(
+        identified(api.services)[0], UUID(damaged.rpartition("/")[2])
+    ).iterdir()
+    part.write_bytes(part.read_bytes()[:10])
+    with api.services.sessionmaker.begin() as session:
+        row = session.get_one(Recording, UUID(expired.rpartition("/")[2]))
+        row.expires_at = datetime.now(UTC) - timedelta(seconds=1)
+
+    recordings.tidy(api.services)
+
+    assert api.request("HEAD", expired).status_code == 410
+
+
+def fail_with(error):
+    def fail(*arguments, **options):
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Eva's disk"), PoolTimeout("Eva"), DiskFull("Eva")])
+def test_the_checker_outlives_what_stops_it_for_a_while(
+    api, study, quick, monkeypatch, caplog, error
+):
+    with monkeypatch.context() as broken:
+        broken.setattr(recordings, "tidy", fail_with(error))
+        eventually(lambda: "recordings are not checked" in caplog.text)
+
+    assert api.upload(study, tone())["state"] == "ready"
+    assert "Eva" not in caplog.text
 
 
 def test_a_given_up_upload_is_gone(api, study):
