@@ -52,7 +52,15 @@ from service.settings import Settings
 from service.studies import find_session, find_study, next_position, refuse_erased
 from service.tasks import InternalError
 from service.vault import ArtefactClass, uploads
-from service.vault.errors import DiskFull, Erased, Sealed, UploadBusy, UploadDamaged, WrongOffset
+from service.vault.errors import (
+    DiskFull,
+    Erased,
+    KeyMissing,
+    Sealed,
+    UploadBusy,
+    UploadDamaged,
+    WrongOffset,
+)
 from service.vault.keys import KeyRing
 from service.vault.store import Artefact, Store
 from service.vault.streaming import Key
@@ -65,7 +73,15 @@ AGAIN_AFTER = 30.0  # s, where something is in the way
 TIDY_EVERY = 60.0  # s
 NICENESS = 10  # of checks; on Linux a thread has its own
 TRIES = 3  # of a recording whose decoder is killed
-IN_THE_WAY = (DiskFull, Sealed, FfmpegMissing, SandboxUnavailable, DecoderKilled)
+IN_THE_WAY = (
+    DiskFull,
+    Sealed,
+    KeyMissing,  # the folder of keys is not mounted, perhaps
+    UploadBusy,
+    FfmpegMissing,
+    SandboxUnavailable,
+    DecoderKilled,
+)
 """What is no fault of the recording, or may be none: it waits, and is tried again."""
 TROUBLE = (SQLAlchemyError, ServiceError, OSError)
 """What may come of database, vault and disk while recordings are looked after."""

@@ -20,6 +20,7 @@ from service.recordings import identified
 from service.vault import store as vault_store
 from service.vault import uploads
 from service.vault.errors import ArtefactDamaged, DiskFull, Erased
+from service.vault.files import locked
 from service.vault.keys import KeyRing
 from tests.api import OCTETS, metadata, open_api, tone
 from tests.processes import kill_decoders
@@ -318,6 +319,53 @@ def test_a_recording_waits_for_room_and_is_then_checked(api, study, monkeypatch)
 
     monkeypatch.setattr(uploads, "merge", real)
     assert api.checked(id)["state"] == "ready"
+
+
+def test_a_recording_waits_for_the_folder_of_keys(api, study, quick):
+    """It was refused for ever, for a folder that was not mounted at that moment."""
+    sound = tone()
+    location = begin(api, study, len(sound))
+    patch(api, location, 0, sound[:1000])
+    id = location.rpartition("/")[2]
+    with api.services.sessionmaker() as session:
+        row = session.get_one(Recording, UUID(id))
+    parts = iter([sound[1000:], b""])
+    recordings.receive(api.services, row, lambda: next(parts), offset=1000, checksum=None)
+    keys = api.services.settings.wrapped_keys
+    away = keys.rename(keys.with_name("elsewhere"))
+    recordings.acknowledge(api.services, row, len(sound))
+
+    waiting_for = waits(api, id)
+    assert waiting_for["code"] == "key_missing"
+    away.rename(keys)
+    assert api.checked(id)["state"] == "ready"
+
+
+def test_a_recording_waits_for_a_late_request_that_still_writes_to_it(api, study, quick):
+    """The last part may be sent twice: its answer was lost."""
+    sound = tone()
+    location = begin(api, study, len(sound))
+    patch(api, location, 0, sound[:1000])
+    id = location.rpartition("/")[2]
+    folder = uploads._folder(identified(api.services)[0], UUID(id))
+    with api.services.sessionmaker() as session:
+        row = session.get_one(Recording, UUID(id))
+    parts = iter([sound[1000:], b""])
+    recordings.receive(api.services, row, lambda: next(parts), offset=1000, checksum=None)
+    with locked(folder, wait=False):
+        recordings.acknowledge(api.services, row, len(sound))
+        waiting_for = waits(api, id)
+
+    assert waiting_for["code"] == "upload_busy"
+    assert api.checked(id)["state"] == "ready"
+
+
+def waits(api, id):
+    path = f"/v1/recordings/{id}"
+    eventually(lambda: api.get(path).json()["waiting_for"], 10)
+    view = api.get(path).json()
+    assert view["state"] == "checking"
+    return view["waiting_for"]
 
 
 def killed_decoder(monkeypatch, times):
