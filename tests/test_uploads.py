@@ -516,6 +516,74 @@ def test_the_checker_outlives_what_stops_it_for_a_while(
     assert "Eva" not in caplog.text
 
 
+@pytest.fixture
+def checking(api, study, monkeypatch):
+    """A recording whose check goes on until the event is set."""
+    go_on, measure = threading.Event(), audio.measure
+    begun = threading.Event()
+
+    def slowly(*arguments, **options):
+        begun.set()
+        assert go_on.wait(60)
+        return measure(*arguments, **options)
+
+    monkeypatch.setattr(audio, "measure", slowly)
+    sound = tone()
+    location = begin(api, study, len(sound))
+    patch(api, location, 0, sound)
+    assert begun.wait(30)
+    yield location.rpartition("/")[2], go_on
+    go_on.set()
+
+
+def test_a_recording_that_is_being_checked_is_not_deleted_before_that(api, checking):
+    id, go_on = checking
+
+    answer = api.request("DELETE", f"/v1/recordings/{id}")
+
+    assert (answer.status_code, answer.json()["code"]) == (423, "upload_busy")
+    go_on.set()
+    assert api.checked(id)["state"] == "ready"
+    assert api.request("DELETE", f"/v1/recordings/{id}").status_code == 204
+
+
+def test_a_study_is_not_deleted_while_one_of_its_recordings_is_checked(api, study, checking):
+    id, go_on = checking
+
+    answer = api.request("DELETE", f"/v1/studies/{study}")
+
+    assert (answer.status_code, answer.json()["code"]) == (423, "upload_busy")
+    go_on.set()
+    assert api.checked(id)["state"] == "ready"
+
+
+def test_who_puts_a_session_in_order_does_not_wait_for_a_check(api, study, checking):
+    """The request hung for the minutes of the check, with one of the few connections."""
+    id, go_on = checking
+    made = api.post("/v1/sessions", json={"study": study}).json()["id"]
+    path, order = f"/v1/sessions/{made}/recordings", {"recordings": [id]}
+    threading.Timer(5, go_on.set).start()
+    began = time.monotonic()
+
+    answer = api.request("PUT", path, json=order)
+
+    assert time.monotonic() - began < 4
+    assert (answer.status_code, answer.json()["code"]) == (423, "upload_busy")
+    assert api.checked(id)["state"] == "ready"
+    assert api.request("PUT", path, json=order).json()["recordings"] == [id]
+
+
+def test_an_upload_that_another_request_writes_to_is_busy(api, study):
+    location = begin(api, study, 100)
+    folder = uploads._folder(identified(api.services)[0], UUID(location.rpartition("/")[2]))
+
+    with locked(folder, wait=False):
+        answer = patch(api, location, 0, b"x" * 50)
+
+    assert (answer.status_code, answer.json()["code"]) == (423, "upload_busy")
+    assert patch(api, location, 0, b"x" * 50).status_code == 204
+
+
 def test_a_given_up_upload_is_gone(api, study):
     before = files_in(api)
     location = begin(api, study, 100)
