@@ -6,7 +6,7 @@ about a file (its path and tags) goes nowhere.
 
 The children of `AudioError`: EmptyFile, UnreadableAudio, EncryptedAudio, NoAudioStream,
 TruncatedAudio, SilentAudio, TooLong, TooManyChannels, SampleRateTooLow, AudioTooShort,
-DecodeFailed, FfmpegMissing, SandboxUnavailable.
+DecodeFailed, DecoderKilled, FfmpegMissing, SandboxUnavailable.
 """
 
 import fcntl
@@ -49,6 +49,8 @@ MAX_DAMAGE = 0.05  # share of the packets that may fail to decode
 BLOCK_FRAMES = 1 << 16
 MAP_NORESERVE = 0x4000  # mmap(2); Python 3.11 does not name it
 TOO_MUCH_DAMAGE = 69  # ffmpeg's exit status above max_error_rate
+INTERRUPTED = 255  # ffmpeg's exit status after a signal that it heeds
+KILLED = (-signal.SIGKILL, -signal.SIGXCPU, -signal.SIGTERM)
 
 # What recorders, telephones, video calls and office programs write. Playlists, pictures, subtitles
 # and whatever else names other files stay out. Source: `ffmpeg -demuxers`, `ffmpeg -decoders`.
@@ -146,9 +148,16 @@ class AudioTooShort(AudioError):
 
 
 class DecodeFailed(AudioError):
-    """Decoding broke off or hit a limit, or too much of the recording is damaged."""
+    """Decoding broke off, or too much of the recording is damaged."""
 
     code = "decode_failed"
+
+
+class DecoderKilled(AudioError):
+    """ffmpeg was killed or took too long, which may be the machine's fault or the recording's."""
+
+    code = "decoder_killed"
+    retryable = True
 
 
 class FfmpegMissing(AudioError):
@@ -588,6 +597,8 @@ def blocks(stream: IO[bytes], n_channels: int) -> Iterator[np.ndarray]:
 
 def refuse_failed(status: int, info: RecordingInfo, decoded: float) -> None:
     declared = info.duration
+    if status == INTERRUPTED:  # the whole service is being stopped, perhaps
+        raise DecoderKilled(f"Decoding was interrupted after {clock(decoded)}: try again.")
     if status == TOO_MUCH_DAMAGE:
         raise DecodeFailed(
             f"More than {MAX_DAMAGE:.0%} of the recording is damaged and cannot be decoded:"
@@ -678,10 +689,10 @@ def sandboxed(
         raise SandboxUnavailable(NO_SANDBOX)
     if child.returncode == sandbox.PROGRAM_MISSING:
         raise FfmpegMissing(NO_FFMPEG)
-    if expired.is_set() or child.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
-        raise DecodeFailed(
-            f"Decoding hit its limit ({clock(seconds)} of processor time, {MEMORY_BYTES >> 20} MiB)"
-            " or was killed: try again, or export the recording as WAV and take that."
+    if expired.is_set() or child.returncode in KILLED:
+        raise DecoderKilled(
+            f"Decoding was killed, for want of memory or at its limit ({clock(seconds)} of"
+            " processor time): try again, or export the recording as WAV and take that."
         )
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 from collections import Counter
 from collections.abc import AsyncIterator
 from importlib.metadata import version
@@ -89,20 +90,39 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.checker = Checker(services)
     app.state.watch = Watch(services)
     tasks = [
-        asyncio.create_task(queue.look_after(services)),
-        asyncio.create_task(app.state.checker.run()),
-        asyncio.create_task(app.state.watch.run()),
+        asyncio.create_task(queue.look_after(services), name="the queue's"),
+        asyncio.create_task(app.state.checker.run(), name="the checker's"),
+        asyncio.create_task(app.state.watch.run(), name="the watch's"),
     ]
+    for task in tasks:
+        task.add_done_callback(end_with)
     try:
         yield
     finally:
         for task in tasks:
+            task.remove_done_callback(end_with)
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         # A cancelled task leaves its thread behind, which may have a connection.
         await asyncio.to_thread(app.state.checker.close)
         await asyncio.get_running_loop().shutdown_default_executor()
         services.close()
+
+
+def end_with(task: "asyncio.Task[None]") -> None:
+    """An API that looks healthy and looks after nothing is worse than none, which is started again.
+
+    At once: nothing is lost by it, and what has gone wrong may be in the way of an orderly end.
+    """
+    error = None if task.cancelled() else task.exception()
+    if error is not None:
+        kind, place = type(error).__name__, problems.place_of(error)
+        log.critical("%s work ended, and the API with it: %s at %s", task.get_name(), kind, place)
+    end_process()
+
+
+def end_process() -> None:
+    os._exit(1)
 
 
 def describe_once(app: FastAPI, routes: list[APIRoute]) -> Any:

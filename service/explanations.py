@@ -32,6 +32,10 @@ _EXPLANATIONS = {
     "too_many_channels": ("The recording has too many channels.", "Mix some of them."),
     "sample_rate_too_low": ("The recording has too few samples a second.", OTHER_RECORDING),
     "decode_failed": ("Too much of the recording is damaged.", UPLOAD_AGAIN),
+    "decoder_killed": (
+        "ffmpeg was killed, or took too long.",
+        "If it happens again, the machine is short of memory: tell whoever looks after it.",
+    ),
     "ffmpeg_missing": ("ffmpeg is not installed.", ADMINISTRATOR),
     "sandbox_unavailable": ("Recordings cannot be decoded safely here.", ADMINISTRATOR),
     # what was asked for

@@ -33,7 +33,8 @@ from service.vault.errors import ArtefactDamaged, ArtefactMissing, Erased, KeyDa
 
 LEASE = timedelta(minutes=2)
 OCCURRENCES = "occurrences"
-UNREADABLE = (Erased, KeyMissing, KeyDamaged, ArtefactMissing, ArtefactDamaged)
+UNREADABLE = (Erased, KeyDamaged, ArtefactDamaged)  # for good
+MISSING = (KeyMissing, ArtefactMissing)  # a folder is not mounted, perhaps
 
 log = logging.getLogger(__name__)
 
@@ -69,12 +70,19 @@ class Claim:
 def claim(services: Services, caller: Caller) -> Claim | None:
     """The oldest hand-off that nobody has, with its transcript; None if there is none.
 
-    One whose transcript cannot be read has failed, and the next one is taken.
+    One whose transcript can never be read has failed, and the next one is taken. One whose
+    transcript is not there stays open.
+
+    Raises:
+        KeyMissing, ArtefactMissing: there is none but such.
     """
+    passed_over: dict[UUID, ServiceError] = {}
     while True:
         with services.sessionmaker.begin() as session:
-            handoff = session.scalar(_free(caller))
+            handoff = session.scalar(_free(caller).where(Handoff.id.not_in(list(passed_over))))
             if handoff is None:
+                for error in passed_over.values():
+                    raise error
                 return None
             transcript = session.get_one(Transcript, handoff.transcript_id)
             try:
@@ -82,6 +90,10 @@ def claim(services: Services, caller: Caller) -> Claim | None:
             except UNREADABLE as error:
                 log.error("hand-off %s: its transcript is unreadable: %s", handoff.id, error.code)
                 _end(handoff, "failed", failure_code=error.code)
+                continue
+            except MISSING as error:
+                log.error("hand-off %s: its transcript is away: %s", handoff.id, error.code)
+                passed_over[handoff.id] = error
                 continue
             handoff.status = "claimed"
             handoff.fence += 1

@@ -18,11 +18,12 @@ import psycopg
 import psycopg_pool
 from procrastinate.exceptions import ConnectorException
 from sqlalchemy import func, select, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.database.queries import locked_job, touch_job
 from service.database.tables import FINAL, Job
+from service.errors import ServiceError
 from service.services import Services
 from service.strays import remove_strays
 from service.tasks import orphaned
@@ -126,9 +127,10 @@ async def look_after(services: Services) -> None:
             if time.monotonic() > tidied + TIDY_EVERY:
                 await asyncio.to_thread(remove_strays, services)
                 tidied = time.monotonic()
-        except DBAPIError as error:
-            log.warning("the queue is not looked after: %s", type(error.orig).__name__)
-        except OSError as error:
+        except (SQLAlchemyError, ConnectorException) as error:
+            cause = getattr(error, "orig", None) or error.__cause__ or error
+            log.warning("the queue is not looked after: %s", type(cause).__name__)
+        except (ServiceError, OSError) as error:
             tidied = time.monotonic()  # the queue must not wait for the disk
             log.warning("the vault is not tidied: %s", type(error).__name__)
         await asyncio.sleep(REAP_EVERY)

@@ -19,20 +19,21 @@ import math
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from uuid import UUID, uuid4
 
 from sqlalchemy import select
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from models import audio
-from models.audio import FfmpegMissing, SandboxUnavailable
+from models.audio import DecoderKilled, FfmpegMissing, SandboxUnavailable
 from models.errors import AudioError, SpeechError, Stopped
 from service.auth import Caller
 from service.database.tables import Recording
@@ -51,7 +52,15 @@ from service.settings import Settings
 from service.studies import find_session, find_study, next_position, refuse_erased
 from service.tasks import InternalError
 from service.vault import ArtefactClass, uploads
-from service.vault.errors import DiskFull, Erased, Sealed, UploadBusy, UploadDamaged, WrongOffset
+from service.vault.errors import (
+    DiskFull,
+    Erased,
+    KeyMissing,
+    Sealed,
+    UploadBusy,
+    UploadDamaged,
+    WrongOffset,
+)
 from service.vault.keys import KeyRing
 from service.vault.store import Artefact, Store
 from service.vault.streaming import Key
@@ -63,8 +72,19 @@ CHECK_EVERY = 5.0  # s; a finished upload is checked at once
 AGAIN_AFTER = 30.0  # s, where something is in the way
 TIDY_EVERY = 60.0  # s
 NICENESS = 10  # of checks; on Linux a thread has its own
-IN_THE_WAY = (DiskFull, Sealed, FfmpegMissing, SandboxUnavailable)
-"""What is no fault of the recording: it waits until somebody has seen to it."""
+TRIES = 3  # of a recording whose decoder is killed
+IN_THE_WAY = (
+    DiskFull,
+    Sealed,
+    KeyMissing,  # the folder of keys is not mounted, perhaps
+    UploadBusy,
+    FfmpegMissing,
+    SandboxUnavailable,
+    DecoderKilled,
+)
+"""What is no fault of the recording, or may be none: it waits, and is tried again."""
+TROUBLE = (SQLAlchemyError, ServiceError, OSError)
+"""What may come of database, vault and disk while recordings are looked after."""
 
 log = logging.getLogger(__name__)
 
@@ -297,6 +317,7 @@ class Checker:
         self._thread = ThreadPoolExecutor(1, initializer=os.nice, initargs=(NICENESS,))
         self._stop = threading.Event()
         self._tried: dict[UUID, float] = {}  # when something was in the way
+        self._killed: Counter[UUID] = Counter()  # how often its decoder was
 
     def wake(self) -> None:
         """From the event loop."""
@@ -314,8 +335,8 @@ class Checker:
                         await in_thread(tidy, self._services)
                         tidied = time.monotonic()
                     await in_thread(self._check_all)
-                except DBAPIError as error:
-                    log.warning("recordings are not checked: %s", type(error.orig).__name__)
+                except TROUBLE as error:
+                    log.warning("recordings are not checked: %s", name_of(error))
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._wake.wait(), CHECK_EVERY)
         finally:
@@ -339,23 +360,57 @@ class Checker:
                 continue
             if self._stop.is_set():
                 return
-            if check(self._services, recording_id, self._refuse_stopped) == "checking":
-                self._tried[recording_id] = time.monotonic()
-            else:
-                self._tried.pop(recording_id, None)
+            self._tried[recording_id] = time.monotonic()
+            with apart(recording_id):
+                self._check(recording_id)
+
+    def _check(self, recording_id: UUID) -> None:
+        last_try = self._killed[recording_id] + 1 >= TRIES
+        row = check(self._services, recording_id, self._refuse_stopped, last_try=last_try)
+        if row is not None and row.state == "checking":
+            self._tried[recording_id] = time.monotonic()
+            self._killed[recording_id] += row.refusal_code == DecoderKilled.code
+        else:
+            self._tried.pop(recording_id, None)
+            self._killed.pop(recording_id, None)
 
     def _refuse_stopped(self, seconds: float) -> None:
         if self._stop.is_set():
             raise Stopped("The service stops")
 
 
+@contextmanager
+def apart(recording_id: UUID) -> Iterator[None]:
+    """What goes wrong with one recording keeps no other from its turn; it has its own again."""
+    try:
+        yield
+    except UploadBusy:  # a part is being written at this moment
+        pass
+    except TROUBLE as error:
+        log.warning("recording %s: is not looked after: %s", recording_id, name_of(error))
+
+
+def name_of(error: Exception) -> str:
+    """Never its message: that of a database quotes values."""
+    if isinstance(error, ServiceError):
+        return error.code
+    return type(getattr(error, "orig", None) or error).__name__
+
+
 def check(
-    services: Services, recording_id: UUID, on_progress: Callable[[float], None] | None = None
-) -> str | None:
+    services: Services,
+    recording_id: UUID,
+    on_progress: Callable[[float], None] | None = None,
+    *,
+    last_try: bool = False,
+) -> Recording | None:
     """Merge the parts, decode, measure; then the recording is ready, or refused with the reason.
 
+    Args:
+        last_try: it is refused, and kept, if its decoder is killed once more.
+
     Returns:
-        The state it is in then; None if somebody else has the recording.
+        It, as it is then; None if somebody else has it.
     """
     with services.sessionmaker.begin() as session:
         row = session.scalar(
@@ -370,9 +425,11 @@ def check(
             examine(services, row, on_progress)
             row.state = "ready"
         except Stopped:
-            return row.state
+            return row
         except IN_THE_WAY as error:
             row.refusal_code, row.refusal_detail = error.code, str(error)
+            if last_try and isinstance(error, DecoderKilled):
+                row.state, row.erased_at = "refused", datetime.now(UTC)  # nothing is destroyed
         except (SpeechError, ServiceError) as error:
             row.state, row.refusal_code, row.refusal_detail = "refused", error.code, str(error)
             # Whatever is wrong with our own files, the sound is not destroyed for it.
@@ -386,7 +443,7 @@ def check(
     log.info("recording %s: %s %s", row.id, row.state, row.refusal_code or "")
     if row.state == "refused" and row.erased_at is None:
         destroy(services, row)
-    return row.state
+    return row
 
 
 def examine(
@@ -480,10 +537,11 @@ def tidy(services: Services) -> None:
     with services.sessionmaker() as session:
         receiving = session.scalars(select(Recording).where(Recording.state == "receiving")).all()
     for recording in receiving:
-        if uploads.received(store, recording.id) == recording.n_bytes:
-            acknowledge(services, recording, recording.n_bytes)
-        elif recording.expires_at is not None and recording.expires_at < now:
-            expire(services, recording.id)
+        with apart(recording.id):
+            if uploads.received(store, recording.id) == recording.n_bytes:
+                acknowledge(services, recording, recording.n_bytes)
+            elif recording.expires_at is not None and recording.expires_at < now:
+                expire(services, recording.id)
     with services.sessionmaker() as session:
         doomed = session.scalars(
             select(Recording).where(
@@ -491,7 +549,7 @@ def tidy(services: Services) -> None:
             )
         ).all()
     for recording in doomed:
-        with suppress(UploadBusy):
+        with apart(recording.id):
             destroy(services, recording)
 
 

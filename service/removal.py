@@ -127,7 +127,7 @@ def erase_recording(services: Services, caller: Caller, recording_id: UUID) -> N
         RecordingNotFound, Erased, RecordingInUse
         UploadBusy: it is being checked.
     """
-    with _not_while_checked(), services.sessionmaker.begin() as session:
+    with not_while_checked(), services.sessionmaker.begin() as session:
         find_recording(session, caller, recording_id)
         of_it = select(JobRecording.job_id).where(JobRecording.recording_id == recording_id)
         doomed = _erase(session, services, Recording.id == recording_id, Job.id.in_(of_it))
@@ -141,7 +141,7 @@ def erase_session(services: Services, caller: Caller, session_id: UUID) -> None:
         SessionNotFound, Erased, RecordingInUse
         UploadBusy: a recording is being checked.
     """
-    with _not_while_checked(), services.sessionmaker.begin() as session:
+    with not_while_checked(), services.sessionmaker.begin() as session:
         of = find_session(session, caller, session_id)
         session.refresh(of, with_for_update=True)
         refuse_erased(of)
@@ -162,7 +162,7 @@ def erase_study(services: Services, caller: Caller, study: str) -> None:
         StudyNotFound, Erased, RecordingInUse
         UploadBusy: a recording is being checked.
     """
-    with _not_while_checked(), services.sessionmaker.begin() as session:
+    with not_while_checked(), services.sessionmaker.begin() as session:
         found = find_study(session, caller, study)
         session.refresh(found, with_for_update=True)
         refuse_erased(found)
@@ -187,7 +187,7 @@ def erase_rest(session: DatabaseSession, services: Services, study: Study) -> No
 
 
 @contextmanager
-def _not_while_checked() -> Iterator[None]:
+def not_while_checked() -> Iterator[None]:
     """
     Raises:
         UploadBusy

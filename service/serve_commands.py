@@ -55,9 +55,10 @@ def serve_command(
             tls_key=tls_key,
             precision=precision,
         )
+        from service.services import has_root_keys
         from service.supervisor import serve
 
-        asked = passphrase and not settings.root_keys.exists()
+        asked = passphrase and not has_root_keys(settings)
         exit_code = serve(settings, passphrase=read_passphrase(confirm=True) if asked else None)
     raise typer.Exit(exit_code)
 

@@ -12,6 +12,7 @@ from service.database import embedded
 from service.database.engine import open_engine, open_sessions
 from service.settings import Settings
 from service.vault import ArtefactClass
+from service.vault.errors import RootKeyUnusable
 from service.vault.files import make_folder
 from service.vault.keys import KeyRing
 from service.vault.roots import (
@@ -86,21 +87,53 @@ def open_store(settings: Settings, name: ArtefactClass) -> Store:
 
 
 def create_root_keys(settings: Settings, passphrase: str | None = None) -> bool:
-    """Make the root keys of a new installation.
+    """Make the root keys of a new installation, or those that a killed first start did not.
 
     Returns:
-        False, and nothing is made, if there are root keys already.
+        False, and nothing is made, if all are there already.
+
+    Raises:
+        RootKeyUnusable: some are gone, with which something was encrypted; or those that are there
+            were made with a passphrase and the others would not be, or the other way round.
+        WrongPassphrase: those that are there were made with another.
     """
     roots = {name: settings.root_keys / f"{name}.key" for name in ArtefactClass}
-    if any(path.exists() for path in roots.values()):
+    if has_root_keys(settings):
         return False
+    if not _is_new(settings):
+        raise RootKeyUnusable(
+            "There are encrypted files and not all of their root keys: is the folder of "
+            "FIELDSCRIBE_KEYS mounted, and the right one? No new keys are made"
+        )
     make_folder(settings.root_keys)
     for name, path in roots.items():
-        if passphrase is None:
+        if path.exists() and path.stat().st_size == 0:
+            path.unlink()  # killed while it was made
+        if path.exists():
+            if is_sealed(path) != (passphrase is not None):
+                raise RootKeyUnusable(
+                    "The first start was interrupted: repeat it as it was, with or without "
+                    f"--passphrase, or delete {name}.key, with which nothing is encrypted yet"
+                )
+            if passphrase is not None:
+                unseal_root_key(path, name, passphrase, data_folder=settings.data)
+        elif passphrase is None:
             create_root_key(path)
         else:
             create_sealed_root_key(path, name, passphrase)
     return True
+
+
+def has_root_keys(settings: Settings) -> bool:
+    """All of them; one whose file has no bytes was not finished."""
+    roots = [settings.root_keys / f"{name}.key" for name in ArtefactClass]
+    return all(path.exists() and path.stat().st_size > 0 for path in roots)
+
+
+def _is_new(settings: Settings) -> bool:
+    """Nothing was encrypted yet."""
+    folders = (settings.vault, settings.wrapped_keys, settings.ledger)
+    return not any(path.is_file() for folder in folders for path in folder.rglob("*"))
 
 
 def unseal(services: Services, passphrase: str) -> None:

@@ -100,8 +100,11 @@ def session_code(session: Session, study_id: UUID, kind: str, wanted: str | None
 def order_recordings(session: Session, made: tables.Session, ids: list[UUID]) -> None:
     """These recordings of the study, in this order and no others, are the session's.
 
+    Who checks a recording has its row for minutes; nobody waits for that, see `not_while_checked`.
+
     Raises:
         RecordingNotFound: one of them is not the study's.
+        OperationalError: somebody has one of them (LockNotAvailable).
     """
     rows = {
         row.id: row
@@ -109,7 +112,7 @@ def order_recordings(session: Session, made: tables.Session, ids: list[UUID]) ->
             select(Recording)
             .where(Recording.study_id == made.study_id, Recording.erased_at.is_(None))
             .where((Recording.session_id == made.id) | Recording.id.in_(ids))
-            .with_for_update()
+            .with_for_update(nowait=True, key_share=True)
         )
     }
     if not set(ids) <= set(rows):

@@ -13,6 +13,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import numpy as np
+import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
@@ -102,11 +103,15 @@ class Api:
 
 @contextmanager
 def open_api(settings: Settings) -> Iterator[Api]:
+    ended: list[bool] = []
     app = create_app(settings)
-    with TestClient(app, client=ADDRESS, raise_server_exceptions=False) as client:
-        api = Api(app, client)
-        api.headers["Authorization"] = f"Bearer {api.token('owner', all_studies=True)}"
-        yield api
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("service.app.end_process", lambda: ended.append(True))
+        with TestClient(app, client=ADDRESS, raise_server_exceptions=False) as client:
+            api = Api(app, client)
+            api.headers["Authorization"] = f"Bearer {api.token('owner', all_studies=True)}"
+            yield api
+    assert not ended, "a background task of the API ended"
 
 
 def tone(seconds: float = 1.0, level: float = 0.1, rate: int = 16_000, channels: int = 1) -> bytes:

@@ -1,10 +1,10 @@
 """An engine that loads no torch: what a recording is made of says what it does with it.
 
 A recording is JSON: "seconds" is how long each stage takes, and "die_in", "hang_in", "fail_in" and
-"fault_in" name a stage; in the stage "wait_in" it stays until there is a file "until"; with
-"discard" what was kept is thrown away. Another recording is done at once. What it does is appended
-to the file that the variable STAND_IN_LOG names, as lines `<stage> <job> <pid>` and
-`end-<stage> <job> <pid>`.
+"fault_in" name a stage; in the stage "wait_in" it stays until there is a file "until", and in
+"decoder_dies_in" it fails once and makes that file; with "discard" what was kept is thrown away.
+Another recording is done at once. What it does is appended to the file that the variable
+STAND_IN_LOG names, as lines `<stage> <job> <pid>` and `end-<stage> <job> <pid>`.
 """
 
 import json
@@ -13,7 +13,7 @@ import signal
 import time
 from pathlib import Path
 
-from models.audio import SilentAudio
+from models.audio import DecoderKilled, SilentAudio
 from models.transcript import MadeWith, Segment, Source, Transcript, Turn, Word
 
 KEPT = ("segment", "transcribe", "align", "diarise")
@@ -50,6 +50,9 @@ class StandIn:
                 os.kill(os.getpid(), signal.SIGKILL)
             if wish.get("fail_in") == stage:
                 raise SilentAudio("as it was wished for")
+            if wish.get("decoder_dies_in") == stage and not Path(wish["until"]).exists():
+                Path(wish["until"]).touch()
+                raise DecoderKilled("as it was wished for")
             if wish.get("fault_in") == stage:
                 raise RuntimeError(SAID)
             steps = max(1, round(wish.get("seconds", 0) / 0.05))

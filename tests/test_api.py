@@ -1,7 +1,10 @@
 """Studies, sessions, models, errors and the description of the API."""
 
 import logging
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from uuid import uuid4
 
@@ -17,6 +20,7 @@ from service.database.tables import Study
 from service.errors import ServiceError
 from service.vault.errors import Erased
 from tests.api import ADDRESS, open_api
+from tests.installation import ROOT
 
 CANARY = "Zacharias Quendolin"
 
@@ -318,3 +322,35 @@ def test_nothing_is_logged_of_a_request(api, caplog):
 
     ours = [each.getMessage() for each in caplog.records if each.name.startswith("service")]
     assert CANARY not in " ".join(ours)
+
+
+# --- its process ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("work", ["recordings.Checker.run", "watch.Watch.run", "queue.look_after"])
+def test_an_api_that_looks_after_nothing_any_more_ends(module_settings, work):
+    """It answered for hours that all was well, while no upload was checked, no dead job revived."""
+    module, _, name = work.partition(".")
+    program = f"""
+from service import api, {module}
+from service.settings import read_settings
+
+async def fail(*_):
+    raise RuntimeError({CANARY!r})
+
+{module}.{name} = fail
+api.main(read_settings())
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, **module_settings.as_environment()},
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert ended.returncode == 1
+    assert "work ended, and the API with it: RuntimeError" in ended.stderr
+    assert CANARY not in ended.stderr

@@ -12,6 +12,7 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from _pytest.mark.structures import ParameterSet
 from models import audio, sandbox
 from models.audio import SAMPLE_RATE, decode, join, memory_file, probe
 from models.errors import AudioError
+from tests.processes import kill_decoders
 
 ROOT = Path(__file__).parent.parent
 NAME = "eva-muster"  # a file name that says who was interviewed; it must appear nowhere
@@ -688,13 +690,35 @@ def test_processor_time_has_a_limit() -> None:
 
 @pytest.mark.slow
 def test_an_endless_loop_hits_the_limit() -> None:
-    with pytest.raises(audio.DecodeFailed, match="limit"):
+    with pytest.raises(audio.DecoderKilled, match="limit"):
         in_sandbox("while True: pass", seconds=1)
 
 
 def test_the_clock_has_a_limit() -> None:
-    with pytest.raises(audio.DecodeFailed, match="limit"):
+    with pytest.raises(audio.DecoderKilled, match="limit"):
         in_sandbox("import time; time.sleep(60)", seconds=0.1)
+
+
+@pytest.mark.parametrize("with_signal", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_decoder_is_not_taken_for_a_bad_recording(with_signal: signal.Signals) -> None:
+    """By the kernel for want of memory, or with the whole service: the next try may succeed."""
+    content = wav(noise(60 * SAMPLE_RATE))
+
+    with memory_file([content]) as file, pytest.raises(audio.DecoderKilled) as caught:
+        decode(file, on_progress=lambda _: kill_decoders(with_signal))
+    assert caught.value.retryable
+    assert decoded_bytes(content).duration == 60
+
+
+def test_a_killed_probe_is_not_taken_for_a_bad_recording(monkeypatch: pytest.MonkeyPatch) -> None:
+    def kill(child: "subprocess.Popen[bytes]") -> IO[bytes]:
+        child.kill()
+        assert child.stdout is not None
+        return child.stdout
+
+    monkeypatch.setattr(audio, "output_of", kill)
+    with memory_file([wav(noise(16_000))]) as file, pytest.raises(audio.DecoderKilled):
+        probe(file)
 
 
 def test_the_child_dies_with_its_parent() -> None:

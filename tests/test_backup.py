@@ -250,7 +250,8 @@ def test_an_installation_is_not_overwritten(api, settings, empty, tmp_path):
 
 def test_keys_of_another_installation_are_refused(api, settings, empty, tmp_path):
     data, keys = backed_up(settings, tmp_path)
-    other = settings.model_copy(update={"keys": tmp_path / "other keys"})
+    update = {"keys": tmp_path / "other keys", "data": tmp_path / "other data"}
+    other = settings.model_copy(update=update)
     create_root_keys(other)
     theirs = back_up(other, None, tmp_path)
 

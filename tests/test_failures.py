@@ -318,6 +318,16 @@ def test_a_recording_that_cannot_be_used_fails_at_once(site, worker):
     assert read_job(site.services, job_id).attempt == 1
 
 
+def test_a_job_whose_decoder_was_killed_is_tried_again(site, worker, tmp_path):
+    """The kernel kills for want of memory what takes the most of it: that may be ffmpeg."""
+    once = tmp_path / "once"
+    job_id = make_job(site.services, decoder_dies_in="ingest", until=str(once))
+    site.wait_for(job_id, "succeeded")
+
+    assert errors_of(site, job_id) == ["decoder_killed"]
+    assert_one_result(site, job_id)
+
+
 def test_two_workers_never_run_the_same_job(site, worker):
     site.start_worker()
     study = make_study(site.services)

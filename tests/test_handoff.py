@@ -204,14 +204,40 @@ def test_what_was_erased_is_offered_to_nobody(api, study, token):
 
 def test_an_unreadable_transcript_does_not_stand_in_the_way(api, study, token):
     first, second = offer(api, study), offer(api, study)
-    artefact = read_artefact_id(api, first)
-    identified(api.services)[0].delete(artefact)
+    path = identified(api.services)[0]._path(read_artefact_id(api, first))
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
 
     claimed = claim(api, token)
 
     assert claimed["transcript_id"] == api.get(f"/v1/jobs/{second}").json()["transcript_id"]
     (failed,) = api.get("/v1/handoffs?status=failed", token=token).json()["items"]
-    assert failed["failure_code"] == "artefact_missing"
+    assert failed["failure_code"] == "artefact_damaged"
+
+
+@pytest.mark.parametrize(
+    ("folder", "code"), [("vault", "artefact_missing"), ("wrapped_keys", "key_missing")]
+)
+def test_hand_offs_stay_open_while_a_folder_is_not_mounted(api, study, token, folder, code):
+    """One request once failed every one of them for good."""
+    offered = [offer(api, study) for _ in range(3)]
+    place = getattr(api.services.settings, folder)
+    away = place.rename(place.with_name("away"))
+    answer = api.post(CLAIM, token=token)
+    away.rename(place)
+
+    assert codes(answer) == (500, code)
+    transcripts = [api.get(f"/v1/jobs/{job}").json()["transcript_id"] for job in offered]
+    assert [claim(api, token)["transcript_id"] for _ in offered] == transcripts
+
+
+def test_a_missing_transcript_stays_open_and_does_not_stand_in_the_way(api, study, token):
+    first, second = offer(api, study), offer(api, study)
+    identified(api.services)[0].delete(read_artefact_id(api, first))
+
+    claimed = claim(api, token)
+
+    assert claimed["transcript_id"] == api.get(f"/v1/jobs/{second}").json()["transcript_id"]
+    assert len(api.get("/v1/handoffs?status=open", token=token).json()["items"]) == 1
 
 
 def read_artefact_id(api, job_id):

@@ -7,14 +7,17 @@ from dataclasses import replace
 from uuid import uuid4
 
 import pytest
+from procrastinate.exceptions import ConnectorException
 from sqlalchemy import select, text
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from service import tasks
+from service import queue, tasks
 from service.database.queries import locked_job
 from service.database.tables import Handoff, Job, JobError, StageTiming, Transcript
 from service.queue import defer_job, look_after, reap, request_cancel, sweep
 from service.tasks import FenceLost, JobGone, Outcome
 from service.vault import ArtefactClass
+from service.vault.errors import DiskFull
 from tests.jobs import make_job, make_study, read_job, stages_of
 
 DONE = Outcome(uuid4(), ("SPEAKER_00", "SPEAKER_01"), ("a warning",), 10.0)
@@ -400,3 +403,42 @@ def test_what_killed_processes_left_half_written_is_deleted_after_a_day(services
 
     asyncio.run(for_a_moment())
     assert (old.exists(), new.exists()) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("work", "error"),
+    [
+        ("reap", PoolTimeout("Eva")),
+        ("sweep", ConnectorException("Eva")),
+        ("remove_strays", DiskFull("Eva")),
+    ],
+)
+def test_the_queue_is_looked_after_again_after_an_error(
+    services, job_id, held, monkeypatch, caplog, work, error
+):
+    """It ended for good, and no job of a dead worker came back until the API was restarted."""
+    set_queue(services, job_id, "failed")
+    real, left = getattr(queue, work), [error]
+
+    def fail_once(*arguments):
+        if left:
+            raise left.pop()
+        return real(*arguments)
+
+    monkeypatch.setattr(queue, work, fail_once)
+    monkeypatch.setattr(queue, "REAP_EVERY", 0.05)
+
+    async def until_it_is_back():
+        looking = asyncio.create_task(look_after(services))
+        for _ in range(100):
+            said = type(error).__name__ in caplog.text
+            if said and queue_rows(services, job_id) == ["failed", "todo"]:
+                break
+            await asyncio.sleep(0.05)
+        looking.cancel()
+
+    asyncio.run(until_it_is_back())
+
+    assert queue_rows(services, job_id) == ["failed", "todo"]
+    assert type(error).__name__ in caplog.text
+    assert "Eva" not in caplog.text

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import itertools
 import os
 import threading
 import time
@@ -10,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from models import audio
 from service import recordings
@@ -17,8 +19,11 @@ from service.database.tables import Recording
 from service.recordings import identified
 from service.vault import store as vault_store
 from service.vault import uploads
-from service.vault.errors import DiskFull, Erased
+from service.vault.errors import ArtefactDamaged, DiskFull, Erased
+from service.vault.files import locked
+from service.vault.keys import KeyRing
 from tests.api import OCTETS, metadata, open_api, tone
+from tests.processes import kill_decoders
 
 VERSION = {"Tus-Resumable": "1.0.0"}
 
@@ -316,6 +321,105 @@ def test_a_recording_waits_for_room_and_is_then_checked(api, study, monkeypatch)
     assert api.checked(id)["state"] == "ready"
 
 
+def test_a_recording_waits_for_the_folder_of_keys(api, study, quick):
+    """It was refused for ever, for a folder that was not mounted at that moment."""
+    sound = tone()
+    location = begin(api, study, len(sound))
+    patch(api, location, 0, sound[:1000])
+    id = location.rpartition("/")[2]
+    with api.services.sessionmaker() as session:
+        row = session.get_one(Recording, UUID(id))
+    parts = iter([sound[1000:], b""])
+    recordings.receive(api.services, row, lambda: next(parts), offset=1000, checksum=None)
+    keys = api.services.settings.wrapped_keys
+    away = keys.rename(keys.with_name("elsewhere"))
+    recordings.acknowledge(api.services, row, len(sound))
+
+    waiting_for = waits(api, id)
+    assert waiting_for["code"] == "key_missing"
+    away.rename(keys)
+    assert api.checked(id)["state"] == "ready"
+
+
+def test_a_recording_waits_for_a_late_request_that_still_writes_to_it(api, study, quick):
+    """The last part may be sent twice: its answer was lost."""
+    sound = tone()
+    location = begin(api, study, len(sound))
+    patch(api, location, 0, sound[:1000])
+    id = location.rpartition("/")[2]
+    folder = uploads._folder(identified(api.services)[0], UUID(id))
+    with api.services.sessionmaker() as session:
+        row = session.get_one(Recording, UUID(id))
+    parts = iter([sound[1000:], b""])
+    recordings.receive(api.services, row, lambda: next(parts), offset=1000, checksum=None)
+    with locked(folder, wait=False):
+        recordings.acknowledge(api.services, row, len(sound))
+        waiting_for = waits(api, id)
+
+    assert waiting_for["code"] == "upload_busy"
+    assert api.checked(id)["state"] == "ready"
+
+
+def waits(api, id):
+    path = f"/v1/recordings/{id}"
+    eventually(lambda: api.get(path).json()["waiting_for"], 10)
+    view = api.get(path).json()
+    assert view["state"] == "checking"
+    return view["waiting_for"]
+
+
+def killed_decoder(monkeypatch, times):
+    """So many checks have their ffmpeg killed, as by a kernel that is short of memory."""
+    monkeypatch.setattr(recordings, "AGAIN_AFTER", 0.1)
+    monkeypatch.setattr(recordings, "CHECK_EVERY", 0.1)
+    measure, tries = audio.measure, itertools.count(1)
+
+    def measure_or_die(file, info, *, on_progress):
+        if next(tries) <= times:
+            return measure(file, info, on_progress=lambda _: kill_decoders())
+        return measure(file, info, on_progress=on_progress)
+
+    monkeypatch.setattr(audio, "measure", measure_or_die)
+    return tries
+
+
+def test_a_recording_whose_decoder_was_killed_is_checked_again(api, study, monkeypatch):
+    """It was refused and its key destroyed, though all of it had been acknowledged."""
+    killed_decoder(monkeypatch, times=recordings.TRIES - 1)
+    sound = tone(60)
+
+    view = api.upload(study, sound)
+
+    assert (view["state"], view["refusal"]) == ("ready", None)
+    assert api.get(f"/v1/recordings/{view['id']}/audio").content == sound
+
+
+def test_a_recording_whose_decoder_is_always_killed_is_refused_and_kept(api, study, monkeypatch):
+    tries = killed_decoder(monkeypatch, times=100)
+
+    view = api.upload(study, tone(60))
+
+    assert (view["state"], view["refusal"]["code"]) == ("refused", "decoder_killed")
+    assert next(tries) == recordings.TRIES + 1
+    recordings.tidy(api.services)
+    store, keyring = identified(api.services)
+    assert UUID(view["id"]) in store
+    assert keyring.data_key(UUID(study), UUID(view["id"]))
+
+
+def test_a_recording_that_waits_for_its_decoder_says_so(api, study, monkeypatch):
+    killed_decoder(monkeypatch, times=100)
+    monkeypatch.setattr(recordings, "AGAIN_AFTER", 60)
+    sound = tone(60)
+    location = begin(api, study, len(sound))
+    patch(api, location, 0, sound)
+    path = f"/v1/recordings/{location.rpartition('/')[2]}"
+
+    eventually(lambda: api.get(path).json()["waiting_for"])
+    view = api.get(path).json()
+    assert (view["state"], view["waiting_for"]["code"]) == ("checking", "decoder_killed")
+
+
 def test_a_check_lets_everything_else_go_first(api, study, monkeypatch):
     """Decoding takes a processor for minutes, while others ask how far their jobs are."""
     priorities = []
@@ -329,6 +433,155 @@ def test_a_check_lets_everything_else_go_first(api, study, monkeypatch):
     assert api.upload(study, tone())["state"] == "ready"
 
     assert priorities > [os.getpriority(os.PRIO_PROCESS, os.getpid())]
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(recordings, "AGAIN_AFTER", 0.1)
+    monkeypatch.setattr(recordings, "CHECK_EVERY", 0.1)
+    monkeypatch.setattr(recordings, "TIDY_EVERY", 0.1)
+
+
+def test_a_full_disk_of_the_keys_does_not_end_the_checks(api, study, quick, monkeypatch, caplog):
+    """The checker died of it, and nothing was checked until the API was started again."""
+    with monkeypatch.context() as full:
+        full.setattr(KeyRing, "erase", fail_with(DiskFull("Eva's disk is full")))
+        silent = api.upload(study, tone(level=0.0))
+        assert silent["refusal"]["code"] == "silent_audio"
+
+        assert api.upload(study, tone())["state"] == "ready"
+    assert f"recording {silent['id']}: is not looked after: disk_full" in caplog.text
+    assert "Eva" not in caplog.text
+    store, _ = identified(api.services)
+    eventually(lambda: UUID(silent["id"]) not in store, 10)
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(5, "Eva's disk"), PoolTimeout("Eva"), ArtefactDamaged("Eva")]
+)
+def test_what_goes_wrong_with_one_recording_keeps_no_other_waiting(
+    api, study, quick, monkeypatch, caplog, error
+):
+    location = begin(api, study, 100)
+    unlucky, check = UUID(location.rpartition("/")[2]), recordings.check
+    patch(api, location, 0, b"x" * 99)
+
+    def check_others(services, recording_id, *arguments, **options):
+        if recording_id == unlucky:
+            raise error
+        return check(services, recording_id, *arguments, **options)
+
+    monkeypatch.setattr(recordings, "check", check_others)
+    patch(api, location, 99, b"x")
+
+    assert api.upload(study, tone())["state"] == "ready"
+    assert f"recording {unlucky}: is not looked after" in caplog.text
+    assert "Eva" not in caplog.text
+    monkeypatch.setattr(recordings, "check", check)
+    assert api.checked(str(unlucky))["refusal"]["code"] == "unreadable_audio"
+
+
+def test_a_damaged_part_of_one_upload_keeps_no_other_from_being_tidied(api, study):
+    damaged, expired = (begin(api, study, 100) for _ in range(2))
+    patch(api, damaged, 0, b"x" * 50)
+    (part,) = uploads._folder(
+        identified(api.services)[0], UUID(damaged.rpartition("/")[2])
+    ).iterdir()
+    part.write_bytes(part.read_bytes()[:10])
+    with api.services.sessionmaker.begin() as session:
+        row = session.get_one(Recording, UUID(expired.rpartition("/")[2]))
+        row.expires_at = datetime.now(UTC) - timedelta(seconds=1)
+
+    recordings.tidy(api.services)
+
+    assert api.request("HEAD", expired).status_code == 410
+
+
+def fail_with(error):
+    def fail(*arguments, **options):
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Eva's disk"), PoolTimeout("Eva"), DiskFull("Eva")])
+def test_the_checker_outlives_what_stops_it_for_a_while(
+    api, study, quick, monkeypatch, caplog, error
+):
+    with monkeypatch.context() as broken:
+        broken.setattr(recordings, "tidy", fail_with(error))
+        eventually(lambda: "recordings are not checked" in caplog.text)
+
+    assert api.upload(study, tone())["state"] == "ready"
+    assert "Eva" not in caplog.text
+
+
+@pytest.fixture
+def checking(api, study, monkeypatch):
+    """A recording whose check goes on until the event is set."""
+    go_on, measure = threading.Event(), audio.measure
+    begun = threading.Event()
+
+    def slowly(*arguments, **options):
+        begun.set()
+        assert go_on.wait(60)
+        return measure(*arguments, **options)
+
+    monkeypatch.setattr(audio, "measure", slowly)
+    sound = tone()
+    location = begin(api, study, len(sound))
+    patch(api, location, 0, sound)
+    assert begun.wait(30)
+    yield location.rpartition("/")[2], go_on
+    go_on.set()
+
+
+def test_a_recording_that_is_being_checked_is_not_deleted_before_that(api, checking):
+    id, go_on = checking
+
+    answer = api.request("DELETE", f"/v1/recordings/{id}")
+
+    assert (answer.status_code, answer.json()["code"]) == (423, "upload_busy")
+    go_on.set()
+    assert api.checked(id)["state"] == "ready"
+    assert api.request("DELETE", f"/v1/recordings/{id}").status_code == 204
+
+
+def test_a_study_is_not_deleted_while_one_of_its_recordings_is_checked(api, study, checking):
+    id, go_on = checking
+
+    answer = api.request("DELETE", f"/v1/studies/{study}")
+
+    assert (answer.status_code, answer.json()["code"]) == (423, "upload_busy")
+    go_on.set()
+    assert api.checked(id)["state"] == "ready"
+
+
+def test_who_puts_a_session_in_order_does_not_wait_for_a_check(api, study, checking):
+    """The request hung for the minutes of the check, with one of the few connections."""
+    id, go_on = checking
+    made = api.post("/v1/sessions", json={"study": study}).json()["id"]
+    path, order = f"/v1/sessions/{made}/recordings", {"recordings": [id]}
+    threading.Timer(5, go_on.set).start()
+    began = time.monotonic()
+
+    answer = api.request("PUT", path, json=order)
+
+    assert time.monotonic() - began < 4
+    assert (answer.status_code, answer.json()["code"]) == (423, "upload_busy")
+    assert api.checked(id)["state"] == "ready"
+    assert api.request("PUT", path, json=order).json()["recordings"] == [id]
+
+
+def test_an_upload_that_another_request_writes_to_is_busy(api, study):
+    location = begin(api, study, 100)
+    folder = uploads._folder(identified(api.services)[0], UUID(location.rpartition("/")[2]))
+
+    with locked(folder, wait=False):
+        answer = patch(api, location, 0, b"x" * 50)
+
+    assert (answer.status_code, answer.json()["code"]) == (423, "upload_busy")
+    assert patch(api, location, 0, b"x" * 50).status_code == 204
 
 
 def test_a_given_up_upload_is_gone(api, study):

@@ -176,7 +176,10 @@ CLAIM_ENDS = (HandoffNotFound, HandoffTaken, Erased)
 @router.post(
     "/claim",
     response_model=ClaimedView,
-    responses={204: {"description": "There is nothing to do."}, **problems()},
+    responses={
+        204: {"description": "There is nothing to do."},
+        **problems(KeyMissing, ArtefactMissing),
+    },
 )
 def claim(caller: Deidentifier, services: ServicesDep, limits: LimitsDep) -> ClaimedView | Response:
     """Take the oldest transcript that nobody has. It is yours until `lease_until`; say before that

@@ -22,7 +22,7 @@ from service.errors import (
 )
 from service.openapi import problems
 from service.recordings import session_recordings
-from service.removal import erase_session
+from service.removal import erase_session, not_while_checked
 from service.routes.views import SessionCode, SpeakerCode, SpeakerRole, Strict, StudyName
 from service.studies import find_session, find_study, order_recordings, session_code
 from service.vault.errors import Erased, UploadBusy
@@ -183,13 +183,17 @@ def read_session(session_id: UUID, caller: Reader, services: ServicesDep) -> Ses
 
 
 @router.put(
-    "/{session_id}/recordings", responses=problems(SessionNotFound, RecordingNotFound, Erased)
+    "/{session_id}/recordings",
+    responses=problems(SessionNotFound, RecordingNotFound, Erased, UploadBusy),
 )
 def put_recordings(
     session_id: UUID, order: Order, caller: Researcher, services: ServicesDep
 ) -> SessionView:
-    """Say which uploads are the session's, and in which order they were recorded."""
-    with services.sessionmaker.begin() as session:
+    """Say which uploads are the session's, and in which order they were recorded.
+
+    One that is being checked cannot be moved: `upload_busy`, try again in a moment.
+    """
+    with not_while_checked(), services.sessionmaker.begin() as session:
         found = find_session(session, caller, session_id)
         order_recordings(session, found, order.recordings)
         session.flush()
