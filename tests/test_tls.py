@@ -143,12 +143,12 @@ def test_a_certificate_that_cannot_be_read_is_said_so(authority, tmp_path, conte
 def test_serve_with_a_certificate_of_its_own_does_jobs_for_the_commands_of_its_machine(
     data_folder, tmp_path, monkeypatch
 ):
+    monkeypatch.delenv("FIELDSCRIBE_TOKEN")
     site = Installation(data_folder, None, make_certificate(tmp_path, HOST))
     site.start_serve()
     try:
         wait_until(site.is_ready, 120, "the service to answer")
         site.services = open_services(site.settings)
-        monkeypatch.delenv("FIELDSCRIBE_TOKEN")
         for name, value in site.settings.as_environment().items():
             monkeypatch.setenv(name, value)
         job_id = make_job(site.services)  # its worker asks the API for keys
