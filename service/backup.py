@@ -36,7 +36,6 @@ from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import select
 from sqlalchemy.engine import URL
 
-from service.auth import OWNER, token_file
 from service.database import DatabaseInUse, SchemaTooNew, embedded
 from service.database.embedded import EmbeddedPostgres, wheel_folder
 from service.database.engine import conninfo, known_revisions, migrate, newest, open_engine
@@ -180,7 +179,7 @@ def data_files(settings: Settings) -> Iterator[tuple[str, Path]]:
 def key_files(settings: Settings) -> Iterator[tuple[str, Path]]:
     for folder in (settings.root_keys, settings.wrapped_keys, settings.ledger):
         yield from ours(folder, folder.name, KEY_NAMES)
-    yield TOKEN, token_file(settings.data, OWNER)
+    yield TOKEN, settings.owner_token
 
 
 def ours(folder: Path, prefix: str, names: re.Pattern[str]) -> Iterator[tuple[str, Path]]:
@@ -375,7 +374,7 @@ def extract_keys(archive: tarfile.TarFile, settings: Settings) -> int:
         if member.name.startswith("ledger/") and not (settings.keys / member.name).exists():
             write_member(archive, member, settings.keys / member.name)
         elif member.name == TOKEN:
-            write_member(archive, member, token_file(settings.data, OWNER))
+            write_member(archive, member, settings.owner_token)
     return n_keys
 
 

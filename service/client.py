@@ -213,11 +213,11 @@ def find_token(settings: Settings) -> str:
     if token := os.environ.get("FIELDSCRIBE_TOKEN"):
         return token.strip()
     try:
-        return (settings.data / "owner.token").read_text().strip()
+        return settings.owner_token.read_text().strip()
     except OSError:
         raise NoToken(
-            "There is no token: start `fieldscribe serve` on this machine, or set FIELDSCRIBE_DATA "
-            "to the data folder of the one that runs, or put a token into FIELDSCRIBE_TOKEN."
+            "There is no token: start `fieldscribe serve` on this machine, or set FIELDSCRIBE_KEYS "
+            "to the folder of keys of the one that runs, or put a token into FIELDSCRIBE_TOKEN."
         ) from None
 
 

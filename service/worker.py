@@ -463,11 +463,10 @@ def main(settings: Settings, *, engine_module: str = ENGINE, parent: int | None 
     if parent is not None:
         die_with_parent(signal.SIGTERM, parent)
     log_to_stderr()
-    token_file = settings.data / "worker.token"
     if elsewhere := os.environ.get("FIELDSCRIBE_URL"):
-        fetch_keys = keys_from_api(elsewhere, token_file)
+        fetch_keys = keys_from_api(elsewhere, settings.worker_token)
     else:
-        fetch_keys = keys_from_api(settings.url, token_file, settings.tls_certificate)
+        fetch_keys = keys_from_api(settings.url, settings.worker_token, settings.tls_certificate)
     url = database_url(settings).render_as_string(hide_password=False)
     asyncio.run(work(settings, url, engine_module, fetch_keys))
     return 0

@@ -53,7 +53,7 @@ class Installation:
     def open(self) -> Services:
         """For a test whose API is the stand-in."""
         self.services = open_services(self.settings)
-        token = self.settings.data / "worker.token"
+        token = self.settings.worker_token
         token.parent.mkdir(exist_ok=True)
         token.write_text("stand-in")
         return self.services

@@ -93,8 +93,8 @@ def test_everything_is_there_again_on_an_empty_machine(api, study, settings, emp
         assert restored.get(f"/v1/jobs/{job_id}").json()["status"] == "succeeded"
         sound = restored.get(f"/v1/recordings/{recording_of(restored, job_id)}/audio")
         assert sound.content == b"{}"
-    same = (settings.data / "owner.token").read_text()
-    assert (empty.data / "owner.token").read_text() == same
+    same = settings.owner_token.read_text()
+    assert empty.owner_token.read_text() == same
 
 
 def test_neither_archive_holds_what_was_said_or_is_for_others_to_read(
