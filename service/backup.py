@@ -39,7 +39,7 @@ from sqlalchemy.engine import URL
 from service.database import DatabaseInUse, SchemaTooNew, embedded
 from service.database.embedded import EmbeddedPostgres, wheel_folder
 from service.database.engine import conninfo, known_revisions, migrate, newest, open_engine
-from service.database.tables import Job, JobRecording, Recording, Study
+from service.database.tables import Job, JobRecording, Recording, Session, Study
 from service.errors import Misused, OutputNotWritable, ServiceError
 from service.recordings import destroy
 from service.removal import erase_job, erase_rest
@@ -244,7 +244,7 @@ def fingerprint(settings: Settings) -> str:
 class Restored:
     artefacts: int
     keys: int
-    erased_again: int  # recordings, jobs and studies
+    erased_again: int  # recordings, jobs, sessions and studies
 
 
 def restore(settings: Settings, data: Path, keys: Path) -> Restored:
@@ -390,7 +390,7 @@ def erase_again(services: Services) -> int:
     """What the ledger names and the restored rows do not know to be erased.
 
     Returns:
-        How many recordings, jobs and studies there were.
+        How many recordings, jobs, sessions and studies there were.
     """
     ledger = services.settings.ledger / ArtefactClass.IDENTIFIED
     entries = [(UUID(path.parent.name), path.name) for path in sorted(ledger.glob("*/*"))]
@@ -403,6 +403,11 @@ def erase_again(services: Services) -> int:
         ):
             erase_rest(session, services, study)
             n_erased += 1
+        sessions = session.scalars(
+            select(Session).where(Session.id.in_(others), Session.erased_at.is_(None))
+        ).all()
+        for of in sessions:
+            of.erased_at, of.roster = datetime.now(UTC), []
         recordings = session.scalars(
             select(Recording).where(
                 Recording.id.in_(others) | Recording.study_id.in_(studies),
@@ -421,7 +426,7 @@ def erase_again(services: Services) -> int:
             erase_job(session, services, job)
         for recording in recordings:
             recording.state = "erased"
-        n_erased += len(jobs) + len(recordings)
+        n_erased += len(jobs) + len(recordings) + len(sessions)
     for recording in recordings:
         destroy(services, recording)
     return n_erased
