@@ -86,8 +86,8 @@ class Bench:
         self.site.services = self.services = open_services(self.site.settings)
         self.study = make_study(self.services)
         self.site.wait_for(make_job(self.services, self.study), "succeeded", 60)
-        tokens = self.site.settings.data
-        self.headers = f"Authorization: Bearer {(tokens / 'owner.token').read_text().strip()}\r\n"
+        token = self.site.settings.owner_token.read_text().strip()
+        self.headers = f"Authorization: Bearer {token}\r\n"
 
     def stop(self) -> None:
         self.site.power_cut()

@@ -16,7 +16,6 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
@@ -38,6 +37,7 @@ from service.errors import (
 )
 from service.limits import Limits
 from service.services import Services
+from service.settings import Settings
 from service.vault.errors import Sealed
 from service.vault.files import make_folder, whole_file
 
@@ -204,24 +204,19 @@ def hash_of(secret: str) -> bytes:
 # --- the tokens of the first start ----------------------------------------------------------------
 
 
-def token_file(data: Path, role: str) -> Path:
-    """Where the command line and the worker of this machine find their tokens."""
-    return data / f"{role}.token"
-
-
 def make_first_tokens(services: Services) -> None:
     """An owner's token at the first start, and a worker's whenever its file is missing.
 
     A token that is in its file and not in the database (it was restored, say) is made known again;
     a revoked one stays revoked.
     """
-    data = services.settings.data
+    settings = services.settings
+    take_from_data(settings)
     with services.sessionmaker.begin() as session:
         # One API at a time: two would each make a file and one of them would be wrong.
         session.execute(select(func.pg_advisory_xact_lock(func.hashtext("fieldscribe:tokens"))))
         owned = session.scalar(select(Token.id).where(Token.role == OWNER).limit(1)) is not None
-        for role in (OWNER, WORKER):
-            path = token_file(data, role)
+        for role, path in ((OWNER, settings.owner_token), (WORKER, settings.worker_token)):
             if not path.exists():
                 if role == OWNER and owned:
                     continue  # somebody took the file away on purpose
@@ -239,3 +234,14 @@ def make_first_tokens(services: Services) -> None:
                 )
                 .on_conflict_do_nothing(index_elements=[Token.hash])
             )
+
+
+def take_from_data(settings: Settings) -> None:
+    """The owner's token once lay in the data folder, which workers read."""
+    old = settings.data / settings.owner_token.name
+    if old.exists():
+        if not settings.owner_token.exists():
+            make_folder(settings.keys)
+            with whole_file(settings.owner_token) as file:
+                file.write(old.read_bytes())
+        old.unlink()

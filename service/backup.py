@@ -36,11 +36,10 @@ from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import select
 from sqlalchemy.engine import URL
 
-from service.auth import OWNER, token_file
 from service.database import DatabaseInUse, SchemaTooNew, embedded
 from service.database.embedded import EmbeddedPostgres, wheel_folder
 from service.database.engine import conninfo, known_revisions, migrate, newest, open_engine
-from service.database.tables import Job, JobRecording, Recording, Study
+from service.database.tables import Job, JobRecording, Recording, Session, Study
 from service.errors import Misused, OutputNotWritable, ServiceError
 from service.recordings import destroy
 from service.removal import erase_job, erase_rest
@@ -187,7 +186,7 @@ def data_files(settings: Settings) -> Iterator[tuple[str, Path]]:
 def key_files(settings: Settings) -> Iterator[tuple[str, Path]]:
     for folder in (settings.root_keys, settings.wrapped_keys, settings.ledger):
         yield from ours(folder, folder.name, KEY_NAMES)
-    yield TOKEN, token_file(settings.data, OWNER)
+    yield TOKEN, settings.owner_token
 
 
 def ours(folder: Path, prefix: str, names: re.Pattern[str]) -> Iterator[tuple[str, Path]]:
@@ -252,7 +251,7 @@ def fingerprint(settings: Settings) -> str:
 class Restored:
     artefacts: int
     keys: int
-    erased_again: int  # recordings, jobs and studies
+    erased_again: int  # recordings, jobs, sessions and studies
 
 
 def restore(settings: Settings, data: Path, keys: Path) -> Restored:
@@ -382,7 +381,7 @@ def extract_keys(archive: tarfile.TarFile, settings: Settings) -> int:
         if member.name.startswith("ledger/") and not (settings.keys / member.name).exists():
             write_member(archive, member, settings.keys / member.name)
         elif member.name == TOKEN:
-            write_member(archive, member, token_file(settings.data, OWNER))
+            write_member(archive, member, settings.owner_token)
     return n_keys
 
 
@@ -398,7 +397,7 @@ def erase_again(services: Services) -> int:
     """What the ledger names and the restored rows do not know to be erased.
 
     Returns:
-        How many recordings, jobs and studies there were.
+        How many recordings, jobs, sessions and studies there were.
     """
     ledger = services.settings.ledger / ArtefactClass.IDENTIFIED
     entries = [(UUID(path.parent.name), path.name) for path in sorted(ledger.glob("*/*"))]
@@ -411,6 +410,11 @@ def erase_again(services: Services) -> int:
         ):
             erase_rest(session, services, study)
             n_erased += 1
+        sessions = session.scalars(
+            select(Session).where(Session.id.in_(others), Session.erased_at.is_(None))
+        ).all()
+        for of in sessions:
+            of.erased_at, of.roster = datetime.now(UTC), []
         recordings = session.scalars(
             select(Recording).where(
                 Recording.id.in_(others) | Recording.study_id.in_(studies),
@@ -429,7 +433,7 @@ def erase_again(services: Services) -> int:
             erase_job(session, services, job)
         for recording in recordings:
             recording.state = "erased"
-        n_erased += len(jobs) + len(recordings)
+        n_erased += len(jobs) + len(recordings) + len(sessions)
     for recording in recordings:
         destroy(services, recording)
     return n_erased

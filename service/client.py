@@ -25,7 +25,8 @@ from platformdirs import user_state_path
 
 from service.errors import Misused, ServiceError
 from service.exports.files import write_whole
-from service.settings import Settings
+from service.settings import BadSettings, Settings
+from service.tls import trust_only
 
 PART_BYTES = 16 * 2**20  # each is checked, encrypted and acknowledged by itself
 RETRY_FOR = 30.0  # s
@@ -73,18 +74,24 @@ class Refused(Exception):
 class Client:
     """
     Args:
+        tls: whom to trust; by default whom this machine trusts.
         transport: in tests, instead of the network.
     """
 
     def __init__(
-        self, url: str, token: str, *, transport: httpx2.BaseTransport | None = None
+        self,
+        url: str,
+        token: str,
+        *,
+        tls: ssl.SSLContext | None = None,
+        transport: httpx2.BaseTransport | None = None,
     ) -> None:
         self.url = url
         self._http = httpx2.Client(
             base_url=url,
             headers={"Authorization": f"Bearer {token}"},
             timeout=httpx2.Timeout(WAIT + 30.0, connect=10.0),
-            verify=ssl.create_default_context(),
+            verify=tls or ssl.create_default_context(),
             trust_env=False,  # nothing goes through a proxy
             transport=transport,
         )
@@ -173,14 +180,29 @@ def open_client(settings: Settings) -> Iterator[Client]:
     """To the service that FIELDSCRIBE_URL names, else to that of this machine.
 
     Raises:
-        NoToken
+        NoToken, BadSettings
     """
-    url = os.environ.get("FIELDSCRIBE_URL") or settings.url
-    client = Client(url.rstrip("/"), find_token(settings))
+    elsewhere = os.environ.get("FIELDSCRIBE_URL")
+    url = elsewhere or settings.url
+    tls = None if elsewhere else own_certificate(settings)
+    client = Client(url.rstrip("/"), find_token(settings), tls=tls)
     try:
         yield client
     finally:
         client.close()
+
+
+def own_certificate(settings: Settings) -> ssl.SSLContext | None:
+    """
+    Raises:
+        BadSettings
+    """
+    if settings.tls_certificate is None:
+        return None
+    try:
+        return trust_only(settings.tls_certificate)
+    except OSError as error:
+        raise BadSettings(f"tls_certificate: it cannot be read ({error.strerror})") from None
 
 
 def find_token(settings: Settings) -> str:
@@ -191,11 +213,11 @@ def find_token(settings: Settings) -> str:
     if token := os.environ.get("FIELDSCRIBE_TOKEN"):
         return token.strip()
     try:
-        return (settings.data / "owner.token").read_text().strip()
+        return settings.owner_token.read_text().strip()
     except OSError:
         raise NoToken(
-            "There is no token: start `fieldscribe serve` on this machine, or set FIELDSCRIBE_DATA "
-            "to the data folder of the one that runs, or put a token into FIELDSCRIBE_TOKEN."
+            "There is no token: start `fieldscribe serve` on this machine, or set FIELDSCRIBE_KEYS "
+            "to the folder of keys of the one that runs, or put a token into FIELDSCRIBE_TOKEN."
         ) from None
 
 

@@ -149,6 +149,8 @@ def erase_session(services: Services, caller: Caller, session_id: UUID) -> None:
         of_them = select(JobRecording.job_id).where(JobRecording.recording_id.in_(recordings))
         jobs = Job.id.in_(of_them) | (Job.session_id == of.id)
         doomed = _erase(session, services, Recording.session_id == of.id, jobs)
+        # It has no key of its own; but its entry in the ledger outlives a restore.
+        identified(services)[1].erase(of.study_id, of.id)
         of.erased_at = datetime.now(UTC)
         of.roster = []
     _destroy(services, doomed)

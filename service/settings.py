@@ -43,7 +43,8 @@ class Settings(BaseSettings):
     )
     keys: Path = Field(
         default_factory=default_keys,
-        description="Folder of root keys, wrapped keys and the ledger; never under `data`.",
+        description="Folder of root keys, wrapped keys, the ledger and the owner's token; "
+        "never under `data`.",
     )
     weights: Path = Field(
         default_factory=lambda: user_data_path("fieldscribe") / "weights",
@@ -116,6 +117,15 @@ class Settings(BaseSettings):
     def database(self) -> Path:
         """Folder of the embedded Postgres."""
         return self.data / "database"
+
+    @property
+    def owner_token(self) -> Path:
+        """With the keys: whoever may read the data folder, such as a worker, is not its owner."""
+        return self.keys / "owner.token"
+
+    @property
+    def worker_token(self) -> Path:
+        return self.data / "worker.token"
 
     @property
     def root_keys(self) -> Path:

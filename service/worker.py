@@ -9,7 +9,6 @@ import json
 import logging
 import os
 import signal
-import ssl
 import sys
 import time
 import traceback
@@ -36,6 +35,7 @@ from service.processes import die_with_parent, log_to_stderr, no_core_dumps
 from service.queue import DRAINING, HEARTBEAT, POLLING, QUEUE, STALLED, TASK, ResilientConnector
 from service.services import database_url
 from service.settings import Settings
+from service.tls import trust_only
 from service.vault.errors import Erased, KeyDamaged, KeyMissing, Sealed
 from service.vault.streaming import Key
 
@@ -374,20 +374,16 @@ def keys_from_api(url: str, token_file: Path, certificate: Path | None = None) -
     """The data keys of the job that a worker has claimed, and of no other.
 
     Args:
-        certificate: of the API on this machine, which is reached by its address: that one, and no
-            other, is trusted, whatever name it is for.
+        certificate: of the API on this machine: that one is trusted, and no other.
     """
-    context = None
-    if certificate is not None:
-        context = ssl.create_default_context(cafile=certificate)
-        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-        context.check_hostname = False
-    opener = urllib.request.build_opener(
-        urllib.request.ProxyHandler({}),  # keys pass no proxy, whatever the environment says
-        urllib.request.HTTPSHandler(context=context),
-    )
 
     def fetch(job_id: UUID, fence: int) -> dict[UUID, Key]:
+        # Each time anew: a certificate is renewed while the worker runs.
+        context = None if certificate is None else trust_only(certificate)
+        opener = urllib.request.build_opener(
+            urllib.request.ProxyHandler({}),  # keys pass no proxy, whatever the environment says
+            urllib.request.HTTPSHandler(context=context),
+        )
         token = os.environ.get("FIELDSCRIBE_TOKEN") or token_file.read_text().strip()
         request = urllib.request.Request(
             f"{url}/internal/jobs/{job_id}/keys",
@@ -465,11 +461,10 @@ def main(settings: Settings, *, engine_module: str = ENGINE, parent: int | None 
     if parent is not None:
         die_with_parent(signal.SIGTERM, parent)
     log_to_stderr()
-    token_file = settings.data / "worker.token"
     if elsewhere := os.environ.get("FIELDSCRIBE_URL"):
-        fetch_keys = keys_from_api(elsewhere, token_file)
+        fetch_keys = keys_from_api(elsewhere, settings.worker_token)
     else:
-        fetch_keys = keys_from_api(settings.url, token_file, settings.tls_certificate)
+        fetch_keys = keys_from_api(settings.url, settings.worker_token, settings.tls_certificate)
     url = database_url(settings).render_as_string(hide_password=False)
     asyncio.run(work(settings, url, engine_module, fetch_keys))
     return 0

@@ -20,6 +20,8 @@ from sqlalchemy.exc import OperationalError
 from service.services import Services, create_root_keys, open_services
 from service.settings import Settings, read_settings
 from service.supervisor import serve
+from service.tls import trust_only
+from tests.certificates import Certificate
 from tests.jobs import read_job
 
 ROOT = Path(__file__).parent.parent
@@ -30,7 +32,9 @@ RECOVERY = 45.0  # s in which work resumes after anything was killed
 class Installation:
     """Everything but the database; processes are started by the tests, and killed at the end."""
 
-    def __init__(self, folder: Path, database_url: str | None) -> None:
+    def __init__(
+        self, folder: Path, database_url: str | None, certificate: Certificate | None = None
+    ) -> None:
         self.folder = folder
         self.log = folder / "stand-in.log"
         self.said = folder / "serve.log"  # where a test sends what `serve` says
@@ -40,6 +44,8 @@ class Installation:
             weights=folder / "weights",
             database_url=None if database_url is None else SecretStr(database_url),
             port=free_port(),
+            tls_certificate=None if certificate is None else certificate.path,
+            tls_key=None if certificate is None else certificate.key,
         )
         create_root_keys(self.settings)
         self.processes: list[subprocess.Popen[bytes]] = []
@@ -47,7 +53,7 @@ class Installation:
     def open(self) -> Services:
         """For a test whose API is the stand-in."""
         self.services = open_services(self.settings)
-        token = self.settings.data / "worker.token"
+        token = self.settings.worker_token
         token.parent.mkdir(exist_ok=True)
         token.write_text("stand-in")
         return self.services
@@ -60,7 +66,10 @@ class Installation:
 
     def is_ready(self) -> bool:
         try:
-            with urllib.request.urlopen(f"{self.settings.url}/healthz", timeout=2) as answer:
+            certificate = self.settings.tls_certificate
+            tls = None if certificate is None else trust_only(certificate)
+            url = f"{self.settings.url}/healthz"
+            with urllib.request.urlopen(url, timeout=2, context=tls) as answer:
                 return bool(answer.status == 200)
         except OSError:
             return False

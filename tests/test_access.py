@@ -13,7 +13,8 @@ from fastapi.testclient import TestClient
 from sqlalchemy import select
 
 from service.app import create_app
-from service.auth import find_caller, make_first_tokens, token_file
+from service.auth import find_caller, make_first_tokens
+from service.client import find_token
 from service.database.tables import ROLES, Handoff, Job, Token
 from service.limits import Bucket
 from service.recordings import identified
@@ -324,8 +325,7 @@ def test_the_first_start_makes_an_owners_and_a_workers_token(settings, services)
     make_first_tokens(services)
 
     with services.sessionmaker() as session:
-        for role in ("worker", "owner"):
-            path = token_file(settings.data, role)
+        for role, path in (("worker", settings.worker_token), ("owner", settings.owner_token)):
             if path.exists():  # the module's database had an owner before
                 assert path.stat().st_mode & 0o777 == 0o600
                 caller = find_caller(session, path.read_text().strip())
@@ -335,13 +335,26 @@ def test_the_first_start_makes_an_owners_and_a_workers_token(settings, services)
 
 
 def test_a_token_file_from_before_a_restore_is_made_known_again(settings, services):
-    settings.data.mkdir(exist_ok=True)
-    token_file(settings.data, "owner").write_text("fieldscribe_from_before\n")
+    settings.owner_token.write_text("fieldscribe_from_before\n")
 
     make_first_tokens(services)
 
     with services.sessionmaker() as session:
         assert find_caller(session, "fieldscribe_from_before").role == "owner"
+
+
+def test_the_owners_token_does_not_stay_where_workers_can_read_it(settings, services):
+    """It once lay in the data folder, which workers on other machines share."""
+    settings.data.mkdir(exist_ok=True)
+    (settings.data / "owner.token").write_text("fieldscribe_from_the_data_folder\n")
+
+    make_first_tokens(services)
+
+    assert [path.name for path in settings.data.glob("*.token")] == ["worker.token"]
+    assert find_token(settings) == "fieldscribe_from_the_data_folder"
+    assert settings.owner_token.stat().st_mode & 0o777 == 0o600
+    with services.sessionmaker() as session:
+        assert find_caller(session, find_token(settings)).role == "owner"
 
 
 def test_a_sealed_service_answers_sealed_until_it_is_unsealed(module_settings, tmp_path):

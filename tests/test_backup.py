@@ -14,6 +14,7 @@ from service.backup import (
     BackupDamaged,
     BackupMismatch,
     BackupNotReadable,
+    DatabaseToolFailed,
     KeysNotApart,
     NotEmpty,
     UnsafeBackup,
@@ -24,6 +25,7 @@ from service.cli import app
 from service.database import DataNotReachable
 from service.database.embedded import EmbeddedPostgres
 from service.database.engine import create_database
+from service.database.tables import Session
 from service.errors import OutputNotWritable
 from service.services import create_root_keys, open_services
 from service.settings import Settings
@@ -32,6 +34,8 @@ from service.vault.errors import Erased
 from tests.api import open_api, tone
 from tests.finished import finish_job
 from tests.jobs import make_job, read_job
+
+PEOPLE = (("I1", "interviewer"), ("P07", "participant"))
 
 
 @pytest.fixture
@@ -93,8 +97,8 @@ def test_everything_is_there_again_on_an_empty_machine(api, study, settings, emp
         assert restored.get(f"/v1/jobs/{job_id}").json()["status"] == "succeeded"
         sound = restored.get(f"/v1/recordings/{recording_of(restored, job_id)}/audio")
         assert sound.content == b"{}"
-    same = (settings.data / "owner.token").read_text()
-    assert (empty.data / "owner.token").read_text() == same
+    same = settings.owner_token.read_text()
+    assert empty.owner_token.read_text() == same
 
 
 def test_a_recording_that_is_put_together_meanwhile_is_in_it(
@@ -209,6 +213,40 @@ def test_a_study_erased_since_the_backup_is_erased_again(api, study, settings, e
             assert restored.get(path).status_code == 410
         assert restored.get("/v1/sessions").json()["items"] == []
         assert not list(restored.services.vault.stores[ArtefactClass.IDENTIFIED].ids())
+
+
+def test_a_session_erased_since_the_backup_is_erased_again(api, study, settings, empty, tmp_path):
+    """The ledger once knew keys only, and a session has none: its code and roster came back."""
+    body = {"study": study, "roster": [{"code": code, "role": role} for code, role in PEOPLE]}
+    gone, kept = (api.post("/v1/sessions", json=body).json()["id"] for _ in range(2))
+    data, _ = backed_up(settings, tmp_path)
+    assert api.request("DELETE", f"/v1/sessions/{gone}").status_code == 204
+    newest = back_up(settings, None, tmp_path / "backups of keys")
+
+    assert restore(empty, data, newest.keys).erased_again == 1
+    with open_api(empty) as restored:
+        assert restored.get(f"/v1/sessions/{gone}").status_code == 410
+        assert [each["id"] for each in restored.get("/v1/sessions").json()["items"]] == [kept]
+        with restored.services.sessionmaker() as session:
+            assert session.get_one(Session, UUID(gone)).roster == []
+
+
+def test_a_tool_of_the_database_that_fails_is_an_error_which_quotes_nothing(
+    api, settings, tmp_path, monkeypatch
+):
+    """It writes what it was about to standard error, a row for instance."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "pg_dump").write_text("#!/bin/sh\necho 'DETAIL: Eva Muster' >&2\nexit 3\n")
+    (tools / "pg_dump").chmod(0o755)
+    monkeypatch.setenv("PG_BINDIR", str(tools))
+    out, keys_out = folders(tmp_path)
+
+    with pytest.raises(DatabaseToolFailed) as raised:
+        back_up(settings, out, keys_out)
+    assert raised.value.code == "database_tool_failed"
+    assert str(raised.value) == "pg_dump ended with status 3"
+    assert list(out.iterdir()) == list(keys_out.iterdir()) == []  # nor half an archive
 
 
 def test_keys_and_data_do_not_go_into_one_folder(settings, tmp_path):

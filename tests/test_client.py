@@ -1,7 +1,6 @@
 """The client of the command line: tokens, outages, uploads that go on."""
 
 import os
-from pathlib import Path
 
 import httpx2
 import pytest
@@ -181,8 +180,7 @@ def test_a_token_comes_from_the_environment_or_the_file_of_this_machine(settings
     monkeypatch.delenv("FIELDSCRIBE_TOKEN", raising=False)
     with pytest.raises(NoToken):
         find_token(settings)
-    settings.data.mkdir()
-    Path(settings.data / "owner.token").write_text("of the file\n")
+    settings.owner_token.write_text("of the file\n")
     assert find_token(settings) == "of the file"
     monkeypatch.setitem(os.environ, "FIELDSCRIBE_TOKEN", "of the environment")
     assert find_token(settings) == "of the environment"

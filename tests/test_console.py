@@ -26,7 +26,8 @@ def run(api, monkeypatch, tmp_path):
     token = api.headers["Authorization"].removeprefix("Bearer ")
 
     class Here(Client):
-        def __init__(self, url, token_):
+        def __init__(self, url, token_, *, tls):
+            assert tls is None  # FIELDSCRIBE_URL is set
             super().__init__(url, token, transport=api.client._transport)
 
     monkeypatch.setattr("service.client.Client", Here)

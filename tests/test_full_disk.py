@@ -48,7 +48,7 @@ def site(small_disk, tmp_path):
 
 def ask(site, method, path, **headers):
     """Status, and the code of the problem."""
-    token = (site.settings.data / "owner.token").read_text().strip()
+    token = site.settings.owner_token.read_text().strip()
     request = urllib.request.Request(
         f"{site.settings.url}{path}",
         method=method,

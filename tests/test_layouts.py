@@ -1,7 +1,9 @@
 """What the engine of the service hands to the pipeline."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -12,8 +14,9 @@ from models.diarisation import SpeakerCount
 from models.pipeline import TranscribeOptions
 from models.results import Nothing
 from models.roster import RosterEntry
+from models.weights import find_pipeline, find_whisper
 from service.engine import EngineJob
-from service.pipeline_engine import PipelineEngine
+from service.pipeline_engine import PipelineEngine, WeightsChanged
 from tests.api import tone
 
 OPTIONS = {
@@ -52,6 +55,19 @@ def test_all_that_was_asked_for_reaches_the_pipeline(monkeypatch):
         Channels.MIX,
         (RosterEntry("I1", "interviewer"), RosterEntry("P07", "participant")),
     )
+
+
+@pytest.mark.parametrize("changed", ["whisper_sha256", "diarisation_sha256"])
+def test_a_job_is_not_done_with_other_weights_than_it_was_submitted_with(changed):
+    pinned: dict[str, Any] = {
+        "whisper_sha256": find_whisper("demo", Path()).sha256,
+        "diarisation_sha256": find_pipeline("demo", Path()).sha256,
+    }
+    engine = PipelineEngine(Path(), None)
+
+    with pytest.raises(WeightsChanged) as raised:
+        engine.load(replace(job(), **{**pinned, changed: "0" * 64}))
+    assert (raised.value.code, raised.value.retryable) == ("weights_changed", False)
 
 
 def test_what_was_not_asked_for_is_found_from_the_recording(monkeypatch):

@@ -82,7 +82,7 @@ def submitted(service, study_code, **wish):
     sound = make_recording(
         service.services, UUID(studies[study_code]), make_token(service.services), content
     )
-    token = (service.settings.data / "owner.token").read_text().strip()
+    token = service.settings.owner_token.read_text().strip()
     client = Client(service.settings.url, token)
     job = client.post("/v1/jobs", {"recordings": [str(sound)]})
     client.close()
