@@ -1,6 +1,8 @@
 """The client of the command line: tokens, outages, uploads that go on."""
 
 import os
+import time
+from contextlib import ExitStack
 
 import httpx2
 import pytest
@@ -14,10 +16,14 @@ from service.client import (
     ServiceUnreachable,
     Source,
     Unfinished,
+    UploadStuck,
     find_token,
     upload,
     wait_for_recording,
 )
+from service.recordings import identified
+from service.vault import uploads
+from service.vault.files import locked
 from tests.api import open_api, tone
 
 
@@ -114,6 +120,28 @@ def test_the_same_command_goes_on_with_an_upload(client, network, source, unfini
     assert wait_for_recording(client, id)["state"] == "ready"
     assert network.count("POST") == 1
     assert network.count("PATCH") - begun == 2
+
+
+def test_an_upload_without_progress_ends_and_goes_on_with_the_same_command(
+    api, client, network, source, unfinished, monkeypatch
+):
+    monkeypatch.setattr(client_module, "PATIENCE", 0.5)
+    store, _ = identified(api.services)
+    busy = ExitStack()
+
+    def hold(n_bytes):
+        if n_bytes == 20_000:
+            (id,) = uploads.ids(store, time.time() + 1)
+            busy.enter_context(locked(uploads._folder(store, id), wait=False))
+
+    with busy, pytest.raises(UploadStuck) as raised:
+        upload(client, source, unfinished, hold)
+    assert raised.value.code == "upload_stuck"
+    assert "Eva" not in str(raised.value)
+
+    id = upload(client, source, unfinished)
+    assert wait_for_recording(client, id)["state"] == "ready"
+    assert network.count("POST") == 1
 
 
 def test_a_file_that_has_changed_is_another_upload(client, network, source, unfinished):

@@ -11,7 +11,7 @@ from sqlalchemy import select, text
 
 from models.weights import find_pipeline, find_whisper
 from service import tasks
-from service.database.tables import STAGES, Job, Recording
+from service.database.tables import STAGES, Job, Recording, Study
 from service.recordings import identified
 from service.routes.jobs import Rates
 from service.vault.store import Artefact
@@ -127,6 +127,23 @@ def test_what_is_not_said_is_as_the_study_has_it(api, study):
     assert (job["options"]["language"], job["options"]["has_vocabulary"]) == ("nl", True)
     assert job["options"]["model"]["name"] == "demo"
     assert (auto["options"]["language"], auto["options"]["has_vocabulary"]) == (None, False)
+
+
+@pytest.mark.parametrize("code", ["artefact_missing", "artefact_damaged"])
+def test_a_study_vocabulary_that_cannot_be_read_is_said_so_as_documented(api, study, code):
+    api.request("PUT", f"/v1/studies/{study}/vocabulary", json={"words": ["Seroquel"]})
+    with api.services.sessionmaker() as session:
+        artefact_id = session.get_one(Study, UUID(study)).vocabulary_artefact_id
+    store, _ = identified(api.services)
+    if code == "artefact_missing":
+        store.delete(artefact_id)
+    else:
+        store._path(artefact_id).write_bytes(b"?" * 100)
+
+    assert codes(submit(api, study)) == (500, code)
+    described = api.app.openapi()["paths"][MINE]["post"]["responses"]["500"]["description"]
+    assert f"`{code}`" in described
+    assert submit(api, study, vocabulary=[]).status_code == 202
 
 
 def test_the_vocabulary_is_an_artefact_and_in_no_row(api, study):

@@ -24,6 +24,7 @@ from service.vault.files import locked
 from service.vault.keys import KeyRing
 from tests.api import OCTETS, metadata, open_api, tone
 from tests.processes import kill_decoders
+from tests.test_bad_input import RECORDINGS
 
 VERSION = {"Tus-Resumable": "1.0.0"}
 
@@ -251,19 +252,18 @@ def test_an_unknown_study_or_session_is_refused(api, study):
     assert (no_session.status_code, no_session.json()["code"]) == (404, "session_not_found")
 
 
-@pytest.mark.parametrize(
-    ("content", "code"),
-    [
-        (b"", "empty_file"),
-        (b"Dear diary", "unreadable_audio"),
-        (tone(level=0.0), "silent_audio"),
-        (tone(level=0.0005), "silent_audio"),
-        (tone(0.01), "audio_too_short"),
-        (tone(2.0)[:20_000], "truncated_audio"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_what_is_no_use_is_refused_with_the_reason_and_destroyed(api, study, content, code):
+OF_NO_USE = RECORDINGS | {
+    "digital silence": ("silent_audio", lambda _: tone(level=0.0)),
+    "a click": ("audio_too_short", lambda _: tone(0.01)),
+    "half a wav": ("truncated_audio", lambda _: tone(2.0)[:20_000]),
+    "a locked dictation": ("encrypted_audio", lambda _: b"\x03ds2" + bytes(1000)),
+}
+
+
+@pytest.mark.parametrize("kind", OF_NO_USE)
+def test_what_is_no_use_is_refused_with_the_reason_and_destroyed(api, study, kind, tmp_path):
+    code, make = OF_NO_USE[kind]
+    content = make(tmp_path)
     before = files_in(api)
 
     view = api.upload(study, content, headers={"Upload-Metadata": metadata(filename="x.wav")})

@@ -544,7 +544,16 @@ ACCEPTED: dict[int | str, dict[str, Any]] = {
     status_code=202,
     responses={
         **ACCEPTED,
-        **problems(*SOURCES, *WEIGHTS, *KEPT, SessionEmpty, StudiesMixed, IdempotencyKeyReused),
+        **problems(
+            *SOURCES,
+            *WEIGHTS,
+            *KEPT,
+            ArtefactMissing,
+            ArtefactDamaged,
+            SessionEmpty,
+            StudiesMixed,
+            IdempotencyKeyReused,
+        ),
     },
 )
 def submit_job(
