@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -58,7 +59,7 @@ def test_all_that_was_asked_for_reaches_the_pipeline(monkeypatch):
 
 @pytest.mark.parametrize("changed", ["whisper_sha256", "diarisation_sha256"])
 def test_a_job_is_not_done_with_other_weights_than_it_was_submitted_with(changed):
-    pinned = {
+    pinned: dict[str, Any] = {
         "whisper_sha256": find_whisper("demo", Path()).sha256,
         "diarisation_sha256": find_pipeline("demo", Path()).sha256,
     }
