@@ -22,12 +22,14 @@ from models.audio import SAMPLE_RATE
 from models.weights import find_pipeline, find_whisper
 from scripts.make_interview import make_interview
 from service import results
-from service.database.tables import Job, Transcript
+from service.database.tables import Handoff, Job, Transcript
+from service.handoff import OCCURRENCES
 from service.services import open_services
 from service.tasks import MAX_CRASHES
 from service.worker import ENGINE
 from tests.installation import RECOVERY, Installation, wait_until
-from tests.jobs import make_job, make_study, read_job, stages_of
+from tests.jobs import make_job, read_job, stages_of
+from tests.visitor import Visitor
 
 
 @pytest.fixture
@@ -188,31 +190,49 @@ def read_transcript(services, job_id):
 
 
 def cut_the_power(site, times):
-    """Jobs come in all the time; what was acknowledged must end well."""
+    """Jobs, uploads and hand-offs come in all the time; what was acknowledged must end well."""
     generator = random.Random(times)
     acknowledged: list[UUID] = []
-    study = make_study(site.services)
-    for _ in range(times):
-        end = time.monotonic() + generator.uniform(0.5, 6)
-        while time.monotonic() < end:
-            if len(acknowledged) < 3 * times:
-                acknowledged.append(make_job(site.services, study, seconds=0.1))
-            time.sleep(0.3)
-        site.power_cut()
-        site.services.engine.dispose()
-        site.processes.clear()
-        site.start_serve()
-        wait_until(site.is_ready, 120, "the service to answer")
+    visitor = Visitor(site.settings, 3 * times)
+    visitor.start()
+    try:
+        for _ in range(times):
+            end = time.monotonic() + generator.uniform(0.5, 6)
+            while time.monotonic() < end:
+                if len(acknowledged) < 3 * times:
+                    acknowledged.append(make_job(site.services, visitor.study, seconds=0.1))
+                time.sleep(0.3)
+            site.power_cut()
+            site.services.engine.dispose()
+            site.processes.clear()
+            site.start_serve()
+            wait_until(site.is_ready, 120, "the service to answer")
+    finally:
+        visitor.finish()
 
     def unfinished():
         with site.services.sessionmaker() as session:
             return session.scalar(select(func.count()).where(Job.status.in_(["queued", "running"])))
 
-    wait_until(lambda: unfinished() == 0, 60 + 5 * len(acknowledged), "every job to end")
+    wait_until(lambda: unfinished() == 0, 60 + 10 * len(acknowledged), "every job to end")
+    acknowledged += [UUID(upload.job_id) for upload in visitor.uploads]
     statuses = [read_job(site.services, job_id).status for job_id in acknowledged]
     assert statuses == ["succeeded"] * len(acknowledged)
+    assert len(set(acknowledged)) == len(acknowledged)
     with site.services.sessionmaker() as session:
-        assert session.scalar(select(func.count()).select_from(Transcript)) == len(acknowledged)
+        assert sorted(session.scalars(select(Transcript.job_id))) == sorted(acknowledged)
+    assert visitor.uploads and visitor.completed
+    for upload in visitor.uploads:
+        assert visitor.sound(upload) == upload.content
+    for id in visitor.completed:
+        with site.services.sessionmaker() as session:
+            handoff = session.get_one(Handoff, id)
+            job_id = session.get_one(Transcript, handoff.transcript_id).job_id
+        assert handoff.status == "completed"
+        of = site.services, visitor.study, job_id, OCCURRENCES, handoff.occurrences_artefact_id
+        assert results.read(*of) == b"[]"
+    visitor.close()
+    print(f"{len(visitor.uploads)} uploads, {len(visitor.completed)} hand-offs")  # noqa: T201
 
 
 def has_begun(site, job_id, stage, times):
