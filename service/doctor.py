@@ -100,14 +100,14 @@ def check_torch() -> Iterator[Check]:
         yield Check(
             "GPU",
             "warning",
-            "this torch is a CPU build; transcription runs, an hour or more per hour of sound",
+            "this torch is a CPU build; transcription runs, far slower than on a card",
         )
     else:
         yield Check(
             "GPU",
             "warning",
-            "none found; transcription runs on the CPU, an hour or more per hour of sound. If "
-            "there is a card, nvidia-smi must list it: install NVIDIA's driver",
+            "none found; transcription runs on the CPU, far slower. If there is a card, "
+            "nvidia-smi must list it: install NVIDIA's driver",
         )
 
 
