@@ -17,7 +17,7 @@ from service.database import DatabaseNotStarted, DatabaseUnreachable
 from service.database.embedded import EmbeddedPostgres
 from service.processes import log_to_stderr, no_core_dumps
 from service.queue import DRAINING
-from service.settings import Settings
+from service.settings import OTHER_VARIABLES, Settings
 from service.worker import ENGINE
 
 LOOK_EVERY = 0.5  # s
@@ -118,7 +118,9 @@ def serve(settings: Settings, *, passphrase: str | None = None, engine_module: s
     if settings.database_url is None:
         postgres = EmbeddedPostgres(settings.database)
         postgres.start()
-    environment = {**os.environ, **settings.as_environment()}
+    # Somebody's token, or another service's address, is not for the worker of this one.
+    own = {name: value for name, value in os.environ.items() if name not in OTHER_VARIABLES}
+    environment = {**own, **settings.as_environment()}
     database = None if postgres is None else Database(postgres)
     children = [
         Child("API", ["api"], environment),

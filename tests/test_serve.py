@@ -55,6 +55,19 @@ def test_a_second_one_on_the_same_folder_is_refused_and_the_first_goes_on(site):
     assert site.is_ready()
 
 
+def test_a_token_in_the_terminal_of_serve_is_not_the_workers(site, monkeypatch):
+    """Where somebody had typed `export FIELDSCRIBE_TOKEN=...`, jobs waited for their keys for ever."""
+    monkeypatch.setenv("FIELDSCRIBE_TOKEN", "fs_somebody-elses")
+    monkeypatch.setenv("FIELDSCRIBE_URL", "http://127.0.0.1:9")
+    start(site)
+    wait_until(site.is_ready, 60, "the service to answer")
+    site.services = open_services(site.settings)
+    try:
+        site.wait_for(make_job(site.services), "succeeded", 60)
+    finally:
+        site.services.close()
+
+
 def test_a_database_of_another_version_is_refused_and_left_alone(site):
     version = site.settings.database / "data" / "PG_VERSION"
     version.parent.mkdir(parents=True)
