@@ -56,7 +56,7 @@ def test_a_second_one_on_the_same_folder_is_refused_and_the_first_goes_on(site):
 
 
 def test_a_token_in_the_terminal_of_serve_is_not_the_workers(site, monkeypatch):
-    """Where somebody had typed `export FIELDSCRIBE_TOKEN=...`, jobs waited for their keys for ever."""
+    """Where somebody had typed `export FIELDSCRIBE_TOKEN=...`, jobs waited for keys for ever."""
     monkeypatch.setenv("FIELDSCRIBE_TOKEN", "fs_somebody-elses")
     monkeypatch.setenv("FIELDSCRIBE_URL", "http://127.0.0.1:9")
     start(site)
