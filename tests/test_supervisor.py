@@ -59,6 +59,7 @@ def test_it_starts_everything_and_stops_everything(site):
     assert site.pids() == {}
 
 
+@pytest.mark.slow
 def test_a_port_that_is_taken_is_said_once(data_folder):
     """`serve` once started an API that could not listen again and again, for ever."""
     site = Installation(data_folder, None)
