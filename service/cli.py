@@ -19,7 +19,14 @@ from service import (
     models_command,
     serve_commands,
 )
-from service.console import AsJson, WeightsFolder, errors_as_sentences, print_json
+from service.console import (
+    AsJson,
+    MixedLanguages,
+    Translate,
+    WeightsFolder,
+    errors_as_sentences,
+    print_json,
+)
 from service.exports import Format
 from service.settings import Precision, read_settings
 
@@ -84,15 +91,8 @@ def transcribe(
             help="Each channel is a speaker (split), or all are one sound (mix); auto looks."
         ),
     ] = "auto",
-    translate: Annotated[
-        bool, typer.Option("--translate", help="Into English, whatever is spoken.")
-    ] = False,
-    mixed_languages: Annotated[
-        bool,
-        typer.Option(
-            "--mixed-languages", help="Stretches of 30 s may be in another language than the rest."
-        ),
-    ] = False,
+    translate: Translate = False,
+    mixed_languages: MixedLanguages = False,
     format: Annotated[
         list[Format] | None,
         typer.Option(help="May be given several times; all by default. JSON is always written."),

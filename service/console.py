@@ -31,6 +31,13 @@ STAGE_LABELS = {
 TABLE_WIDTH = 120
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Translate = Annotated[bool, typer.Option("--translate", help="Into English, whatever is spoken.")]
+MixedLanguages = Annotated[
+    bool,
+    typer.Option(
+        "--mixed-languages", help="Stretches of 30 s may be in another language than the rest."
+    ),
+]
 
 
 def default_weights_folder() -> Path:

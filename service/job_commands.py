@@ -38,6 +38,8 @@ from service.client import (
 from service.console import (
     STAGE_LABELS,
     AsJson,
+    MixedLanguages,
+    Translate,
     errors_as_sentences,
     id_of,
     print_json,
@@ -106,15 +108,8 @@ def upload_command(
     channels: Annotated[
         str, typer.Option(help="auto, mix, or split where each channel is one speaker.")
     ] = "auto",
-    translate: Annotated[
-        bool, typer.Option("--translate", help="Into English, whatever is spoken.")
-    ] = False,
-    mixed_languages: Annotated[
-        bool,
-        typer.Option(
-            "--mixed-languages", help="Stretches of 30 s may be in another language than the rest."
-        ),
-    ] = False,
+    translate: Translate = False,
+    mixed_languages: MixedLanguages = False,
     vocabulary: Annotated[
         Path | None, typer.Option(help="Names and terms to expect, one on each line.")
     ] = None,
