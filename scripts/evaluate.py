@@ -52,13 +52,19 @@ NO_WEIGHTS_FOLDER = Path()  # the demo weights are part of the package
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of rendered recording. `overlap`: share of the turns that interrupt the last one."""
+    """A kind of rendered recording.
+
+    Args:
+        overlap: share of the turns that interrupt the last one.
+        told: whether the pipeline is told how many speak.
+    """
 
     name: str
     n_speakers: int
     overlap: float
     noise: float
     phone: bool = False
+    told: bool = True
 
 
 KINDS = (
@@ -70,6 +76,8 @@ KINDS = (
     Kind("interview, 1 in 5 interrupts", 2, 0.2, 1e-3),
     Kind("focus group, 1 in 10 interrupts", 6, 0.1, 1e-3),
     Kind("focus group, noise", 6, 0.0, 1e-2),
+    Kind("interview, number not told", 2, 0.0, 1e-3, told=False),
+    Kind("focus group, number not told", 6, 0.0, 1e-3, told=False),
 )
 
 
@@ -113,7 +121,8 @@ def reference_of(interview: Interview) -> Annotation:
 def measure(pipeline: Pipeline, kind: Kind, seed: int, seconds: float) -> Measured:
     interview = render(kind, seed, seconds)
     recording, reference = recording_of(interview.samples), reference_of(interview)
-    options = TranscribeOptions(speakers=SpeakerCount(kind.n_speakers, kind.n_speakers))
+    told = (kind.n_speakers, kind.n_speakers) if kind.told else (None, None)
+    options = TranscribeOptions(speakers=SpeakerCount(*told))
     return measure_one(pipeline, recording, reference, options)
 
 
