@@ -212,7 +212,8 @@ def bring_all(client: Client, sources: Sequence[Source], unfinished: Unfinished)
             recording = wait_for_recording(client, id)
             if recording["state"] == "refused":
                 unfinished.forget(source.key(client.url))
-                raise Refused({**recording["refusal"], "status": 422, "recording_id": id})
+                # 409, as a job of it would be answered: the command was right, exit code 1.
+                raise Refused({**recording["refusal"], "status": 409, "recording_id": id})
             length = clock(recording["duration"])
             progress.update(task, description=f"{source.path.name}: {length} of sound")
             ids.append(id)

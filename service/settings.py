@@ -165,7 +165,7 @@ def read_settings(**arguments: object) -> Settings:
     except ValueError as error:
         # Not chained: pydantic quotes the values, and a database URL holds a password.
         reasons = "; ".join(
-            ".".join(map(str, item["loc"])) + ": " + item["msg"]
+            ": ".join([*map(str, item["loc"]), item["msg"].removeprefix("Value error, ")])
             for item in error.errors(include_input=False)  # type: ignore[attr-defined]
         )
         raise BadSettings(reasons) from None

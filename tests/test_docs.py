@@ -136,3 +136,8 @@ def test_the_commands_and_scripts_that_a_page_names_exist(page):
     for name in named:
         program, _, verb = name.partition(" ")
         assert verb in known if verb else (ROOT / program).exists(), name
+
+
+def test_no_page_looks_for_the_owners_token_where_workers_read():
+    """It once lay in the data folder, and docs/commands.md said so long after it had moved."""
+    assert not re.findall(r"owner's[^.|;]*data folder", " ".join(DOCS.split()))

@@ -143,12 +143,13 @@ def test_ids_go_to_standard_output_and_progress_to_standard_error(study_code, re
 
 
 def test_a_useless_recording_is_refused_with_the_reason(study_code, tmp_path):
+    """And fails, as in batch mode; 2 is for what made no sense."""
     path = tmp_path / "silent.wav"
     path.write_bytes(tone(1.0, level=0.0))
-    result = run("upload", path, "--study", study_code, code=2)
+    result = run("upload", path, "--study", study_code, code=1)
 
     assert "silent_audio" in result.stderr
-    assert told("upload", path, "--study", study_code, code=2)["error"]["code"] == "silent_audio"
+    assert told("upload", path, "--study", study_code, code=1)["error"]["code"] == "silent_audio"
 
 
 def test_a_failed_job_says_why(service, study_code):
@@ -286,6 +287,7 @@ def test_the_curl_of_the_readme_runs_as_written(service, study_code, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "SPEAKER_00: Hello there" in done.stdout
     assert '"completed"' in done.stdout
+    assert (tmp_path / "claim.json").stat().st_mode & 0o077 == 0  # it holds what people said
 
 
 def test_a_service_that_is_not_there_is_said_so(monkeypatch):

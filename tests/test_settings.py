@@ -34,6 +34,17 @@ def test_other_machines_reach_it_with_a_certificate_or_behind_a_proxy_only():
     assert read_settings(host="0.0.0.0", behind_proxy=True)
 
 
+def test_settings_that_contradict_each_other_are_said_in_a_sentence(tmp_path):
+    """It began with ": Value error, " once: pydantic's words, and the name of no setting."""
+    with pytest.raises(BadSettings, match="^the folder of keys must not lie in the data folder$"):
+        read_settings(data=tmp_path, keys=tmp_path / "keys")
+
+
+def test_a_value_that_makes_no_sense_is_said_with_its_setting():
+    with pytest.raises(BadSettings, match="^port: "):
+        read_settings(port=-1)
+
+
 def test_an_error_does_not_quote_a_password(monkeypatch):
     monkeypatch.setenv("FIELDSCRIBE_DATABASE_URL", "postgresql://me:s3cret@db/x")
     monkeypatch.setenv("FIELDSCRIBE_PORT", "s3cret")
