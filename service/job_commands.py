@@ -66,6 +66,15 @@ class TranscriptNotReady(Misused):
     code = "transcript_not_ready"
 
 
+class RecordingOfNoUse(Refused):
+    """It was looked at and refused; a job of it would be answered 409: exit code 1."""
+
+    def __init__(self, name: str, recording: dict[str, Any]) -> None:
+        problem = {**recording["refusal"], "status": 409, "recording_id": recording["id"]}
+        super().__init__(problem)
+        self.name = name
+
+
 class RosterDiffers(Misused):
     """The session has another roster than the one that is given."""
 
@@ -136,22 +145,32 @@ def upload_command(
             make_session(client, study, session, [vars(entry) for entry in people])
         unfinished = Unfinished()
         sources = [Source(path, study, session) for path in files]
-        ids = bring_all(client, sources, unfinished)
-        jobs = []
-        for request in requests_of(ids, study, session, join=join):
+        together = join or session is not None
+        jobs, n_refused = [], 0
+        for of_one_job in [sources] if together else [[source] for source in sources]:
+            try:
+                ids = bring_all(client, of_one_job, unfinished)
+            except RecordingOfNoUse as refused:
+                if together or len(sources) == 1:
+                    raise
+                typer.echo(f"{refused.name}: {refused.code}: {refused}", err=True)
+                n_refused += 1
+                continue
+            request: dict[str, Any] = {"recordings": ids}
+            if session is not None:
+                request |= {"study": study, "session": session}
             body = {name: value for name, value in (request | options).items() if value is not None}
             jobs.append(client.post("/v1/jobs", body, key=str(uuid.uuid4())))
-        for source in sources:
-            unfinished.forget(source.key(client.url))
-        if not as_json:
-            for job in jobs:
-                typer.echo(job["id"])
+            for source in of_one_job:
+                unfinished.forget(source.key(client.url))
+            if not as_json:
+                typer.echo(jobs[-1]["id"])
         if watch:
             jobs = [last(client, job["id"], as_json) for job in jobs]
         if as_json:
             print_json(jobs)
-    if watch:
-        raise typer.Exit(0 if all(job["status"] == "succeeded" for job in jobs) else 1)
+    if n_refused or (watch and any(job["status"] != "succeeded" for job in jobs)):
+        raise typer.Exit(1)
 
 
 def make_session(client: Client, study: str, code: str, roster: Sequence[dict[str, str]]) -> None:
@@ -171,15 +190,6 @@ def make_session(client: Client, study: str, code: str, roster: Sequence[dict[st
     client.post("/v1/sessions", wish)
 
 
-def requests_of(
-    ids: Sequence[str], study: str, session: str | None, *, join: bool
-) -> list[dict[str, Any]]:
-    """One job for a session, or for files that belong together, else one for each file."""
-    if session is not None:
-        return [{"study": study, "session": session, "recordings": list(ids)}]
-    return [{"recordings": list(ids)}] if join else [{"recordings": [id]} for id in ids]
-
-
 class Speed(TransferSpeedColumn):
     """Nothing where rich shows a question mark: a file that arrived in one part has no speed."""
 
@@ -190,7 +200,8 @@ class Speed(TransferSpeedColumn):
 def bring_all(client: Client, sources: Sequence[Source], unfinished: Unfinished) -> list[str]:
     """
     Raises:
-        Refused: by the service, also when it has looked at a recording and it is of no use.
+        Refused: by the service.
+        RecordingOfNoUse: it has looked at one.
     """
     ids = []
     columns = (
@@ -212,8 +223,7 @@ def bring_all(client: Client, sources: Sequence[Source], unfinished: Unfinished)
             recording = wait_for_recording(client, id)
             if recording["state"] == "refused":
                 unfinished.forget(source.key(client.url))
-                # 409, as a job of it would be answered: the command was right, exit code 1.
-                raise Refused({**recording["refusal"], "status": 409, "recording_id": id})
+                raise RecordingOfNoUse(source.path.name, recording)
             length = clock(recording["duration"])
             progress.update(task, description=f"{source.path.name}: {length} of sound")
             ids.append(id)

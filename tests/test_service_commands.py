@@ -152,6 +152,16 @@ def test_a_useless_recording_is_refused_with_the_reason(study_code, tmp_path):
     assert told("upload", path, "--study", study_code, code=1)["error"]["code"] == "silent_audio"
 
 
+def test_a_useless_recording_does_not_stop_the_others(study_code, tmp_path):
+    silent, good = tmp_path / "silent.wav", tmp_path / "good.wav"
+    silent.write_bytes(tone(1.0, level=0.0))
+    good.write_bytes(tone(1.0))
+    result = run("upload", silent, good, "--study", study_code, code=1)
+
+    UUID(result.stdout.strip())  # the good one's job
+    assert "silent.wav: silent_audio: " in result.stderr
+
+
 def test_a_failed_job_says_why(service, study_code):
     id = submitted(service, study_code, fail_in="segment")
     watched = run("watch", id, code=1)
