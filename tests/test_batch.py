@@ -321,16 +321,16 @@ def test_the_sound_of_one_group_is_let_go_before_the_next_begins(recordings, tmp
             self.transcribed.clear()
             return made
 
-    at_each_start = []
+    when_each_is_read = []
 
     def note(progress):
-        if progress == StageProgress("ingest", 0.0):
-            at_each_start.append([sound() for sound in alive])
+        if progress == StageProgress("ingest", 1.0):
+            when_each_is_read.append([sound() for sound in alive])
 
     monkeypatch.setattr("service.reading.SOUND_SECONDS", 0.5)  # nothing is read ahead
     results_of(batch(recordings, tmp_path / "out"), Weak(), on_progress=note)
 
-    assert [list(starts) for starts in dict.fromkeys(map(tuple, at_each_start))] == [
+    assert [list(starts) for starts in dict.fromkeys(map(tuple, when_each_is_read))] == [
         [],
         [None],
         [None, None],
