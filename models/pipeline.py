@@ -149,12 +149,12 @@ class Segmented:
     segmentation: Segmentation
     regions: tuple[SpeechRegion, ...]
     windows: tuple[Window, ...]
-    halvings: int  # in this process before the session was begun
+    halvings_before: int  # in this process, when the session was begun
 
     @property
     def memory_ran_out(self) -> bool:
         """Since it was begun; of sessions that are heard together each says so."""
-        return halvings() > self.halvings
+        return halvings() > self.halvings_before
 
     def cut(self, stretch: Sequence[SpeechRegion]) -> tuple[Window, ...]:
         return cut_windows(stretch, self.timeline.samples, self.timeline.joints)

@@ -2,6 +2,7 @@
 researcher's commands. Each is a client of the API and no more.
 """
 
+import json
 import sys
 import uuid
 from collections.abc import Iterator, Sequence
@@ -160,11 +161,14 @@ def upload_command(
             if session is not None:
                 request |= {"study": study, "session": session}
             body = {name: value for name, value in (request | options).items() if value is not None}
-            jobs.append(client.post("/v1/jobs", body, key=str(uuid.uuid4())))
-            for source in of_one_job:
-                unfinished.forget(source.key(client.url))
+            # The same command, after an interruption, gets the job that it has made already.
+            asked = {name: value for name, value in body.items() if name != "vocabulary"}
+            key = uuid.uuid5(uuid.NAMESPACE_OID, json.dumps(asked, sort_keys=True))
+            jobs.append(client.post("/v1/jobs", body, key=str(key)))
             if not as_json:
                 typer.echo(jobs[-1]["id"])
+        for source in sources:
+            unfinished.forget(source.key(client.url))
         if watch:
             jobs = [last(client, job["id"], as_json) for job in jobs]
         if as_json:

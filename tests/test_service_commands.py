@@ -1,5 +1,6 @@
 """The commands against a service of real processes, whose engine is a stand-in."""
 
+import itertools
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from uuid import UUID
 import pytest
 from typer.testing import CliRunner
 
+from service import job_commands
 from service.cli import app
 from service.client import Client
 from service.database.engine import create_database
@@ -160,6 +162,28 @@ def test_a_useless_recording_does_not_stop_the_others(study_code, tmp_path):
 
     UUID(result.stdout.strip())  # the good one's job
     assert "silent.wav: silent_audio: " in result.stderr
+
+
+def test_the_same_command_after_an_interruption_makes_no_second_job(
+    study_code, tmp_path, monkeypatch
+):
+    files = [tmp_path / "first.wav", tmp_path / "second.wav"]
+    for seconds, path in enumerate(files, start=1):
+        path.write_bytes(tone(seconds))
+    bring, n_groups = job_commands.bring_all, itertools.count()
+
+    def interrupted(*arguments):
+        if next(n_groups) == 1:
+            raise KeyboardInterrupt
+        return bring(*arguments)
+
+    monkeypatch.setattr(job_commands, "bring_all", interrupted)
+    first = run("upload", *files, "--study", study_code, code=130).stdout.split()
+    both = run("upload", *files, "--study", study_code).stdout.split()
+
+    assert len(first) == 1
+    assert both[0] == first[0]
+    assert len(set(both)) == 2
 
 
 def test_a_failed_job_says_why(service, study_code):

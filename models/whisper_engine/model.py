@@ -37,8 +37,8 @@ Module = TypeVar("Module", bound=nn.Module)
 class CrossKV:
     """What the decoder hears of a batch of windows: keys and values of each layer.
 
-    Each is (batch, n_heads, 1500, head_dim), in memory as a step reads them fastest:
-    `for_queries`, `for_weights`. `picked`: the windows that are meant, if not
+    Each is (batch, n_heads, 1500, head_dim), in memory as a step reads them fastest
+    (`keys_by_channel`). `picked`: the windows that are meant, if not
     all; int64, (n_windows,).
     """
 
@@ -132,9 +132,13 @@ class InferenceModel:
     def empty_cross_kv(self, n_windows: int) -> CrossKV:
         """Room for the sound of some windows."""
         dims, head_dim = self.dims, self.dims.n_text_state // self.dims.n_text_head
-        shape = (n_windows, dims.n_audio_ctx, dims.n_text_head, head_dim)
-        keys = tuple(for_queries(keys) for keys in self._zeros(shape))
-        return CrossKV(keys, tuple(for_weights(values) for values in self._zeros(shape)))
+        # Made as they lie, never copied: on a GPU they take most of its memory.
+        by_position = self._zeros((n_windows, dims.n_text_head, dims.n_audio_ctx, head_dim))
+        by_channel = self._zeros((n_windows, dims.n_text_head, head_dim, dims.n_audio_ctx))
+        turned = tuple(tensor.mT for tensor in by_channel)
+        if keys_by_channel(self.device):
+            return CrossKV(turned, by_position)
+        return CrossKV(by_position, turned)
 
     def empty_cache(self, n_rows: int) -> SelfCache:
         dims = self.dims
@@ -210,7 +214,9 @@ class _CrossAttention:
         keys, values = (
             split_heads(linear(encoded), self.n_heads) for linear in (self.key, self.value)
         )
-        return for_queries(keys), for_weights(values)
+        if keys_by_channel(encoded.device):
+            return _by_channel(keys), _by_position(values)
+        return _by_position(keys), _by_channel(values)
 
 
 class _Encoder:
@@ -392,25 +398,19 @@ def _attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = N
     return (scores.softmax(dim=-1) @ values).transpose(1, 2).flatten(2)
 
 
-def for_queries(keys: Tensor) -> Tensor:
+def keys_by_channel(device: torch.device) -> bool:
+    """Whether a step is faster where each channel of the keys lies together and each position of
+    the values, as MKL has it, or the other way round (docs/experiments.md)."""
+    return is_intel() and device.type == "cpu"
+
+
+def _by_position(x: Tensor) -> Tensor:
     """(batch, 1500, n_heads, head_dim) to (batch, n_heads, 1500, head_dim)"""
-    return _along_positions(keys) if _on_intel(keys) else _along_channels(keys)
-
-
-def for_weights(values: Tensor) -> Tensor:
-    """(batch, 1500, n_heads, head_dim) to (batch, n_heads, 1500, head_dim)"""
-    return _along_channels(values) if _on_intel(values) else _along_positions(values)
-
-
-def _on_intel(x: Tensor) -> bool:
-    return is_intel() and x.device.type == "cpu"
-
-
-def _along_channels(x: Tensor) -> Tensor:
     return x.transpose(1, 2).contiguous()
 
 
-def _along_positions(x: Tensor) -> Tensor:
+def _by_channel(x: Tensor) -> Tensor:
+    """(batch, 1500, n_heads, head_dim) to (batch, n_heads, 1500, head_dim)"""
     return x.permute(0, 2, 3, 1).contiguous().mT
 
 
@@ -421,7 +421,7 @@ def _attend_to_sound(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """
     n_windows = len(keys)
     query = query.view(n_windows, -1, *query.shape[1:])
-    if _on_intel(query):
+    if keys_by_channel(query.device):
         weights = (query.transpose(1, 2) @ keys.mT).softmax(dim=-1)
         return (weights @ values).transpose(1, 2).flatten(0, 1).flatten(1)
     query = query.permute(0, 2, 3, 1)  # (n_windows, n_heads, head_dim, n_texts)
