@@ -4,11 +4,12 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Protocol
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service.database.tables import FINAL, Job, JobStage, StageTiming
+from service.database.tables import StageTiming
 
 KEPT_STAGES = ("segment", "transcribe", "align", "diarise")  # whose results are artefacts
 TIMED_STAGES = ("ingest", *KEPT_STAGES)
@@ -38,6 +39,19 @@ class Rate:
     trial: bool
 
 
+class StageState(Protocol):
+    """How far a stage is."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def state(self) -> str: ...
+    @property
+    def fraction(self) -> float: ...
+    @property
+    def started_at(self) -> datetime | None: ...
+
+
 def whole(stage: str, fraction: float, rates: Mapping[str, Rate]) -> float:
     """How far a job is, 0 to 1, when it is this far in this stage."""
     weights = _weights(rates)
@@ -48,16 +62,8 @@ def whole(stage: str, fraction: float, rates: Mapping[str, Rate]) -> float:
     return min(1.0, done / sum(weights.values()))
 
 
-def eta(session: Session, job: Job) -> Eta | None:
-    """None for a job that has ended, and where nothing is known yet."""
-    if job.status in FINAL or not job.audio_seconds:
-        return None
-    stages = session.scalars(select(JobStage).where(JobStage.job_id == job.id)).all()
-    return remaining(stages, job.audio_seconds, rates_of(session, job.whisper_model))
-
-
 def remaining(
-    stages: Sequence[JobStage], audio_seconds: float, rates: Mapping[str, Rate]
+    stages: Sequence[StageState], audio_seconds: float, rates: Mapping[str, Rate]
 ) -> Eta | None:
     left = {stage.name: stage for stage in stages if stage.state in ("pending", "running")}
     missing = [name for name in KEPT_STAGES if name in left and name not in rates]

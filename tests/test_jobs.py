@@ -393,9 +393,14 @@ def test_a_running_job_says_how_far_it_is(api, study):
     assert (stage["state"], stage["fraction"], stage["audio_seconds_done"]) == ("running", 0.5, 5.0)
     assert 0 < job["progress"]["fraction"] < 1
     assert 0 < job["progress"]["eta_seconds"]["low"] < job["progress"]["eta_seconds"]["high"]
+
     assert job["progress"]["basis"] == "self-test"
     assert job["heartbeat_at"] is not None
     assert job["queue"]["position"] is None
+
+    with api.services.sessionmaker.begin() as session:
+        session.get_one(Job, UUID(id)).status = "cancelled"
+    assert api.get(f"{MINE}/{id}").json()["progress"]["eta_seconds"] is None  # it has ended
 
 
 def test_a_failed_job_keeps_its_errors_with_what_to_do(api, study):

@@ -6,8 +6,7 @@ from uuid import uuid4
 import pytest
 
 from service.database.tables import STAGES, JobStage, StageTiming
-from service.stages import KEPT_STAGES, Rate, eta, rates_of, remaining, whole
-from tests.jobs import make_job, read_job
+from service.stages import KEPT_STAGES, Rate, rates_of, remaining, whole
 
 
 def rates(trial=False, **seconds):
@@ -101,14 +100,3 @@ def test_other_models_do_not_count(services):
         session.add(timing("segment", 9.0, "another"))
     with services.sessionmaker() as session:
         assert rates_of(session, "this one") == {}
-
-
-def test_a_job_that_has_ended_takes_no_more_time(services):
-    with services.sessionmaker.begin() as session:
-        session.add_all(timing(stage, 1.0, "stand-in", trial=True) for stage in KEPT_STAGES)
-    job = read_job(services, make_job(services))
-    with services.sessionmaker() as session:
-        expected = eta(session, job)
-        assert expected and (expected.low, expected.high) == (20.0, 80.0)
-        job.status = "succeeded"
-        assert eta(session, job) is None

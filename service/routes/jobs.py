@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from models.weights import ModelMissing, UnknownModel, WeightsCorrupt
 from service import jobs, removal, stages
 from service.auth import Caller, LimitsDep, ServicesDep, allow, require_still
-from service.database.tables import FINAL, Job, JobError, JobStage
+from service.database.tables import FINAL, Job
 from service.errors import (
     RecordingNotFound,
     RecordingNotReady,
@@ -184,10 +184,6 @@ class StageView(BaseModel):
     started_at: datetime | None
     finished_at: datetime | None
 
-    @classmethod
-    def of(cls, row: JobStage) -> Self:
-        return cls.model_validate(row, from_attributes=True)
-
 
 class EtaView(BaseModel):
     low: float
@@ -228,18 +224,14 @@ class ErrorView(BaseModel):
     at: datetime
 
     @classmethod
-    def of(cls, row: JobError) -> Self:
-        words = explain(row.code)
+    def of(cls, row: Mapping[str, Any]) -> Self:
+        words = explain(row["code"])
         return cls.model_validate(
             {
-                "type": f"urn:fieldscribe:error:{row.code}",
+                **row,
+                "type": f"urn:fieldscribe:error:{row['code']}",
                 "title": words.title,
-                "code": row.code,
-                "stage": row.stage,
-                "attempt": row.attempt,
-                "retryable": row.retryable,
                 "user_action": words.user_action,
-                "at": row.at,
             }
         )
 
@@ -453,7 +445,7 @@ class Rates:
         return rates
 
 
-def get_rates(request: Request) -> Rates:
+async def get_rates(request: Request) -> Rates:
     rates: Rates = request.app.state.rates
     return rates
 
@@ -462,14 +454,14 @@ RatesDep = Annotated[Rates, Depends(get_rates)]
 
 
 def view_of(session: Session, rates: Rates, job: Job) -> JobView:
-    rows = jobs.stages_of(session, job)
-    errors = jobs.errors_of(session, job)
+    parts = jobs.parts_of(session, job)
+    stage_views = [StageView.model_validate(row) for row in parts.stages]
     eta = None
     if job.status not in FINAL and job.audio_seconds:
-        eta = stages.remaining(rows, job.audio_seconds, rates.of(session, job.whisper_model))
+        eta = stages.remaining(stage_views, job.audio_seconds, rates.of(session, job.whisper_model))
     waiting = None
-    if job.status == "waiting" and errors:
-        code = errors[-1].code
+    if job.status == "waiting" and parts.errors:
+        code = parts.errors[-1]["code"]
         waiting = {
             "reason": WAITING_FOR.get(code, "person"),
             "code": code,
@@ -481,8 +473,8 @@ def view_of(session: Session, rates: Rates, job: Job) -> JobView:
     return JobView.model_validate(
         {
             **plain,
-            "recordings": jobs.job_recordings(session, job.id),
-            "stages": [StageView.of(row) for row in rows],
+            "recordings": parts.recordings,
+            "stages": stage_views,
             "progress": {
                 "fraction": job.fraction,
                 "eta_seconds": {"low": eta.low, "high": eta.high} if eta else None,
@@ -509,7 +501,7 @@ def view_of(session: Session, rates: Rates, job: Job) -> JobView:
                     "sha256": job.diarisation_sha256,
                 },
             },
-            "errors": [ErrorView.of(row) for row in errors],
+            "errors": [ErrorView.of(row) for row in parts.errors],
         }
     )
 
