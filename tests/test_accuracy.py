@@ -60,7 +60,7 @@ HARDER = [kind for kind in KINDS[1:] if kind.told and not kind.phone]
 def test_noise_interruptions_and_six_voices_cost_a_little(pipeline, kind):
     measured = [measure(pipeline, kind, FIRST_SEED + i, 30.0) for i in range(2)]
 
-    assert total(measured, "wer").rate <= (0.25 if kind.overlap else 0.10)
+    assert total(measured, "wer").rate <= (0.35 if kind.overlap else 0.10)
     assert total(measured, "der").rate <= 0.25
     assert total(measured, "wrong_speaker").rate <= 0.25
 
