@@ -79,11 +79,9 @@ def test_the_speakers_of_focus_groups_are_within_the_bars(pipeline):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "n_speakers", "most_wrong"), [("interview", 2, 0), ("focus-group", 6, 5)]
-)
-def test_who_said_what_in_the_demo_recordings(pipeline, name, n_speakers, most_wrong):
-    """What scripts/demo shows. One remark of the focus group, of five words, is somebody else's."""
+@pytest.mark.parametrize(("name", "n_speakers"), [("interview", 2), ("focus-group", 6)])
+def test_who_said_what_in_the_demo_recordings(pipeline, name, n_speakers):
+    """What scripts/demo shows."""
     with (DEMO / f"{name}.flac").open("rb") as file:
         recording = decode(file, split_channels=True)
     options = TranscribeOptions(speakers=SpeakerCount(n_speakers, n_speakers))
@@ -94,5 +92,5 @@ def test_who_said_what_in_the_demo_recordings(pipeline, name, n_speakers, most_w
     wrong, nobody = speaker_errors(reference, found)
     assert len(transcript.speakers) == n_speakers
     assert wrong.total >= 130
-    assert (wrong.errors <= most_wrong, nobody.errors) == (True, 0)
+    assert (wrong.errors, nobody.errors) == (0, 0)
     assert transcript.flags == ()
