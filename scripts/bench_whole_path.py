@@ -2,11 +2,13 @@
 
     scripts/bench whole-path --model base --minutes 1 10 60 240 --files 1 20 200
     scripts/bench whole-path --model demo --minutes 1 10 --files 1 20
+    scripts/bench whole-path --model turbo --device cuda --diarisation real
 
 Batch mode as it is, on the demo interview over and over. Random weights and 110 tokens a window, as
-in `scripts/bench whisper`, or the demo weights as they are. Speaker embeddings are drawn: finding
-who spoke has `scripts/bench diarisation`. The share of the engine's own rate is that of reading,
-transcribing and timing words together, by what the decoder alone takes for as many windows.
+in `scripts/bench whisper`, or the demo weights as they are. Speaker embeddings are drawn, unless
+`--diarisation real` takes models of community-1's size, with random weights: what both engines do
+together on one device. The share of the engine's own rate is that of reading, transcribing and
+timing words together, by what the decoder alone takes for as many windows.
 """
 
 import argparse
@@ -35,6 +37,7 @@ from models.whisper_engine.linear import Precision
 from scripts.bench_whisper import DIMENSIONS, forced_ends, hardware, random_whisper
 from scripts.evaluate import NO_WEIGHTS_FOLDER
 from scripts.measure_memory import draw_embeddings
+from scripts.synthetic_diarisation import random_pipeline
 from service.batch import Batch, prepare_output, sessions_of
 from service.batch import run as run_batch
 from service.exports import Format
@@ -51,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", choices=(*DIMENSIONS, "demo"), default="base")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--precision", choices=("fp32", "bf16", "int8"))
+    parser.add_argument("--diarisation", choices=("drawn", "real"), default="drawn")
     parser.add_argument("--minutes", nargs="+", type=float, default=[1, 10, 60, 240])
     parser.add_argument("--files", nargs="+", type=int, default=[1, 20, 200])
     parser.add_argument("--tokens", type=int, default=110)
@@ -61,6 +65,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(arguments.threads)
     pipeline = pipeline_of(arguments.model, arguments.device, arguments.precision)
+    if arguments.diarisation == "drawn":
+        draw_embeddings(pipeline)
+    else:
+        pipeline.diarisation = random_pipeline().to(pipeline.device)
     n_tokens = None if arguments.model == "demo" else arguments.tokens
     cases = [(minutes, 1) for minutes in arguments.minutes]
     cases += [(SHORT_FILE, n_files) for n_files in arguments.files]
@@ -109,7 +117,6 @@ def pipeline_of(model: str, device: str, precision: Precision | None) -> Pipelin
     """Everything but the engine's weights is the demo's."""
     demo, place = find_whisper("demo", NO_WEIGHTS_FOLDER), torch.device(device)
     pipeline = Pipeline(demo, find_pipeline("demo", NO_WEIGHTS_FOLDER), place)
-    draw_embeddings(pipeline)
     weights = load_whisper(demo) if model == "demo" else random_whisper(model)
     pipeline.engine = Counting(weights, precision=precision, device=place)
     return pipeline

@@ -106,8 +106,7 @@ def test_the_share_of_same_tokens_stops_at_the_first_that_differs():
 
 
 @pytest.mark.slow
-def test_the_whole_path_goes_from_files_to_transcripts(tmp_path, monkeypatch):
-    monkeypatch.setattr("models.diarisation.embed", None)  # put back: the bench draws embeddings
+def test_the_whole_path_goes_from_files_to_transcripts(tmp_path):
     pipeline = bench_whole_path.pipeline_of("micro", "cpu", "fp32")
     row = bench_whole_path.measure(pipeline, bench_whole_path.interviews(0.2, 2, tmp_path), 10)
 
