@@ -68,6 +68,7 @@ class Caller:
         return statement.where(study_id.in_(self.studies) if self.studies else false())
 
 
+# These are `async` so that FastAPI calls them at once: a plain function gets a thread of its own.
 async def get_services(request: Request) -> Services:
     services: Services = request.app.state.services
     return services

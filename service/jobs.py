@@ -486,17 +486,17 @@ def position(session: Session, job: Job) -> int | None:
     return ahead
 
 
-PARTS = text("""
+ROWS = text("""
 SELECT (SELECT jsonb_agg(stage) FROM job_stage stage WHERE stage.job_id = :id) AS stages,
        (SELECT jsonb_agg(error ORDER BY error.at, error.id)
           FROM job_error error WHERE error.job_id = :id) AS errors,
-       (SELECT jsonb_agg(part.recording_id ORDER BY part.position)
-          FROM job_recording part WHERE part.job_id = :id) AS recordings
+       (SELECT jsonb_agg(held.recording_id ORDER BY held.position)
+          FROM job_recording held WHERE held.job_id = :id) AS recordings
 """)
 
 
 @dataclass(frozen=True)
-class Parts:
+class JobRows:
     """The rows that belong to a job, by column, as JSON has them."""
 
     stages: list[dict[str, Any]]
@@ -507,9 +507,9 @@ class Parts:
     """Their ids, in order."""
 
 
-def parts_of(session: Session, job: Job) -> Parts:
+def rows_of(session: Session, job: Job) -> JobRows:
     """All of them in one query: jobs are polled more often than anything else is asked."""
     session.flush()
-    row = session.execute(PARTS, {"id": job.id}).one()
+    row = session.execute(ROWS, {"id": job.id}).one()
     stages = sorted(row.stages or (), key=lambda stage: STAGES.index(stage["name"]))
-    return Parts(stages, row.errors or [], row.recordings or [])
+    return JobRows(stages, row.errors or [], row.recordings or [])

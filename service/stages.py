@@ -39,8 +39,8 @@ class Rate:
     trial: bool
 
 
-class StageState(Protocol):
-    """How far a stage is."""
+class StageRow(Protocol):
+    """How far a stage is: a row of the database, or the API's view of it."""
 
     @property
     def name(self) -> str: ...
@@ -63,7 +63,7 @@ def whole(stage: str, fraction: float, rates: Mapping[str, Rate]) -> float:
 
 
 def remaining(
-    stages: Sequence[StageState], audio_seconds: float, rates: Mapping[str, Rate]
+    stages: Sequence[StageRow], audio_seconds: float, rates: Mapping[str, Rate]
 ) -> Eta | None:
     left = {stage.name: stage for stage in stages if stage.state in ("pending", "running")}
     missing = [name for name in KEPT_STAGES if name in left and name not in rates]

@@ -393,7 +393,6 @@ def test_a_running_job_says_how_far_it_is(api, study):
     assert (stage["state"], stage["fraction"], stage["audio_seconds_done"]) == ("running", 0.5, 5.0)
     assert 0 < job["progress"]["fraction"] < 1
     assert 0 < job["progress"]["eta_seconds"]["low"] < job["progress"]["eta_seconds"]["high"]
-
     assert job["progress"]["basis"] == "self-test"
     assert job["heartbeat_at"] is not None
     assert job["queue"]["position"] is None

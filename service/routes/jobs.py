@@ -454,14 +454,14 @@ RatesDep = Annotated[Rates, Depends(get_rates)]
 
 
 def view_of(session: Session, rates: Rates, job: Job) -> JobView:
-    parts = jobs.parts_of(session, job)
-    stage_views = [StageView.model_validate(row) for row in parts.stages]
+    rows = jobs.rows_of(session, job)
+    stage_views = [StageView.model_validate(row) for row in rows.stages]
     eta = None
     if job.status not in FINAL and job.audio_seconds:
         eta = stages.remaining(stage_views, job.audio_seconds, rates.of(session, job.whisper_model))
     waiting = None
-    if job.status == "waiting" and parts.errors:
-        code = parts.errors[-1]["code"]
+    if job.status == "waiting" and rows.errors:
+        code = rows.errors[-1]["code"]
         waiting = {
             "reason": WAITING_FOR.get(code, "person"),
             "code": code,
@@ -473,7 +473,7 @@ def view_of(session: Session, rates: Rates, job: Job) -> JobView:
     return JobView.model_validate(
         {
             **plain,
-            "recordings": parts.recordings,
+            "recordings": rows.recordings,
             "stages": stage_views,
             "progress": {
                 "fraction": job.fraction,
@@ -501,7 +501,7 @@ def view_of(session: Session, rates: Rates, job: Job) -> JobView:
                     "sha256": job.diarisation_sha256,
                 },
             },
-            "errors": [ErrorView.of(row) for row in parts.errors],
+            "errors": [ErrorView.of(row) for row in rows.errors],
         }
     )
 
