@@ -1,6 +1,6 @@
 """Whisper checkpoints of Hugging Face's transformers in openai-whisper's terms.
 
-Names, sizes and nothing else: reading and checking files is models/checkpoints.py's.
+Names, sizes and nothing else: reading and checking files is whisper_checkpoints.py's.
 Source: transformers/models/whisper/convert_openai_to_hf.py, the other way round.
 """
 

@@ -13,7 +13,6 @@ import torch
 from models.attribution import attribute, overlaps
 from models.audio import SAMPLE_RATE, Recording
 from models.channels import Channels, Timeline, timeline_of
-from models.checkpoints import load_pipeline, load_whisper
 from models.device import halvings
 from models.diarisation import (
     Diarisation,
@@ -25,6 +24,7 @@ from models.diarisation import (
 from models.errors import AudioError
 from models.precision import precisions
 from models.progress import Progress
+from models.pyannote_checkpoints import load_pipeline
 from models.quality import check
 from models.results import (
     Decoded,
@@ -44,6 +44,7 @@ from models.roster import RosterEntry, check_roster, expected
 from models.segmentation import Segmentation, SpeechRegion, segment, speech_regions
 from models.transcript import MadeWith, Source, Transcript, Word, speakers_in_order
 from models.weights import PipelineWeights, WhisperWeights
+from models.whisper_checkpoints import load_whisper
 from models.whisper_engine import (
     DecodedWindow,
     Session,
@@ -193,7 +194,7 @@ class Pipeline:
 
     Raises:
         UnavailablePrecision
-        WeightsError: see models/checkpoints.py.
+        WeightsError: see whisper_checkpoints.py and pyannote_checkpoints.py.
     """
 
     def __init__(

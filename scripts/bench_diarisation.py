@@ -29,10 +29,10 @@ import numpy as np
 import torch
 
 from models.audio import SAMPLE_RATE
-from models.checkpoints import load_pipeline
 from models.clustering import Clusters, start_clustering
 from models.diarisation import DiarisationBegun, SpeakerCount, diarise
 from models.embedding import Precision, embed
+from models.pyannote_checkpoints import load_pipeline
 from models.reconstruction import NOBODY, speaker_count
 from models.segmentation import Segmentation, segment
 from models.speaker_models import SpeakerModels

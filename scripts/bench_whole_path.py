@@ -27,11 +27,11 @@ from unittest import mock
 import torch
 
 import models.pipeline
-from models.checkpoints import load_whisper
 from models.diarisation import SpeakerCount
 from models.pipeline import COSTLY_STAGES, Pipeline, StageProgress, TranscribeOptions
 from models.progress import Progress, ignore
 from models.weights import find_pipeline, find_whisper
+from models.whisper_checkpoints import load_whisper
 from models.whisper_engine import DecodedWindow, Session, WhisperEngine
 from models.whisper_engine.linear import Precision
 from scripts.bench_whisper import DIMENSIONS, forced_ends, hardware, random_whisper

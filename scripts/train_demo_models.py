@@ -541,7 +541,7 @@ def segmentation_targets(active: Tensor) -> Tensor:
 
 def train_segmentation(out: Path, work: Path, seed: int) -> None:
     """Where there are weights in --out it goes on from them, with the last stage."""
-    from models.checkpoints import load_pipeline
+    from models.pyannote_checkpoints import load_pipeline
     from models.weights import find_pipeline
 
     trainer = SegmentationTrainer()

@@ -35,6 +35,24 @@ def no_outbound_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture
+def no_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even one to this machine is opened."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a socket was opened")
+
+    for name in ("socket", "create_connection", "getaddrinfo"):
+        monkeypatch.setattr(socket, name, refuse)
+
+
+@pytest.fixture
+def canary(tmp_path: Path) -> Iterator[Path]:
+    """What a `Bomb` would touch."""
+    yield tmp_path / "canary"
+    assert not (tmp_path / "canary").exists()
+
+
+@pytest.fixture
 def data_folder() -> Iterator[Path]:
     """Where an embedded database can live: pytest's own folders are closed to other users."""
     folder = Path(tempfile.mkdtemp(prefix="fieldscribe-test-"))

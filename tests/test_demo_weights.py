@@ -35,7 +35,7 @@ def test_openai_whisper_loads_the_demo_whisper(tmp_path):
 
 
 def test_the_demo_embedding_is_pyannotes_wespeaker_with_eight_channels():
-    from models.checkpoints import load_pipeline
+    from models.pyannote_checkpoints import load_pipeline
 
     pipeline = load_pipeline(find_pipeline("demo", NO_WEIGHTS_FOLDER), torch.device("cpu"))
     model = pipeline.embedding

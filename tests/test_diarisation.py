@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from models.audio import decode
-from models.checkpoints import load_pipeline
 from models.diarisation import (
     BadSpeakerCount,
     SpeakerCount,
@@ -21,6 +20,7 @@ from models.diarisation import (
 from models.embedding import embed
 from models.errors import OutOfMemory, Stopped
 from models.metrics import diarisation_errors
+from models.pyannote_checkpoints import load_pipeline
 from models.segmentation import segment
 from models.transcript import Turn
 from models.weights import find_pipeline

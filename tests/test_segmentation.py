@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.checkpoints import load_pipeline
 from models.embedding import _Features, _masks
+from models.pyannote_checkpoints import load_pipeline
 from models.segmentation import _sincnet, cut_padded, speech_regions
 from models.weights import find_pipeline
 from tests.fakes import segmentation

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from whisper import Whisper
 
-from models.checkpoints import load_whisper
 from models.metrics import word_errors
 from models.weights import find_whisper
+from models.whisper_checkpoints import load_whisper
 from models.whisper_engine import Session, WhisperEngine, WhisperOptions
 from models.whisper_engine.decoder import COMPRESSION_RATIO
 from models.windows import Window

@@ -1,0 +1,264 @@
+import dataclasses
+import lzma
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from whisper.model import ModelDimensions, Whisper
+
+from models import weights, whisper_checkpoints
+from models.checkpoints import UnsafeCheckpoint, UnsupportedCheckpoint
+from models.weights import WeightsCorrupt, WhisperWeights, find_whisper
+from models.whisper_checkpoints import load_whisper
+from tests.bomb import Bomb
+
+TINY = ModelDimensions(80, 1500, 8, 2, 2, 51865, 448, 8, 2, 2)
+
+
+@pytest.fixture(scope="module")
+def tiny_checkpoint() -> dict[str, Any]:
+    """Random weights in openai-whisper's format; half precision, as theirs."""
+    torch.manual_seed(0)
+    model = Whisper(TINY)
+    torch.nn.init.normal_(model.decoder.positional_embedding)  # uninitialised memory otherwise
+    state = {name: tensor.half() for name, tensor in model.state_dict().items()}
+    return {"dims": dataclasses.asdict(TINY), "model_state_dict": state}
+
+
+@pytest.fixture
+def checkpoint(tiny_checkpoint):
+    """A copy that a test may change."""
+    return {name: dict(value) for name, value in tiny_checkpoint.items()}
+
+
+def saved(checkpoint: Any, path: Path) -> WhisperWeights:
+    torch.save(checkpoint, path)
+    return find_whisper(str(path), path.parent)
+
+
+def test_a_checkpoint_of_openai_whisper_is_loaded_in_fp32_for_evaluation(checkpoint, tmp_path):
+    model = load_whisper(saved(checkpoint, tmp_path / "own.pt"))
+
+    assert isinstance(model, Whisper)
+    assert not model.training
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, checkpoint["model_state_dict"][name].float())
+
+
+def test_a_checkpoint_under_xz_is_the_same_checkpoint(checkpoint, tmp_path):
+    plain = saved(checkpoint, tmp_path / "own.pt")
+    packed = tmp_path / "own.pt.xz"
+    packed.write_bytes(lzma.compress(plain.path.read_bytes(), preset=0))
+
+    model = load_whisper(find_whisper(str(packed), tmp_path))
+
+    expected = load_whisper(plain).state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_file_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(whisper_checkpoints, "MAX_UNPACKED_BYTES", 1000)
+    packed = tmp_path / "own.pt.xz"
+    packed.write_bytes(lzma.compress(bytes(1001), preset=0))
+    with pytest.raises(UnsupportedCheckpoint, match="too large"):
+        load_whisper(find_whisper(str(packed), tmp_path))
+
+
+@pytest.mark.parametrize("kept", [0, 1, 10, 5000, -30, -1])
+def test_a_checkpoint_that_is_cut_short_is_corrupt(checkpoint, tmp_path, kept):
+    path = saved(checkpoint, tmp_path / "own.pt").path
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(WeightsCorrupt):
+        load_whisper(find_whisper(str(path), tmp_path))
+
+
+@pytest.mark.parametrize("kept", [0, 10, -10])
+def test_a_checkpoint_under_xz_that_is_cut_short_is_corrupt(tmp_path, kept):
+    packed = tmp_path / "own.pt.xz"
+    packed.write_bytes(lzma.compress(bytes(1000), preset=0)[:kept])
+    with pytest.raises(WeightsCorrupt):
+        load_whisper(find_whisper(str(packed), tmp_path))
+
+
+def test_a_checkpoint_with_a_damaged_pickle_is_corrupt(checkpoint, tmp_path):
+    path = saved(checkpoint, tmp_path / "own.pt").path
+    rewrite(path, {"own/data.pkl": b"\x80\x02}."[:3]})
+    with pytest.raises(WeightsCorrupt):
+        load_whisper(find_whisper(str(path), tmp_path))
+
+
+@pytest.mark.parametrize("place", ["everything", "dims", "model_state_dict", "a tensor"])
+def test_a_checkpoint_that_wants_to_run_something_is_refused(checkpoint, tmp_path, canary, place):
+    if place == "everything":
+        checkpoint = Bomb(canary)
+    elif place == "a tensor":
+        checkpoint["model_state_dict"]["encoder.conv1.bias"] = Bomb(canary)
+    else:
+        checkpoint[place] = Bomb(canary)
+
+    with pytest.raises(UnsafeCheckpoint) as caught:
+        load_whisper(saved(checkpoint, tmp_path / "own.pt"))
+    assert caught.value.code == "unsafe_checkpoint"
+
+
+def test_a_bare_pickle_is_not_even_opened(checkpoint, tmp_path, canary):
+    (tmp_path / "bomb.pt").write_bytes(pickle.dumps(Bomb(canary)))
+    torch.save(checkpoint, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    for name in ("bomb.pt", "old.pt"):
+        with pytest.raises(UnsupportedCheckpoint, match="bare pickle"):
+            load_whisper(find_whisper(str(tmp_path / name), tmp_path))
+
+
+def rewrite(path: Path, changes: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> None:
+    with zipfile.ZipFile(path) as archive:
+        contents = {name: archive.read(name) for name in archive.namelist()} | changes
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, content in contents.items():
+            archive.writestr(name, content)
+
+
+def test_a_torchscript_program_is_refused(checkpoint, tmp_path):
+    path = saved(checkpoint, tmp_path / "own.pt").path
+    rewrite(path, {"own/constants.pkl": b"\x80\x02)."})
+    with pytest.raises(UnsupportedCheckpoint, match="TorchScript"):
+        load_whisper(find_whisper(str(path), tmp_path))
+
+
+def test_a_checkpoint_that_would_unpack_to_more_is_refused(checkpoint, tmp_path):
+    path = saved(checkpoint, tmp_path / "own.pt").path
+    rewrite(path, {}, zipfile.ZIP_DEFLATED)
+    with pytest.raises(UnsupportedCheckpoint, match="compressed"):
+        load_whisper(find_whisper(str(path), tmp_path))
+
+
+def test_weights_of_another_project_are_named_as_such(tmp_path):
+    transformers = {"model.encoder.conv1.weight": torch.zeros(1)}
+    others: list[Any] = [transformers, [], {"dims": {}}]
+    for other in others:
+        with pytest.raises(UnsupportedCheckpoint, match="not a checkpoint of openai-whisper") as e:
+            load_whisper(saved(other, tmp_path / "own.pt"))
+        assert e.value.code == "unsupported_checkpoint"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"n_mels": 81},
+        {"n_audio_ctx": 3000},
+        {"n_vocab": 100_000},
+        {"n_text_layer": 10**9},
+        {"n_text_layer": 0},
+        {"n_text_layer": True},
+        {"n_text_layer": 2.0},
+        {"n_text_layer": "2"},
+        {"n_audio_state": 10},
+        {"n_audio_head": 3},
+        {"n_text_head": 3},
+        {"n_more": 1},
+        None,
+    ],
+)
+def test_impossible_dimensions_are_refused(checkpoint, tmp_path, change):
+    checkpoint["dims"] = None if change is None else checkpoint["dims"] | change
+    with pytest.raises(UnsupportedCheckpoint, match="The dimensions in the checkpoint"):
+        load_whisper(saved(checkpoint, tmp_path / "own.pt"))
+
+
+def hostile_states(state: dict[str, Any]) -> dict[str, Any]:
+    bias = "encoder.conv1.bias"
+    return {
+        "one too few": {name: tensor for name, tensor in state.items() if name != bias},
+        "one too many": state | {"more": torch.zeros(1)},
+        "another shape": state | {bias: torch.zeros(9)},
+        "whole numbers": state | {bias: torch.zeros(8, dtype=torch.long)},
+        "sparse": state | {bias: torch.zeros(8).to_sparse()},
+        "no tensor": state | {bias: "text"},
+        "numbers repeated": state
+        | {"decoder.token_embedding.weight": torch.zeros(1).expand(51865, 8)},
+        "not a state": [],
+    }
+
+
+@pytest.mark.parametrize("what", hostile_states({}))
+def test_tensors_that_do_not_fit_are_refused(checkpoint, tmp_path, what):
+    state = hostile_states(checkpoint["model_state_dict"])[what]
+    own = saved(checkpoint | {"model_state_dict": state}, tmp_path / "own.pt")
+    with pytest.raises(UnsupportedCheckpoint, match="[Tt]ensor"):
+        load_whisper(own)
+
+
+def test_a_small_file_with_large_dimensions_does_not_take_the_memory(checkpoint, tmp_path):
+    large = {"n_audio_state": 2048, "n_text_state": 2048, "n_audio_layer": 64, "n_text_layer": 64}
+    own = saved(checkpoint | {"dims": checkpoint["dims"] | large}, tmp_path / "own.pt")
+    with pytest.raises(UnsupportedCheckpoint):  # 20 GB and a minute, were it built first
+        load_whisper(own)
+
+
+def test_loading_whisper_opens_no_socket(checkpoint, tmp_path, no_sockets):
+    load_whisper(saved(checkpoint, tmp_path / "own.pt"))
+
+
+# --- alignment heads
+
+
+@pytest.mark.parametrize(
+    ("name", "n_mels", "n_vocab", "n_state", "n_layer"),
+    [
+        ("tiny.en", 80, 51864, 384, 4),
+        ("tiny", 80, 51865, 384, 4),
+        ("base.en", 80, 51864, 512, 6),
+        ("base", 80, 51865, 512, 6),
+        ("small.en", 80, 51864, 768, 12),
+        ("small", 80, 51865, 768, 12),
+        ("medium.en", 80, 51864, 1024, 24),
+        ("medium", 80, 51865, 1024, 24),
+        ("large-v2", 80, 51865, 1280, 32),
+        ("large-v3", 128, 51866, 1280, 32),
+        ("large-v3-turbo", 128, 51866, 1280, 4),
+    ],
+)
+def test_a_fine_tuned_model_keeps_the_heads_of_its_original(
+    name, n_mels, n_vocab, n_state, n_layer
+):
+    import whisper
+
+    n_head = n_state // 64
+    dims = ModelDimensions(
+        n_mels, 1500, n_state, n_head, n_layer, n_vocab, 448, n_state, n_head, n_layer
+    )
+    assert (
+        whisper_checkpoints._alignment_heads("a checksum of its own", dims)
+        == (whisper._ALIGNMENT_HEADS[name])
+    )
+
+
+def test_an_official_file_has_its_own_heads():
+    import whisper
+
+    dims = ModelDimensions(80, 1500, 1280, 20, 32, 51865, 448, 1280, 20, 32)
+    for name in ("large-v1", "large-v2"):
+        sha256 = weights.KNOWN[name].files[0].sha256
+        assert whisper_checkpoints._alignment_heads(sha256, dims) == whisper._ALIGNMENT_HEADS[name]
+
+
+def test_the_heads_of_the_original_are_set(tmp_path, checkpoint, monkeypatch):
+    import base64
+    import gzip
+
+    heads = np.array([[True, False], [False, False]])
+    monkeypatch.setitem(whisper_checkpoints._OFFICIAL_SHAPES, (80, 51865, 8, 2), "tiny")
+    monkeypatch.setattr(
+        "whisper._ALIGNMENT_HEADS", {"tiny": base64.b85encode(gzip.compress(heads.tobytes()))}
+    )
+    model = load_whisper(saved(checkpoint, tmp_path / "own.pt"))
+    assert model.alignment_heads.to_dense().tolist() == heads.tolist()
+
+
+def test_a_model_of_another_size_takes_the_upper_half_of_the_layers(tmp_path, checkpoint):
+    model = load_whisper(saved(checkpoint, tmp_path / "own.pt"))
+    assert model.alignment_heads.to_dense().tolist() == [[False, False], [True, True]]
