@@ -6,8 +6,9 @@
 Every contestant lives in a process of its own and waits while another one works. The random weights
 would never end a text, so that its end is forced: after a fixed number of tokens, and after numbers
 drawn from a distribution as of real windows, the same for all. All decode greedily (beam 1) without
-fallback, with timestamps. One exception in the drawn case: CTranslate2 takes one limit per batch,
-and is given the batch's mean, as if texts that ended cost it nothing. Needs `pip install .[bench]`.
+fallback, with timestamps; then each with the batch and the beams it has if nobody asks for others.
+One exception in the drawn case: CTranslate2 takes one limit per batch, and is given the batch's
+mean, as if texts that ended cost it nothing. Needs `pip install .[bench]`.
 """
 
 import argparse
@@ -42,6 +43,9 @@ DIMENSIONS = {  # n_mels, n_vocab, n_state, n_head, n_audio_layer, n_text_layer
 }
 PACKAGES = ("torch", "openai-whisper", "transformers", "faster-whisper", "ctranslate2", "numpy")
 
+PARTS = {"equal": ("fixed", "drawn"), "defaults": ("fixed",)}
+"""Cases of each part: all alike, and each as it comes."""
+
 Tokens = list[list[int]]
 
 
@@ -55,6 +59,7 @@ class Setup:
     batch: int
     windows: int
     tokens: int
+    beams: int = 1
 
     def lengths(self, case: str) -> list[int]:
         """How many tokens each window gets."""
@@ -118,9 +123,15 @@ class OpenAI:
         texts: Tokens = []
         for i in range(0, len(mels), self.setup.batch):
             batch = slice(i, i + self.setup.batch)
-            options = DecodingOptions(language="en", fp16=self.fp16, sample_len=max(lengths[batch]))
+            options = DecodingOptions(
+                language="en",
+                fp16=self.fp16,
+                sample_len=max(lengths[batch]),
+                beam_size=None if self.setup.beams == 1 else self.setup.beams,
+            )
             task = DecodingTask(self.whisper, options)
-            task.logit_filters.append(_ForcedEnd(task, lengths[batch]))
+            of_beams = [length for length in lengths[batch] for _ in range(self.setup.beams)]
+            task.logit_filters.append(_ForcedEnd(task, of_beams))
             mel = mels[batch].to(self.setup.device)
             mel = mel.half() if self.fp16 else mel
             texts += [result.tokens for result in task.run(mel)]
@@ -220,7 +231,7 @@ class Transformers:
                 return_timestamps=True,
                 # Else it would decode again what follows a window's last timestamp.
                 force_unique_generate_call=True,
-                num_beams=1,
+                num_beams=self.setup.beams,
                 do_sample=False,
                 max_new_tokens=max(lengths[batch]),
                 logits_processor=[self._forced_end(lengths[batch])],
@@ -287,7 +298,7 @@ class FasterWhisper:
             found = self.model.generate(
                 encoded,
                 [self.prompt] * len(mels[batch]),
-                beam_size=1,
+                beam_size=self.setup.beams,
                 max_length=limit,
                 suppress_blank=True,
                 suppress_tokens=self.suppressed,
@@ -364,6 +375,7 @@ class Fieldscribe:
         if precision == "int8" and setup.device == "cuda":
             raise Unsupported
         from models.whisper_engine.decoder import Decoder
+        from models.whisper_engine.engine import slots_that_fit
         from models.whisper_engine.model import InferenceModel
         from models.whisper_engine.rules import special_tokens
 
@@ -371,7 +383,8 @@ class Fieldscribe:
         tokenizer = tokenizer_of(whisper)
         self.prompt = tuple(tokenizer.sot_sequence)
         model = InferenceModel(whisper, precision)  # type: ignore[arg-type]
-        self.decoder = Decoder(model, special_tokens(whisper), tokenizer, setup.batch)
+        n_slots = setup.batch or slots_that_fit(model)
+        self.decoder = Decoder(model, special_tokens(whisper), tokenizer, n_slots)
 
     def decode(self, mels: torch.Tensor, lengths: Sequence[int]) -> Tokens:
         from models.whisper_engine.slots import Sound
@@ -416,6 +429,12 @@ CONTESTANTS: dict[str, Callable[[Setup, str], Any]] = {
     "transformers": Transformers,
     "faster-whisper": FasterWhisper,
     "fieldscribe": Fieldscribe,
+}
+DEFAULTS = {  # batch and beams
+    "openai-whisper": (1, 5),  # its command
+    "transformers": (1, 1),  # its pipeline
+    "faster-whisper": (8, 5),  # its BatchedInferencePipeline
+    "fieldscribe": (0, 1),  # as many slots as are fast and fit
 }
 
 
@@ -567,6 +586,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokens", type=int, default=110, help="of each window, if fixed")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=[*PARTS])
     parser.add_argument("--json", type=Path, default=Path("build/bench/whisper.json"))
 
 
@@ -580,29 +600,44 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.tokens,
     )
     os.environ["OMP_NUM_THREADS"] = str(setup.threads)
-    report = measure(setup, arguments.contestants, arguments.precisions, arguments.rounds)
+    report = {}
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
-    arguments.json.write_text(json.dumps(report, indent=2) + "\n")
-    print(table(report))
+    for part in arguments.parts:
+        report[part] = measure(
+            setup, arguments.contestants, arguments.precisions, arguments.rounds, part
+        )
+        arguments.json.write_text(json.dumps(report, indent=2) + "\n")
+        print(f"{part}: {table(report[part])}\n", flush=True)
 
 
 def measure(
-    setup: Setup, contestants: Sequence[str], precisions: Sequence[str], rounds: int
+    setup: Setup,
+    contestants: Sequence[str],
+    precisions: Sequence[str],
+    rounds: int,
+    part: str = "equal",
 ) -> dict[str, Any]:
     torch.set_num_threads(setup.threads)
     rates: dict[str, Any] = {"gemm": dict.fromkeys(precisions, 0.0), "copy": 0.0}
+    setups = dict.fromkeys(contestants, setup)
+    if part == "defaults":
+        setups = {
+            name: replace(setup, batch=batch, beams=beams)
+            for name, (batch, beams) in DEFAULTS.items()
+            if name in contestants
+        }
     started = [
         entry
         for precision in precisions
-        for name in contestants
-        if (entry := start(name, precision, setup)) is not None
+        for name, own in setups.items()
+        if (entry := start(name, precision, own)) is not None
     ]
     for i in range(rounds + 1):
         # A limit measured once, in a slow moment, is one that contestants then exceed.
         rates["copy"] = max(rates["copy"], copy_rate(setup.device))
         for precision, rate in rates["gemm"].items():
             rates["gemm"][precision] = max(rate, gemm_rate(setup.device, precision))
-        for case in ("fixed", "drawn"):
+        for case in PARTS[part]:
             for entry in started:
                 if "error" not in entry.result:
                     entry.ask(case)
@@ -615,7 +650,11 @@ def measure(
         entry.pipe.send(None)
         entry.result.update(entry.pipe.recv()["peak"])
         entry.process.join()
-        entry.result.update(results(entry, setup, rates, running[0]))
+        entry.result.update(results(entry, setup, running[0]))
+        for case in PARTS[part] if part == "equal" else ():  # with beams it is another one
+            least = least_seconds(setup, setup.lengths(case), entry.precision, rates)
+            median = statistics.median(entry.seconds[case])
+            entry.result[case]["share_of_limit"] = least / median
     return {
         "setup": asdict(setup),
         "rounds": rounds,
@@ -623,21 +662,26 @@ def measure(
         "versions": {"python": platform.python_version(), **_versions()},
         "rates": {**rates, "unit": "FLOP/s and bytes/s"},
         "contestants": [
-            {"name": entry.name, "precision": entry.precision, **entry.result} for entry in started
+            {
+                "name": entry.name,
+                "precision": entry.precision,
+                "batch": setups[entry.name].batch,
+                "beams": setups[entry.name].beams,
+                **entry.result,
+            }
+            for entry in started
         ],
     }
 
 
-def results(entry: Entry, setup: Setup, rates: Any, reference: Entry) -> dict[str, Any]:
+def results(entry: Entry, setup: Setup, reference: Entry) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for case, seconds in entry.seconds.items():
         median = statistics.median(seconds)
         lengths = setup.lengths(case)
-        least = least_seconds(setup, lengths, entry.precision, rates)
         found[case] = {
             "seconds": seconds,
             "rtfx": WINDOW * setup.windows / median,
-            "share_of_limit": least / median,
             "tokens": sum(map(len, entry.texts[case])),
             "tokens_asked_for": sum(lengths),
             "same_as_first_contestant": same_share(entry.texts[case], reference.texts[case]),
@@ -683,20 +727,24 @@ def table(report: dict[str, Any]) -> str:
         + ", ".join(f"{name} {rate / 1e9:.0f} GFLOP/s" for name, rate in rates["gemm"].items())
         + f", copy {rates['copy'] / 1e9:.1f} GB/s.",
         "",
-        "| | precision | RTFx, fixed | range | of the limit | RTFx, drawn | same tokens | peak |",
-        "|---|---|---|---|---|---|---|---|",
+        "| | precision | batch, beams | RTFx, fixed | range | of the limit | RTFx, drawn "
+        "| same tokens | peak |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for one in report["contestants"]:
         if "error" in one:
-            lines.append(f"| {one['name']} | {one['precision']} | does not run here | | | | | |")
+            lines.append(f"| {one['name']} | {one['precision']} | does not run here | | | | | | |")
             continue
-        fixed, drawn = one["fixed"], one["drawn"]
+        fixed = one["fixed"]
+        drawn = f"{one['drawn']['rtfx']:.1f}" if "drawn" in one else ""
+        share = f"{fixed['share_of_limit']:.0%}" if "share_of_limit" in fixed else ""
+        batch = f"{one['batch'] or 'own'}, {one['beams']}"
         audio = WINDOW * setup["windows"]
         slowest, fastest = audio / max(fixed["seconds"]), audio / min(fixed["seconds"])
         peak = one.get("peak_gpu_bytes", one["peak_rss_bytes"])
         lines.append(
-            f"| {one['name']} | {one['precision']} | {fixed['rtfx']:.1f} | {slowest:.1f} to "
-            f"{fastest:.1f} | {fixed['share_of_limit']:.0%} | {drawn['rtfx']:.1f} | "
+            f"| {one['name']} | {one['precision']} | {batch} | {fixed['rtfx']:.1f} | "
+            f"{slowest:.1f} to {fastest:.1f} | {share} | {drawn} | "
             f"{fixed['same_as_first_contestant']:.0%} | {peak / 1e9:.1f} GB |"
         )
     return "\n".join(lines)

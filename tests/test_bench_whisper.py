@@ -13,6 +13,7 @@ from scripts.bench_whisper import (
     measure,
     peak_memory,
     same_share,
+    table,
 )
 
 SETUP = Setup("micro", "cpu", threads=1, batch=2, windows=3, tokens=8)
@@ -48,6 +49,21 @@ def test_contestants_take_turns_in_processes_of_their_own():
         assert one["fixed"]["tokens"] == one["fixed"]["tokens_asked_for"] == 24
         assert one["fixed"]["same_as_first_contestant"] == 1
         assert one["peak_rss_bytes"] > 1e8
+
+
+@pytest.mark.slow
+def test_everybody_s_own_defaults_write_as_many_tokens():
+    names = ["openai-whisper", "openai-whisper in batches", "transformers", "fieldscribe"]
+    report = measure(SETUP, names, ["fp32"], rounds=1, part="defaults")
+
+    found = {one["name"]: one for one in report["contestants"]}
+    assert {name: (one["batch"], one["beams"]) for name, one in found.items()} == {
+        "openai-whisper": (1, 5),
+        "transformers": (1, 1),
+        "fieldscribe": (0, 1),
+    }
+    assert all(one["fixed"]["tokens"] == 24 for one in found.values()), found
+    assert "| openai-whisper | fp32 | 1, 5 | " in table(report)
 
 
 def memory_of_child(pipe):

@@ -447,10 +447,12 @@ def test_a_stopped_loop_is_sampled_again_as_it_would_have_been_at_its_limit(
     assert text.temperature == 0.2
 
 
-@pytest.mark.parametrize("intel", [True, False])
-def test_another_processors_layout_gives_the_same_texts(whisper, mels, greedy, monkeypatch, intel):
+@pytest.mark.parametrize("mkl_is_fast", [True, False])
+def test_another_processors_layout_gives_the_same_texts(
+    whisper, mels, greedy, monkeypatch, mkl_is_fast
+):
     expected = texts_of(decoder_of(whisper), mels)
-    monkeypatch.setattr("models.whisper_engine.model.is_intel", lambda: intel)
+    monkeypatch.setattr("models.whisper_engine.model.mkl_is_fast", lambda: mkl_is_fast)
 
     assert_equal(texts_of(decoder_of(whisper), mels), expected)
 

@@ -1,7 +1,8 @@
 """Matrices in the precision and the layout that the device multiplies fastest.
 
-On a CPU, oneDNN multiplies with a matrix that it has laid out itself two to three times as fast as
-torch's own path does in fp32, and up to twice as fast in bf16 (docs/experiments.md).
+A CPU has two libraries that multiply: MKL, which is torch's own path, and oneDNN, which is asked
+here for matrices that it has laid out itself. Which is faster depends on the processor and on how
+many rows there are (docs/experiments.md).
 """
 
 from functools import cache
@@ -17,7 +18,6 @@ HAS_ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyp
 Precision = Literal["fp32", "bf16", "int8"]
 
 QUANTISED_ROWS = 375  # at a time, so that what is in between stays in the processor's cache
-HALF_UP = torch.tensor(128.5)  # so that cutting off what is behind the point rounds
 
 
 class Linear(Protocol):
@@ -41,10 +41,15 @@ def dtype_of(precision: Precision | None, device: torch.device) -> tuple[torch.d
 
 
 @cache
-def is_intel() -> bool:
-    """Whether MKL, which multiplies what oneDNN is not asked to, is fast on this processor."""
+def has_avx512() -> bool:
+    return bool(torch.backends.cpu.get_cpu_capability() == "AVX512")
+
+
+@cache
+def mkl_is_fast() -> bool:
+    """Whether MKL uses all of this processor: it leaves AVX-512 alone on others than Intel's."""
     about = Path("/proc/cpuinfo")
-    return about.exists() and "GenuineIntel" in about.read_text()
+    return not has_avx512() or (about.exists() and "GenuineIntel" in about.read_text())
 
 
 def has_bf16(device: torch.device) -> bool:
@@ -56,12 +61,31 @@ def has_bf16(device: torch.device) -> bool:
     )
 
 
-def make_linear(weight: Tensor, bias: Tensor | None, dtype: torch.dtype, quantised: bool) -> Linear:
-    """weight: (n_out, n_in)"""
+@cache
+def has_vnni() -> bool:
+    """Whether the processor adds up products of int8 without cutting their sums off at 16 bits."""
+    found = torch.cpu.get_capabilities()
+    return bool(found.get("avx512_vnni") or found.get("avx_vnni") or found.get("amx_int8"))
+
+
+def make_linear(
+    weight: Tensor,
+    bias: Tensor | None,
+    dtype: torch.dtype,
+    quantised: bool = False,
+    many_rows: bool = False,
+) -> Linear:
+    """
+    Args:
+        weight: (n_out, n_in)
+        many_rows: it will be given hundreds at a time, never the few of a decoding step.
+    """
+    weight, bias = weight.detach(), None if bias is None else bias.detach()
     if quantised:
-        return _QuantisedLinear(weight.detach(), None if bias is None else bias.detach(), dtype)
-    weight, bias = weight.detach().to(dtype), None if bias is None else bias.detach().to(dtype)
-    if weight.device.type == "cpu" and HAS_ONEDNN:
+        return _QuantisedLinear(weight, bias, dtype)
+    weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
+    torch_is_faster = many_rows and dtype == torch.float32 and not has_avx512()
+    if weight.device.type == "cpu" and HAS_ONEDNN and not torch_is_faster:
         return _PackedLinear(weight, bias)
     return _PlainLinear(weight, bias)
 
@@ -72,7 +96,7 @@ class _PlainLinear:
 
     def __call__(self, x: Tensor, gelu: bool = False) -> Tensor:
         x = F.linear(x, self.weight, self.bias)
-        return F.gelu(x) if gelu else x
+        return torch.ops.aten.gelu_(x) if gelu else x  # memory of its own takes longer
 
 
 class _PackedLinear:
@@ -92,8 +116,9 @@ class _PackedLinear:
 class _QuantisedLinear:
     """int8 times int8: a scale for each row of the matrix and for each token's activations.
 
-    Activations are stored as unsigned numbers around 128, which is what the processor's VNNI
-    instructions multiply; oneDNN takes the 128 out again.
+    Activations are stored as unsigned numbers around the middle of their range, which is what the
+    processor's instructions multiply; oneDNN takes the middle out again. Without VNNI two products
+    are added up in 16 bits, which only numbers of 7 bits are sure to fit into.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
@@ -104,6 +129,7 @@ class _QuantisedLinear:
         self.zeros = torch.zeros(len(weight), dtype=torch.int32)
         self.bias = None if bias is None else bias.to(dtype)
         self.dtype = dtype
+        self.largest = 127 if has_vnni() else 63
 
     def __call__(self, x: Tensor, gelu: bool = False) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
@@ -116,10 +142,12 @@ class _QuantisedLinear:
 
     def _multiply(self, x: Tensor, gelu: bool) -> Tensor:
         x = x.float()
-        scale = (x.abs().amax(dim=1, keepdim=True) / 127).clamp(min=1e-12)
-        around_128 = torch.addcmul(HALF_UP, x, 1 / scale).to(torch.uint8)
+        middle = self.largest + 1
+        scale = (x.abs().amax(dim=1, keepdim=True) / self.largest).clamp(min=1e-12)
+        # The half rounds: what is behind the point is cut off.
+        unsigned = torch.addcmul(torch.tensor(middle + 0.5), x, 1 / scale).to(torch.uint8)
         product = torch.ops.onednn.qlinear_pointwise(
-            *(around_128, 1.0, 128, self.weight, self.scales, self.zeros, None),
+            *(unsigned, 1.0, middle, self.weight, self.scales, self.zeros, None),
             *(1.0, 0, self.dtype, "none", [], ""),
         )
         scale = scale.to(self.dtype)

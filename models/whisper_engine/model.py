@@ -13,6 +13,7 @@ values from a `SelfCache`.
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -25,12 +26,13 @@ from models.whisper_engine.linear import (
     Linear,
     Precision,
     dtype_of,
-    is_intel,
     make_linear,
     matmul_nt,
+    mkl_is_fast,
 )
 
 Module = TypeVar("Module", bound=nn.Module)
+Make = partial[Linear]  # of `make_linear`, that knows everything but weight and bias
 
 
 @dataclass(frozen=True)
@@ -177,17 +179,15 @@ class InferenceModel:
 class _Attention:
     """Self-attention: queries, keys and values from the same matrix."""
 
-    def __init__(self, attention: MultiHeadAttention, dtype: torch.dtype, quantised: bool) -> None:
+    def __init__(self, attention: MultiHeadAttention, make: Make) -> None:
         self.n_heads: int = attention.n_head
         query, key, value = attention.query, attention.key, attention.value
         scale = (query.weight.shape[0] // self.n_heads) ** -0.5
-        self.qkv = make_linear(
+        self.qkv = make(
             torch.cat([query.weight * scale, key.weight, value.weight]),
             torch.cat([query.bias * scale, torch.zeros_like(value.bias), value.bias]),
-            dtype,
-            quantised,
         )
-        self.out = make_linear(attention.out.weight, attention.out.bias, dtype, quantised)
+        self.out = make(attention.out.weight, attention.out.bias)
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(batch, n_tokens, n_state) to three times (batch, n_heads, n_tokens, head_dim)"""
@@ -200,14 +200,14 @@ class _Attention:
 class _CrossAttention:
     """Attention of text to sound."""
 
-    def __init__(self, attention: MultiHeadAttention, dtype: torch.dtype, quantised: bool) -> None:
+    def __init__(self, attention: MultiHeadAttention, make: Make) -> None:
         self.n_heads: int = attention.n_head
         query, key, value = attention.query, attention.key, attention.value
         scale = (query.weight.shape[0] // self.n_heads) ** -0.5
-        self.query = make_linear(query.weight * scale, query.bias * scale, dtype, quantised)
-        self.key = make_linear(key.weight, None, dtype, quantised)
-        self.value = make_linear(value.weight, value.bias, dtype, quantised)
-        self.out = make_linear(attention.out.weight, attention.out.bias, dtype, quantised)
+        self.query = make(query.weight * scale, query.bias * scale)
+        self.key = make(key.weight, None, many_rows=True)
+        self.value = make(value.weight, value.bias, many_rows=True)
+        self.out = make(attention.out.weight, attention.out.bias)
 
     def keys_and_values(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
         """(batch, 1500, n_state) to twice (batch, n_heads, 1500, head_dim)"""
@@ -229,8 +229,9 @@ class _Encoder:
             for conv, stride in ((encoder.conv1, 1), (encoder.conv2, 2))
         ]
         self.positions = encoder.positional_embedding.to(device, dtype)
+        make = partial(make_linear, dtype=dtype, quantised=quantised, many_rows=True)
         self.blocks = [
-            _EncoderBlock(on_device(block, device), dtype, quantised) for block in encoder.blocks
+            _EncoderBlock(on_device(block, device), dtype, make) for block in encoder.blocks
         ]
         self.norm = _Norm(on_device(encoder.ln_post, device), dtype)
 
@@ -245,25 +246,25 @@ class _Encoder:
 
 
 class _EncoderBlock:
-    def __init__(self, block: ResidualAttentionBlock, dtype: torch.dtype, quantised: bool) -> None:
+    def __init__(self, block: ResidualAttentionBlock, dtype: torch.dtype, make: Make) -> None:
         self.attention_norm = _Norm(block.attn_ln, dtype)
-        self.attention = _Attention(block.attn, dtype, quantised)
-        self.mlp = _MLP(block, dtype, quantised)
+        self.attention = _Attention(block.attn, make)
+        self.mlp = _MLP(block, dtype, make)
 
     def __call__(self, x: Tensor) -> Tensor:
         query, key, value = self.attention.project(self.attention_norm(x))
-        one_by_one = x.device.type == "cpu" and not (is_intel() and x.dtype == torch.float32)
+        one_by_one = x.device.type == "cpu" and not (mkl_is_fast() and x.dtype == torch.float32)
         attend = attend_head_by_head if one_by_one else _attend_at_once
         x = self.attention.out(attend(query, key, value)).add_(x)  # memory of its own takes longer
         return self.mlp(x).add_(x)
 
 
 class _MLP:
-    def __init__(self, block: ResidualAttentionBlock, dtype: torch.dtype, quantised: bool) -> None:
+    def __init__(self, block: ResidualAttentionBlock, dtype: torch.dtype, make: Make) -> None:
         self.norm = _Norm(block.mlp_ln, dtype)
         first, _, second = block.mlp
-        self.first = make_linear(first.weight, first.bias, dtype, quantised)
-        self.second = make_linear(second.weight, second.bias, dtype, quantised)
+        self.first = make(first.weight, first.bias)
+        self.second = make(second.weight, second.bias)
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.second(self.first(self.norm(x), gelu=True))
@@ -274,14 +275,15 @@ class _Decoder:
         self, model: Whisper, device: torch.device, dtype: torch.dtype, quantised: bool
     ) -> None:
         decoder = model.decoder
+        make = partial(make_linear, dtype=dtype, quantised=quantised)
         self.blocks = [
-            _DecoderBlock(on_device(block, device), dtype, quantised) for block in decoder.blocks
+            _DecoderBlock(on_device(block, device), dtype, make) for block in decoder.blocks
         ]
         self.norm = _Norm(on_device(decoder.ln, device), dtype)
         embedding = decoder.token_embedding.weight.detach().to(device)
         self.embedding = embedding.to(dtype)
         self.positions = decoder.positional_embedding.detach().to(device, dtype)
-        self.vocabulary: Linear = make_linear(embedding, None, dtype, quantised)
+        self.vocabulary: Linear = make(embedding, None)
 
     def forward(
         self,
@@ -357,12 +359,12 @@ class _Decoder:
 
 
 class _DecoderBlock:
-    def __init__(self, block: ResidualAttentionBlock, dtype: torch.dtype, quantised: bool) -> None:
+    def __init__(self, block: ResidualAttentionBlock, dtype: torch.dtype, make: Make) -> None:
         self.attention_norm = _Norm(block.attn_ln, dtype)
-        self.attention = _Attention(block.attn, dtype, quantised)
+        self.attention = _Attention(block.attn, make)
         self.cross_norm = _Norm(block.cross_attn_ln, dtype)
-        self.cross = _CrossAttention(block.cross_attn, dtype, quantised)
-        self.mlp = _MLP(block, dtype, quantised)
+        self.cross = _CrossAttention(block.cross_attn, make)
+        self.mlp = _MLP(block, dtype, make)
 
     def cross_query(self, x: Tensor) -> Tensor:
         """(batch, n_tokens, n_state) to (batch, n_heads, n_tokens, head_dim)"""
@@ -401,7 +403,7 @@ def _attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = N
 def keys_by_channel(device: torch.device) -> bool:
     """Whether a step is faster where each channel of the keys lies together and each position of
     the values, as MKL has it, or the other way round (docs/experiments.md)."""
-    return is_intel() and device.type == "cpu"
+    return mkl_is_fast() and device.type == "cpu"
 
 
 def _by_position(x: Tensor) -> Tensor:
