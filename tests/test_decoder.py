@@ -447,12 +447,16 @@ def test_a_stopped_loop_is_sampled_again_as_it_would_have_been_at_its_limit(
     assert text.temperature == 0.2
 
 
-@pytest.mark.parametrize("mkl_is_fast", [True, False])
+@pytest.mark.parametrize(
+    ("mkl_is_fast", "has_avx512"), [(True, True), (True, False), (False, True)]
+)
 def test_another_processors_layout_gives_the_same_texts(
-    whisper, mels, greedy, monkeypatch, mkl_is_fast
+    whisper, mels, greedy, monkeypatch, mkl_is_fast, has_avx512
 ):
     expected = texts_of(decoder_of(whisper), mels)
-    monkeypatch.setattr("models.whisper_engine.model.mkl_is_fast", lambda: mkl_is_fast)
+    for module in ("models.whisper_engine.model", "models.whisper_engine.linear"):
+        monkeypatch.setattr(f"{module}.mkl_is_fast", lambda: mkl_is_fast)
+        monkeypatch.setattr(f"{module}.has_avx512", lambda: has_avx512)
 
     assert_equal(texts_of(decoder_of(whisper), mels), expected)
 

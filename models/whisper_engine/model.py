@@ -26,6 +26,7 @@ from models.whisper_engine.linear import (
     Linear,
     Precision,
     dtype_of,
+    has_avx512,
     make_linear,
     matmul_nt,
     mkl_is_fast,
@@ -120,27 +121,32 @@ class InferenceModel:
 
     def cross_kv(self, encoded: Tensor) -> CrossKV:
         """encoded: (batch, 1500, n_state)"""
-        pairs = [block.cross.keys_and_values(encoded) for block in self.decoder.blocks]
-        return CrossKV(tuple(keys for keys, _ in pairs), tuple(values for _, values in pairs))
+        cross = self.empty_cross_kv(len(encoded))
+        self.hear(encoded, cross, range(len(encoded)))
+        return cross
 
     def hear(self, encoded: Tensor, cross: CrossKV, rows: Sequence[int]) -> None:
         """`cross_kv` into these rows of `cross`, a layer at a time."""
-        for i, block in enumerate(self.decoder.blocks):
-            keys, values = block.cross.keys_and_values(encoded)
-            for row, own_keys, own_values in zip(rows, keys, values, strict=True):
-                cross.keys[i][row].copy_(own_keys)
-                cross.values[i][row].copy_(own_values)
+        for block, keys, values in zip(self.decoder.blocks, cross.keys, cross.values, strict=True):
+            for made, kept in (
+                (block.cross.key(encoded), keys),
+                (block.cross.value(encoded), values),
+            ):
+                for row, of_window in zip(rows, made, strict=True):
+                    _copy_heads(of_window, kept[row])
 
     def empty_cross_kv(self, n_windows: int) -> CrossKV:
         """Room for the sound of some windows."""
         dims, head_dim = self.dims, self.dims.n_text_state // self.dims.n_text_head
-        # Made as they lie, never copied: on a GPU they take most of its memory.
-        by_position = self._zeros((n_windows, dims.n_text_head, dims.n_audio_ctx, head_dim))
-        by_channel = self._zeros((n_windows, dims.n_text_head, head_dim, dims.n_audio_ctx))
-        turned = tuple(tensor.mT for tensor in by_channel)
-        if keys_by_channel(self.device):
-            return CrossKV(turned, by_position)
-        return CrossKV(by_position, turned)
+
+        def room(by_channel: bool) -> tuple[Tensor, ...]:
+            """Made as it lies, never copied: on a GPU it takes most of the memory."""
+            if by_channel:
+                turned = self._zeros((n_windows, dims.n_text_head, head_dim, dims.n_audio_ctx))
+                return tuple(tensor.mT for tensor in turned)
+            return self._zeros((n_windows, dims.n_text_head, dims.n_audio_ctx, head_dim))
+
+        return CrossKV(room(keys_by_channel(self.device)), room(values_by_channel(self.device)))
 
     def empty_cache(self, n_rows: int) -> SelfCache:
         dims = self.dims
@@ -208,15 +214,6 @@ class _CrossAttention:
         self.key = make(key.weight, None, many_rows=True)
         self.value = make(value.weight, value.bias, many_rows=True)
         self.out = make(attention.out.weight, attention.out.bias)
-
-    def keys_and_values(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
-        """(batch, 1500, n_state) to twice (batch, n_heads, 1500, head_dim)"""
-        keys, values = (
-            split_heads(linear(encoded), self.n_heads) for linear in (self.key, self.value)
-        )
-        if keys_by_channel(encoded.device):
-            return _by_channel(keys), _by_position(values)
-        return _by_position(keys), _by_channel(values)
 
 
 class _Encoder:
@@ -401,19 +398,22 @@ def _attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = N
 
 
 def keys_by_channel(device: torch.device) -> bool:
-    """Whether a step is faster where each channel of the keys lies together and each position of
-    the values, as MKL has it, or the other way round (docs/experiments.md)."""
+    """Whether a step is faster where each channel of the keys lies together, or each position
+    (docs/experiments.md)."""
     return mkl_is_fast() and device.type == "cpu"
 
 
-def _by_position(x: Tensor) -> Tensor:
-    """(batch, 1500, n_heads, head_dim) to (batch, n_heads, 1500, head_dim)"""
-    return x.transpose(1, 2).contiguous()
+def values_by_channel(device: torch.device) -> bool:
+    return not (keys_by_channel(device) and has_avx512())
 
 
-def _by_channel(x: Tensor) -> Tensor:
-    """(batch, 1500, n_heads, head_dim) to (batch, n_heads, 1500, head_dim)"""
-    return x.permute(0, 2, 3, 1).contiguous().mT
+def _copy_heads(source: Tensor, target: Tensor) -> None:
+    """(1500, n_state) to (n_heads, 1500, head_dim), however that lies in memory."""
+    by_channel = target.mT
+    if by_channel.is_contiguous():
+        by_channel.flatten(0, 1).copy_(source.t())  # half the time of head by head
+    else:
+        target.copy_(split_heads(source, len(target)).transpose(0, 1))
 
 
 def _attend_to_sound(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
