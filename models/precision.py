@@ -22,7 +22,7 @@ from models.embedding import Precision as TrunkPrecision
 from models.errors import OptionError
 from models.metrics import Rate
 from models.weights import PipelineWeights, WhisperWeights, open_private, writing
-from models.whisper_engine.linear import HAS_ONEDNN, Precision, has_bf16
+from models.whisper_engine.linear import HAS_ONEDNN, Precision, has_bf16, has_vnni
 
 Metric = Literal["wer", "der"]
 
@@ -80,7 +80,7 @@ class Gate:
     model: str
     sha256: str
     precision: Precision
-    device: str  # cpu or cuda
+    device: str  # cpu or cuda; cpu-7bit, where int8 is less exact
     metric: Metric
     fp32: Rate
     lower: Rate
@@ -156,9 +156,8 @@ def gates_of(
     if asked not in ("bf16", "int8"):
         return []
     nothing = Rate(0, 0)
-    gates = [
-        Gate(whisper.name, whisper.sha256, asked, device.type, "wer", fp32=nothing, lower=nothing)
-    ]
+    kind = "cpu-7bit" if asked == "int8" and not has_vnni() else device.type
+    gates = [Gate(whisper.name, whisper.sha256, asked, kind, "wer", fp32=nothing, lower=nothing)]
     trunk = precisions(asked, device).trunk
     if trunk != "fp32":
         gates.append(

@@ -41,6 +41,11 @@ DIARISATION = PipelineWeights("community", Path("community"), "b" * 64, demo=Fal
 WORDS, SPEECH = Rate(200, 10_000), Rate(100.0, 5_000.0)
 
 
+@pytest.fixture(autouse=True)
+def vnni(monkeypatch):
+    monkeypatch.setattr(precision, "has_vnni", lambda: True)
+
+
 @pytest.fixture(params=[False, True], ids=["without-bf16", "with-bf16"])
 def bf16(request, monkeypatch):
     monkeypatch.setattr(precision, "has_bf16", lambda device: request.param)
@@ -102,6 +107,17 @@ def test_a_gate_vouches_for_these_weights_on_this_kind_of_device_only(tmp_path, 
     assert not is_used(tmp_path, sha256="c" * 64)
     assert not of_whisper(device="cuda").vouched(tmp_path)
     assert not of_whisper(precision="bf16").vouched(tmp_path)
+
+
+def test_a_gate_does_not_vouch_for_a_processor_whose_int8_is_less_exact(
+    tmp_path, monkeypatch, no_bf16
+):
+    of_whisper().save(tmp_path)
+    monkeypatch.setattr(precision, "has_vnni", lambda: False)
+    assert not is_used(tmp_path)
+
+    of_whisper(device="cpu-7bit").save(tmp_path)
+    assert is_used(tmp_path)
 
 
 def test_both_models_have_to_pass(tmp_path, monkeypatch):
