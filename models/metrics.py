@@ -227,7 +227,8 @@ def diarisation_parts(
 ) -> dict[str, Rate]:
     """`error`, and what it is the sum of: `false alarm`, `missed detection`, `confusion`.
 
-    Seconds, of the reference's speech time. Source: pyannote.metrics.
+    Seconds, of the reference's speech time. Nobody overlaps with themselves: where turns of one
+    speaker do, each second counts once. Source: pyannote.metrics.
 
     Args:
         collar: seconds around each reference boundary that do not count, half on each side.
@@ -238,8 +239,10 @@ def diarisation_parts(
 
     def annotation(turns: Sequence[Turn]) -> Annotation:
         made = Annotation()
-        for i, turn in enumerate(turns):
-            made[Segment(turn.start, turn.end), i] = turn.speaker
+        for speaker in dict.fromkeys(turn.speaker for turn in turns):
+            own = ((turn.start, turn.end) for turn in turns if turn.speaker == speaker)
+            for start, end in union(own):
+                made[Segment(start, end), speaker] = speaker
         return made
 
     names = ("false alarm", "missed detection", "confusion")

@@ -111,6 +111,20 @@ def test_diarisation_errors_come_with_their_parts():
     assert forgiving["error"].errors == pytest.approx(0.0)
 
 
+def test_nobody_overlaps_with_themselves():
+    """Two turns of one speaker, half a second of them together, made a perfect result wrong."""
+    reference = [Turn(0.0, 10.0, "P"), Turn(9.5, 14.0, "P"), Turn(12.0, 20.0, "I")]
+    hypothesis = [Turn(0.0, 14.0, "A"), Turn(12.0, 20.0, "B"), Turn(12.0, 20.0, "B")]
+
+    for some, others in ((reference, hypothesis), (hypothesis, reference)):
+        error = diarisation_parts(some, others)["error"]
+        assert error.errors == pytest.approx(0.0)
+        assert error.total == pytest.approx(22.0)
+        forgiving = diarisation_parts(some, others, collar=0.5, skip_overlap=True)["error"]
+        assert forgiving.errors == pytest.approx(0.0)
+        assert forgiving.total == pytest.approx(12.0 - 0.5 + 6.0 - 0.5)
+
+
 def test_speech_that_became_no_words_is_counted_in_seconds():
     turns = [Turn(0.0, 10.0, "I"), Turn(20.0, 21.0, "P")]
     words = [TimedText("so", 0.2, 0.5), TimedText("then", 9.0, 9.5)]
