@@ -55,7 +55,7 @@ class Kind:
     """A kind of rendered recording.
 
     Args:
-        overlap: share of the turns that interrupt the last one.
+        overlap: share of the answers that interrupt another's turn.
         told: whether the pipeline is told how many speak.
     """
 

@@ -91,7 +91,8 @@ def make_interview(
 
     Args:
         n_speakers: 2 is an interview, more a focus group; at most the eight known voices.
-        overlap: share of the turns that begin before the last one has ended, by up to 0.7 s.
+        overlap: share of the answers by another voice than the last one that begin before it has
+            ended, by up to 0.7 s.
         noise: standard deviation of white noise; speech peaks at 0.3 to 0.7.
         phone: what a telephone leaves of it.
     """
@@ -163,7 +164,8 @@ def _conversation(
     turn = 0
     while position < seconds * SAMPLE_RATE:
         for i, (voice, text) in enumerate(_turns(rng, asking, answering, turn)):
-            if i and rng.random() < overlap:
+            interrupts = i > 0 and rng.random() < overlap
+            if interrupts and voice.name != placed[-1][0]:
                 position -= int(rng.uniform(0.5, 1.0) * SAMPLE_RATE)
             speech = speak(text, voice, rng)
             placed.append((voice.name, position, speech.samples * levels[voice]))

@@ -33,10 +33,19 @@ def test_without_overlap_nobody_interrupts(group):
     assert all(a.end <= b.start for a, b in pairwise(group.utterances))
 
 
-def test_with_overlap_some_do():
-    talk = make_interview(5, seconds=60, n_speakers=4, overlap=0.5)
+@pytest.mark.parametrize("n_speakers", [2, 4])
+def test_with_overlap_some_do_but_nobody_interrupts_themselves(n_speakers):
+    """A voice's own next sentence began before its last one had ended."""
+    talk = make_interview(5, seconds=60, n_speakers=n_speakers, overlap=0.5)
+    together = [
+        (a.speaker, b.speaker)
+        for i, a in enumerate(talk.utterances)
+        for b in talk.utterances[i + 1 :]
+        if a.end > b.start
+    ]
 
-    assert any(a.end > b.start for a, b in pairwise(talk.utterances))
+    assert together
+    assert all(a != b for a, b in together)
 
 
 def test_words_lie_where_there_is_sound(group):
