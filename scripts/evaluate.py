@@ -33,6 +33,7 @@ from models.pipeline import NoSpeech, Pipeline, TranscribeOptions
 from models.precision import Gate, gates_of
 from models.transcript import Turn
 from models.weights import DEMO, default_pipeline, find_pipeline, find_whisper
+from models.whisper_engine import language_code
 from models.whisper_engine.linear import Precision
 from scripts.evaluation import Measured, Row, compare, document_of, table, write
 from scripts.make_interview import Interview, make_interview, recording_of
@@ -166,9 +167,13 @@ def measure_manifest(pipeline: Pipeline, entries: Sequence[Entry]) -> Iterator[R
 
 
 def options_of(entry: Entry) -> TranscribeOptions:
-    speakers = entry.options.get("speakers")
+    """
+    Raises:
+        OptionError
+    """
+    language, speakers = entry.options.get("language"), entry.options.get("speakers")
     return TranscribeOptions(
-        language=entry.options.get("language"),
+        language=None if language is None else language_code(language),
         speakers=SpeakerCount() if speakers is None else SpeakerCount.parse(speakers),
         channels=Channels(entry.options.get("channels", "auto")),
     )
