@@ -4,6 +4,7 @@ Every figure is a `Rate`. Over several recordings rates are summed before they a
 rates would favour short recordings. docs/accuracy.md says what each figure is.
 """
 
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -150,7 +151,9 @@ def _seglst(spoken: Sequence[Spoken], language: str) -> Any:
     )
 
 
-def speaker_errors(reference: Sequence[Spoken], hypothesis: Sequence[Spoken]) -> tuple[Rate, Rate]:
+def speaker_errors(
+    reference: Sequence[Spoken], hypothesis: Sequence[Spoken], language: str = "en"
+) -> tuple[Rate, Rate]:
     """Of the words that were recognised rightly: those with the wrong speaker, those with none.
 
     Speakers are paired so that as many words as possible are right. A speaker beyond the
@@ -158,7 +161,7 @@ def speaker_errors(reference: Sequence[Spoken], hypothesis: Sequence[Spoken]) ->
     """
     from scipy.optimize import linear_sum_assignment
 
-    expected, found = _words_of(reference), _words_of(hypothesis)
+    expected, found = _words_of(reference, language), _words_of(hypothesis, language)
     pairs = Counter(
         (expected[i][1], found[j][1])
         for i, j in _equal_words([text for text, _ in expected], [text for text, _ in found])
@@ -174,20 +177,28 @@ def speaker_errors(reference: Sequence[Spoken], hypothesis: Sequence[Spoken]) ->
     return Rate(total - nobody - right, total), Rate(nobody, total)
 
 
-def _words_of(spoken: Sequence[Spoken]) -> list[tuple[str, str | None]]:
-    return [(word, part.speaker) for part in spoken for word in part.text.split()]
+def _words_of(spoken: Sequence[Spoken], language: str) -> list[tuple[str, str | None]]:
+    return [(word, part.speaker) for part in spoken for word in _bare_words(part.text, language)]
+
+
+def _bare_words(text: str, language: str) -> list[str]:
+    """Without case and punctuation; characters where nobody writes spaces."""
+
+    def belongs(c: str) -> bool:  # marks are the vowels of Hindi, Thai and others
+        return c.isalnum() or unicodedata.category(c).startswith("M")
+
+    words = unicodedata.normalize("NFKC", text).lower().split()
+    bare = ["".join(filter(belongs, word)) for word in words]
+    return list("".join(bare)) if language in WITHOUT_SPACES else [word for word in bare if word]
 
 
 def _equal_words(reference: Sequence[str], hypothesis: Sequence[str]) -> list[tuple[int, int]]:
-    """Pairs of indices of words that were recognised rightly, but for case and punctuation."""
+    """Pairs of indices of words that were recognised rightly."""
     import jiwer
-
-    def bare(words: Sequence[str]) -> str:
-        return " ".join("".join(c for c in word.lower() if c.isalnum()) or "-" for word in words)
 
     if not reference or not hypothesis:
         return []
-    aligned = jiwer.process_words(bare(reference), bare(hypothesis)).alignments[0]
+    aligned = jiwer.process_words(" ".join(reference), " ".join(hypothesis)).alignments[0]
     return [
         (chunk.ref_start_idx + i, chunk.hyp_start_idx + i)
         for chunk in aligned
@@ -197,18 +208,31 @@ def _equal_words(reference: Sequence[str], hypothesis: Sequence[str]) -> list[tu
 
 
 def time_errors(
-    reference: Sequence[TimedText], hypothesis: Sequence[TimedText], tolerance: float = 0.3
+    reference: Sequence[TimedText],
+    hypothesis: Sequence[TimedText],
+    language: str = "en",
+    *,
+    tolerance: float = 0.3,
 ) -> Rate:
     """Words recognised rightly whose start or end is off by more than `tolerance` seconds."""
-    pairs = _equal_words(
-        [word.text.strip() for word in reference], [word.text.strip() for word in hypothesis]
+    expected, found = (
+        [bare for word in words for bare in _bare_timed(word, language)]
+        for words in (reference, hypothesis)
     )
+    pairs = _equal_words([word.text for word in expected], [word.text for word in found])
     off = sum(
-        abs(reference[i].start - hypothesis[j].start) > tolerance
-        or abs(reference[i].end - hypothesis[j].end) > tolerance
+        abs(expected[i].start - found[j].start) > tolerance
+        or abs(expected[i].end - found[j].end) > tolerance
         for i, j in pairs
     )
     return Rate(off, len(pairs))
+
+
+def _bare_timed(word: TimedText, language: str) -> list[TimedText]:
+    """As `_bare_words`; characters share their word's time evenly."""
+    bare = _bare_words(word.text, language)
+    edges = np.linspace(word.start, word.end, len(bare) + 1).tolist()
+    return [TimedText(text, *edges[i : i + 2]) for i, text in enumerate(bare)]
 
 
 def diarisation_errors(

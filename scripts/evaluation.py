@@ -84,12 +84,12 @@ def compare(
     if text:
         rates["wer"] = word_errors(text, _text(found), language)
     if reference.words:
-        rates["times_off"] = time_errors(reference.words, found.words)
+        rates["times_off"] = time_errors(reference.words, found.words, language)
     if reference.utterances and find_spec("meeteval"):  # which scripts/evaluate installs
         rates["cpwer"] = cp_word_errors(reference.utterances, found.utterances, language)
         rates["tcpwer"] = tcp_word_errors(reference.utterances, found.utterances, language)
     if reference.utterances:
-        wrong, nobody = speaker_errors(reference.utterances, found.utterances)
+        wrong, nobody = speaker_errors(reference.utterances, found.utterances, language)
         rates["wrong_speaker"], rates["no_speaker"] = wrong, nobody
     if reference.turns:
         parts = diarisation_parts(reference.turns, found.turns)

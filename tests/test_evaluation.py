@@ -60,6 +60,15 @@ def test_a_reference_without_turns_does_not_call_every_word_invented():
     assert measured.speakers is None
 
 
+def test_speakers_and_times_are_measured_in_the_recordings_language():
+    reference = Annotation((Spoken("I", 0.0, 1.0, "你好"),), (TimedText("你好", 0.0, 1.0),))
+    found = Annotation((Spoken("A", 0.0, 1.0, "你们好"),), (TimedText("你们好", 0.0, 1.0),))
+    rates = compare(reference, found, 60.0, "zh", 1.0).rates
+
+    assert rates["wrong_speaker"] == Rate(0, 2)
+    assert rates["times_off"].total == 2
+
+
 def test_where_nobody_speaks_every_word_is_invented():
     words = Annotation(words=(TimedText("thanks", 10.0, 13.0),))
     measured = compare(Annotation(), words, 60.0, "en", 1.0)

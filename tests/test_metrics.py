@@ -15,6 +15,7 @@ from models.metrics import (
     speaker_errors,
     summed,
     tcp_word_errors,
+    time_errors,
     union,
     without,
     word_errors,
@@ -93,6 +94,32 @@ def _split(spoken: Spoken, *speakers: str) -> list[Spoken]:
 
 def test_nothing_recognised_is_no_wrong_speaker():
     assert speaker_errors([QUESTION], []) == (Rate(0, 0), Rate(0, 0))
+
+
+def test_characters_have_speakers_and_times_where_nobody_writes_spaces():
+    """A sentence was one word, so that nearly none was recognised rightly: 0 of 0 were wrong."""
+    reference = [Spoken("I", 0.0, 1.0, "你好吗？"), Spoken("P", 1.0, 2.0, "我在医院。")]
+    hypothesis = [Spoken("A", 0.0, 1.5, "你好吗我"), Spoken("B", 1.5, 2.0, "在医院")]
+
+    assert speaker_errors(reference, hypothesis, "zh") == (Rate(1, 7), Rate(0, 7))
+    words = [TimedText("我", 0.0, 0.5), TimedText("在", 0.5, 1.0), TimedText("医院。", 2.0, 3.0)]
+    found = [TimedText("我在", 0.0, 1.0), TimedText("学院", 2.5, 3.5)]
+    assert time_errors(words, found, "zh") == Rate(1, 3)
+
+
+def test_words_that_differ_in_vowel_signs_are_different_words():
+    """Hindi's vowel signs are marks and no letters."""
+    said, misheard = [Spoken("I", 0.0, 1.0, "दिन भर")], [Spoken("A", 0.0, 1.0, "दान भर।")]
+
+    assert speaker_errors(said, misheard, "hi")[0] == Rate(0, 1)
+    composed, apart = [Spoken("I", 0.0, 1.0, "für")], [Spoken("A", 0.0, 1.0, "fu\u0308r")]
+    assert speaker_errors(composed, apart, "de")[0] == Rate(0, 1)
+
+
+def test_a_dash_is_no_word():
+    dash, dots = [TimedText("-", 0.0, 0.1)], [TimedText("...", 7.0, 7.1)]
+
+    assert time_errors(dash, dots) == Rate(0, 0)
 
 
 def test_diarisation_errors_come_with_their_parts():
