@@ -149,13 +149,14 @@ def timeline_of(
     Args:
         n_speakers: at least and at most, as far as anybody knows.
     """
-    if len({len(recording.samples) for recording in recordings}) > 1:
-        recordings = [Recording(mix(recording.samples), recording.info) for recording in recordings]
+    differ = len({len(recording.samples) for recording in recordings}) > 1
+    if differ or wanted == Channels.MIX:
+        recordings = mixed(recordings)
     channels, starts = join(recordings)
-    if len(channels) == 1 or wanted == Channels.MIX:
+    if len(channels) == 1:
         asked = wanted == Channels.SPLIT
         warning = "There is only one channel" + TOLD_APART if asked else None
-        return Timeline(mix(channels)[0], starts, warning=warning)
+        return Timeline(channels[0], starts, warning=warning)
     distinct = channels[distinct_channels(channels)]
     if len(distinct) == 1:
         asked = wanted == Channels.SPLIT
@@ -165,7 +166,7 @@ def timeline_of(
     minimum, maximum = n_speakers
     plausible = (minimum or 1) <= len(distinct) <= (maximum or len(distinct))
     if wanted == Channels.AUTO and not (plausible and dominance.is_apart):
-        return Timeline(mix(channels)[0], starts)
+        return Timeline(join(mixed(recordings))[0][0], starts)
     folded = without_bleed(distinct, dominance)
     warning = f"Each of the {len(distinct)}" + TAKEN_APART
     voices = tuple(voices_of(dominance.speaks, channels.shape[1] / SAMPLE_RATE))
@@ -176,9 +177,19 @@ TOLD_APART = ", so that speakers were told apart by their voices."
 TAKEN_APART = " channels was taken for one speaker; no voices were compared."
 
 
-def mix(channels: np.ndarray) -> np.ndarray:
-    """(1, n_samples), equal weights."""
-    return channels if len(channels) == 1 else channels.mean(axis=0, keepdims=True)
+def mixed(recordings: Sequence[Recording]) -> list[Recording]:
+    """Each with one channel, the mean of its own that are no copies: inverted ones cancel out."""
+
+    def mix(channels: np.ndarray) -> np.ndarray:
+        is_distinct = np.isin(np.arange(len(channels)), distinct_channels(channels))
+        return np.asarray(channels.mean(axis=0, keepdims=True, where=is_distinct[:, None]))
+
+    return [
+        recording
+        if len(recording.samples) == 1
+        else Recording(mix(recording.samples), recording.info)
+        for recording in recordings
+    ]
 
 
 def distinct_channels(channels: np.ndarray) -> list[int]:

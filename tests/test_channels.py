@@ -151,6 +151,21 @@ def test_recordings_of_different_channels_are_mixed(split):
     assert made.starts == (0.0, split[1].shape[1] / 16_000)
 
 
+@pytest.mark.parametrize("wanted", [Channels.AUTO, Channels.MIX])
+def test_an_inverted_channel_does_not_silence_its_recording(split, wanted):
+    """Beside a recording with other channels the two were added up: its sound was lost."""
+    left, right = split[1]
+    inverted, n = recording_of(np.stack([left, -left])), len(left)
+    for others in (split[1], split[1][:1], np.stack([right, left, right])):
+        made = timeline_of([inverted, recording_of(others)], wanted, (6, 6))
+
+        assert made.n_channels == 1
+        np.testing.assert_array_equal(made.samples[:n], left)
+        np.testing.assert_allclose(made.samples[n:], others[:2].mean(axis=0), atol=1e-6)
+    alone = timeline_of([inverted], wanted, UNKNOWN)
+    np.testing.assert_array_equal(alone.samples, left)
+
+
 def test_no_window_crosses_a_recording_or_a_channel():
     made = Timeline(np.zeros(2 * 30 * 16_000, dtype=np.float32), (0.0, 10.0), n_channels=2)
 
