@@ -162,6 +162,7 @@ def timeline_of(
         asked = wanted == Channels.SPLIT
         warning = "Only one channel holds a voice of its own" + TOLD_APART if asked else None
         return Timeline(distinct[0], starts, warning=warning)
+    distinct -= distinct.mean(axis=1, keepdims=True)  # sound cards may add a constant
     dominance = Dominance.of(distinct)
     minimum, maximum = n_speakers
     plausible = (minimum or 1) <= len(distinct) <= (maximum or len(distinct))
@@ -169,12 +170,18 @@ def timeline_of(
         return Timeline(join(mixed(recordings))[0][0], starts)
     folded = without_bleed(distinct, dominance)
     warning = f"Each of the {len(distinct)}" + TAKEN_APART
+    if not dominance.is_apart:
+        warning += PERHAPS_DOUBLED
     voices = tuple(voices_of(dominance.speaks, channels.shape[1] / SAMPLE_RATE))
     return Timeline(folded, starts, len(distinct), warning, voices)
 
 
 TOLD_APART = ", so that speakers were told apart by their voices."
 TAKEN_APART = " channels was taken for one speaker; no voices were compared."
+PERHAPS_DOUBLED = (
+    " Their levels do not show that each is one speaker's: what is said may stand there twice, "
+    "once for each channel. If it does, transcribe again with the channels mixed."
+)
 
 
 def mixed(recordings: Sequence[Recording]) -> list[Recording]:
@@ -194,10 +201,13 @@ def mixed(recordings: Sequence[Recording]) -> list[Recording]:
 
 def distinct_channels(channels: np.ndarray) -> list[int]:
     """Those that hold a voice and are no copy of one before (dual mono), the loudest at least."""
-    products = np.zeros((len(channels), len(channels)))
-    for i in range(0, channels.shape[1], 60 * SAMPLE_RATE):
+    n_channels, n_samples = channels.shape
+    products, sums = np.zeros((n_channels, n_channels)), np.zeros(n_channels)
+    for i in range(0, n_samples, 60 * SAMPLE_RATE):
         block = channels[:, i : i + 60 * SAMPLE_RATE].astype(np.float64)
         products += block @ block.T
+        sums += block.sum(axis=1)
+    products -= np.outer(sums, sums) / n_samples  # of what is left without each channel's mean
     energies = np.diag(products)
     alive = [i for i, e in enumerate(energies) if e > energies.max() * 10 ** (-DEAD / 10)]
     distinct: list[int] = []

@@ -97,11 +97,12 @@ def test_the_level_of_a_microphone_does_not_matter(split):
     assert np.mean(Dominance.of(soft).speaks == Dominance.of(channels).speaks) > 0.98
 
 
-@pytest.mark.parametrize("gain", [1.0, 0.3, -1.0])
-def test_dual_mono_is_one_channel(split, gain):
+@pytest.mark.parametrize(("gain", "offset"), [(1.0, 0.0), (0.3, 0.0), (-1.0, 0.0), (1.0, 0.05)])
+def test_dual_mono_is_one_channel(split, gain, offset):
+    """At any level and sign, and with a constant on top, as cheap sound cards add it."""
     one = split[1][0]
     rng = np.random.default_rng(1)
-    copy = gain * one + 1e-4 * rng.standard_normal(len(one))
+    copy = gain * one + offset + 1e-4 * rng.standard_normal(len(one))
 
     assert distinct_channels(np.stack([one, copy])) == [0]
     made = timeline(np.stack([one, copy]), Channels.SPLIT)
@@ -125,6 +126,25 @@ def test_a_stereo_recorder_on_the_table_is_no_pair_of_channels(split):
     assert made.n_channels == 1 and made.warning is None
     np.testing.assert_allclose(made.samples, table.mean(axis=0), atol=1e-6)
     assert timeline(table, Channels.SPLIT).n_channels == 2
+
+
+def test_channels_that_are_no_two_voices_are_split_with_a_warning_that_words_may_be_doubled(split):
+    one = split[1][0]
+    late, clipped = np.roll(one, 48), np.clip(4 * one, -0.5, 0.5)
+    for copy in (late, clipped):
+        made = timeline(np.stack([one, copy]), Channels.SPLIT)
+
+        assert made.n_channels == 2
+        assert "may stand there twice" in str(made.warning)
+    assert "twice" not in str(timeline(split[1], Channels.SPLIT).warning)
+
+
+def test_a_constant_on_a_channel_does_not_hide_whose_it_is(split):
+    offset = split[1] + np.array([[0.05], [0.0]])
+
+    made, clean = timeline(offset), timeline(split[1])
+    assert made.n_channels == 2
+    np.testing.assert_allclose(made.samples, clean.samples, atol=1e-3)
 
 
 def test_six_expected_speakers_are_not_two_channels(split):
