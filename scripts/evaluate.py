@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from models.audio import SAMPLE_RATE, Recording, decode
+from models.audio import SAMPLE_RATE, Recording, decode, probe
 from models.channels import Channels
 from models.diarisation import SpeakerCount
 from models.errors import SpeechError
@@ -156,14 +156,45 @@ def measure_rendered(pipeline: Pipeline, n_recordings: int, seconds: float) -> I
             yield Row(name, str(seed), measure_one(pipeline, recording, Annotation(), english))
 
 
-def measure_manifest(pipeline: Pipeline, entries: Sequence[Entry]) -> Iterator[Row]:
+@dataclass(frozen=True)
+class Failed:
+    """A recording that could not be measured."""
+
+    name: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.why}"
+
+
+def measure_manifest(pipeline: Pipeline, entries: Sequence[Entry]) -> Iterator[Row | Failed]:
+    """A recording that fails keeps no other from being measured."""
     for entry in entries:
         options = options_of(entry)
-        with entry.audio.open("rb") as file:
-            recording = decode(file, split_channels=options.channels != Channels.MIX)
         reference = read_reference(entry.references, entry.audio.stem)
-        measured = measure_one(pipeline, recording, reference, options)
-        yield Row(entry.group, entry.audio.stem, measured)
+        try:
+            with entry.audio.open("rb") as file:
+                recording = decode(file, split_channels=options.channels != Channels.MIX)
+            measured = measure_one(pipeline, recording, reference, options)
+        except (SpeechError, OSError) as error:
+            yield Failed(entry.audio.name, str(error))
+        else:
+            yield Row(entry.group, entry.audio.stem, measured)
+
+
+def check(entry: Entry) -> None:
+    """Finds mistakes now, not after hours of transcription.
+
+    Raises:
+        BadReference
+    """
+    read_reference(entry.references, entry.audio.stem)
+    try:
+        options_of(entry)
+        with entry.audio.open("rb") as file:
+            probe(file)
+    except (SpeechError, OSError) as error:
+        raise BadReference(f"{entry.audio.name}: {error}") from None
 
 
 def options_of(entry: Entry) -> TranscribeOptions:
@@ -179,17 +210,24 @@ def options_of(entry: Entry) -> TranscribeOptions:
     )
 
 
-def report(measured: Iterator[Row], pipeline: Pipeline, out: Path) -> list[Row]:
+def report(
+    measured: Iterator[Row | Failed], pipeline: Pipeline, out: Path
+) -> tuple[list[Row], list[Failed]]:
     """Measure, and say so recording by recording, then as a table and in files."""
-    rows = []
-    for row in measured:
-        rows.append(row)
-        print(row, file=sys.stderr, flush=True)
-    document = document_of(rows, pipeline)
-    write(out, document)
-    print(table(document["groups"]))
-    print(f"\nPercent. {out}: evaluation.json, evaluation.md, *.png", file=sys.stderr)
-    return rows
+    rows: list[Row] = []
+    failed: list[Failed] = []
+    for found in measured:
+        print(found, file=sys.stderr, flush=True)
+        if isinstance(found, Failed):
+            failed.append(found)
+        else:
+            rows.append(found)
+    if rows:
+        document = document_of(rows, pipeline)
+        write(out, document)
+        print(table(document["groups"]))
+        print(f"\nPercent. {out}: evaluation.json, evaluation.md, *.png", file=sys.stderr)
+    return rows, failed
 
 
 def passed(gate: Gate, fp32: Sequence[Row], lower: Sequence[Row]) -> Gate:
@@ -225,9 +263,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     try:
         entries = read_manifest(options.manifest) if options.manifest else []
-        for entry in entries:  # a mistake is found now, not after hours of transcription
-            read_reference(entry.references, entry.audio.stem)
-            options_of(entry)
+        for entry in entries:
+            check(entry)
         whisper = find_whisper(options.model, options.weights)
         pipeline_name = options.diarisation or default_pipeline(options.model)
         diarisation = find_pipeline(pipeline_name, options.weights)
@@ -236,12 +273,15 @@ def main() -> None:
 
         def measured(precision: Precision | None, out: Path) -> list[Row]:
             pipeline = Pipeline(whisper, diarisation, device, precision)
-            rows = (
+            found: Iterator[Row | Failed] = (
                 measure_manifest(pipeline, entries)
                 if entries
                 else measure_rendered(pipeline, options.recordings, options.seconds)
             )
-            return report(rows, pipeline, out)
+            rows, failed = report(found, pipeline, out)
+            if failed:
+                sys.exit("\n".join(["Not measured:", *map(str, failed)]))
+            return rows
 
         if options.precision is None:
             measured(None, options.out)
