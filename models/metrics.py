@@ -157,7 +157,7 @@ def speaker_errors(
     """Of the words that were recognised rightly: those with the wrong speaker, those with none.
 
     Speakers are paired so that as many words as possible are right. A speaker beyond the
-    reference's number is wrong with every word.
+    reference's number is wrong with every word. Words of nobody's in the reference do not count.
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -165,10 +165,11 @@ def speaker_errors(
     pairs = Counter(
         (expected[i][1], found[j][1])
         for i, j in _equal_words([text for text, _ in expected], [text for text, _ in found])
+        if expected[i][1] is not None
     )
     total = pairs.total()
     nobody = sum(n for (_, speaker), n in pairs.items() if speaker is None)
-    names = sorted({speaker for speaker, _ in pairs if speaker is not None})
+    names = sorted({str(speaker) for speaker, _ in pairs})
     labels = sorted({speaker for _, speaker in pairs if speaker is not None})
     together = np.array([[pairs[name, label] for label in labels] for name in names])
     right = 0

@@ -14,6 +14,7 @@ Paths are relative to the manifest. A reference is one of
 Sources: NIST SCTK, doc/infmts.htm (STM, CTM); NIST RT-09 evaluation plan, appendix A (RTTM).
 """
 
+import math
 import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +29,7 @@ from models.transcript import Transcript, Turn, Word, text_of
 
 ENDINGS = (".stm", ".ctm", ".rttm", ".json")
 OPTIONS = ("speakers", "language", "channels", "group")
+ALTERNATIVES = re.compile(r"\{[^}]*\s/\s[^}]*\}")  # of STM: { colour / color }
 NOT_SCORED = ("ignore_time_segment_in_scoring", "inter_segment_gap", "excluded_region")
 
 
@@ -122,6 +124,7 @@ def read_reference(paths: Sequence[Path], recording: str) -> Annotation:
     turns = found.turns or tuple(
         Turn(part.start, part.end, part.speaker) for part in found.utterances if part.speaker
     )
+    turns = tuple(turn for turn in turns if turn.end > turn.start)  # whoever says nothing is nobody
     return Annotation(found.utterances or _utterances(found.words, turns), found.words, turns)
 
 
@@ -130,8 +133,7 @@ def read_rttm(path: Path, recording: str) -> Annotation:
     lines = [line for line in _fields(path, 8) if line[1] == "SPEAKER"]
     turns = []
     for number, _, _, _, start, duration, _, _, speaker, *_ in _of(lines, 2, recording, path):
-        begin = _seconds(start, path, number)
-        turns.append(Turn(begin, begin + _seconds(duration, path, number), speaker))
+        turns.append(Turn(*_from(start, duration, path, number), speaker))
     return Annotation(turns=tuple(sorted(turns, key=lambda turn: (turn.start, turn.end))))
 
 
@@ -143,8 +145,10 @@ def read_stm(path: Path, recording: str) -> Annotation:
         if text and re.fullmatch(r"<[^>]*>", text[0]):
             text = text[1:]
         if text and "ignore_time_segment_in_scoring" not in text[0].lower():
+            if ALTERNATIVES.search(" ".join(text)):
+                raise _several(path, number)
             times = _seconds(start, path, number), _seconds(end, path, number)
-            utterances.append(Spoken(speaker, *times, " ".join(text)))
+            utterances.append(Spoken(speaker, *_in_order(times, path, number), " ".join(text)))
     return Annotation(utterances=tuple(sorted(utterances, key=lambda part: (part.start, part.end))))
 
 
@@ -152,17 +156,24 @@ def read_ctm(path: Path, recording: str) -> Annotation:
     """`<recording> <channel> <start> <duration> <word> [<confidence>]`"""
     words = []
     for number, _, _, start, duration, word, *_ in _of(_fields(path, 5), 1, recording, path):
-        begin = _seconds(start, path, number)
-        words.append(TimedText(word, begin, begin + _seconds(duration, path, number)))
+        if word.startswith("<ALT"):
+            raise _several(path, number)
+        words.append(TimedText(word, *_from(start, duration, path, number)))
     return Annotation(words=tuple(sorted(words, key=lambda word: word.start)))
 
 
 def read_transcript(path: Path, recording: str) -> Annotation:
     try:
-        transcript = Transcript.from_json(path.read_text(encoding="utf-8"))
-    except (ValueError, KeyError, TypeError) as error:
+        text = path.read_text(encoding="utf-8-sig")
+        annotation = annotation_of(Transcript.from_json(text))
+        times = [(word.start, word.end) for word in annotation.words]
+        times += [(turn.start, turn.end) for turn in annotation.turns]
+        in_order = all(start <= end for start, end in times)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadReference(f"{path} is no Fieldscribe transcript ({error})") from None
-    return annotation_of(transcript)
+    if not in_order:
+        raise BadReference(f"{path}: the times of a word or a turn cannot be true")
+    return annotation
 
 
 def annotation_of(transcript: Transcript) -> Annotation:
@@ -232,6 +243,24 @@ def _of(lines: Sequence[list[str]], column: int, recording: str, path: Path) -> 
 
 def _seconds(text: str, path: Path, number: str) -> float:
     try:
-        return float(text)
+        seconds = float(text)
     except ValueError:
-        raise BadReference(f"{path}, line {number}: {text} is no number of seconds") from None
+        seconds = math.nan
+    if not math.isfinite(seconds):
+        raise BadReference(f"{path}, line {number}: {text} is no number of seconds")
+    return seconds
+
+
+def _from(start: str, duration: str, path: Path, number: str) -> tuple[float, float]:
+    begin = _seconds(start, path, number)
+    return _in_order((begin, begin + _seconds(duration, path, number)), path, number)
+
+
+def _in_order(times: tuple[float, float], path: Path, number: str) -> tuple[float, float]:
+    if times[1] < times[0]:
+        raise BadReference(f"{path}, line {number}: ends before it begins")
+    return times
+
+
+def _several(path: Path, number: str) -> BadReference:
+    return BadReference(f"{path}, line {number}: of alternatives, leave the one that was said")

@@ -76,6 +76,15 @@ def test_words_without_a_speaker_are_counted_apart():
     assert speaker_errors([QUESTION, ANSWER], [nobody, ANSWER]) == (Rate(0, 9), Rate(4, 9))
 
 
+def test_words_of_which_the_reference_names_no_speaker_are_not_with_the_wrong_one():
+    """They were a speaker of their own, whom the hypothesis had missed."""
+    nobody = Spoken(None, 0.0, 1.5, QUESTION.text)
+    all_one = [Spoken("A", 0.0, 4.0, f"{QUESTION.text} {ANSWER.text}")]
+
+    assert speaker_errors([nobody, ANSWER], all_one) == (Rate(0, 5), Rate(0, 5))
+    assert speaker_errors([nobody, ANSWER], [nobody, ANSWER]) == (Rate(0, 5), Rate(0, 5))
+
+
 def test_a_speaker_too_many_is_wrong_with_every_word():
     parts = [Spoken("A", 0.0, 1.5, QUESTION.text), *_split(ANSWER, "B", "C")]
 

@@ -1,3 +1,4 @@
+import math
 from pathlib import Path
 
 import pytest
@@ -126,9 +127,71 @@ def test_a_line_that_cannot_be_used_is_named(folder, line, what):
 
 @pytest.mark.parametrize(
     ("name", "text"),
-    [("x.rttm", "SPEAKER a 1 zero 1 <NA> <NA> Q"), ("x.stm", "a 1 Q 0.0"), ("x.json", "{}")],
+    [
+        ("x.rttm", "SPEAKER a 1 zero 1 <NA> <NA> Q"),
+        ("x.stm", "a 1 Q 0.0"),
+        ("x.json", "{}"),
+        ("x.json", "[]"),
+        ("x.json", "null"),
+        ("x.json", ""),
+    ],
 )
 def test_a_reference_that_cannot_be_read_is_named(tmp_path, name, text):
     (tmp_path / name).write_text(text)
     with pytest.raises(BadReference, match=name):
         read_reference([tmp_path / name], "a")
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("x.stm", "a 1 Q 2.0 1.0 hello"),
+        ("x.stm", "a 1 Q 0.0 nan hello"),
+        ("x.stm", "a 1 Q 0.0 1.0 { hello / hallo } there"),
+        ("x.ctm", "a 1 1.0 -0.2 hello"),
+        ("x.ctm", "a 1 inf 0.2 hello"),
+        ("x.ctm", "a 1 * * <ALT_BEGIN>"),
+        ("x.rttm", "SPEAKER a 1 1.0 -1.0 <NA> <NA> Q"),
+        ("x.rttm", "SPEAKER a 1 nan 1.0 <NA> <NA> Q"),
+    ],
+)
+def test_a_line_that_cannot_be_true_is_named(tmp_path, name, line):
+    """Each was measured as if it made sense."""
+    (tmp_path / name).write_text(f";; corrected in March\n{line}\n")
+    with pytest.raises(BadReference, match=f"{name}, line 2: "):
+        read_reference([tmp_path / name], "a")
+
+
+def test_a_noise_in_braces_is_no_alternative(tmp_path):
+    (tmp_path / "x.stm").write_text("a 1 Q 0.0 1.0 {NOISE} either/or {SMACK}\n")
+
+    assert read_reference([tmp_path / "x.stm"], "a").utterances[0].text.startswith("{NOISE}")
+
+
+def test_a_corrected_transcript_whose_times_cannot_be_true_is_named(tmp_path):
+    for times in ((2.0, 1.0), (0.0, math.nan)):
+        made = transcript([segment("SPEAKER_00", "Where?")], turns=(Turn(*times, "SPEAKER_00"),))
+        (tmp_path / "x.json").write_text(made.to_json())
+        with pytest.raises(BadReference, match=r"x\.json: "):
+            read_reference([tmp_path / "x.json"], "x")
+
+
+def test_a_corrected_transcript_may_begin_with_a_byte_order_mark(tmp_path):
+    made = transcript([segment("SPEAKER_00", "Where?")])
+    (tmp_path / "x.json").write_text(made.to_json(), encoding="utf-8-sig")
+
+    assert read_reference([tmp_path / "x.json"], "x").utterances[0].text == "Where?"
+
+
+def test_a_turn_of_no_length_is_no_speaker(tmp_path):
+    (tmp_path / "x.rttm").write_text(RTTM + "SPEAKER INT-01 1 3.0 0 <NA> <NA> Q <NA> <NA>\n")
+
+    assert reference(tmp_path, "x.rttm").n_speakers == 2
+
+
+def test_a_word_far_from_every_turn_has_no_speaker(folder):
+    (folder / "far.ctm").write_text(CTM + "INT-01 1 9.0 0.4 Hello\n")
+
+    assert reference(folder, "far.ctm", "INT-01.rttm").utterances[-1] == Spoken(
+        None, 9.0, 9.4, "Hello"
+    )
