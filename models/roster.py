@@ -41,7 +41,7 @@ def read_line(line: str) -> RosterEntry:
 
 def expected(roster: Sequence[RosterEntry]) -> tuple[int, int]:
     """At least and at most so many people speak: an observer may stay silent."""
-    silent = sum(entry.role == OBSERVER for entry in roster)
+    silent = sum(entry.role.strip().lower() == OBSERVER for entry in roster)
     return max(1, len(roster) - silent), len(roster)
 
 
@@ -54,5 +54,5 @@ def check_roster(roster: Sequence[RosterEntry]) -> None:
         raise BadRoster(f"A roster has up to {MAX_ROSTER} people, not {len(roster)}.")
     if any(not 1 <= len(e.code.strip()) <= MAX_CHARACTERS or not e.role.strip() for e in roster):
         raise BadRoster(f"Everybody has a code of 1 to {MAX_CHARACTERS} characters and a role.")
-    if len({entry.code for entry in roster}) < len(roster):
+    if len({entry.code.strip() for entry in roster}) < len(roster):
         raise BadRoster("A code of the roster is used for two people.")

@@ -126,7 +126,9 @@ def _suggestions(
 
 def _leading_role(transcript: Transcript, n_speakers: int) -> str:
     """As the roster has it, else by the size of the group."""
-    roles = {entry["role"] for entry in transcript.made_with.options.get("roster", ())}
+    roles = {
+        entry["role"].strip().lower() for entry in transcript.made_with.options.get("roster", ())
+    }
     for role in ("moderator", "interviewer"):
         if role in roles:
             return role

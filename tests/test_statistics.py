@@ -74,6 +74,13 @@ def test_the_role_is_called_as_the_roster_calls_it():
     assert statistics(made).suggestions[0].role == "interviewer"
 
 
+def test_capitals_and_spaces_make_no_other_role_of_a_rosters():
+    roster = [{"code": "INT", "role": "Interviewer "}, {"code": "P01", "role": "participant"}]
+    made = group(made_with=made_with(options={"roster": roster}))
+
+    assert statistics(made).suggestions[0].role == "interviewer"
+
+
 def test_two_questions_or_equal_shares_suggest_nothing():
     few = transcript([segment("A", "Who? Me?"), segment("B", "You.", 4.0)])
     equal = transcript([segment("A", "Who? Me?"), segment("B", "You? Why?", 4.0)])
@@ -127,8 +134,9 @@ def test_a_roster_says_how_many_speakers_to_expect():
     assert TranscribeOptions().expected == SpeakerCount()
 
 
-def test_an_observer_may_stay_silent():
-    with_observer = (*GROUP, RosterEntry("O1", "observer"))
+@pytest.mark.parametrize("role", ["observer", "Observer", " OBSERVER "])
+def test_an_observer_may_stay_silent(role):
+    with_observer = (*GROUP, RosterEntry("O1", role))
 
     assert TranscribeOptions(roster=with_observer).expected == SpeakerCount(6, 7)
     assert TranscribeOptions(roster=with_observer[6:]).expected == SpeakerCount(1, 1)
@@ -159,6 +167,7 @@ def test_another_number_than_the_rosters_is_a_warning_also_where_it_was_asked_fo
     [
         [RosterEntry(f"P{i}", "participant") for i in range(13)],
         [RosterEntry("P1", "participant"), RosterEntry("P1", "moderator")],
+        [RosterEntry("P1", "participant"), RosterEntry("P1 ", "moderator")],
         [RosterEntry(" ", "participant")],
         [RosterEntry("P1", "")],
         [RosterEntry("P" * 41, "participant")],
