@@ -17,7 +17,8 @@ FEW_QUESTIONS = 3  # fewer say nothing
 
 @dataclass(frozen=True)
 class SpeakerStatistics:
-    """`turns`: how often they take the floor; pauses of their own do not end a turn.
+    """`turns`: how often they take the floor; their own pauses and words without a speaker do
+    not end a turn.
 
     `talk_time`, `overlap_time`: seconds, from the full turns: time in which two speak counts for
     both.
@@ -52,7 +53,8 @@ class Statistics:
 def statistics(transcript: Transcript) -> Statistics:
     talk = talk_times(transcript.turns)
     total = sum(talk.values())
-    turns = Counter(speaker for speaker, _ in groupby(s.speaker for s in transcript.segments))
+    named = (segment.speaker for segment in transcript.segments if segment.speaker is not None)
+    turns = Counter(speaker for speaker, _ in groupby(named))
     words = Counter[str | None]()
     questions = Counter[str | None]()
     for segment in transcript.segments:

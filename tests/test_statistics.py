@@ -52,6 +52,12 @@ def test_everybodys_time_turns_words_and_overlaps_are_counted():
     assert statistics(group()).words_without_speaker == 2
 
 
+def test_words_without_a_speaker_end_nobodys_turn():
+    made = transcript([segment("A", "So."), segment(None, "Mm.", 1.0), segment("A", "Yes.", 2.0)])
+
+    assert statistics(made).speakers[0].turns == 1
+
+
 def test_who_asks_most_questions_is_perhaps_the_moderator_and_the_evidence_says_why():
     assert statistics(group()).suggestions == (
         Suggestion(
