@@ -18,7 +18,7 @@ MAX_SNAP = 1.0  # s; a boundary is late or early by a few words: docs/experiment
 PAUSE = 2.0  # s without speech that end a segment
 OTHERS_TURN = 1.0  # s of another's turn without words that end a segment all the same
 PARAGRAPH = 60.0  # s, from which on a segment ends with the sentence
-LONGEST = 2 * PARAGRAPH  # s, from which on it ends with the word: some speech has no full stops
+LONGEST = 2 * PARAGRAPH  # s; no segment is longer: some speech has no full stops
 UNHEARD = 0.5  # s; in a shorter overlap a second voice need not have said a word
 
 # What listeners say without taking the floor, in a few languages at once: a wrong match only means
@@ -154,7 +154,7 @@ def segments_of(
         if (
             i == len(words)
             or speakers[i] != speakers[i - 1]
-            or _is_paragraph(words[start], words[i - 1])
+            or _is_paragraph(words[start], words[i - 1], words[i])
             or _pause_between(pauses, words[i - 1], words[i])
             or others.between(words[i - 1], words[i], speakers[i]) > OTHERS_TURN
         ):
@@ -166,9 +166,9 @@ def segments_of(
     return tuple(segments)
 
 
-def _is_paragraph(first: Word, last: Word) -> bool:
-    length = last.end - first.start
-    return length > LONGEST or (length > PARAGRAPH and ends_sentence(last))
+def _is_paragraph(first: Word, last: Word, after: Word) -> bool:
+    too_long = after.end - first.start > LONGEST
+    return too_long or (last.end - first.start > PARAGRAPH and ends_sentence(last))
 
 
 def _pause_centres(regions: Sequence[SpeechRegion]) -> list[float]:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.attribution import attribute, by_sentences, is_back_channel, overlaps
+from models.attribution import LONGEST, attribute, by_sentences, is_back_channel, overlaps
 from models.attribution import by_turns as words_by_turns
 from models.segmentation import SpeechRegion
 from models.transcript import Overlap, Segment, Turn, Word
@@ -161,6 +161,16 @@ def test_speech_without_full_stops_still_has_paragraphs():
     assert [round(segment.end - segment.start) for segment in segments] == [120, 120, 60]
 
 
+def test_a_segment_ends_before_it_would_be_too_long_also_where_words_are_missing():
+    """Two words with eight minutes between them in one speech region were one segment."""
+    spoken = said(("one", 0.0), ("two", 500.0))
+
+    assert lines(attribute(spoken, [Turn(0.0, 1000.0, "A")], ALL_SPEECH)) == [
+        ("A", "one"),
+        ("A", "two"),
+    ]
+
+
 def test_overlap_is_marked_with_its_times_and_speakers():
     turns = [Turn(0.0, 5.0, "A"), Turn(4.0, 8.0, "B"), Turn(4.5, 5.0, "C")]
 
@@ -221,6 +231,7 @@ def test_no_word_is_lost_doubled_or_reordered(spoken, turns, regions):
     assert [word for segment in segments for word in segment.words] == spoken
     assert all(segment.words for segment in segments)
     assert {segment.speaker for segment in segments} <= {turn.speaker for turn in turns} | {None}
+    assert all(s.end - s.start <= LONGEST for s in segments if len(s.words) > 1)
 
 
 @given(spoken=some_words, turns=turns_of_some)
