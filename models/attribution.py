@@ -24,7 +24,8 @@ UNHEARD = 0.5  # s; in a shorter overlap a second voice need not have said a wor
 # What listeners say without taking the floor, in a few languages at once: a wrong match only means
 # that a word stays where the turns put it.
 BACK_CHANNELS = frozenset(
-    "mm|mhm|mmhm|mmhmm|mmm|hm|hmm|uhhuh|uh|um|ah|aha|oh|yeah|yes|yep|yup|no|nope|nah|okay|ok|right|"
+    "mm|mmm|mmmm|mhm|mhmm|mmhm|mmhmm|hm|hmm|hmhm|huh|uhhuh|uhuh|uh|um|ah|"
+    "aha|oh|yeah|yes|yep|yup|no|nope|nah|okay|ok|right|"
     "sure|exactly|true|wow|really|i see|of course|got it|"  # English
     "ja|jo|nein|nee|genau|doch|stimmt|klar|ach|ach so|richtig|"  # German
     "oui|ouais|non|daccord|voilà|bon|si|"  # French
@@ -94,8 +95,8 @@ def _gap(word: Word, turn: Turn) -> float:
 def by_sentences(words: Sequence[Word], speakers: Sequence[str | None]) -> list[str | None]:
     """A few words of a sentence that is mostly somebody else's go to them.
 
-    Back-channels stay where they were said, longer stretches too (Whisper leaves out full stops),
-    and a word without a speaker gets none.
+    Back-channels stay where they were said, also beside other words; longer stretches stay too
+    (Whisper leaves out full stops), and a word without a speaker gets none.
     Source: whisper-diarization, `get_realigned_ws_mapping_with_punctuation`, which moves them all.
     """
     corrected = list(speakers)
@@ -108,7 +109,9 @@ def by_sentences(words: Sequence[Word], speakers: Sequence[str | None]) -> list[
             foreign = speakers[i] not in (owner, None)
             is_short = words[j - 1].end - words[i].start <= MAX_SNAP
             if foreign and is_short and not is_back_channel(words[i:j]):
-                corrected[i:j] = [owner] * (j - i)
+                for k in range(i, j):
+                    if not is_back_channel(words[k : k + 1]):
+                        corrected[k] = owner
     return corrected
 
 

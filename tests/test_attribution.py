@@ -89,6 +89,18 @@ def test_a_back_channel_stays_where_it_was_said(listener):
     ]
 
 
+def test_a_back_channel_stays_also_beside_a_word_that_does_not():
+    """A boundary that was late by one word took the listener's "mm" along with it."""
+    spoken = said(("So we went to", 0.0), ("mm the", 1.3), ("clinic together.", 2.0))
+    turns = [Turn(0.0, 1.25, "A"), Turn(1.25, 1.95, "B"), Turn(1.95, 4.0, "A")]
+
+    assert lines(attribute(spoken, turns, ALL_SPEECH)) == [
+        ("A", "So we went to"),
+        ("B", "mm"),
+        ("A", "the clinic together."),
+    ]
+
+
 def test_a_long_interruption_is_no_slip_of_a_boundary():
     """Whisper left the full stops out: what looks like one sentence is two people's."""
     spoken = said(
@@ -106,7 +118,13 @@ def test_a_sentence_that_is_half_and_half_stays_as_it_was_heard():
     assert [speaker for speaker, _ in lines(attribute(spoken, turns, ALL_SPEECH))] == ["A", "B"]
 
 
-@pytest.mark.parametrize("text", ["Mm-hmm.", "Uh-huh,", "yeah, yeah", "Okay. Right.", "D'accord."])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("Mm-hmm.", "Mhmm.", "Mm-mm.", "Mmmm", "Hm-hm", "Huh.", "Uh-huh,", "Uh huh.", "Uh-uh."),
+        *("yeah, yeah", "Okay. Right.", "D'accord."),
+    ],
+)
 def test_what_listeners_say_is_a_back_channel(text):
     assert is_back_channel(words(text))
 
@@ -232,6 +250,15 @@ def test_no_word_is_lost_doubled_or_reordered(spoken, turns, regions):
     assert all(segment.words for segment in segments)
     assert {segment.speaker for segment in segments} <= {turn.speaker for turn in turns} | {None}
     assert all(s.end - s.start <= LONGEST for s in segments if len(s.words) > 1)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["mm", "yeah", "so", "it"]), st.sampled_from("AAAB"))))
+def test_single_back_channels_keep_the_speaker_that_turns_gave_them(drawn):
+    spoken = words(" ".join(text for text, _ in drawn))
+    by_turns = [speaker for _, speaker in drawn]
+
+    for word, before, after in zip(spoken, by_turns, by_sentences(spoken, by_turns), strict=True):
+        assert after == before or not is_back_channel([word])
 
 
 @given(spoken=some_words, turns=turns_of_some)
