@@ -15,6 +15,7 @@ from models.transcript import CLOSING, SENTENCE_ENDS, Overlap, Segment, Turn, Wo
 
 MAX_GAP = 1.0  # s; a word this far from every turn has no speaker
 MAX_SNAP = 1.0  # s; a boundary is late or early by a few words: docs/experiments.md
+MAX_WORDS = 50  # of a sentence, as whisper-diarization has it; more lack full stops
 PAUSE = 2.0  # s without speech that end a segment
 OTHERS_TURN = 1.0  # s of another's turn without words that end a segment all the same
 PARAGRAPH = 60.0  # s, from which on a segment ends with the sentence
@@ -95,15 +96,16 @@ def _gap(word: Word, turn: Turn) -> float:
 def by_sentences(words: Sequence[Word], speakers: Sequence[str | None]) -> list[str | None]:
     """A few words of a sentence that is mostly somebody else's go to them.
 
-    Back-channels stay where they were said, also beside other words; longer stretches stay too
-    (Whisper leaves out full stops), and a word without a speaker gets none.
+    Back-channels stay where they were said, also beside other words. Longer stretches stay too, and
+    all of more than MAX_WORDS: Whisper leaves out full stops. A word without a speaker gets none.
     Source: whisper-diarization, `get_realigned_ws_mapping_with_punctuation`, which moves them all.
     """
     corrected = list(speakers)
     for start, end in sentences(words):
         counts = Counter(speakers[start:end])
         owner, n_words = counts.most_common(1)[0]
-        if owner is None or 2 * n_words <= end - start:
+        is_most = 2 * n_words > end - start
+        if owner is None or not is_most or end - start > MAX_WORDS:
             continue
         for i, j in _runs(speakers, start, end):
             foreign = speakers[i] not in (owner, None)

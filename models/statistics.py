@@ -10,7 +10,7 @@ from itertools import groupby
 
 from models.transcript import CLOSING, Overlap, Segment, Transcript, Turn
 
-QUESTION_MARKS = ("?", "？", "؟")
+QUESTION_MARKS = ("?", "？", "؟", "፧")
 ASKS_MOST = 0.6  # of all questions; the second then asks two in five at most
 FEW_QUESTIONS = 3  # fewer say nothing
 

@@ -9,7 +9,14 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 SCHEMA = "fieldscribe.transcript/1"
-SENTENCE_ENDS = (".", "?", "!", "…", "。", "？", "！", "؟")
+SENTENCE_ENDS = (
+    *(".", "?", "!", "…"),
+    *("。", "．", "｡", "？", "！"),  # Chinese, Japanese
+    *("؟", "۔"),  # Arabic, Persian; Urdu
+    *("।", "॥", "།"),  # Hindi, Bengali and their neighbours; Tibetan
+    *("։", "።", "፧"),  # Armenian; Amharic
+    *("။", "។"),  # Burmese; Khmer
+)  # not the Greek question mark, which is everybody else's semicolon
 CLOSING = "\"'”’»)]"  # may follow the end of a sentence
 
 

@@ -111,6 +111,38 @@ def test_a_long_interruption_is_no_slip_of_a_boundary():
     assert [speaker for speaker, _ in lines(attribute(spoken, turns, ALL_SPEECH))] == ["A", "B"]
 
 
+def test_a_short_answer_is_not_swallowed_where_full_stops_are_missing():
+    """Two hundred words without one were a sentence, and the answer among them a slip."""
+    on_and_on = "so we went on " * 25
+    spoken = said((on_and_on, 0.0), ("I know that", 30.5), (on_and_on, 32.0))
+    turns = [Turn(0.0, 30.1, "A"), Turn(30.5, 31.4, "B"), Turn(31.9, 70.0, "A")]
+
+    assert ("B", "I know that") in lines(attribute(spoken, turns, ALL_SPEECH))
+
+
+@pytest.mark.parametrize(
+    ("before", "answer", "after"),
+    [
+        ("We went to the clinic.", "I know that.", "Then we came home again."),
+        ("हम कल क्लिनिक गए थे।", "मुझे पता है।", "फिर हम घर आए थे।"),
+        ("ہم کل کلینک گئے تھے۔", "مجھے پتہ ہے۔", "پھر ہم گھر آئے تھے۔"),
+        ("Մենք երեկ գնացինք այնտեղ։", "Ես դա գիտեմ։", "Հետո մենք տուն եկանք։"),
+        ("ትናንት ወደ ክሊኒክ ሄድን።", "ያንን አውቃለሁ።", "ከዚያ ወደ ቤት መጣን።"),
+        ("မနေ့က ဆေးခန်း ကို သွားတယ်။", "ငါ သိတယ်။", "ပြီးတော့ အိမ် ပြန် လာတယ်။"),
+    ],
+)
+def test_sentences_end_as_their_script_ends_them(before, answer, after):
+    second, third = 0.3 * len(before.split()), 0.3 * len(f"{before} {answer}".split())
+    spoken = said((before, 0.0), (answer, second), (after, third))
+    turns = [Turn(0.0, second, "A"), Turn(second, third, "B"), Turn(third, 9.0, "A")]
+
+    assert lines(attribute(spoken, turns, ALL_SPEECH)) == [
+        ("A", before),
+        ("B", answer),
+        ("A", after),
+    ]
+
+
 def test_a_sentence_that_is_half_and_half_stays_as_it_was_heard():
     spoken = said(("not today", 0.0), ("but tomorrow.", 0.6))
     turns = [Turn(0.0, 0.6, "A"), Turn(0.6, 1.2, "B")]

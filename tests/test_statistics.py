@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from models.diarisation import SpeakerCount
 from models.pipeline import TranscribeOptions, wrong_count
 from models.roster import BadRoster, RosterEntry, read_line
-from models.statistics import Suggestion, statistics, talk_times
+from models.statistics import Suggestion, n_questions, statistics, talk_times
 from models.transcript import Overlap, Transcript, Turn
 from tests.fakes import made_with, segment, transcript
 
@@ -50,6 +50,11 @@ def test_everybodys_time_turns_words_and_overlaps_are_counted():
     assert (a.overlaps, b.overlaps, c.overlaps) == (1, 1, 0)
     assert (a.overlap_time, c.overlap_time) == (1.0, 0.0)
     assert statistics(group()).words_without_speaker == 2
+
+
+@pytest.mark.parametrize("text", ["Who is it?", "谁？", "من هو؟", "ማን ነው፧"])
+def test_a_question_ends_as_its_script_ends_it(text):
+    assert n_questions(segment("A", text)) == 1
 
 
 def test_words_without_a_speaker_end_nobodys_turn():
