@@ -17,7 +17,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, Any
@@ -40,6 +40,7 @@ POLL_SECONDS = 0.2
 OUT_OF_MEMORY = {-signal.SIGKILL, errno.ENOMEM}
 """What the other process ends with when memory runs out: killed by the kernel, or told by it."""
 
+FREE = "free_"  # before the names of what was found without bounds
 METRIC = "cosine"  # as pyannote has it for its own embeddings
 
 Arrays = Mapping[str, np.ndarray]
@@ -54,11 +55,13 @@ class Clusters:
     """
     `labels`: int32, (n_chunks, n_local_speakers), from 0; NOBODY where a speaker is silent or was
     not assigned. `similarities`: float32, (n_chunks, n_local_speakers, n_clusters), cosine.
+    `free`: the same without bounds, where that was asked for.
     """
 
     labels: np.ndarray
     similarities: np.ndarray
     sampled: bool  # MAX_CLUSTERED embeddings of more were clustered
+    free: "Clusters | None" = None
 
     @property
     def margins(self) -> np.ndarray:
@@ -97,8 +100,12 @@ class Clustering:
             with contextlib.suppress(TimeoutError):
                 answer = self._answer.result(timeout=POLL_SECONDS)
                 break
-        labels = np.where(self._silent, NOBODY, answer["labels"]).astype(np.int32)
-        return Clusters(labels, answer["similarities"], self._sampled)
+        free = self._clusters(answer, FREE) if f"{FREE}labels" in answer else None
+        return replace(self._clusters(answer), free=free)
+
+    def _clusters(self, answer: Arrays, prefix: str = "") -> Clusters:
+        labels = np.where(self._silent, NOBODY, answer[f"{prefix}labels"]).astype(np.int32)
+        return Clusters(labels, answer[f"{prefix}similarities"], self._sampled)
 
 
 def start_clustering(
@@ -107,6 +114,8 @@ def start_clustering(
     embeddings: np.ndarray,
     minimum: int | None,
     maximum: int | None,
+    *,
+    freely_too: bool = False,
 ) -> Clustering:
     """Begin to cluster the local speakers of a session; those of short ones are done at once.
 
@@ -114,6 +123,7 @@ def start_clustering(
         models: for the clustering and its parameters.
         embeddings: float32, (n_chunks, n_local_speakers, n_dimensions).
         minimum, maximum: of speakers.
+        freely_too: cluster without these bounds as well, in the same place.
 
     Raises:
         OutOfMemory
@@ -131,6 +141,7 @@ def start_clustering(
         "chunks": chunks,
         "speakers": speakers,
         "bounds": np.array([minimum or 1, maximum or 0]),
+        "freely_too": np.array(freely_too),
     }
     for name in _PARAMETERS[models.clustering]:
         task[name] = np.array(models.parameters[name])
@@ -173,12 +184,23 @@ def cluster(task: Arrays) -> Arrays:
     Raises:
         OutOfMemory
     """
+    minimum, maximum = (int(bound) for bound in task["bounds"])
+    found = _clustered(task, minimum, maximum)
+    if task["freely_too"]:
+        found |= {f"{FREE}{name}": array for name, array in _clustered(task, 1, 0).items()}
+    return found
+
+
+def _clustered(task: Arrays, minimum: int, maximum: int) -> dict[str, np.ndarray]:
+    """
+    Args:
+        maximum: 0 for none.
+    """
     pyannote_audio()
     from pyannote.audio.pipelines import clustering
 
     classes: Any = clustering  # whose annotations know no array of one's own
     embeddings, clear = task["embeddings"], (task["chunks"], task["speakers"])
-    minimum, maximum = (int(bound) for bound in task["bounds"])
     name = str(task["class"])
     if name == "VBxClustering":
         # What the PLDA makes of the embeddings has been computed already.

@@ -4,14 +4,14 @@ Two outputs: the full turns, which may overlap, say when several people spoke at
 turns, with at most one speaker at a time, are the ones that words are attributed with.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
 
 from models.audio import SAMPLE_RATE
-from models.clustering import Clustering, prepare, start_clustering
+from models.clustering import Clustering, Clusters, prepare, start_clustering
 from models.embedding import Precision, embed
 from models.errors import OptionError
 from models.progress import Progress, ignore, seconds_of
@@ -23,6 +23,10 @@ from models.transcript import Turn
 MAX_SPEAKERS = 20
 FEW_SECONDS, SMALL_SHARE = 3.0, 0.01
 """Somebody with less speech in all than both of these is perhaps nobody: a cough, a laugh."""
+CLEAR_SHARE = 0.05
+"""Somebody with this share of the speech and FEW_SECONDS of it is no slip of the clustering, whose
+slips had up to 4.5 % in rendered focus groups: docs/experiments.md."""
+ENOUGH_SPEECH = 30.0  # s in all; in less, somebody who is there need not be told apart
 
 
 class BadSpeakerCount(OptionError):
@@ -90,6 +94,7 @@ def diarise(
     *,
     embeddings: np.ndarray | None = None,
     precision: Precision = "fp32",
+    by_roster: bool = False,
 ) -> Diarisation:
     """Embed the local speakers, cluster them, and put the chunks together to turns.
 
@@ -99,6 +104,8 @@ def diarise(
         embeddings: of an earlier run on the same segmentation; None to compute them.
         precision: of the embedding model's convolutions; in fp32 the turns are those of stock
             pyannote.audio.
+        by_roster: nobody has asked for this number, it comes from a roster: warn where there are
+            other voices without it.
 
     Raises:
         OutOfMemory: a batch does not fit on the device.
@@ -111,6 +118,7 @@ def diarise(
         lambda fraction: progress(0.99 * fraction),
         embeddings=embeddings,
         precision=precision,
+        by_roster=by_roster,
     )
     found = begun.result(lambda fraction: progress(0.99))
     progress(1.0)
@@ -126,6 +134,7 @@ def start_diarisation(
     *,
     embeddings: np.ndarray | None = None,
     precision: Precision = "fp32",
+    by_roster: bool = False,
 ) -> "DiarisationBegun":
     """The part of `diarise` that needs the device; clustering goes on beside whatever comes next.
 
@@ -139,9 +148,16 @@ def start_diarisation(
         prepare(len(segmentation.activity))
         embeddings = embed(models, samples, segmentation, progress, precision=precision)
     clustering = start_clustering(
-        models, segmentation, embeddings, speakers.minimum, speakers.maximum
+        models,
+        segmentation,
+        embeddings,
+        speakers.minimum,
+        speakers.maximum,
+        freely_too=by_roster,
     )
-    return DiarisationBegun(models, segmentation, speakers, count, embeddings, clustering)
+    return DiarisationBegun(
+        models, segmentation, speakers, count, embeddings, clustering, by_roster
+    )
 
 
 @dataclass(frozen=True)
@@ -154,6 +170,7 @@ class DiarisationBegun:
     count: np.ndarray  # of people who speak in each frame
     embeddings: np.ndarray
     clustering: Clustering | None
+    by_roster: bool = False
 
     def result(self, progress: Progress = ignore) -> Diarisation:
         """
@@ -166,19 +183,62 @@ class DiarisationBegun:
         if self.clustering is None:
             return Diarisation((), (), self.embeddings, sampled=False)
         clusters = self.clustering.result(progress)
+        turns, exclusive_turns = self._turns(clusters, self.speakers)
+        warnings: list[str] = []
+        if clusters.free is not None:
+            freely, _ = self._turns(clusters.free, SpeakerCount())
+            warnings += doubtful_roster(freely, self.speakers)
+        if self.by_roster or not self.speakers.is_exact:
+            warnings += doubtful_speakers(turns)
+        return Diarisation(
+            turns,
+            exclusive_turns,
+            self.embeddings,
+            sampled=clusters.sampled,
+            warnings=tuple(warnings),
+        )
+
+    def _turns(
+        self, clusters: Clusters, speakers: SpeakerCount
+    ) -> tuple[tuple[Turn, ...], tuple[Turn, ...]]:
+        """In full, and exclusive."""
         found = activations(self.segmentation, clusters.labels, clusters.margins)
         min_duration_off = self.models.min_duration_off
         names = None
         outputs = []
         # There cannot be more people at once than there are people.
-        for at_most in (self.speakers.maximum or self.count.max(), 1):
+        for at_most in (speakers.maximum or self.count.max(), 1):
             active = discretise(found.votes, np.minimum(self.count, at_most))
             turns, names = to_turns(active, names, found, self.segmentation, min_duration_off)
             outputs.append(turns)
-        warnings = () if self.speakers.is_exact else tuple(doubtful_speakers(outputs[0]))
-        return Diarisation(
-            outputs[0], outputs[1], self.embeddings, sampled=clusters.sampled, warnings=warnings
-        )
+        return outputs[0], outputs[1]
+
+
+def doubtful_roster(turns: Sequence[Turn], roster: SpeakerCount) -> list[str]:
+    """A sentence where a roster's number cannot be that of the voices.
+
+    Between the voices that are clearly somebody's and all that are more than a cough, the roster is
+    believed: quiet people and slips of the clustering look the same.
+
+    Args:
+        turns: as found without being told a number.
+    """
+    seconds = _seconds(turns)
+    total = sum(seconds.values())
+    n_clear = sum(spoken >= max(FEW_SECONDS, CLEAR_SHARE * total) for spoken in seconds.values())
+    n_voices = sum(spoken >= _little(seconds) for spoken in seconds.values())
+    if n_clear > (roster.maximum or n_clear):
+        return [
+            f"{n_clear} voices can be told apart where the roster expects {roster}: words of two "
+            "people stand under one name. Listen before you use who said what."
+        ]
+    if n_voices < (roster.minimum or 1) and total >= ENOUGH_SPEECH:
+        return [
+            f"Only {n_voices} of the {roster} speakers that the roster expects can be told apart: "
+            "somebody is missing or hardly speaks, and one person's words may stand under two "
+            "names. Listen before you use who said what."
+        ]
+    return []
 
 
 def doubtful_speakers(turns: Sequence[Turn]) -> list[str]:
@@ -188,16 +248,25 @@ def doubtful_speakers(turns: Sequence[Turn]) -> list[str]:
     interviewee's partner who says one sentence is no mistake. Giving the number of speakers is the
     way to be rid of them.
     """
-    seconds: dict[str, float] = {}
-    for turn in turns:
-        seconds[turn.speaker] = seconds.get(turn.speaker, 0.0) + turn.end - turn.start
-    little = min(FEW_SECONDS, SMALL_SHARE * sum(seconds.values()))
+    seconds = _seconds(turns)
     return [
         f"{speaker} speaks for only {spoken:.1f} s in all and may be nobody; "
         "give the number of speakers if there are fewer."
         for speaker, spoken in sorted(seconds.items())
-        if spoken < little
+        if spoken < _little(seconds)
     ]
+
+
+def _seconds(turns: Sequence[Turn]) -> dict[str, float]:
+    """Of each speaker."""
+    seconds: dict[str, float] = {}
+    for turn in turns:
+        seconds[turn.speaker] = seconds.get(turn.speaker, 0.0) + turn.end - turn.start
+    return seconds
+
+
+def _little(seconds: Mapping[str, float]) -> float:
+    return min(FEW_SECONDS, SMALL_SHARE * sum(seconds.values()))
 
 
 def try_diarisation(models: SpeakerModels, precision: Precision = "fp32") -> tuple[float, float]:

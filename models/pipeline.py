@@ -98,9 +98,14 @@ class TranscribeOptions:
     @property
     def expected(self) -> SpeakerCount:
         """As asked for, else as many as are on the roster."""
-        if self.speakers == SpeakerCount() and self.roster:
+        if self.by_roster:
             return SpeakerCount(*expected(self.roster))
         return self.speakers
+
+    @property
+    def by_roster(self) -> bool:
+        """Whether that is where `expected` comes from."""
+        return self.speakers == SpeakerCount() and bool(self.roster)
 
     @property
     def whisper(self) -> WhisperOptions:
@@ -392,6 +397,7 @@ class Pipeline:
             reporting(on_progress, "diarise", most=CLUSTERING_BEGINS),
             embeddings=None if earlier is None else unpack_diarisation(earlier).embeddings,
             precision=self._trunk,
+            by_roster=session.options.by_roster,
         )
         return Diarising(session, decoded, words, begun)
 

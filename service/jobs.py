@@ -222,12 +222,19 @@ def _sources(
 
 
 def _speakers(wish: Wish, of: tables.Session | None) -> dict[str, int | None]:
-    """As asked for, else as the session's roster has it, else as the session says."""
+    """As asked for, else as the session says; not as its roster has it, which is kept on its own
+    because it is doubted where nobody asked for a number."""
     bounds = wish.speakers_min, wish.speakers_max
-    if bounds == (None, None) and of is not None:
-        roster = [RosterEntry(**entry) for entry in of.roster]
-        bounds = expected(roster) if roster else (of.speakers_min, of.speakers_max)
+    if bounds == (None, None) and of is not None and not of.roster:
+        bounds = of.speakers_min, of.speakers_max
     return {"speakers_min": bounds[0], "speakers_max": bounds[1]}
+
+
+def expected_speakers(job: Job) -> tuple[int | None, int | None]:
+    """At least and at most: as asked for, else as many as are on the roster."""
+    bounds = job.options.get("speakers_min"), job.options.get("speakers_max")
+    roster = [RosterEntry(**entry) for entry in job.options.get("roster", ())]
+    return expected(roster) if roster and bounds == (None, None) else bounds
 
 
 def pin(model: str | None, weights: Path) -> Pinned:

@@ -62,6 +62,15 @@ def test_the_other_process_finds_the_same_and_stays_for_the_next_session(
     assert helper._process.poll() is None
 
 
+def test_the_other_process_clusters_without_bounds_as_well(pipeline, conversed, here, apart):
+    segmentation, embeddings = conversed
+    bounded = start_clustering(pipeline, segmentation, embeddings, 2, 2, freely_too=True).result()
+
+    assert bounded.labels.max() == 1
+    assert bounded.free is not None and here.free is None
+    assert np.array_equal(bounded.free.labels, here.labels)
+
+
 def test_a_job_can_stop_while_the_other_process_works(pipeline, conversed, apart, monkeypatch):
     monkeypatch.setattr(clustering, "POLL_SECONDS", 1e-4)
 

@@ -11,8 +11,10 @@ import torch
 from models.audio import decode
 from models.diarisation import (
     BadSpeakerCount,
+    Diarisation,
     SpeakerCount,
     diarise,
+    doubtful_roster,
     doubtful_speakers,
     start_diarisation,
     try_diarisation,
@@ -35,6 +37,7 @@ from scripts.synthetic_diarisation import (
 
 DEMO = Path(__file__).parents[1] / "demo"
 TWO = SpeakerCount(2, 2)
+NOTHING = np.zeros(160, dtype=np.float32)
 COUNTS: dict[str, tuple[SpeakerCount, dict[str, Any]]] = {
     "unknown": (SpeakerCount(), {}),
     "exact": (TWO, {"num_speakers": 2}),
@@ -376,6 +379,83 @@ def test_somebody_who_hardly_speaks_is_no_surprise_where_the_number_was_given(
 
     assert len(named[0]) >= 2
     assert named[1] == ()
+
+
+def test_somebody_who_hardly_speaks_is_a_surprise_where_the_number_came_from_a_roster(
+    pipeline, samples, segmentation, diarisation, monkeypatch
+):
+    monkeypatch.setattr("models.diarisation.FEW_SECONDS", 1e6)
+    monkeypatch.setattr("models.diarisation.SMALL_SHARE", 1.0)  # everybody hardly speaks
+    known = diarisation.embeddings
+    found = diarise(pipeline, samples, segmentation, TWO, embeddings=known, by_roster=True)
+
+    assert any(warning.startswith("SPEAKER_00 speaks for only") for warning in found.warnings)
+
+
+def talking(*seconds: float) -> list[Turn]:
+    """A turn of each length, each of somebody else."""
+    return [Turn(0.0, length, f"SPEAKER_{i:02d}") for i, length in enumerate(seconds)]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "roster", "begins"),
+    [
+        ((60.0, 30.0), TWO, None),
+        ((60.0, 30.0, 20.0), TWO, "3 voices can be told apart where the roster expects 2:"),
+        ((90.0,), TWO, "Only 1 of the 2 speakers"),
+        ((60.0, 30.0, 4.0), TWO, None),  # a slip of the clustering, or somebody who came in
+        ((60.0, 30.0, 4.0), SpeakerCount(3, 3), None),  # who may be the one who is quiet
+        ((60.0, 30.0, 0.5), SpeakerCount(3, 3), "Only 2 of the 3"),  # but a cough is nobody
+        ((20.0, 9.0), SpeakerCount(3, 3), None),  # the third need not have said anything yet
+        ((4.0, 2.0, 2.0), TWO, None),
+        ((60.0, 30.0), SpeakerCount(2, 3), None),  # an observer
+        (
+            (60.0, 30.0, 20.0, 20.0),
+            SpeakerCount(2, 3),
+            "4 voices can be told apart where the roster expects 2-3",
+        ),
+    ],
+)
+def test_a_roster_is_doubted_where_the_voices_contradict_it(seconds, roster, begins):
+    found = doubtful_roster(talking(*seconds), roster)
+
+    assert [warning.startswith(begins) for warning in found] == ([] if begins is None else [True])
+
+
+def test_a_wrong_roster_is_a_warning_and_changes_no_turn(pipeline):
+    """As many speakers as it has were made, and the number then compared with itself."""
+    segmentation, embeddings = conversation(120, 3, pipeline.embedding.dimension)
+
+    def told(n: int, by_roster: bool) -> Diarisation:
+        count = SpeakerCount(n, n)
+        return diarise(
+            pipeline, NOTHING, segmentation, count, embeddings=embeddings, by_roster=by_roster
+        )
+
+    assert told(3, by_roster=True).warnings == ()
+    for n, begins in ((2, "3 voices"), (4, "Only 3 of the 4")):
+        assert told(n, by_roster=False).warnings == ()
+        found = told(n, by_roster=True)
+        assert found.warnings[0].startswith(begins)
+        assert found.turns == told(n, by_roster=False).turns
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "n_people"), [("interview", 2), ("focus-group", 6)])
+def test_the_demo_recordings_agree_with_their_own_roster_only(pipeline, name, n_people):
+    samples = recording(name)
+    heard = segment(pipeline, samples)
+    embeddings = embed(pipeline, samples, heard)
+
+    def doubts(n: int) -> tuple[str, ...]:
+        count = SpeakerCount(n, n)
+        return diarise(
+            pipeline, samples, heard, count, embeddings=embeddings, by_roster=True
+        ).warnings
+
+    assert doubts(n_people) == ()
+    assert any("the roster expects" in warning for warning in doubts(n_people - 1))
+    assert any("the roster expects" in warning for warning in doubts(n_people + 1))
 
 
 def test_where_nobody_speaks_there_are_no_turns(pipeline, samples, segmentation):

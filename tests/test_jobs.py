@@ -114,6 +114,8 @@ def test_a_sessions_roster_says_how_many_speak_unless_somebody_does(api, study):
     assert job["options"]["speakers"] == {"min": 6, "max": 6}
     assert told["options"]["speakers"] == {"min": 5, "max": 5}
     assert begin_job(api.services, UUID(told["id"])).job.options["roster"] == roster
+    begun = begin_job(api.services, UUID(job["id"])).job.options
+    assert begun["speakers_min"] is begun["speakers_max"] is None  # nobody asked for six
 
 
 def test_what_is_not_said_is_as_the_study_has_it(api, study):

@@ -143,6 +143,8 @@ def test_a_roster_says_how_many_speakers_to_expect():
     range_given = TranscribeOptions(roster=GROUP, speakers=SpeakerCount(5, 7))
     assert range_given.expected == SpeakerCount(5, 7)
     assert TranscribeOptions().expected == SpeakerCount()
+    assert TranscribeOptions(roster=GROUP).by_roster
+    assert not range_given.by_roster and not TranscribeOptions().by_roster
 
 
 @pytest.mark.parametrize("role", ["observer", "Observer", " OBSERVER "])

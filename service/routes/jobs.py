@@ -487,10 +487,7 @@ def view_of(session: Session, rates: Rates, job: Job) -> JobView:
             "waiting_for": waiting,
             "options": {
                 "language": options.get("language"),
-                "speakers": {
-                    "min": options.get("speakers_min"),
-                    "max": options.get("speakers_max"),
-                },
+                "speakers": dict(zip(("min", "max"), jobs.expected_speakers(job), strict=True)),
                 "channels": options.get("channels", jobs.AUTO),
                 "translate": options.get("translate", False),
                 "mixed_languages": options.get("mixed_languages", False),
