@@ -6,12 +6,11 @@ too late are put right. A word is never lost, doubled or moved to another place.
 
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
-from itertools import accumulate, groupby, pairwise
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, groupby
 
 from models.segmentation import SpeechRegion
-from models.transcript import CLOSING, SENTENCE_ENDS, Overlap, Segment, Turn, Word
+from models.transcript import CLOSING, SENTENCE_ENDS, Segment, Turn, Word
 
 MAX_GAP = 1.0  # s; a word this far from every turn has no speaker
 MAX_SNAP = 1.0  # s; a boundary is late or early by a few words: docs/experiments.md
@@ -20,7 +19,6 @@ PAUSE = 2.0  # s without speech that end a segment
 OTHERS_TURN = 1.0  # s of another's turn without words that end a segment all the same
 PARAGRAPH = 60.0  # s, from which on a segment ends with the sentence
 LONGEST = 2 * PARAGRAPH  # s; no segment is longer: some speech has no full stops
-UNHEARD = 0.5  # s; in a shorter overlap a second voice need not have said a word
 
 # What listeners say without taking the floor, in a few languages at once: a wrong match only means
 # that a word stays where the turns put it.
@@ -208,63 +206,3 @@ class _Turns:
             if turn.speaker != speaker:
                 longest = max(longest, min(after.start, turn.end) - max(before.end, turn.start))
         return longest
-
-
-def overlaps(turns: Iterable[Turn], segments: Sequence[Segment] = ()) -> tuple[Overlap, ...]:
-    """Where two or more speak at once, who, and whose words are missing there.
-
-    Args:
-        turns: in full.
-        segments: the words, for `unheard`.
-    """
-    found = list(_joined(_stretches(turns)))
-    said = sorted(
-        (word.start, word.end, segment.speaker) for segment in segments for word in segment.words
-    )
-    reach = list(accumulate((end for _, end, _ in said), max))
-    return tuple(_with_unheard(overlap, said, reach) for overlap in found)
-
-
-def _stretches(turns: Iterable[Turn]) -> Iterator[Overlap]:
-    """Between each change of who speaks and the next."""
-    changes: dict[float, Counter[str]] = {}
-    for turn in turns:
-        if turn.end > turn.start:
-            changes.setdefault(turn.start, Counter())[turn.speaker] += 1
-            changes.setdefault(turn.end, Counter())[turn.speaker] -= 1
-    speaking: Counter[str] = Counter()
-    for start, end in pairwise(sorted(changes)):
-        speaking.update(changes[start])
-        now = tuple(sorted(speaker for speaker, n in speaking.items() if n > 0))
-        if len(now) > 1:
-            yield Overlap(start, end, now)
-
-
-def _joined(stretches: Iterable[Overlap]) -> Iterator[Overlap]:
-    """Neighbours with the same speakers become one."""
-    current: Overlap | None = None
-    for stretch in stretches:
-        if current and current.end == stretch.start and current.speakers == stretch.speakers:
-            current = Overlap(current.start, stretch.end, current.speakers)
-            continue
-        if current:
-            yield current
-        current = stretch
-    if current:
-        yield current
-
-
-def _with_unheard(
-    overlap: Overlap, said: Sequence[tuple[float, float, str | None]], reach: Sequence[float]
-) -> Overlap:
-    if overlap.end - overlap.start < UNHEARD or not said:
-        return overlap
-    heard = set()
-    for i in range(bisect_right(reach, overlap.start), len(said)):
-        start, end, speaker = said[i]
-        if start >= overlap.end:
-            break
-        if end > overlap.start:
-            heard.add(speaker)
-    missing = tuple(speaker for speaker in overlap.speakers if speaker not in heard)
-    return replace(overlap, unheard=missing)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.attribution import attribute, overlaps
+from models.attribution import attribute
 from models.audio import SAMPLE_RATE, Recording
 from models.channels import Channels, Timeline, timeline_of
 from models.device import halvings
@@ -22,6 +22,7 @@ from models.diarisation import (
     try_diarisation,
 )
 from models.errors import AudioError
+from models.overlaps import overlaps
 from models.precision import precisions
 from models.progress import Progress
 from models.pyannote_checkpoints import load_pipeline

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.attribution import LONGEST, attribute, by_sentences, is_back_channel, overlaps
+from models.attribution import LONGEST, attribute, by_sentences, is_back_channel
 from models.attribution import by_turns as words_by_turns
+from models.overlaps import overlaps
 from models.segmentation import SpeechRegion
 from models.transcript import Overlap, Segment, Turn, Word
 from scripts.make_interview import Utterance
