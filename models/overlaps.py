@@ -8,7 +8,7 @@ from itertools import accumulate, pairwise
 
 from models.transcript import Overlap, Segment, Turn
 
-UNHEARD = 0.5  # s; in a shorter overlap a second voice need not have said a word
+UNHEARD = 0.5  # s; who speaks for less beside others need not have said a word
 
 
 def overlaps(turns: Iterable[Turn], segments: Sequence[Segment] = ()) -> tuple[Overlap, ...]:
@@ -22,8 +22,15 @@ def overlaps(turns: Iterable[Turn], segments: Sequence[Segment] = ()) -> tuple[O
     said = sorted(
         (word.start, word.end, segment.speaker) for segment in segments for word in segment.words
     )
+    if not said:
+        return tuple(found)
     reach = list(accumulate((end for _, end, _ in said), max))
-    return tuple(_with_unheard(overlap, said, reach) for overlap in found)
+    silent = [set(overlap.speakers) - _heard(overlap, said, reach) for overlap in found]
+    unheard = _long_enough(found, silent)
+    return tuple(
+        replace(overlap, unheard=tuple(who for who in overlap.speakers if who in missing))
+        for overlap, missing in zip(found, unheard, strict=True)
+    )
 
 
 def _stretches(turns: Iterable[Turn]) -> Iterator[Overlap]:
@@ -55,11 +62,10 @@ def _joined(stretches: Iterable[Overlap]) -> Iterator[Overlap]:
         yield current
 
 
-def _with_unheard(
+def _heard(
     overlap: Overlap, said: Sequence[tuple[float, float, str | None]], reach: Sequence[float]
-) -> Overlap:
-    if overlap.end - overlap.start < UNHEARD or not said:
-        return overlap
+) -> set[str | None]:
+    """Whose words are in it."""
     heard = set()
     for i in range(bisect_right(reach, overlap.start), len(said)):
         start, end, speaker = said[i]
@@ -67,5 +73,27 @@ def _with_unheard(
             break
         if end > overlap.start:
             heard.add(speaker)
-    missing = tuple(speaker for speaker in overlap.speakers if speaker not in heard)
-    return replace(overlap, unheard=missing)
+    return heard
+
+
+def _long_enough(found: Sequence[Overlap], silent: Sequence[set[str]]) -> list[set[str]]:
+    """Who of the silent ones is so for UNHEARD, over as many overlaps as adjoin each other.
+
+    A third voice cuts an overlap into pieces, and the second one is no less missing for it.
+    """
+    unheard: list[set[str]] = [set() for _ in found]
+    for speaker in set().union(*silent):
+        since = reached = -1.0
+        waiting: list[int] = []  # for the half second to be full
+        for i, overlap in enumerate(found):
+            if speaker not in silent[i]:
+                continue
+            if overlap.start != reached:
+                since, waiting = overlap.start, []
+            reached = overlap.end
+            waiting.append(i)
+            if reached - since >= UNHEARD:
+                for piece in waiting:
+                    unheard[piece].add(speaker)
+                waiting = []
+    return unheard

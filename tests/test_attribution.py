@@ -249,6 +249,25 @@ def test_a_second_voice_without_words_is_named():
     assert [overlap.unheard for overlap in overlaps(turns, [*segments, answer])] == [(), ()]
 
 
+def test_a_second_voice_without_words_is_named_also_where_a_third_cuts_in():
+    """Each piece was shorter than half a second, and nobody was missing."""
+    turns = [Turn(0.0, 10.0, "A"), Turn(4.0, 5.2, "B"), Turn(4.4, 4.8, "C")]
+    segments = attribute(words("so " * 33), [Turn(0.0, 10.0, "A")], ALL_SPEECH)
+
+    assert overlaps(turns, segments) == (
+        Overlap(4.0, 4.4, ("A", "B"), ("B",)),
+        Overlap(4.4, 4.8, ("A", "B", "C"), ("B",)),  # C speaks for 0.4 s only
+        Overlap(4.8, 5.2, ("A", "B"), ("B",)),
+    )
+
+
+def test_pieces_with_a_pause_between_them_are_not_added_up():
+    turns = [Turn(0.0, 10.0, "A"), Turn(4.0, 4.3, "B"), Turn(4.4, 4.7, "B")]
+    segments = attribute(words("so " * 33), [Turn(0.0, 10.0, "A")], ALL_SPEECH)
+
+    assert [overlap.unheard for overlap in overlaps(turns, segments)] == [(), ()]
+
+
 times = st.floats(0, 100).map(lambda time: round(time, 2))
 turns_of_some = st.lists(
     st.builds(
