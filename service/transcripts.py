@@ -9,12 +9,13 @@ import heapq
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 from uuid import UUID
 
 from sqlalchemy.orm import Session
 
+from models.overlaps import overlaps
 from models.transcript import Transcript as Document
 from service import results
 from service.auth import Caller
@@ -125,7 +126,10 @@ def names_of(labels: list[str], speakers: Speakers) -> dict[str, str]:
 
 
 def with_names(document: dict[str, Any], speakers: Speakers) -> Document:
-    """The transcript as people are to read it."""
+    """The transcript as people are to read it.
+
+    Labels of one code are one person, who does not overlap with themselves.
+    """
     names = names_of(document["speakers"], speakers)
 
     def named(labels: Iterable[str]) -> list[str]:
@@ -147,7 +151,10 @@ def with_names(document: dict[str, Any], speakers: Speakers) -> Document:
         "turns": [renamed(turn) for turn in document["turns"]],
         "overlaps": [renamed_all(overlap) for overlap in document["overlaps"]],
     }
-    return Document.from_json(json.dumps(shown))
+    made = Document.from_json(json.dumps(shown))
+    if len(made.speakers) == len(document["speakers"]):
+        return made
+    return replace(made, overlaps=overlaps(made.turns, made.segments))
 
 
 @dataclass(frozen=True)

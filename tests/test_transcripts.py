@@ -5,10 +5,13 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from models.transcript import Source, Turn
+from models.overlaps import overlaps
+from models.statistics import statistics
+from models.transcript import Overlap, Source, Turn
 from service.recordings import identified
 from service.transcripts import longest_turns, names_of, with_names
 from tests.api import open_api
+from tests.fakes import segment, transcript
 from tests.finished import conversation, finish_job
 from tests.jobs import make_job
 from tests.test_jobs import codes
@@ -141,7 +144,20 @@ def test_one_code_is_one_person_and_one_role_may_be_several():
     same = {label: {"role": None, "code": "P09"} for label in ("SPEAKER_00", "SPEAKER_01")}
     shown = with_names(asdict(conversation()), same)
     assert shown.speakers == ("P09",)
-    assert shown.overlaps[0].speakers == ("P09",)
+
+
+def test_one_code_for_two_labels_is_nobody_who_overlaps_with_themselves():
+    """Two labels of one person spoke at once, with no words of theirs."""
+    turns = (Turn(0.0, 10.0, "S0"), Turn(3.0, 5.0, "S1"), Turn(4.0, 6.0, "S2"))
+    segments = [segment("S0", "so " * 30)]
+    made = transcript(segments, turns=turns, speakers=("S0", "S1", "S2"))
+    document = asdict(replace(made, overlaps=overlaps(turns, segments)))
+    same = {label: {"role": None, "code": "P09"} for label in ("S0", "S1")}
+    shown = with_names(document, same)
+
+    assert shown.overlaps == (Overlap(4.0, 6.0, ("P09", "S2"), ("S2",)),)
+    assert [(s.overlaps, s.overlap_time) for s in statistics(shown).speakers] == [(1, 2.0)] * 2
+    assert len(with_names(document, {}).overlaps) == 3
 
 
 ROUTES = [("GET", ""), ("GET", "/speakers"), ("PUT", "/speakers")]
