@@ -26,7 +26,8 @@ FEW_SECONDS, SMALL_SHARE = 3.0, 0.01
 CLEAR_SHARE = 0.05
 """Somebody with this share of the speech and FEW_SECONDS of it is no slip of the clustering, whose
 slips had up to 4.5 % in rendered focus groups: docs/experiments.md."""
-ENOUGH_SPEECH = 30.0  # s in all; in less, somebody who is there need not be told apart
+ENOUGH_SPEECH, ENOUGH_EACH = 30.0, 6.0
+"""s in all, and for each voice and one more; in less, somebody who is there need not be found."""
 
 
 class BadSpeakerCount(OptionError):
@@ -232,7 +233,8 @@ def doubtful_roster(turns: Sequence[Turn], roster: SpeakerCount) -> list[str]:
             f"{n_clear} voices can be told apart where the roster expects {roster}: words of two "
             "people stand under one name. Listen before you use who said what."
         ]
-    if n_voices < (roster.minimum or 1) and total >= ENOUGH_SPEECH:
+    enough = max(ENOUGH_SPEECH, ENOUGH_EACH * (n_voices + 1))
+    if n_voices < (roster.minimum or 1) and total >= enough:
         return [
             f"Only {n_voices} of the {roster} speakers that the roster expects can be told apart: "
             "somebody is missing or hardly speaks, and one person's words may stand under two "

@@ -407,6 +407,9 @@ def talking(*seconds: float) -> list[Turn]:
         ((60.0, 30.0, 4.0), SpeakerCount(3, 3), None),  # who may be the one who is quiet
         ((60.0, 30.0, 0.5), SpeakerCount(3, 3), "Only 2 of the 3"),  # but a cough is nobody
         ((20.0, 9.0), SpeakerCount(3, 3), None),  # the third need not have said anything yet
+        ((9.0, 8.0, 7.0, 6.0, 5.0), SpeakerCount(6, 6), None),  # nor the sixth
+        ((9.0, 8.0, 7.0, 6.0, 6.0), SpeakerCount(6, 6), "Only 5 of the 6"),
+        ((9.0, 8.0, 7.0, 6.0, 6.0), SpeakerCount(12, 12), "Only 5 of the 12"),
         ((4.0, 2.0, 2.0), TWO, None),
         ((60.0, 30.0), SpeakerCount(2, 3), None),  # an observer
         (
