@@ -444,13 +444,22 @@ DEFAULTS = {  # batch and beams
 def gemm_rate(device: str, precision: str) -> float:
     """FLOP/s of a large matrix multiplication, by the faster of torch's two ways on a CPU."""
     n = 8192 if device == "cuda" else 1536
+    has_onednn = device == "cpu" and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     if precision == "int8":
         a, b = (torch.randint(-9, 9, (n, n), dtype=torch.int8, device=device) for _ in range(2))
-        return 2 * n**3 / _best_seconds(lambda: torch._int_mm(a, b.t()), device)
+        seconds = [_best_seconds(lambda: torch._int_mm(a, b.t()), device)]
+        if has_onednn:
+            packed = torch.ops.onednn.qlinear_prepack(b, None)
+            scales, zeros = torch.ones(n), torch.zeros(n, dtype=torch.int32)
+            given = (a.to(torch.uint8), 1.0, 9, packed, scales, zeros, None)
+            after = (1.0, 0, torch.float32, "none", [], "")
+            qlinear = torch.ops.onednn.qlinear_pointwise
+            seconds.append(_best_seconds(lambda: qlinear(*given, *after), device))
+        return 2 * n**3 / min(seconds)
     dtype = torch.float32 if precision == "fp32" else torch.bfloat16
     x, y = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
     seconds = [_best_seconds(lambda: x @ y, device)]
-    if device == "cpu" and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+    if has_onednn:
         packed = torch.ops.mkldnn._reorder_linear_weight(y)
         multiply = torch.ops.mkldnn._linear_pointwise
         seconds.append(_best_seconds(lambda: multiply(x, packed, None, "none", [], ""), device))

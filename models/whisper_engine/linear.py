@@ -123,13 +123,14 @@ class _QuantisedLinear:
 
     def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
         weight = weight.float()
-        self.scales = (weight.abs().amax(dim=1) / 127).clamp(min=1e-12)
-        quantised = (weight / self.scales[:, None]).round().to(torch.int8)
+        scales = (weight.abs().amax(dim=1) / 127).clamp(min=1e-12)
+        quantised = (weight / scales[:, None]).round().to(torch.int8)
         self.weight = torch.ops.onednn.qlinear_prepack(quantised, None)
+        self.largest = 127 if has_vnni() else 63
+        self.scales = scales / self.largest  # a token's own is what its largest number is
         self.zeros = torch.zeros(len(weight), dtype=torch.int32)
         self.bias = None if bias is None else bias.to(dtype)
         self.dtype = dtype
-        self.largest = 127 if has_vnni() else 63
 
     def __call__(self, x: Tensor, gelu: bool = False) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
@@ -143,9 +144,11 @@ class _QuantisedLinear:
     def _multiply(self, x: Tensor, gelu: bool) -> Tensor:
         x = x.float()
         middle = self.largest + 1
-        scale = (x.abs().amax(dim=1, keepdim=True) / self.largest).clamp(min=1e-12)
+        scale = torch.linalg.vector_norm(x, torch.inf, dim=1, keepdim=True).clamp_(min=1e-10)
         # The half rounds: what is behind the point is cut off.
-        unsigned = torch.addcmul(torch.tensor(middle + 0.5), x, 1 / scale).to(torch.uint8)
+        unsigned = torch.addcmul(torch.tensor(middle + 0.5), x, self.largest / scale).to(
+            torch.uint8
+        )
         product = torch.ops.onednn.qlinear_pointwise(
             *(unsigned, 1.0, middle, self.weight, self.scales, self.zeros, None),
             *(1.0, 0, self.dtype, "none", [], ""),

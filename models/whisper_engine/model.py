@@ -27,6 +27,7 @@ from models.whisper_engine.linear import (
     Precision,
     dtype_of,
     has_avx512,
+    has_vnni,
     make_linear,
     matmul_nt,
     mkl_is_fast,
@@ -109,7 +110,8 @@ class InferenceModel:
         # Where there is bf16, int8 would make the encoder less exact and hardly faster.
         quantised_encoder = quantised and self.dtype == torch.float32
         self.encoder = _Encoder(model, self.device, self.dtype, quantised_encoder)
-        self.decoder = _Decoder(model, self.device, self.dtype, quantised)
+        # Without VNNI a step's few rows take longer than in fp32: docs/experiments.md.
+        self.decoder = _Decoder(model, self.device, self.dtype, quantised and has_vnni())
 
     def encode(self, mel: Tensor) -> Tensor:
         """(batch, n_mels, 3000) to (batch, 1500, n_state)"""
