@@ -452,7 +452,7 @@ def gemm_rate(device: str, precision: str) -> float:
             packed = torch.ops.onednn.qlinear_prepack(b, None)
             scales, zeros = torch.ones(n), torch.zeros(n, dtype=torch.int32)
             given = (a.to(torch.uint8), 1.0, 9, packed, scales, zeros, None)
-            after = (1.0, 0, torch.float32, "none", [], "")
+            after: Any = (1.0, 0, torch.float32, "none", [], "")
             qlinear = torch.ops.onednn.qlinear_pointwise
             seconds.append(_best_seconds(lambda: qlinear(*given, *after), device))
         return 2 * n**3 / min(seconds)

@@ -134,14 +134,13 @@ class _QuantisedLinear:
 
     def __call__(self, x: Tensor, gelu: bool = False) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
-        blocks = [
-            self._multiply(rows[i : i + QUANTISED_ROWS], gelu)
-            for i in range(0, len(rows), QUANTISED_ROWS)
-        ]
-        product = blocks[0] if len(blocks) == 1 else torch.cat(blocks)
-        return product.view(*x.shape[:-1], -1)
+        out = torch.empty(len(rows), len(self.scales), dtype=self.dtype)
+        for i in range(0, len(rows), QUANTISED_ROWS):
+            some = slice(i, i + QUANTISED_ROWS)
+            self._multiply(rows[some], out[some], gelu)
+        return out.view(*x.shape[:-1], -1)
 
-    def _multiply(self, x: Tensor, gelu: bool) -> Tensor:
+    def _multiply(self, x: Tensor, out: Tensor, gelu: bool) -> None:
         x = x.float()
         middle = self.largest + 1
         scale = torch.linalg.vector_norm(x, torch.inf, dim=1, keepdim=True).clamp_(min=1e-10)
@@ -154,8 +153,12 @@ class _QuantisedLinear:
             *(1.0, 0, self.dtype, "none", [], ""),
         )
         scale = scale.to(self.dtype)
-        product = product * scale if self.bias is None else self.bias.addcmul(product, scale)
-        return F.gelu(product) if gelu else product
+        if self.bias is None:
+            torch.mul(product, scale, out=out)
+        else:
+            torch.addcmul(self.bias, product, scale, out=out)
+        if gelu:
+            torch.ops.aten.gelu_(out)
 
 
 def matmul_nt(a: Tensor, b: Tensor) -> Tensor:
