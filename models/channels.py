@@ -28,6 +28,7 @@ PAUSES = 0.05  # of the frames hold nothing but noise
 AUDIBLE = 6.0  # dB above the pauses
 ACTIVE = 15.0  # dB above the pauses: somebody speaks
 FLOOR = -90.0  # dBFS
+CONSTANT_EVERY = 101  # samples; a channel's constant is looked for in as few
 SAME = 0.03  # of a channel's energy may differ from another's that it is a copy of
 DEAD = 40.0  # dB; a channel so much below the loudest holds no voice
 APART = 15.0  # dB between the modes, from which on channels are speakers
@@ -162,7 +163,8 @@ def timeline_of(
         asked = wanted == Channels.SPLIT
         warning = "Only one channel holds a voice of its own" + TOLD_APART if asked else None
         return Timeline(distinct[0], starts, warning=warning)
-    distinct -= distinct.mean(axis=1, keepdims=True)  # sound cards may add a constant
+    # What a sound card adds; the mean of speech is not zero, and would be left in its pauses.
+    distinct -= np.median(distinct[:, ::CONSTANT_EVERY], axis=1, keepdims=True)
     dominance = Dominance.of(distinct)
     minimum, maximum = n_speakers
     plausible = (minimum or 1) <= len(distinct) <= (maximum or len(distinct))
