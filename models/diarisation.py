@@ -18,6 +18,7 @@ from models.progress import Progress, ignore, seconds_of
 from models.reconstruction import activations, discretise, speaker_count, to_turns
 from models.segmentation import Segmentation, segment
 from models.speaker_models import SpeakerModels
+from models.statistics import talk_times
 from models.transcript import Turn
 
 MAX_SPEAKERS = 20
@@ -156,9 +157,7 @@ def start_diarisation(
         speakers.maximum,
         freely_too=by_roster,
     )
-    return DiarisationBegun(
-        models, segmentation, speakers, count, embeddings, clustering, by_roster
-    )
+    return DiarisationBegun(models, segmentation, speakers, count, embeddings, clustering)
 
 
 @dataclass(frozen=True)
@@ -171,7 +170,6 @@ class DiarisationBegun:
     count: np.ndarray  # of people who speak in each frame
     embeddings: np.ndarray
     clustering: Clustering | None
-    by_roster: bool = False
 
     def result(self, progress: Progress = ignore) -> Diarisation:
         """
@@ -189,7 +187,7 @@ class DiarisationBegun:
         if clusters.free is not None:
             freely, _ = self._turns(clusters.free, SpeakerCount())
             warnings += doubtful_roster(freely, self.speakers)
-        if self.by_roster or not self.speakers.is_exact:
+        if clusters.free is not None or not self.speakers.is_exact:
             warnings += doubtful_speakers(turns)
         return Diarisation(
             turns,
@@ -224,7 +222,7 @@ def doubtful_roster(turns: Sequence[Turn], roster: SpeakerCount) -> list[str]:
     Args:
         turns: as found without being told a number.
     """
-    seconds = _seconds(turns)
+    seconds = talk_times(turns)
     total = sum(seconds.values())
     n_clear = sum(spoken >= max(FEW_SECONDS, CLEAR_SHARE * total) for spoken in seconds.values())
     n_voices = sum(spoken >= _little(seconds) for spoken in seconds.values())
@@ -250,21 +248,13 @@ def doubtful_speakers(turns: Sequence[Turn]) -> list[str]:
     interviewee's partner who says one sentence is no mistake. Giving the number of speakers is the
     way to be rid of them.
     """
-    seconds = _seconds(turns)
+    seconds = talk_times(turns)
     return [
         f"{speaker} speaks for only {spoken:.1f} s in all and may be nobody; "
         "give the number of speakers if there are fewer."
         for speaker, spoken in sorted(seconds.items())
         if spoken < _little(seconds)
     ]
-
-
-def _seconds(turns: Sequence[Turn]) -> dict[str, float]:
-    """Of each speaker."""
-    seconds: dict[str, float] = {}
-    for turn in turns:
-        seconds[turn.speaker] = seconds.get(turn.speaker, 0.0) + turn.end - turn.start
-    return seconds
 
 
 def _little(seconds: Mapping[str, float]) -> float:
