@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -28,3 +32,18 @@ def test_what_does_not_fit_alone_is_out_of_memory():
     with pytest.raises(OutOfMemory, match="Transcription does not fit into the memory of cpu"):
         with exact_on(torch.device("cpu"), "Transcription"):
             in_batches(4, 2, step)
+
+
+@pytest.mark.parametrize("module", ["service.cli", "service.engine_child", "scripts.bench"])
+def test_threads_that_wait_leave_their_processor_to_others(module):
+    """OpenMP says what it has read when torch loads it, after which nothing changes it."""
+    environment = {name: value for name, value in os.environ.items() if "SPINCOUNT" not in name}
+    said = subprocess.run(
+        [sys.executable, "-c", f"import {module}, torch"],
+        env={**environment, "OMP_DISPLAY_ENV": "VERBOSE"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stderr
+
+    assert "GOMP_SPINCOUNT = '1000'" in said
