@@ -143,7 +143,7 @@ class _QuantisedLinear:
     def _multiply(self, x: Tensor, out: Tensor, gelu: bool) -> None:
         x = x.float()
         middle = self.largest + 1
-        scale = torch.linalg.vector_norm(x, torch.inf, dim=1, keepdim=True).clamp_(min=1e-10)
+        scale = x.abs().amax(dim=1, keepdim=True).clamp_(min=1e-10)  # a norm takes 8 times as long
         # The half rounds: what is behind the point is cut off.
         unsigned = torch.addcmul(torch.tensor(middle + 0.5), x, self.largest / scale).to(
             torch.uint8
