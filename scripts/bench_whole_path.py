@@ -34,10 +34,11 @@ from models.weights import find_pipeline, find_whisper
 from models.whisper_checkpoints import load_whisper
 from models.whisper_engine import DecodedWindow, Session, WhisperEngine
 from models.whisper_engine.linear import Precision
-from scripts.bench_whisper import DIMENSIONS, forced_ends, hardware, random_whisper
+from scripts.bench_whisper import hardware
 from scripts.evaluate import NO_WEIGHTS_FOLDER
 from scripts.measure_memory import draw_embeddings
 from scripts.synthetic_diarisation import random_pipeline
+from scripts.whisper_contestants import DIMENSIONS, forced_ends, random_whisper
 from service.batch import Batch, prepare_output, sessions_of
 from service.batch import run as run_batch
 from service.exports import Format

@@ -6,15 +6,13 @@ import pytest
 
 from scripts import bench_whole_path
 from scripts.bench_whisper import (
-    CONTESTANTS,
-    DIMENSIONS,
-    Setup,
     least_seconds,
     measure,
     peak_memory,
     same_share,
     table,
 )
+from scripts.whisper_contestants import CONTESTANTS, DIMENSIONS, Setup
 
 SETUP = Setup("micro", "cpu", threads=1, batch=2, windows=3, tokens=8)
 RATES = {"gemm": {"fp32": 1e9, "bf16": 2e9}, "copy": 1e9}
