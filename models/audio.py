@@ -41,6 +41,7 @@ MAX_CHANNELS = 8
 MIN_SAMPLE_RATE = 8_000  # Hz, the telephone's
 MIN_SECONDS = 0.1
 SILENCE_DBFS = -60.0
+LOUDEST_DBFS = 40.0  # speech lies within the 80 dB below it that Whisper hears
 
 MEMORY_BYTES = 2 << 30  # address space of the child
 PROBE_SECONDS = 30  # processor time
@@ -633,9 +634,10 @@ def refuse_too_short(duration: float) -> None:
 
 def refuse_useless(info: RecordingInfo, peaks: tuple[float, ...]) -> None:
     """Raises UnreadableAudio or SilentAudio; `peaks` of each channel in dBFS."""
-    if not all(peak < math.inf for peak in peaks):  # NaN is not
+    if not all(peak < LOUDEST_DBFS for peak in peaks):  # NaN is not
         raise UnreadableAudio(
-            "The recording holds samples that are no numbers: export it again as 16-bit WAV."
+            "The recording holds samples that no sound has, far beyond the loudest or no numbers at"
+            " all: export it again as 16-bit WAV."
         )
     if max(peaks) < SILENCE_DBFS:
         cancelled = " and that its channels do not cancel each other out"

@@ -8,9 +8,6 @@ docs/performance.md says what is measured and how, and holds the results.
 import argparse
 from types import ModuleType
 
-import models  # noqa: F401  # before torch, as in `fieldscribe`: its threads wait as they do there
-
-# isort: split
 from scripts import bench_diarisation, bench_service, bench_whisper, bench_whole_path
 
 BENCHES: dict[str, ModuleType] = {

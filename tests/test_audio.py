@@ -522,10 +522,15 @@ def test_channels_apart_share_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     assert decoded_bytes(content).duration == 5
 
 
-def test_samples_that_are_no_numbers_are_refused() -> None:
+@pytest.mark.parametrize("sample", [np.nan, np.inf, 1e25, -1e4])
+def test_samples_that_no_sound_has_are_refused(sample: float) -> None:
     samples = noise(16_000)
-    samples[5000] = np.nan
+    samples[5000] = sample
     assert refusal(wav(samples)).code == "unreadable_audio"
+
+
+def test_samples_beyond_full_scale_as_recorders_of_floats_have_are_taken() -> None:
+    assert decoded_bytes(wav(20 * noise(16_000))).duration == 1
 
 
 def test_a_recording_damaged_in_the_middle_is_refused(make: Make) -> None:

@@ -34,7 +34,9 @@ def test_what_does_not_fit_alone_is_out_of_memory():
             in_batches(4, 2, step)
 
 
-@pytest.mark.parametrize("module", ["service.cli", "service.engine_child", "scripts.bench"])
+@pytest.mark.parametrize(
+    "module", ["service.cli", "service.engine_child", "scripts.bench", "scripts.evaluate"]
+)
 def test_threads_that_wait_leave_their_processor_to_others(module):
     """OpenMP says what it has read when torch loads it, after which nothing changes it."""
     environment = {name: value for name, value in os.environ.items() if "SPINCOUNT" not in name}

@@ -21,7 +21,22 @@ def test_windows_are_cut_from_whispers_spectrogram_of_the_whole_recording(n_mels
     whole = log_mel_spectrogram(samples, n_mels, padding=N_SAMPLES)
     maximum = log_mel_maximum(samples, n_mels, CPU)
 
+    assert (maximum + 4.0) / 4.0 == pytest.approx(whole.max().item(), abs=1e-5)
     for window in (Window(0.0, 30.0), Window(31.37, 44.0), Window(61.02, 75.0)):
         first, last = round(window.start * 100) + 2, round(window.end * 100) - 2
         found = log_mel(window.cut(samples), n_mels, maximum, CPU)[:, 2 : last - first + 2]
         assert torch.allclose(found, whole[:, first:last], atol=1e-5)
+
+
+MINUTE = 60 * SAMPLE_RATE
+
+
+@pytest.mark.parametrize("length", [1, 200, MINUTE - 1, MINUTE + 1, MINUTE + 170, 2 * MINUTE])
+@pytest.mark.parametrize("click", [-319, -161, -40, 0, 41, 200])
+def test_the_maximum_is_that_of_the_whole_recording_also_around_a_full_minute(length, click):
+    samples = np.zeros(length, np.float32)
+    samples[min(MINUTE + click, length - 1)] = 0.9
+    whole = log_mel_spectrogram(samples, 80, padding=N_SAMPLES if length <= 200 else 0)
+    own = whole[:, : max(1, length // 160)]
+
+    assert (log_mel_maximum(samples, 80, CPU) + 4.0) / 4.0 == pytest.approx(own.max().item())

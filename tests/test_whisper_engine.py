@@ -235,6 +235,13 @@ def test_an_english_model_needs_no_guess_and_refuses_other_languages():
         english.check(WhisperOptions(language="nl"))
 
 
+def test_a_language_that_only_newer_models_know_is_refused():
+    of_99, of_100 = (WhisperEngine(random_whisper(n_vocab=n)) for n in (51865, 51866))
+    with pytest.raises(UnknownLanguage, match="Cantonese"):
+        of_99.check(WhisperOptions(language="yue"))
+    of_100.check(WhisperOptions(language="yue"))
+
+
 @pytest.mark.parametrize("name", ["en", "EN", "English", " english "])
 def test_a_language_may_be_given_by_code_or_name(name):
     assert language_code(name) == "en"
@@ -261,5 +268,6 @@ def test_the_vocabulary_reaches_every_window(engine, greedy):
     assert [sound.prompt for sound in engine._sounds([session])] == [expected] * 3
 
 
-def test_the_trial_says_how_long_a_second_takes(engine):
-    assert 0 < engine.try_speed() < 100
+@pytest.mark.parametrize("n_slots", [1, 2, 5])
+def test_the_trial_says_how_long_a_second_takes(n_slots):
+    assert 0 < WhisperEngine(random_whisper(), n_slots=n_slots).try_speed() < 100

@@ -235,7 +235,7 @@ def test_warping_a_batch_takes_the_paths_of_whispers_dtw(seed, rows, columns):
         assert entered[i, : own_rows[i]].tolist() == time[first].tolist()
 
 
-@pytest.mark.parametrize("n_own", [5, 30, 99, 100])
+@pytest.mark.parametrize("n_own", [1, 3, 4, 5, 30, 99, 100])
 def test_the_median_is_whispers_with_the_end_of_the_window_mirrored(n_own):
     weights = torch.from_numpy(np.random.default_rng(n_own).random((2, 3, 100), np.float32))
     expected = median_filter(weights[..., :n_own], 7)

@@ -171,9 +171,11 @@ class WhisperEngine:
             VocabularyTooLong: whisper would silently drop the beginning.
         """
         if options.language is not None:
-            language_code(options.language)
-            if not self.is_multilingual and options.language != "en":
+            code = language_code(options.language)
+            if not self.is_multilingual and code != "en":
                 raise UnknownLanguage("This model knows English only.")
+            if self.is_multilingual and code not in self._tokenizer("en").all_language_codes:
+                raise UnknownLanguage(f"This model does not know {LANGUAGES[code].title()} yet.")
         if options.task == "translate" and not self.is_multilingual:
             raise CannotTranslate("This model knows English only, and so cannot translate to it.")
         if options.prompt:
@@ -363,7 +365,12 @@ class WhisperEngine:
         window, tokenizer = Window(0.0, TRIAL_WINDOW), self._tokenizer("en")
         sound = Sound(0, self._mel(samples, window, 0.0), tokenizer.sot_sequence, 0)
         slots = Slots(self.model, self._decoder.rules, min(self._decoder.n_slots, 4))
-        hearing = seconds_of(lambda: slots.add([sound]))
+
+        def hear() -> None:
+            slots.clear()
+            slots.add([sound])
+
+        hearing = seconds_of(hear)
         while slots.n_free:
             slots.add_heard(slots, 0)
         slots.begin_again(0.0)

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from whisper.audio import HOP_LENGTH, N_FFT, N_SAMPLES, mel_filters
 
-BLOCK = 6000 * HOP_LENGTH  # samples, one minute
+BLOCK = 6000  # frames, one minute
+AROUND = 2  # frames on either side, as a frame reaches into the next one and the one before
 
 
 def mel_power(samples: Tensor, n_mels: int) -> Tensor:
@@ -29,12 +30,15 @@ def mel_power(samples: Tensor, n_mels: int) -> Tensor:
 def log_mel_maximum(samples: np.ndarray, n_mels: int, device: torch.device) -> float:
     """The largest log10 of mel power in (n_samples,): what whisper takes its clamp from."""
     maximum = -10.0  # log10 of the smallest power that whisper tells apart
-    for start in range(0, len(samples), BLOCK):
-        first = max(0, start - HOP_LENGTH * 2)  # frames at the seam see both sides of it
-        block = torch.from_numpy(samples[first : start + BLOCK]).to(device)
+    n_frames = max(1, len(samples) // HOP_LENGTH)
+    for start in range(0, n_frames, BLOCK):
+        first = max(0, start - AROUND)
+        block = samples[first * HOP_LENGTH : (start + BLOCK + AROUND) * HOP_LENGTH]
         if len(block) <= N_FFT // 2:  # too short to be reflected at its ends
-            block = F.pad(block, (0, N_FFT // 2 + 1 - len(block)))
-        maximum = max(maximum, mel_power(block, n_mels).max().item())
+            block = np.pad(block, (0, N_FFT // 2 + 1 - len(block)))
+        power = mel_power(torch.from_numpy(block).to(device), n_mels)
+        own = power[:, start - first : start - first + BLOCK]
+        maximum = max(maximum, own.max().item())
     return maximum
 
 

@@ -186,7 +186,8 @@ def _attention(scores: Tensor, lengths: Tensor, positions: Tensor) -> Tensor:
 def _smooth(weights: Tensor, n_own: Tensor) -> Tensor:
     """Median over MEDIAN_WIDTH positions of (n_heads, n_tokens, n_positions).
 
-    At both ends of a window's own positions the filter sees them mirrored.
+    At both ends of a window's own positions the filter sees them mirrored. Windows too short for
+    that, of 0.06 s, are left as they are, as whisper's `median_filter` does.
     """
     n_positions, half = weights.shape[-1], MEDIAN_WIDTH // 2
     index = torch.arange(-half, n_positions + half, device=weights.device).abs()
@@ -196,7 +197,7 @@ def _smooth(weights: Tensor, n_own: Tensor) -> Tensor:
     seven = [mirrored[..., i : i + n_positions] for i in range(MEDIAN_WIDTH)]
     for i, j in MEDIAN_OF_7:
         seven[i], seven[j] = torch.minimum(seven[i], seven[j]), torch.maximum(seven[i], seven[j])
-    return seven[half]
+    return torch.where(n_own > half, seven[half], weights)
 
 
 def warp(costs: Tensor, n_rows: Tensor, n_columns: Tensor) -> Tensor:
