@@ -1,10 +1,62 @@
 """The languages Whisper knows, for those who must not load it; a test compares the two."""
 
-LANGUAGES = frozenset(
-    """
-en zh de es ru ko fr ja pt tr pl ca nl ar sv it id hi fi vi he uk el ms cs ro da hu ta no th ur
-hr bg lt la mi ml cy sk te fa lv bn sr az sl kn et mk br eu is hy ne mn bs kk sq sw gl mr pa si
-km sn yo so af oc ka be tg sd gu am yi lo uz fo ht ps tk nn mt sa lb my bo tl mg as tt haw ln ha
-ba jw su yue
-""".split()
+from models.errors import OptionError
+
+
+def _pairs(text: str) -> list[tuple[str, str]]:
+    """Codes and names."""
+    pairs = [" ".join(pair.split()).split(" ", 1) for pair in text.split(";")]
+    return [(code, name) for code, name in pairs]
+
+
+LANGUAGES = dict(
+    _pairs(
+        """
+en english; zh chinese; de german; es spanish; ru russian; ko korean; fr french; ja japanese; pt
+portuguese; tr turkish; pl polish; ca catalan; nl dutch; ar arabic; sv swedish; it italian; id
+indonesian; hi hindi; fi finnish; vi vietnamese; he hebrew; uk ukrainian; el greek; ms malay; cs
+czech; ro romanian; da danish; hu hungarian; ta tamil; no norwegian; th thai; ur urdu; hr
+croatian; bg bulgarian; lt lithuanian; la latin; mi maori; ml malayalam; cy welsh; sk slovak; te
+telugu; fa persian; lv latvian; bn bengali; sr serbian; az azerbaijani; sl slovenian; kn
+kannada; et estonian; mk macedonian; br breton; eu basque; is icelandic; hy armenian; ne nepali;
+mn mongolian; bs bosnian; kk kazakh; sq albanian; sw swahili; gl galician; mr marathi; pa
+punjabi; si sinhala; km khmer; sn shona; yo yoruba; so somali; af afrikaans; oc occitan; ka
+georgian; be belarusian; tg tajik; sd sindhi; gu gujarati; am amharic; yi yiddish; lo lao; uz
+uzbek; fo faroese; ht haitian creole; ps pashto; tk turkmen; nn nynorsk; mt maltese; sa
+sanskrit; lb luxembourgish; my myanmar; bo tibetan; tl tagalog; mg malagasy; as assamese; tt
+tatar; haw hawaiian; ln lingala; ha hausa; ba bashkir; jw javanese; su sundanese; yue cantonese
+"""
+    )
 )
+"""The English name of each, by its code."""
+
+_OTHER_NAMES = _pairs(
+    """
+my burmese; ca valencian; nl flemish; ht haitian; lb letzeburgesch; ps pushto; pa panjabi; ro
+moldavian; ro moldovan; si sinhalese; es castilian; zh mandarin
+"""
+)
+
+_CODES = {name: code for code, name in [*LANGUAGES.items(), *_OTHER_NAMES]}
+
+
+class UnknownLanguage(OptionError):
+    """The language is not one that Whisper, or this model, knows."""
+
+    code = "unknown_language"
+
+
+def language_code(name: str) -> str:
+    """`en` for `en`, `EN` and `English`.
+
+    Raises:
+        UnknownLanguage: Whisper has none of that name.
+    """
+    code = name.strip().lower()
+    code = _CODES.get(code, code)
+    if code not in LANGUAGES:
+        raise UnknownLanguage(
+            f"Whisper knows no language of that name; it knows {len(LANGUAGES)}, by codes such as "
+            "en, de, es or nl, or by their English names."
+        )
+    return code

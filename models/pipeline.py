@@ -22,6 +22,7 @@ from models.diarisation import (
     try_diarisation,
 )
 from models.errors import AudioError
+from models.languages import language_code
 from models.overlaps import overlaps
 from models.precision import precisions
 from models.progress import Progress
@@ -51,7 +52,6 @@ from models.whisper_engine import (
     Session,
     WhisperEngine,
     WhisperOptions,
-    language_code,
 )
 from models.whisper_engine.coverage import windows_to_hear_again, with_second_look
 from models.whisper_engine.engine import Task

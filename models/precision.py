@@ -182,6 +182,6 @@ def check_gates(
         if not gate.vouched(weights_folder):
             raise UnmeasuredPrecision(
                 f"Nobody has measured here what {asked} costs with {gate.model}; run "
-                f"`scripts/evaluate --precision {asked} --manifest FILE` with these models first, "
-                "or leave the precision as it is."
+                f"`scripts/evaluate --precision {asked} --model {whisper.name} --manifest FILE` on "
+                "recordings of yours first (docs/accuracy.md), or leave the precision as it is."
             )

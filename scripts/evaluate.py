@@ -28,12 +28,12 @@ from models.audio import SAMPLE_RATE, Recording, decode, probe
 from models.channels import Channels
 from models.diarisation import SpeakerCount
 from models.errors import SpeechError
+from models.languages import language_code
 from models.metrics import Spoken, TimedText, summed
 from models.pipeline import NoSpeech, Pipeline, TranscribeOptions
 from models.precision import Gate, gates_of
 from models.transcript import Turn
 from models.weights import DEMO, default_pipeline, find_pipeline, find_whisper
-from models.whisper_engine import language_code
 from models.whisper_engine.linear import Precision
 from scripts.evaluation import Measured, Row, compare, document_of, table, write
 from scripts.make_interview import Interview, make_interview, recording_of

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from service.console import AsJson, id_of, print_json, print_table
+from service.console import AsJson, asked_language, id_of, print_json, print_table
 from service.job_commands import api
 
 token_app = typer.Typer(no_args_is_help=True, help="Make, list and revoke tokens.")
@@ -93,7 +93,8 @@ def create_study(
 ) -> None:
     """Make a study and its keys."""
     with api(as_json) as client:
-        made = client.post("/v1/studies", {"code": code, "language": language, "model": model})
+        wish = {"code": code, "language": asked_language(language), "model": model}
+        made = client.post("/v1/studies", wish)
     print_json(made) if as_json else typer.echo(made["id"])
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
 import httpx2
+import typer
 from platformdirs import user_state_path
 
 from service.errors import Misused, ServiceError
@@ -30,6 +31,7 @@ from service.tls import trust_only
 
 PART_BYTES = 16 * 2**20  # each is checked, encrypted and acknowledged by itself
 RETRY_FOR = 30.0  # s
+TELL_AFTER = 2.0  # s
 PATIENCE = 300.0  # s without progress, while an upload or a job goes on
 AGAIN_AFTER = (408, 429, 502, 503, 504)
 WAIT = 30  # s of a long poll
@@ -131,7 +133,8 @@ class Client:
         Raises:
             Refused, ServiceUnreachable
         """
-        end, pause = time.monotonic() + retry_for, 0.2
+        begun = time.monotonic()
+        end, pause, has_told = begun + retry_for, 0.2, False
         while True:
             try:
                 answer = self._http.request(method, path, **wish)
@@ -140,6 +143,12 @@ class Client:
                     raise ServiceUnreachable(
                         f"Nothing answers at {self.url}: is `fieldscribe serve` running there?"
                     ) from error
+                if not has_told and time.monotonic() > begun + TELL_AFTER:
+                    has_told = True
+                    typer.echo(
+                        f"Nothing answers at {self.url} yet; waiting up to {retry_for:.0f} s.",
+                        err=True,
+                    )
             else:
                 if answer.is_success or answer.status_code == 304:
                     return answer
@@ -259,6 +268,13 @@ class Source:
     study: str
     session: str | None = None
 
+    def open(self) -> BinaryIO:
+        """Raises FileNotReadable."""
+        try:
+            return self.path.open("rb")
+        except OSError as error:
+            raise FileNotReadable(f"A file cannot be read ({error.strerror}).") from None
+
     def key(self, url: str) -> str:
         """The same file at the same place for the same session; a changed one is another."""
         status = self.path.stat()
@@ -284,11 +300,7 @@ def upload(
     Raises:
         FileNotReadable, UploadStuck, Refused, ServiceUnreachable
     """
-    try:
-        file = source.path.open("rb")
-    except OSError as error:
-        raise FileNotReadable(f"A file cannot be read ({error.strerror}).") from None
-    with file:
+    with source.open() as file:
         size = source.path.stat().st_size
         key = source.key(client.url)
         location = unfinished.find(key)

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from models.errors import OptionError, SpeechError
+from models.languages import language_code
 from models.roster import RosterEntry, read_line
 from service.client import Refused
 from service.errors import Misused, RosterNotReadable, ServiceError, VocabularyNotReadable
@@ -57,6 +58,20 @@ WeightsFolder = Annotated[
 ]
 
 
+def asked_language(name: str | None) -> str | None:
+    """The API's code for what somebody typed; `auto`, and nothing, stay.
+
+    Raises:
+        UnknownLanguage
+    """
+    return name if name in (None, "auto") else language_code(name)
+
+
+def shown(name: str) -> str:
+    """A file name may hold anything, also what would command a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+
+
 def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=1))
 
@@ -93,7 +108,6 @@ WANTED = {
     "studies": "A study goes by its code (PEER) or its id: `fieldscribe study list` shows both.",
     "session": "A session goes by its code, INT-07 or FG-1, or by its id.",
     "code": "A code is written in capitals: PEER for a study, INT-07 or FG-1 for a session.",
-    "language": "A language is a code that Whisper knows: en, de, nl, ...",
     "model": "A model goes by its name: `fieldscribe models list` shows them.",
     "speakers": "The number of speakers is 1 to 20, or a range of these: 2-4.",
     "channels": "Channels are auto, mix or split.",

@@ -28,6 +28,7 @@ from rich.text import Text
 
 from service.client import (
     Client,
+    FileNotReadable,
     Refused,
     Source,
     Unfinished,
@@ -41,15 +42,17 @@ from service.console import (
     AsJson,
     MixedLanguages,
     Translate,
+    asked_language,
     errors_as_sentences,
     id_of,
     print_json,
     print_table,
     read_roster,
     read_vocabulary,
+    shown,
     speaker_bounds,
 )
-from service.errors import Misused
+from service.errors import Misused, OutputNotWritable
 from service.exports import Format
 from service.exports.files import write_whole
 from service.exports.text import clock
@@ -133,7 +136,7 @@ def upload_command(
         raise typer.BadParameter("a roster is a session's: name one with --session")
     with api(as_json) as client:
         options = {
-            "language": language,
+            "language": asked_language(language),
             "model": model,
             "channels": channels,
             "translate": translate,
@@ -141,11 +144,17 @@ def upload_command(
             "speakers": None if speakers is None else speaker_bounds(speakers),
             "vocabulary": None if vocabulary is None else list(read_vocabulary(vocabulary)),
         }
+        sources = [Source(path, study, session) for path in files]
+        for source in sources:  # before any of them is uploaded
+            try:
+                source.open().close()
+            except FileNotReadable:
+                typer.echo(f"{shown(str(source.path))}:", err=True)
+                raise
         if session is not None:
             people = () if roster is None else read_roster(roster)
             make_session(client, study, session, [vars(entry) for entry in people])
         unfinished = Unfinished()
-        sources = [Source(path, study, session) for path in files]
         together = join or session is not None
         jobs, n_refused = [], 0
         for of_one_job in [sources] if together else [[source] for source in sources]:
@@ -154,7 +163,7 @@ def upload_command(
             except RecordingOfNoUse as refused:
                 if together or len(sources) == 1:
                     raise
-                typer.echo(f"{refused.name}: {refused.code}: {refused}", err=True)
+                typer.echo(f"{shown(refused.name)}: {refused.code}: {refused}", err=True)
                 n_refused += 1
                 continue
             request: dict[str, Any] = {"recordings": ids}
@@ -384,8 +393,13 @@ def transcript_command(
         )
         if out is None:
             sys.stdout.write(answer.text)
-        else:
+            return
+        try:
             write_whole(out, answer.text)
+        except OSError as error:
+            raise OutputNotWritable(
+                f"The transcript cannot be written ({error.strerror})."
+            ) from None
 
 
 def cancel_command(job_id: JobId, as_json: AsJson = False) -> None:

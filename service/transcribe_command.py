@@ -13,10 +13,10 @@ from models.audio import probe
 from models.channels import Channels
 from models.diarisation import SpeakerCount
 from models.errors import AudioError
+from models.languages import language_code
 from models.pipeline import COSTLY_STAGES, Pipeline, StageProgress, TranscribeOptions
 from models.precision import check_gates
 from models.weights import default_pipeline, default_whisper, find_pipeline, find_whisper
-from models.whisper_engine import language_code
 from models.whisper_engine.linear import Precision
 from service.batch import (
     Batch,
@@ -27,7 +27,7 @@ from service.batch import (
     run,
     sessions_of,
 )
-from service.console import STAGE_LABELS, print_json, read_roster, read_vocabulary
+from service.console import STAGE_LABELS, print_json, read_roster, read_vocabulary, shown
 from service.errors import RecordingNotFound
 from service.eta import Eta
 from service.exports import Format
@@ -238,11 +238,6 @@ class View:
         self.console.print(text, markup=False)
 
 
-def shown(name: str) -> str:
-    """A file name may hold anything, also what would command a terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
-
-
 def _line(result: Result) -> str:
     name = shown(result.session.name)
     if result.status == "failed":
@@ -251,10 +246,11 @@ def _line(result: Result) -> str:
     assert transcript is not None
     if result.status == "skipped":
         return f"{name}: done before"
+    n_flags = len(transcript.flags)
     return (
         f"{name}: {clock(transcript.duration)} of sound in {clock(result.seconds)} "
         f"(RTFx {transcript.duration / result.seconds:.1f}), {len(transcript.speakers)} speakers, "
-        f"{len(transcript.flags)} places to listen to again"
+        f"{n_flags} place{'s' * (n_flags != 1)} to listen to again"
     )
 
 

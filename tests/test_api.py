@@ -13,7 +13,7 @@ import whisper.tokenizer
 from fastapi.testclient import TestClient
 from sqlalchemy.exc import OperationalError
 
-from models.languages import LANGUAGES
+from models.languages import LANGUAGES, language_code
 from models.weights import DEMO
 from service import openapi, problems
 from service.database.tables import Study
@@ -183,7 +183,9 @@ def test_the_demo_weights_are_always_there(api):
 
 
 def test_languages_are_those_of_whisper():
-    assert set(whisper.tokenizer.LANGUAGES) == LANGUAGES
+    assert whisper.tokenizer.LANGUAGES == LANGUAGES
+    for name, code in whisper.tokenizer.TO_LANGUAGE_CODE.items():
+        assert language_code(name.title()) == code
 
 
 # --- errors ---------------------------------------------------------------------------------------

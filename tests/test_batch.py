@@ -17,10 +17,10 @@ import pytest
 
 from models.audio import decode
 from models.errors import OutOfMemory
+from models.languages import UnknownLanguage
 from models.pipeline import NoSpeech, StageProgress, TranscribeOptions
 from models.transcript import Transcript
 from models.weights import PipelineWeights, WhisperWeights
-from models.whisper_engine.engine import UnknownLanguage
 from service.batch import Batch, Session, prepare_output, run, sessions_of
 from service.errors import OutputNotWritable, SameName
 from service.exports import Format

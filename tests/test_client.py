@@ -195,6 +195,17 @@ def test_an_outage_is_waited_out_but_nothing_is_done_twice(client, network):
     assert [study["code"] for study in client.get("/v1/studies")["items"]].count("ONCE") == 1
 
 
+def test_a_service_that_is_away_for_longer_is_not_waited_for_in_silence(
+    client, network, monkeypatch, capsys
+):
+    monkeypatch.setattr("service.client.TELL_AFTER", 0.0)
+    network.lose = {0: "request", 1: "request"}
+
+    client.get("/v1/studies")
+
+    assert capsys.readouterr().err.count("Nothing answers at") == 1
+
+
 def test_what_is_not_fieldscribe_is_said_so():
     answer = httpx2.Response(500, text="<h1>A proxy</h1>")
     client = Client("http://x", "t", transport=httpx2.MockTransport(lambda request: answer))

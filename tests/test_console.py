@@ -85,7 +85,6 @@ def test_what_is_no_id_is_said_to_be_none_with_the_command_that_lists_them(run, 
         (("jobs", "--study", "peer study"), "A study goes by its code (PEER)"),
         (("jobs", "--status", "done"), "The status is queued, running"),
         (("study", "create", "peer"), "A code is written in capitals"),
-        (("study", "create", "NEW", "--language", "German"), "A language is a code"),
         (("study", "create", "NEW", "--model", "/etc/passwd"), "A model goes by its name"),
         (("token", "create", "--role", "boss"), "The role is researcher"),
         (("token", "create", "--role", "coder", "--study", "x y"), "A study goes by its code"),
@@ -95,7 +94,6 @@ def test_what_is_no_id_is_said_to_be_none_with_the_command_that_lists_them(run, 
         (("rerun", uuid4(), "--from", "diarise", "--speakers", "30"), "The number of speakers is"),
         (("upload", "FILE", "--study", "x y"), "A study goes by its code"),
         (("upload", "FILE", "--study", "PEER", "--session", "talk"), "A code is written in"),
-        (("upload", "FILE", "--study", "PEER", "--language", "German"), "A language is a code"),
         (("upload", "FILE", "--study", "PEER", "--channels", "left"), "Channels are auto, mix"),
         (("upload", "FILE", "--study", "PEER", "--speakers", "5-2"), "The number of speakers is"),
     ],
@@ -112,3 +110,31 @@ def test_a_field_that_is_refused_is_said_in_a_sentence(api, run, tmp_path, comma
     (line,) = [line for line in result.output.splitlines() if "invalid_request" in line]
     assert told in line
     assert not RAW.search(line)
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "told"),
+    [
+        (("--language", "klingon"), "unknown_language", "by their English names"),
+        (("nobody.wav",), "file_not_readable", "nobody.wav:"),
+    ],
+    ids=str,
+)
+def test_a_slip_is_found_before_anything_is_uploaded(api, run, tmp_path, options, code, told):
+    api.post("/v1/studies", json={"code": "SLIP"})
+    file = tmp_path / "a.wav"
+    file.write_bytes(tone(0.5))
+
+    result = run("upload", str(file), *options, "--study", "SLIP", "--session", "INT-01")
+
+    assert result.exit_code == 2, result.output
+    assert code in result.output and told in result.output
+    assert api.get("/v1/recordings", params={"study": "SLIP"}).json()["items"] == []
+    assert api.get("/v1/sessions", params={"study": "SLIP"}).json()["items"] == []
+
+
+def test_the_language_of_a_study_may_be_named(api, run):
+    run("study", "create", "NEW", "--language", "German")
+
+    (study,) = (s for s in api.get("/v1/studies").json()["items"] if s["code"] == "NEW")
+    assert study["language"] == "de"

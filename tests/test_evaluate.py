@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from models.errors import OutOfMemory
-from models.whisper_engine.engine import UnknownLanguage
+from models.languages import UnknownLanguage
 from scripts import evaluate
 from scripts.evaluate import options_of
 from scripts.references import Entry

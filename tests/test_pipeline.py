@@ -14,6 +14,7 @@ from models.audio import decode
 from models.diarisation import SpeakerCount
 from models.embedding import embed
 from models.errors import Stopped
+from models.languages import UnknownLanguage
 from models.metrics import TimedText, diarisation_errors, time_errors, word_errors
 from models.pipeline import (
     COSTLY_STAGES,
@@ -28,7 +29,6 @@ from models.roster import RosterEntry
 from models.transcript import Turn
 from models.weights import find_pipeline, find_whisper
 from models.whisper_engine import WhisperOptions
-from models.whisper_engine.engine import UnknownLanguage
 from models.whisper_engine.linear import _QuantisedLinear
 from scripts.make_interview import (
     Interview,

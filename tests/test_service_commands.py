@@ -101,6 +101,9 @@ def test_from_files_to_transcripts(study_code, recordings, tmp_path):
     assert told("transcript", jobs[0]["id"])["language"] == "en"
     out = tmp_path / "INT-01.identified.txt"
     assert run("transcript", jobs[0]["id"], "--out", out).stdout == ""
+    nowhere = tmp_path / "none" / "a.txt"
+    said = run("transcript", jobs[0]["id"], "--out", nowhere, code=2).stderr
+    assert said.startswith("output_not_writable") and "Traceback" not in said
     assert "Hello there" in out.read_text()
     assert out.stat().st_mode & 0o077 == 0
 

@@ -6,15 +6,15 @@ from whisper.audio import log_mel_spectrogram, pad_or_trim
 
 from models.audio import SAMPLE_RATE
 from models.errors import Stopped
+from models.languages import UnknownLanguage, language_code
 from models.transcript import Word
 from models.whisper_engine import (
     DecodedWindow,
     Session,
     WhisperEngine,
     WhisperOptions,
-    language_code,
 )
-from models.whisper_engine.engine import UnknownLanguage, VocabularyTooLong, initial_tokens
+from models.whisper_engine.engine import VocabularyTooLong, initial_tokens
 from models.whisper_engine.mel import log_mel, log_mel_maximum
 from models.whisper_engine.model import InferenceModel
 from models.whisper_engine.slots import Slots

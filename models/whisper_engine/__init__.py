@@ -18,7 +18,6 @@ from models.whisper_engine.engine import (
     Session,
     WhisperEngine,
     WhisperOptions,
-    language_code,
 )
 
 __all__ = [
@@ -27,5 +26,4 @@ __all__ = [
     "Session",
     "WhisperEngine",
     "WhisperOptions",
-    "language_code",
 ]

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 from whisper import Whisper
 from whisper.audio import HOP_LENGTH
-from whisper.tokenizer import LANGUAGES, TO_LANGUAGE_CODE, Tokenizer, get_tokenizer
+from whisper.tokenizer import Tokenizer, get_tokenizer
 
 from models.audio import SAMPLE_RATE
 from models.device import exact_on, in_batches
 from models.errors import OptionError
+from models.languages import LANGUAGES, UnknownLanguage, language_code
 from models.progress import Progress, ignore, seconds_of
 from models.segmentation import SpeechRegion
 from models.transcript import Word
@@ -42,12 +43,6 @@ SHARE_OF_MEMORY = {"cpu": 0.15, "cuda": 0.6}  # for the slots; of all, and of wh
 TRIAL_WINDOW = 25.0  # s of speech in a well filled window
 TRIAL_STEPS = 8
 TOKENS_PER_SECOND = 4.0  # of English or Dutch speech
-
-
-class UnknownLanguage(OptionError):
-    """The language is not one that Whisper, or this model, knows."""
-
-    code = "unknown_language"
 
 
 class VocabularyTooLong(OptionError):
@@ -116,22 +111,6 @@ class Session:
     windows: Sequence[Window]
     options: WhisperOptions
     maximum: float
-
-
-def language_code(name: str) -> str:
-    """`en` for `en`, `EN` and `English`.
-
-    Raises:
-        UnknownLanguage: Whisper has none of that name.
-    """
-    code: str = name.strip().lower()
-    code = TO_LANGUAGE_CODE.get(code, code)
-    if code not in LANGUAGES:
-        raise UnknownLanguage(
-            f"Whisper knows no language of that name; it knows {len(LANGUAGES)}, by codes such as "
-            "en, de, es or nl, or by their English names."
-        )
-    return code
 
 
 class WhisperEngine:
