@@ -228,7 +228,10 @@ class Runner:
         async for message in self._engine.run(job):
             event = message["event"]
             if event == "progress":
+                begins = message["stage"] != progress.stage
                 progress.stage, progress.fraction = message["stage"], message["fraction"]
+                if begins:  # a short stage may be over at the next beat
+                    await self._tell_stage(held, progress)
             elif event == "loaded":
                 await self._fenced(tasks.loaded, held, message["device"], message["trial"])
             elif event == "saved":

@@ -85,6 +85,8 @@ def test_a_job_runs_from_the_queue_to_its_hand_off(site, worker):
     stages = stages_of(site.services, job_id)
     assert {stages[name].device for name in KEPT} == {"cpu"}
     assert all(stages[name].artefact_id for name in KEPT)
+    begun = [stages[name].started_at for name in STAGES]
+    assert begun == sorted(begun)  # also of those that are over before the next beat
 
 
 def test_stages_whose_results_are_of_no_use_are_done_again_and_shown_to_be(site, api, tmp_path):
