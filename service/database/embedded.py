@@ -138,9 +138,10 @@ class EmbeddedPostgres:
             raise DataNotReachable("The data folder's path is too long for a socket in it")
         data = self.folder.parent
         try:
-            data.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # As root: its user passes through, and cannot look.
+            make_folders(data, 0o711 if self._as_user else 0o700)
             if self._as_user:
-                data.chmod(data.stat().st_mode | 0o011)  # others pass through; they cannot look
+                data.chmod(data.stat().st_mode | 0o011)
                 require_reachable(data, self._uid, self._gid)
             for folder in (self.folder, self.data, self.run):
                 self._own(folder)
@@ -167,22 +168,23 @@ class EmbeddedPostgres:
         if own := os.environ.get("PG_BINDIR"):
             return Path(own)
         package = wheel_folder()
-        if not self._as_user or reachable(package, self._uid, self._gid):
-            return package / f"pginstall{VERSION}" / "bin"
+        programs = Path(f"pginstall{VERSION}", "bin")
+        if not self._as_user or reachable(package / programs / "postgres", self._uid, self._gid):
+            return package / programs
         copy = self.folder / "postgres"
-        copied = copy / package.name / f"pginstall{VERSION}"
-        if not copied.exists():
+        copied = copy / package.name / programs
+        if not copied.exists() or not reachable(copied / "postgres", self._uid, self._gid):
             # The programs find their libraries by their place relative to this one.
             libraries = package.with_name(f"{package.name}.libs")
             partial = copy.with_name("postgres.partial")
             shutil.rmtree(partial, ignore_errors=True)
-            shutil.copytree(libraries, partial / libraries.name)
-            shutil.copytree(
-                package / copied.name, partial / package.name / copied.name, symlinks=True
-            )
+            for source in (libraries, package / programs.parent):
+                there = partial / source.relative_to(package.parent)
+                shutil.copytree(source, there, symlinks=True)
+            open_to_all(partial)
             shutil.rmtree(copy, ignore_errors=True)
             partial.rename(copy)
-        return copied / "bin"
+        return copied
 
     def _init(self) -> None:
         shutil.rmtree(self.data)  # of an initdb that was killed
@@ -307,13 +309,30 @@ def require_reachable(folder: Path, uid: int, gid: int) -> None:
         )
 
 
-def reachable(folder: Path, uid: int, gid: int) -> bool:
-    """Whether this user may pass through the folder and every one above it."""
+def make_folders(folder: Path, mode: int) -> None:
+    """`mkdir -p`; every new folder has this mode, whatever the umask."""
+    if not folder.is_dir():
+        make_folders(folder.parent, mode)
+        folder.mkdir(mode, exist_ok=True)
+        folder.chmod(mode)
+
+
+def open_to_all(folder: Path) -> None:
+    """Let every user who can reach the folder read, and run, everything in it."""
+    for parent, _, files in os.walk(folder):
+        os.chmod(parent, 0o755)
+        for path in (Path(parent, name) for name in files):
+            if not path.is_symlink():
+                path.chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)
+
+
+def reachable(path: Path, uid: int, gid: int) -> bool:
+    """Whether this user may run the program, or enter the folder, and pass every folder above."""
 
     def passes(path: Path) -> bool:
         status = path.stat()
         shift = 6 if status.st_uid == uid else 3 if status.st_gid == gid else 0
         return bool(status.st_mode >> shift & 1)
 
-    resolved = folder.resolve()
+    resolved = path.resolve()
     return all(passes(path) for path in (resolved, *resolved.parents))
