@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, groupby
 
-from models.segmentation import SpeechRegion
+from models.diarisation.segmentation import SpeechRegion
 from models.transcript import CLOSING, SENTENCE_ENDS, Segment, Turn, Word
 
 MAX_GAP = 1.0  # s; a word this far from every turn has no speaker

@@ -11,22 +11,22 @@ import numpy as np
 import torch
 
 from models.attribution import attribute
-from models.audio import SAMPLE_RATE, Recording
-from models.channels import Channels, Timeline, timeline_of
+from models.audio.channels import Channels, Timeline, timeline_of
+from models.audio.decode import SAMPLE_RATE, Recording
 from models.device import halvings
-from models.diarisation import (
+from models.diarisation.diarisation import (
     Diarisation,
     DiarisationBegun,
     SpeakerCount,
     start_diarisation,
     try_diarisation,
 )
+from models.diarisation.segmentation import Segmentation, SpeechRegion, segment, speech_regions
 from models.errors import AudioError
 from models.languages import language_code
 from models.overlaps import overlaps
 from models.precision import precisions
 from models.progress import Progress
-from models.pyannote_checkpoints import load_pipeline
 from models.quality import check
 from models.results import (
     Decoded,
@@ -43,10 +43,10 @@ from models.results import (
     unpack_words,
 )
 from models.roster import RosterEntry, check_roster, expected
-from models.segmentation import Segmentation, SpeechRegion, segment, speech_regions
 from models.transcript import MadeWith, Source, Transcript, Word, speakers_in_order
-from models.weights import PipelineWeights, WhisperWeights
-from models.whisper_checkpoints import load_whisper
+from models.weights.catalogue import PipelineWeights, WhisperWeights
+from models.weights.pyannote import load_pipeline
+from models.weights.whisper import load_whisper
 from models.whisper_engine import (
     DecodedWindow,
     Session,

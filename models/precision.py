@@ -18,10 +18,10 @@ from typing import Any, Literal
 
 import torch
 
-from models.embedding import Precision as TrunkPrecision
+from models.diarisation.embedding import Precision as TrunkPrecision
 from models.errors import OptionError
 from models.metrics import Rate
-from models.weights import PipelineWeights, WhisperWeights, open_private, writing
+from models.weights.catalogue import PipelineWeights, WhisperWeights, open_private, writing
 from models.whisper_engine.linear import HAS_ONEDNN, Precision, has_bf16, has_vnni
 
 Metric = Literal["wer", "der"]

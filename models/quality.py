@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from models.segmentation import SpeechRegion
+from models.diarisation.segmentation import SpeechRegion
 from models.transcript import Flag, Segment, Word
 from models.whisper_engine import DecodedWindow
 

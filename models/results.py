@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from models.diarisation import Diarisation
-from models.segmentation import Segmentation
+from models.diarisation.diarisation import Diarisation
+from models.diarisation.segmentation import Segmentation
 from models.transcript import Turn, Word
 from models.whisper_engine import DecodedWindow
 from models.whisper_engine.word_times import Aligned

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from models.audio import SAMPLE_RATE
-from models.segmentation import SpeechRegion
+from models.audio.decode import SAMPLE_RATE
+from models.diarisation.segmentation import SpeechRegion
 
 MAX_WINDOW = 30.0  # s, what Whisper was trained on
 PADDING = 0.2  # s kept before and after speech: a detected edge may lie inside a word

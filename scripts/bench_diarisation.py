@@ -28,15 +28,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.audio import SAMPLE_RATE
-from models.clustering import Clusters, start_clustering
-from models.diarisation import DiarisationBegun, SpeakerCount, diarise
-from models.embedding import Precision, embed
-from models.pyannote_checkpoints import load_pipeline
-from models.reconstruction import NOBODY, speaker_count
-from models.segmentation import Segmentation, segment
-from models.speaker_models import SpeakerModels
-from models.weights import find_pipeline
+from models.audio.decode import SAMPLE_RATE
+from models.diarisation.clustering import Clusters, start_clustering
+from models.diarisation.diarisation import DiarisationBegun, SpeakerCount, diarise
+from models.diarisation.embedding import Precision, embed
+from models.diarisation.reconstruction import NOBODY, speaker_count
+from models.diarisation.segmentation import Segmentation, segment
+from models.diarisation.speaker_models import SpeakerModels
+from models.weights.catalogue import find_pipeline
+from models.weights.pyannote import load_pipeline
 from models.whisper_engine.linear import has_bf16
 from scripts.synthetic_diarisation import (
     conversation,

@@ -27,11 +27,11 @@ from unittest import mock
 import torch
 
 import models.pipeline
-from models.diarisation import SpeakerCount
+from models.diarisation.diarisation import SpeakerCount
 from models.pipeline import COSTLY_STAGES, Pipeline, StageProgress, TranscribeOptions
 from models.progress import Progress, ignore
-from models.weights import find_pipeline, find_whisper
-from models.whisper_checkpoints import load_whisper
+from models.weights.catalogue import find_pipeline, find_whisper
+from models.weights.whisper import load_whisper
 from models.whisper_engine import DecodedWindow, Session, WhisperEngine
 from models.whisper_engine.linear import Precision
 from scripts.bench_whisper import hardware
@@ -39,8 +39,8 @@ from scripts.evaluate import NO_WEIGHTS_FOLDER
 from scripts.measure_memory import draw_embeddings
 from scripts.synthetic_diarisation import random_pipeline
 from scripts.whisper_contestants import DIMENSIONS, forced_ends, random_whisper
-from service.batch import Batch, prepare_output, sessions_of
-from service.batch import run as run_batch
+from service.batch.batch import Batch, prepare_output, sessions_of
+from service.batch.batch import run as run_batch
 from service.exports import Format
 
 SHORT_FILE = 2.0  # minutes, of each of many files

@@ -24,16 +24,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from models.audio import SAMPLE_RATE, Recording, decode, probe
-from models.channels import Channels
-from models.diarisation import SpeakerCount
+from models.audio.channels import Channels
+from models.audio.decode import SAMPLE_RATE, Recording, decode, probe
+from models.diarisation.diarisation import SpeakerCount
 from models.errors import SpeechError
 from models.languages import language_code
 from models.metrics import Spoken, TimedText, summed
 from models.pipeline import NoSpeech, Pipeline, TranscribeOptions
 from models.precision import Gate, gates_of
 from models.transcript import Turn
-from models.weights import DEMO, default_pipeline, find_pipeline, find_whisper
+from models.weights.catalogue import DEMO, default_pipeline, find_pipeline, find_whisper
 from models.whisper_engine.linear import Precision
 from scripts.evaluation import Measured, Row, compare, document_of, table, write
 from scripts.make_interview import Interview, make_interview, recording_of
@@ -45,7 +45,7 @@ from scripts.references import (
     read_manifest,
     read_reference,
 )
-from service.console import default_weights_folder
+from service.commands.console import default_weights_folder
 
 FIRST_SEED = 900_000_000
 NO_WEIGHTS_FOLDER = Path()  # the demo weights are part of the package

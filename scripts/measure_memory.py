@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import models.diarisation
-from models.audio import SAMPLE_RATE
-from models.diarisation import SpeakerCount
+import models.diarisation.diarisation
+from models.audio.decode import SAMPLE_RATE
+from models.diarisation.diarisation import SpeakerCount
+from models.diarisation.segmentation import Segmentation
 from models.pipeline import Pipeline, StageProgress, TranscribeOptions
-from models.segmentation import Segmentation
-from models.weights import find_pipeline, find_whisper
+from models.weights.catalogue import find_pipeline, find_whisper
 from scripts.evaluate import NO_WEIGHTS_FOLDER
 from scripts.make_interview import make_interview, recording_of
 
@@ -42,7 +42,7 @@ def draw_embeddings(pipeline: Pipeline) -> None:
         n_chunks, _frames, n_local = segmentation.activity.shape
         return rng.standard_normal((n_chunks, n_local, size), dtype=np.float32)
 
-    models.diarisation.embed = draw  # type: ignore[attr-defined, assignment]  # it is imported there
+    models.diarisation.diarisation.embed = draw  # type: ignore[attr-defined, assignment]  # it is imported there
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ from itertools import groupby
 from pathlib import Path
 
 from models.attribution import by_turns, sentences
-from models.channels import Channels
+from models.audio.channels import Channels
 from models.metrics import Spoken, TimedText
 from models.transcript import Transcript, Turn, Word, text_of
 

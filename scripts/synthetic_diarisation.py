@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.audio import SAMPLE_RATE
+from models.audio.decode import SAMPLE_RATE
+from models.diarisation.segmentation import Segmentation
+from models.diarisation.speaker_models import SpeakerModels
 from models.pyannote_guard import pyannote_audio
-from models.segmentation import Segmentation
-from models.speaker_models import SpeakerModels
 
 PARAMETERS: dict[str, dict[str, Any]] = {
     "VBxClustering": {"threshold": 0.6, "Fa": 0.07, "Fb": 0.8},

@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.audio import SAMPLE_RATE
+from models.audio.decode import SAMPLE_RATE
 from scripts.espeak import Speech
 from scripts.synthetic_speech import NAMES, PLACES, VOICES, sentence, speak
 
@@ -541,8 +541,8 @@ def segmentation_targets(active: Tensor) -> Tensor:
 
 def train_segmentation(out: Path, work: Path, seed: int) -> None:
     """Where there are weights in --out it goes on from them, with the last stage."""
-    from models.pyannote_checkpoints import load_pipeline
-    from models.weights import find_pipeline
+    from models.weights.catalogue import find_pipeline
+    from models.weights.pyannote import load_pipeline
 
     trainer = SegmentationTrainer()
     from pyannote.audio.utils.permutation import permutate

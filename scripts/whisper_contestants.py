@@ -142,8 +142,8 @@ class Transformers:
     def __init__(self, setup: Setup, precision: str) -> None:
         if precision == "int8":
             raise Unsupported
-        from models.hugging_face import openai_name
         from models.pyannote_guard import stand_in_for_torchaudio_extension
+        from models.weights.hugging_face import openai_name
 
         stand_in_for_torchaudio_extension()
         from transformers import WhisperConfig, WhisperForConditionalGeneration, logging

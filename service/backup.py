@@ -40,9 +40,9 @@ from service.database import DatabaseInUse, SchemaTooNew, embedded
 from service.database.embedded import EmbeddedPostgres, wheel_folder
 from service.database.engine import conninfo, known_revisions, migrate, newest, open_engine
 from service.database.tables import Job, JobRecording, Recording, Session, Study
+from service.domain.erasure import erase_job, erase_rest
+from service.domain.recordings import destroy
 from service.errors import Misused, OutputNotWritable, ServiceError
-from service.recordings import destroy
-from service.removal import erase_job, erase_rest
 from service.services import Services, database_url, open_services
 from service.settings import Settings
 from service.vault import ArtefactClass

@@ -12,10 +12,10 @@ from service.settings import read_settings
 def main(parent: int, name: str, *arguments: str) -> int:
     os.umask(0o077)
     if name == "api":
-        from service import api
+        from service.api import process as api
 
         return api.main(read_settings(), parent=parent)
-    from service import worker
+    from service.worker import process as worker
 
     return worker.main(read_settings(), engine_module=arguments[0], parent=parent)
 

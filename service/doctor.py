@@ -73,7 +73,7 @@ def check_ffmpeg() -> Iterator[Check]:
 
 def check_sandbox() -> Iterator[Check]:
     """Decodes a second of silence the way recordings are decoded."""
-    from models.audio import SAMPLE_RATE, SilentAudio, decode
+    from models.audio.decode import SAMPLE_RATE, SilentAudio, decode
 
     try:
         with tempfile.TemporaryFile() as file:
@@ -114,7 +114,12 @@ def check_torch() -> Iterator[Check]:
 def check_weights(folder: Path) -> Iterator[Check]:
     import torch
 
-    from models.weights import DEFAULT_PIPELINE, default_whisper, find_pipeline, find_whisper
+    from models.weights.catalogue import (
+        DEFAULT_PIPELINE,
+        default_whisper,
+        find_pipeline,
+        find_whisper,
+    )
 
     model = default_whisper("cuda" if torch.cuda.is_available() else "cpu")
     for name, find in ((model, find_whisper), (DEFAULT_PIPELINE, find_pipeline)):

@@ -12,13 +12,13 @@ import sys
 import threading
 import time
 
-from service.api import prepare, require_port
+from service.api.process import prepare, require_port
 from service.database import DatabaseNotStarted, DatabaseUnreachable
 from service.database.embedded import EmbeddedPostgres
+from service.domain.queue import DRAINING
 from service.processes import log_to_stderr, no_core_dumps
-from service.queue import DRAINING
 from service.settings import OTHER_VARIABLES, Settings
-from service.worker import ENGINE
+from service.worker.process import ENGINE
 
 LOOK_EVERY = 0.5  # s
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0  # s before a process that died is started again

@@ -17,9 +17,9 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from service.app import create_app
-from service.auth import hash_of, new_secret
+from service.api.app import create_app
 from service.database.tables import Token, TokenStudy
+from service.domain.callers import hash_of, new_secret
 from service.services import Services
 from service.settings import Settings
 
@@ -106,7 +106,7 @@ def open_api(settings: Settings) -> Iterator[Api]:
     ended: list[bool] = []
     app = create_app(settings)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("service.app.end_process", lambda: ended.append(True))
+        patch.setattr("service.api.app.end_process", lambda: ended.append(True))
         with TestClient(app, client=ADDRESS, raise_server_exceptions=False) as client:
             api = Api(app, client)
             api.headers["Authorization"] = f"Bearer {api.token('owner', all_studies=True)}"

@@ -3,15 +3,15 @@
 from uuid import UUID, uuid4
 
 from models.transcript import MadeWith, Overlap, Segment, Source, Transcript, Turn, Word
-from service import results, tasks
 from service.database.tables import Job
+from service.domain import job_state, results
+from service.domain.stages import KEPT_STAGES
 from service.services import Services
-from service.stages import KEPT_STAGES
 
 
-def begin_job(services: Services, job_id: UUID) -> tasks.Claim:
+def begin_job(services: Services, job_id: UUID) -> job_state.Claim:
     with services.sessionmaker.begin() as session:
-        held = tasks.claim(session, job_id)
+        held = job_state.claim(session, job_id)
     assert held is not None
     return held
 
@@ -23,20 +23,20 @@ def finish_job(services: Services, job_id: UUID, document: Transcript | None = N
         if stage not in held.job.kept:
             id = write(services, job_id, f"stage_{stage}", b"a result")
             with services.sessionmaker.begin() as session:
-                tasks.saved(session, held, stage, id, 1.0)
+                job_state.saved(session, held, stage, id, 1.0)
     document = document or conversation()
     artefact_id = write(services, job_id, "transcript", document.to_json().encode())
-    outcome = tasks.Outcome(artefact_id, document.speakers, (), document.duration)
+    outcome = job_state.Outcome(artefact_id, document.speakers, (), document.duration)
     transcript_id = uuid4()
     with services.sessionmaker.begin() as session:
-        tasks.finish(session, held, transcript_id, outcome)
+        job_state.finish(session, held, transcript_id, outcome)
     return transcript_id
 
 
 def fail_job(services: Services, job_id: UUID, code: str) -> None:
     held = begin_job(services, job_id)
     with services.sessionmaker.begin() as session:
-        tasks.failed(session, held, code)
+        job_state.failed(session, held, code)
 
 
 def write(services: Services, job_id: UUID, kind: str, content: bytes) -> UUID:

@@ -133,7 +133,7 @@ class Installation:
         data = str(self.settings.data)
         if command[0].endswith("bin/postgres") and f"{data}/database/data" in command:
             return "postgres"
-        if "service.engine_child" in command and f"{data}/vault" in command:
+        if "service.worker.engine_child" in command and f"{data}/vault" in command:
             return "engine"
         if f"FIELDSCRIBE_DATA={data}\0" in environment and "-m" in command:
             words = ("serve", "api", "worker")

@@ -14,8 +14,8 @@ from service.database.tables import (
     Study,
     Token,
 )
-from service.queue import defer_job
-from service.results import create_key
+from service.domain.queue import defer_job
+from service.domain.results import create_key
 from service.services import Services
 from service.vault import ArtefactClass
 from service.vault.store import Artefact

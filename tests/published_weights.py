@@ -8,8 +8,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from models import weights
-from models.weights import KnownFile, KnownModel
+from models.weights import catalogue
+from models.weights.catalogue import KnownFile, KnownModel
 
 WHISPER = b"a Whisper checkpoint " * 1000
 CONFIG, SEGMENTATION = b"pipeline: {}", b"a segmentation model " * 100
@@ -71,7 +71,7 @@ def serve() -> Iterator[Server]:
 
 
 def known_model(
-    name: str, kind: weights.Kind, url: str, files: dict[str, bytes], *, gated: bool = False
+    name: str, kind: catalogue.Kind, url: str, files: dict[str, bytes], *, gated: bool = False
 ) -> KnownModel:
     known = tuple(
         KnownFile(path, hashlib.sha256(content).hexdigest(), len(content), f"{url}/{path}")
@@ -83,14 +83,14 @@ def known_model(
 def publish(server: Server, monkeypatch: pytest.MonkeyPatch) -> dict[str, KnownModel]:
     """A Whisper model and a gated pipeline that the loopback server has, in place of the real."""
     whisper = {"whisper/small.pt": WHISPER}
-    folder = f"pyannote/{weights.DEFAULT_PIPELINE}"
+    folder = f"pyannote/{catalogue.DEFAULT_PIPELINE}"
     pipeline = {f"{folder}/config.yaml": CONFIG, f"{folder}/segmentation/a.bin": SEGMENTATION}
     server.files = {f"/{path}": content for path, content in {**whisper, **pipeline}.items()}
     known = {
         "small": known_model("small", "whisper", server.url, whisper),
-        weights.DEFAULT_PIPELINE: known_model(
-            weights.DEFAULT_PIPELINE, "pyannote", server.url, pipeline, gated=True
+        catalogue.DEFAULT_PIPELINE: known_model(
+            catalogue.DEFAULT_PIPELINE, "pyannote", server.url, pipeline, gated=True
         ),
     }
-    monkeypatch.setattr(weights, "KNOWN", known)
+    monkeypatch.setattr(catalogue, "KNOWN", known)
     return known

@@ -13,7 +13,7 @@ import uvicorn
 from fastapi import Body, FastAPI, HTTPException
 
 from service.database.tables import Job, JobRecording
-from service.queue import look_after
+from service.domain.queue import look_after
 from service.services import open_services
 from service.settings import read_settings
 from service.vault import ArtefactClass

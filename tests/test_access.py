@@ -12,12 +12,12 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import select
 
-from service.app import create_app
-from service.auth import find_caller, make_first_tokens
-from service.client import find_token
+from service.api.app import create_app
+from service.api.limits import Bucket
+from service.commands.client import find_token
 from service.database.tables import ROLES, Handoff, Job, Token
-from service.limits import Bucket
-from service.recordings import identified
+from service.domain.callers import find_caller, make_first_tokens
+from service.domain.recordings import identified
 from service.services import create_root_keys
 from service.settings import Settings
 from tests.api import OCTETS, open_api, tone

@@ -8,7 +8,7 @@ import torch
 
 from models.metrics import Rate, summed
 from models.pipeline import Pipeline, TranscribeOptions
-from models.weights import find_pipeline, find_whisper
+from models.weights.catalogue import find_pipeline, find_whisper
 from scripts.evaluate import FIRST_SEED, KINDS, WITHOUT_SPEECH, measure, measure_one
 from scripts.evaluation import Measured
 from scripts.make_interview import recording_of

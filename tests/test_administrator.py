@@ -56,7 +56,7 @@ mkdir -p .venv/bin
 cat >.venv/bin/fieldscribe <<'END'
 #!/bin/sh
 [ "$1" != models ] || exit 0 # it would ask a network
-PYTHONPATH={ROOT} exec {sys.executable} -c 'from service.cli import main; main()' "$@"
+PYTHONPATH={ROOT} exec {sys.executable} -c 'from service.commands.main import main; main()' "$@"
 END
 chmod 755 .venv/bin/fieldscribe
 """

@@ -14,8 +14,8 @@ from fastapi.testclient import TestClient
 from sqlalchemy.exc import OperationalError
 
 from models.languages import LANGUAGES, language_code
-from models.weights import DEMO
-from service import openapi, problems
+from models.weights.catalogue import DEMO
+from service.api import openapi, problems
 from service.database.tables import Study
 from service.errors import ServiceError
 from service.vault.errors import Erased
@@ -235,7 +235,7 @@ def test_a_mistake_is_logged_without_its_message(api, monkeypatch, caplog):
     def broken(*_):
         raise ValueError(f"bad name: {CANARY}")
 
-    monkeypatch.setattr("service.routes.studies.find_study", broken)
+    monkeypatch.setattr("service.api.routes.studies.find_study", broken)
 
     answer = api.get("/v1/studies/PEER")
 
@@ -248,7 +248,7 @@ def test_a_database_that_does_not_answer_is_said_to(api, monkeypatch):
     def gone(*_):
         raise OperationalError("SELECT", {}, Exception(CANARY))
 
-    monkeypatch.setattr("service.routes.studies.find_study", gone)
+    monkeypatch.setattr("service.api.routes.studies.find_study", gone)
 
     answer = api.get("/v1/studies/PEER")
 
@@ -329,19 +329,28 @@ def test_nothing_is_logged_of_a_request(api, caplog):
 # --- its process ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("work", ["recordings.Checker.run", "watch.Watch.run", "queue.look_after"])
+@pytest.mark.parametrize(
+    "work",
+    [
+        "service.domain.recordings.Checker.run",
+        "service.api.watch.Watch.run",
+        "service.domain.queue.look_after",
+    ],
+)
 def test_an_api_that_looks_after_nothing_any_more_ends(module_settings, work):
     """It answered for hours that all was well, while no upload was checked, no dead job revived."""
-    module, _, name = work.partition(".")
+    package, room, module, name = work.split(".", 3)
+    package = f"{package}.{room}"
     program = f"""
-from service import api, {module}
+from service.api import process
+from {package} import {module}
 from service.settings import read_settings
 
 async def fail(*_):
     raise RuntimeError({CANARY!r})
 
 {module}.{name} = fail
-api.main(read_settings())
+process.main(read_settings())
 """
     ended = subprocess.run(
         [sys.executable, "-c", program],

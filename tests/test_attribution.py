@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from models.attribution import LONGEST, attribute, by_sentences, is_back_channel
 from models.attribution import by_turns as words_by_turns
+from models.diarisation.segmentation import SpeechRegion
 from models.overlaps import overlaps
-from models.segmentation import SpeechRegion
 from models.transcript import Overlap, Segment, Turn, Word
 from scripts.make_interview import Utterance
 from tests.fakes import words

@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 from _pytest.mark.structures import ParameterSet
 
-from models import audio, sandbox
-from models.audio import SAMPLE_RATE, decode, join, memory_file, probe
+from models.audio import decode as audio
+from models.audio import sandbox
+from models.audio.decode import SAMPLE_RATE, decode, join, memory_file, probe
 from models.errors import AudioError
 from tests.processes import kill_decoders
 
@@ -730,7 +731,7 @@ def test_the_child_dies_with_its_parent() -> None:
     program = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
-from models import audio
+from models.audio import decode as audio
 code = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
 command = [sys.executable, "-I", "-S", "-c", code]
 with audio.sandboxed(command, audio.memory_file([b"x"]), seconds=60) as child:
@@ -853,7 +854,7 @@ def test_decoding_takes_little_more_memory_than_the_samples(tmp_path: Path) -> N
     program = f"""
 import re, sys
 sys.path.insert(0, {str(ROOT)!r})
-from models import audio
+from models.audio import decode as audio
 def peak():  # getrusage's begins with what the parent had
     return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
 with open({str(path)!r}, "rb") as file:

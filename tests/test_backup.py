@@ -9,7 +9,7 @@ import pytest
 from pydantic import SecretStr
 from typer.testing import CliRunner
 
-from service import backup, recordings
+from service import backup
 from service.backup import (
     BackupDamaged,
     BackupMismatch,
@@ -21,11 +21,12 @@ from service.backup import (
     back_up,
     restore,
 )
-from service.cli import app
+from service.commands.main import app
 from service.database import DataNotReachable
 from service.database.embedded import EmbeddedPostgres
 from service.database.engine import create_database
 from service.database.tables import Session
+from service.domain import recordings
 from service.errors import OutputNotWritable
 from service.services import create_root_keys, open_services
 from service.settings import Settings
@@ -403,7 +404,7 @@ def test_the_commands_back_up_and_restore_the_embedded_database(data_folder, tmp
     server = EmbeddedPostgres(old.database)
     server.start()
     create_root_keys(old)
-    from service.api import prepare
+    from service.api.process import prepare
 
     prepare(old)
     with open_api(old) as api:

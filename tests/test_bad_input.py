@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from models.weights import DEMO_FOLDER
+from models.weights.catalogue import DEMO_FOLDER
 from models.whisper_engine import WhisperEngine, WhisperOptions
-from service.cli import app
+from service.commands.main import app
 from tests.fakes import random_whisper
 from tests.test_audio import noise, tones, wav
 

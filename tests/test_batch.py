@@ -15,13 +15,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from models.audio import decode
+from models.audio.decode import decode
 from models.errors import OutOfMemory
 from models.languages import UnknownLanguage
 from models.pipeline import NoSpeech, StageProgress, TranscribeOptions
 from models.transcript import Transcript
-from models.weights import PipelineWeights, WhisperWeights
-from service.batch import Batch, Session, prepare_output, run, sessions_of
+from models.weights.catalogue import PipelineWeights, WhisperWeights
+from service.batch.batch import Batch, Session, prepare_output, run, sessions_of
 from service.errors import OutputNotWritable, SameName
 from service.exports import Format
 from service.exports.files import _write_partial, remove_abandoned
@@ -327,7 +327,7 @@ def test_the_sound_of_one_group_is_let_go_before_the_next_begins(recordings, tmp
         if progress == StageProgress("ingest", 1.0):
             when_each_is_read.append([sound() for sound in alive])
 
-    monkeypatch.setattr("service.reading.SOUND_SECONDS", 0.5)  # nothing is read ahead
+    monkeypatch.setattr("service.batch.reading.SOUND_SECONDS", 0.5)  # nothing is read ahead
     results_of(batch(recordings, tmp_path / "out"), Weak(), on_progress=note)
 
     assert [list(starts) for starts in dict.fromkeys(map(tuple, when_each_is_read))] == [
@@ -345,7 +345,7 @@ def test_the_next_recording_is_read_while_one_is_transcribed(recordings, tmp_pat
         n_read.release()
         return recording
 
-    monkeypatch.setattr("service.reading.decode", note)
+    monkeypatch.setattr("service.batch.reading.decode", note)
 
     class Waiting(FakePipeline):
         seconds_at_once = 0.5  # each session is a group

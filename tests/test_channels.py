@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.attribution import attribute
-from models.channels import (
+from models.audio.channels import (
     Channels,
     Dominance,
     Timeline,
@@ -21,8 +21,8 @@ from models.channels import (
     timeline_of,
     without_bleed,
 )
+from models.diarisation.segmentation import SpeechRegion
 from models.metrics import diarisation_parts
-from models.segmentation import SpeechRegion
 from models.transcript import Flag, Segment, Turn, Word
 from scripts.make_interview import Interview, make_split_interview, recording_of
 from tests.fakes import segment, words
@@ -316,7 +316,7 @@ def test_speech_counts_where_the_level_says_it_is_the_channels_own(phone):
 @pytest.fixture(scope="module")
 def pipeline() -> Any:
     from models.pipeline import Pipeline
-    from models.weights import find_pipeline, find_whisper
+    from models.weights.catalogue import find_pipeline, find_whisper
 
     return Pipeline(
         find_whisper("demo", Path()), find_pipeline("demo", Path()), torch.device("cpu")

@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from service import transcribe_command
-from service.cli import app
-from service.console import read_vocabulary
+from service.commands import transcribe as transcribe_command
+from service.commands.console import read_vocabulary
+from service.commands.main import app
 from service.doctor import check_disk
 from tests.fakes import FakePipeline
 from tests.test_batch import write_tone
@@ -251,7 +251,7 @@ def test_the_doctor_may_not_look_everywhere(tmp_path, monkeypatch):
 
 
 def test_help_does_not_load_torch():
-    program = "import sys, service.cli; sys.exit('torch' in sys.modules)"
+    program = "import sys, service.commands.main; sys.exit('torch' in sys.modules)"
 
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
@@ -340,7 +340,7 @@ def test_an_interrupt_keeps_what_is_finished_and_says_so(tmp_path):
     paths = [tmp_path / "INT-01.wav", tmp_path / "INT-02.wav"]
     write_wav(paths[0], make_interview(5, seconds=5).samples)
     write_wav(paths[1], make_interview(6, seconds=60).samples)
-    command = [sys.executable, "-c", "from service.cli import main; main()", "transcribe"]
+    command = [sys.executable, "-c", "from service.commands.main import main; main()", "transcribe"]
     process = subprocess.Popen(
         [*command, *map(str, paths), "--model", "demo", "--out", str(out)],
         stderr=subprocess.PIPE,
@@ -394,7 +394,8 @@ def test_the_whole_path_runs_without_a_network(tmp_path):
     )
     command = ["transcribe", str(recording), "--model", "demo", "--out", str(tmp_path / "out")]
     inside = (
-        f"{program}; import sys; sys.argv[1:] = {command!r}; from service.cli import main; main()"
+        f"{program}; import sys; sys.argv[1:] = {command!r};"
+        "from service.commands.main import main; main()"
     )
     namespace = ["unshare", "--map-root-user", "--net", "--mount", "sh", "-c"]
     script = f'mount -t sysfs none /sys && ip link set lo up; exec {sys.executable} -c "$0"'
@@ -414,7 +415,7 @@ def test_nothing_but_the_output_folder_needs_to_be_writable_and_only_we_speak(tm
     recording = tmp_path / "INT-01.wav"
     sound = ["-t", "8", "-i", str(ROOT / "demo" / "interview.flac")]
     subprocess.run(["ffmpeg", "-v", "error", *sound, str(recording)], check=True)
-    command = [sys.executable, "-c", "from service.cli import main; main()", "transcribe"]
+    command = [sys.executable, "-c", "from service.commands.main import main; main()", "transcribe"]
     result = subprocess.run(
         [*command, str(recording), "--model", "demo", "--out", str(out)],
         env={"PATH": os.environ["PATH"], "HOME": home, "PYTHONPATH": str(ROOT)},
@@ -448,9 +449,10 @@ def test_no_library_phones_home():
 def test_a_terminal_shows_the_stage_and_how_long_it_will_take(recording, tmp_path):
     """A real one: everywhere else in these tests the bars are switched off."""
     program = (
-        "from service import transcribe_command; from tests.fakes import FakePipeline;"
+        "from service.commands import transcribe as transcribe_command;"
+        "from tests.fakes import FakePipeline;"
         "transcribe_command.Pipeline = lambda *arguments: FakePipeline();"
-        "from service.cli import main; main()"
+        "from service.commands.main import main; main()"
     )
     ours, theirs = pty.openpty()
     words = ["transcribe", str(recording), "--model", "demo", "--out", str(tmp_path / "out")]

@@ -7,8 +7,8 @@ from contextlib import ExitStack
 import httpx2
 import pytest
 
-from service import client as client_module
-from service.client import (
+from service.commands import client as client_module
+from service.commands.client import (
     Client,
     FileNotReadable,
     NoToken,
@@ -21,7 +21,7 @@ from service.client import (
     upload,
     wait_for_recording,
 )
-from service.recordings import identified
+from service.domain.recordings import identified
 from service.vault import uploads
 from service.vault.files import locked
 from tests.api import open_api, tone
@@ -76,7 +76,7 @@ def unfinished(tmp_path):
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
     monkeypatch.setattr(client_module, "PART_BYTES", 10_000)
-    monkeypatch.setattr("service.client.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("service.commands.client.time.sleep", lambda seconds: None)
 
 
 @pytest.fixture
@@ -198,7 +198,7 @@ def test_an_outage_is_waited_out_but_nothing_is_done_twice(client, network):
 def test_a_service_that_is_away_for_longer_is_not_waited_for_in_silence(
     client, network, monkeypatch, capsys
 ):
-    monkeypatch.setattr("service.client.TELL_AFTER", 0.0)
+    monkeypatch.setattr("service.commands.client.TELL_AFTER", 0.0)
     network.lose = {0: "request", 1: "request"}
 
     client.get("/v1/studies")

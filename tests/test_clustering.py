@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models import clustering
-from models.clustering import MAX_CLUSTERED, Clusters, start_clustering
-from models.diarisation import SpeakerCount, diarise
+from models.diarisation import clustering
+from models.diarisation.clustering import MAX_CLUSTERED, Clusters, start_clustering
+from models.diarisation.diarisation import SpeakerCount, diarise
 from models.errors import OutOfMemory, Stopped
 from scripts.synthetic_diarisation import conversation, random_pipeline
 
@@ -98,8 +98,8 @@ def test_where_no_process_can_be_started_this_one_clusters(
 
 
 IN_A_SANDBOX = """
-from models.sandbox import PR_SET_NO_NEW_PRIVS, prctl, refuse_system_calls
-from models import clustering
+from models.audio.sandbox import PR_SET_NO_NEW_PRIVS, prctl, refuse_system_calls
+from models.diarisation import clustering
 from scripts.synthetic_diarisation import conversation, random_pipeline
 clustering.APART_FROM = 1
 assert prctl(PR_SET_NO_NEW_PRIVS, 1) and refuse_system_calls()

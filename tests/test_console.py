@@ -6,9 +6,9 @@ from uuid import uuid4
 import pytest
 from typer.testing import CliRunner
 
-from service import job_commands
-from service.cli import app
-from service.client import Client
+from service.commands import jobs
+from service.commands.client import Client
+from service.commands.main import app
 from tests.api import open_api, tone
 
 RAW = re.compile(r"[a-z]+_(parsing|mismatch|error|type|missing|forbidden)|body\.|query\.|path\.")
@@ -30,11 +30,11 @@ def run(api, monkeypatch, tmp_path):
             assert tls is None  # FIELDSCRIBE_URL is set
             super().__init__(url, token, transport=api.client._transport)
 
-    monkeypatch.setattr("service.client.Client", Here)
-    monkeypatch.setattr("service.client.find_token", lambda settings: token)
+    monkeypatch.setattr("service.commands.client.Client", Here)
+    monkeypatch.setattr("service.commands.client.find_token", lambda settings: token)
     monkeypatch.setenv("FIELDSCRIBE_URL", "http://testserver")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    monkeypatch.setattr(job_commands, "Unfinished", lambda: UNREMEMBERED)
+    monkeypatch.setattr(jobs, "Unfinished", lambda: UNREMEMBERED)
 
     def run(*arguments):
         return CliRunner().invoke(app, [str(argument) for argument in arguments])

@@ -2,8 +2,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from models.audio import SAMPLE_RATE
-from models.segmentation import SpeechRegion
+from models.audio.decode import SAMPLE_RATE
+from models.diarisation.segmentation import SpeechRegion
 from models.transcript import Word
 from models.whisper_engine import DecodedWindow
 from models.whisper_engine.coverage import (

@@ -7,11 +7,11 @@ import pytest
 import torch
 import whisper
 
-from models.audio import decode
-from models.diarisation import SpeakerCount
+from models.audio.decode import decode
+from models.diarisation.diarisation import SpeakerCount
 from models.metrics import Rate, Spoken, speaker_errors
 from models.pipeline import Pipeline, TranscribeOptions
-from models.weights import DEMO_FOLDER, find_pipeline, find_whisper
+from models.weights.catalogue import DEMO_FOLDER, find_pipeline, find_whisper
 from scripts.evaluate import FIRST_SEED, KINDS, NO_WEIGHTS_FOLDER, measure
 from scripts.references import read_stm
 
@@ -35,7 +35,7 @@ def test_openai_whisper_loads_the_demo_whisper(tmp_path):
 
 
 def test_the_demo_embedding_is_pyannotes_wespeaker_with_eight_channels():
-    from models.pyannote_checkpoints import load_pipeline
+    from models.weights.pyannote import load_pipeline
 
     pipeline = load_pipeline(find_pipeline("demo", NO_WEIGHTS_FOLDER), torch.device("cpu"))
     model = pipeline.embedding

@@ -35,7 +35,8 @@ def test_what_does_not_fit_alone_is_out_of_memory():
 
 
 @pytest.mark.parametrize(
-    "module", ["service.cli", "service.engine_child", "scripts.bench", "scripts.evaluate"]
+    "module",
+    ["service.commands.main", "service.worker.engine_child", "scripts.bench", "scripts.evaluate"],
 )
 def test_threads_that_wait_leave_their_processor_to_others(module):
     """OpenMP says what it has read when torch loads it, after which nothing changes it."""

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.audio import decode
-from models.diarisation import (
+from models.audio.decode import decode
+from models.diarisation.diarisation import (
     BadSpeakerCount,
     Diarisation,
     SpeakerCount,
@@ -19,13 +19,13 @@ from models.diarisation import (
     start_diarisation,
     try_diarisation,
 )
-from models.embedding import embed
+from models.diarisation.embedding import embed
+from models.diarisation.segmentation import segment
 from models.errors import OutOfMemory, Stopped
 from models.metrics import diarisation_errors
-from models.pyannote_checkpoints import load_pipeline
-from models.segmentation import segment
 from models.transcript import Turn
-from models.weights import find_pipeline
+from models.weights.catalogue import find_pipeline
+from models.weights.pyannote import load_pipeline
 from scripts.synthetic_diarisation import (
     conversation,
     loud_and_quiet,
@@ -265,7 +265,7 @@ def test_bf16_gives_nearly_the_same_embeddings(pipeline, samples, segmentation):
 
 
 def test_the_trunk_runs_once_per_chunk_with_speech(pipeline, samples, segmentation, monkeypatch):
-    from models.embedding import _Trunk
+    from models.diarisation.embedding import _Trunk
 
     seen = []
     run = _Trunk.__call__
@@ -288,7 +288,7 @@ def test_embeddings_given_back_give_the_same_turns_without_computing_them(
     def never(*arguments, **options):
         raise AssertionError("embeddings were computed")
 
-    monkeypatch.setattr("models.diarisation.embed", never)
+    monkeypatch.setattr("models.diarisation.diarisation.embed", never)
     again = diarise(pipeline, samples, segmentation, TWO, embeddings=diarisation.embeddings)
 
     assert again.turns == diarisation.turns
@@ -370,8 +370,10 @@ def test_somebody_who_hardly_speaks_is_named_but_not_merged():
 def test_somebody_who_hardly_speaks_is_no_surprise_where_the_number_was_given(
     pipeline, samples, segmentation, diarisation, monkeypatch
 ):
-    monkeypatch.setattr("models.diarisation.FEW_SECONDS", 1e6)
-    monkeypatch.setattr("models.diarisation.SMALL_SHARE", 1.0)  # everybody hardly speaks
+    monkeypatch.setattr("models.diarisation.diarisation.FEW_SECONDS", 1e6)
+    monkeypatch.setattr(
+        "models.diarisation.diarisation.SMALL_SHARE", 1.0
+    )  # everybody hardly speaks
     named = [
         diarise(pipeline, samples, segmentation, count, embeddings=diarisation.embeddings).warnings
         for count in (SpeakerCount(2, 3), TWO)
@@ -384,8 +386,10 @@ def test_somebody_who_hardly_speaks_is_no_surprise_where_the_number_was_given(
 def test_somebody_who_hardly_speaks_is_a_surprise_where_the_number_came_from_a_roster(
     pipeline, samples, segmentation, diarisation, monkeypatch
 ):
-    monkeypatch.setattr("models.diarisation.FEW_SECONDS", 1e6)
-    monkeypatch.setattr("models.diarisation.SMALL_SHARE", 1.0)  # everybody hardly speaks
+    monkeypatch.setattr("models.diarisation.diarisation.FEW_SECONDS", 1e6)
+    monkeypatch.setattr(
+        "models.diarisation.diarisation.SMALL_SHARE", 1.0
+    )  # everybody hardly speaks
     known = diarisation.embeddings
     found = diarise(pipeline, samples, segmentation, TWO, embeddings=known, by_roster=True)
 
@@ -515,8 +519,8 @@ def test_a_batch_that_does_not_fit_is_a_named_error(pipeline, samples, segmentat
     def too_much(*arguments):
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr("models.embedding._Trunk.__call__", too_much)
-    monkeypatch.setattr("models.segmentation._scores", too_much)
+    monkeypatch.setattr("models.diarisation.embedding._Trunk.__call__", too_much)
+    monkeypatch.setattr("models.diarisation.segmentation._scores", too_much)
     with pytest.raises(OutOfMemory):
         diarise(pipeline, samples, segmentation, TWO)
     with pytest.raises(OutOfMemory):

@@ -12,8 +12,8 @@ from fastapi.routing import APIRoute
 import models
 import service
 from models.errors import AudioError, OptionError, SpeechError, WeightsError
-from service.app import ROUTERS
-from service.cli import app
+from service.api.app import ROUTERS
+from service.commands.main import app
 from service.errors import Misused, ServiceError
 
 ROOT = Path(__file__).parent.parent

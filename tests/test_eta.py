@@ -1,7 +1,7 @@
 import pytest
 
 from models.pipeline import StageProgress
-from service.eta import Eta
+from service.batch.eta import Eta
 
 
 class Clock:

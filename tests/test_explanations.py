@@ -1,6 +1,6 @@
 """What is said of a job's errors."""
 
-from service.explanations import EXPLANATIONS, explain
+from service.domain.explanations import EXPLANATIONS, explain
 from tests.test_docs import error_classes
 
 

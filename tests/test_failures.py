@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select, text
 
-from service import results
 from service.database.embedded import EmbeddedPostgres
 from service.database.engine import migrate, open_engine
 from service.database.queries import locked_job
 from service.database.tables import Handoff, JobError, JobStage, Transcript
-from service.queue import HEARTBEAT, request_cancel
+from service.domain import results
+from service.domain.queue import HEARTBEAT, request_cancel
 from service.vault.files import PARTIAL
 from tests.installation import RECOVERY, Installation, fill, kill, wait_until
 from tests.jobs import make_job, make_study, read_job, stages_of

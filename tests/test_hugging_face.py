@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from models.checkpoints import UnsafeCheckpoint, UnsupportedCheckpoint
 from models.pyannote_guard import stand_in_for_torchaudio_extension
-from models.weights import ModelMissing, WeightsCorrupt, find_whisper
-from models.whisper_checkpoints import load_whisper
+from models.weights.catalogue import ModelMissing, WeightsCorrupt, find_whisper
+from models.weights.checkpoints import UnsafeCheckpoint, UnsupportedCheckpoint
+from models.weights.whisper import load_whisper
 
 CPU = torch.device("cpu")
 

@@ -9,11 +9,11 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import select, text
 
-from models.weights import find_pipeline, find_whisper
-from service import tasks
+from models.weights.catalogue import find_pipeline, find_whisper
+from service.api.routes.jobs import Rates
 from service.database.tables import STAGES, Job, Recording, Study
-from service.recordings import identified
-from service.routes.jobs import Rates
+from service.domain import job_state
+from service.domain.recordings import identified
 from service.vault.store import Artefact
 from tests.api import open_api
 from tests.finished import begin_job, fail_job, finish_job
@@ -385,8 +385,10 @@ def test_a_running_job_says_how_far_it_is(api, study):
     id = submitted(api, study)
     held = begin_job(api.services, UUID(id))
     with api.services.sessionmaker.begin() as session:
-        tasks.loaded(session, held, "cpu", dict.fromkeys(stages_of(api.services, UUID(id)), 0.5))
-        tasks.beat(session, held, "transcribe", 0.5)
+        job_state.loaded(
+            session, held, "cpu", dict.fromkeys(stages_of(api.services, UUID(id)), 0.5)
+        )
+        job_state.beat(session, held, "transcribe", 0.5)
     api.app.state.rates = Rates()
     job = api.get(f"{MINE}/{id}").json()
     stage = next(stage for stage in job["stages"] if stage["name"] == "transcribe")
@@ -420,7 +422,7 @@ def test_a_waiting_job_says_for_whom(api, study):
     for code, reason in (("sealed", "person"), ("out_of_memory", "card")):
         held = begin_job(api.services, UUID(id))
         with api.services.sessionmaker.begin() as session:
-            tasks.put_back(session, held, code)
+            job_state.put_back(session, held, code)
         job = api.get(f"{MINE}/{id}").json()
         assert job["status"] == "waiting"
         assert job["waiting_for"]["reason"] == reason

@@ -8,15 +8,15 @@ from uuid import uuid4
 
 import pytest
 
-from models.audio import memory_file
-from models.channels import Channels
-from models.diarisation import SpeakerCount
+from models.audio.channels import Channels
+from models.audio.decode import memory_file
+from models.diarisation.diarisation import SpeakerCount
 from models.pipeline import TranscribeOptions
 from models.results import Nothing
 from models.roster import RosterEntry
-from models.weights import find_pipeline, find_whisper
-from service.engine import EngineJob
-from service.pipeline_engine import PipelineEngine, WeightsChanged
+from models.weights.catalogue import find_pipeline, find_whisper
+from service.domain.engine_job import EngineJob
+from service.worker.pipeline_engine import PipelineEngine, WeightsChanged
 from tests.api import tone
 
 OPTIONS = {

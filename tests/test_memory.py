@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.audio import SAMPLE_RATE
+from models.audio.decode import SAMPLE_RATE
 from tests.test_audio import noise, wav
 
 ROOT = Path(__file__).parent.parent
@@ -24,7 +24,7 @@ READ = """
 import sys
 import torch
 from models.audio import decode
-from models.segmentation import SpeechRegion
+from models.diarisation.segmentation import SpeechRegion
 from models.whisper_engine.mel import log_mel, log_mel_maximum
 from models.windows import cut_windows
 from scripts.measure_memory import peak_bytes

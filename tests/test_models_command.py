@@ -7,8 +7,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from models import weights
-from service.models_command import app
+from models.weights import catalogue
+from service.commands.models import app
 from tests.published_weights import WHISPER, publish, serve
 
 server = pytest.fixture(serve)
@@ -55,7 +55,7 @@ def test_a_name_given_twice_is_one_model(run):
 
 
 def test_the_token_comes_from_standard_input_and_is_never_shown(run, server):
-    result = run("fetch", weights.DEFAULT_PIPELINE, "--token-stdin", input="hf_secret\n")
+    result = run("fetch", catalogue.DEFAULT_PIPELINE, "--token-stdin", input="hf_secret\n")
 
     assert server.asked_for("Authorization") == ["Bearer hf_secret"] * 2
     assert "hf_secret" not in result.output
@@ -69,7 +69,7 @@ def test_standard_input_without_a_token_is_misuse(run, server, text):
 
 def test_a_gated_model_is_one_sentence_and_no_traceback(run, server):
     server.status = 401
-    result = run("fetch", weights.DEFAULT_PIPELINE, exit_code=1)
+    result = run("fetch", catalogue.DEFAULT_PIPELINE, exit_code=1)
 
     assert "access_denied: The model is given to registered users only" in result.stderr
     assert "Traceback" not in result.output
@@ -99,7 +99,7 @@ def test_list_shows_what_is_installed_and_what_there_is(run):
     lines = run("list").stdout.splitlines()
 
     assert ["small", "whisper", "yes", "0", "MB", "MIT"] in [line.split() for line in lines]
-    assert [weights.DEFAULT_PIPELINE, "pyannote", "0", "MB", "MIT"] in [
+    assert [catalogue.DEFAULT_PIPELINE, "pyannote", "0", "MB", "MIT"] in [
         line.split() for line in lines
     ]
     assert any(line.split()[:1] == ["demo"] for line in lines)
@@ -126,7 +126,7 @@ def test_verify_names_what_is_damaged_and_what_is_not(run, tmp_path):
 
     assert [(result["name"], result["status"]) for result in results] == [
         ("small", "weights_corrupt"),
-        (weights.DEFAULT_PIPELINE, "ok"),
+        (catalogue.DEFAULT_PIPELINE, "ok"),
     ]
     assert run("verify", "small", exit_code=1).stdout.startswith("small: weights_corrupt: A file")
 
@@ -143,7 +143,7 @@ def test_a_bundle_goes_from_one_machine_to_another(run, tmp_path):
 
     imported = json.loads(run("import", tmp_path / "bundle.tar", "--json").stdout)
 
-    assert exported["exported"] == imported["installed"] == ["small", weights.DEFAULT_PIPELINE]
+    assert exported["exported"] == imported["installed"] == ["small", catalogue.DEFAULT_PIPELINE]
     assert exported["bytes"] == (tmp_path / "bundle.tar").stat().st_size
     run("verify")
 

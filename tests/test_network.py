@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from scripts.make_interview import make_interview, write_wav
-from service.worker import ENGINE
+from service.worker.process import ENGINE
 from tests.installation import ROOT, Installation, wait_until
 
 pytestmark = pytest.mark.slow
 
-CLI = "from service.cli import main; main()"
+CLI = "from service.commands.main import main; main()"
 
 
 def alone(program: str, *arguments: str) -> "subprocess.CompletedProcess[str]":

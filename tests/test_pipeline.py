@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from models.audio import decode
-from models.diarisation import SpeakerCount
-from models.embedding import embed
+from models.audio.decode import decode
+from models.diarisation.diarisation import SpeakerCount
+from models.diarisation.embedding import embed
 from models.errors import Stopped
 from models.languages import UnknownLanguage
 from models.metrics import TimedText, diarisation_errors, time_errors, word_errors
@@ -27,7 +27,7 @@ from models.pipeline import (
 from models.results import pack_diarisation, unpack_diarisation
 from models.roster import RosterEntry
 from models.transcript import Turn
-from models.weights import find_pipeline, find_whisper
+from models.weights.catalogue import find_pipeline, find_whisper
 from models.whisper_engine import WhisperOptions
 from models.whisper_engine.linear import _QuantisedLinear
 from scripts.make_interview import (
@@ -110,7 +110,7 @@ def test_a_lower_precision_is_what_both_models_compute_in(interview, monkeypatch
         trunks.append(precision)
         return embed(*arguments, precision=precision, **others)
 
-    monkeypatch.setattr("models.diarisation.embed", noted)
+    monkeypatch.setattr("models.diarisation.diarisation.embed", noted)
     monkeypatch.setattr("models.precision.has_bf16", lambda device: True)
     whisper, diarisation = find_whisper("demo", Path()), find_pipeline("demo", Path())
     pipeline = Pipeline(whisper, diarisation, torch.device("cpu"), "int8")
@@ -172,7 +172,7 @@ def test_the_sentence_about_missing_words_has_numbers():
 def test_a_want_of_memory_in_any_stage_is_said_in_the_transcript(
     pipeline, interview, transcript, monkeypatch, stage
 ):
-    module = importlib.import_module(f"models.{stage}")
+    module = importlib.import_module(f"models.diarisation.{stage}")
     in_batches, n_steps = module.in_batches, itertools.count()
 
     def run_out_once(n, size, step):
@@ -321,7 +321,7 @@ def test_embeddings_of_an_earlier_diarisation_serve_another_number_of_speakers(
     def never(*_: object, **__: object) -> None:
         raise AssertionError("a model ran again")
 
-    monkeypatch.setattr("models.diarisation.embed", never)
+    monkeypatch.setattr("models.diarisation.diarisation.embed", never)
     monkeypatch.setattr("models.pipeline.segment", never)
     monkeypatch.setattr(pipeline.engine, "decode_many", never)
     shelf.missing = {"diarise"}

@@ -12,11 +12,11 @@ from uuid import UUID
 import numpy as np
 import pytest
 
-from models import audio
+from models.audio import decode as audio
 from scripts.make_interview import make_interview, write_wav
-from service.client import Source, Unfinished, open_client, upload, wait_for_recording
+from service.commands.client import Source, Unfinished, open_client, upload, wait_for_recording
 from service.services import open_services
-from service.worker import ENGINE
+from service.worker.process import ENGINE
 from tests.installation import STAND_IN, Installation, wait_until
 
 FILE_NAME = "Zacharias Quendolin.wav"

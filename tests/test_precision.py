@@ -23,15 +23,15 @@ from models.precision import (
     gates_of,
     precisions,
 )
-from models.weights import PipelineWeights, WhisperWeights, find_pipeline, find_whisper
+from models.weights.catalogue import PipelineWeights, WhisperWeights, find_pipeline, find_whisper
 from scripts import evaluate
 from scripts.evaluation import Measured, Row
-from service import transcribe_command
-from service.cli import app
-from service.engine import EngineJob
-from service.pipeline_engine import PipelineEngine
+from service.commands import transcribe as transcribe_command
+from service.commands.main import app
+from service.domain.engine_job import EngineJob
 from service.settings import Settings
-from service.worker import EngineProcess
+from service.worker.pipeline_engine import PipelineEngine
+from service.worker.process import EngineProcess
 from tests.fakes import FakePipeline
 from tests.test_batch import write_tone
 
@@ -228,7 +228,7 @@ def job_with_the_demo_weights() -> EngineJob:
 
 def test_a_workers_setting_reaches_the_process_with_the_models(tmp_path):
     folders = {name: tmp_path / name for name in ("data", "keys", "weights")}
-    child = EngineProcess("service.pipeline_engine", Settings(precision="int8", **folders))
+    child = EngineProcess("service.worker.pipeline_engine", Settings(precision="int8", **folders))
 
     async def events() -> list[dict[str, Any]]:
         try:

@@ -10,11 +10,11 @@ import pytest
 import torch
 import yaml
 
-from models import pyannote_checkpoints
-from models.checkpoints import UnsafeCheckpoint, UnsupportedCheckpoint
-from models.pyannote_checkpoints import UnsupportedPipeline, load_pipeline
 from models.pyannote_guard import pyannote_audio
-from models.weights import WeightsCorrupt, find_pipeline
+from models.weights import pyannote
+from models.weights.catalogue import WeightsCorrupt, find_pipeline
+from models.weights.checkpoints import UnsafeCheckpoint, UnsupportedCheckpoint
+from models.weights.pyannote import UnsupportedPipeline, load_pipeline
 from tests.bomb import Bomb
 
 CPU = torch.device("cpu")
@@ -390,7 +390,7 @@ def test_a_plda_that_does_not_fit_is_refused(folder, changes):
 
 
 def test_a_plda_that_unpacks_to_too_much_is_refused(folder, monkeypatch):
-    monkeypatch.setattr(pyannote_checkpoints, "MAX_PLDA_BYTES", 100)
+    monkeypatch.setattr(pyannote, "MAX_PLDA_BYTES", 100)
     with pytest.raises(UnsupportedPipeline, match="more than any PLDA"):
         load(folder)
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.diarisation.segmentation import SpeechRegion
 from models.quality import check, few_words, speech_before
-from models.segmentation import SpeechRegion
 from models.transcript import Segment, Word
 from models.whisper_engine import DecodedWindow
 from models.windows import Window

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models import audio
+from models.audio import decode as audio
 from models.errors import Stopped
-from service import reading
+from service.batch import reading
+from service.batch.reading import Reader
 from service.errors import RecordingNotFound
-from service.reading import Reader
 from tests.test_audio import noise, wav
 from tests.test_batch import write_tone
 

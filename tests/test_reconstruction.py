@@ -6,8 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.diarisation import SpeakerCount, diarise
-from models.reconstruction import _track_names, activations, discretise, speaker_count, to_turns
+from models.diarisation.diarisation import SpeakerCount, diarise
+from models.diarisation.reconstruction import (
+    _track_names,
+    activations,
+    discretise,
+    speaker_count,
+    to_turns,
+)
 from scripts.synthetic_diarisation import (
     conversation,
     random_pipeline,
@@ -78,7 +84,7 @@ def test_more_speakers_than_letters_are_numbered_and_ordered_as_by_stock_pyannot
 @pytest.mark.slow
 @pytest.mark.parametrize("clustering", CLUSTERINGS)
 def test_two_hours_are_put_together_as_by_stock_pyannote(pipeline, clustering, monkeypatch):
-    monkeypatch.setattr("models.clustering.MAX_CLUSTERED", 20_000)
+    monkeypatch.setattr("models.diarisation.clustering.MAX_CLUSTERED", 20_000)
     assert_same_as_stock(variant(pipeline, clustering), conversation(7200, 6, 256))
 
 

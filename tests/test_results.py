@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from models.diarisation import Diarisation
+from models.diarisation.diarisation import Diarisation
+from models.diarisation.segmentation import Segmentation
 from models.results import (
     Decoded,
     pack_decoded,
@@ -17,7 +18,6 @@ from models.results import (
     unpack_segmentation,
     unpack_words,
 )
-from models.segmentation import Segmentation
 from models.transcript import Turn, Word
 from models.whisper_engine import DecodedWindow
 from models.windows import Window

@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.api import prepare
+from service.api.process import prepare
 from service.services import create_root_keys, has_root_keys, open_vault, unseal
 from service.vault import ArtefactClass
 from service.vault.errors import RootKeyUnusable, WrongPassphrase

@@ -22,7 +22,7 @@ from schemathesis.specs.openapi.checks import (
     unsupported_method,
 )
 
-from service.app import create_app
+from service.api.app import create_app
 from service.settings import Settings
 from tests.api import Api
 

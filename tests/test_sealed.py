@@ -8,8 +8,8 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from service.api import LOSING_KEYS, prepare
-from service.cli import app
+from service.api.process import LOSING_KEYS, prepare
+from service.commands.main import app
 from service.services import open_services, unseal
 from tests.installation import ROOT, STAND_IN, Installation, wait_until
 from tests.jobs import make_job
@@ -17,9 +17,10 @@ from tests.jobs import make_job
 PASSPHRASE = "correct horse battery staple"
 CLI = f"""
 from functools import partial
-from service import cli, supervisor
+from service import supervisor
+from service.commands import main
 supervisor.serve = partial(supervisor.serve, engine_module="{STAND_IN}")
-cli.main()
+main.main()
 """
 
 

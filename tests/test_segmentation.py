@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from models.embedding import _Features, _masks
-from models.pyannote_checkpoints import load_pipeline
-from models.segmentation import _sincnet, cut_padded, speech_regions
-from models.weights import find_pipeline
+from models.diarisation.embedding import _Features, _masks
+from models.diarisation.segmentation import _sincnet, cut_padded, speech_regions
+from models.weights.catalogue import find_pipeline
+from models.weights.pyannote import load_pipeline
 from tests.fakes import segmentation
 
 

@@ -9,12 +9,12 @@ import sys
 
 import pytest
 
-from service.queue import DRAINING
+from service.domain.queue import DRAINING
 from service.services import open_services
 from tests.installation import ROOT, Installation, wait_until
 from tests.jobs import make_job
 
-CLI = "from service.cli import main; main()"
+CLI = "from service.commands.main import main; main()"
 
 
 @pytest.fixture

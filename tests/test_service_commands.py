@@ -15,9 +15,9 @@ from uuid import UUID
 import pytest
 from typer.testing import CliRunner
 
-from service import job_commands
-from service.cli import app
-from service.client import Client
+from service.commands import jobs
+from service.commands.client import Client
+from service.commands.main import app
 from service.database.engine import create_database
 from service.services import open_services
 from tests.api import tone
@@ -173,14 +173,14 @@ def test_the_same_command_after_an_interruption_makes_no_second_job(
     files = [tmp_path / "first.wav", tmp_path / "second.wav"]
     for seconds, path in enumerate(files, start=1):
         path.write_bytes(tone(seconds))
-    bring, n_groups = job_commands.bring_all, itertools.count()
+    bring, n_groups = jobs.bring_all, itertools.count()
 
     def interrupted(*arguments):
         if next(n_groups) == 1:
             raise KeyboardInterrupt
         return bring(*arguments)
 
-    monkeypatch.setattr(job_commands, "bring_all", interrupted)
+    monkeypatch.setattr(jobs, "bring_all", interrupted)
     first = run("upload", *files, "--study", study_code, code=130).stdout.split()
     both = run("upload", *files, "--study", study_code).stdout.split()
 
@@ -304,7 +304,8 @@ def test_the_curl_of_the_readme_runs_as_written(service, study_code, tmp_path):
     (tmp_path / "INT-08.m4a").write_bytes(tone(1.0))
     command = tmp_path / "fieldscribe"
     command.write_text(
-        f'#!/bin/sh\nexec {sys.executable} -c "from service.cli import main; main()" "$@"\n'
+        f"#!/bin/sh\nexec {sys.executable} -c"
+        ' "from service.commands.main import main; main()" "$@"\n'
     )
     command.chmod(0o700)
     done = subprocess.run(
@@ -329,7 +330,7 @@ def test_the_curl_of_the_readme_runs_as_written(service, study_code, tmp_path):
 
 def test_a_service_that_is_not_there_is_said_so(monkeypatch):
     monkeypatch.setenv("FIELDSCRIBE_URL", "http://127.0.0.1:9")
-    monkeypatch.setattr("service.client.RETRY_FOR", 0.1)
+    monkeypatch.setattr("service.commands.client.RETRY_FOR", 0.1)
 
     assert "service_unreachable" in run("jobs", code=1).stderr
 

@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 
 from service.database.tables import STAGES, JobStage, StageTiming
-from service.stages import KEPT_STAGES, Rate, rates_of, remaining, whole
+from service.domain.stages import KEPT_STAGES, Rate, rates_of, remaining, whole
 
 
 def rates(trial=False, **seconds):

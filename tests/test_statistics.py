@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.diarisation import SpeakerCount
+from models.diarisation.diarisation import SpeakerCount
 from models.pipeline import TranscribeOptions, wrong_count
 from models.roster import BadRoster, RosterEntry, read_line
 from models.statistics import Suggestion, n_questions, statistics, talk_times

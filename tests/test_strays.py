@@ -7,8 +7,8 @@ from uuid import UUID, uuid4
 import pytest
 
 from service.database.tables import Recording, Study
-from service.recordings import destroy, identified
-from service.strays import STRAY_AFTER, remove_strays
+from service.domain.recordings import destroy, identified
+from service.domain.strays import STRAY_AFTER, remove_strays
 from service.vault import uploads
 from service.vault.files import PARTIAL
 from service.vault.store import Artefact

@@ -18,15 +18,15 @@ import pytest
 from sqlalchemy import func, select
 
 import models.transcript
-from models.audio import SAMPLE_RATE
-from models.weights import find_pipeline, find_whisper
+from models.audio.decode import SAMPLE_RATE
+from models.weights.catalogue import find_pipeline, find_whisper
 from scripts.make_interview import make_interview
-from service import results
 from service.database.tables import Handoff, Job, Transcript
-from service.handoff import OCCURRENCES
+from service.domain import results
+from service.domain.handoffs import OCCURRENCES
+from service.domain.job_state import MAX_CRASHES
 from service.services import open_services
-from service.tasks import MAX_CRASHES
-from service.worker import ENGINE
+from service.worker.process import ENGINE
 from tests.installation import RECOVERY, Installation, wait_until
 from tests.jobs import make_job, read_job, stages_of
 from tests.visitor import Visitor
@@ -63,7 +63,7 @@ def test_it_starts_everything_and_stops_everything(site):
 def test_a_port_that_is_taken_is_said_once(data_folder):
     """`serve` once started an API that could not listen again and again, for ever."""
     site = Installation(data_folder, None)
-    command = [sys.executable, "-c", "from service.cli import main; main()", "serve"]
+    command = [sys.executable, "-c", "from service.commands.main import main; main()", "serve"]
     with socket.create_server(("127.0.0.1", site.settings.port)):
         done = subprocess.run(
             command,

@@ -10,11 +10,11 @@ from uuid import uuid4
 import pytest
 from typer.testing import CliRunner
 
-from service.cli import app
-from service.client import ServiceUnreachable, open_client
+from service.commands.client import ServiceUnreachable, open_client
+from service.commands.main import app
 from service.services import open_services
 from service.settings import BadSettings, Settings
-from service.worker import keys_from_api
+from service.worker.process import keys_from_api
 from tests.certificates import make_certificate
 from tests.installation import Installation, wait_until
 from tests.jobs import make_job

@@ -7,8 +7,8 @@ import pytest
 from whisper import Whisper
 
 from models.metrics import word_errors
-from models.weights import find_whisper
-from models.whisper_checkpoints import load_whisper
+from models.weights.catalogue import find_whisper
+from models.weights.whisper import load_whisper
 from models.whisper_engine import Session, WhisperEngine, WhisperOptions
 from models.whisper_engine.decoder import COMPRESSION_RATIO
 from models.whisper_engine.linear import has_avx512

@@ -8,8 +8,8 @@ import pytest
 from models.overlaps import overlaps
 from models.statistics import statistics
 from models.transcript import Overlap, Source, Turn
-from service.recordings import identified
-from service.transcripts import longest_turns, names_of, with_names
+from service.domain.recordings import identified
+from service.domain.transcripts import longest_turns, names_of, with_names
 from tests.api import open_api
 from tests.fakes import segment, transcript
 from tests.finished import conversation, finish_job

@@ -19,9 +19,9 @@ from uuid import uuid4
 import numpy as np
 import pytest
 
-from service.auth import hash_of, new_secret
 from service.database.engine import open_engine, open_sessions
 from service.database.tables import Token
+from service.domain.callers import hash_of, new_secret
 from service.services import create_root_keys
 from service.settings import Settings
 
@@ -49,7 +49,10 @@ class Process:
             **self._settings.model_copy(update={"port": self.port}).as_environment(),
             "PYTHONPATH": str(ROOT),
         }
-        program = "from service import api, settings; api.main(settings.read_settings())"
+        program = (
+            "from service.api.process import main; from service.settings import read_settings;"
+            "main(read_settings())"
+        )
         self._child = subprocess.Popen(
             [sys.executable, "-c", program], env=environment, stderr=subprocess.PIPE
         )
@@ -226,7 +229,7 @@ def test_what_arrived_of_a_request_that_was_cut_off_stays(process):
 
 def test_the_process_of_the_api_does_not_import_torch():
     program = (
-        "import sys; import service.api, service.app;"
+        "import sys; import service.api.process, service.api.app;"
         "heavy = {'torch', 'whisper', 'pyannote'};"
         "sys.exit(not heavy.isdisjoint(name.split('.')[0] for name in sys.modules))"
     )

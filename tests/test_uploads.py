@@ -13,10 +13,10 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from models import audio
-from service import recordings
+from models.audio import decode as audio
 from service.database.tables import Recording
-from service.recordings import identified
+from service.domain import recordings
+from service.domain.recordings import identified
 from service.vault import store as vault_store
 from service.vault import uploads
 from service.vault.errors import ArtefactDamaged, DiskFull, Erased

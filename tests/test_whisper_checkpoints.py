@@ -10,10 +10,10 @@ import pytest
 import torch
 from whisper.model import ModelDimensions, Whisper
 
-from models import weights, whisper_checkpoints
-from models.checkpoints import UnsafeCheckpoint, UnsupportedCheckpoint
-from models.weights import WeightsCorrupt, WhisperWeights, find_whisper
-from models.whisper_checkpoints import load_whisper
+from models.weights import catalogue, whisper
+from models.weights.catalogue import WeightsCorrupt, WhisperWeights, find_whisper
+from models.weights.checkpoints import UnsafeCheckpoint, UnsupportedCheckpoint
+from models.weights.whisper import load_whisper
 from tests.bomb import Bomb
 
 TINY = ModelDimensions(80, 1500, 8, 2, 2, 51865, 448, 8, 2, 2)
@@ -62,7 +62,7 @@ def test_a_checkpoint_under_xz_is_the_same_checkpoint(checkpoint, tmp_path):
 
 
 def test_a_file_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(whisper_checkpoints, "MAX_UNPACKED_BYTES", 1000)
+    monkeypatch.setattr(whisper, "MAX_UNPACKED_BYTES", 1000)
     packed = tmp_path / "own.pt.xz"
     packed.write_bytes(lzma.compress(bytes(1001), preset=0))
     with pytest.raises(UnsupportedCheckpoint, match="too large"):
@@ -232,8 +232,7 @@ def test_a_fine_tuned_model_keeps_the_heads_of_its_original(
         n_mels, 1500, n_state, n_head, n_layer, n_vocab, 448, n_state, n_head, n_layer
     )
     assert (
-        whisper_checkpoints._alignment_heads("a checksum of its own", dims)
-        == (whisper._ALIGNMENT_HEADS[name])
+        whisper._alignment_heads("a checksum of its own", dims) == (whisper._ALIGNMENT_HEADS[name])
     )
 
 
@@ -242,8 +241,8 @@ def test_an_official_file_has_its_own_heads():
 
     dims = ModelDimensions(80, 1500, 1280, 20, 32, 51865, 448, 1280, 20, 32)
     for name in ("large-v1", "large-v2"):
-        sha256 = weights.KNOWN[name].files[0].sha256
-        assert whisper_checkpoints._alignment_heads(sha256, dims) == whisper._ALIGNMENT_HEADS[name]
+        sha256 = catalogue.KNOWN[name].files[0].sha256
+        assert whisper._alignment_heads(sha256, dims) == whisper._ALIGNMENT_HEADS[name]
 
 
 def test_the_heads_of_the_original_are_set(tmp_path, checkpoint, monkeypatch):
@@ -251,7 +250,7 @@ def test_the_heads_of_the_original_are_set(tmp_path, checkpoint, monkeypatch):
     import gzip
 
     heads = np.array([[True, False], [False, False]])
-    monkeypatch.setitem(whisper_checkpoints._OFFICIAL_SHAPES, (80, 51865, 8, 2), "tiny")
+    monkeypatch.setitem(whisper._OFFICIAL_SHAPES, (80, 51865, 8, 2), "tiny")
     monkeypatch.setattr(
         "whisper._ALIGNMENT_HEADS", {"tiny": base64.b85encode(gzip.compress(heads.tobytes()))}
     )

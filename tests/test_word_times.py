@@ -13,10 +13,10 @@ from whisper.model import Whisper
 from whisper.timing import add_word_timestamps, dtw_cpu, find_alignment, median_filter
 from whisper.tokenizer import Tokenizer, get_tokenizer
 
-from models.audio import SAMPLE_RATE, decode
-from models.segmentation import SpeechRegion
-from models.weights import find_whisper
-from models.whisper_checkpoints import load_whisper
+from models.audio.decode import SAMPLE_RATE, decode
+from models.diarisation.segmentation import SpeechRegion
+from models.weights.catalogue import find_whisper
+from models.weights.whisper import load_whisper
 from models.whisper_engine.mel import log_mel, log_mel_maximum
 from models.whisper_engine.model import CrossKV, InferenceModel
 from models.whisper_engine.word_times import _attention, _smooth, align, time_words, warp

@@ -11,11 +11,11 @@ import pytest
 from sqlalchemy import select
 
 from service.database.tables import JobError
-from service.engine import EngineJob
-from service.tasks import MAX_CRASHES
+from service.domain.engine_job import EngineJob
+from service.domain.job_state import MAX_CRASHES
 from service.vault.errors import Erased, Sealed
 from service.vault.streaming import Key
-from service.worker import Later, Runner, keys_from_api
+from service.worker.process import Later, Runner, keys_from_api
 from tests.jobs import make_job, read_job
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from models.segmentation import SpeechRegion
+from models.diarisation.segmentation import SpeechRegion
 from models.transcript import Word
 from models.whisper_engine.decoder import COMPRESSION_RATIO, LOGPROB
 from models.whisper_engine.engine import DecodedWindow

@@ -15,12 +15,12 @@ from whisper import Whisper
 from whisper.audio import HOP_LENGTH
 from whisper.tokenizer import Tokenizer, get_tokenizer
 
-from models.audio import SAMPLE_RATE
+from models.audio.decode import SAMPLE_RATE
 from models.device import exact_on, in_batches
+from models.diarisation.segmentation import SpeechRegion
 from models.errors import OptionError
 from models.languages import LANGUAGES, UnknownLanguage, language_code
 from models.progress import Progress, ignore, seconds_of
-from models.segmentation import SpeechRegion
 from models.transcript import Word
 from models.whisper_engine.decoder import BEST_OF, Decoded, Decoder, fallback_slots
 from models.whisper_engine.linear import Precision

@@ -17,8 +17,8 @@ from whisper.audio import HOP_LENGTH
 from whisper.timing import WordTiming, merge_punctuations
 from whisper.tokenizer import Tokenizer
 
-from models.audio import SAMPLE_RATE
-from models.segmentation import SpeechRegion
+from models.audio.decode import SAMPLE_RATE
+from models.diarisation.segmentation import SpeechRegion
 from models.transcript import Word
 from models.windows import Window
 

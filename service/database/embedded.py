@@ -138,10 +138,9 @@ class EmbeddedPostgres:
             raise DataNotReachable("The data folder's path is too long for a socket in it")
         data = self.folder.parent
         try:
-            # As root: its user passes through, and cannot look.
-            make_folders(data, 0o711 if self._as_user else 0o700)
+            data.mkdir(mode=0o700, parents=True, exist_ok=True)
             if self._as_user:
-                data.chmod(data.stat().st_mode | 0o011)
+                data.chmod(data.stat().st_mode | 0o011)  # others pass through; they cannot look
                 require_reachable(data, self._uid, self._gid)
             for folder in (self.folder, self.data, self.run):
                 self._own(folder)
@@ -168,23 +167,22 @@ class EmbeddedPostgres:
         if own := os.environ.get("PG_BINDIR"):
             return Path(own)
         package = wheel_folder()
-        programs = Path(f"pginstall{VERSION}", "bin")
-        if not self._as_user or reachable(package / programs / "postgres", self._uid, self._gid):
-            return package / programs
+        if not self._as_user or reachable(package, self._uid, self._gid):
+            return package / f"pginstall{VERSION}" / "bin"
         copy = self.folder / "postgres"
-        copied = copy / package.name / programs
-        if not copied.exists() or not reachable(copied / "postgres", self._uid, self._gid):
+        copied = copy / package.name / f"pginstall{VERSION}"
+        if not copied.exists():
             # The programs find their libraries by their place relative to this one.
             libraries = package.with_name(f"{package.name}.libs")
             partial = copy.with_name("postgres.partial")
             shutil.rmtree(partial, ignore_errors=True)
-            for source in (libraries, package / programs.parent):
-                there = partial / source.relative_to(package.parent)
-                shutil.copytree(source, there, symlinks=True)
-            open_to_all(partial)
+            shutil.copytree(libraries, partial / libraries.name)
+            shutil.copytree(
+                package / copied.name, partial / package.name / copied.name, symlinks=True
+            )
             shutil.rmtree(copy, ignore_errors=True)
             partial.rename(copy)
-        return copied
+        return copied / "bin"
 
     def _init(self) -> None:
         shutil.rmtree(self.data)  # of an initdb that was killed
@@ -309,30 +307,13 @@ def require_reachable(folder: Path, uid: int, gid: int) -> None:
         )
 
 
-def make_folders(folder: Path, mode: int) -> None:
-    """`mkdir -p`; every new folder has this mode, whatever the umask."""
-    if not folder.is_dir():
-        make_folders(folder.parent, mode)
-        folder.mkdir(mode, exist_ok=True)
-        folder.chmod(mode)
-
-
-def open_to_all(folder: Path) -> None:
-    """Let every user who can reach the folder read, and run, everything in it."""
-    for parent, _, files in os.walk(folder):
-        os.chmod(parent, 0o755)
-        for path in (Path(parent, name) for name in files):
-            if not path.is_symlink():
-                path.chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)
-
-
-def reachable(path: Path, uid: int, gid: int) -> bool:
-    """Whether this user may run the program, or enter the folder, and pass every folder above."""
+def reachable(folder: Path, uid: int, gid: int) -> bool:
+    """Whether this user may pass through the folder and every one above it."""
 
     def passes(path: Path) -> bool:
         status = path.stat()
         shift = 6 if status.st_uid == uid else 3 if status.st_gid == gid else 0
         return bool(status.st_mode >> shift & 1)
 
-    resolved = path.resolve()
+    resolved = folder.resolve()
     return all(passes(path) for path in (resolved, *resolved.parents))

@@ -1,0 +1,234 @@
+"""A Whisper from a checkpoint of openai-whisper or a folder of Hugging Face's transformers."""
+
+import io
+import json
+import lzma
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor
+
+from models.weights.catalogue import KNOWN, WeightsCorrupt, WhisperWeights, hugging_face_weights
+from models.weights.checkpoints import (
+    BAD_INPUT,
+    UnsupportedCheckpoint,
+    check_state,
+    read_checkpoint,
+)
+from models.weights.hugging_face import dimensions, openai_name
+
+MAX_UNPACKED_BYTES = 256 << 20  # of a checkpoint under xz; the demo's are a tenth of it
+MAX_JSON_BYTES = 1 << 20
+
+# Each from a little above nothing to a little above large-v3. The encoder's and the tokenizer's
+# sizes are facts of the method: windows of 30 s and one of three vocabularies.
+_DIMENSIONS: dict[str, Collection[int]] = {
+    "n_mels": (80, 128),
+    "n_audio_ctx": (1500,),
+    "n_audio_state": range(4, 2049, 2),
+    "n_audio_head": range(1, 65),
+    "n_audio_layer": range(1, 65),
+    "n_vocab": (51864, 51865, 51866),
+    "n_text_ctx": range(8, 449),
+    "n_text_state": range(4, 2049, 2),
+    "n_text_head": range(1, 65),
+    "n_text_layer": range(1, 65),
+}
+
+
+def load_whisper(weights: WhisperWeights) -> Any:
+    """A `whisper.model.Whisper` on the CPU, in fp32 and evaluation mode, its alignment heads set.
+
+    Raises:
+        WeightsCorrupt, UnsafeCheckpoint, UnsupportedCheckpoint
+    """
+    from whisper.model import ModelDimensions, Whisper
+
+    if weights.path.is_dir():
+        found, state = _read_hugging_face(weights.path)
+    else:
+        found, state = _read_openai(weights.path)
+    dims = ModelDimensions(**_checked_dimensions(found))
+    check_state(state, _expected_state(dims), "a Whisper of its dimensions")
+    model = Whisper(dims)
+    model.load_state_dict(state)
+    own_heads = _own_alignment_heads(weights.path, dims)
+    heads = _alignment_heads(weights.sha256, dims)
+    if own_heads is not None:
+        model.register_buffer("alignment_heads", own_heads.to_sparse(), persistent=False)
+    elif heads is not None:
+        model.set_alignment_heads(heads)
+    return model.eval()
+
+
+def _read_openai(path: Path) -> tuple[Any, Any]:
+    """Dimensions and state, neither checked."""
+    with _open_checkpoint(path) as file:
+        checkpoint = read_checkpoint(file)
+    if not isinstance(checkpoint, dict) or not {"dims", "model_state_dict"} <= set(checkpoint):
+        raise UnsupportedCheckpoint(
+            "This is not a checkpoint of openai-whisper, which holds `dims` and"
+            " `model_state_dict`; of Hugging Face's, give the folder with its config.json."
+        )
+    return checkpoint["dims"], checkpoint["model_state_dict"]
+
+
+def _read_hugging_face(folder: Path) -> tuple[Any, dict[str, Any]]:
+    """Dimensions and state, neither checked, of a folder as transformers saves it."""
+    dims = dimensions(_read_json(folder / "config.json"))
+    if dims is None:
+        raise UnsupportedCheckpoint("The folder's config.json is not that of a Whisper.")
+    state: dict[str, Any] = {}
+    for path in hugging_face_weights(folder):
+        tensors = _read_safetensors(path) if path.suffix == ".safetensors" else _read_bin(path)
+        if not isinstance(tensors, Mapping) or state.keys() & (
+            renamed := {openai_name(str(name)): tensor for name, tensor in tensors.items()}
+        ):
+            raise UnsupportedCheckpoint("The tensors in the folder are not those of a Whisper.")
+        state.update(renamed)
+    # The vocabulary's matrix, which transformers may save a second time.
+    output = state.pop("proj_out.weight", None)
+    embedding = state.get("decoder.token_embedding.weight")
+    if isinstance(output, Tensor) and isinstance(embedding, Tensor):
+        if not torch.equal(output, embedding):
+            raise UnsupportedCheckpoint(
+                "The checkpoint's output matrix is not that of its token embedding."
+            )
+    return dims, state
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, *BAD_INPUT) as error:
+        raise WeightsCorrupt("The checkpoint is damaged or cut short; get it again.") from error
+
+
+def _read_bin(path: Path) -> Any:
+    with path.open("rb") as file:
+        return read_checkpoint(file)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """An object, as config.json holds it."""
+    try:
+        with path.open("rb") as file:
+            found = json.loads(file.read(MAX_JSON_BYTES))
+    except (OSError, RecursionError, *BAD_INPUT) as error:
+        raise UnsupportedCheckpoint(f"The folder's {path.name} cannot be read.") from error
+    if not isinstance(found, dict):
+        raise UnsupportedCheckpoint(f"The folder's {path.name} is not that of a Whisper.")
+    return found
+
+
+def _own_alignment_heads(path: Path, dims: Any) -> Tensor | None:
+    """Of a folder that names them, (n_layers, n_heads)."""
+    config = path / "generation_config.json"
+    if not path.is_dir() or not config.is_file():
+        return None
+    heads = _read_json(config).get("alignment_heads")
+    if not heads:
+        return None
+    mask = torch.zeros(dims.n_text_layer, dims.n_text_head, dtype=torch.bool)
+    try:
+        for layer, head in heads:
+            if type(layer) is not int or type(head) is not int or min(layer, head) < 0:
+                raise ValueError
+            mask[layer, head] = True
+    except BAD_INPUT as error:
+        raise UnsupportedCheckpoint(
+            "The alignment heads in the folder's generation_config.json are not the model's."
+        ) from error
+    return mask
+
+
+def _open_checkpoint(path: Path) -> BinaryIO:
+    if path.suffix != ".xz":
+        return path.open("rb")
+    try:
+        with lzma.open(path) as file:
+            unpacked = file.read(MAX_UNPACKED_BYTES + 1)
+    except (lzma.LZMAError, EOFError) as error:
+        raise WeightsCorrupt("The checkpoint is damaged or cut short; get it again.") from error
+    if len(unpacked) > MAX_UNPACKED_BYTES:
+        raise UnsupportedCheckpoint("The checkpoint is too large to be kept under xz; unpack it.")
+    return io.BytesIO(unpacked)
+
+
+def _checked_dimensions(dims: Any) -> dict[str, int]:
+    if (
+        not isinstance(dims, dict)
+        or set(dims) != set(_DIMENSIONS)
+        or not all(type(dims[name]) is int and dims[name] in _DIMENSIONS[name] for name in dims)
+        or dims["n_audio_state"] != dims["n_text_state"]  # cross-attention joins the two
+        or dims["n_audio_state"] % dims["n_audio_head"]
+        or dims["n_text_state"] % dims["n_text_head"]
+    ):
+        raise UnsupportedCheckpoint("The dimensions in the checkpoint are not those of a Whisper.")
+    return dims
+
+
+def _expected_state(dims: Any) -> dict[str, Tensor]:
+    """The state of `Whisper(dims)` without the memory for it."""
+    from whisper.model import AudioEncoder, TextDecoder
+
+    with torch.device("meta"):
+        parts = {
+            "encoder": AudioEncoder(
+                dims.n_mels,
+                dims.n_audio_ctx,
+                dims.n_audio_state,
+                dims.n_audio_head,
+                dims.n_audio_layer,
+            ),
+            "decoder": TextDecoder(
+                dims.n_vocab,
+                dims.n_text_ctx,
+                dims.n_text_state,
+                dims.n_text_head,
+                dims.n_text_layer,
+            ),
+        }
+    return {
+        f"{part}.{name}": tensor
+        for part, module in parts.items()
+        for name, tensor in module.state_dict().items()
+    }
+
+
+def _alignment_heads(sha256: str, dims: Any) -> bytes | None:
+    """Of the official model with this checksum, else of the newest one of the same shape.
+
+    A model fine-tuned from an official one keeps that one's heads. large-v1 and large-v2 have one
+    shape; large-v2 is what people tune. None where no official model has it: whisper then takes
+    all heads of the upper half of the layers.
+    """
+    from whisper import _ALIGNMENT_HEADS
+
+    for name, model in KNOWN.items():
+        if model.kind == "whisper" and model.files[0].sha256 == sha256:
+            return bytes(_ALIGNMENT_HEADS[name])
+    shape = (dims.n_mels, dims.n_vocab, dims.n_text_state, dims.n_text_layer)
+    official = _OFFICIAL_SHAPES.get(shape)
+    return None if official is None else bytes(_ALIGNMENT_HEADS[official])
+
+
+# (n_mels, n_vocab, n_text_state, n_text_layer)
+_OFFICIAL_SHAPES = {
+    (80, 51864, 384, 4): "tiny.en",
+    (80, 51865, 384, 4): "tiny",
+    (80, 51864, 512, 6): "base.en",
+    (80, 51865, 512, 6): "base",
+    (80, 51864, 768, 12): "small.en",
+    (80, 51865, 768, 12): "small",
+    (80, 51864, 1024, 24): "medium.en",
+    (80, 51865, 1024, 24): "medium",
+    (80, 51865, 1280, 32): "large-v2",
+    (128, 51866, 1280, 32): "large-v3",
+    (128, 51866, 1280, 4): "large-v3-turbo",
+}

@@ -1,0 +1,102 @@
+"""Who a request comes from: the dependencies that check its bearer token and role."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+from fastapi.dependencies.models import Dependant
+from fastapi.exceptions import RequestValidationError
+
+from service.api.limits import Limits
+from service.database.tables import ROLES
+from service.domain.callers import OWNER, WORKER, Caller, find_caller
+from service.errors import NotAllowed, TokenExpired, TokenMissing, TokenRevoked, TokenUnknown
+from service.services import Services
+from service.vault.errors import Sealed
+
+
+# These are `async` so that FastAPI calls them at once: a plain function gets a thread of its own.
+async def get_services(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+async def get_limits(request: Request) -> Limits:
+    limits: Limits = request.app.state.limits
+    return limits
+
+
+ServicesDep = Annotated[Services, Depends(get_services)]
+LimitsDep = Annotated[Limits, Depends(get_limits)]
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """The one dependency that lets a request in. It comes before a body is read.
+
+    Raises:
+        TokenMissing, TokenUnknown, TokenExpired, TokenRevoked: 401
+        TooManyRequests: 429, too many bad tokens from one address
+        NotAllowed: 403
+        Sealed: 503
+        RequestValidationError: 422
+    """
+
+    roles: frozenset[str]
+    sealed_too: bool
+
+    def __call__(self, request: Request, services: ServicesDep, limits: LimitsDep) -> Caller:
+        try:
+            secret = bearer(request)
+            with services.sessionmaker() as session:
+                caller = find_caller(session, secret)
+        except (TokenMissing, TokenUnknown, TokenExpired, TokenRevoked):
+            limits.bad_tokens.require(request.client.host if request.client else "")
+            raise
+        if caller.role not in self.roles:
+            raise NotAllowed(f"The role {caller.role} does not allow this")
+        if services.vault.sealed and not self.sealed_too:
+            raise Sealed("The vault is sealed: `fieldscribe unseal`")
+        refuse_unknown_parameters(request)
+        return caller
+
+
+def allow(*roles: str, sealed_too: bool = False) -> Callable[..., Caller]:
+    """
+    Args:
+        roles: besides the owner, who may do everything but be a worker.
+        sealed_too: also while nobody has unsealed the vault.
+    """
+    unknown = set(roles) - set(ROLES)
+    if unknown:
+        raise ValueError(f"no roles: {unknown}")
+    owner = () if roles == (WORKER,) else (OWNER,)
+    return Allowed(frozenset([*roles, *owner]), sealed_too)
+
+
+def refuse_unknown_parameters(request: Request) -> None:
+    """A filter that is misspelt is not overlooked: its list would be taken for the filtered one.
+
+    Raises:
+        RequestValidationError
+    """
+    if not request.query_params:
+        return
+    unknown = set(request.query_params) - query_parameters(request.scope["route"].dependant)
+    if unknown:
+        raise RequestValidationError(
+            [{"type": "extra_forbidden", "loc": ("query", name)} for name in unknown]
+        )
+
+
+def query_parameters(dependant: Dependant) -> set[str]:
+    own = {parameter.alias for parameter in dependant.query_params}
+    return own.union(*map(query_parameters, dependant.dependencies))
+
+
+def bearer(request: Request) -> str:
+    scheme, _, secret = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not secret:
+        raise TokenMissing("Send a token: `Authorization: Bearer ...`")
+    return secret

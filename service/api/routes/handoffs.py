@@ -1,0 +1,264 @@
+"""Hand-offs: finished transcripts, claimed and completed by the de-identification stage."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query, Response
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from service.api.access import LimitsDep, ServicesDep, allow
+from service.api.openapi import problems
+from service.api.routes.views import SpeakerCode, SpeakerRole, Strict, StudyName
+from service.database.tables import Handoff
+from service.domain import handoffs
+from service.domain.callers import Caller
+from service.domain.handoffs import BadOccurrence, HandoffNotFound, HandoffTaken
+from service.domain.pages import BadCursor
+from service.errors import StudyNotFound
+from service.vault.errors import (
+    ArtefactDamaged,
+    ArtefactMissing,
+    DiskFull,
+    Erased,
+    KeyDamaged,
+    KeyMissing,
+)
+
+router = APIRouter(prefix="/v1/handoffs", tags=["handoffs"])
+Deidentifier = Annotated[Caller, Depends(allow("deidentifier"))]
+Reader = Annotated[Caller, Depends(allow("researcher", "deidentifier", "admin"))]
+MAX_OCCURRENCES = 50_000
+
+HandoffStatus = Literal["open", "claimed", "completed", "failed"]
+FailureCode = Literal[
+    "model_missing",
+    "out_of_memory",
+    "timed_out",
+    "transcript_unusable",
+    "unsupported_language",
+    "internal_error",
+]
+"""A list, so that no text comes in this way."""
+
+ID = "7c1e0198-f2a6-4d3b-9a39-5b3a0d9a7b10"
+TRANSCRIPT = "0b0f7a52-6f0f-4a52-8f5c-0c5f3f7a9f11"
+HANDOFF: dict[str, Any] = {
+    "id": ID,
+    "study_id": "6a4c0f3e-3c0e-4f3b-9a39-5b3a0d9a7b10",
+    "transcript_id": TRANSCRIPT,
+    "status": "claimed",
+    "failure_code": None,
+    "lease_until": "2031-01-07T10:02:00Z",
+    "created_at": "2031-01-07T09:59:00Z",
+    "finished_at": None,
+}
+
+
+class HandoffView(BaseModel):
+    model_config = ConfigDict(json_schema_extra={"examples": [HANDOFF]}, from_attributes=True)
+
+    id: UUID
+    study_id: UUID
+    transcript_id: UUID
+    status: HandoffStatus
+    failure_code: str | None
+    lease_until: datetime | None
+    created_at: datetime
+    finished_at: datetime | None
+
+    @classmethod
+    def of(cls, row: Handoff) -> "HandoffView":
+        return cls.model_validate(row)
+
+
+class SpeakerOfClaim(BaseModel):
+    role: SpeakerRole | None
+    code: SpeakerCode | None
+
+
+class ClaimedView(HandoffView):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    **HANDOFF,
+                    "fence": 1,
+                    "speakers": {"SPEAKER_00": {"role": "interviewer", "code": "I1"}},
+                    "transcript": {
+                        "schema": "fieldscribe.transcript/1",
+                        "segments": [
+                            {"speaker": "SPEAKER_00", "text": "Good morning.", "words": []}
+                        ],
+                    },
+                }
+            ]
+        }
+    )
+
+    fence: int = Field(description="To be named with every request about this claim.")
+    speakers: dict[str, SpeakerOfClaim] = Field(description="Who the labels are, as far as known.")
+    transcript: dict[str, Any] = Field(description="docs/transcript.md, with labels for speakers.")
+
+
+class HandoffList(BaseModel):
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"items": [HANDOFF], "next_cursor": None}]}
+    )
+
+    items: list[HandoffView]
+    next_cursor: str | None = Field(description="For the next page; null on the last.")
+
+
+class Fence(Strict):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"fence": 1}]})
+
+    fence: int = Field(ge=1, le=2**63 - 1)
+
+
+class Occurrence(Strict):
+    """One identifying span: characters [start, end) of a segment's `text`."""
+
+    segment: int = Field(ge=0, le=10**7, description="Its number, from 0.")
+    start: int = Field(ge=0, le=10**7)
+    end: int = Field(ge=1, le=10**7)
+    label: Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z_]{0,31}$")] = Field(
+        description="What kind of thing: PERSON, PLACE, DATE, ..."
+    )
+    score: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
+    rule: str | None = Field(default=None, max_length=100, description="What found it.")
+    entity: str | None = Field(
+        default=None, max_length=200, description="Whom or what it suggests is meant."
+    )
+
+    @model_validator(mode="after")
+    def _has_a_length(self) -> "Occurrence":
+        if self.start >= self.end:
+            raise ValueError("the end is not after the start")
+        return self
+
+
+class Completion(Fence):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "fence": 1,
+                    "occurrences": [
+                        {
+                            "segment": 3,
+                            "start": 11,
+                            "end": 15,
+                            "label": "PERSON",
+                            "score": 0.98,
+                            "rule": "introduction",
+                            "entity": "person-1",
+                        }
+                    ],
+                }
+            ]
+        }
+    )
+
+    occurrences: list[Occurrence] = Field(max_length=MAX_OCCURRENCES)
+
+
+class Failure(Fence):
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"fence": 1, "code": "unsupported_language"}]}
+    )
+
+    code: FailureCode
+
+
+CLAIM_ENDS = (HandoffNotFound, HandoffTaken, Erased)
+
+
+@router.post(
+    "/claim",
+    response_model=ClaimedView,
+    responses={
+        204: {"description": "There is nothing to do."},
+        **problems(KeyMissing, ArtefactMissing),
+    },
+)
+def claim(caller: Deidentifier, services: ServicesDep, limits: LimitsDep) -> ClaimedView | Response:
+    """Take the oldest transcript that nobody has. It is yours until `lease_until`; say before that
+    that you are alive, or another one gets it and your fence is refused."""
+    limits.polls.require(str(caller.token_id))
+    taken = handoffs.claim(services, caller)
+    if taken is None:
+        return Response(status_code=204)
+    return ClaimedView(
+        **HandoffView.of(taken.handoff).model_dump(),
+        fence=taken.handoff.fence,
+        speakers={
+            label: SpeakerOfClaim(**speaker) for label, speaker in taken.transcript.speakers.items()
+        },
+        transcript=taken.document,
+    )
+
+
+@router.post("/{handoff_id}/heartbeat", responses=problems(*CLAIM_ENDS))
+def heartbeat(
+    handoff_id: UUID, told: Fence, caller: Deidentifier, services: ServicesDep
+) -> HandoffView:
+    """Say that you are alive: the lease begins anew."""
+    with services.sessionmaker.begin() as session:
+        return HandoffView.of(handoffs.heartbeat(session, caller, handoff_id, told.fence))
+
+
+@router.post(
+    "/{handoff_id}/complete",
+    responses=problems(
+        *CLAIM_ENDS,
+        BadOccurrence,
+        DiskFull,
+        KeyMissing,
+        KeyDamaged,
+        ArtefactMissing,
+        ArtefactDamaged,
+    ),
+)
+def complete(
+    handoff_id: UUID, told: Completion, caller: Deidentifier, services: ServicesDep
+) -> HandoffView:
+    """Hand in what was found. It is kept encrypted; a person decides on it."""
+    found = [occurrence.model_dump() for occurrence in told.occurrences]
+    with services.sessionmaker.begin() as session:
+        done = handoffs.complete(session, services, caller, handoff_id, told.fence, found)
+        return HandoffView.of(done)
+
+
+@router.post("/{handoff_id}/fail", responses=problems(*CLAIM_ENDS))
+def fail(
+    handoff_id: UUID, told: Failure, caller: Deidentifier, services: ServicesDep
+) -> HandoffView:
+    """Give up, with a code and no text."""
+    with services.sessionmaker.begin() as session:
+        return HandoffView.of(handoffs.fail(session, caller, handoff_id, told.fence, told.code))
+
+
+@router.get("", responses=problems(StudyNotFound, BadCursor, Erased))
+def list_handoffs(
+    caller: Reader,
+    services: ServicesDep,
+    limits: LimitsDep,
+    study: Annotated[StudyName | None, Query(description="Only those of this study.")] = None,
+    status: Annotated[
+        list[HandoffStatus] | None, Query(description="Only these; repeatable.")
+    ] = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    cursor: Annotated[
+        str | None, Query(max_length=200, description="`next_cursor` of the page before.")
+    ] = None,
+) -> HandoffList:
+    """Hand-offs of the caller's studies, the newest first, without what is in them."""
+    limits.polls.require(str(caller.token_id))
+    with services.sessionmaker() as session:
+        page = handoffs.list_handoffs(
+            session, caller, study=study, statuses=status or (), limit=limit, cursor=cursor
+        )
+        return HandoffList(
+            items=[HandoffView.of(row) for row in page.rows], next_cursor=page.next_cursor
+        )

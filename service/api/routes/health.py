@@ -1,0 +1,103 @@
+"""Whether the service lives, whether it can work, and its numbers for Prometheus."""
+
+import shutil
+from typing import Any
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import PlainTextResponse
+from pydantic import BaseModel
+from sqlalchemy import func, select
+
+from service.api.access import Allowed, LimitsDep, ServicesDep, allow
+from service.api.openapi import problems
+from service.database import DatabaseUnreachable, SchemaTooNew, SchemaTooOld
+from service.database.engine import require_schema
+from service.database.tables import (
+    HANDOFF_STATUSES,
+    JOB_STATUSES,
+    RECORDING_STATES,
+    Handoff,
+    Job,
+    Recording,
+)
+from service.services import Services
+from service.settings import LOOPBACK
+from service.vault import ArtefactClass
+from service.vault.errors import DiskFull, Sealed
+
+router = APIRouter(tags=["health"])
+MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_allowed = allow("admin", sealed_too=True)
+
+
+class Health(BaseModel):
+    status: str = "ok"
+
+
+@router.get("/healthz")
+async def healthz() -> Health:
+    """The process answers."""
+    return Health()
+
+
+@router.get(
+    "/readyz", responses=problems(Sealed, DatabaseUnreachable, DiskFull, SchemaTooNew, SchemaTooOld)
+)
+def readyz(services: ServicesDep) -> Health:
+    """It can take uploads and jobs: database, vault and disk are as they should be."""
+    require_schema(services.engine)
+    if services.vault.sealed:
+        raise Sealed("The vault is sealed: `fieldscribe unseal`")
+    services.vault.stores[ArtefactClass.IDENTIFIED].require_space(0)
+    return Health()
+
+
+def near_or_allowed(request: Request, services: ServicesDep, limits: LimitsDep) -> None:
+    """This machine, unless a proxy makes everybody look like it; else an admin's token."""
+    here = request.client is not None and request.client.host in LOOPBACK
+    if services.settings.behind_proxy or not here or "authorization" in request.headers:
+        assert isinstance(_allowed, Allowed)
+        _allowed(request, services, limits)
+
+
+@router.get(
+    "/metrics",
+    response_class=PlainTextResponse,
+    dependencies=[Depends(near_or_allowed)],
+)
+def metrics(request: Request, services: ServicesDep, limits: LimitsDep) -> PlainTextResponse:
+    """Counts, in the text format of Prometheus. For programs on this machine, or with a token."""
+    lines = [*_counted(services), *_measured(services, limits), *request.app.state.requests.lines()]
+    return PlainTextResponse("\n".join(lines) + "\n", media_type=MEDIA_TYPE)
+
+
+def _counted(services: Services) -> list[str]:
+    lines = []
+    kinds: list[tuple[str, Any, tuple[str, ...]]] = [
+        ("fieldscribe_jobs", Job.status, JOB_STATUSES),
+        ("fieldscribe_handoffs", Handoff.status, HANDOFF_STATUSES),
+        ("fieldscribe_recordings", Recording.state, RECORDING_STATES),
+    ]
+    with services.sessionmaker() as session:
+        for name, column, values in kinds:
+            rows = session.execute(select(column, func.count()).group_by(column))
+            counts = {value: n for value, n in rows}
+            label = column.key
+            lines.append(f"# TYPE {name} gauge")
+            lines += [f'{name}{{{label}="{value}"}} {counts.get(value, 0)}' for value in values]
+    return lines
+
+
+def _measured(services: Services, limits: LimitsDep) -> list[str]:
+    data = services.settings.data
+    values = {
+        "fieldscribe_sealed": int(services.vault.sealed),
+        "fieldscribe_disk_free_bytes": shutil.disk_usage(data).free if data.exists() else 0,
+        "fieldscribe_uploads_arriving": limits.receiving.borrowed_tokens,
+        "fieldscribe_requests_waiting": limits.n_waiting,
+    }
+    return [
+        line
+        for name, value in values.items()
+        for line in (f"# TYPE {name} gauge", f"{name} {value}")
+    ]

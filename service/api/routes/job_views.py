@@ -1,0 +1,279 @@
+"""What the API says of a job: its stages, progress, errors and what is left when it is deleted."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Literal, Self
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.api.routes.sessions import Speakers
+from service.domain.explanations import explain
+
+Status = Literal[
+    "queued", "running", "cancelling", "waiting", "succeeded", "failed", "cancelled", "erased"
+]
+StageName = Literal[
+    "ingest", "segment", "transcribe", "align", "diarise", "attribute", "check", "handoff"
+]
+StageState = Literal["pending", "running", "succeeded", "failed", "skipped"]
+
+ID = "0198f2a6-7c1e-4d3b-9a39-5b3a0d9a7b10"
+RECORDING = "3f7a9f11-6f0f-4a52-8f5c-0c5f0b0f7a52"
+
+
+class StageView(BaseModel):
+    name: StageName
+    state: StageState
+    fraction: float = Field(description="0 to 1")
+    audio_seconds_done: float | None
+    seconds: float | None = Field(description="What it took.")
+    device: str | None
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+class EtaView(BaseModel):
+    low: float
+    high: float
+
+
+class ProgressView(BaseModel):
+    fraction: float = Field(description="Of the whole, 0 to 1.")
+    eta_seconds: EtaView | None = Field(
+        description="Until it is done, once it runs; null: not known yet."
+    )
+    basis: Literal["history", "self-test"] | None = Field(
+        description="What the estimate comes from: earlier jobs here, or a trial at the start."
+    )
+
+
+class QueueView(BaseModel):
+    position: int | None = Field(description="Jobs before it; null once it has begun.")
+    waited_seconds: float
+
+
+class WaitingView(BaseModel):
+    reason: Literal["person", "card"]
+    code: str
+    user_action: str
+
+
+class ErrorView(BaseModel):
+    """What went wrong in one attempt. Kept for ever."""
+
+    type: str
+    title: str
+    code: str
+    stage: StageName | None
+    attempt: int
+    retryable: bool
+    user_action: str
+    at: datetime
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Self:
+        words = explain(row["code"])
+        return cls.model_validate(
+            {
+                **row,
+                "type": f"urn:fieldscribe:error:{row['code']}",
+                "title": words.title,
+                "user_action": words.user_action,
+            }
+        )
+
+
+class Weights(BaseModel):
+    name: str
+    sha256: str
+
+
+class OptionsView(BaseModel):
+    language: str | None = Field(description="null: found out.")
+    speakers: Speakers
+    channels: Literal["auto", "mix", "split"]
+    translate: bool
+    mixed_languages: bool
+    has_vocabulary: bool
+    model: Weights
+    diarisation: Weights
+
+
+class JobView(BaseModel):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": ID,
+                    "study_id": "6a4c0f3e-3c0e-4f3b-9a39-5b3a0d9a7b10",
+                    "session_id": "b5d7a1f6-8a0e-4a0c-9a6e-2f7f8b1f6c2d",
+                    "recordings": [RECORDING],
+                    "status": "running",
+                    "version": 41,
+                    "attempt": 1,
+                    "stage": "transcribe",
+                    "stages": [
+                        {
+                            "name": "transcribe",
+                            "state": "running",
+                            "fraction": 0.42,
+                            "audio_seconds_done": 1213.0,
+                            "seconds": None,
+                            "device": "cuda",
+                            "started_at": "2031-01-07T09:13:02Z",
+                            "finished_at": None,
+                        }
+                    ],
+                    "progress": {
+                        "fraction": 0.37,
+                        "eta_seconds": {"low": 95.0, "high": 190.0},
+                        "basis": "history",
+                    },
+                    "queue": {"position": None, "waited_seconds": 12.0},
+                    "waiting_for": None,
+                    "options": {
+                        "language": "de",
+                        "speakers": {"min": 2, "max": 2},
+                        "channels": "auto",
+                        "translate": False,
+                        "mixed_languages": False,
+                        "has_vocabulary": False,
+                        "model": {"name": "large-v3-turbo", "sha256": "aff26ae4..."},
+                        "diarisation": {
+                            "name": "speaker-diarization-community-1",
+                            "sha256": "5ce2bfa9...",
+                        },
+                    },
+                    "audio_seconds": 2888.4,
+                    "rerun_from": None,
+                    "transcript_id": None,
+                    "warnings": [],
+                    "errors": [],
+                    "heartbeat_at": "2031-01-07T09:14:11Z",
+                    "created_at": "2031-01-07T09:12:50Z",
+                    "started_at": "2031-01-07T09:13:02Z",
+                    "finished_at": None,
+                }
+            ]
+        }
+    )
+
+    id: UUID
+    study_id: UUID
+    session_id: UUID | None
+    recordings: list[UUID]
+    status: Status
+    version: int = Field(description="Grows with every change; also the ETag.")
+    attempt: int
+    stage: StageName | None
+    stages: list[StageView]
+    progress: ProgressView
+    queue: QueueView
+    waiting_for: WaitingView | None = Field(description="Of a `waiting` job: for whom or what.")
+    options: OptionsView
+    audio_seconds: float | None
+    rerun_from: StageName | None
+    transcript_id: UUID | None = Field(description="/v1/transcripts/{id} of a job that succeeded.")
+    warnings: list[str]
+    errors: list[ErrorView]
+    heartbeat_at: datetime | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+OWN_FIELDS = (
+    "id",
+    "study_id",
+    "session_id",
+    "status",
+    "version",
+    "attempt",
+    "stage",
+    "audio_seconds",
+    "rerun_from",
+    "transcript_id",
+    "warnings",
+    "heartbeat_at",
+    "created_at",
+    "started_at",
+    "finished_at",
+)
+"""Those of a JobView that are columns of the job."""
+
+
+class JobSummary(BaseModel):
+    """As much of a job as a list shows."""
+
+    id: UUID
+    study_id: UUID
+    session_id: UUID | None
+    status: Status
+    version: int
+    stage: StageName | None
+    fraction: float
+    audio_seconds: float | None
+    transcript_id: UUID | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+class JobList(BaseModel):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "items": [
+                        {
+                            "id": ID,
+                            "study_id": "6a4c0f3e-3c0e-4f3b-9a39-5b3a0d9a7b10",
+                            "session_id": None,
+                            "status": "queued",
+                            "version": 2,
+                            "stage": None,
+                            "fraction": 0.0,
+                            "audio_seconds": 2888.4,
+                            "transcript_id": None,
+                            "created_at": "2031-01-07T09:12:50Z",
+                            "started_at": None,
+                            "finished_at": None,
+                        }
+                    ],
+                    "next_cursor": None,
+                }
+            ]
+        }
+    )
+
+    items: list[JobSummary]
+    next_cursor: str | None = Field(description="For the next page; null on the last.")
+
+
+class DestroyedView(BaseModel):
+    """What is gone with a job, and what is not."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "job_id": ID,
+                    "transcript": True,
+                    "stage_results": 4,
+                    "vocabulary": False,
+                    "occurrences": 1,
+                    "recordings_kept": [RECORDING],
+                }
+            ]
+        }
+    )
+
+    job_id: UUID
+    transcript: bool
+    stage_results: int
+    vocabulary: bool
+    occurrences: int = Field(description="Results of the de-identification stage.")
+    recordings_kept: list[UUID] = Field(
+        description="Still there, with their keys: they are deleted by themselves."
+    )

@@ -1,0 +1,49 @@
+"""Which weights are installed here."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends
+from pydantic import BaseModel, ConfigDict
+
+from models.errors import WeightsError
+from models.weights.catalogue import DEMO, KNOWN, check_installed
+from service.api.access import ServicesDep, allow
+from service.domain.callers import SEES_STUDIES, Caller
+
+router = APIRouter(prefix="/v1/models", tags=["models"])
+Anybody = Annotated[Caller, Depends(allow(*SEES_STUDIES, sealed_too=True))]
+
+
+class ModelView(BaseModel):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"name": "large-v3-turbo", "kind": "whisper", "demo": False}]
+        }
+    )
+
+    name: str
+    kind: Literal["whisper", "pyannote"]
+    demo: bool
+
+
+class Models(BaseModel):
+    items: list[ModelView]
+
+
+@router.get("")
+def list_models(caller: Anybody, services: ServicesDep) -> Models:
+    """Installed weights, by the names that a job may ask for. The demo ones are always there."""
+    demo = [ModelView(name=DEMO, kind=kind, demo=True) for kind in ("whisper", "pyannote")]
+    return Models(items=[*installed(services.settings.weights), *demo])
+
+
+def installed(folder: Path) -> list[ModelView]:
+    found = []
+    for model in KNOWN.values():
+        try:
+            check_installed(model, folder)
+        except WeightsError:
+            continue
+        found.append(ModelView(name=model.name, kind=model.kind, demo=False))
+    return found

@@ -1,0 +1,338 @@
+"""Recordings: what was found in them, their sound, their erasure."""
+
+import asyncio
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import datetime
+from typing import Annotated, Literal, Self, cast
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.api.access import LimitsDep, ServicesDep, allow
+from service.api.openapi import problems
+from service.api.routes.views import StudyName
+from service.database.tables import Recording
+from service.domain.callers import Caller, require_still
+from service.domain.erasure import erase_recording
+from service.domain.pages import BadCursor
+from service.domain.recordings import (
+    find_recording,
+    identified,
+    list_recordings,
+    offset_of,
+    parse_metadata,
+    read_metadata,
+    ready_recording,
+    sound_of,
+)
+from service.errors import (
+    RangeNotSatisfiable,
+    RecordingInUse,
+    RecordingNotFound,
+    RecordingNotReady,
+    RecordingRefused,
+    StudyNotFound,
+    TooManyWaiting,
+)
+from service.services import Services
+from service.vault.errors import (
+    ArtefactDamaged,
+    ArtefactMissing,
+    Erased,
+    KeyDamaged,
+    KeyMissing,
+    UploadBusy,
+)
+from service.vault.streaming import Key
+
+router = APIRouter(prefix="/v1/recordings", tags=["recordings"])
+Researcher = Annotated[Caller, Depends(allow("researcher"))]
+Eraser = Annotated[Caller, Depends(allow("researcher", sealed_too=True))]  # needs no root key
+KEPT = (KeyMissing, KeyDamaged, ArtefactMissing, ArtefactDamaged)
+State = Literal["receiving", "checking", "ready", "refused"]
+MAX_WAIT = 60.0  # s
+LOOK_EVERY = 0.5  # s
+UNFINISHED = ("receiving", "checking")
+BLOCK_BYTES = 256 * 1024
+MEDIA_TYPES = {
+    "wav": "audio/wav",
+    "flac": "audio/flac",
+    "mp3": "audio/mpeg",
+    "ogg": "audio/ogg",
+    "mov,mp4,m4a,3gp,3g2,mj2": "audio/mp4",
+    "matroska,webm": "audio/webm",
+    "aac": "audio/aac",
+}
+
+
+class Refusal(BaseModel):
+    code: str
+    detail: str
+
+
+class RecordingView(BaseModel):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "3f7a9f11-6f0f-4a52-8f5c-0c5f0b0f7a52",
+                    "study_id": "6a4c0f3e-3c0e-4f3b-9a39-5b3a0d9a7b10",
+                    "session_id": "b5d7a1f6-8a0e-4a0c-9a6e-2f7f8b1f6c2d",
+                    "position": 0,
+                    "state": "ready",
+                    "n_bytes": 31_457_280,
+                    "n_received": 31_457_280,
+                    "container": "mov,mp4,m4a,3gp,3g2,mj2",
+                    "codec": "aac",
+                    "sample_rate": 44100,
+                    "channels": 1,
+                    "duration": 2888.4,
+                    "peak_dbfs": -3.1,
+                    "mean_dbfs": -24.7,
+                    "refusal": None,
+                    "waiting_for": None,
+                    "metadata": {"filename": "interview.m4a"},
+                    "created_at": "2031-01-07T09:12:00Z",
+                    "expires_at": None,
+                    "completed_at": "2031-01-07T09:12:31Z",
+                }
+            ]
+        }
+    )
+
+    id: UUID
+    study_id: UUID
+    session_id: UUID | None
+    position: int | None = Field(description="In its session, from 0.")
+    state: State
+    n_bytes: int
+    n_received: int
+    container: str | None
+    codec: str | None
+    sample_rate: int | None = Field(description="Hz")
+    channels: int | None
+    duration: float | None = Field(description="Seconds of decoded sound.")
+    peak_dbfs: float | None = Field(description="Of the loudest channel; null: digital silence.")
+    mean_dbfs: float | None
+    refusal: Refusal | None = Field(description="Why it is of no use.")
+    waiting_for: Refusal | None = Field(description="What is in the way of its being checked.")
+    metadata: dict[str, str] | None = Field(
+        description="What the client told of the file, name and all. Kept encrypted."
+    )
+    created_at: datetime
+    expires_at: datetime | None = Field(description="When an upload that has stopped is deleted.")
+    completed_at: datetime | None
+
+    @classmethod
+    def of(cls, recording: Recording, services: Services) -> Self:
+        reason = None
+        if recording.refusal_code is not None:
+            reason = Refusal(code=recording.refusal_code, detail=recording.refusal_detail or "")
+        gone = recording.state == "refused"
+        return cls(
+            id=recording.id,
+            study_id=recording.study_id,
+            session_id=recording.session_id,
+            position=recording.position,
+            state=cast(State, recording.state),
+            n_bytes=recording.n_bytes,
+            n_received=offset_of(services, recording),
+            container=recording.container,
+            codec=recording.codec,
+            sample_rate=recording.sample_rate,
+            channels=recording.channels,
+            duration=recording.duration,
+            peak_dbfs=recording.peak_dbfs,
+            mean_dbfs=recording.mean_dbfs,
+            refusal=reason if recording.state == "refused" else None,
+            waiting_for=reason if recording.state == "checking" else None,
+            metadata=None if gone else parse_metadata(read_metadata(services, recording)),
+            created_at=recording.created_at,
+            expires_at=recording.expires_at,
+            completed_at=recording.completed_at,
+        )
+
+
+class RecordingSummary(BaseModel):
+    """As much of a recording as a list shows: nothing of what the client told of the file."""
+
+    id: UUID
+    study_id: UUID
+    session_id: UUID | None
+    position: int | None
+    state: State
+    n_bytes: int
+    duration: float | None
+    created_at: datetime
+    completed_at: datetime | None
+
+
+class RecordingList(BaseModel):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "items": [
+                        {
+                            "id": "3f7a9f11-6f0f-4a52-8f5c-0c5f0b0f7a52",
+                            "study_id": "6a4c0f3e-3c0e-4f3b-9a39-5b3a0d9a7b10",
+                            "session_id": None,
+                            "position": None,
+                            "state": "ready",
+                            "n_bytes": 31_457_280,
+                            "duration": 2888.4,
+                            "created_at": "2031-01-07T09:12:00Z",
+                            "completed_at": "2031-01-07T09:12:31Z",
+                        }
+                    ],
+                    "next_cursor": None,
+                }
+            ]
+        }
+    )
+
+    items: list[RecordingSummary]
+    next_cursor: str | None = Field(description="For the next page; null on the last.")
+
+
+@router.get("", responses=problems(StudyNotFound, BadCursor, Erased))
+def list_all(
+    caller: Researcher,
+    services: ServicesDep,
+    limits: LimitsDep,
+    study: Annotated[StudyName | None, Query(description="Only those of this study.")] = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    cursor: Annotated[
+        str | None, Query(max_length=200, description="`next_cursor` of the page before.")
+    ] = None,
+) -> RecordingList:
+    """The caller's recordings, the newest first, also those of no session and no job."""
+    limits.polls.require(str(caller.token_id))
+    with services.sessionmaker() as session:
+        page = list_recordings(session, caller, study=study, limit=limit, cursor=cursor)
+        items = [RecordingSummary.model_validate(row, from_attributes=True) for row in page.rows]
+        return RecordingList(items=items, next_cursor=page.next_cursor)
+
+
+@router.get("/{recording_id}", responses=problems(RecordingNotFound, Erased, TooManyWaiting, *KEPT))
+async def read_recording(
+    recording_id: UUID,
+    caller: Researcher,
+    services: ServicesDep,
+    limits: LimitsDep,
+    wait: Annotated[
+        float,
+        Query(ge=0, le=MAX_WAIT, description="Seconds to wait for it to be ready or refused."),
+    ] = 0,
+) -> RecordingView:
+    """Where an upload stands and what was found in it."""
+    limits.polls.require(str(caller.token_id))
+    if not wait:
+        return await asyncio.to_thread(_view, services, caller, recording_id)
+    with limits.waiting():
+        loop = asyncio.get_running_loop()
+        end = loop.time() + wait
+        while True:
+            await asyncio.to_thread(require_still, services, caller)
+            view = await asyncio.to_thread(_view, services, caller, recording_id)
+            if view.state not in UNFINISHED or loop.time() + LOOK_EVERY > end:
+                return view
+            await asyncio.sleep(LOOK_EVERY)
+
+
+def _view(services: Services, caller: Caller, recording_id: UUID) -> RecordingView:
+    for _ in range(2):
+        with services.sessionmaker() as session:
+            recording = find_recording(session, caller, recording_id)
+        with suppress(Erased):  # it was refused at this moment
+            return RecordingView.of(recording, services)
+    raise Erased("The recording was erased")
+
+
+@router.get(
+    "/{recording_id}/audio",
+    response_class=StreamingResponse,
+    responses={
+        200: {"description": "The sound as it was uploaded.", "content": {"audio/*": {}}},
+        206: {"description": "The bytes that `Range` asked for.", "content": {"audio/*": {}}},
+        **problems(
+            RecordingNotFound,
+            RecordingNotReady,
+            RecordingRefused,
+            Erased,
+            RangeNotSatisfiable,
+            *KEPT,
+        ),
+    },
+)
+def read_audio(
+    recording_id: UUID, request: Request, caller: Researcher, services: ServicesDep
+) -> StreamingResponse:
+    """The sound, also in byte ranges, so that a player can jump."""
+    with services.sessionmaker() as session:
+        recording = ready_recording(session, caller, recording_id)
+    store, keyring = identified(services)
+    key = keyring.data_key(recording.study_id, recording.id)
+    store.open(sound_of(recording), key).close()  # refused before the answer has begun
+    wanted = byte_range(request.headers.get("range"), recording.n_bytes)
+    start, end = wanted or (0, recording.n_bytes)
+    headers = {
+        "Accept-Ranges": "bytes",
+        "Content-Length": str(end - start),
+        "X-Content-Type-Options": "nosniff",
+    }
+    if wanted is not None:
+        headers["Content-Range"] = f"bytes {start}-{end - 1}/{recording.n_bytes}"
+    return StreamingResponse(
+        blocks(services, recording, key, start, end),
+        status_code=200 if wanted is None else 206,
+        headers=headers,
+        media_type=MEDIA_TYPES.get(recording.container or "", "application/octet-stream"),
+    )
+
+
+def blocks(
+    services: Services, recording: Recording, key: Key, start: int, end: int
+) -> Iterator[bytes]:
+    with identified(services)[0].open(sound_of(recording), key) as file:
+        file.seek(start)
+        while start < end and (block := file.read(min(BLOCK_BYTES, end - start))):
+            start += len(block)
+            yield block
+
+
+def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
+    """The one range that was asked for, [start, end); None: all of it.
+
+    Several ranges, and what is no range, are answered with everything, as RFC 9110 allows.
+
+    Raises:
+        RangeNotSatisfiable
+    """
+    match = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", (header or "").strip())
+    if match is None or not (match[1] or match[2]):
+        return None
+    if not match[1]:  # the last so many
+        start, end = max(0, size - int(match[2])), size
+    else:
+        start = int(match[1])
+        if match[2] and int(match[2]) < start:
+            return None
+        end = min(size, int(match[2]) + 1) if match[2] else size
+    if start >= end:
+        raise RangeNotSatisfiable(f"The recording has {size} bytes", size)
+    return start, end
+
+
+@router.delete(
+    "/{recording_id}",
+    status_code=204,
+    responses=problems(RecordingNotFound, RecordingInUse, Erased, UploadBusy),
+)
+def delete_recording(recording_id: UUID, caller: Eraser, services: ServicesDep) -> None:
+    """Destroy the recording's key, and with it every transcript that was made of it."""
+    erase_recording(services, caller, recording_id)

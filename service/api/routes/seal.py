@@ -1,0 +1,49 @@
+"""Opening the vault with its passphrase, after every start."""
+
+import logging
+import threading
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
+from pydantic import ConfigDict, Field, SecretStr
+
+from service import services as opening
+from service.api.access import LimitsDep, ServicesDep, allow
+from service.api.openapi import problems
+from service.api.routes.views import Strict
+from service.domain.callers import Caller
+from service.vault.errors import RootKeyExposed, RootKeyUnusable, WrongPassphrase
+
+router = APIRouter(prefix="/v1", tags=["vault"])
+Administrator = Annotated[Caller, Depends(allow("admin", sealed_too=True))]
+
+log = logging.getLogger(__name__)
+_one_at_a_time = threading.Lock()  # each attempt takes 256 MiB
+
+
+class Passphrase(Strict):
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"passphrase": "six random words or more of them"}]}
+    )
+
+    passphrase: SecretStr = Field(min_length=1, max_length=1000)
+
+
+@router.post(
+    "/unseal",
+    status_code=204,
+    responses=problems(WrongPassphrase, RootKeyExposed, RootKeyUnusable),
+)
+def unseal(
+    given: Passphrase,
+    caller: Administrator,
+    services: ServicesDep,
+    limits: LimitsDep,
+) -> None:
+    """Open the root keys. Nothing happens if they are open."""
+    if not services.vault.sealed:
+        return
+    limits.passphrases.require("")
+    with _one_at_a_time:
+        opening.unseal(services, given.passphrase.get_secret_value())
+    log.info("the vault was unsealed by token %s", caller.token_id)

@@ -1,0 +1,215 @@
+"""Sessions: interviews and focus groups, each with one or more recordings in order."""
+
+from datetime import datetime
+from typing import Annotated, Literal, Self, cast
+from uuid import UUID, uuid4
+
+from fastapi import APIRouter, Depends, Query
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.config import JsonDict
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from models.roster import MAX_ROSTER, RosterEntry, expected
+from service.api.access import ServicesDep, allow
+from service.api.openapi import problems
+from service.api.routes.views import SessionCode, SpeakerCode, SpeakerRole, Strict, StudyName
+from service.database import tables
+from service.domain.callers import Caller
+from service.domain.erasure import erase_session, not_while_checked
+from service.domain.recordings import session_recordings
+from service.domain.studies import find_session, find_study, order_recordings, session_code
+from service.errors import (
+    RecordingInUse,
+    RecordingNotFound,
+    SessionCodeTaken,
+    SessionNotFound,
+    StudyNotFound,
+)
+from service.vault.errors import Erased, UploadBusy
+
+router = APIRouter(prefix="/v1/sessions", tags=["sessions"])
+Researcher = Annotated[Caller, Depends(allow("researcher"))]
+Eraser = Annotated[Caller, Depends(allow("researcher", sealed_too=True))]  # needs no root key
+Reader = Annotated[Caller, Depends(allow("researcher", "coder", "custodian"))]
+MAX_SPEAKERS = 20
+Kind = Literal["interview", "focus_group"]
+
+EXAMPLE: JsonDict = {
+    "code": "INT-07",
+    "kind": "interview",
+    "speakers": {"min": 2, "max": 2},
+    "roster": [{"code": "I1", "role": "interviewer"}, {"code": "P07", "role": "participant"}],
+}
+
+
+class Speakers(Strict):
+    min: int | None = Field(default=None, ge=1, le=MAX_SPEAKERS)
+    max: int | None = Field(default=None, ge=1, le=MAX_SPEAKERS)
+
+    @model_validator(mode="after")
+    def _are_in_order(self) -> Self:
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError("the minimum is above the maximum")
+        return self
+
+
+class Speaker(Strict):
+    """A person of the session, by code. Names are not for here."""
+
+    code: SpeakerCode
+    role: SpeakerRole
+
+
+class NewSession(Strict):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"study": "PEER", **EXAMPLE}]})
+
+    study: StudyName
+    code: SessionCode | None = Field(
+        default=None, description="Without one, the next: INT-01, INT-02, or FG-1."
+    )
+    kind: Kind = "interview"
+    speakers: Speakers = Field(default=Speakers(), description="How many, as far as is known.")
+    roster: list[Speaker] = Field(
+        default=[],
+        max_length=MAX_ROSTER,
+        description="Who is there: that many speakers are looked for in its recordings.",
+    )
+
+    @model_validator(mode="after")
+    def _codes_differ(self) -> Self:
+        if len({speaker.code for speaker in self.roster}) < len(self.roster):
+            raise ValueError("two speakers have the same code")
+        return self
+
+    @model_validator(mode="after")
+    def _roster_and_speakers_agree(self) -> Self:
+        if self.roster:
+            fewest, most = expected([RosterEntry(s.code, s.role) for s in self.roster])
+            if (self.speakers.min or 1) > most or (self.speakers.max or most) < fewest:
+                raise ValueError("the roster has another number of speakers")
+        return self
+
+
+class SessionView(BaseModel):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "b5d7a1f6-8a0e-4a0c-9a6e-2f7f8b1f6c2d",
+                    "study_id": "6a4c0f3e-3c0e-4f3b-9a39-5b3a0d9a7b10",
+                    **EXAMPLE,
+                    "recordings": ["3f7a9f11-6f0f-4a52-8f5c-0c5f0b0f7a52"],
+                    "created_at": "2031-01-07T09:12:00Z",
+                }
+            ]
+        }
+    )
+
+    id: UUID
+    study_id: UUID
+    code: str
+    kind: Kind
+    speakers: Speakers
+    roster: list[Speaker]
+    recordings: list[UUID] = Field(description="In order.")
+    created_at: datetime
+
+    @classmethod
+    def of(cls, session: tables.Session, recordings: list[UUID]) -> Self:
+        return cls(
+            id=session.id,
+            study_id=session.study_id,
+            code=session.code,
+            kind=cast(Kind, session.kind),
+            speakers=Speakers(min=session.speakers_min, max=session.speakers_max),
+            roster=session.roster,
+            recordings=recordings,
+            created_at=session.created_at,
+        )
+
+
+class Sessions(BaseModel):
+    items: list[SessionView]
+
+
+class Order(Strict):
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"recordings": ["3f7a9f11-6f0f-4a52-8f5c-0c5f0b0f7a52"]}]}
+    )
+
+    recordings: list[UUID] = Field(max_length=100, description="All of the session's, in order.")
+
+
+@router.post("", status_code=201, responses=problems(StudyNotFound, SessionCodeTaken, Erased))
+def create_session(wanted: NewSession, caller: Researcher, services: ServicesDep) -> SessionView:
+    """Make a session, with the code that is given or the next one."""
+    with services.sessionmaker.begin() as session:
+        study = find_study(session, caller, wanted.study)
+        made = tables.Session(
+            id=uuid4(),
+            study_id=study.id,
+            code=session_code(session, study.id, wanted.kind, wanted.code),
+            kind=wanted.kind,
+            speakers_min=wanted.speakers.min,
+            speakers_max=wanted.speakers.max,
+            roster=[speaker.model_dump() for speaker in wanted.roster],
+        )
+        session.add(made)
+    return SessionView.of(made, [])
+
+
+@router.get("", responses=problems(StudyNotFound, Erased))
+def list_sessions(
+    caller: Reader,
+    services: ServicesDep,
+    study: Annotated[StudyName | None, Query(description="Only those of this study.")] = None,
+) -> Sessions:
+    """The caller's sessions, by code."""
+    query = caller.limit(select(tables.Session), tables.Session.study_id)
+    query = query.where(tables.Session.erased_at.is_(None))
+    with services.sessionmaker() as session:
+        if study is not None:
+            found = find_study(session, caller, study)
+            query = query.where(tables.Session.study_id == found.id)
+        rows = session.scalars(query.order_by(tables.Session.study_id, tables.Session.code))
+        return Sessions(items=[view_of(session, row) for row in rows.all()])
+
+
+@router.get("/{session_id}", responses=problems(SessionNotFound, Erased))
+def read_session(session_id: UUID, caller: Reader, services: ServicesDep) -> SessionView:
+    """One session with its recordings."""
+    with services.sessionmaker() as session:
+        return view_of(session, find_session(session, caller, session_id))
+
+
+@router.put(
+    "/{session_id}/recordings",
+    responses=problems(SessionNotFound, RecordingNotFound, Erased, UploadBusy),
+)
+def put_recordings(
+    session_id: UUID, order: Order, caller: Researcher, services: ServicesDep
+) -> SessionView:
+    """Say which uploads are the session's, and in which order they were recorded.
+
+    One that is being checked cannot be moved: `upload_busy`, try again in a moment.
+    """
+    with not_while_checked(), services.sessionmaker.begin() as session:
+        found = find_session(session, caller, session_id)
+        order_recordings(session, found, order.recordings)
+        session.flush()
+        return view_of(session, found)
+
+
+@router.delete(
+    "/{session_id}",
+    status_code=204,
+    responses=problems(SessionNotFound, RecordingInUse, Erased, UploadBusy),
+)
+def delete_session(session_id: UUID, caller: Eraser, services: ServicesDep) -> None:
+    """Destroy the keys of its recordings, and of all that was made of them or for it."""
+    erase_session(services, caller, session_id)
+
+
+def view_of(session: Session, row: tables.Session) -> SessionView:
+    return SessionView.of(row, [one.id for one in session_recordings(session, row.id)])

@@ -1,0 +1,170 @@
+"""Transcripts: read in every format, with the roles and codes of their speakers."""
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Body, Depends, Query, Response
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.orm import Session
+
+from service.api.access import LimitsDep, ServicesDep, allow
+from service.api.openapi import problems
+from service.api.routes.views import SpeakerCode, SpeakerRole, Strict
+from service.database.tables import Transcript
+from service.domain import transcripts
+from service.domain.callers import Caller
+from service.domain.jobs import job_recordings
+from service.domain.transcripts import TranscriptNotFound, UnknownSpeaker
+from service.exports import FORMATS, Format
+from service.services import Services
+from service.vault.errors import ArtefactDamaged, ArtefactMissing, Erased, KeyDamaged, KeyMissing
+
+router = APIRouter(prefix="/v1/transcripts", tags=["transcripts"])
+Researcher = Annotated[Caller, Depends(allow("researcher"))]
+MEDIA_TYPES = {
+    Format.JSON: "application/json",
+    Format.TXT: "text/plain; charset=utf-8",
+    Format.VTT: "text/vtt; charset=utf-8",
+    Format.SRT: "application/x-subrip; charset=utf-8",
+}
+VAULT = (Erased, KeyMissing, KeyDamaged, ArtefactMissing, ArtefactDamaged)
+
+NAMED = {
+    "SPEAKER_00": {"role": "interviewer", "code": "I1"},
+    "SPEAKER_01": {"role": "participant", "code": "P07"},
+}
+
+
+class SpeakerName(Strict):
+    role: SpeakerRole | None = None
+    code: SpeakerCode | None = Field(
+        default=None, description="Speakers of the same code are one person."
+    )
+
+
+class TurnView(BaseModel):
+    """Something to listen to: `/v1/recordings/{recording_id}/audio` from `recording_start` on."""
+
+    start: float = Field(description="Seconds, on the timeline of the transcript.")
+    end: float
+    recording_id: UUID
+    recording_start: float = Field(description="Seconds, in that recording.")
+
+
+class SpeakerView(SpeakerName):
+    name: str = Field(description="What the transcript shows.")
+    turns: list[TurnView] = Field(description="The longest three.")
+
+
+class TranscriptSpeakers(BaseModel):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "transcript_id": "0b0f7a52-6f0f-4a52-8f5c-0c5f3f7a9f11",
+                    "version": 2,
+                    "speakers": {
+                        "SPEAKER_00": {
+                            "role": "interviewer",
+                            "code": "I1",
+                            "name": "I1",
+                            "turns": [
+                                {
+                                    "start": 12.4,
+                                    "end": 31.9,
+                                    "recording_id": "3f7a9f11-6f0f-4a52-8f5c-0c5f0b0f7a52",
+                                    "recording_start": 12.4,
+                                }
+                            ],
+                        }
+                    },
+                }
+            ]
+        }
+    )
+
+    transcript_id: UUID
+    version: int
+    speakers: dict[str, SpeakerView] = Field(description="By label.")
+
+
+@router.get(
+    "/{transcript_id}",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "The transcript, identified: names and all else people said are in it.",
+            "content": {media.partition(";")[0]: {} for media in MEDIA_TYPES.values()},
+        },
+        **problems(TranscriptNotFound, *VAULT),
+    },
+)
+def read_transcript(
+    transcript_id: UUID,
+    caller: Researcher,
+    services: ServicesDep,
+    limits: LimitsDep,
+    format: Annotated[Format, Query()] = Format.JSON,
+) -> Response:
+    """What was said, by whom. docs/transcript.md describes the JSON."""
+    limits.polls.require(str(caller.token_id))
+    with services.sessionmaker() as session:
+        transcript = transcripts.find_transcript(session, caller, transcript_id)
+        document = transcripts.read_document(services, transcript)
+        code = transcripts.session_code(session, transcript)
+    text = FORMATS[format](transcripts.with_names(document, transcript.speakers))
+    name = f"{code or transcript.id}.identified.{format}"
+    return Response(
+        text,
+        media_type=MEDIA_TYPES[format],
+        headers={
+            "ETag": f'"{transcript.version}"',
+            "Content-Disposition": f'attachment; filename="{name}"',
+        },
+    )
+
+
+@router.get("/{transcript_id}/speakers", responses=problems(TranscriptNotFound, *VAULT))
+def read_speakers(
+    transcript_id: UUID, caller: Researcher, services: ServicesDep
+) -> TranscriptSpeakers:
+    """The speakers, each with its three longest turns, to listen to."""
+    with services.sessionmaker() as session:
+        transcript = transcripts.find_transcript(session, caller, transcript_id)
+        return _speakers(session, services, transcript)
+
+
+@router.put(
+    "/{transcript_id}/speakers",
+    responses=problems(TranscriptNotFound, UnknownSpeaker, *VAULT),
+)
+def put_speakers(
+    transcript_id: UUID,
+    wanted: Annotated[dict[str, SpeakerName], Body(examples=[NAMED], max_length=100)],
+    caller: Researcher,
+    services: ServicesDep,
+) -> TranscriptSpeakers:
+    """Say who the speakers are, by label. It shows in every format; names are not for here."""
+    with services.sessionmaker.begin() as session:
+        transcript = transcripts.find_transcript(session, caller, transcript_id, lock=True)
+        speakers = {label: name.model_dump() for label, name in wanted.items()}
+        transcripts.name_speakers(transcript, speakers)
+        return _speakers(session, services, transcript)
+
+
+def _speakers(session: Session, services: Services, transcript: Transcript) -> TranscriptSpeakers:
+    document = transcripts.read_document(services, transcript)
+    names = transcripts.names_of(document["speakers"], transcript.speakers)
+    turns = transcripts.longest_turns(document, job_recordings(session, transcript.job_id))
+    return TranscriptSpeakers(
+        transcript_id=transcript.id,
+        version=transcript.version,
+        speakers={
+            label: SpeakerView(
+                **transcript.speakers.get(label, {}),
+                name=names[label],
+                turns=[TurnView.model_validate(turn, from_attributes=True) for turn in of_label],
+            )
+            for label, of_label in turns.items()
+        },
+    )

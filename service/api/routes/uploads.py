@@ -1,0 +1,416 @@
+"""Uploads by tus 1.0, https://tus.io/protocols/resumable-upload: creation, creation-with-upload,
+checksum, expiration, termination. An upload and the recording it becomes have the same id.
+"""
+
+import asyncio
+import base64
+import binascii
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from datetime import UTC
+from email.utils import format_datetime
+from functools import partial
+from typing import Annotated
+from uuid import UUID
+
+import anyio
+import anyio.from_thread
+import anyio.to_thread
+from fastapi import APIRouter, Depends, Query, Request, Response
+from starlette.requests import ClientDisconnect
+
+from service.api.access import LimitsDep, ServicesDep, allow
+from service.api.limits import Limits
+from service.api.openapi import problems
+from service.api.routes.recordings import RecordingView
+from service.api.routes.views import SessionName, StudyName
+from service.database.tables import Recording
+from service.domain.callers import Caller
+from service.domain.erasure import erase_recording
+from service.domain.recordings import (
+    BLOCK_BYTES,
+    Checker,
+    Checksum,
+    acknowledge,
+    create_upload,
+    find_recording,
+    longest,
+    offset_of,
+    parse_metadata,
+    read_metadata,
+    receive,
+)
+from service.errors import (
+    BadUploadHeader,
+    RecordingInUse,
+    RecordingNotFound,
+    SessionNotFound,
+    StudyNotFound,
+    TooManyRequests,
+    UnknownChecksum,
+    UnsupportedMediaType,
+    UnsupportedTusVersion,
+    UploadTooLarge,
+    WrongLength,
+)
+from service.services import Services
+from service.vault.errors import (
+    DiskFull,
+    Erased,
+    KeyDamaged,
+    KeyMissing,
+    UploadBusy,
+    UploadDamaged,
+    WrongOffset,
+)
+
+router = APIRouter(prefix="/v1/uploads", tags=["uploads"])
+Researcher = Annotated[Caller, Depends(allow("researcher"))]
+Eraser = Annotated[Caller, Depends(allow("researcher", sealed_too=True))]
+
+VERSION = "1.0.0"
+EXTENSIONS = "creation,creation-with-upload,checksum,expiration,termination"
+MEDIA_TYPE = "application/offset+octet-stream"
+CHECKSUMS = {"sha1": 20, "sha256": 32}  # bytes; tus 1.0 wants SHA-1
+SILENCE = 60.0  # s without a byte, then the request is taken for cut off
+MAX_METADATA = 8192  # bytes
+MAX_LENGTH = 2**53  # beyond it JSON numbers are not exact
+
+ARRIVING = (
+    BadUploadHeader,
+    UnknownChecksum,
+    WrongLength,
+    UnsupportedMediaType,
+    UnsupportedTusVersion,
+    WrongOffset,
+    UploadBusy,
+    UploadDamaged,
+    DiskFull,
+    KeyMissing,
+    KeyDamaged,
+    Erased,
+)
+
+
+def header(name: str, description: str, *, required: bool = False) -> dict[str, object]:
+    return {
+        "name": name,
+        "in": "header",
+        "required": required,
+        "description": description,
+        "schema": {"type": "string"},
+    }
+
+
+TUS_VERSION = header("Tus-Resumable", "1.0.0; without it, it is taken for that.")
+CHECKSUM = header(
+    "Upload-Checksum", "`sha1` or `sha256`, a space, the digest of this body, base64."
+)
+BODY = {
+    "required": False,
+    "content": {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}},
+}
+OFFSET_HEADERS = {
+    "Upload-Offset": {"schema": {"type": "string"}, "description": "Bytes that are safe."},
+    "Upload-Expires": {"schema": {"type": "string"}, "description": "When it is deleted."},
+}
+
+
+@router.options("", status_code=204, response_class=Response)
+def say_what_is_spoken(services: ServicesDep) -> Response:
+    """What of tus is spoken here. For all."""
+    return Response(
+        status_code=204,
+        headers={
+            "Tus-Version": VERSION,
+            "Tus-Extension": EXTENSIONS,
+            "Tus-Max-Size": str(longest(services.settings)),
+            "Tus-Checksum-Algorithm": ",".join(CHECKSUMS),
+        },
+    )
+
+
+@router.post(
+    "",
+    status_code=201,
+    responses={
+        201: {
+            "headers": {
+                "Location": {"schema": {"type": "string"}, "description": "/v1/uploads/{id}"},
+                **OFFSET_HEADERS,
+            }
+        },
+        **problems(StudyNotFound, SessionNotFound, UploadTooLarge, *ARRIVING),
+    },
+    openapi_extra={
+        "parameters": [
+            TUS_VERSION,
+            header("Upload-Length", "Bytes of the whole; by default those of this body."),
+            header(
+                "Upload-Metadata",
+                "`filename`, `sha256` (hex; the whole is checked), and whatever the client likes.",
+            ),
+            CHECKSUM,
+        ],
+        "requestBody": BODY,
+    },
+)
+async def begin_upload(
+    request: Request,
+    response: Response,
+    caller: Researcher,
+    services: ServicesDep,
+    limits: LimitsDep,
+    study: Annotated[StudyName, Query()],
+    session: Annotated[SessionName | None, Query()] = None,
+) -> RecordingView:
+    """Begin an upload, and bring as much of it as is in this request: all of it, if need be.
+
+    `curl -X POST -T FILE -H "Authorization: Bearer $TOKEN" -H "Content-Type:
+    application/offset+octet-stream" "$URL/v1/uploads?study=PEER&session=INT-07"`
+    """
+    require_version(request)
+    limits.uploads.require(str(caller.token_id))
+    brings = request.headers.get("content-type") == MEDIA_TYPE
+    n_bytes = announced_length(request, brings)
+    recording = await asyncio.to_thread(
+        create_upload,
+        services,
+        caller,
+        study=study,
+        session=session,
+        n_bytes=n_bytes,
+        metadata=metadata_of(request),
+    )
+    offset = 0
+    if brings:
+        try:
+            offset = await bring(request, services, limits, recording, offset=0)
+        except Exception:
+            # Nobody knows its id yet.
+            await asyncio.to_thread(erase_recording, services, caller, recording.id)
+            raise
+    recording.state = await asyncio.to_thread(acknowledge, services, recording, offset)
+    wake_checker(request, recording)
+    response.headers["Location"] = f"/v1/uploads/{recording.id}"
+    response.headers.update(offset_headers(recording, offset))
+    return await asyncio.to_thread(RecordingView.of, recording, services)
+
+
+@router.head(
+    "/{upload_id}",
+    status_code=200,
+    response_class=Response,
+    responses={
+        200: {
+            "headers": {**OFFSET_HEADERS, "Upload-Length": {"schema": {"type": "string"}}},
+            "description": "Where to go on.",
+        },
+        **problems(RecordingNotFound, UnsupportedTusVersion, Erased, KeyMissing, KeyDamaged),
+    },
+    openapi_extra={"parameters": [TUS_VERSION]},
+)
+def read_offset(
+    upload_id: UUID,
+    request: Request,
+    caller: Researcher,
+    services: ServicesDep,
+    limits: LimitsDep,
+) -> Response:
+    """How much of an upload has arrived."""
+    require_version(request)
+    limits.polls.require(str(caller.token_id))
+    with services.sessionmaker() as session:
+        recording = find_recording(session, caller, upload_id)
+    offset = offset_of(services, recording)
+    if recording.state == "receiving" and offset == recording.n_bytes:
+        # The service was killed between the last part and its answer.
+        recording.state = acknowledge(services, recording, offset)
+    headers = {"Upload-Length": str(recording.n_bytes), **offset_headers(recording, offset)}
+    with suppress(Erased):  # it was refused
+        if metadata := read_metadata(services, recording):
+            headers["Upload-Metadata"] = metadata
+    return Response(headers=headers)
+
+
+@router.patch(
+    "/{upload_id}",
+    status_code=204,
+    response_class=Response,
+    responses={
+        204: {"headers": OFFSET_HEADERS},
+        **problems(RecordingNotFound, *ARRIVING),
+    },
+    openapi_extra={
+        "parameters": [
+            TUS_VERSION,
+            header("Upload-Offset", "Where this body begins, as HEAD says.", required=True),
+            CHECKSUM,
+        ],
+        "requestBody": {**BODY, "required": True},
+    },
+)
+async def go_on(
+    upload_id: UUID,
+    request: Request,
+    caller: Researcher,
+    services: ServicesDep,
+    limits: LimitsDep,
+) -> Response:
+    """Bring the next part. Every part is encrypted and on disk before it is acknowledged."""
+    require_version(request)
+    limits.parts.require(str(caller.token_id))
+    recording = await asyncio.to_thread(_find, services, caller, upload_id)
+    if request.headers.get("content-type") != MEDIA_TYPE:
+        raise UnsupportedMediaType(f"The body of a part is {MEDIA_TYPE}")
+    offset = number(request, "upload-offset")
+    if offset is None:
+        raise BadUploadHeader("A part needs the header Upload-Offset")
+    offset = await bring(request, services, limits, recording, offset=offset)
+    recording.state = await asyncio.to_thread(acknowledge, services, recording, offset)
+    wake_checker(request, recording)
+    return Response(status_code=204, headers=offset_headers(recording, offset))
+
+
+@router.delete(
+    "/{upload_id}",
+    status_code=204,
+    responses=problems(
+        RecordingNotFound, RecordingInUse, Erased, UploadBusy, UnsupportedTusVersion
+    ),
+    openapi_extra={"parameters": [TUS_VERSION]},
+)
+def terminate(upload_id: UUID, request: Request, caller: Eraser, services: ServicesDep) -> None:
+    """Give an upload up: what arrived is destroyed. The same as deleting the recording."""
+    require_version(request)
+    erase_recording(services, caller, upload_id)
+
+
+# --- the bytes ------------------------------------------------------------------------------------
+
+
+async def bring(
+    request: Request, services: Services, limits: Limits, recording: Recording, *, offset: int
+) -> int:
+    """Store the body, in a thread that pulls it out of the event loop a block at a time.
+
+    Returns:
+        The offset after it.
+    """
+    checksum = checksum_of(request)
+    length = number(request, "content-length")
+    if length is not None and offset + length > recording.n_bytes:
+        raise WrongLength(f"More than the {recording.n_bytes} bytes announced would arrive")
+    if limits.receiving.available_tokens < 1:
+        raise TooManyRequests("Too many uploads at the same time: wait for 1 s", 1)
+    blocks = request_blocks(request, checksum is not None)
+
+    async def next_block() -> bytes:
+        return await anext(blocks, b"")
+
+    read_block = partial(anyio.from_thread.run, next_block)
+    store = partial(receive, services, recording, read_block, offset=offset, checksum=checksum)
+    return await anyio.to_thread.run_sync(store, limiter=limits.receiving)
+
+
+async def request_blocks(request: Request, whole: bool) -> AsyncIterator[bytes]:
+    """The body in larger pieces, to its end or to where it was cut off.
+
+    Args:
+        whole: a body that is cut off is of no use.
+
+    Raises:
+        UploadDamaged: it was cut off, and `whole`.
+    """
+    pending = bytearray()
+    stream = request.stream()
+    while True:
+        try:
+            async with asyncio.timeout(SILENCE):
+                chunk = await anext(stream, None)
+        except (ClientDisconnect, TimeoutError):
+            if whole:
+                raise UploadDamaged("The part was cut off: send it again") from None
+            chunk = None
+        if chunk is None:
+            break
+        pending += chunk
+        if len(pending) >= BLOCK_BYTES:
+            yield bytes(pending)
+            pending.clear()
+    if pending:
+        yield bytes(pending)
+
+
+def wake_checker(request: Request, recording: Recording) -> None:
+    if recording.state == "checking":
+        checker: Checker = request.app.state.checker
+        checker.wake()
+
+
+def _find(services: Services, caller: Caller, upload_id: UUID) -> Recording:
+    with services.sessionmaker() as session:
+        return find_recording(session, caller, upload_id)
+
+
+# --- headers --------------------------------------------------------------------------------------
+
+
+def offset_headers(recording: Recording, offset: int) -> dict[str, str]:
+    headers = {"Upload-Offset": str(offset)}
+    if recording.state == "receiving" and recording.expires_at is not None:
+        headers["Upload-Expires"] = format_datetime(
+            recording.expires_at.astimezone(UTC), usegmt=True
+        )
+    return headers
+
+
+def require_version(request: Request) -> None:
+    if request.headers.get("tus-resumable", VERSION) != VERSION:
+        raise UnsupportedTusVersion(f"Only tus {VERSION} is spoken here")
+
+
+def announced_length(request: Request, brings: bool) -> int:
+    length = number(request, "upload-length")
+    if length is None and brings:
+        length = number(request, "content-length")
+    if length is None:
+        raise WrongLength("An upload needs the header Upload-Length")
+    return length
+
+
+def number(request: Request, name: str) -> int | None:
+    text = request.headers.get(name)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit()) or len(text) > 18 or int(text) > MAX_LENGTH:
+        raise BadUploadHeader(f"{name} is not a number of bytes")
+    return int(text)
+
+
+def checksum_of(request: Request) -> Checksum | None:
+    text = request.headers.get("upload-checksum")
+    if text is None:
+        return None
+    algorithm, _, encoded = text.partition(" ")
+    if algorithm not in CHECKSUMS:
+        raise UnknownChecksum(f"Checksums are of {' or '.join(CHECKSUMS)} here")
+    with suppress(binascii.Error, ValueError):
+        digest = base64.b64decode(encoded, validate=True)
+        if len(digest) == CHECKSUMS[algorithm]:
+            return Checksum(algorithm, digest)
+    raise BadUploadHeader("Upload-Checksum is not a digest in base64")
+
+
+def metadata_of(request: Request) -> str | None:
+    text = request.headers.get("upload-metadata")
+    if text is None:
+        return None
+    if len(text) > MAX_METADATA:
+        raise BadUploadHeader(f"Upload-Metadata is longer than {MAX_METADATA} bytes")
+    try:
+        parse_metadata(text)
+    except ValueError:
+        # Not chained: it names the file.
+        raise BadUploadHeader("Upload-Metadata is not what tus 1.0 says") from None
+    return text

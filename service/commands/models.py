@@ -1,0 +1,196 @@
+"""`fieldscribe models`: where weights come from, and the only command that asks a network.
+
+fetch    from where they were published        list     what is installed, and what there is
+export   to a bundle, for another machine      verify   every byte against its checksum
+import   from such a bundle
+"""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from models.weights import catalogue, transfer
+from models.weights.catalogue import KnownFile, KnownModel, ModelMissing, UnknownModel
+from service.commands.console import AsJson, WeightsFolder, errors_as_sentences, print_json
+
+app = typer.Typer(no_args_is_help=True, help="Fetch, check and move the weights of the models.")
+
+
+Names = Annotated[
+    list[str] | None, typer.Argument(metavar="[NAMES]...", help="As `list` shows them.")
+]
+
+
+@app.command()
+def fetch(
+    folder: WeightsFolder,
+    names: Names = None,
+    token_stdin: Annotated[
+        bool,
+        typer.Option("--token-stdin", help="Read a Hugging Face token from standard input."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Download weights; by default what suits this machine: 0.5 GB, or 1.7 GB with a GPU."""
+    token = read_token() if token_stdin else None
+    with errors_as_sentences(as_json):
+        models = named(names or default_names())
+        fetched = []
+        with file_bars() as report:
+            for model in models:
+                if transfer.fetch(model, folder, token=token, report=report):
+                    fetched.append(model.name)
+    if as_json:
+        print_json({"installed": [model.name for model in models], "fetched": fetched})
+    for model in models:
+        state = "installed" if model.name in fetched else "was installed already"
+        typer.echo(f"{model.name}: {state} (licence {model.licence})", err=as_json)
+
+
+@app.command("list")
+def list_(folder: WeightsFolder, as_json: AsJson = False) -> None:
+    """Show which weights are installed and which could be."""
+    with errors_as_sentences(as_json):
+        models = {
+            model: catalogue.is_installed(model, folder) for model in catalogue.KNOWN.values()
+        }
+    if as_json:
+        print_json(
+            [
+                {
+                    "name": model.name,
+                    "kind": model.kind,
+                    "installed": installed,
+                    "bytes": model.size,
+                    "licence": model.licence,
+                    "source": model.source,
+                }
+                for model, installed in models.items()
+            ]
+        )
+        return
+    table = Table("name", "kind", "installed", "size", "licence", box=None)
+    for model, installed in models.items():
+        size = f"{model.size / 1e6:,.0f} MB"
+        table.add_row(model.name, model.kind, "yes" if installed else "", size, model.licence)
+    table.add_row(catalogue.DEMO, "both", "yes", "", "part of fieldscribe, for trying it out")
+    table.columns[0].no_wrap = True
+    Console().print(table)
+
+
+@app.command()
+def verify(
+    folder: WeightsFolder,
+    names: Names = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare every byte of installed weights with the published checksums."""
+    results = []
+    with errors_as_sentences(as_json):
+        for model in named(names) or all_installed(folder):
+            try:
+                catalogue.verify(model, folder)
+                results.append({"name": model.name, "status": "ok"})
+            except (catalogue.ModelMissing, catalogue.WeightsCorrupt) as error:
+                results.append({"name": model.name, "status": error.code, "message": str(error)})
+    if as_json:
+        print_json(results)
+    else:
+        for result in results:
+            typer.echo(": ".join(result.values()))
+    if any(result["status"] != "ok" for result in results):
+        raise typer.Exit(1)
+
+
+@app.command()
+def export(
+    bundle: Annotated[Path, typer.Argument(help="The file to write.", dir_okay=False)],
+    folder: WeightsFolder,
+    names: Names = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write installed weights into one file, to carry to a machine without network."""
+    with errors_as_sentences(as_json):
+        models = named(names) or all_installed(folder)
+        with file_bars() as report:
+            transfer.export(models, folder, bundle, report=report)
+    if as_json:
+        exported = [model.name for model in models]
+        print_json({"exported": exported, "bytes": bundle.stat().st_size})
+    for model in models:
+        typer.echo(f"{model.name}: exported (licence {model.licence})", err=as_json)
+
+
+@app.command("import")
+def import_(
+    bundle: Annotated[
+        Path, typer.Argument(help="What `export` wrote.", exists=True, dir_okay=False)
+    ],
+    folder: WeightsFolder,
+    as_json: AsJson = False,
+) -> None:
+    """Install the weights in a bundle."""
+    with errors_as_sentences(as_json), file_bars() as report:
+        models = transfer.import_bundle(bundle, folder, report=report)
+    if as_json:
+        print_json({"installed": [model.name for model in models]})
+    for model in models:
+        typer.echo(f"{model.name}: installed (licence {model.licence})", err=as_json)
+
+
+def default_names() -> list[str]:
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return [catalogue.default_whisper(device), catalogue.DEFAULT_PIPELINE]
+
+
+def named(names: Sequence[str] | None) -> list[KnownModel]:
+    """In the order given, each once."""
+    if catalogue.DEMO in (names or ()):
+        raise UnknownModel(
+            "The demo weights are part of fieldscribe: they need not be fetched or carried."
+        )
+    return list(dict.fromkeys(catalogue.known(name) for name in names or ()))
+
+
+def all_installed(folder: Path) -> list[KnownModel]:
+    """Raises ModelMissing where there are none."""
+    models = [model for model in catalogue.KNOWN.values() if catalogue.is_installed(model, folder)]
+    if not models:
+        raise ModelMissing("No weights are installed; run `fieldscribe models fetch`.")
+    return models
+
+
+def read_token() -> str:
+    """One line of standard input; typed unseen at a terminal."""
+    if sys.stdin.isatty():
+        line = str(typer.prompt("Hugging Face token", hide_input=True, err=True))
+    else:
+        line = sys.stdin.readline(1000)
+    token = line.strip()
+    if not token or not token.isascii() or not token.isprintable() or " " in token:
+        raise typer.BadParameter("standard input holds no token", param_hint="--token-stdin")
+    return token
+
+
+@contextmanager
+def file_bars() -> Iterator[transfer.Report]:
+    """One bar per file, on standard error."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    tasks: dict[str, Any] = {}
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
+
+        def report(file: KnownFile, n_bytes: int) -> None:
+            if file.path not in tasks:
+                tasks[file.path] = progress.add_task(file.path, total=file.size)
+            progress.update(tasks[file.path], completed=n_bytes)
+
+        yield report

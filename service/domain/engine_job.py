@@ -1,0 +1,79 @@
+"""A claimed job as the engine child gets it, with the keys it needs and no others."""
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from service.vault.store import Artefact
+from service.vault.streaming import Key
+
+VOCABULARY = "vocabulary"
+TRANSCRIPT = "transcript"
+EMBEDDINGS = "embeddings"  # the result of a diarisation with other options
+
+
+@dataclass(frozen=True)
+class EngineJob:
+    """
+    Args:
+        recordings: in order.
+        kept: artefacts by the stage whose result they are.
+        keys: of the recordings, and one for what is made of them, by the id of the job.
+    """
+
+    id: UUID
+    study_id: UUID
+    recordings: tuple[UUID, ...]
+    options: Mapping[str, Any]
+    vocabulary_artefact_id: UUID | None
+    whisper_model: str
+    whisper_sha256: str
+    diarisation_pipeline: str
+    diarisation_sha256: str
+    kept: Mapping[str, UUID]
+    keys: Mapping[UUID, Key] = field(default_factory=dict)
+
+    def artefact(self, kind: str, id: UUID) -> Artefact:
+        return Artefact(self.study_id, self.id, kind, id)
+
+    def stage_artefact(self, stage: str, id: UUID) -> Artefact:
+        return self.artefact(stage_kind("diarise" if stage == EMBEDDINGS else stage), id)
+
+    def to_message(self) -> dict[str, Any]:
+        return {
+            **vars(self),
+            "id": str(self.id),
+            "study_id": str(self.study_id),
+            "recordings": [str(id) for id in self.recordings],
+            "vocabulary_artefact_id": self.vocabulary_artefact_id
+            and str(self.vocabulary_artefact_id),
+            "kept": {stage: str(id) for stage, id in self.kept.items()},
+            "keys": {
+                str(id): base64.b64encode(key.secret).decode() for id, key in self.keys.items()
+            },
+        }
+
+    @classmethod
+    def from_message(cls, message: Mapping[str, Any]) -> "EngineJob":
+        vocabulary = message["vocabulary_artefact_id"]
+        return cls(
+            **{
+                **message,
+                "id": UUID(message["id"]),
+                "study_id": UUID(message["study_id"]),
+                "recordings": tuple(UUID(id) for id in message["recordings"]),
+                "vocabulary_artefact_id": None if vocabulary is None else UUID(vocabulary),
+                "kept": {stage: UUID(id) for stage, id in message["kept"].items()},
+                "keys": keys_from_json(message["keys"]),
+            }
+        )
+
+
+def stage_kind(stage: str) -> str:
+    return f"stage_{stage}"
+
+
+def keys_from_json(plain: Mapping[str, str]) -> dict[UUID, Key]:
+    return {UUID(id): Key(base64.b64decode(secret)) for id, secret in plain.items()}

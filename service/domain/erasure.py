@@ -1,0 +1,241 @@
+"""Erasing: a job with what it made, a recording with its jobs; a session, a study with all of it.
+
+The key first, with its entry in the ledger, then the files: no copy of them can be read again, and
+whoever repeats an erasure that was interrupted completes it.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import UUID
+
+import psycopg
+from sqlalchemy import ColumnElement, select
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session as DatabaseSession
+
+from service.database.queries import touch_job
+from service.database.tables import (
+    FINAL,
+    Handoff,
+    Job,
+    JobRecording,
+    JobStage,
+    Recording,
+    Session,
+    Study,
+    Transcript,
+)
+from service.domain.callers import Caller
+from service.domain.jobs import JobRunning, find_job, job_recordings
+from service.domain.queue import request_cancel
+from service.domain.recordings import destroy, find_recording, identified
+from service.domain.studies import find_session, find_study, refuse_erased
+from service.errors import RecordingInUse
+from service.services import Services
+from service.vault.errors import Erased, UploadBusy
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Destroyed:
+    """What went with a job. Its recordings stay: they are erased by themselves."""
+
+    transcript: bool
+    stage_results: int
+    vocabulary: bool
+    occurrences: int
+    recordings_kept: tuple[UUID, ...]
+
+
+def delete_job(
+    session: DatabaseSession, services: Services, caller: Caller, job_id: UUID, *, force: bool
+) -> Destroyed:
+    """
+    Args:
+        force: also if a worker has it, which then finds that it is gone.
+
+    Raises:
+        JobNotFound, JobRunning, Erased
+    """
+    job = find_job(session, caller, job_id, lock=True)
+    if job.status in ("running", "cancelling") and not force:
+        raise JobRunning(f"The job is {job.status}: cancel it first, or use ?force=true")
+    return erase_job(session, services, job)
+
+
+def erase_job(session: DatabaseSession, services: Services, job: Job) -> Destroyed:
+    """Everything that was made for a job. Safe to run twice, and while sealed.
+
+    Args:
+        job: from `locked_job`.
+    """
+    store, keyring = identified(services)
+    request_cancel(session, job)  # out of the queue
+    keyring.erase(job.study_id, job.id)
+    transcript = session.scalar(select(Transcript).where(Transcript.job_id == job.id))
+    stages = session.scalars(
+        select(JobStage).where(JobStage.job_id == job.id, JobStage.artefact_id.is_not(None))
+    ).all()
+    handoffs = (
+        session.scalars(
+            select(Handoff)
+            .where(Handoff.transcript_id == transcript.id)
+            .with_for_update()  # after one that is being completed at this moment
+            .execution_options(populate_existing=True)
+        ).all()
+        if transcript
+        else []
+    )
+    results = [row.artefact_id for row in stages if row.artefact_id]
+    occurrences = [row.occurrences_artefact_id for row in handoffs if row.occurrences_artefact_id]
+    vocabulary = [job.vocabulary_artefact_id] if job.vocabulary_artefact_id else []
+    for id in (*results, *occurrences, *vocabulary):
+        store.delete(id)
+    if transcript is not None:
+        store.delete(transcript.artefact_id)
+        transcript.speakers = {}
+    for row in stages:
+        row.artefact_id = None
+    for handoff in handoffs:
+        handoff.occurrences_artefact_id = None
+        handoff.lease_until = None
+        if handoff.status in ("open", "claimed"):
+            handoff.status, handoff.failure_code = "failed", Erased.code
+            handoff.finished_at = datetime.now(UTC)
+    now = datetime.now(UTC)
+    job.status, job.erased_at, job.finished_at = "erased", now, job.finished_at or now
+    job.vocabulary_artefact_id = None
+    job.warnings = []
+    touch_job(session, job)
+    log.info("job %s: erased", job.id)
+    return Destroyed(
+        transcript is not None,
+        len(results),
+        bool(vocabulary),
+        len(occurrences),
+        tuple(job_recordings(session, job.id)),
+    )
+
+
+def erase_recording(services: Services, caller: Caller, recording_id: UUID) -> None:
+    """
+    Raises:
+        RecordingNotFound, Erased, RecordingInUse
+        UploadBusy: it is being checked.
+    """
+    with not_while_checked(), services.sessionmaker.begin() as session:
+        find_recording(session, caller, recording_id)
+        of_it = select(JobRecording.job_id).where(JobRecording.recording_id == recording_id)
+        doomed = _erase(session, services, Recording.id == recording_id, Job.id.in_(of_it))
+    _destroy(services, doomed)
+
+
+def erase_session(services: Services, caller: Caller, session_id: UUID) -> None:
+    """Its recordings, and every job that was made of one of them, or for it.
+
+    Raises:
+        SessionNotFound, Erased, RecordingInUse
+        UploadBusy: a recording is being checked.
+    """
+    with not_while_checked(), services.sessionmaker.begin() as session:
+        of = find_session(session, caller, session_id)
+        session.refresh(of, with_for_update=True)
+        refuse_erased(of)
+        recordings = select(Recording.id).where(Recording.session_id == of.id)
+        of_them = select(JobRecording.job_id).where(JobRecording.recording_id.in_(recordings))
+        jobs = Job.id.in_(of_them) | (Job.session_id == of.id)
+        doomed = _erase(session, services, Recording.session_id == of.id, jobs)
+        # It has no key of its own; but its entry in the ledger outlives a restore.
+        identified(services)[1].erase(of.study_id, of.id)
+        of.erased_at = datetime.now(UTC)
+        of.roster = []
+    _destroy(services, doomed)
+    log.info("session %s: erased", session_id)
+
+
+def erase_study(services: Services, caller: Caller, study: str) -> None:
+    """All keys of the study in every class, and the files.
+
+    Raises:
+        StudyNotFound, Erased, RecordingInUse
+        UploadBusy: a recording is being checked.
+    """
+    with not_while_checked(), services.sessionmaker.begin() as session:
+        found = find_study(session, caller, study)
+        session.refresh(found, with_for_update=True)
+        refuse_erased(found)
+        own = Recording.study_id == found.id, Job.study_id == found.id
+        doomed = _erase(session, services, *own)
+        erase_rest(session, services, found)
+    _destroy(services, doomed)
+    log.info("study %s: erased", found.id)
+
+
+def erase_rest(session: DatabaseSession, services: Services, study: Study) -> None:
+    """Of a study without its recordings and jobs. Safe to run twice."""
+    for keyring in services.vault.keyrings.values():
+        keyring.erase_study(study.id)
+    if study.vocabulary_artefact_id is not None:
+        identified(services)[0].delete(study.vocabulary_artefact_id)
+    now = datetime.now(UTC)
+    sessions = select(Session).where(Session.study_id == study.id, Session.erased_at.is_(None))
+    for of in session.scalars(sessions):
+        of.erased_at, of.roster = now, []
+    study.erased_at, study.vocabulary_artefact_id = now, None
+
+
+@contextmanager
+def not_while_checked() -> Iterator[None]:
+    """
+    Raises:
+        UploadBusy
+    """
+    try:
+        yield
+    except OperationalError as error:
+        if isinstance(error.orig, psycopg.errors.LockNotAvailable):
+            raise UploadBusy("A recording is being checked: try again in a moment") from None
+        raise
+
+
+def _erase(
+    session: DatabaseSession,
+    services: Services,
+    recordings: ColumnElement[bool],
+    jobs: ColumnElement[bool],
+) -> Sequence[Recording]:
+    """
+    Returns:
+        The recordings, to be destroyed when this is committed.
+
+    Raises:
+        RecordingInUse
+    """
+    made = select(Job).where(jobs, Job.status != "erased").order_by(Job.id)
+    made = made.with_for_update().execution_options(populate_existing=True)
+    session.scalars(made).all()  # before the recordings, as who runs a job again has them
+    doomed = session.scalars(
+        select(Recording)
+        .where(recordings, Recording.state != "erased")
+        .with_for_update(nowait=True)
+        .execution_options(populate_existing=True)
+    ).all()
+    every = session.scalars(made).all()
+    if unfinished := [job.id for job in every if job.status not in FINAL]:
+        raise RecordingInUse(f"Job {unfinished[0]} has not ended: cancel it first")
+    for job in every:
+        erase_job(session, services, job)
+    for recording in doomed:
+        recording.state = "erased"
+        recording.refusal_code = recording.refusal_detail = None
+    return doomed
+
+
+def _destroy(services: Services, recordings: Sequence[Recording]) -> None:
+    for recording in recordings:
+        with suppress(UploadBusy):  # a part is being written; it is deleted later, its key is gone
+            destroy(services, recording)

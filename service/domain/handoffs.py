@@ -1,0 +1,239 @@
+"""Hand-offs: a finished transcript is offered to the de-identification stage, which is a client.
+
+Whoever claims one has it under a lease, with a fencing token that it names with every word about
+it. A lease that lapsed goes to the next claimant; the late one's fence is refused from then on.
+
+ServiceError
+├── HandoffNotFound
+├── HandoffTaken          the fence is not that of the current claim
+└── BadOccurrence
+"""
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, ClassVar
+from uuid import UUID
+
+from sqlalchemy import and_, or_, select
+from sqlalchemy.orm import Session
+
+from service.database.tables import Handoff, Job, Transcript
+from service.domain import results
+from service.domain.callers import Caller
+from service.domain.jobs import refuse_erased
+from service.domain.pages import Page, page_of
+from service.domain.studies import find_study
+from service.domain.transcripts import read_document
+from service.errors import ServiceError
+from service.services import Services
+from service.vault.errors import ArtefactDamaged, ArtefactMissing, Erased, KeyDamaged, KeyMissing
+
+LEASE = timedelta(minutes=2)
+OCCURRENCES = "occurrences"
+UNREADABLE = (Erased, KeyDamaged, ArtefactDamaged)  # for good
+MISSING = (KeyMissing, ArtefactMissing)  # a folder is not mounted, perhaps
+
+log = logging.getLogger(__name__)
+
+
+class HandoffNotFound(ServiceError):
+    """There is no such hand-off, or it is not yours."""
+
+    code: ClassVar[str] = "handoff_not_found"
+    status: ClassVar[int] = 404
+
+
+class HandoffTaken(ServiceError):
+    """The fence is not that of the current claim: the lease lapsed, or the hand-off has ended."""
+
+    code: ClassVar[str] = "handoff_taken"
+    status: ClassVar[int] = 409
+
+
+class BadOccurrence(ServiceError):
+    """An occurrence lies outside its transcript."""
+
+    code: ClassVar[str] = "bad_occurrence"
+    status: ClassVar[int] = 422
+
+
+@dataclass(frozen=True)
+class Claim:
+    handoff: Handoff
+    transcript: Transcript
+    document: dict[str, Any]
+
+
+def claim(services: Services, caller: Caller) -> Claim | None:
+    """The oldest hand-off that nobody has, with its transcript; None if there is none.
+
+    One whose transcript can never be read has failed, and the next one is taken. One whose
+    transcript is not there stays open.
+
+    Raises:
+        KeyMissing, ArtefactMissing: there is none but such.
+    """
+    passed_over: dict[UUID, ServiceError] = {}
+    while True:
+        with services.sessionmaker.begin() as session:
+            handoff = session.scalar(_free(caller).where(Handoff.id.not_in(list(passed_over))))
+            if handoff is None:
+                for error in passed_over.values():
+                    raise error
+                return None
+            transcript = session.get_one(Transcript, handoff.transcript_id)
+            try:
+                document = read_document(services, transcript)
+            except UNREADABLE as error:
+                log.error("hand-off %s: its transcript is unreadable: %s", handoff.id, error.code)
+                _end(handoff, "failed", failure_code=error.code)
+                continue
+            except MISSING as error:
+                log.error("hand-off %s: its transcript is away: %s", handoff.id, error.code)
+                passed_over[handoff.id] = error
+                continue
+            handoff.status = "claimed"
+            handoff.fence += 1
+            handoff.token_id = caller.token_id
+            handoff.lease_until = _now() + LEASE
+            log.info("hand-off %s: claimed by token %s", handoff.id, caller.token_id)
+            return Claim(handoff, transcript, document)
+
+
+def _free(caller: Caller) -> Any:
+    lapsed = and_(Handoff.status == "claimed", Handoff.lease_until < _now())
+    query = (
+        select(Handoff)
+        .join(Transcript, Transcript.id == Handoff.transcript_id)
+        .join(Job, Job.id == Transcript.job_id)
+        .where(or_(Handoff.status == "open", lapsed), Job.status != "erased")
+        .order_by(Handoff.created_at, Handoff.id)
+        .limit(1)
+        .with_for_update(of=Handoff, skip_locked=True)
+    )
+    return caller.limit(query, Handoff.study_id)
+
+
+def heartbeat(session: Session, caller: Caller, handoff_id: UUID, fence: int) -> Handoff:
+    """
+    Raises:
+        HandoffNotFound, HandoffTaken, Erased
+    """
+    handoff = _claimed(session, caller, handoff_id, fence)
+    handoff.lease_until = _now() + LEASE
+    return handoff
+
+
+def complete(
+    session: Session,
+    services: Services,
+    caller: Caller,
+    handoff_id: UUID,
+    fence: int,
+    occurrences: Sequence[dict[str, Any]],
+) -> Handoff:
+    """Store what was found. Safe to repeat with the same fence: the first result stays.
+
+    Args:
+        occurrences: each with the number of its `segment`, and `start` and `end` in its text.
+
+    Raises:
+        HandoffNotFound, HandoffTaken, BadOccurrence, Erased
+    """
+    handoff = find_handoff(session, caller, handoff_id, lock=True)
+    if handoff.status == "completed" and _is_current(handoff, caller, fence):
+        return handoff  # the answer to the first request was lost
+    handoff = _claimed(session, caller, handoff_id, fence)
+    transcript = session.get_one(Transcript, handoff.transcript_id)
+    _refuse_outside(read_document(services, transcript), occurrences)
+    content = json.dumps(list(occurrences)).encode()
+    of = handoff.study_id, transcript.job_id
+    handoff.occurrences_artefact_id = results.write(services, *of, OCCURRENCES, content)
+    _end(handoff, "completed")
+    log.info("hand-off %s: completed, %d occurrences", handoff.id, len(occurrences))
+    return handoff
+
+
+def fail(session: Session, caller: Caller, handoff_id: UUID, fence: int, code: str) -> Handoff:
+    """Safe to repeat with the same fence.
+
+    Raises:
+        HandoffNotFound, HandoffTaken, Erased
+    """
+    handoff = find_handoff(session, caller, handoff_id, lock=True)
+    if handoff.status == "failed" and _is_current(handoff, caller, fence):
+        return handoff
+    handoff = _claimed(session, caller, handoff_id, fence)
+    _end(handoff, "failed", failure_code=code)
+    log.warning("hand-off %s: failed, %s", handoff.id, code)
+    return handoff
+
+
+def find_handoff(
+    session: Session, caller: Caller, handoff_id: UUID, *, lock: bool = False
+) -> Handoff:
+    """
+    Raises:
+        HandoffNotFound: there is none, or it is not the caller's.
+        Erased
+    """
+    handoff = session.get(Handoff, handoff_id, with_for_update=lock or None)
+    if handoff is None or not caller.may_see(handoff.study_id):
+        raise HandoffNotFound("There is no such hand-off, or it is not yours")
+    transcript = session.get_one(Transcript, handoff.transcript_id)
+    refuse_erased(session.get_one(Job, transcript.job_id))
+    return handoff
+
+
+def list_handoffs(
+    session: Session,
+    caller: Caller,
+    *,
+    study: str | None = None,
+    statuses: Sequence[str] = (),
+    limit: int,
+    cursor: str | None = None,
+) -> Page[Handoff]:
+    """The newest first.
+
+    Raises:
+        StudyNotFound, BadCursor
+    """
+    query = caller.limit(select(Handoff), Handoff.study_id)
+    if study is not None:
+        query = query.where(Handoff.study_id == find_study(session, caller, study).id)
+    if statuses:
+        query = query.where(Handoff.status.in_(statuses))
+    return page_of(session, Handoff, query, limit=limit, cursor=cursor)
+
+
+def _claimed(session: Session, caller: Caller, handoff_id: UUID, fence: int) -> Handoff:
+    handoff = find_handoff(session, caller, handoff_id, lock=True)
+    if handoff.status != "claimed" or not _is_current(handoff, caller, fence):
+        raise HandoffTaken("This claim is over: the hand-off was given to another, or has ended")
+    return handoff
+
+
+def _is_current(handoff: Handoff, caller: Caller, fence: int) -> bool:
+    return handoff.fence == fence and handoff.token_id == caller.token_id
+
+
+def _refuse_outside(document: dict[str, Any], occurrences: Sequence[dict[str, Any]]) -> None:
+    segments = document["segments"]
+    for i, occurrence in enumerate(occurrences):
+        number = occurrence["segment"]
+        length = len(segments[number]["text"]) if number < len(segments) else 0
+        if not occurrence["start"] < occurrence["end"] <= length:
+            raise BadOccurrence(f"Occurrence {i} lies outside the text of segment {number}")
+
+
+def _end(handoff: Handoff, status: str, *, failure_code: str | None = None) -> None:
+    handoff.status, handoff.failure_code = status, failure_code
+    handoff.lease_until, handoff.finished_at = None, _now()
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,377 @@
+"""What happens to a job's rows while a worker has it. Every write is under the claim's fence.
+
+A worker that was taken for dead and comes back has an old fence: it is refused (`FenceLost`) and
+must end at once, before the queue lets it write a status for a job that is no longer its own.
+
+ServiceError
+├── WorkerDied, EngineDied     an attempt ended without a word; the next one goes on
+├── GaveUp                     and three did, without finishing a stage
+└── InternalError
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import ClassVar, Literal
+from uuid import UUID
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from service.database.queries import locked_job, touch_job
+from service.database.tables import (
+    FINAL,
+    Handoff,
+    Job,
+    JobError,
+    JobRecording,
+    JobStage,
+    StageTiming,
+    Transcript,
+)
+from service.domain.engine_job import EMBEDDINGS, EngineJob
+from service.domain.stages import KEPT_STAGES, rates_of, whole
+from service.errors import ServiceError
+
+MAX_CRASHES = 3
+
+
+class WorkerDied(ServiceError):
+    """The worker was killed, or its machine failed; another one goes on after the last stage."""
+
+    code: ClassVar[str] = "worker_died"
+
+
+class EngineDied(ServiceError):
+    """The process with the models was killed: by a fault of the card, or for want of memory."""
+
+    code: ClassVar[str] = "engine_died"
+
+
+class GaveUp(ServiceError):
+    """The job crashed three times without finishing a stage."""
+
+    code: ClassVar[str] = "gave_up"
+
+
+class InternalError(ServiceError):
+    """A mistake in Fieldscribe; the worker's log has its place."""
+
+    code: ClassVar[str] = "internal_error"
+
+
+class FenceLost(Exception):
+    """Somebody else has the job. Never caught, except to end the process."""
+
+
+class JobGone(Exception):
+    """The job has ended under our hands: it was erased."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    job: EngineJob  # without its keys
+    fence: int
+    attempt: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of the engine's `done`."""
+
+    artefact_id: UUID
+    speakers: tuple[str, ...]
+    warnings: tuple[str, ...]
+    audio_seconds: float
+
+
+def claim(session: Session, job_id: UUID) -> Claim | None:
+    """Take a job; None if there is nothing to do for it any more."""
+    job = locked_job(session, job_id)
+    if job is None or job.status in FINAL:
+        return None
+    if job.status == "cancelling":
+        _end(session, job, "cancelled")
+        return None
+    if job.status == "running":
+        _worker_died(session, job)
+    if job.crashes >= MAX_CRASHES:
+        _fail(session, job, GaveUp.code)
+        return None
+    job.fence += 1
+    job.attempt += 1
+    job.crashes += 1
+    job.status = "running"
+    job.heartbeat_at = _now()
+    job.started_at = job.started_at or _now()
+    for row in _stages(session, job).values():
+        if row.name not in KEPT_STAGES:  # ran in an earlier attempt, and does again
+            row.state, row.fraction = "pending", 0.0
+    touch_job(session, job)
+    return Claim(_engine_job(session, job), job.fence, job.attempt)
+
+
+def beat(
+    session: Session, held: Claim, stage: str | None = None, fraction: float = 0.0
+) -> Literal["running", "cancelling"]:
+    """Say that the job is alive, and how far; hear whether somebody wants it to stop.
+
+    Raises:
+        FenceLost, JobGone
+    """
+    job = _fenced(session, held)
+    job.heartbeat_at = _now()
+    if stage is not None:
+        _progress(session, job, stage, fraction)
+        touch_job(session, job)
+    return "cancelling" if job.status == "cancelling" else "running"
+
+
+def loaded(session: Session, held: Claim, device: str, trial: dict[str, float] | None) -> None:
+    job = _fenced(session, held)
+    for stage in _stages(session, job).values():
+        if stage.state in ("pending", "running"):
+            stage.device = device
+    for name, seconds in (trial or {}).items():
+        session.add(
+            StageTiming(
+                stage=name,
+                model=job.whisper_model,
+                device=device,
+                seconds=seconds,
+                audio_seconds=1.0,
+                trial=True,
+            )
+        )
+
+
+def saved(session: Session, held: Claim, stage: str, artefact_id: UUID, seconds: float) -> None:
+    """A stage is done and its result kept: from now on it is never done again."""
+    job = _fenced(session, held)
+    row = _stages(session, job)[stage]
+    _progress(session, job, stage, 1.0)
+    row.artefact_id = artefact_id
+    _succeeded(session, job, row, seconds)
+    job.crashes = 0
+    touch_job(session, job)
+
+
+def discarded(session: Session, held: Claim) -> None:
+    """The results that were kept are of no use, and their stages are done again."""
+    job = _fenced(session, held)
+    for row in _stages(session, job).values():
+        if row.name in KEPT_STAGES:
+            row.state, row.fraction, row.artefact_id = "pending", 0.0, None
+            row.audio_seconds_done = row.seconds = row.started_at = row.finished_at = None
+    touch_job(session, job)
+
+
+def finish(session: Session, held: Claim, transcript_id: UUID, outcome: Outcome) -> None:
+    """The transcript, its hand-off and the end of the job, together. Safe to repeat."""
+    if (job := locked_job(session, held.job.id)) and job.transcript_id == transcript_id:
+        return  # the answer to the first commit was lost
+    job = _fenced(session, held)
+    if job.status == "cancelling":  # whoever asked for it was told that it will be
+        _end(session, job, "cancelled")
+        return
+    session.add(
+        Transcript(
+            id=transcript_id,
+            study_id=job.study_id,
+            job_id=job.id,
+            artefact_id=outcome.artefact_id,
+            speakers={label: {"role": None, "code": None} for label in outcome.speakers},
+        )
+    )
+    session.flush()
+    session.add(Handoff(study_id=job.study_id, transcript_id=transcript_id))
+    for row in _stages(session, job).values():
+        if row.state in ("pending", "running"):
+            _succeeded(session, job, row)
+    job.transcript_id = transcript_id
+    job.warnings = list(outcome.warnings)
+    job.audio_seconds = outcome.audio_seconds
+    job.crashes = 0
+    job.stage, job.fraction = "handoff", 1.0
+    _end(session, job, "succeeded")
+
+
+def cancelled(session: Session, held: Claim) -> None:
+    _end(session, _fenced(session, held), "cancelled")
+
+
+def failed(session: Session, held: Claim, code: str) -> None:
+    _fail(session, _fenced(session, held), code)
+
+
+def crashed(session: Session, held: Claim, code: str) -> bool:
+    """The attempt came to nothing.
+
+    Returns:
+        Whether there will be another one.
+    """
+    job = _fenced(session, held)
+    if job.status == "cancelling":
+        _end(session, job, "cancelled")
+        return False
+    _note(session, job, code)
+    if job.crashes >= MAX_CRASHES:
+        _fail(session, job, GaveUp.code if code == EngineDied.code else code)
+        return False
+    _to_queue(session, job, "queued")
+    return True
+
+
+def put_back(session: Session, held: Claim, code: str | None = None) -> None:
+    """The attempt ends in order and does not count: the worker stops, or something is in the way.
+
+    Args:
+        code: what is in the way, for which the job waits.
+    """
+    job = _fenced(session, held)
+    if job.status == "cancelling":
+        _end(session, job, "cancelled")
+        return
+    job.crashes = max(0, job.crashes - 1)
+    if code is not None and code != _last_error(session, job):  # it may wait for hours
+        _note(session, job, code)
+    _to_queue(session, job, "queued" if code is None else "waiting")
+
+
+def orphaned(session: Session, job: Job) -> None:
+    """Whoever had the job is gone; called by who has put it back into the queue."""
+    if job.status == "running":
+        _worker_died(session, job)
+        _to_queue(session, job, "queued")
+    elif job.status == "cancelling":
+        _end(session, job, "cancelled")
+
+
+def _worker_died(session: Session, job: Job) -> None:
+    """Counts, unless the database died with it: no recording does that, a power cut does."""
+    _note(session, job, WorkerDied.code)
+    started = session.scalar(select(func.pg_postmaster_start_time()))
+    if started is not None and job.heartbeat_at is not None and job.heartbeat_at < started:
+        job.crashes = max(0, job.crashes - 1)
+
+
+def _fenced(session: Session, held: Claim) -> Job:
+    job = locked_job(session, held.job.id)
+    if job is None or job.fence != held.fence:
+        raise FenceLost
+    if job.status == "queued":
+        raise FenceLost  # taken for dead and put back, though nobody else has begun it yet
+    if job.status not in ("running", "cancelling"):
+        raise JobGone
+    return job
+
+
+def _engine_job(session: Session, job: Job) -> EngineJob:
+    recordings = session.scalars(
+        select(JobRecording.recording_id)
+        .where(JobRecording.job_id == job.id)
+        .order_by(JobRecording.position)
+    ).all()
+    stages = _stages(session, job)
+    kept = {
+        name: row.artefact_id
+        for name, row in stages.items()
+        if name in KEPT_STAGES and row.artefact_id is not None and row.state == "succeeded"
+    }
+    diarise = stages.get("diarise")
+    if diarise is not None and diarise.artefact_id is not None and "diarise" not in kept:
+        kept[EMBEDDINGS] = diarise.artefact_id  # a rerun with another number of speakers
+    return EngineJob(
+        id=job.id,
+        study_id=job.study_id,
+        recordings=tuple(recordings),
+        options=job.options,
+        vocabulary_artefact_id=job.vocabulary_artefact_id,
+        whisper_model=job.whisper_model,
+        whisper_sha256=job.whisper_sha256,
+        diarisation_pipeline=job.diarisation_pipeline,
+        diarisation_sha256=job.diarisation_sha256,
+        kept=kept,
+    )
+
+
+def _stages(session: Session, job: Job) -> dict[str, JobStage]:
+    rows = session.scalars(select(JobStage).where(JobStage.job_id == job.id))
+    return {row.name: row for row in rows}
+
+
+def _progress(session: Session, job: Job, stage: str, fraction: float) -> None:
+    rows = _stages(session, job)
+    if rows[stage].state == "succeeded":
+        return  # what was left to say when the result was kept
+    if stage != job.stage and job.stage is not None and rows[job.stage].state == "running":
+        _succeeded(session, job, rows[job.stage])
+    row = rows[stage]
+    if row.state != "running":
+        row.state, row.started_at, row.finished_at = "running", _now(), None
+    row.fraction = fraction
+    if job.audio_seconds is not None:
+        row.audio_seconds_done = round(fraction * job.audio_seconds, 1)
+    job.stage = stage
+    job.fraction = whole(stage, fraction, rates_of(session, job.whisper_model))
+
+
+def _succeeded(session: Session, job: Job, row: JobStage, seconds: float | None = None) -> None:
+    row.state, row.fraction, row.finished_at = "succeeded", 1.0, _now()
+    row.started_at = row.started_at or row.finished_at
+    row.seconds = (row.finished_at - row.started_at).total_seconds() if seconds is None else seconds
+    row.audio_seconds_done = job.audio_seconds
+    if row.name in (*KEPT_STAGES, "ingest") and row.device and job.audio_seconds:
+        session.add(
+            StageTiming(
+                stage=row.name,
+                model=job.whisper_model,
+                device=row.device,
+                seconds=row.seconds,
+                audio_seconds=job.audio_seconds,
+            )
+        )
+
+
+def _last_error(session: Session, job: Job) -> str | None:
+    return session.scalar(
+        select(JobError.code).where(JobError.job_id == job.id).order_by(JobError.at.desc()).limit(1)
+    )
+
+
+def _note(session: Session, job: Job, code: str) -> None:
+    session.add(
+        JobError(job_id=job.id, code=code, stage=job.stage, attempt=job.attempt, retryable=True)
+    )
+
+
+def _fail(session: Session, job: Job, code: str) -> None:
+    session.add(
+        JobError(job_id=job.id, code=code, stage=job.stage, attempt=job.attempt, retryable=False)
+    )
+    _end(session, job, "failed")
+
+
+def _to_queue(session: Session, job: Job, status: str) -> None:
+    for row in _running(session, job):
+        row.state, row.fraction, row.started_at = "pending", 0.0, None
+    job.status = status
+    touch_job(session, job)
+
+
+def _end(session: Session, job: Job, status: str) -> None:
+    for row in _running(session, job):
+        row.state, row.finished_at = "failed" if status == "failed" else "pending", _now()
+    job.status, job.finished_at = status, _now()
+    touch_job(session, job)
+
+
+def _running(session: Session, job: Job) -> Sequence[JobStage]:
+    session.flush()
+    return session.scalars(
+        select(JobStage).where(JobStage.job_id == job.id, JobStage.state == "running")
+    ).all()
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

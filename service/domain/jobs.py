@@ -1,0 +1,527 @@
+"""Jobs: submitted, found, cancelled, run again. What a worker does is in job_state.py.
+
+ServiceError
+├── JobNotFound, JobRunning, JobUnfinished
+├── IdempotencyKeyReused
+└── SessionEmpty, StudiesMixed
+"""
+
+import hashlib
+import hmac
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+from uuid import UUID, uuid4
+
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from sqlalchemy import func, select, text
+from sqlalchemy.orm import Session
+
+from models.roster import RosterEntry, expected
+from models.weights.catalogue import (
+    DEMO,
+    KNOWN,
+    ModelMissing,
+    default_pipeline,
+    find_pipeline,
+    find_whisper,
+    is_installed,
+    known,
+)
+from service.database import tables
+from service.database.queries import locked_job
+from service.database.tables import (
+    FINAL,
+    STAGES,
+    Idempotency,
+    Job,
+    JobRecording,
+    JobStage,
+    Recording,
+    Study,
+)
+from service.domain import results
+from service.domain.callers import Caller
+from service.domain.engine_job import VOCABULARY, stage_kind
+from service.domain.pages import Page, page_of
+from service.domain.queue import defer_job, request_cancel
+from service.domain.recordings import (
+    find_recording,
+    identified,
+    ready_recording,
+    session_recordings,
+)
+from service.domain.stages import KEPT_STAGES
+from service.domain.studies import find_session, find_study, study_vocabulary
+from service.errors import ServiceError
+from service.services import Services
+from service.vault.errors import Erased
+from service.vault.streaming import KEY_SIZE
+
+AUTO = "auto"
+RERUN_STAGES = STAGES[:-1]  # a hand-off is made with its transcript
+DEFAULT_WHISPER = ("large-v3-turbo", "small")  # what `fieldscribe models fetch` gets, best first
+
+log = logging.getLogger(__name__)
+
+
+class JobNotFound(ServiceError):
+    """There is no such job, or it is not yours."""
+
+    code: ClassVar[str] = "job_not_found"
+    status: ClassVar[int] = 404
+
+
+class JobRunning(ServiceError):
+    """The job is running: cancel it first, or delete it with `force`."""
+
+    code: ClassVar[str] = "job_running"
+    status: ClassVar[int] = 423  # Locked
+
+
+class JobUnfinished(ServiceError):
+    """The job has not ended yet, so it cannot be run again."""
+
+    code: ClassVar[str] = "job_unfinished"
+    status: ClassVar[int] = 409
+
+
+class IdempotencyKeyReused(ServiceError):
+    """The same Idempotency-Key came before with another request."""
+
+    code: ClassVar[str] = "idempotency_key_reused"
+    status: ClassVar[int] = 422
+
+
+class SessionEmpty(ServiceError):
+    """The session has no recording yet."""
+
+    code: ClassVar[str] = "session_empty"
+    status: ClassVar[int] = 409
+
+
+class StudiesMixed(ServiceError):
+    """The recordings of one job belong to different studies."""
+
+    code: ClassVar[str] = "studies_mixed"
+    status: ClassVar[int] = 422
+
+
+# --- submitting -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What somebody asks for. None is the study's or the session's default.
+
+    Args:
+        study: whose recordings they are; needed where `session` is a code.
+        session: id or code; its recordings in order, unless `recordings` are given.
+        language: a code, or "auto".
+        channels: "auto", "mix" or "split".
+    """
+
+    study: str | None = None
+    session: str | None = None
+    recordings: tuple[UUID, ...] = ()
+    language: str | None = None
+    model: str | None = None
+    speakers_min: int | None = None
+    speakers_max: int | None = None
+    channels: str = AUTO
+    translate: bool = False
+    mixed_languages: bool = False
+    vocabulary: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """The weights that a job is made with, whatever is installed later."""
+
+    whisper_model: str
+    whisper_sha256: str
+    diarisation_pipeline: str
+    diarisation_sha256: str
+
+
+@dataclass(frozen=True)
+class Submitted:
+    job_id: UUID
+    created: bool  # False: the same request was answered before
+
+
+def submit_job(
+    session: Session, services: Services, caller: Caller, wish: Wish, key: str | None = None
+) -> Submitted:
+    """Put a job in line, once for every idempotency key.
+
+    Raises:
+        StudyNotFound, SessionNotFound, RecordingNotFound, Erased
+        RecordingNotReady, RecordingRefused, SessionEmpty, StudiesMixed
+        UnknownModel, ModelMissing, WeightsCorrupt
+        IdempotencyKeyReused, DiskFull
+    """
+    study, of, recordings = _sources(session, caller, wish)
+
+    def make() -> UUID:
+        pinned = pin(wish.model or study.model, services.settings.weights)
+        language = wish.language or study.language
+        job = Job(
+            id=uuid4(),
+            study_id=study.id,
+            session_id=of.id if of else None,
+            token_id=caller.token_id,
+            options={
+                "language": None if language == AUTO else language,
+                **_speakers(wish, of),
+                "channels": wish.channels,
+                "translate": wish.translate,
+                "mixed_languages": wish.mixed_languages,
+                "roster": of.roster if of else [],
+            },
+            audio_seconds=sum(recording.duration or 0.0 for recording in recordings),
+            **asdict(pinned),
+        )
+        results.create_key(services, study.id, job.id)
+        words = wish.vocabulary
+        if words is None:
+            words = tuple(study_vocabulary(services, study))
+        if words:
+            content = "\n".join(words).encode()
+            vocabulary = results.write(services, study.id, job.id, VOCABULARY, content)
+            job.vocabulary_artefact_id = vocabulary
+        _enqueue(session, job, [recording.id for recording in recordings], {})
+        log.info("job %s: submitted by token %s", job.id, caller.token_id)
+        return job.id
+
+    return _once(session, services, caller, study, key, ["submit", asdict(wish)], make)
+
+
+def _sources(
+    session: Session, caller: Caller, wish: Wish
+) -> tuple[Study, tables.Session | None, list[Recording]]:
+    """Whose recordings, of which session, and which, in order; none of them is erased meanwhile."""
+    study = find_study(session, caller, wish.study) if wish.study is not None else None
+    of = find_session(session, caller, wish.session, study) if wish.session is not None else None
+    ids = list(wish.recordings)
+    if not ids and of is not None:
+        ids = [recording.id for recording in session_recordings(session, of.id)]
+        if not ids:
+            raise SessionEmpty("The session has no recording yet: upload one")
+    for id in sorted(ids):
+        find_recording(session, caller, id)
+        # FOR KEY SHARE: waits for whoever erases it, not for the check, which takes minutes.
+        lock = {"read": True, "key_share": True}
+        session.get(Recording, id, with_for_update=lock, populate_existing=True)
+    recordings = [ready_recording(session, caller, id) for id in ids]
+    studies = {recording.study_id for recording in recordings}
+    studies |= {owner.id for owner in (study,) if owner} | ({of.study_id} if of else set())
+    if len(studies) > 1:
+        raise StudiesMixed("The recordings belong to different studies")
+    return find_study(session, caller, studies.pop()), of, recordings
+
+
+def _speakers(wish: Wish, of: tables.Session | None) -> dict[str, int | None]:
+    """As asked for, else as the session says; not as its roster has it, which is kept on its own
+    because it is doubted where nobody asked for a number."""
+    bounds = wish.speakers_min, wish.speakers_max
+    if bounds == (None, None) and of is not None and not of.roster:
+        bounds = of.speakers_min, of.speakers_max
+    return {"speakers_min": bounds[0], "speakers_max": bounds[1]}
+
+
+def expected_speakers(job: Job) -> tuple[int | None, int | None]:
+    """At least and at most: as asked for, else as many as are on the roster."""
+    bounds = job.options.get("speakers_min"), job.options.get("speakers_max")
+    roster = [RosterEntry(**entry) for entry in job.options.get("roster", ())]
+    return expected(roster) if roster and bounds == (None, None) else bounds
+
+
+def pin(model: str | None, weights: Path) -> Pinned:
+    """
+    Args:
+        model: the name of a Whisper model, never a path; None is what this service has.
+
+    Raises:
+        UnknownModel, ModelMissing, WeightsCorrupt
+    """
+    name = model or _default_model(weights)
+    if name != DEMO:
+        name = known(name, "whisper").name
+    whisper = find_whisper(name, weights)
+    pipeline = find_pipeline(default_pipeline(name), weights)
+    return Pinned(whisper.name, whisper.sha256, pipeline.name, pipeline.sha256)
+
+
+def _default_model(weights: Path) -> str:
+    for name in DEFAULT_WHISPER:
+        if is_installed(KNOWN[name], weights):
+            return name
+    raise ModelMissing(
+        "No default weights are installed: run `fieldscribe models fetch`, or name a model."
+    )
+
+
+def _enqueue(
+    session: Session, job: Job, recordings: Sequence[UUID], stages: dict[str, dict[str, Any]]
+) -> None:
+    """
+    Args:
+        stages: what is known of stages already, by name.
+    """
+    session.add(job)
+    session.flush()
+    session.add_all(
+        JobRecording(job_id=job.id, recording_id=id, position=position)
+        for position, id in enumerate(recordings)
+    )
+    session.add_all(JobStage(job_id=job.id, name=name, **stages.get(name, {})) for name in STAGES)
+    defer_job(session, job.id, job.study_id)
+
+
+def _once(
+    session: Session,
+    services: Services,
+    caller: Caller,
+    study: Study,
+    key: str | None,
+    request: Any,
+    make: Callable[[], UUID],
+) -> Submitted:
+    """Make the job, unless the same request with the same key has made it.
+
+    Raises:
+        IdempotencyKeyReused: the key came with another request.
+    """
+    if key is None:
+        return Submitted(make(), created=True)
+    secret = _idempotency_secret(services, study)
+    key = hmac.new(secret, f"key {key}".encode(), hashlib.sha256).hexdigest()
+    place = f"{caller.token_id}:{study.id}:{key}"
+    # Of two requests at the same moment the second waits for what the first makes.
+    session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(place, 0))))
+    canonical = json.dumps(request, sort_keys=True, default=str).encode()
+    fingerprint = hmac.new(secret, canonical, hashlib.sha256).digest()
+    earlier = session.get(Idempotency, (caller.token_id, study.id, key))
+    if earlier is None:
+        job_id = make()
+        session.add(
+            Idempotency(
+                token_id=caller.token_id,
+                study_id=study.id,
+                key=key,
+                fingerprint=fingerprint,
+                job_id=job_id,
+            )
+        )
+        return Submitted(job_id, created=True)
+    if not hmac.compare_digest(earlier.fingerprint, fingerprint):
+        raise IdempotencyKeyReused("This Idempotency-Key came before with another request")
+    return Submitted(earlier.job_id, created=False)
+
+
+def _idempotency_secret(services: Services, study: Study) -> bytes:
+    """A vocabulary could be guessed from a plain hash, and a key may be the name of a file."""
+    _, keyring = identified(services)
+    secret = keyring.data_key(study.id, study.id).secret
+    return HKDF(SHA256(), KEY_SIZE, salt=None, info=b"idempotency").derive(secret)
+
+
+# --- finding --------------------------------------------------------------------------------------
+
+
+def find_job(session: Session, caller: Caller, job_id: UUID, *, lock: bool = False) -> Job:
+    """
+    Raises:
+        JobNotFound: there is none, or it is not the caller's.
+        Erased
+    """
+    job = locked_job(session, job_id) if lock else session.get(Job, job_id)
+    if job is None or not caller.may_see(job.study_id):
+        raise JobNotFound("There is no such job, or it is not yours")
+    refuse_erased(job)
+    return job
+
+
+def refuse_erased(job: Job) -> None:
+    if job.status == "erased":
+        when = job.erased_at.isoformat(timespec="seconds") if job.erased_at else "some time ago"
+        raise Erased(f"The job was erased at {when}")
+
+
+def list_jobs(
+    session: Session,
+    caller: Caller,
+    *,
+    study: str | None = None,
+    of: str | None = None,
+    statuses: Sequence[str] = (),
+    limit: int,
+    cursor: str | None = None,
+) -> Page[Job]:
+    """The newest first. Erased jobs are not listed unless they are asked for.
+
+    Raises:
+        StudyNotFound, SessionNotFound, BadCursor
+    """
+    query = caller.limit(select(Job), Job.study_id)
+    found = find_study(session, caller, study) if study is not None else None
+    if found is not None:
+        query = query.where(Job.study_id == found.id)
+    if of is not None:
+        query = query.where(Job.session_id == find_session(session, caller, of, found).id)
+    query = query.where(Job.status.in_(statuses) if statuses else Job.status != "erased")
+    return page_of(session, Job, query, limit=limit, cursor=cursor)
+
+
+# --- cancelling, running again --------------------------------------------------------------------
+
+
+def cancel_job(session: Session, caller: Caller, job_id: UUID) -> Job:
+    """
+    Raises:
+        JobNotFound, Erased
+    """
+    job = find_job(session, caller, job_id, lock=True)
+    request_cancel(session, job)
+    return job
+
+
+def rerun_job(
+    session: Session,
+    services: Services,
+    caller: Caller,
+    job_id: UUID,
+    *,
+    stage: str,
+    speakers: tuple[int | None, int | None] | None = None,
+    key: str | None = None,
+) -> Submitted:
+    """A new job of the same recordings that begins with `stage`; it has what was found before.
+
+    Where other weights are installed by now, nothing is kept: their results do not go together.
+
+    Args:
+        stage: one of RERUN_STAGES.
+        speakers: other bounds than before.
+
+    Raises:
+        JobNotFound, JobUnfinished, Erased
+        RecordingNotFound, RecordingNotReady, ModelMissing, WeightsCorrupt, IdempotencyKeyReused
+        KeyMissing, KeyDamaged, ArtefactMissing, ArtefactDamaged, DiskFull
+    """
+    old = find_job(session, caller, job_id, lock=True)
+    if old.status not in FINAL:
+        raise JobUnfinished(f"The job is still {old.status}: cancel it, or wait")
+    study = find_study(session, caller, old.study_id)
+    of = session.get(tables.Session, old.session_id) if old.session_id else None
+    ids = job_recordings(session, old.id)
+    _sources(session, caller, Wish(recordings=tuple(ids)))
+
+    def make() -> UUID:
+        options = dict(old.options)
+        if speakers is not None:
+            options["speakers_min"], options["speakers_max"] = speakers
+        pinned = pin(old.whisper_model, services.settings.weights)
+        job = Job(
+            id=uuid4(),
+            study_id=old.study_id,
+            session_id=of.id if of else None,
+            token_id=caller.token_id,
+            options=options,
+            audio_seconds=old.audio_seconds,
+            rerun_from=stage,
+            **asdict(pinned),
+        )
+        results.create_key(services, study.id, job.id)
+        copy = partial(results.copy, services, study.id, old.id, job.id)
+        if old.vocabulary_artefact_id is not None:
+            job.vocabulary_artefact_id = copy(VOCABULARY, old.vocabulary_artefact_id)
+        same = all(getattr(old, name) == value for name, value in asdict(pinned).items())
+        _enqueue(session, job, ids, _kept(session, old, stage, copy) if same else {})
+        log.info("job %s: %s again from %s", job.id, old.id, stage)
+        return job.id
+
+    request = ["rerun", str(job_id), stage, speakers]
+    return _once(session, services, caller, study, key, request, make)
+
+
+def _kept(
+    session: Session, old: Job, stage: str, copy: Callable[[str, UUID], UUID]
+) -> dict[str, dict[str, Any]]:
+    """The stages before this one that have results, with copies of these."""
+    earlier = STAGES[: STAGES.index(stage)]
+    kept: dict[str, dict[str, Any]] = {}
+    for row in session.scalars(select(JobStage).where(JobStage.job_id == old.id)):
+        if row.name not in KEPT_STAGES or row.artefact_id is None:
+            continue
+        if row.name in earlier and row.state == "succeeded":
+            kept[row.name] = {
+                "state": "succeeded",
+                "fraction": 1.0,
+                "audio_seconds_done": row.audio_seconds_done,
+                "artefact_id": copy(stage_kind(row.name), row.artefact_id),
+            }
+        elif row.name == stage == "diarise":  # for its embeddings
+            kept[row.name] = {"artefact_id": copy(stage_kind(row.name), row.artefact_id)}
+    return kept
+
+
+def job_recordings(session: Session, job_id: UUID) -> list[UUID]:
+    """Their ids, in order."""
+    query = select(JobRecording.recording_id).where(JobRecording.job_id == job_id)
+    return list(session.scalars(query.order_by(JobRecording.position)))
+
+
+# --- looking at one -------------------------------------------------------------------------------
+
+AHEAD = text("""
+SELECT count(*) FROM procrastinate_jobs mine
+  JOIN procrastinate_jobs other
+    ON other.queue_name = mine.queue_name AND other.status = 'todo'
+   AND (other.priority > mine.priority
+        OR (other.priority = mine.priority AND other.id < mine.id))
+ WHERE mine.id = :id AND mine.status = 'todo'
+""")
+
+
+def position(session: Session, job: Job) -> int | None:
+    """How many jobs are taken before it, for one that waits its turn."""
+    if job.status not in ("queued", "waiting") or job.queue_job_id is None:
+        return None
+    ahead: int | None = session.scalar(AHEAD, {"id": job.queue_job_id})
+    return ahead
+
+
+ROWS = text("""
+SELECT (SELECT jsonb_agg(stage) FROM job_stage stage WHERE stage.job_id = :id) AS stages,
+       (SELECT jsonb_agg(error ORDER BY error.at, error.id)
+          FROM job_error error WHERE error.job_id = :id) AS errors,
+       (SELECT jsonb_agg(held.recording_id ORDER BY held.position)
+          FROM job_recording held WHERE held.job_id = :id) AS recordings
+""")
+
+
+@dataclass(frozen=True)
+class JobRows:
+    """The rows that belong to a job, by column, as JSON has them."""
+
+    stages: list[dict[str, Any]]
+    """In the order in which they are done."""
+    errors: list[dict[str, Any]]
+    """The oldest first."""
+    recordings: list[str]
+    """Their ids, in order."""
+
+
+def rows_of(session: Session, job: Job) -> JobRows:
+    """All of them in one query: jobs are polled more often than anything else is asked."""
+    session.flush()
+    row = session.execute(ROWS, {"id": job.id}).one()
+    stages = sorted(row.stages or (), key=lambda stage: STAGES.index(stage["name"]))
+    return JobRows(stages, row.errors or [], row.recordings or [])

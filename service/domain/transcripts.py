@@ -1,0 +1,193 @@
+"""Transcripts: read from the vault, and with names for their speakers.
+
+ServiceError
+├── TranscriptNotFound
+└── UnknownSpeaker
+"""
+
+import heapq
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from models.overlaps import overlaps
+from models.transcript import Transcript as Document
+from service.database import tables
+from service.database.tables import Job, Transcript
+from service.domain import results
+from service.domain.callers import Caller
+from service.domain.engine_job import TRANSCRIPT
+from service.domain.jobs import refuse_erased
+from service.errors import ServiceError
+from service.services import Services
+
+N_TURNS = 3  # to listen to, of each speaker
+
+
+class TranscriptNotFound(ServiceError):
+    """There is no such transcript, or it is not yours."""
+
+    code: ClassVar[str] = "transcript_not_found"
+    status: ClassVar[int] = 404
+
+
+class UnknownSpeaker(ServiceError):
+    """The transcript has no speaker of that label."""
+
+    code: ClassVar[str] = "unknown_speaker"
+    status: ClassVar[int] = 422
+
+
+Speakers = Mapping[str, Mapping[str, str | None]]
+"""Label: {"role", "code"}"""
+
+
+def find_transcript(
+    session: Session, caller: Caller, transcript_id: UUID, *, lock: bool = False
+) -> Transcript:
+    """
+    Raises:
+        TranscriptNotFound: there is none, or it is not the caller's.
+        Erased
+    """
+    transcript = session.get(Transcript, transcript_id, with_for_update=lock or None)
+    if transcript is None or not caller.may_see(transcript.study_id):
+        raise TranscriptNotFound("There is no such transcript, or it is not yours")
+    refuse_erased(session.get_one(Job, transcript.job_id))
+    return transcript
+
+
+def read_document(services: Services, transcript: Transcript) -> dict[str, Any]:
+    """Its JSON as the engine wrote it, with labels for speakers.
+
+    Raises:
+        Erased, KeyMissing, KeyDamaged, ArtefactMissing, ArtefactDamaged
+    """
+    of = transcript.study_id, transcript.job_id
+    document: dict[str, Any] = json.loads(
+        results.read(services, *of, TRANSCRIPT, transcript.artefact_id)
+    )
+    return document
+
+
+def session_code(session: Session, transcript: Transcript) -> str | None:
+    job = session.get_one(Job, transcript.job_id)
+    of = session.get(tables.Session, job.session_id) if job.session_id else None
+    return of.code if of else None
+
+
+# --- names for speakers ---------------------------------------------------------------------------
+
+
+def name_speakers(transcript: Transcript, speakers: Speakers) -> None:
+    """
+    Args:
+        speakers: those that are not among them lose their role and code.
+
+    Raises:
+        UnknownSpeaker
+    """
+    if set(speakers) - set(transcript.speakers):
+        labels = ", ".join(sorted(transcript.speakers))
+        raise UnknownSpeaker(f"The transcript's speakers are {labels}")
+    nobody = {"role": None, "code": None}
+    transcript.speakers = {
+        label: dict(speakers.get(label, nobody)) for label in transcript.speakers
+    }
+    transcript.version += 1
+
+
+def names_of(labels: list[str], speakers: Speakers) -> dict[str, str]:
+    """What each label is shown as: the code, else the role, else the label.
+
+    Labels of one code are one person, whom the diarisation took for several; those of one role
+    are several persons, and numbered.
+    """
+    codes = {label: speakers.get(label, {}).get("code") for label in labels}
+    roles = {label: speakers.get(label, {}).get("role") for label in labels}
+    uncoded = Counter(roles[label] for label in labels if codes[label] is None)
+    seen: Counter[str] = Counter()
+    names = {}
+    for label in labels:
+        code, role = codes[label], roles[label]
+        if code is not None:
+            names[label] = code
+        elif role is not None:
+            seen[role] += 1
+            names[label] = role if uncoded[role] == 1 else f"{role} {seen[role]}"
+        else:
+            names[label] = label
+    return names
+
+
+def with_names(document: dict[str, Any], speakers: Speakers) -> Document:
+    """The transcript as people are to read it.
+
+    Labels of one code are one person, who does not overlap with themselves.
+    """
+    names = names_of(document["speakers"], speakers)
+
+    def named(labels: Iterable[str]) -> list[str]:
+        return list(dict.fromkeys(names.get(label, label) for label in labels))
+
+    def renamed(thing: dict[str, Any]) -> dict[str, Any]:
+        return {**thing, "speaker": names.get(thing["speaker"], thing["speaker"])}
+
+    def renamed_all(thing: dict[str, Any]) -> dict[str, Any]:
+        return {
+            key: named(value) if isinstance(value, list | tuple) else value
+            for key, value in thing.items()
+        }
+
+    shown = {
+        **document,
+        "speakers": named(document["speakers"]),
+        "segments": [renamed(segment) for segment in document["segments"]],
+        "turns": [renamed(turn) for turn in document["turns"]],
+        "overlaps": [renamed_all(overlap) for overlap in document["overlaps"]],
+    }
+    made = Document.from_json(json.dumps(shown))
+    if len(made.speakers) == len(document["speakers"]):
+        return made
+    return replace(made, overlaps=overlaps(made.turns, made.segments))
+
+
+@dataclass(frozen=True)
+class LongTurn:
+    """A stretch of one speaker; `recording_start` is where `start` lies in the recording."""
+
+    start: float
+    end: float
+    recording_id: UUID
+    recording_start: float
+
+
+def longest_turns(document: dict[str, Any], recordings: list[UUID]) -> dict[str, list[LongTurn]]:
+    """Of each speaker, in order of time."""
+    starts = [source["start"] for source in document["sources"]]
+
+    def placed(turn: dict[str, Any]) -> LongTurn:
+        i = max(i for i, start in enumerate(starts) if start <= turn["start"])
+        return LongTurn(
+            turn["start"], turn["end"], recordings[i], round(turn["start"] - starts[i], 3)
+        )
+
+    return {
+        label: [
+            placed(turn)
+            for turn in sorted(
+                heapq.nlargest(
+                    N_TURNS,
+                    (turn for turn in document["turns"] if turn["speaker"] == label),
+                    key=lambda turn: turn["end"] - turn["start"],
+                ),
+                key=lambda turn: turn["start"],
+            )
+        ]
+        for label in document["speakers"]
+    }

@@ -1,0 +1,191 @@
+"""The worker's child: holds the models, and nothing but the keys of the job that it is given.
+
+    python -m service.worker.engine_child PARENT ENGINE_MODULE VAULT WEIGHTS PRECISION IDLE_SECONDS
+
+VAULT and WEIGHTS are folders; PRECISION is empty for the default.
+
+Decrypted recordings are in memory only. It ends when its standard input does, whatever it is doing.
+"""
+
+import importlib
+import io
+import json
+import logging
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+import traceback
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from models.audio.decode import memory_file
+from models.errors import SpeechError, Stopped
+from service.domain.engine_job import TRANSCRIPT, VOCABULARY, EngineJob
+from service.errors import ServiceError
+from service.processes import die_with_parent, log_to_stderr, no_core_dumps
+from service.vault import ArtefactClass
+from service.vault.errors import DiskFull
+from service.vault.store import Artefact, Store
+from service.vault.streaming import SEGMENT_SIZE
+from service.worker.protocol import Engine
+
+PROGRESS_INTERVAL = 0.2  # s
+
+log = logging.getLogger(__name__)
+
+
+def main(arguments: list[str]) -> None:
+    parent, module, vault, weights, precision, idle = arguments
+    no_core_dumps()
+    die_with_parent(signal.SIGKILL, int(parent))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the worker decides what Ctrl-C means
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    log_to_stderr()
+    # Libraries print to standard output; our messages keep a descriptor of their own.
+    messages = open(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    store = Store(ArtefactClass.IDENTIFIED, Path(vault) / ArtefactClass.IDENTIFIED)
+    engine: Engine = importlib.import_module(module).open_engine(Path(weights), precision or None)
+    Child(engine, store, messages, float(idle)).serve()
+
+
+class Child:
+    def __init__(
+        self, engine: Engine, store: Store, messages: io.TextIOBase, idle_seconds: float
+    ) -> None:
+        self._engine, self._store, self._messages = engine, store, messages
+        self._idle_seconds = idle_seconds
+        self._jobs: queue.Queue[EngineJob] = queue.Queue()
+        self._stop = threading.Event()
+
+    def serve(self) -> None:
+        threading.Thread(target=self._listen, daemon=True).start()
+        while True:
+            try:
+                job = self._jobs.get(timeout=self._idle_seconds)
+            except queue.Empty:
+                self._engine.unload()
+                continue
+            self._run(job)
+
+    def _listen(self) -> None:
+        for line in sys.stdin.buffer:
+            message = json.loads(line)
+            if message.get("stop"):
+                self._stop.set()
+            else:
+                self._stop.clear()
+                self._jobs.put(EngineJob.from_message(message))
+        os._exit(0)  # the worker is gone; nobody wants what the main thread is computing
+
+    def _run(self, job: EngineJob) -> None:
+        try:
+            self._send("done", **self._transcribe(job))
+        except Stopped:
+            self._send("stopped")
+        except SpeechError as error:
+            self._send("failed", code=error.code, retryable=error.retryable)
+        except ServiceError as error:
+            self._send("failed", code=error.code, retryable=isinstance(error, DiskFull))
+        except Exception as error:  # noqa: BLE001
+            # Not its message, which may quote anything. After a fault of the card nothing in this
+            # process can be trusted: the worker starts another one.
+            log.error(
+                "job %s: %s\n%s",
+                job.id,
+                type(error).__name__,
+                "".join(traceback.format_tb(error.__traceback__)),
+            )
+            self._send("failed", code="internal_error", retryable=True)
+            os._exit(1)
+
+    def _transcribe(self, job: EngineJob) -> dict[str, Any]:
+        trial = self._engine.load(job)
+        self._send("loaded", device=self._engine.device, trial=trial)
+        vocabulary: list[str] = []
+        if job.vocabulary_artefact_id is not None:
+            words = self._read(job, job.artefact(VOCABULARY, job.vocabulary_artefact_id))
+            vocabulary = [line for line in words.decode().splitlines() if line.strip()]
+        shelf = Shelf(self, job)
+        with ExitStack() as stack:
+            recordings = []
+            for id in job.recordings:
+                self._progress(shelf, "ingest", 0.0)
+                artefact = Artefact(job.study_id, id, "recording", id)
+                with self._store.open(artefact, job.keys[id]) as reader:
+                    file = memory_file(iter(lambda: reader.read(16 * SEGMENT_SIZE), b""))
+                recordings.append(stack.enter_context(file))
+            transcript = self._engine.transcribe(
+                job,
+                recordings,
+                vocabulary,
+                lambda stage, fraction: self._progress(shelf, stage, fraction),
+                shelf,
+            )
+        artefact_id = uuid4()
+        self._write(job, job.artefact(TRANSCRIPT, artefact_id), transcript.to_json().encode())
+        return {
+            "artefact_id": str(artefact_id),
+            "speakers": list(transcript.speakers),
+            "warnings": list(transcript.warnings),
+            "audio_seconds": transcript.duration,
+        }
+
+    def _progress(self, shelf: "Shelf", stage: str, fraction: float) -> None:
+        if self._stop.is_set():
+            raise Stopped("The job was stopped")
+        now = time.monotonic()
+        if stage != shelf.stage:
+            shelf.stage, shelf.started = stage, now
+        elif now - shelf.reported < PROGRESS_INTERVAL and fraction < 1:
+            return
+        shelf.reported = now
+        self._send("progress", stage=stage, fraction=fraction)
+
+    def _read(self, job: EngineJob, artefact: Artefact) -> bytes:
+        with self._store.open(artefact, job.keys[job.id]) as file:
+            return file.read()
+
+    def _write(self, job: EngineJob, artefact: Artefact, data: bytes) -> None:
+        with self._store.write(artefact, job.keys[job.id]) as file:
+            file.write(data)
+
+    def _send(self, event: str, **fields: Any) -> None:
+        self._messages.write(json.dumps({"event": event, **fields}) + "\n")
+
+
+class Shelf:
+    """Results of one job's stages, as artefacts. Also knows which stage the job is in."""
+
+    def __init__(self, child: Child, job: EngineJob) -> None:
+        self._child, self._job = child, job
+        self.stage = ""
+        self.started = self.reported = time.monotonic()
+
+    def load(self, stage: str) -> bytes | None:
+        id = self._job.kept.get(stage)
+        return (
+            None
+            if id is None
+            else self._child._read(self._job, self._job.stage_artefact(stage, id))
+        )
+
+    def discard(self) -> None:
+        self._job = replace(self._job, kept={})
+        self._child._send("discarded")
+
+    def save(self, stage: str, data: bytes) -> None:
+        id = uuid4()
+        seconds = time.monotonic() - self.started
+        self._child._write(self._job, self._job.stage_artefact(stage, id), data)
+        self._child._send("saved", stage=stage, artefact_id=str(id), seconds=round(seconds, 3))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,99 @@
+"""The engine of the service: models/pipeline.py. Only the engine child imports it, and torch."""
+
+import gc
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import BinaryIO, ClassVar
+
+import torch
+
+from models.audio.channels import Channels
+from models.audio.decode import decode
+from models.diarisation.diarisation import SpeakerCount
+from models.errors import WeightsError
+from models.pipeline import Pipeline, TranscribeOptions
+from models.precision import check_gates
+from models.roster import RosterEntry
+from models.transcript import Transcript
+from models.weights.catalogue import find_pipeline, find_whisper
+from models.whisper_engine.linear import Precision
+from service.domain.engine_job import EngineJob
+from service.worker.protocol import Kept
+
+
+class WeightsChanged(WeightsError):
+    """The installed weights are not those that the job was submitted with."""
+
+    code: ClassVar[str] = "weights_changed"
+
+
+def open_engine(weights: Path, precision: Precision | None) -> "PipelineEngine":
+    return PipelineEngine(weights, precision)
+
+
+class PipelineEngine:
+    """Holds the models of the last job until another one needs others, or `unload`."""
+
+    def __init__(self, weights: Path, precision: Precision | None) -> None:
+        self._weights, self._precision = weights, precision
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = str(self._device)
+        self._pipeline: Pipeline | None = None
+
+    def load(self, job: EngineJob) -> dict[str, float] | None:
+        whisper = find_whisper(job.whisper_model, self._weights)
+        diarisation = find_pipeline(job.diarisation_pipeline, self._weights)
+        if (whisper.sha256, diarisation.sha256) != (job.whisper_sha256, job.diarisation_sha256):
+            raise WeightsChanged("The weights have changed since the job was submitted: rerun it")
+        check_gates(self._precision, self._device, whisper, diarisation, self._weights)
+        loaded = self._pipeline
+        if loaded and (loaded.whisper_weights, loaded.diarisation_weights) == (
+            whisper,
+            diarisation,
+        ):
+            return None
+        self.unload()  # both at once may not fit on the card
+        self._pipeline = Pipeline(whisper, diarisation, self._device, self._precision)
+        return self._pipeline.seconds_per_second()
+
+    def transcribe(
+        self,
+        job: EngineJob,
+        recordings: Sequence[BinaryIO],
+        vocabulary: Sequence[str],
+        on_progress: Callable[[str, float], None],
+        kept: Kept,
+    ) -> Transcript:
+        assert self._pipeline is not None
+        options = TranscribeOptions(
+            language=job.options.get("language"),
+            speakers=SpeakerCount(job.options.get("speakers_min"), job.options.get("speakers_max")),
+            vocabulary=tuple(vocabulary),
+            channels=Channels(job.options.get("channels", Channels.AUTO)),
+            translate=job.options.get("translate", False),
+            mixed_languages=job.options.get("mixed_languages", False),
+            precision=self._precision,
+            roster=tuple(RosterEntry(**entry) for entry in job.options.get("roster", ())),
+        )
+        split = options.channels != Channels.MIX
+        decoded = []
+        for i, file in enumerate(recordings):
+            share = i / len(recordings)
+
+            def alive(_: object, share: float = share) -> None:
+                on_progress("ingest", share)
+
+            decoded.append(decode(file, split_channels=split, on_progress=alive))
+        on_progress("ingest", 1.0)
+        return self._pipeline.transcribe(
+            decoded,
+            options,
+            lambda progress: on_progress(progress.stage, progress.fraction),
+            kept,
+        )
+
+    def unload(self) -> None:
+        self._pipeline = None
+        gc.collect()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()

@@ -1,0 +1,444 @@
+"""A job's rows while workers claim it, lose it, finish it."""
+
+import asyncio
+import contextlib
+import os
+from dataclasses import replace
+from uuid import uuid4
+
+import pytest
+from procrastinate.exceptions import ConnectorException
+from sqlalchemy import select, text
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from service.database.queries import locked_job
+from service.database.tables import Handoff, Job, JobError, StageTiming, Transcript
+from service.domain import job_state, queue
+from service.domain.job_state import FenceLost, JobGone, Outcome
+from service.domain.queue import defer_job, look_after, reap, request_cancel, sweep
+from service.vault import ArtefactClass
+from service.vault.errors import DiskFull
+from tests.jobs import make_job, make_study, read_job, stages_of
+
+DONE = Outcome(uuid4(), ("SPEAKER_00", "SPEAKER_01"), ("a warning",), 10.0)
+
+
+def do(services, write, *arguments):
+    with services.sessionmaker.begin() as session:
+        return write(session, *arguments)
+
+
+def errors_of(services, job_id):
+    with services.sessionmaker() as session:
+        rows = session.scalars(
+            select(JobError).where(JobError.job_id == job_id).order_by(JobError.at)
+        )
+        return [(row.code, row.stage, row.attempt, row.retryable) for row in rows]
+
+
+def cancel(services, job_id):
+    with services.sessionmaker.begin() as session:
+        job = locked_job(session, job_id)
+        assert job is not None
+        request_cancel(session, job)
+
+
+@pytest.fixture
+def job_id(services):
+    return make_job(services)
+
+
+@pytest.fixture
+def held(services, job_id):
+    return do(services, job_state.claim, job_id)
+
+
+def test_a_claim_says_what_is_to_be_done(services, job_id, held):
+    job = read_job(services, job_id)
+
+    assert (job.status, job.attempt, job.fence) == ("running", 1, held.fence)
+    assert held.job.id == job_id
+    assert len(held.job.recordings) == 1
+    assert held.job.kept == {}
+    assert held.job.keys == {}
+
+
+def test_the_end_of_a_job_is_a_transcript_and_a_hand_off(services, job_id, held):
+    transcript_id = uuid4()
+    do(services, job_state.finish, held, transcript_id, DONE)
+
+    job = read_job(services, job_id)
+    assert (job.status, job.transcript_id, job.fraction) == ("succeeded", transcript_id, 1.0)
+    assert job.warnings == ["a warning"]
+    assert {stage.state for stage in stages_of(services, job_id).values()} == {"succeeded"}
+    with services.sessionmaker() as session:
+        transcript = session.get_one(Transcript, transcript_id)
+        assert transcript.artefact_id == DONE.artefact_id
+        assert set(transcript.speakers) == {"SPEAKER_00", "SPEAKER_01"}
+        handoff = session.scalars(
+            select(Handoff).where(Handoff.transcript_id == transcript_id)
+        ).one()
+        assert handoff.status == "open"
+
+
+def test_a_result_whose_acknowledgement_was_lost_is_written_once(services, job_id, held):
+    transcript_id = uuid4()
+    do(services, job_state.finish, held, transcript_id, DONE)
+    do(services, job_state.finish, held, transcript_id, DONE)
+
+    with services.sessionmaker() as session:
+        found = session.scalars(select(Transcript).where(Transcript.job_id == job_id)).all()
+        assert len(found) == 1
+
+
+def test_a_finished_job_is_not_claimed_again(services, job_id, held):
+    do(services, job_state.finish, held, uuid4(), DONE)
+
+    assert do(services, job_state.claim, job_id) is None
+
+
+WRITES = {
+    "beat": (job_state.beat, ()),
+    "saved": (job_state.saved, ("segment", uuid4(), 1.0)),
+    "finish": (job_state.finish, (uuid4(), DONE)),
+    "failed": (job_state.failed, ("silent_audio",)),
+    "crashed": (job_state.crashed, ("engine_died",)),
+    "put_back": (job_state.put_back, ()),
+    "cancelled": (job_state.cancelled, ()),
+}
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_who_was_taken_for_dead_writes_nothing(services, job_id, held, name):
+    later = do(services, job_state.claim, job_id)
+    version = read_job(services, job_id).version
+    write, arguments = WRITES[name]
+
+    with pytest.raises(FenceLost):
+        do(services, write, held, *arguments)
+
+    assert read_job(services, job_id).version == version
+    assert do(services, job_state.beat, later) == "running"
+
+
+def test_who_was_taken_for_dead_writes_nothing_while_the_job_waits_for_another(
+    services, job_id, held
+):
+    with services.sessionmaker.begin() as session:
+        job_state.orphaned(session, session.get_one(Job, job_id))
+
+    with pytest.raises(FenceLost):
+        do(services, job_state.beat, held)
+    assert errors_of(services, job_id) == [("worker_died", None, 1, True)]
+
+
+def test_a_job_erased_under_our_hands_is_let_go_of(services, job_id, held):
+    with services.sessionmaker.begin() as session:
+        session.get_one(Job, job_id).status = "erased"
+
+    with pytest.raises(JobGone):
+        do(services, job_state.beat, held)
+
+
+def test_progress_is_of_the_stage_and_of_the_whole(services, job_id, held):
+    do(services, job_state.beat, held, "ingest", 1.0)
+    version = read_job(services, job_id).version
+    do(services, job_state.beat, held, "segment", 0.5)
+
+    job, stages = read_job(services, job_id), stages_of(services, job_id)
+    assert job.version > version
+    assert job.stage == "segment"
+    assert 0 < job.fraction < 0.5
+    assert stages["ingest"].state == "succeeded"
+    assert (stages["segment"].state, stages["segment"].fraction) == ("running", 0.5)
+    assert stages["segment"].audio_seconds_done == 5.0
+
+
+def test_late_news_of_a_stage_does_not_undo_it(services, job_id, held):
+    do(services, job_state.saved, held, "segment", uuid4(), 1.0)
+    do(services, job_state.beat, held, "segment", 1.0)
+
+    assert stages_of(services, job_id)["segment"].state == "succeeded"
+
+
+def test_a_heartbeat_alone_is_no_new_version(services, job_id, held):
+    job = read_job(services, job_id)
+    do(services, job_state.beat, held)
+
+    assert read_job(services, job_id).version == job.version
+    later = read_job(services, job_id).heartbeat_at
+    assert later and job.heartbeat_at and later > job.heartbeat_at
+
+
+def test_the_next_attempt_goes_on_after_the_last_stage(services, job_id, held):
+    artefact = uuid4()
+    do(services, job_state.loaded, held, "cpu", {"segment": 0.1})
+    do(services, job_state.saved, held, "segment", artefact, 1.5)
+
+    assert do(services, job_state.claim, job_id).job.kept == {"segment": artefact}
+    with services.sessionmaker() as session:
+        timings = session.scalars(select(StageTiming).order_by(StageTiming.at)).all()
+        assert [(t.seconds, t.audio_seconds, t.trial) for t in timings][-2:] == [
+            (0.1, 1.0, True),
+            (1.5, 10.0, False),
+        ]
+
+
+def test_a_rerun_with_other_speakers_gets_the_embeddings(services, job_id):
+    artefact = uuid4()
+    with services.sessionmaker.begin() as session:
+        session.execute(
+            text("UPDATE job_stage SET artefact_id = :id WHERE job_id = :job AND name = 'diarise'"),
+            {"id": artefact, "job": job_id},
+        )
+
+    assert do(services, job_state.claim, job_id).job.kept == {"embeddings": artefact}
+
+
+def test_a_job_that_kills_its_workers_fails_after_three_attempts(services, job_id):
+    for _ in range(3):
+        assert do(services, job_state.claim, job_id) is not None
+    assert do(services, job_state.claim, job_id) is None
+
+    assert read_job(services, job_id).status == "failed"
+    assert [error[0] for error in errors_of(services, job_id)] == ["worker_died"] * 3 + ["gave_up"]
+
+
+def test_a_job_that_kills_the_engine_fails_after_three_attempts(services, job_id):
+    for expected in (True, True, False):
+        held = do(services, job_state.claim, job_id)
+        assert do(services, job_state.crashed, held, "engine_died") is expected
+
+    assert read_job(services, job_id).status == "failed"
+    assert [error[0] for error in errors_of(services, job_id)] == ["engine_died"] * 3 + ["gave_up"]
+
+
+@pytest.mark.parametrize("found_by", ["the reaper", "the next worker"])
+def test_a_power_cut_does_not_count(services, job_id, found_by):
+    """The worker was last heard of before the database's start: it died with everything else."""
+    before = "UPDATE job SET heartbeat_at = pg_postmaster_start_time() - interval '1 second'"
+    for _ in range(4):
+        assert do(services, job_state.claim, job_id) is not None
+        with services.sessionmaker.begin() as session:
+            session.execute(text(before + " WHERE id = :id"), {"id": job_id})
+            if found_by == "the reaper":
+                job_state.orphaned(session, session.get_one(Job, job_id))
+
+    assert do(services, job_state.claim, job_id) is not None
+    assert [error[0] for error in errors_of(services, job_id)] == ["worker_died"] * 4
+
+
+def test_an_attempt_that_finished_a_stage_does_not_count(services, job_id):
+    for stage in ("segment", "transcribe", "align", "diarise"):
+        held = do(services, job_state.claim, job_id)
+        do(services, job_state.saved, held, stage, uuid4(), 1.0)
+        assert do(services, job_state.crashed, held, "engine_died")
+
+    assert read_job(services, job_id).status == "queued"
+
+
+def test_an_attempt_that_ended_in_order_does_not_count(services, job_id):
+    for _ in range(5):
+        do(services, job_state.put_back, do(services, job_state.claim, job_id))
+
+    assert read_job(services, job_id).status == "queued"
+
+
+def test_a_job_that_waits_says_for_what_once(services, job_id):
+    for _ in range(4):
+        do(services, job_state.put_back, do(services, job_state.claim, job_id), "disk_full")
+
+    assert read_job(services, job_id).status == "waiting"
+    assert errors_of(services, job_id) == [("disk_full", None, 1, True)]
+
+
+def test_a_queued_job_is_cancelled_at_once(services, job_id):
+    cancel(services, job_id)
+
+    assert read_job(services, job_id).status == "cancelled"
+    assert do(services, job_state.claim, job_id) is None
+
+
+def test_a_running_job_is_cancelled_by_its_worker(services, job_id, held):
+    cancel(services, job_id)
+    assert read_job(services, job_id).status == "cancelling"
+    assert do(services, job_state.beat, held) == "cancelling"
+
+    do(services, job_state.cancelled, held)
+    assert read_job(services, job_id).status == "cancelled"
+
+
+def test_a_result_that_comes_after_the_cancel_is_not_written(services, job_id, held):
+    cancel(services, job_id)
+    do(services, job_state.finish, held, uuid4(), DONE)
+
+    assert read_job(services, job_id).status == "cancelled"
+    assert read_job(services, job_id).transcript_id is None
+
+
+@pytest.mark.parametrize("end", [job_state.put_back, job_state.crashed])
+def test_a_job_that_ends_while_it_is_being_cancelled_is_cancelled(services, job_id, held, end):
+    cancel(services, job_id)
+    do(services, end, held, "engine_died")
+
+    assert read_job(services, job_id).status == "cancelled"
+
+
+def test_a_job_whose_worker_died_while_it_was_cancelled_is_cancelled(services, job_id, held):
+    cancel(services, job_id)
+
+    assert do(services, job_state.claim, job_id) is None
+    assert read_job(services, job_id).status == "cancelled"
+
+
+def test_cancelling_twice_changes_nothing(services, job_id, held):
+    cancel(services, job_id)
+    do(services, job_state.cancelled, held)
+    version = read_job(services, job_id).version
+    cancel(services, job_id)
+
+    assert read_job(services, job_id).version == version
+
+
+def queue_rows(services, job_id):
+    query = text("SELECT status::text FROM procrastinate_jobs WHERE args->>'job_id' = :id")
+    with services.engine.connect() as connection:
+        return sorted(connection.scalars(query, {"id": str(job_id)}))
+
+
+def set_queue(services, job_id, status):
+    query = "UPDATE procrastinate_jobs SET status = :status WHERE args->>'job_id' = :id"
+    with services.engine.begin() as connection:
+        connection.execute(text(query), {"status": status, "id": str(job_id)})
+
+
+def test_the_job_of_a_dead_worker_goes_back_into_the_queue(services, job_id, held):
+    set_queue(services, job_id, "doing")  # under no worker that exists
+
+    reap(services.sessionmaker, stalled=0)
+
+    assert queue_rows(services, job_id) == ["todo"]
+    assert read_job(services, job_id).status == "queued"
+    assert errors_of(services, job_id) == [("worker_died", None, 1, True)]
+
+
+def test_one_reaper_at_a_time(services, job_id, held):
+    set_queue(services, job_id, "doing")
+    with services.engine.begin() as another:
+        another.execute(text("SELECT pg_advisory_xact_lock(hashtext('fieldscribe:reaper'))"))
+        assert reap(services.sessionmaker, stalled=0) == 0
+        assert queue_rows(services, job_id) == ["doing"]
+
+    reap(services.sessionmaker, stalled=0)
+    assert queue_rows(services, job_id) == ["todo"]
+
+
+def test_after_a_start_of_the_database_the_living_have_time_for_a_heartbeat(services, job_id, held):
+    set_queue(services, job_id, "doing")
+
+    reap(services.sessionmaker, stalled=3600)
+
+    assert queue_rows(services, job_id) == ["doing"]
+
+
+def test_two_reapers_do_not_work_at_once(services, job_id, held):
+    set_queue(services, job_id, "doing")
+    with services.sessionmaker.begin() as session:
+        session.execute(text("SELECT pg_advisory_xact_lock(hashtext('fieldscribe:reaper'))"))
+        assert reap(services.sessionmaker, stalled=0) == 0
+    assert queue_rows(services, job_id) == ["doing"]
+
+
+@pytest.mark.parametrize("status", ["succeeded", "failed", "cancelled"])
+def test_a_job_that_the_queue_lost_is_put_back(services, job_id, held, status):
+    set_queue(services, job_id, status)
+
+    sweep(services.sessionmaker)
+
+    assert queue_rows(services, job_id) == sorted([status, "todo"])
+    assert read_job(services, job_id).status == "queued"
+    sweep(services.sessionmaker)
+    assert queue_rows(services, job_id) == sorted([status, "todo"])
+
+
+def test_a_rolled_back_submission_leaves_nothing_in_the_queue(services):
+    study = make_study(services)
+    job_id = make_job(services, study)
+    with services.sessionmaker() as session:
+        defer_job(session, job_id, study)
+        session.rollback()
+
+    assert queue_rows(services, job_id) == ["todo"]
+
+
+def test_a_study_with_many_jobs_lets_others_go_first(services):
+    busy, other = make_study(services), make_study(services)
+    jobs = [make_job(services, busy) for _ in range(3)] + [make_job(services, other)]
+    query = "SELECT args->>'job_id' FROM procrastinate_jobs WHERE args->>'job_id' = ANY(:ids) "
+    with services.engine.connect() as connection:
+        order = connection.scalars(
+            text(query + "ORDER BY priority DESC, id"), {"ids": [str(id) for id in jobs]}
+        ).all()
+
+    assert order == [str(jobs[i]) for i in (0, 3, 1, 2)]
+
+
+def test_keys_do_not_show_in_a_claim(services, job_id, held):
+    from service.vault.streaming import Key
+
+    assert "secret" not in repr(replace(held.job, keys={uuid4(): Key(b"secret" * 5 + b"se")}))
+
+
+def test_what_killed_processes_left_half_written_is_deleted_after_a_day(services):
+    store = services.vault.stores[ArtefactClass.IDENTIFIED]
+    old, new = store.folder / "artefacts" / ".old.partial", store.folder / ".new.partial"
+    old.parent.mkdir(parents=True)
+    old.write_bytes(b"half")
+    new.write_bytes(b"half")
+    os.utime(old, (0, 0))
+
+    async def for_a_moment():
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(look_after(services), 3)
+
+    asyncio.run(for_a_moment())
+    assert (old.exists(), new.exists()) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("work", "error"),
+    [
+        ("reap", PoolTimeout("Eva")),
+        ("sweep", ConnectorException("Eva")),
+        ("remove_strays", DiskFull("Eva")),
+    ],
+)
+def test_the_queue_is_looked_after_again_after_an_error(
+    services, job_id, held, monkeypatch, caplog, work, error
+):
+    """It ended for good, and no job of a dead worker came back until the API was restarted."""
+    set_queue(services, job_id, "failed")
+    real, left = getattr(queue, work), [error]
+
+    def fail_once(*arguments):
+        if left:
+            raise left.pop()
+        return real(*arguments)
+
+    monkeypatch.setattr(queue, work, fail_once)
+    monkeypatch.setattr(queue, "REAP_EVERY", 0.05)
+
+    async def until_it_is_back():
+        looking = asyncio.create_task(look_after(services))
+        for _ in range(100):
+            said = type(error).__name__ in caplog.text
+            if said and queue_rows(services, job_id) == ["failed", "todo"]:
+                break
+            await asyncio.sleep(0.05)
+        looking.cancel()
+
+    asyncio.run(until_it_is_back())
+
+    assert queue_rows(services, job_id) == ["failed", "todo"]
+    assert type(error).__name__ in caplog.text
+    assert "Eva" not in caplog.text
