@@ -4,5 +4,5 @@ import os
 
 # Threads that wait for each other keep their processors busy for as long as it takes them to count
 # to 300,000. Where other processes want the processors too, these then wait for the waiting:
-# docs/experiments.md. Read by GNU's OpenMP when torch loads it.
+# docs/developer/experiments.md. Read by GNU's OpenMP when torch loads it.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")

@@ -13,7 +13,7 @@ from models.diarisation.segmentation import SpeechRegion
 from models.transcript import CLOSING, SENTENCE_ENDS, Segment, Turn, Word
 
 MAX_GAP = 1.0  # s; a word this far from every turn has no speaker
-MAX_SNAP = 1.0  # s; a boundary is late or early by a few words: docs/experiments.md
+MAX_SNAP = 1.0  # s; a boundary is late or early by a few words: docs/developer/experiments.md
 MAX_WORDS = 50  # of a sentence, as whisper-diarization has it; more lack full stops
 PAUSE = 2.0  # s without speech that end a segment
 OTHERS_TURN = 1.0  # s of another's turn without words that end a segment all the same

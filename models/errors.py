@@ -8,8 +8,8 @@
     └── Stopped              somebody asked for it
 
 The leaves of the first three stand beside the code that raises them. Every leaf has a stable
-`code`; docs/errors.md lists them all. A message is one sentence that is safe to store and to show:
-it holds numbers and remedies, never text, names or paths of a recording.
+`code`; docs/reference/errors.md lists them. A message is one sentence that is safe to store and
+show: it holds numbers and remedies, never text, names or paths of a recording.
 """
 
 from typing import ClassVar

@@ -1,7 +1,7 @@
 """How far a transcript is from a reference: word errors, word times, speakers of words, turns.
 
 Every figure is a `Rate`. Over several recordings rates are summed before they are divided; means of
-rates would favour short recordings. docs/accuracy.md says what each figure is.
+rates would favour short recordings. docs/researcher/accuracy.md says what each figure is.
 """
 
 import unicodedata

@@ -183,5 +183,6 @@ def check_gates(
             raise UnmeasuredPrecision(
                 f"Nobody has measured here what {asked} costs with {gate.model}; run "
                 f"`scripts/evaluate --precision {asked} --model {whisper.name} --manifest FILE` on "
-                "recordings of yours first (docs/accuracy.md), or leave the precision as it is."
+                "recordings of yours first (docs/researcher/accuracy.md), or leave the precision "
+                "as it is."
             )

@@ -1,8 +1,8 @@
 """The check: places of a transcript that somebody should listen to again, with the evidence.
 
 Whisper invents text where nobody speaks and loses words where somebody does. Nothing is removed
-here and nothing is invented: a flag says what was measured and where. docs/transcript.md lists the
-kinds.
+here and nothing is invented: a flag says what was measured and where. docs/reference/transcript.md
+lists the kinds.
 """
 
 from bisect import bisect_left

@@ -1,4 +1,6 @@
-"""A speaker-attributed transcript: plain data and its JSON. docs/transcript.md is its description.
+"""A speaker-attributed transcript: plain data and its JSON.
+
+docs/reference/transcript.md describes the JSON.
 
 All times are float seconds from the start of the first recording; intervals are [start, end).
 """

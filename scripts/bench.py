@@ -2,7 +2,7 @@
 
     scripts/bench whisper --help
 
-docs/performance.md says what is measured and how, and holds the results.
+docs/developer/performance.md says what is measured and how, and holds the results.
 """
 
 import argparse

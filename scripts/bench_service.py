@@ -400,7 +400,7 @@ def summary(times: list[float]) -> dict[str, float]:
 
 
 def table(results: Mapping[str, Any]) -> str:
-    """For docs/performance.md."""
+    """For docs/developer/performance.md."""
     lines = [f"{results['machine']}.", "", "| part | figures |", "|---|---|"]
     for name, result in results.items():
         if isinstance(result, dict):

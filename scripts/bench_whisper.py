@@ -333,7 +333,7 @@ def _versions() -> dict[str, str]:
 
 
 def table(report: dict[str, Any]) -> str:
-    """Markdown, for docs/performance.md."""
+    """Markdown, for docs/developer/performance.md."""
     setup, rates = report["setup"], report["rates"]
     lines = [
         f"{setup['model']}, {setup['device']}, {setup['threads']} threads, batch {setup['batch']}, "

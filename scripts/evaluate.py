@@ -9,7 +9,7 @@ use) and silence, noise and hum. The second measures on recordings that people h
 hand; scripts/references.py says what a manifest is. Both print a table and write it with plots and
 everything measured, recording by recording, to --out. The third does so in fp32 and at a lower
 precision, and lets the weights be used at that if it costs nothing: models/precision.py.
-docs/accuracy.md says what the figures mean.
+docs/researcher/accuracy.md says what the figures mean.
 """
 
 import argparse

@@ -14,9 +14,9 @@
     └── StaleFence
 
 and those of the vault, the database and the queue, which stand beside the code that raises them.
-Every leaf has a stable `code`; docs/errors.md lists them. service/api/problems.py makes answers of
-them: `status` of HTTP, the first line of the docstring as title, the message as detail. Messages
-are one sentence and never hold text, names or paths of recordings.
+Every leaf has a stable `code`; docs/reference/errors.md lists them. service/api/problems.py makes
+answers of them: `status` of HTTP, the first line of the docstring as title, the message as detail.
+Messages are one sentence and never hold text, names or paths of recordings.
 """
 
 from typing import ClassVar

@@ -1,4 +1,4 @@
-"""Floors under what docs/accuracy.md reports of the demo weights, with room for other machines."""
+"""Floors under the figures in docs/researcher/accuracy.md, with room for other machines."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The commands of docs/administrator.md, typed as they are written: without root and systemd.
+"""The commands of docs/administrator/guide.md, typed as they are written: without root and systemd.
 
 Stand-ins take the place of what needs those or a network: sudo, runuser, useradd, install's owners,
 systemctl (it starts what the unit says, with the unit's environment), git and scripts/setup.
@@ -120,7 +120,7 @@ def site(data_folder):
 
 
 def test_the_administrators_page_runs_as_written(site):
-    page = (ROOT / "docs/administrator.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs/administrator/guide.md").read_text(encoding="utf-8")
     blocks = BLOCK.findall(page)
     names = [name for name, _ in blocks]
     restore = names.index("restore")

@@ -258,8 +258,8 @@ def test_a_database_that_does_not_answer_is_said_to(api, monkeypatch):
 
 
 def test_every_error_has_a_status_that_docs_name(api):
-    """The status beside a code in docs/errors.md is the one that is answered."""
-    text = (Path(__file__).parent.parent / "docs/errors.md").read_text()
+    """The status beside a code in docs/reference/errors.md is the one that is answered."""
+    text = (Path(__file__).parent.parent / "docs/reference/errors.md").read_text()
     documented = {code: int(n) for code, n in re.findall(r"^\| `(\w+)` \| (\d+) \|", text, re.M)}
     assert len(documented) > 25
 

@@ -380,7 +380,7 @@ def late_turns(utterances: Sequence[Utterance], rng: random.Random, late: float)
 
 @pytest.mark.slow
 def test_sentences_put_most_of_the_words_right_that_late_boundaries_put_wrong():
-    """docs/experiments.md has the figures: 4.2 % without, 0.7 % with."""
+    """docs/developer/experiments.md has the figures: 4.2 % without, 0.7 % with."""
     from scripts.make_interview import make_interview
 
     wrong_by_turns = wrong = total = 0

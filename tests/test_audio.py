@@ -178,7 +178,7 @@ def test_dss_of_the_long_play_kind_is_decoded() -> None:
 
 
 def test_every_ending_in_the_formats_table_has_a_fixture() -> None:
-    table = (ROOT / "docs/formats.md").read_text().split("## Not read")[0]
+    table = (ROOT / "docs/reference/formats.md").read_text().split("## Not read")[0]
     rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
     endings = {ending for row in rows for ending in re.findall(r"`\.(\w+)`", row)}
     assert endings == {*WRITTEN_BY_FFMPEG, *WRITTEN_BY_HAND}

@@ -18,7 +18,8 @@ from service.errors import Misused, ServiceError
 
 ROOT = Path(__file__).parent.parent
 DOCS = "\n".join(
-    path.read_text(encoding="utf-8") for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    path.read_text(encoding="utf-8")
+    for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
 )
 GROUPS = (SpeechError, AudioError, OptionError, WeightsError, ServiceError, Misused)
 
@@ -40,7 +41,8 @@ def error_classes() -> list[type]:
 
 
 def test_every_error_code_is_in_the_documentation_and_the_other_way_round():
-    documented = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/errors.md").read_text(), re.M)
+    page = (ROOT / "docs/reference/errors.md").read_text()
+    documented = re.findall(r"^\| `(\w+)` \|", page, re.M)
 
     assert sorted(documented) == sorted(error.code for error in error_classes())  # type: ignore[attr-defined]
 
@@ -56,7 +58,8 @@ def test_codes_are_not_shared():
 
 
 def test_every_path_of_the_api_is_in_its_overview_and_the_other_way_round():
-    documented = re.findall(r"^\| `([A-Z]+ /\S+)` \|", (ROOT / "docs/api.md").read_text(), re.M)
+    page = (ROOT / "docs/developer/api.md").read_text()
+    documented = re.findall(r"^\| `([A-Z]+ /\S+)` \|", page, re.M)
     routes = [
         f"{method} {route.path}"
         for router in ROUTERS
@@ -106,7 +109,7 @@ def tables_of(path: str) -> dict[str, dict[str, str]]:
 
 
 def test_the_accuracy_that_the_readme_shows_is_what_was_measured():
-    shown, measured = tables_of("README.md"), tables_of("docs/accuracy.md")
+    shown, measured = tables_of("README.md"), tables_of("docs/researcher/accuracy.md")
 
     assert len(shown) >= 4
     for name, row in shown.items():
@@ -116,7 +119,7 @@ def test_the_accuracy_that_the_readme_shows_is_what_was_measured():
 def pages() -> list[Path]:
     return [
         *ROOT.glob("*.md"),
-        *(ROOT / "docs").glob("*.md"),
+        *(ROOT / "docs").rglob("*.md"),
         *(ROOT / "models").rglob("*.md"),
     ]
 
@@ -139,5 +142,5 @@ def test_the_commands_and_scripts_that_a_page_names_exist(page):
 
 
 def test_no_page_looks_for_the_owners_token_where_workers_read():
-    """It once lay in the data folder, and docs/commands.md said so long after it had moved."""
+    """It once lay in the data folder, and a page said so long after it had moved."""
     assert not re.findall(r"owner's[^.|;]*data folder", " ".join(DOCS.split()))

@@ -68,8 +68,8 @@ def test_reading_20_minutes_takes_the_samples_and_little_more(tmp_path):
 def test_the_whole_path_takes_little_on_20_minutes_and_little_more_with_each_further_one():
     """With drawn embeddings, as scripts/measure_memory says; with real ones it takes an hour.
 
-    Four hours were measured with `scripts/measure_memory --minutes 240` (docs/performance.md); the
-    slope wavers too much from run to run to tell that from two short ones.
+    docs/developer/performance.md has four hours, `scripts/measure_memory --minutes 240`;
+    the slope wavers too much from run to run to tell that from two short ones.
     """
 
     def measured(minutes: int) -> dict[str, int]:

@@ -67,7 +67,7 @@ def test_a_child_process_has_the_same_settings(tmp_path, monkeypatch):
 
 
 def test_every_setting_is_documented():
-    docs = "\n".join(path.read_text() for path in Path(__file__).parent.parent.glob("docs/*.md"))
+    docs = "\n".join(path.read_text() for path in Path(__file__).parent.parent.glob("docs/**/*.md"))
 
     for name, field in Settings.model_fields.items():
         assert field.description

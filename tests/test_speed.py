@@ -1,4 +1,4 @@
-"""Ceilings that a busy machine keeps too; what is really reached stands in docs/performance.md."""
+"""Ceilings that even a busy machine keeps; docs/developer/performance.md has measurements."""
 
 import asyncio
 import resource

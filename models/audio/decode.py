@@ -332,7 +332,7 @@ def why_unreadable(head: bytes) -> str:
     if b"\0" not in head and all(byte >= 32 or byte in b"\t\r\n\f" for byte in head):
         return "The file is a text and no recording, whatever its name says: take the recording."
     return (
-        "The file is not in a format that can be read (docs/formats.md lists them):"
+        "The file is not in a format that can be read (docs/reference/formats.md lists them):"
         " export the recording as WAV, FLAC, MP3 or M4A and take that."
     )
 

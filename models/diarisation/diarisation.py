@@ -26,7 +26,7 @@ FEW_SECONDS, SMALL_SHARE = 3.0, 0.01
 """Somebody with less speech in all than both of these is perhaps nobody: a cough, a laugh."""
 CLEAR_SHARE = 0.05
 """Somebody with this share of the speech and FEW_SECONDS of it is no slip of the clustering, whose
-slips had up to 4.5 % in rendered focus groups: docs/experiments.md."""
+slips had up to 4.5 % in rendered focus groups: docs/developer/experiments.md."""
 ENOUGH_SPEECH, ENOUGH_EACH = 30.0, 6.0
 """s in all, and for each voice and one more; in less, somebody who is there need not be found."""
 

@@ -2,7 +2,7 @@
 
 A CPU has two libraries that multiply: MKL, which is torch's own path, and oneDNN, which is asked
 here for matrices that it has laid out itself. Which is faster depends on the processor and on how
-many rows there are (docs/experiments.md).
+many rows there are (docs/developer/experiments.md).
 """
 
 from functools import cache

@@ -2,7 +2,8 @@
 
 Whisper clamps a spectrogram at 8 (80 dB) below the maximum of the whole recording. Here the maximum
 is found block by block and each window is transformed when its turn comes, so that memory does not
-grow with the length of the session. A window sees nothing beyond its edges (docs/experiments.md).
+grow with the length of the session. A window sees nothing beyond its edges
+(docs/developer/experiments.md).
 """
 
 import numpy as np

@@ -110,7 +110,7 @@ class InferenceModel:
         # Where there is bf16, int8 would make the encoder less exact and hardly faster.
         quantised_encoder = quantised and self.dtype == torch.float32
         self.encoder = _Encoder(model, self.device, self.dtype, quantised_encoder)
-        # Without VNNI a step's few rows take longer than in fp32: docs/experiments.md.
+        # Without VNNI a step's few rows take longer than in fp32: docs/developer/experiments.md.
         self.decoder = _Decoder(model, self.device, self.dtype, quantised and has_vnni())
 
     def encode(self, mel: Tensor) -> Tensor:
@@ -401,7 +401,7 @@ def _attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = N
 
 def keys_by_channel(device: torch.device) -> bool:
     """Whether a step is faster where each channel of the keys lies together, or each position
-    (docs/experiments.md)."""
+    (docs/developer/experiments.md)."""
     return mkl_is_fast() and device.type == "cpu"
 
 
@@ -443,7 +443,7 @@ def attend_head_by_head(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """`_attend` on a CPU, where one head's scores fit into the processor's cache.
 
     Not on Intel's, on others torch's own kernel takes ten times as long on 1500 positions
-    (docs/experiments.md).
+    (docs/developer/experiments.md).
     """
     out = torch.empty_like(query.transpose(1, 2), memory_format=torch.contiguous_format)
     # oneDNN multiplies strided matrices with a kernel that is a thousand times slower.

@@ -72,7 +72,7 @@ class Problem(BaseModel):
     title: str
     status: int
     detail: str = Field(description="One sentence; numbers and remedies, never content.")
-    code: str = Field(description="Stable; docs/errors.md lists them.")
+    code: str = Field(description="Stable; docs/reference/errors.md lists them.")
     errors: list[FieldProblem] | None = Field(
         default=None, description="Of `invalid_request`: what is wrong where."
     )

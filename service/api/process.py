@@ -19,7 +19,7 @@ LEFTOVERS = 5.0  # s in which the API of a `serve` that was killed lets go of th
 
 LOSING_KEYS = (
     "New root keys were made in %s. Whoever loses them loses every recording and transcript, for "
-    "ever: keep two copies away from this machine, with two people (docs/vault.md)."
+    "ever: keep two copies away from this machine, with two people (docs/administrator/vault.md)."
 )
 
 log = logging.getLogger(__name__)

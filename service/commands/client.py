@@ -64,7 +64,7 @@ class FileNotReadable(Misused):
 
 
 class Refused(Exception):
-    """The API said no: with an RFC 9457 problem, whose `code` docs/errors.md explains."""
+    """The API said no: with an RFC 9457 problem, whose `code` docs/reference/errors.md explains."""
 
     def __init__(self, problem: dict[str, Any]) -> None:
         super().__init__(problem["detail"])

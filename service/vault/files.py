@@ -60,7 +60,7 @@ def fsync_folder(folder: Path) -> None:
 
 
 def shred(path: Path) -> None:
-    """Overwrite and delete. What that is worth on an SSD is in docs/vault.md."""
+    """Overwrite and delete. What that is worth on an SSD is in docs/administrator/vault.md."""
     with open(path, "r+b") as file:
         file.write(bytes(path.stat().st_size))
         file.flush()

@@ -98,7 +98,9 @@ class ClaimedView(HandoffView):
 
     fence: int = Field(description="To be named with every request about this claim.")
     speakers: dict[str, SpeakerOfClaim] = Field(description="Who the labels are, as far as known.")
-    transcript: dict[str, Any] = Field(description="docs/transcript.md, with labels for speakers.")
+    transcript: dict[str, Any] = Field(
+        description="docs/reference/transcript.md, with labels for speakers."
+    )
 
 
 class HandoffList(BaseModel):

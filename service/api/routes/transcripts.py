@@ -106,7 +106,7 @@ def read_transcript(
     limits: LimitsDep,
     format: Annotated[Format, Query()] = Format.JSON,
 ) -> Response:
-    """What was said, by whom. docs/transcript.md describes the JSON."""
+    """What was said, by whom. docs/reference/transcript.md describes the JSON."""
     limits.polls.require(str(caller.token_id))
     with services.sessionmaker() as session:
         transcript = transcripts.find_transcript(session, caller, transcript_id)
