@@ -1,13 +1,10 @@
-"""A speaker-attributed transcript: plain data and its JSON.
-
-docs/reference/transcript.md describes the JSON.
+"""A speaker-attributed transcript as plain data; `transcript_json.py` has its JSON form.
 
 All times are float seconds from the start of the first recording; intervals are [start, end).
 """
 
-import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 SCHEMA = "fieldscribe.transcript/1"
@@ -132,49 +129,6 @@ class Transcript:
     @property
     def words(self) -> tuple[Word, ...]:
         return tuple(word for segment in self.segments for word in segment.words)
-
-    def to_json(self) -> str:
-        """With each segment's text beside its words, for those who read only that, and statistics.
-
-        Both are made from the rest and not read again.
-        """
-        from models.statistics import statistics
-
-        document = {"schema": self.schema, **asdict(self), "statistics": asdict(statistics(self))}
-        for segment, plain in zip(self.segments, document["segments"], strict=True):
-            plain["text"] = segment.text
-        return json.dumps(document, ensure_ascii=False, indent=1) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str) -> "Transcript":
-        """
-        Raises:
-            ValueError: the schema is not this version's.
-        """
-        document = json.loads(text)
-        if document.get("schema") != SCHEMA:
-            raise ValueError(f"not a transcript of schema {SCHEMA}")
-        return cls(
-            duration=document["duration"],
-            language=document["language"],
-            language_probability=document["language_probability"],
-            speakers=tuple(document["speakers"]),
-            segments=tuple(map(_segment, document["segments"])),
-            turns=tuple(Turn(**turn) for turn in document["turns"]),
-            overlaps=tuple(
-                Overlap(o["start"], o["end"], tuple(o["speakers"]), tuple(o["unheard"]))
-                for o in document["overlaps"]
-            ),
-            flags=tuple(Flag(**flag) for flag in document["flags"]),
-            sources=tuple(Source(**source) for source in document["sources"]),
-            made_with=MadeWith(**document["made_with"]),
-            warnings=tuple(document["warnings"]),
-        )
-
-
-def _segment(plain: dict[str, Any]) -> Segment:
-    words = tuple(Word(**word) for word in plain["words"])
-    return Segment(plain["speaker"], plain["start"], plain["end"], words)
 
 
 def speakers_in_order(turns: Iterable[Turn]) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ from models.attribution import by_turns, sentences
 from models.audio.channels import Channels
 from models.metrics import Spoken, TimedText
 from models.transcript import Transcript, Turn, Word, text_of
+from models.transcript_json import from_json
 
 ENDINGS = (".stm", ".ctm", ".rttm", ".json")
 OPTIONS = ("speakers", "language", "channels", "group")
@@ -165,7 +166,7 @@ def read_ctm(path: Path, recording: str) -> Annotation:
 def read_transcript(path: Path, recording: str) -> Annotation:
     try:
         text = path.read_text(encoding="utf-8-sig")
-        annotation = annotation_of(Transcript.from_json(text))
+        annotation = annotation_of(from_json(text))
         times = [(word.start, word.end) for word in annotation.words]
         times += [(turn.start, turn.end) for turn in annotation.turns]
         in_order = all(start <= end for start, end in times)

@@ -3,6 +3,7 @@
 from uuid import UUID, uuid4
 
 from models.transcript import MadeWith, Overlap, Segment, Source, Transcript, Turn, Word
+from models.transcript_json import to_json
 from service.database.tables import Job
 from service.domain import job_state, results
 from service.domain.stages import KEPT_STAGES
@@ -25,7 +26,7 @@ def finish_job(services: Services, job_id: UUID, document: Transcript | None = N
             with services.sessionmaker.begin() as session:
                 job_state.saved(session, held, stage, id, 1.0)
     document = document or conversation()
-    artefact_id = write(services, job_id, "transcript", document.to_json().encode())
+    artefact_id = write(services, job_id, "transcript", to_json(document).encode())
     outcome = job_state.Outcome(artefact_id, document.speakers, (), document.duration)
     transcript_id = uuid4()
     with services.sessionmaker.begin() as session:

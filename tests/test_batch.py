@@ -19,7 +19,7 @@ from models.audio.decode import decode
 from models.errors import OutOfMemory
 from models.languages import UnknownLanguage
 from models.pipeline import NoSpeech, StageProgress, TranscribeOptions
-from models.transcript import Transcript
+from models.transcript_json import from_json
 from models.weights.catalogue import PipelineWeights, WhisperWeights
 from service.batch.batch import Batch, Session, prepare_output, run, sessions_of
 from service.errors import OutputNotWritable, SameName
@@ -520,5 +520,5 @@ def test_the_json_is_the_transcript(recordings, tmp_path):
     (result,) = results_of(batch(recordings[:1], tmp_path / "out", formats=(Format.TXT,)))
     path = Session("INT-01", ()).output(tmp_path / "out", Format.JSON)
 
-    assert Transcript.from_json(path.read_text()).words == result.transcript.words
+    assert from_json(path.read_text()).words == result.transcript.words
     assert json.loads(path.read_text())["sources"][0]["n_bytes"] == os.path.getsize(recordings[0])

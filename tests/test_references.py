@@ -5,6 +5,7 @@ import pytest
 
 from models.metrics import Spoken, TimedText
 from models.transcript import Turn
+from models.transcript_json import to_json
 from scripts.make_interview import Interview, ReferenceWord, Utterance
 from scripts.references import Annotation, BadReference, read_manifest, read_reference
 from tests.fakes import segment, transcript
@@ -63,7 +64,7 @@ def test_ctm_gives_words_and_with_turns_utterances(folder):
 
 def test_a_corrected_transcript_is_a_reference(tmp_path):
     made = transcript([segment("SPEAKER_00", "Where?"), segment("SPEAKER_01", "Here.", 2.0)])
-    (tmp_path / "INT-01.json").write_text(made.to_json())
+    (tmp_path / "INT-01.json").write_text(to_json(made))
     found = reference(tmp_path, "INT-01.json")
 
     assert [(part.speaker, part.text) for part in found.utterances] == [
@@ -171,14 +172,14 @@ def test_a_noise_in_braces_is_no_alternative(tmp_path):
 def test_a_corrected_transcript_whose_times_cannot_be_true_is_named(tmp_path):
     for times in ((2.0, 1.0), (0.0, math.nan)):
         made = transcript([segment("SPEAKER_00", "Where?")], turns=(Turn(*times, "SPEAKER_00"),))
-        (tmp_path / "x.json").write_text(made.to_json())
+        (tmp_path / "x.json").write_text(to_json(made))
         with pytest.raises(BadReference, match=r"x\.json: "):
             read_reference([tmp_path / "x.json"], "x")
 
 
 def test_a_corrected_transcript_may_begin_with_a_byte_order_mark(tmp_path):
     made = transcript([segment("SPEAKER_00", "Where?")])
-    (tmp_path / "x.json").write_text(made.to_json(), encoding="utf-8-sig")
+    (tmp_path / "x.json").write_text(to_json(made), encoding="utf-8-sig")
 
     assert read_reference([tmp_path / "x.json"], "x").utterances[0].text == "Where?"
 

@@ -17,8 +17,8 @@ from uuid import UUID
 import pytest
 from sqlalchemy import func, select
 
-import models.transcript
 from models.audio.decode import SAMPLE_RATE
+from models.transcript_json import from_json
 from models.weights.catalogue import find_pipeline, find_whisper
 from scripts.make_interview import make_interview
 from service.database.tables import Handoff, Job, Transcript
@@ -187,7 +187,7 @@ def read_transcript(services, job_id):
     with services.sessionmaker() as session:
         row = session.scalars(select(Transcript).where(Transcript.job_id == job_id)).one()
     content = results.read(services, row.study_id, job_id, "transcript", row.artefact_id)
-    return models.transcript.Transcript.from_json(content.decode())
+    return from_json(content.decode())
 
 
 def cut_the_power(site, times):

@@ -18,6 +18,7 @@ from models.audio.channels import Channels
 from models.errors import OptionError, SpeechError, Stopped, WeightsError
 from models.pipeline import COSTLY_STAGES, OnProgress, Pipeline, StageProgress, TranscribeOptions
 from models.transcript import Transcript
+from models.transcript_json import from_json
 from models.weights.catalogue import PipelineWeights, WhisperWeights
 from service.batch.reading import SOUND_SECONDS, Reader
 from service.errors import OutputNotWritable, SameName, ServiceError
@@ -330,7 +331,7 @@ def finished_transcript(session: Session, batch: Batch) -> Transcript | None:
         if any(recording.stat().st_mtime > made_at for recording in session.recordings):
             return None
         sizes = [recording.stat().st_size for recording in session.recordings]
-        transcript = Transcript.from_json(path.read_text(encoding="utf-8"))
+        transcript = from_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
     made_with = transcript.made_with

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from models.overlaps import overlaps
 from models.transcript import Transcript as Document
+from models.transcript_json import from_json
 from service.database import tables
 from service.database.tables import Job, Transcript
 from service.domain import results
@@ -151,7 +152,7 @@ def with_names(document: dict[str, Any], speakers: Speakers) -> Document:
         "turns": [renamed(turn) for turn in document["turns"]],
         "overlaps": [renamed_all(overlap) for overlap in document["overlaps"]],
     }
-    made = Document.from_json(json.dumps(shown))
+    made = from_json(json.dumps(shown))
     if len(made.speakers) == len(document["speakers"]):
         return made
     return replace(made, overlaps=overlaps(made.turns, made.segments))

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from enum import StrEnum
 
 from models.transcript import Transcript
+from models.transcript_json import to_json
 from service.exports.captions import srt, vtt
 from service.exports.text import txt
 
@@ -16,7 +17,7 @@ class Format(StrEnum):
 
 
 FORMATS: dict[Format, Callable[[Transcript], str]] = {
-    Format.JSON: Transcript.to_json,
+    Format.JSON: to_json,
     Format.TXT: txt,
     Format.VTT: vtt,
     Format.SRT: srt,

@@ -26,6 +26,7 @@ from uuid import uuid4
 
 from models.audio.decode import memory_file
 from models.errors import SpeechError, Stopped
+from models.transcript_json import to_json
 from service.domain.engine_job import TRANSCRIPT, VOCABULARY, EngineJob
 from service.errors import ServiceError
 from service.processes import die_with_parent, log_to_stderr, no_core_dumps
@@ -129,7 +130,7 @@ class Child:
                 shelf,
             )
         artefact_id = uuid4()
-        self._write(job, job.artefact(TRANSCRIPT, artefact_id), transcript.to_json().encode())
+        self._write(job, job.artefact(TRANSCRIPT, artefact_id), to_json(transcript).encode())
         return {
             "artefact_id": str(artefact_id),
             "speakers": list(transcript.speakers),

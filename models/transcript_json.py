@@ -1,0 +1,65 @@
+"""The transcript's JSON form, described field by field in docs/reference/transcript.md."""
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from models.statistics import statistics
+from models.transcript import (
+    SCHEMA,
+    Flag,
+    MadeWith,
+    Overlap,
+    Segment,
+    Source,
+    Transcript,
+    Turn,
+    Word,
+)
+
+
+def to_json(transcript: Transcript) -> str:
+    """Serialise a transcript, adding each segment's text and the statistics.
+
+    Both additions are derived from the rest; `from_json` ignores them.
+    """
+    document = {
+        "schema": transcript.schema,
+        **asdict(transcript),
+        "statistics": asdict(statistics(transcript)),
+    }
+    for segment, plain in zip(transcript.segments, document["segments"], strict=True):
+        plain["text"] = segment.text
+    return json.dumps(document, ensure_ascii=False, indent=1) + "\n"
+
+
+def from_json(text: str) -> Transcript:
+    """Read a transcript that `to_json` wrote.
+
+    Raises:
+        ValueError: the schema is not this version's.
+    """
+    document = json.loads(text)
+    if document.get("schema") != SCHEMA:
+        raise ValueError(f"not a transcript of schema {SCHEMA}")
+    return Transcript(
+        duration=document["duration"],
+        language=document["language"],
+        language_probability=document["language_probability"],
+        speakers=tuple(document["speakers"]),
+        segments=tuple(map(_segment, document["segments"])),
+        turns=tuple(Turn(**turn) for turn in document["turns"]),
+        overlaps=tuple(
+            Overlap(o["start"], o["end"], tuple(o["speakers"]), tuple(o["unheard"]))
+            for o in document["overlaps"]
+        ),
+        flags=tuple(Flag(**flag) for flag in document["flags"]),
+        sources=tuple(Source(**source) for source in document["sources"]),
+        made_with=MadeWith(**document["made_with"]),
+        warnings=tuple(document["warnings"]),
+    )
+
+
+def _segment(plain: dict[str, Any]) -> Segment:
+    words = tuple(Word(**word) for word in plain["words"])
+    return Segment(plain["speaker"], plain["start"], plain["end"], words)
