@@ -30,8 +30,6 @@ from models.progress import Progress
 from models.quality import check
 from models.results import (
     Decoded,
-    Kept,
-    Nothing,
     check_timeline,
     pack_decoded,
     pack_diarisation,
@@ -43,6 +41,7 @@ from models.results import (
     unpack_words,
 )
 from models.roster import RosterEntry, check_roster, expected
+from models.stage_results import NoStageResults, StageResults
 from models.transcript import MadeWith, Source, Transcript, Word, speakers_in_order
 from models.weights.catalogue import PipelineWeights, WhisperWeights
 from models.weights.pyannote import load_pipeline
@@ -150,7 +149,7 @@ class Segmented:
     """A session in which speech was found, on the way to a transcript."""
 
     options: TranscribeOptions
-    kept: Kept
+    results: StageResults
     timeline: Timeline
     sources: tuple[Source, ...]
     segmentation: Segmentation
@@ -227,19 +226,19 @@ class Pipeline:
         recordings: Sequence[Recording],
         options: TranscribeOptions,
         on_progress: OnProgress = lambda progress: None,
-        kept: Kept | None = None,
+        results: StageResults | None = None,
     ) -> Transcript:
         """One transcript on one timeline for the recordings of one session, in their order.
 
         Args:
-            kept: results of an earlier attempt, which are not computed again.
+            results: those of an earlier attempt, which are not computed again.
 
         Raises:
             OptionError: before anything is computed.
             NoSpeech: rather than an empty transcript.
             OutOfMemory, Stopped
         """
-        session = self.segment(recordings, options, on_progress, kept)
+        session = self.segment(recordings, options, on_progress, results)
         (transcribed,) = self.hear([session], on_progress)
         return self.finish(self.diarise(transcribed, on_progress), on_progress)
 
@@ -250,10 +249,10 @@ class Pipeline:
         recordings: Sequence[Recording],
         options: TranscribeOptions,
         on_progress: OnProgress,
-        kept: Kept | None = None,
+        results: StageResults | None = None,
     ) -> Segmented:
         """Args, raises: see `transcribe`."""
-        kept, halvings_before = kept or Nothing(), halvings()
+        results, halvings_before = results or NoStageResults(), halvings()
         if options.precision != self.precision:
             raise ValueError("the pipeline was loaded with another precision")
         self.engine.check(options.whisper)
@@ -271,19 +270,19 @@ class Pipeline:
             )
             for recording, start in zip(recordings, timeline.starts, strict=True)
         )
-        check_timeline(kept, len(timeline.samples) / SAMPLE_RATE)
-        if (data := kept.load("segment")) is not None:
+        check_timeline(results, len(timeline.samples) / SAMPLE_RATE)
+        if (data := results.load("segment")) is not None:
             segmentation = unpack_segmentation(data)
         else:
             progress = reporting(on_progress, "segment")
             segmentation = segment(self.diarisation, timeline.samples, progress)
-            kept.save("segment", pack_segmentation(segmentation))
+            results.save("segment", pack_segmentation(segmentation))
         regions = timeline.own(speech_regions(segmentation))
         windows = cut_windows(regions, timeline.samples, timeline.joints)
         if not windows:
             raise NoSpeech(no_speech(timeline.samples, 0.0))
         return Segmented(
-            options, kept, timeline, sources, segmentation, regions, windows, halvings_before
+            options, results, timeline, sources, segmentation, regions, windows, halvings_before
         )
 
     def hear(self, sessions: Sequence[Segmented], on_progress: OnProgress) -> list[Transcribed]:
@@ -293,17 +292,18 @@ class Pipeline:
             OutOfMemory, Stopped
         """
         maximum = cache(lambda session: self.engine.maximum(session.timeline.samples))
-        kept = [
-            (session.kept.load("transcribe"), session.kept.load("align")) for session in sessions
+        stored = [
+            (session.results.load("transcribe"), session.results.load("align"))
+            for session in sessions
         ]
-        texts = [None if text is None else unpack_decoded(text) for text, _ in kept]
+        texts = [None if text is None else unpack_decoded(text) for text, _ in stored]
         decoded = self._decoded(sessions, texts, maximum, on_progress)
-        missing = [i for i, pair in enumerate(kept) if None in pair]
-        words = [() if data is None else unpack_words(data) for _, data in kept]
+        missing = [i for i, pair in enumerate(stored) if None in pair]
+        words = [() if data is None else unpack_words(data) for _, data in stored]
         if missing:
             found = self._words([(sessions[i], decoded[i]) for i in missing], maximum, on_progress)
             for i, words[i] in zip(missing, found, strict=True):
-                sessions[i].kept.save("align", pack_words(words[i]))
+                sessions[i].results.save("align", pack_words(words[i]))
         return [
             Transcribed(*of_session) for of_session in zip(sessions, decoded, words, strict=True)
         ]
@@ -311,12 +311,12 @@ class Pipeline:
     def _decoded(
         self,
         sessions: Sequence[Segmented],
-        kept: Sequence[Decoded | None],
+        stored: Sequence[Decoded | None],
         maximum: Maximum,
         on_progress: OnProgress,
     ) -> list[Decoded]:
-        decoded = list(kept)
-        missing = [i for i, text in enumerate(kept) if text is None]
+        decoded = list(stored)
+        missing = [i for i, text in enumerate(stored) if text is None]
         if missing:
             progress = reporting(on_progress, "transcribe")
             guesses = [self._language(sessions[i], maximum, progress) for i in missing]
@@ -327,7 +327,7 @@ class Pipeline:
             found = self.engine.decode_many(asked, progress)
             for i, guess, windows in zip(missing, guesses, found, strict=True):
                 text = decoded[i] = Decoded(*guess, windows, sessions[i].memory_ran_out)
-                sessions[i].kept.save("transcribe", pack_decoded(text))
+                sessions[i].results.save("transcribe", pack_decoded(text))
         return [text for text in decoded if text is not None]
 
     def _language(
@@ -377,7 +377,7 @@ class Pipeline:
             NoSpeech, OutOfMemory, Stopped
         """
         session, decoded, words = transcribed.session, transcribed.decoded, transcribed.words
-        kept, timeline, regions = session.kept, session.timeline, session.regions
+        results, timeline, regions = session.results, session.timeline, session.regions
         if not words:
             seconds = sum(region.duration for region in regions)
             raise NoSpeech(no_speech(timeline.samples, seconds))
@@ -385,11 +385,11 @@ class Pipeline:
             reporting(on_progress, "diarise")(1.0)
             turns, nothing = timeline.turns(regions), np.empty((0, 0, 0), dtype=np.float32)
             diarisation = Diarisation(turns, timeline.channels, nothing, sampled=False)
-            kept.save("diarise", pack_diarisation(diarisation))
+            results.save("diarise", pack_diarisation(diarisation))
             return Diarising(session, decoded, words, diarisation)
-        if (data := kept.load("diarise")) is not None:
+        if (data := results.load("diarise")) is not None:
             return Diarising(session, decoded, words, unpack_diarisation(data))
-        earlier = kept.load("embeddings")
+        earlier = results.load("embeddings")
         begun = start_diarisation(
             self.diarisation,
             timeline.samples,
@@ -412,7 +412,7 @@ class Pipeline:
             waiting = StageProgress("diarise", CLUSTERING_BEGINS)
             diarisation = diarisation.result(lambda fraction: on_progress(waiting))
             on_progress(StageProgress("diarise", 1.0))
-            session.kept.save("diarise", pack_diarisation(diarisation))
+            session.results.save("diarise", pack_diarisation(diarisation))
         decoded = diarising.decoded
         heard = Heard(
             session.segmentation,

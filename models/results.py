@@ -8,54 +8,28 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from models.diarisation.diarisation import Diarisation
 from models.diarisation.segmentation import Segmentation
+from models.stage_results import StageResults
 from models.transcript import Turn, Word
 from models.whisper_engine import DecodedWindow
 from models.whisper_engine.word_times import Aligned
 from models.windows import Window
 
 
-class Kept(Protocol):
-    """Where results are kept; None from `load` where there is none.
-
-    `load` is asked for a stage, or for "embeddings": an earlier diarisation with other options.
-    """
-
-    def load(self, stage: str) -> bytes | None: ...
-
-    def save(self, stage: str, data: bytes) -> None: ...
-
-    def discard(self) -> None:
-        """What was kept is of no use: from now on there is none, and all stages are done again."""
-
-
-class Nothing:
-    """The Kept of who does not want to go on later."""
-
-    def load(self, stage: str) -> bytes | None:
-        return None
-
-    def save(self, stage: str, data: bytes) -> None:
-        pass
-
-    def discard(self) -> None:
-        pass
-
-
-def check_timeline(kept: Kept, n_seconds: float) -> None:
+def check_timeline(results: StageResults, n_seconds: float) -> None:
     """Discards what is of another timeline.
 
     With another number of speakers, channels that were one speaker's each may be mixed, or the
     other way round, and a session is twice or half as long to the models.
     """
-    data = kept.load("segment")
+    data = results.load("segment")
     if data is not None and abs(unpack_segmentation(data).audio_duration - n_seconds) >= 0.01:
-        kept.discard()
+        results.discard()
 
 
 @dataclass(frozen=True)

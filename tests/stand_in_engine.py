@@ -36,12 +36,12 @@ class StandIn:
         say("load", job)
         return dict.fromkeys(KEPT, 0.1)
 
-    def transcribe(self, job, recordings, vocabulary, on_progress, kept):
+    def transcribe(self, job, recordings, vocabulary, on_progress, results):
         wish = wish_of(recordings[0].read())
         if wish.get("discard"):
-            kept.discard()
+            results.discard()
         for stage in STAGES:
-            if stage in KEPT and (found := kept.load(stage)) is not None:
+            if stage in KEPT and (found := results.load(stage)) is not None:
                 assert found == f"result of {stage}".encode()
                 continue
             say(stage, job)
@@ -66,7 +66,7 @@ class StandIn:
                 time.sleep(0.05)
             on_progress(stage, 1.0)
             if stage in KEPT:
-                kept.save(stage, f"result of {stage}".encode())
+                results.save(stage, f"result of {stage}".encode())
             append(f"end-{stage} {job.id} {os.getpid()}")
         return transcript(len(recordings))
 

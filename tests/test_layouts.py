@@ -12,8 +12,8 @@ from models.audio.channels import Channels
 from models.audio.decode import memory_file
 from models.diarisation.diarisation import SpeakerCount
 from models.pipeline import TranscribeOptions
-from models.results import Nothing
 from models.roster import RosterEntry
+from models.stage_results import NoStageResults
 from models.weights.catalogue import find_pipeline, find_whisper
 from service.domain.engine_job import EngineJob
 from service.worker.pipeline_engine import PipelineEngine, WeightsChanged
@@ -43,7 +43,7 @@ def handed_over(of: EngineJob, monkeypatch: pytest.MonkeyPatch) -> TranscribeOpt
 
     monkeypatch.setattr(engine, "_pipeline", SimpleNamespace(transcribe=transcribe))
     with memory_file(iter([tone()])) as file:
-        engine.transcribe(of, [file], ["Seroquel"], lambda *_: None, Nothing())
+        engine.transcribe(of, [file], ["Seroquel"], lambda *_: None, NoStageResults())
     return given[0]
 
 

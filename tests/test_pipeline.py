@@ -294,7 +294,7 @@ class Shelf:
 @pytest.fixture(scope="module")
 def shelf(pipeline, interview, transcript):
     shelf = Shelf()
-    made = pipeline.transcribe([recording_of(interview.samples)], TWO, kept=shelf)
+    made = pipeline.transcribe([recording_of(interview.samples)], TWO, results=shelf)
     assert made == transcript
     return shelf
 
@@ -306,7 +306,9 @@ def test_a_job_goes_on_after_the_stages_that_were_kept(
     shelf.missing, shelf.saved = set(COSTLY_STAGES[n_done:]), []
     reported: list[StageProgress] = []
 
-    made = pipeline.transcribe([recording_of(interview.samples)], TWO, reported.append, kept=shelf)
+    made = pipeline.transcribe(
+        [recording_of(interview.samples)], TWO, reported.append, results=shelf
+    )
 
     assert made == transcript
     assert shelf.saved == list(COSTLY_STAGES[n_done:])
@@ -328,7 +330,7 @@ def test_embeddings_of_an_earlier_diarisation_serve_another_number_of_speakers(
     shelf.results["embeddings"] = shelf.results["diarise"]
     one = TranscribeOptions(speakers=SpeakerCount(1, 1))
 
-    made = pipeline.transcribe([recording_of(interview.samples)], one, kept=shelf)
+    made = pipeline.transcribe([recording_of(interview.samples)], one, results=shelf)
 
     assert made.speakers == ("SPEAKER_00",)
     assert made.words == transcript.words
@@ -343,7 +345,7 @@ def test_what_is_doubtful_about_the_speakers_is_said_in_the_transcript(pipeline,
     roster = tuple(RosterEntry(f"P{i}", "participant") for i in range(6))
 
     made = pipeline.transcribe(
-        [recording_of(interview.samples)], TranscribeOptions(roster=roster), kept=kept
+        [recording_of(interview.samples)], TranscribeOptions(roster=roster), results=kept
     )
 
     assert doubt in made.warnings
@@ -356,11 +358,13 @@ def test_channels_that_are_mixed_for_another_number_of_speakers_begin_afresh(pip
     _, channels = make_split_interview(810_002, seconds=8)
     three = TranscribeOptions(language="en", speakers=SpeakerCount(3, 3))
     own = Shelf()
-    pipeline.transcribe([recording_of(channels)], replace(three, speakers=TWO.speakers), kept=own)
+    pipeline.transcribe(
+        [recording_of(channels)], replace(three, speakers=TWO.speakers), results=own
+    )
     own.missing, own.saved = {"diarise"}, []
     own.results["embeddings"] = own.results["diarise"]
 
-    mixed = pipeline.transcribe([recording_of(channels)], three, kept=own)
+    mixed = pipeline.transcribe([recording_of(channels)], three, results=own)
 
     assert own.saved == list(COSTLY_STAGES)
     assert mixed == pipeline.transcribe([recording_of(channels)], three)

@@ -14,11 +14,11 @@ from models.errors import WeightsError
 from models.pipeline import Pipeline, TranscribeOptions
 from models.precision import check_gates
 from models.roster import RosterEntry
+from models.stage_results import StageResults
 from models.transcript import Transcript
 from models.weights.catalogue import find_pipeline, find_whisper
 from models.whisper_engine.linear import Precision
 from service.domain.engine_job import EngineJob
-from service.worker.protocol import Kept
 
 
 class WeightsChanged(WeightsError):
@@ -62,7 +62,7 @@ class PipelineEngine:
         recordings: Sequence[BinaryIO],
         vocabulary: Sequence[str],
         on_progress: Callable[[str, float], None],
-        kept: Kept,
+        results: StageResults,
     ) -> Transcript:
         assert self._pipeline is not None
         options = TranscribeOptions(
@@ -89,7 +89,7 @@ class PipelineEngine:
             decoded,
             options,
             lambda progress: on_progress(progress.stage, progress.fraction),
-            kept,
+            results,
         )
 
     def unload(self) -> None:

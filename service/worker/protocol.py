@@ -7,17 +7,9 @@ To the child: a job (`EngineJob`), or `{"stop": true}`. From the child: `{"event
 from collections.abc import Callable, Sequence
 from typing import BinaryIO, Protocol
 
+from models.stage_results import StageResults
 from models.transcript import Transcript
 from service.domain.engine_job import EngineJob
-
-
-class Kept(Protocol):
-    def load(self, stage: str) -> bytes | None: ...
-
-    def save(self, stage: str, data: bytes) -> None: ...
-
-    def discard(self) -> None:
-        """What was kept is of no use: from now on there is none, and all stages are done again."""
 
 
 class Engine(Protocol):
@@ -44,7 +36,7 @@ class Engine(Protocol):
         recordings: Sequence[BinaryIO],
         vocabulary: Sequence[str],
         on_progress: Callable[[str, float], None],
-        kept: Kept,
+        results: StageResults,
     ) -> Transcript:
         """
         Args:
