@@ -23,9 +23,10 @@ from models.diarisation.diarisation import (
 )
 from models.diarisation.segmentation import Segmentation, SpeechRegion, segment, speech_regions
 from models.errors import AudioError
+from models.gates import resolve_precision
 from models.languages import language_code
 from models.overlaps import overlaps
-from models.precision import precisions
+from models.precision import Precision
 from models.progress import Progress
 from models.quality import check
 from models.results import (
@@ -54,7 +55,6 @@ from models.whisper_engine import (
 )
 from models.whisper_engine.coverage import windows_to_hear_again, with_second_look
 from models.whisper_engine.engine import Task
-from models.whisper_engine.linear import Precision
 from models.windows import MAX_WINDOW, Window, cut_windows
 
 STAGES = ("segment", "transcribe", "align", "diarise", "attribute", "check")
@@ -195,7 +195,7 @@ class Pipeline:
     Args:
         device: `cuda` or `cpu`.
         precision: None: the default. Whether the weights may be used at a lower one is for the
-            caller to ask: models/precision.py, `check_gates`.
+            caller to ask: models/gates.py, `check_gates`.
 
     Raises:
         UnavailablePrecision
@@ -211,7 +211,7 @@ class Pipeline:
     ) -> None:
         self.whisper_weights, self.diarisation_weights = whisper, diarisation
         self.device, self.precision = device, precision
-        of_each = precisions(precision, device)
+        of_each = resolve_precision(precision, device)
         self._trunk = of_each.trunk
         self.engine = WhisperEngine(load_whisper(whisper), precision=of_each.whisper, device=device)
         self.diarisation = load_pipeline(diarisation, device)

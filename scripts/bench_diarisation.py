@@ -31,10 +31,11 @@ import torch
 from models.audio.decode import SAMPLE_RATE
 from models.diarisation.clustering import Clusters, start_clustering
 from models.diarisation.diarisation import DiarisationBegun, SpeakerCount, diarise
-from models.diarisation.embedding import Precision, embed
+from models.diarisation.embedding import embed
 from models.diarisation.reconstruction import NOBODY, speaker_count
 from models.diarisation.segmentation import Segmentation, segment
 from models.diarisation.speaker_models import SpeakerModels
+from models.precision import TrunkPrecision
 from models.weights.catalogue import find_pipeline
 from models.weights.pyannote import load_pipeline
 from models.whisper_engine.linear import has_bf16
@@ -93,12 +94,12 @@ def speed(device: torch.device, seconds: float, rounds: int) -> dict[str, Any]:
     samples = loud_and_quiet(seconds)
     count = SpeakerCount()
 
-    def ours(precision: Precision) -> Callable[[], object]:
+    def ours(precision: TrunkPrecision) -> Callable[[], object]:
         return lambda: diarise(
             pipeline, samples, segment(pipeline, samples), count, precision=precision
         )
 
-    precisions: list[Precision] = ["fp32", "bf16"] if has_bf16(device) else ["fp32"]
+    precisions: list[TrunkPrecision] = ["fp32", "bf16"] if has_bf16(device) else ["fp32"]
     stock = stock_pipeline(pipeline)
     runs: dict[str, Callable[[], object]] = {"stock": lambda: stock_diarisation(stock, samples)}
     runs |= {precision: ours(precision) for precision in precisions}

@@ -29,11 +29,11 @@ import torch
 import models.pipeline
 from models.diarisation.diarisation import SpeakerCount
 from models.pipeline import COSTLY_STAGES, Pipeline, StageProgress, TranscribeOptions
+from models.precision import Precision
 from models.progress import Progress, ignore
 from models.weights.catalogue import find_pipeline, find_whisper
 from models.weights.whisper import load_whisper
 from models.whisper_engine import DecodedWindow, Session, WhisperEngine
-from models.whisper_engine.linear import Precision
 from scripts.bench_whisper import hardware
 from scripts.evaluate import NO_WEIGHTS_FOLDER
 from scripts.measure_memory import draw_embeddings

@@ -8,7 +8,7 @@ The first renders interviews and focus groups afresh (seeds that scripts/train_d
 use) and silence, noise and hum. The second measures on recordings that people have transcribed by
 hand; scripts/references.py says what a manifest is. Both print a table and write it with plots and
 everything measured, recording by recording, to --out. The third does so in fp32 and at a lower
-precision, and lets the weights be used at that if it costs nothing: models/precision.py.
+precision, and lets the weights be used at that if it costs nothing: models/gates.py.
 docs/researcher/accuracy.md says what the figures mean.
 """
 
@@ -28,13 +28,13 @@ from models.audio.channels import Channels
 from models.audio.decode import SAMPLE_RATE, Recording, decode, probe
 from models.diarisation.diarisation import SpeakerCount
 from models.errors import SpeechError
+from models.gates import Gate, gates_of
 from models.languages import language_code
 from models.metrics import Spoken, TimedText, summed
 from models.pipeline import NoSpeech, Pipeline, TranscribeOptions
-from models.precision import Gate, gates_of
+from models.precision import Precision
 from models.transcript import Turn
 from models.weights.catalogue import DEMO, default_pipeline, find_pipeline, find_whisper
-from models.whisper_engine.linear import Precision
 from scripts.evaluation import Measured, Row, compare, document_of, table, write
 from scripts.make_interview import Interview, make_interview, recording_of
 from scripts.references import (

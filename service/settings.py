@@ -3,19 +3,18 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 from platformdirs import user_config_path, user_data_path
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from models.precision import Precision
 from service.errors import ServiceError
 
 PREFIX = "FIELDSCRIBE_"
 # Read by others than Settings, each where it is used.
 OTHER_VARIABLES = {"FIELDSCRIBE_TOKEN", "FIELDSCRIBE_URL"}
-
-Precision = Literal["fp32", "bf16", "int8"]  # as in models/, which the API must not import
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 

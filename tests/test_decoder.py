@@ -15,6 +15,7 @@ from whisper.tokenizer import Tokenizer, get_tokenizer
 
 from models.device import halvings
 from models.errors import OutOfMemory
+from models.precision import Precision
 from models.whisper_engine import Session, WhisperEngine, WhisperOptions
 from models.whisper_engine.decoder import (
     COMPRESSION_RATIO,
@@ -28,7 +29,6 @@ from models.whisper_engine.decoder import (
     needs_fallback,
 )
 from models.whisper_engine.engine import initial_tokens, slots_that_fit
-from models.whisper_engine.linear import Precision
 from models.whisper_engine.model import InferenceModel
 from models.whisper_engine.rules import special_tokens
 from models.whisper_engine.slots import Slots, Sound, Written

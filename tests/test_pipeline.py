@@ -111,7 +111,7 @@ def test_a_lower_precision_is_what_both_models_compute_in(interview, monkeypatch
         return embed(*arguments, precision=precision, **others)
 
     monkeypatch.setattr("models.diarisation.diarisation.embed", noted)
-    monkeypatch.setattr("models.precision.has_bf16", lambda device: True)
+    monkeypatch.setattr("models.gates.has_bf16", lambda device: True)
     whisper, diarisation = find_whisper("demo", Path()), find_pipeline("demo", Path())
     pipeline = Pipeline(whisper, diarisation, torch.device("cpu"), "int8")
     found = pipeline.transcribe([recording_of(interview.samples)], replace(TWO, precision="int8"))

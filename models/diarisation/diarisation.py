@@ -12,11 +12,12 @@ import numpy as np
 
 from models.audio.decode import SAMPLE_RATE
 from models.diarisation.clustering import Clustering, Clusters, prepare, start_clustering
-from models.diarisation.embedding import Precision, embed
+from models.diarisation.embedding import embed
 from models.diarisation.reconstruction import activations, discretise, speaker_count, to_turns
 from models.diarisation.segmentation import Segmentation, segment
 from models.diarisation.speaker_models import SpeakerModels
 from models.errors import OptionError
+from models.precision import TrunkPrecision
 from models.progress import Progress, ignore, seconds_of
 from models.statistics import talk_times
 from models.transcript import Turn
@@ -95,7 +96,7 @@ def diarise(
     progress: Progress = ignore,
     *,
     embeddings: np.ndarray | None = None,
-    precision: Precision = "fp32",
+    precision: TrunkPrecision = "fp32",
     by_roster: bool = False,
 ) -> Diarisation:
     """Embed the local speakers, cluster them, and put the chunks together to turns.
@@ -135,7 +136,7 @@ def start_diarisation(
     progress: Progress = ignore,
     *,
     embeddings: np.ndarray | None = None,
-    precision: Precision = "fp32",
+    precision: TrunkPrecision = "fp32",
     by_roster: bool = False,
 ) -> "DiarisationBegun":
     """The part of `diarise` that needs the device; clustering goes on beside whatever comes next.
@@ -261,7 +262,9 @@ def _little(seconds: Mapping[str, float]) -> float:
     return min(FEW_SECONDS, SMALL_SHARE * sum(seconds.values()))
 
 
-def try_diarisation(models: SpeakerModels, precision: Precision = "fp32") -> tuple[float, float]:
+def try_diarisation(
+    models: SpeakerModels, precision: TrunkPrecision = "fp32"
+) -> tuple[float, float]:
     """Seconds of segmentation and of embedding per second of audio, from a few chunks of noise."""
     n_samples = round((models.chunk_duration + 3 * models.chunk_step) * SAMPLE_RATE)
     noise = 0.01 * np.random.default_rng(0).standard_normal(n_samples, dtype=np.float32)

@@ -8,7 +8,7 @@ of a frame are the same in all chunks that hold it, up to their mean.
 import copy
 import math
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,11 +20,8 @@ from models.audio.decode import SAMPLE_RATE
 from models.device import exact_on, in_batches
 from models.diarisation.segmentation import Segmentation, cut_padded
 from models.diarisation.speaker_models import SpeakerModels
+from models.precision import TrunkPrecision
 from models.progress import Progress, ignore
-
-Precision = Literal["fp32", "bf16"]
-"""Of the trunk; features and pooling are always fp32. bf16 takes half of the time on hardware that
-has it (AVX-512 BF16, AMX, CUDA from Ampere on), and is not exactly stock pyannote.audio."""
 
 BLOCK = {"cpu": 64, "cuda": 512}  # chunks whose features are computed together
 BATCH = {"cpu": 1, "cuda": 64}
@@ -38,9 +35,14 @@ def embed(
     segmentation: Segmentation,
     progress: Progress = ignore,
     *,
-    precision: Precision = "fp32",
+    precision: TrunkPrecision = "fp32",
 ) -> np.ndarray:
     """One embedding for each chunk and local speaker.
+
+    Args:
+        precision: of the trunk; features and pooling are always fp32. bf16 takes half the time on
+            hardware that has it (AVX-512 BF16, AMX, CUDA from Ampere on), but its results are not
+            exactly those of stock pyannote.audio.
 
     Returns:
         float32, (n_chunks, n_local_speakers, n_dimensions). A silent speaker has what the model

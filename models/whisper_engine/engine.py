@@ -20,10 +20,10 @@ from models.device import exact_on, in_batches
 from models.diarisation.segmentation import SpeechRegion
 from models.errors import OptionError
 from models.languages import LANGUAGES, UnknownLanguage, language_code
+from models.precision import Precision
 from models.progress import Progress, ignore, seconds_of
 from models.transcript import Word
 from models.whisper_engine.decoder import BEST_OF, Decoded, Decoder, fallback_slots
-from models.whisper_engine.linear import Precision
 from models.whisper_engine.mel import log_mel, log_mel_maximum
 from models.whisper_engine.model import CrossKV, InferenceModel
 from models.whisper_engine.rules import special_tokens

@@ -7,15 +7,15 @@ many rows there are (docs/developer/experiments.md).
 
 from functools import cache
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-HAS_ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+from models.precision import Precision
 
-Precision = Literal["fp32", "bf16", "int8"]
+HAS_ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 
 QUANTISED_ROWS = 375  # at a time, so that what is in between stays in the processor's cache
 

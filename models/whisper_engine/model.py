@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from whisper import Whisper
 from whisper.model import ModelDimensions, MultiHeadAttention, ResidualAttentionBlock
 
+from models.precision import Precision
 from models.whisper_engine.linear import (
     Linear,
-    Precision,
     dtype_of,
     has_avx512,
     has_vnni,

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
+from models.precision import Precision
 from service.commands import access, backup, jobs, models, serve
 from service.commands.console import (
     AsJson,
@@ -22,7 +23,7 @@ from service.commands.console import (
     print_json,
 )
 from service.exports import Format
-from service.settings import Precision, read_settings
+from service.settings import read_settings
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -5,9 +5,10 @@ from typing import Annotated
 
 import typer
 
+from models.precision import Precision
 from service.commands.access import read_passphrase
 from service.commands.console import errors_as_sentences
-from service.settings import Precision, read_settings
+from service.settings import read_settings
 
 Data = Annotated[Path | None, typer.Option(help="Folder of the vault and the database.")]
 Keys = Annotated[Path | None, typer.Option(help="Folder of the keys; never under the data.")]

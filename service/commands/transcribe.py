@@ -13,11 +13,11 @@ from models.audio.channels import Channels
 from models.audio.decode import probe
 from models.diarisation.diarisation import SpeakerCount
 from models.errors import AudioError
+from models.gates import check_gates
 from models.languages import language_code
 from models.pipeline import COSTLY_STAGES, Pipeline, StageProgress, TranscribeOptions
-from models.precision import check_gates
+from models.precision import Precision
 from models.weights.catalogue import default_pipeline, default_whisper, find_pipeline, find_whisper
-from models.whisper_engine.linear import Precision
 from service.batch.batch import (
     Batch,
     Result,

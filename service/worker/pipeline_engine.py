@@ -11,13 +11,13 @@ from models.audio.channels import Channels
 from models.audio.decode import decode
 from models.diarisation.diarisation import SpeakerCount
 from models.errors import WeightsError
+from models.gates import check_gates
 from models.pipeline import Pipeline, TranscribeOptions
-from models.precision import check_gates
+from models.precision import Precision
 from models.roster import RosterEntry
 from models.stage_results import StageResults
 from models.transcript import Transcript
 from models.weights.catalogue import find_pipeline, find_whisper
-from models.whisper_engine.linear import Precision
 from service.domain.engine_job import EngineJob
 
 

@@ -11,18 +11,18 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from models import precision
-from models.metrics import Rate
-from models.pipeline import Pipeline, TranscribeOptions
-from models.precision import (
+from models import gates
+from models.gates import (
     Gate,
-    Precisions,
+    ModelPrecisions,
     UnavailablePrecision,
     UnmeasuredPrecision,
     check_gates,
     gates_of,
-    precisions,
+    resolve_precision,
 )
+from models.metrics import Rate
+from models.pipeline import Pipeline, TranscribeOptions
 from models.weights.catalogue import PipelineWeights, WhisperWeights, find_pipeline, find_whisper
 from scripts import evaluate
 from scripts.evaluation import Measured, Row
@@ -43,18 +43,18 @@ WORDS, SPEECH = Rate(200, 10_000), Rate(100.0, 5_000.0)
 
 @pytest.fixture(autouse=True)
 def vnni(monkeypatch):
-    monkeypatch.setattr(precision, "has_vnni", lambda: True)
+    monkeypatch.setattr(gates, "has_vnni", lambda: True)
 
 
 @pytest.fixture(params=[False, True], ids=["without-bf16", "with-bf16"])
 def bf16(request, monkeypatch):
-    monkeypatch.setattr(precision, "has_bf16", lambda device: request.param)
+    monkeypatch.setattr(gates, "has_bf16", lambda device: request.param)
     return request.param
 
 
 @pytest.fixture
 def no_bf16(monkeypatch):
-    monkeypatch.setattr(precision, "has_bf16", lambda device: False)
+    monkeypatch.setattr(gates, "has_bf16", lambda device: False)
 
 
 def of_whisper(**changes: Any) -> Gate:
@@ -76,11 +76,11 @@ def is_used(folder: Path, **changes: Any) -> bool:
 def test_the_default_and_fp32_have_to_pass_no_gate(bf16):
     assert gates_of(None, CPU, WHISPER, DIARISATION) == []
     assert gates_of("fp32", GPU, WHISPER, DIARISATION) == []
-    assert precisions(None, CPU) == Precisions(None, "fp32")
+    assert resolve_precision(None, CPU) == ModelPrecisions(None, "fp32")
 
 
 def test_int8_is_whispers_and_diarisation_takes_bf16_where_there_is_some(bf16):
-    assert precisions("int8", CPU) == Precisions("int8", "bf16" if bf16 else "fp32")
+    assert resolve_precision("int8", CPU) == ModelPrecisions("int8", "bf16" if bf16 else "fp32")
     gates = gates_of("int8", CPU, WHISPER, DIARISATION)
     whisper, diarisation = ("wer", "a" * 64, "int8"), ("der", "b" * 64, "bf16")
 
@@ -91,9 +91,9 @@ def test_int8_is_whispers_and_diarisation_takes_bf16_where_there_is_some(bf16):
 
 def test_what_a_device_does_not_compute_in_is_refused(no_bf16):
     with pytest.raises(UnavailablePrecision, match="CPU"):
-        precisions("int8", GPU)
+        resolve_precision("int8", GPU)
     with pytest.raises(UnavailablePrecision, match="bf16"):
-        precisions("bf16", CPU)
+        resolve_precision("bf16", CPU)
 
 
 # --- the gate ---
@@ -113,7 +113,7 @@ def test_a_gate_does_not_vouch_for_a_processor_whose_int8_is_less_exact(
     tmp_path, monkeypatch, no_bf16
 ):
     of_whisper().save(tmp_path)
-    monkeypatch.setattr(precision, "has_vnni", lambda: False)
+    monkeypatch.setattr(gates, "has_vnni", lambda: False)
     assert not is_used(tmp_path)
 
     of_whisper(device="cpu-7bit").save(tmp_path)
@@ -121,7 +121,7 @@ def test_a_gate_does_not_vouch_for_a_processor_whose_int8_is_less_exact(
 
 
 def test_both_models_have_to_pass(tmp_path, monkeypatch):
-    monkeypatch.setattr(precision, "has_bf16", lambda device: True)
+    monkeypatch.setattr(gates, "has_bf16", lambda device: True)
     of_whisper().save(tmp_path)
     assert not is_used(tmp_path)
     Gate("community", "b" * 64, "bf16", "cpu", "der", fp32=SPEECH, lower=SPEECH).save(tmp_path)

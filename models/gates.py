@@ -1,0 +1,190 @@
+"""How exactly the models compute, and whether somebody has measured what less costs.
+
+As it is, Whisper computes in bf16 where the device does and in fp32 elsewhere, diarisation in fp32.
+Lower precision is faster and may cost words or speakers, with one model and some voices more than
+with others. So it is used only when it is asked for, and only behind a gate: `scripts/evaluate
+--precision int8` has compared it with fp32 on recordings whose words and turns are known, and has
+left for each model a file that says so.
+
+    <weights folder>/gates/<sha256 of the weights>.int8.cpu.json
+
+A gate vouches for these very weights, at this precision, on this kind of device.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from models.errors import OptionError
+from models.metrics import Rate
+from models.precision import Precision, TrunkPrecision
+from models.weights.catalogue import PipelineWeights, WhisperWeights, open_private, writing
+from models.whisper_engine.linear import HAS_ONEDNN, has_bf16, has_vnni
+
+Metric = Literal["wer", "der"]
+
+LARGEST_LOSS = 0.001  # of the words, or of the speech: 0.1 percentage points above fp32
+LEAST = {"wer": 1000, "der": 600}
+"""Words, and seconds of speech, in the references. With fewer words one weighs more than the
+largest loss.
+"""
+
+
+class UnavailablePrecision(OptionError):
+    """The device does not support this precision."""
+
+    code = "unavailable_precision"
+
+
+class UnmeasuredPrecision(OptionError):
+    """No evaluation vouches for these weights at this precision."""
+
+    code = "unmeasured_precision"
+
+
+@dataclass(frozen=True)
+class ModelPrecisions:
+    """Of each model; Whisper's None: the device's own."""
+
+    whisper: Precision | None
+    trunk: TrunkPrecision  # of diarisation's embedding model
+
+
+def resolve_precision(requested: Precision | None, device: torch.device) -> ModelPrecisions:
+    """What somebody's choice means for each model; None: the default.
+
+    Raises:
+        UnavailablePrecision
+    """
+    if requested == "int8" and (device.type != "cpu" or not HAS_ONEDNN):
+        raise UnavailablePrecision("int8 is for CPUs; on a GPU choose bf16.")
+    if requested == "bf16" and not has_bf16(device):
+        raise UnavailablePrecision("This device has no bf16; choose fp32, or int8 on a CPU.")
+    lower = requested in ("bf16", "int8") and has_bf16(device)
+    return ModelPrecisions(requested, "bf16" if lower else "fp32")
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What one model loses at a lower precision, as measured.
+
+    Args:
+        model: its name, for people; `sha256` says which weights they were.
+        metric: "wer" of Whisper, "der" of diarisation.
+        fp32, lower: errors and words, or seconds, of the same recordings at either precision.
+    """
+
+    model: str
+    sha256: str
+    precision: Precision
+    device: str  # cpu or cuda; cpu-7bit, where int8 is less exact
+    metric: Metric
+    fp32: Rate
+    lower: Rate
+
+    @property
+    def loss(self) -> float:
+        return self.lower.rate - self.fp32.rate
+
+    @property
+    def has_enough(self) -> bool:
+        return min(self.fp32.total, self.lower.total) >= LEAST[self.metric]
+
+    @property
+    def holds(self) -> bool:
+        return self.has_enough and self.loss <= LARGEST_LOSS + 1e-9
+
+    def path(self, weights_folder: Path) -> Path:
+        return weights_folder / "gates" / f"{self.sha256}.{self.precision}.{self.device}.json"
+
+    def save(self, weights_folder: Path) -> None:
+        """Vouch for the weights, or take back what an earlier measurement said.
+
+        Raises:
+            CannotWriteWeights, NoSpace
+        """
+        path = self.path(weights_folder)
+        with writing():
+            if not self.holds:
+                path.unlink(missing_ok=True)
+                return
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            partial = path.with_name(path.name + ".partial")
+            with open_private(partial) as out:
+                out.write(json.dumps(asdict(self), indent=1).encode())
+            partial.replace(path)
+
+    def vouched(self, weights_folder: Path) -> bool:
+        """Whether there is a file for these weights, precision and device, and it says so."""
+        try:
+            kept: dict[str, Any] = json.loads(self.path(weights_folder).read_text())
+            rates = {name: Rate(**kept[name]) for name in ("fp32", "lower")}
+            found = Gate(**{**kept, **rates})
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            return False
+        same = (found.sha256, found.precision, found.device, found.metric) == (
+            *(self.sha256, self.precision, self.device, self.metric),
+        )
+        return same and found.holds
+
+    def __str__(self) -> str:
+        name = {"wer": "WER", "der": "DER"}[self.metric]
+        verdict = "may be used" if self.holds else "is not used"
+        if not self.has_enough:
+            unit = {"wer": "words", "der": "seconds of speech"}[self.metric]
+            verdict += f": {self.fp32.total:.0f} of {LEAST[self.metric]} {unit} are too few to tell"
+        return (
+            f"{self.model}, {self.precision}: {name} {self.lower.rate:.2%}, in fp32 "
+            f"{self.fp32.rate:.2%} ({100 * self.loss:+.2f} points); it {verdict}"
+        )
+
+
+def gates_of(
+    requested: Precision | None,
+    device: torch.device,
+    whisper: WhisperWeights,
+    diarisation: PipelineWeights,
+) -> list[Gate]:
+    """Those that have to be passed, with nothing measured yet.
+
+    Raises:
+        UnavailablePrecision
+    """
+    if requested not in ("bf16", "int8"):
+        return []
+    nothing = Rate(0, 0)
+    kind = "cpu-7bit" if requested == "int8" and not has_vnni() else device.type
+    gates = [
+        Gate(whisper.name, whisper.sha256, requested, kind, "wer", fp32=nothing, lower=nothing)
+    ]
+    trunk = resolve_precision(requested, device).trunk
+    if trunk != "fp32":
+        gates.append(
+            Gate(diarisation.name, diarisation.sha256, trunk, device.type, "der", nothing, nothing)
+        )
+    return gates
+
+
+def check_gates(
+    requested: Precision | None,
+    device: torch.device,
+    whisper: WhisperWeights,
+    diarisation: PipelineWeights,
+    weights_folder: Path,
+) -> None:
+    """Before models are loaded.
+
+    Raises:
+        UnavailablePrecision, UnmeasuredPrecision
+    """
+    for gate in gates_of(requested, device, whisper, diarisation):
+        if not gate.vouched(weights_folder):
+            raise UnmeasuredPrecision(
+                f"No evaluation vouches for {gate.model} at {requested}: run "
+                f"`scripts/evaluate --precision {requested} --model {whisper.name} "
+                "--manifest FILE` on your own recordings first "
+                "(docs/researcher/accuracy.md), or keep the default precision."
+            )
