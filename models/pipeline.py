@@ -12,7 +12,7 @@ import torch
 
 from models.attribution import attribute
 from models.audio.channels import Channels, Timeline, timeline_of
-from models.audio.decode import SAMPLE_RATE, Recording
+from models.audio.recording import SAMPLE_RATE, Recording
 from models.device import halvings
 from models.diarisation.diarisation import (
     Diarisation,

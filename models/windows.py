@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from models.audio.decode import SAMPLE_RATE
+from models.audio.recording import SAMPLE_RATE
 from models.diarisation.segmentation import SpeechRegion
 
 MAX_WINDOW = 30.0  # s, what Whisper was trained on

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.audio.decode import SAMPLE_RATE
+from models.audio.recording import SAMPLE_RATE
 from models.diarisation.clustering import Clusters, start_clustering
 from models.diarisation.diarisation import DiarisationBegun, SpeakerCount, diarise
 from models.diarisation.embedding import embed

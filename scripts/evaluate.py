@@ -25,7 +25,9 @@ import numpy as np
 import torch
 
 from models.audio.channels import Channels
-from models.audio.decode import SAMPLE_RATE, Recording, decode, probe
+from models.audio.decode import decode
+from models.audio.probe import probe
+from models.audio.recording import SAMPLE_RATE, Recording
 from models.diarisation.diarisation import SpeakerCount
 from models.errors import SpeechError
 from models.gates import Gate, gates_of

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from models.audio.decode import SAMPLE_RATE, Recording, RecordingInfo
+from models.audio.recording import SAMPLE_RATE, Recording, RecordingInfo
 from scripts.espeak import Speech
 from scripts.synthetic_speech import BACK_CHANNELS, VOICES, Voice, answer, question, speak
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 import models.diarisation.diarisation
-from models.audio.decode import SAMPLE_RATE
+from models.audio.recording import SAMPLE_RATE
 from models.diarisation.diarisation import SpeakerCount
 from models.diarisation.segmentation import Segmentation
 from models.pipeline import Pipeline, StageProgress, TranscribeOptions

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.audio.decode import SAMPLE_RATE
+from models.audio.recording import SAMPLE_RATE
 from models.diarisation.segmentation import Segmentation
 from models.diarisation.speaker_models import SpeakerModels
 from models.pyannote_guard import pyannote_audio

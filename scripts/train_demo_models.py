@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.audio.decode import SAMPLE_RATE
+from models.audio.recording import SAMPLE_RATE
 from scripts.espeak import Speech
 from scripts.synthetic_speech import NAMES, PLACES, VOICES, sentence, speak
 

@@ -73,7 +73,9 @@ def check_ffmpeg() -> Iterator[Check]:
 
 def check_sandbox() -> Iterator[Check]:
     """Decodes a second of silence the way recordings are decoded."""
-    from models.audio.decode import SAMPLE_RATE, SilentAudio, decode
+    from models.audio.decode import decode
+    from models.audio.errors import SilentAudio
+    from models.audio.recording import SAMPLE_RATE
 
     try:
         with tempfile.TemporaryFile() as file:

@@ -2,6 +2,7 @@
 
 import shutil
 import socket
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from service.database.embedded import EmbeddedPostgres
 from service.database.engine import conninfo, create_database, migrate, open_engine
 from service.services import Services, create_root_keys, open_services
 from service.settings import Settings
+from tests.audio_files import NAME, MakeRecording
 
 TEMPLATE = "migrated"
 
@@ -43,6 +45,25 @@ def no_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for name in ("socket", "create_connection", "getaddrinfo"):
         monkeypatch.setattr(socket, name, refuse)
+
+
+@pytest.fixture(scope="session")
+def make_recording(tmp_path_factory: pytest.TempPathFactory) -> MakeRecording:
+    """`make_recording(extension, *options, of=source)`: a file that ffmpeg writes, made once."""
+    folder = tmp_path_factory.mktemp(NAME)
+    made: dict[tuple[str, ...], Path] = {}
+
+    def make(
+        extension: str, *options: str, of: str = "sine=300:duration=5:sample_rate=16000"
+    ) -> Path:
+        if (extension, of, *options) not in made:
+            path = folder / f"{NAME}-{len(made)}.{extension}"
+            command = ["ffmpeg", "-nostdin", "-v", "error", "-f", "lavfi", "-i", of, *options]
+            subprocess.run([*command, "-threads", "1", str(path)], check=True)
+            made[extension, of, *options] = path
+        return made[extension, of, *options]
+
+    return make
 
 
 @pytest.fixture

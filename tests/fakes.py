@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.audio.decode import Recording
+from models.audio.recording import Recording
 from models.diarisation.segmentation import Segmentation
 from models.pipeline import OnProgress, StageProgress, TranscribeOptions
 from models.transcript import MadeWith, Segment, Source, Transcript, Turn, Word

@@ -13,7 +13,7 @@ import signal
 import time
 from pathlib import Path
 
-from models.audio.decode import DecoderKilled, SilentAudio
+from models.audio.errors import DecoderKilled, SilentAudio
 from models.transcript import MadeWith, Segment, Source, Transcript, Turn, Word
 
 KEPT = ("segment", "transcribe", "align", "diarise")

@@ -19,8 +19,8 @@ from typer.testing import CliRunner
 from models.weights.catalogue import DEMO_FOLDER
 from models.whisper_engine import WhisperEngine, WhisperOptions
 from service.commands.main import app
+from tests.audio_files import noise, tones, wav
 from tests.fakes import random_whisper
-from tests.test_audio import noise, tones, wav
 
 ROOT = Path(__file__).parent.parent
 A_DAY_AND_MORE = 24 * 3600 * 8000 * 2 + 2_000_000  # bytes of 16 bits at 8 kHz

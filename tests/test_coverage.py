@@ -2,7 +2,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from models.audio.decode import SAMPLE_RATE
+from models.audio.recording import SAMPLE_RATE
 from models.diarisation.segmentation import SpeechRegion
 from models.transcript import Word
 from models.whisper_engine import DecodedWindow

@@ -10,8 +10,8 @@ from models.languages import UnknownLanguage
 from scripts import evaluate
 from scripts.evaluate import options_of
 from scripts.references import Entry
+from tests.audio_files import tones, wav
 from tests.fakes import FakePipeline
-from tests.test_audio import tones, wav
 
 
 def entry(**options: str) -> Entry:

@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 
 from models.audio.channels import Channels
-from models.audio.decode import memory_file
+from models.audio.memory_file import memory_file
 from models.diarisation.diarisation import SpeakerCount
 from models.pipeline import TranscribeOptions
 from models.roster import RosterEntry

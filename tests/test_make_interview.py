@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from models.audio.decode import SAMPLE_RATE
+from models.audio.recording import SAMPLE_RATE
 from scripts.make_interview import make_interview
 
 

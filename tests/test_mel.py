@@ -5,7 +5,7 @@ import pytest
 import torch
 from whisper.audio import N_SAMPLES, log_mel_spectrogram
 
-from models.audio.decode import SAMPLE_RATE
+from models.audio.recording import SAMPLE_RATE
 from models.whisper_engine.mel import log_mel, log_mel_maximum
 from models.windows import Window
 

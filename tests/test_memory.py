@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.audio.decode import SAMPLE_RATE
-from tests.test_audio import noise, wav
+from models.audio.recording import SAMPLE_RATE
+from tests.audio_files import noise, wav
 
 ROOT = Path(__file__).parent.parent
 MB = 1_000_000
@@ -23,7 +23,7 @@ BYTES_PER_SECOND = 4 * SAMPLE_RATE  # of samples
 READ = """
 import sys
 import torch
-from models.audio import decode
+from models.audio.decode import decode
 from models.diarisation.segmentation import SpeechRegion
 from models.whisper_engine.mel import log_mel, log_mel_maximum
 from models.windows import cut_windows

@@ -12,7 +12,7 @@ from uuid import UUID
 import numpy as np
 import pytest
 
-from models.audio import decode as audio
+from models.audio.decode import decode
 from scripts.make_interview import make_interview, write_wav
 from service.commands.client import Source, Unfinished, open_client, upload, wait_for_recording
 from service.services import open_services
@@ -97,7 +97,7 @@ def whole_path(site: Installation, recording: Path, tmp_path: Path) -> str:
 def sound_marks(recording: Path) -> list[bytes]:
     """Of the file, of what is decoded (float32), and of 16-bit samples at 16 kHz."""
     with recording.open("rb") as file:
-        samples = audio.decode(file).samples[0]
+        samples = decode(file).samples[0]
     plain = (recording.read_bytes(), samples.tobytes(), (samples * 32767).astype("<i2").tobytes())
     return [
         content[start : start + MARK_BYTES]

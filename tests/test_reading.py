@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.audio import decode as audio
+from models.audio.decode import decode
+from models.audio.probe import probe
 from models.errors import Stopped
 from service.batch import reading
 from service.batch.reading import Reader
 from service.errors import RecordingNotFound
-from tests.test_audio import noise, wav
+from tests.audio_files import noise, wav
 from tests.test_batch import write_tone
 
 
@@ -30,7 +31,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     threads: list[str] = []
 
     def note(*arguments, **options):
-        recording = audio.decode(*arguments, **options)
+        recording = decode(*arguments, **options)
         threads.append(threading.current_thread().name)
         return recording
 
@@ -75,7 +76,7 @@ def test_what_would_be_too_much_at_once_is_read_when_its_turn_comes(sessions, de
 def test_a_length_that_no_header_tells_is_noticed_on_the_way(sessions, decoded, monkeypatch):
     """An estimate would be wrong by hours; AMR and many an MP3 have none."""
     monkeypatch.setattr(reading, "SOUND_SECONDS", 3.5)
-    monkeypatch.setattr(reading, "probe", lambda file: replace(audio.probe(file), duration=None))
+    monkeypatch.setattr(reading, "probe", lambda file: replace(probe(file), duration=None))
     with reader(sessions) as ahead:
         ahead.take("INT-01")
         wait_until(lambda: ahead._ahead["INT-03"].done())

@@ -17,7 +17,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import func, select
 
-from models.audio.decode import SAMPLE_RATE
+from models.audio.recording import SAMPLE_RATE
 from models.transcript_json import from_json
 from models.weights.catalogue import find_pipeline, find_whisper
 from scripts.make_interview import make_interview

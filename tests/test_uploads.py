@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from models.audio import decode as audio
+from models.audio.decode import measure
 from service.database.tables import Recording
 from service.domain import recordings
 from service.domain.recordings import identified
@@ -372,14 +372,14 @@ def killed_decoder(monkeypatch, times):
     """So many checks have their ffmpeg killed, as by a kernel that is short of memory."""
     monkeypatch.setattr(recordings, "AGAIN_AFTER", 0.1)
     monkeypatch.setattr(recordings, "CHECK_EVERY", 0.1)
-    measure, tries = audio.measure, itertools.count(1)
+    tries = itertools.count(1)
 
     def measure_or_die(file, info, *, on_progress):
         if next(tries) <= times:
             return measure(file, info, on_progress=lambda _: kill_decoders())
         return measure(file, info, on_progress=on_progress)
 
-    monkeypatch.setattr(audio, "measure", measure_or_die)
+    monkeypatch.setattr(recordings, "measure", measure_or_die)
     return tries
 
 
@@ -423,13 +423,12 @@ def test_a_recording_that_waits_for_its_decoder_says_so(api, study, monkeypatch)
 def test_a_check_lets_everything_else_go_first(api, study, monkeypatch):
     """Decoding takes a processor for minutes, while others ask how far their jobs are."""
     priorities = []
-    measure = audio.measure
 
     def note(*arguments, **options):
         priorities.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
         return measure(*arguments, **options)
 
-    monkeypatch.setattr(audio, "measure", note)
+    monkeypatch.setattr(recordings, "measure", note)
     assert api.upload(study, tone())["state"] == "ready"
 
     assert priorities > [os.getpriority(os.PRIO_PROCESS, os.getpid())]
@@ -519,15 +518,14 @@ def test_the_checker_outlives_what_stops_it_for_a_while(
 @pytest.fixture
 def checking(api, study, monkeypatch):
     """A recording whose check goes on until the event is set."""
-    go_on, measure = threading.Event(), audio.measure
-    begun = threading.Event()
+    go_on, begun = threading.Event(), threading.Event()
 
     def slowly(*arguments, **options):
         begun.set()
         assert go_on.wait(60)
         return measure(*arguments, **options)
 
-    monkeypatch.setattr(audio, "measure", slowly)
+    monkeypatch.setattr(recordings, "measure", slowly)
     sound = tone()
     location = begin(api, study, len(sound))
     patch(api, location, 0, sound)

@@ -4,7 +4,7 @@ import torch
 from whisper import Whisper
 from whisper.audio import log_mel_spectrogram, pad_or_trim
 
-from models.audio.decode import SAMPLE_RATE
+from models.audio.recording import SAMPLE_RATE
 from models.errors import Stopped
 from models.languages import UnknownLanguage, language_code
 from models.transcript import Word

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.audio.decode import SAMPLE_RATE
+from models.audio.recording import SAMPLE_RATE
 from models.diarisation.segmentation import SpeechRegion
 from models.windows import MAX_WINDOW, PADDING, Window, _padded, cut_windows
 

@@ -13,7 +13,8 @@ from whisper.model import Whisper
 from whisper.timing import add_word_timestamps, dtw_cpu, find_alignment, median_filter
 from whisper.tokenizer import Tokenizer, get_tokenizer
 
-from models.audio.decode import SAMPLE_RATE, decode
+from models.audio.decode import decode
+from models.audio.recording import SAMPLE_RATE
 from models.diarisation.segmentation import SpeechRegion
 from models.weights.catalogue import find_whisper
 from models.weights.whisper import load_whisper

@@ -1,4 +1,4 @@
-"""Recordings in, samples out: probing, decoding in a sandbox, and channels.
+"""Reading recordings: probing, decoding in a sandbox, and channels.
 
-May import `models.errors` only, apart from `channels`, which also reads speech regions and words.
+May import `models.errors` only, except `channels`, which also uses speech regions and words.
 """

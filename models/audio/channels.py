@@ -18,7 +18,7 @@ from itertools import groupby, pairwise
 import numpy as np
 
 from models.attribution import PAUSE, ends_sentence
-from models.audio.decode import SAMPLE_RATE, Recording, join
+from models.audio.recording import SAMPLE_RATE, Recording, join
 from models.diarisation.segmentation import SpeechRegion
 from models.transcript import Flag, Segment, Turn, Word
 

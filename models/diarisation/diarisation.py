@@ -10,7 +10,7 @@ from typing import Self
 
 import numpy as np
 
-from models.audio.decode import SAMPLE_RATE
+from models.audio.recording import SAMPLE_RATE
 from models.diarisation.clustering import Clustering, Clusters, prepare, start_clustering
 from models.diarisation.embedding import embed
 from models.diarisation.reconstruction import activations, discretise, speaker_count, to_turns

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from models.audio.decode import SAMPLE_RATE
+from models.audio.recording import SAMPLE_RATE
 from models.device import exact_on, in_batches
 from models.diarisation.segmentation import Segmentation, cut_padded
 from models.diarisation.speaker_models import SpeakerModels

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.audio.decode import SAMPLE_RATE
+from models.audio.recording import SAMPLE_RATE
 from models.device import exact_on, in_batches
 from models.diarisation.speaker_models import SpeakerModels
 from models.progress import Progress, ignore

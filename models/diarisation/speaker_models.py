@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from models.audio.decode import SAMPLE_RATE
+from models.audio.recording import SAMPLE_RATE
 
 SHORTEST, LONGEST = 2, SAMPLE_RATE // 2  # samples, between which the least that can be embedded is
 

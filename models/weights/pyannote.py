@@ -15,7 +15,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from models.audio.decode import SAMPLE_RATE
+from models.audio.recording import SAMPLE_RATE
 from models.diarisation.speaker_models import SpeakerModels
 from models.errors import WeightsError
 from models.pyannote_guard import pyannote_audio

@@ -15,7 +15,7 @@ from whisper import Whisper
 from whisper.audio import HOP_LENGTH
 from whisper.tokenizer import Tokenizer, get_tokenizer
 
-from models.audio.decode import SAMPLE_RATE
+from models.audio.recording import SAMPLE_RATE
 from models.device import exact_on, in_batches
 from models.diarisation.segmentation import SpeechRegion
 from models.errors import OptionError

@@ -17,7 +17,7 @@ from whisper.audio import HOP_LENGTH
 from whisper.timing import WordTiming, merge_punctuations
 from whisper.tokenizer import Tokenizer
 
-from models.audio.decode import SAMPLE_RATE
+from models.audio.recording import SAMPLE_RATE
 from models.diarisation.segmentation import SpeechRegion
 from models.transcript import Word
 from models.windows import Window

@@ -13,7 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
-from models.audio.decode import Recording, decode, probe
+from models.audio.decode import decode
+from models.audio.probe import probe
+from models.audio.recording import Recording
 from models.errors import AudioError, Stopped
 from models.progress import Progress, ignore
 from service.errors import RecordingNotFound

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from models.audio.channels import Channels
-from models.audio.decode import probe
+from models.audio.probe import probe
 from models.diarisation.diarisation import SpeakerCount
 from models.errors import AudioError
 from models.gates import check_gates

@@ -32,8 +32,11 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from models.audio import decode as audio
-from models.audio.decode import DecoderKilled, FfmpegMissing, SandboxUnavailable
+from models.audio.decode import measure
+from models.audio.errors import DecoderKilled, FfmpegMissing, SandboxUnavailable
+from models.audio.limits import refuse_bad_levels, refuse_too_short
+from models.audio.memory_file import memory_file
+from models.audio.probe import probe
 from models.errors import AudioError, SpeechError, Stopped
 from service.api.problems import place_of
 from service.database.tables import Recording
@@ -464,16 +467,16 @@ def examine(
         length=recording.n_bytes,
         sha256=announced_sha256(read_metadata(services, recording)),
     )
-    with audio.memory_file(plain_blocks(store, recording, key)) as file:
-        info = audio.probe(file)
+    with memory_file(plain_blocks(store, recording, key)) as file:
+        info = probe(file)
         recording.container, recording.codec = info.container, info.codec
         recording.sample_rate, recording.channels = info.sample_rate, info.channels
-        levels = audio.measure(file, info, on_progress=on_progress)
+        levels = measure(file, info, on_progress=on_progress)
         recording.duration = levels.duration
         recording.peak_dbfs = finite(max(levels.peak_dbfs))
         recording.mean_dbfs = finite(max(levels.mean_dbfs))
-        audio.refuse_too_short(levels.duration)
-        audio.refuse_useless(info, levels.peak_dbfs)
+        refuse_too_short(levels.duration)
+        refuse_bad_levels(info, levels.peak_dbfs)
 
 
 def plain_blocks(store: Store, recording: Recording, key: Key) -> Iterator[bytes]:

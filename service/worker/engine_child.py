@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from models.audio.decode import memory_file
+from models.audio.memory_file import memory_file
 from models.errors import SpeechError, Stopped
 from models.transcript_json import to_json
 from service.domain.engine_job import TRANSCRIPT, VOCABULARY, EngineJob

@@ -1,0 +1,110 @@
+"""Runs ffprobe and ffmpeg as sandboxed children, restricted to known formats and codecs.
+
+A media file is a program for a parser: the children run in a sandbox (sandbox.py), get an open
+descriptor and never a path, and may use only the formats and codecs listed here. Whatever they
+print to stderr, which includes paths and tags, is discarded.
+"""
+
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import IO, BinaryIO
+
+from models.audio import sandbox
+from models.audio.errors import DecoderKilled, FfmpegMissing, SandboxUnavailable
+from models.audio.recording import duration_in_words
+
+MEMORY_BYTES = 2 << 30  # address space of the child
+KILLED = (-signal.SIGKILL, -signal.SIGXCPU, -signal.SIGTERM)
+
+# What recorders, telephones, video calls and office programs write. Playlists, pictures, subtitles
+# and other formats that refer to further files are left out.
+# Source: `ffmpeg -demuxers`, `ffmpeg -decoders`.
+FORMATS = "aac,aiff,amr,asf,au,avi,caf,dss,flac,matroska,mov,mp3,mpeg,mpegts,ogg,w64,wav"
+CODECS = (
+    "aac,aac_fixed,aac_latm,ac3,ac3_fixed,alac,amrnb,amrwb,dss_sp,eac3,flac,g723_1,gsm,gsm_ms,"
+    "libopencore_amrnb,libopencore_amrwb,libopus,libspeex,libvorbis,mp1,mp1float,mp2,mp2float,mp3,"
+    "mp3float,opus,speex,vorbis,wmalossless,wmapro,wmav1,wmav2,wmavoice,adpcm_g726,adpcm_g726le,"
+    "adpcm_ima_qt,adpcm_ima_wav,adpcm_ms,adpcm_yamaha,pcm_alaw,pcm_f32be,pcm_f32le,pcm_f64be,"
+    "pcm_f64le,pcm_mulaw,pcm_s16be,pcm_s16le,pcm_s24be,pcm_s24le,pcm_s32be,pcm_s32le,pcm_s8,pcm_u8"
+)
+INPUT = "file:/proc/self/fd/0"  # reopens the descriptor, because a pipe cannot be read backwards
+INPUT_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
+
+NO_FFMPEG = "ffmpeg is not installed: ask the administrator to install ffmpeg 5.1 or later."
+NO_SANDBOX = (
+    "This machine cannot run ffmpeg without network access, which needs Linux on x86-64 or arm64"
+    " with seccomp or user namespaces: ask the administrator to allow one of them."
+)
+
+
+@contextmanager
+def run_sandboxed(
+    command: Sequence[str], file: BinaryIO, *, seconds: float
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run ffprobe or ffmpeg in the sandbox, with `file` as its standard input.
+
+    The child has ended when the context exits, killed if the caller left early.
+
+    Args:
+        seconds: limit on processor time; on the clock it is four times that, for busy machines.
+
+    Raises:
+        FfmpegMissing, SandboxUnavailable, DecoderKilled: on leaving the context.
+    """
+    program = shutil.which(command[0])
+    if program is None:
+        raise FfmpegMissing(NO_FFMPEG)
+    limits = [str(MEMORY_BYTES), str(math.ceil(seconds)), str(os.getpid())]
+    kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
+    child = subprocess.Popen(
+        [sys.executable, "-I", "-S", sandbox.__file__, *limits, program, *command[1:]],
+        stdin=file.fileno(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,  # ffmpeg would quote tags
+        env={**kept, "LANG": "C"},
+        start_new_session=True,
+    )
+    expired = threading.Event()
+
+    def expire() -> None:
+        expired.set()
+        kill_group(child)
+
+    timer = threading.Timer(4 * seconds, expire)
+    timer.start()
+    try:
+        with child:
+            try:
+                yield child
+                child.wait()
+            finally:
+                kill_group(child)
+    finally:
+        timer.cancel()
+    if child.returncode == sandbox.UNAVAILABLE:
+        raise SandboxUnavailable(NO_SANDBOX)
+    if child.returncode == sandbox.PROGRAM_MISSING:
+        raise FfmpegMissing(NO_FFMPEG)
+    if expired.is_set() or child.returncode in KILLED:
+        raise DecoderKilled(
+            "Decoding was killed, because memory ran out or at its limit"
+            f" ({duration_in_words(seconds)} of processor time): try again, or export the recording"
+            " as WAV and use that file."
+        )
+
+
+def kill_group(child: "subprocess.Popen[bytes]") -> None:
+    if child.poll() is None:
+        os.killpg(child.pid, signal.SIGKILL)
+
+
+def output_of(child: "subprocess.Popen[bytes]") -> IO[bytes]:
+    assert child.stdout is not None
+    return child.stdout

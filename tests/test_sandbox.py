@@ -1,0 +1,308 @@
+"""The sandbox around ffmpeg: what a hostile file or program cannot do."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+from models.audio import sandbox
+from models.audio.decode import decode
+from models.audio.errors import DecoderKilled
+from models.audio.ffmpeg_child import output_of, run_sandboxed
+from models.audio.memory_file import memory_file
+from models.audio.probe import probe
+from models.audio.recording import SAMPLE_RATE
+from tests.audio_files import decoded, decoded_bytes, noise, refusal, slow, tones, wav
+from tests.processes import kill_decoders
+
+ROOT = Path(__file__).parent.parent
+
+
+PLAYLISTS = {
+    "m3u8": "#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\n{target}\n#EXT-X-ENDLIST\n",
+    "ffconcat": "ffconcat version 1.0\nfile '{target}'\n",
+    "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nm=audio {port} RTP/AVP 0\n",
+    "xspf": '<?xml version="1.0"?><playlist xmlns="http://xspf.org/ns/0/" version="1"><trackList>'
+    "<track><location>{target}</location></track></trackList></playlist>",
+    "mpd": '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static"><Period>'
+    '<AdaptationSet contentType="audio"><Representation id="1" bandwidth="1"><BaseURL>{target}'
+    "</BaseURL></Representation></AdaptationSet></Period></MPD>",
+    "pls": "[playlist]\nFile1={target}\n",
+    "rtsp": "RTSPtext\nrtsp://127.0.0.1:{port}/x\n",
+    "script": "; a script\nimport os\nos.system('touch {target}')\n",
+}
+COMMON_PLAYLISTS = ("m3u8", "ffconcat")
+
+
+@pytest.mark.parametrize("kind", [k if k in COMMON_PLAYLISTS else slow(k) for k in PLAYLISTS])
+def test_a_playlist_opens_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str
+) -> None:
+    """Even without Landlock: playlist formats are not on the allow-list."""
+    sandbox_with(monkeypatch, tmp_path, NO_LANDLOCK)
+    canary = tmp_path / "canary.wav"
+    canary.write_bytes(wav(tones(300)))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        port = server.getsockname()[1]
+        for target in (f"file:{canary}", f"http://127.0.0.1:{port}/x.wav"):
+            os.utime(canary, (1, 2))  # older than its content, so that any reading shows
+            error = refusal(PLAYLISTS[kind].format(target=target, port=port).encode())
+            assert error.code == "unreadable_audio"
+            assert canary.stat().st_atime == 1
+        with pytest.raises(BlockingIOError):
+            server.accept()
+
+
+def in_sandbox(code: str, *, seconds: float = 20, path: Path | None = None) -> str:
+    """Run a Python program in place of ffmpeg and return its output."""
+    command = [sys.executable, "-I", "-S", "-c", code]
+    with (
+        memory_file([b"recording"]) if path is None else path.open("r+b") as file,
+        run_sandboxed(command, file, seconds=seconds) as child,
+    ):
+        return output_of(child).read().decode()
+
+
+ON_FILES = {
+    "the user's files": "os.open({secret!r}, os.O_RDONLY)",
+    "a list of files": "os.listdir('/')",
+    "the parent's environment": "os.open(f'/proc/{{os.getppid()}}/environ', os.O_RDONLY)",
+    "a new file": "os.open({secret!r} + '.new', os.O_WRONLY | os.O_CREAT)",
+    "writing the input": "os.open('/proc/self/fd/0', os.O_WRONLY)",
+    "removing a file": "os.unlink({secret!r})",
+}
+ATTEMPTS = ON_FILES | {
+    "a socket": "import socket; socket.socket()",
+    "a pair of sockets": "import socket; socket.socketpair()",
+    "a process": "os.fork() or os._exit(0)",
+    "a signal": "os.kill(os.getppid(), 0)",
+    "namespaces": "libc.unshare(0x200) and fail()",
+    "ptrace": "libc.ptrace(0, 0, 0, 0) and fail()",
+}
+
+
+@pytest.mark.parametrize("attempt", ATTEMPTS)
+def test_the_sandbox_refuses(attempt: str, tmp_path: Path) -> None:
+    if attempt in ON_FILES and sandbox.libc.syscall(444, None, 0, 1) < 1:
+        pytest.skip("this kernel has no Landlock")
+    secret = tmp_path / "secret"
+    secret.write_text("x")
+    recording = tmp_path / "recording"
+    recording.write_text("x")
+    program = f"""
+import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+def fail():
+    raise OSError(ctypes.get_errno(), "")
+try:
+    {ATTEMPTS[attempt].format(secret=str(secret))}
+    print("allowed")
+except PermissionError:
+    print("refused")
+"""
+    assert run_outside(program, recording) == "allowed\n"
+    secret.write_text("x")
+    assert in_sandbox(program, path=recording) == "refused\n"
+
+
+def run_outside(program: str, path: Path) -> str:
+    """The same without the sandbox, to show that the attempt succeeds there."""
+    command = [sys.executable, "-I", "-S", "-c", program]
+    with path.open("r+b") as file:
+        return subprocess.run(command, stdin=file, capture_output=True, text=True).stdout
+
+
+def test_a_sandboxed_program_can_reopen_its_input_and_start_threads() -> None:
+    program = """
+import threading
+thread = threading.Thread(target=print, args=(open("/proc/self/fd/0").read(),))
+thread.start()
+thread.join()
+"""
+    assert in_sandbox(program) == "recording\n"
+
+
+def test_sandboxed_ffmpeg_reaches_no_server() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        url = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        command = ["ffmpeg", "-nostdin", "-v", "quiet", "-i", url, "-f", "null", "-"]
+        with memory_file([b"x"]) as file, run_sandboxed(command, file, seconds=20) as child:
+            pass
+        assert child.returncode > 0
+        with pytest.raises(BlockingIOError):
+            server.accept()
+
+
+def test_secrets_in_the_environment_do_not_reach_the_sandbox(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FIELDSCRIBE_SECRET", "x")
+    names = in_sandbox("import os; print(*sorted(os.environ))").split()
+    assert set(names) <= {"PATH", "LD_LIBRARY_PATH", "LANG", "LC_CTYPE"}
+
+
+def test_memory_has_a_limit() -> None:
+    program = "try: bytearray(4 << 30)\nexcept MemoryError: print('refused')"
+    assert in_sandbox(program) == "refused\n"
+
+
+def test_processor_time_has_a_limit() -> None:
+    program = "import resource; print(*resource.getrlimit(resource.RLIMIT_CPU))"
+    assert in_sandbox(program, seconds=7) == "7 7\n"
+
+
+@pytest.mark.slow
+def test_an_endless_loop_hits_the_limit() -> None:
+    with pytest.raises(DecoderKilled, match="limit"):
+        in_sandbox("while True: pass", seconds=1)
+
+
+def test_elapsed_time_has_a_limit() -> None:
+    with pytest.raises(DecoderKilled, match="limit"):
+        in_sandbox("import time; time.sleep(60)", seconds=0.1)
+
+
+@pytest.mark.parametrize("with_signal", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_decoder_is_not_blamed_on_the_recording(with_signal: signal.Signals) -> None:
+    """The kernel was out of memory, or the service was stopped: the next try may succeed."""
+    content = wav(noise(60 * SAMPLE_RATE))
+
+    with memory_file([content]) as file, pytest.raises(DecoderKilled) as caught:
+        decode(file, on_progress=lambda _: kill_decoders(with_signal))
+    assert caught.value.retryable
+    assert decoded_bytes(content).duration == 60
+
+
+def test_a_killed_probe_is_not_blamed_on_the_recording(monkeypatch: pytest.MonkeyPatch) -> None:
+    def kill(child: "subprocess.Popen[bytes]") -> IO[bytes]:
+        child.kill()
+        assert child.stdout is not None
+        return child.stdout
+
+    monkeypatch.setattr("models.audio.probe.output_of", kill)
+    with memory_file([wav(noise(16_000))]) as file, pytest.raises(DecoderKilled):
+        probe(file)
+
+
+def test_the_child_dies_with_its_parent() -> None:
+    program = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+from models.audio.ffmpeg_child import output_of, run_sandboxed
+from models.audio.memory_file import memory_file
+code = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+command = [sys.executable, "-I", "-S", "-c", code]
+with run_sandboxed(command, memory_file([b"x"]), seconds=60) as child:
+    print(output_of(child).readline().decode(), flush=True)
+    output_of(child).read()
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        parent.send_signal(signal.SIGKILL)
+    deadline = time.monotonic() + 5
+    while running(child) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not running(child)
+
+
+def running(pid: int) -> bool:
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return status.rpartition(")")[2].split()[0] != "Z"
+
+
+def sandbox_with(monkeypatch: pytest.MonkeyPatch, folder: Path, changes: dict[str, str]) -> None:
+    """Use a sandbox with these changes to its source, as on a less capable machine."""
+    text = Path(sandbox.__file__).read_text()
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    changed = folder / "sandbox.py"
+    changed.write_text(text)
+    monkeypatch.setattr(sandbox, "__file__", str(changed))
+
+
+NO_LANDLOCK = {"if version < 1:": "if True:"}
+NO_SECCOMP = {"arch = {": "arch = None and {"}
+NO_NAMESPACES = {"libc.unshare(CLONE_NEWUSER | CLONE_NEWNET) == 0": "False"}
+
+
+def test_nothing_is_decoded_if_the_network_cannot_be_cut_off(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    sandbox_with(monkeypatch, tmp_path, NO_SECCOMP | NO_NAMESPACES)
+    error = refusal(wav(tones(300)))
+    assert error.code == "sandbox_unavailable" and "network" in str(error)
+
+
+def test_without_seccomp_an_empty_network_namespace_is_used(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if subprocess.run(["unshare", "--user", "--net", "true"], capture_output=True).returncode != 0:
+        pytest.skip("user namespaces are not allowed here")
+    sandbox_with(monkeypatch, tmp_path, NO_SECCOMP | NO_LANDLOCK)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = server.getsockname()
+        program = f"""
+import socket
+try:
+    socket.create_connection({address!r}, 5)
+except OSError as error:
+    print(error.strerror)
+"""
+        assert in_sandbox(program) == "Network is unreachable\n"
+    assert decoded_bytes(wav(tones(300))).duration == 2
+
+
+def test_without_landlock_the_network_is_blocked_and_nothing_is_written(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    sandbox_with(monkeypatch, tmp_path, NO_LANDLOCK)
+    recording = tmp_path / "recording"
+    recording.write_text("x")
+    program = """
+import os, socket
+for attempt in (socket.socket, lambda: os.write(os.open("/proc/self/fd/0", os.O_WRONLY), b"y")):
+    try:
+        attempt()
+    except OSError as error:
+        print(error.strerror)
+"""
+    assert in_sandbox(program, path=recording) == "Operation not permitted\nFile too large\n"
+    assert recording.read_text() == "x"
+    assert decoded_bytes(wav(tones(300))).duration == 2
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has rights to lose")
+def test_root_loses_its_rights_in_the_sandbox_but_reads_the_recording(tmp_path: Path) -> None:
+    program = "import os\ntry: os.setuid(1)\nexcept PermissionError: print('refused')"
+    assert in_sandbox(program) == "refused\n"
+
+    path = tmp_path / "somebody-elses.wav"
+    path.write_bytes(wav(tones(300)))
+    path.chmod(0o600)
+    os.chown(path, 1000, 1000)
+    assert decoded(path).duration == 2
+
+
+def test_a_sandbox_that_fails_never_starts_the_program(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    sandbox_with(monkeypatch, tmp_path, {"drop_capabilities()\n    if": "1 / 0\n    if"})
+    assert refusal(wav(tones(300))).code == "sandbox_unavailable"
+
+
+def test_missing_ffmpeg_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert refusal(wav(tones(300))).code == "ffmpeg_missing"
