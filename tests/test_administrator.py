@@ -23,7 +23,7 @@ BLOCK = re.compile(r"<!-- test: administrator(?:, )?(.*) -->\n((?:    .*\n|\n)+)
 STAND_INS = {
     "sudo": 'exec "$@"',
     "runuser": 'shift 3\nexec "$@"',
-    "useradd": "mkdir -p SITE/var/lib/fieldscribe",
+    "useradd": "umask 022\nmkdir -p SITE/var/lib/fieldscribe",
     "install": """
 [ "$1" = -d ] || exec /usr/bin/install "$@"
 [ "$4 $5 $6 $7" = "-o fieldscribe -g fieldscribe" ] || exit 1
@@ -52,6 +52,7 @@ esac
 }
 SETUP = f"""#!/bin/sh
 set -e
+umask 022
 mkdir -p .venv/bin
 cat >.venv/bin/fieldscribe <<'END'
 #!/bin/sh
@@ -96,6 +97,7 @@ class Site:
             ["bash", "-c", told + self.within(textwrap.dedent(script))],
             cwd=checkout if checkout.exists() else self.folder,
             env={"PATH": f"{self.folder}/bin:{self.folder}/usr/local/bin:/usr/bin:/bin"},
+            umask=0o077,
             capture_output=True,
             text=True,
             timeout=300,
@@ -128,6 +130,7 @@ def test_the_administrators_page_runs_as_written(site):
     install, start, tokens, backup, _, _, upgrade, monitoring = [text for _, text in blocks]
 
     assert only_the_doctor(site.type(install)[1])
+    assert is_open_to_all(site.folder / "opt/fieldscribe")
     assert site.type(start)[1] == []
     site.wait()
     said, failed = site.type(tokens)
@@ -151,6 +154,11 @@ def test_the_administrators_page_runs_as_written(site):
 def only_the_doctor(failed: list[str]) -> bool:
     """No weights are installed, which it says."""
     return len(failed) == 1 and "doctor" in failed[0]
+
+
+def is_open_to_all(folder: Path) -> bool:
+    """The service's user reads what root has installed under umask 077."""
+    return all(path.stat().st_mode & 0o004 for path in (folder, *folder.rglob("*")))
 
 
 def with_names(script: str, folder: Path) -> str:
