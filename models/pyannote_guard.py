@@ -1,12 +1,9 @@
 """The one door to pyannote.audio: no telemetry, no hub, and no CUDA extension on a CPU build.
 
-pyannote.audio reports every file it processes unless `PYANNOTE_METRICS_ENABLED` is 0 before it is
-imported, and imports onnxruntime where that is installed, newer versions of which report to
-Microsoft unless `ORT_DISABLE_TELEMETRY` is 1. torchaudio 2.11 cannot load its CUDA extension beside
-a CPU-only torch.
+models/environment.py sets the variables that switch off telemetry and the hub. torchaudio 2.11
+cannot load its CUDA extension beside a CPU-only torch.
 """
 
-import os
 import sys
 import types
 import warnings
@@ -15,9 +12,6 @@ from typing import Any
 
 def pyannote_audio() -> Any:
     """Import pyannote.audio and return it."""
-    os.environ["PYANNOTE_METRICS_ENABLED"] = "0"
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     stand_in_for_torchaudio_extension()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torchcodec is absent on purpose: waveforms, never paths

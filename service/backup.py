@@ -17,7 +17,6 @@ import hashlib
 import io
 import json
 import logging
-import os
 import re
 import subprocess
 import tarfile
@@ -36,8 +35,9 @@ from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import select
 from sqlalchemy.engine import URL
 
+from models.environment import child_environment
 from service.database import DatabaseInUse, SchemaTooNew, embedded
-from service.database.embedded import EmbeddedPostgres, wheel_folder
+from service.database.embedded import EmbeddedPostgres, installed_programs
 from service.database.engine import conninfo, known_revisions, migrate, newest, open_engine
 from service.database.tables import Job, JobRecording, Recording, Session, Study
 from service.domain.erasure import erase_job, erase_rest
@@ -145,7 +145,7 @@ def back_up(settings: Settings, out: Path | None, keys_out: Path) -> Backup:
         with running_database(settings) as url, whole_file(data) as file:
             # The rows first: what they name is there, and what is added meanwhile does no harm.
             with tempfile.TemporaryFile(dir=out) as dump:
-                run_tool("pg_dump", url, ["--format=custom", "--no-owner"], output=dump)
+                run_tool(settings, "pg_dump", url, ["--format=custom", "--no-owner"], output=dump)
                 write_archive(file, "data", settings, now, data_files(settings), dump)
     keys = keys_out / f"fieldscribe-keys-{now:%Y%m%dT%H%M%SZ}.tar"
     with whole_file(keys) as file:
@@ -279,7 +279,7 @@ def restore(settings: Settings, data: Path, keys: Path) -> Restored:
                     dump.write(block)
                 dump.seek(0)
                 options = ["--single-transaction", "--exit-on-error", "--no-owner"]
-                run_tool("pg_restore", url, options, input=dump)
+                run_tool(settings, "pg_restore", url, options, input=dump)
             engine = open_engine(url)
             try:
                 migrate(engine)
@@ -454,7 +454,7 @@ def running_database(settings: Settings, *, new: bool = False) -> Iterator[URL]:
         return
     if not new:
         embedded.url(settings.database)  # raises if there is none
-    postgres = EmbeddedPostgres(settings.database)
+    postgres = EmbeddedPostgres(settings.database, settings.postgres_programs)
     try:
         postgres.start()
     except DatabaseInUse:
@@ -469,6 +469,7 @@ def running_database(settings: Settings, *, new: bool = False) -> Iterator[URL]:
 
 
 def run_tool(
+    settings: Settings,
     name: str,
     url: URL,
     options: list[str],
@@ -481,17 +482,17 @@ def run_tool(
     Raises:
         DatabaseToolFailed
     """
-    folder = os.environ.get("PG_BINDIR") or wheel_folder() / "pginstall18" / "bin"
+    folder = settings.postgres_programs or installed_programs()
     parameters = conninfo_to_dict(conninfo(url))
     variables = {
         variable: str(parameters[key]) for key, variable in VARIABLES.items() if key in parameters
     }
     finished = subprocess.run(
-        [Path(folder) / name, f"--dbname={parameters['dbname']}", *options],
+        [folder / name, f"--dbname={parameters['dbname']}", *options],
         stdin=input or subprocess.DEVNULL,
         stdout=output or subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        env={**os.environ, **variables},
+        env=child_environment(variables),
         check=False,
     )
     if finished.returncode:

@@ -1,6 +1,7 @@
-"""How `serve` starts its children: `python -m service.child PARENT_PID api | worker ENGINE`.
+"""How `serve` starts its children: `python -m service.child PARENT_PID api | worker ENGINE_MODULE`.
 
-The settings come in the environment. A module of its own, so that theirs are not `__main__`.
+The environment holds their settings. This is a module apart from theirs, so that none of those runs
+as `__main__`.
 """
 
 import os
@@ -8,10 +9,17 @@ import sys
 
 from service.settings import read_settings
 
+API, WORKER = "api", "worker"
+
+
+def child_command(name: str, *arguments: str) -> list[str]:
+    """The command line that starts a child of this process: `API` or `WORKER`."""
+    return [sys.executable, "-m", __name__, str(os.getpid()), name, *arguments]
+
 
 def main(parent: int, name: str, *arguments: str) -> int:
     os.umask(0o077)
-    if name == "api":
+    if name == API:
         from service.api import process as api
 
         return api.main(read_settings(), parent=parent)

@@ -19,6 +19,7 @@ answers of them: `status` of HTTP, the first line of the docstring as title, the
 Messages are one sentence and never hold text, names or paths of recordings.
 """
 
+import traceback
 from typing import ClassVar
 
 
@@ -29,6 +30,14 @@ class ServiceError(Exception):
 
 class Misused(ServiceError):
     status = 422
+
+
+def locate(error: BaseException) -> str:
+    """Where an error was raised: `file:line` of the innermost frames, without source or values."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return " < ".join(
+        f"{frame.filename.rpartition('/')[2]}:{frame.lineno}" for frame in reversed(frames[-8:])
+    )
 
 
 class OutputNotWritable(Misused):

@@ -1,4 +1,4 @@
-"""What processes of the service do first: no core dumps, no outliving their parent."""
+"""What every process of the service sets up first: core dumps, its parent's death, limits, logs."""
 
 import ctypes
 import logging
@@ -8,23 +8,24 @@ import signal
 from contextlib import suppress
 
 PR_SET_PDEATHSIG = 1
-MANY_FILES = 65_536
+OPEN_FILE_LIMIT = 65_536
 
 
-def no_core_dumps() -> None:
-    """A dump would put keys and what people said on the disk. Inherited by children.
+def disable_core_dumps() -> None:
+    """Prevent dumps, which would write keys and speech to the disk. Children inherit this.
 
-    The limit does not bind a dump that is piped to a program; the filter leaves nothing to pipe.
+    The limit does not apply to dumps that are piped to a program; the filter leaves those empty.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with suppress(OSError), open("/proc/self/coredump_filter", "w") as file:  # Linux only
         file.write("0")
 
 
-def die_with_parent(signal_number: signal.Signals, parent: int) -> None:
-    """
+def end_with_parent(signal_number: signal.Signals, parent: int) -> None:
+    """Have the kernel send this process a signal when its parent ends.
+
     Args:
-        parent: its process id, as it told us: it may have died before this call.
+        parent: process id, as the parent passed it on: it may have ended before this call.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal_number), 0, 0, 0)
@@ -32,18 +33,18 @@ def die_with_parent(signal_number: signal.Signals, parent: int) -> None:
         os.kill(os.getpid(), signal_number)
 
 
-def allow_many_files() -> None:
-    """A request that waits is an open file; systemd begins with 1,024 of them, if nobody asks."""
+def raise_open_file_limit() -> None:
+    """Each waiting request is an open file, and systemd's default limit is 1,024."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MANY_FILES if hard == resource.RLIM_INFINITY else min(hard, MANY_FILES)
+    wanted = OPEN_FILE_LIMIT if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILE_LIMIT)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
 
 
 def log_to_stderr() -> None:
-    """Ids, codes, counts and times: systemd or docker keep them."""
+    """Log ids, codes, counts and times, for systemd or Docker to store."""
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
     )
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)  # we say ourselves that it is away
-    logging.getLogger("procrastinate").setLevel(logging.WARNING)  # says every step of the queue
+    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)  # we report an outage ourselves
+    logging.getLogger("procrastinate").setLevel(logging.WARNING)  # it logs every step of the queue

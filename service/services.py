@@ -1,12 +1,14 @@
-"""What the API, the worker and the commands share: opened once, handed on."""
+"""What the API, the worker and the commands share: opened once and passed on."""
 
+import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sqlalchemy import Engine
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.orm import Session as DbSession
+from sqlalchemy.orm import sessionmaker
 
 from service.database import embedded
 from service.database.engine import open_engine, open_sessions
@@ -30,6 +32,8 @@ from service.vault.wrapping import WRAPPED_SIZE
 class Vault:
     stores: Mapping[ArtefactClass, Store]
     keyrings: Mapping[ArtefactClass, KeyRing]
+    unsealing: threading.Lock = field(default_factory=threading.Lock)
+    """Held by one attempt to unseal at a time, because each takes 256 MiB."""
 
     @property
     def sealed(self) -> bool:
@@ -40,7 +44,7 @@ class Vault:
 class Services:
     settings: Settings
     engine: Engine
-    sessionmaker: sessionmaker[Session]
+    sessionmaker: sessionmaker[DbSession]
     vault: Vault
 
     def close(self) -> None:
@@ -59,14 +63,17 @@ def open_services(settings: Settings) -> Services:
 
 
 def database_url(settings: Settings) -> URL:
-    """The one that was set, else that of the embedded Postgres."""
+    """The URL that was set, else that of the embedded Postgres."""
     if settings.database_url is not None:
         return make_url(settings.database_url.get_secret_value())
     return embedded.url(settings.database)
 
 
 def open_vault(settings: Settings) -> Vault:
-    """Keys of files are open, those under a passphrase sealed. Erasures are made sure of."""
+    """Open the vault and destroy any keys that the erasure ledger says must be gone.
+
+    Root keys in plain files are open; those under a passphrase stay sealed.
+    """
     roots = {name: settings.root_keys / f"{name}.key" for name in ArtefactClass}
     sealed = {name for name, path in roots.items() if path.exists() and is_sealed(path)}
     keys = read_root_keys(
@@ -87,33 +94,33 @@ def open_store(settings: Settings, name: ArtefactClass) -> Store:
 
 
 def create_root_keys(settings: Settings, passphrase: str | None = None) -> bool:
-    """Make the root keys of a new installation, or those that a killed first start did not.
+    """Create the root keys of a new installation, or the rest if the first start was interrupted.
 
     Returns:
-        False, and nothing is made, if all are there already.
+        False, having changed nothing, if all of them exist already.
 
     Raises:
-        RootKeyUnusable: some are gone, with which something was encrypted; or those that are there
-            were made with a passphrase and the others would not be, or the other way round.
-        WrongPassphrase: those that are there were made with another.
+        RootKeyUnusable: a root key is missing that files were encrypted with; or the existing keys
+            have a passphrase and the others would not, or the other way round.
+        WrongPassphrase: the existing keys have another passphrase.
     """
     roots = {name: settings.root_keys / f"{name}.key" for name in ArtefactClass}
     if has_root_keys(settings):
         return False
     if not _is_new(settings):
         raise RootKeyUnusable(
-            "There are encrypted files and not all of their root keys: is the folder of "
-            "FIELDSCRIBE_KEYS mounted, and the right one? No new keys are made"
+            "There are encrypted files, but some of their root keys are missing, and no new keys "
+            "were created: check that the folder of FIELDSCRIBE_KEYS is mounted and the right one"
         )
     make_folder(settings.root_keys)
     for name, path in roots.items():
         if path.exists() and path.stat().st_size == 0:
-            path.unlink()  # killed while it was made
+            path.unlink()  # its creation was interrupted
         if path.exists():
             if is_sealed(path) != (passphrase is not None):
                 raise RootKeyUnusable(
-                    "The first start was interrupted: repeat it as it was, with or without "
-                    f"--passphrase, or delete {name}.key, with which nothing is encrypted yet"
+                    "The first start was interrupted: repeat it as before, with or without "
+                    f"--passphrase, or delete {name}.key, which nothing is encrypted with yet"
                 )
             if passphrase is not None:
                 unseal_root_key(path, name, passphrase, data_folder=settings.data)
@@ -125,29 +132,31 @@ def create_root_keys(settings: Settings, passphrase: str | None = None) -> bool:
 
 
 def has_root_keys(settings: Settings) -> bool:
-    """All of them; one whose file has no bytes was not finished."""
+    """Whether all root keys exist. An empty file does not count: its creation was interrupted."""
     roots = [settings.root_keys / f"{name}.key" for name in ArtefactClass]
     return all(path.exists() and path.stat().st_size > 0 for path in roots)
 
 
 def _is_new(settings: Settings) -> bool:
-    """Nothing was encrypted yet."""
+    """Whether nothing has been encrypted yet."""
     folders = (settings.vault, settings.wrapped_keys, settings.ledger)
     return not any(path.is_file() for folder in folders for path in folder.rglob("*"))
 
 
 def unseal(services: Services, passphrase: str) -> None:
-    """
+    """Open the sealed root keys.
+
     Raises:
         WrongPassphrase, RootKeyExposed, RootKeyUnusable
     """
     settings = services.settings
-    for name, keyring in services.vault.keyrings.items():
-        if keyring.sealed:
-            path = settings.root_keys / f"{name}.key"
-            keyring.unseal(unseal_root_key(path, name, passphrase, data_folder=settings.data))
+    with services.vault.unsealing:
+        for name, keyring in services.vault.keyrings.items():
+            if keyring.sealed:
+                path = settings.root_keys / f"{name}.key"
+                keyring.unseal(unseal_root_key(path, name, passphrase, data_folder=settings.data))
 
 
 def is_sealed(path: Path) -> bool:
-    """By its size: a key under a passphrase is binary, another one is hex digits."""
+    """Whether a root key has a passphrase: then its file is binary, else it is hex digits."""
     return path.stat().st_size == SALT_SIZE + WRAPPED_SIZE

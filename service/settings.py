@@ -1,4 +1,4 @@
-"""What differs between two deployments: `FIELDSCRIBE_...` variables or a command's options."""
+"""The service's settings: fields read from `FIELDSCRIBE_...` variables or a command's options."""
 
 import os
 from collections.abc import Mapping
@@ -9,24 +9,21 @@ from platformdirs import user_config_path, user_data_path
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from models.environment import SETTINGS_PREFIX
 from models.precision import Precision
 from service.errors import ServiceError
-
-PREFIX = "FIELDSCRIBE_"
-# Read by others than Settings, each where it is used.
-OTHER_VARIABLES = {"FIELDSCRIBE_TOKEN", "FIELDSCRIBE_URL"}
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 class BadSettings(ServiceError):
-    """A setting is unknown, or its value makes no sense: the service does not start."""
+    """A setting is unknown or its value is invalid: the service does not start."""
 
     code = "bad_settings"
 
 
 def default_data() -> Path:
-    """As root a folder that the database's unprivileged user can reach, which /root is not."""
+    """For root, a folder that the database's unprivileged user can reach: /root is closed to it."""
     return Path("/var/lib/fieldscribe") if os.geteuid() == 0 else user_data_path("fieldscribe")
 
 
@@ -35,72 +32,93 @@ def default_keys() -> Path:
 
 
 class Settings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=SETTINGS_PREFIX, extra="forbid", frozen=True)
 
     data: Path = Field(
-        default_factory=default_data, description="Folder of the vault and the embedded database."
+        default_factory=default_data,
+        description="Folder for the vault and the embedded database.",
     )
     keys: Path = Field(
         default_factory=default_keys,
-        description="Folder of root keys, wrapped keys, the ledger and the owner's token; "
-        "never under `data`.",
+        description="Folder for root keys, wrapped keys, the erasure ledger and the owner's token; "
+        "never inside `data`.",
     )
     weights: Path = Field(
         default_factory=lambda: user_data_path("fieldscribe") / "weights",
-        description="Folder of fetched weights.",
+        description="Folder for downloaded weights.",
     )
     database_url: SecretStr | None = Field(
-        default=None, description="A Postgres of your own; the embedded one by default."
+        default=None,
+        description="URL of an external Postgres server; by default the embedded one is used.",
+    )
+    postgres_programs: Path | None = Field(
+        default=None,
+        description="Folder with the programs of Postgres 18 (`initdb`, `pg_dump` and so on) to "
+        "use instead of the installed ones.",
     )
     host: str = Field(default="127.0.0.1", description="Address the API listens on.")
     port: int = Field(default=8321, ge=0, le=65535, description="Port the API listens on.")
     behind_proxy: bool = Field(
-        default=False, description="A reverse proxy with TLS stands before the API."
+        default=False, description="The API is behind a reverse proxy that terminates TLS."
     )
     tls_certificate: Path | None = Field(default=None, description="PEM file.")
     tls_key: Path | None = Field(default=None, description="PEM file, mode 0600.")
+    url: str | None = Field(
+        default=None,
+        description="Address of the service that commands, or a worker on another machine, "
+        "connect to; by default the one on this machine.",
+    )
+    token: SecretStr | None = Field(
+        default=None,
+        description="Token for commands and for a worker on another machine; by default read from "
+        "a file on this machine.",
+    )
     idle_unload_minutes: float = Field(
-        default=10.0, gt=0, description="A worker without jobs lets go of its models after these."
+        default=10.0, gt=0, description="Minutes without a job before a worker unloads its models."
     )
     precision: Precision | None = Field(
         default=None,
-        description="What a worker computes in; below the default only with measured weights.",
+        description="Number format the models compute in; one below the default needs weights that "
+        "were evaluated at it.",
     )
     max_upload_bytes: int = Field(
-        default=32 * 2**30, gt=0, description="The longest recording that may be uploaded."
+        default=32 * 2**30, gt=0, description="Largest recording that can be uploaded."
     )
     upload_expiry_hours: float = Field(
-        default=48.0, gt=0, description="An upload that has stopped is deleted after these."
+        default=48.0, gt=0, description="Hours without new data before an upload is deleted."
     )
     long_poll_limit: int = Field(
-        default=1000, gt=0, description="Requests that may wait at the same time."
+        default=1000, gt=0, description="Number of requests that can wait at the same time."
     )
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
         if self.keys.resolve().is_relative_to(self.data.resolve()):
-            raise ValueError("the folder of keys must not lie in the data folder")
+            raise ValueError("the keys folder must not be inside the data folder")
         if (self.tls_certificate is None) != (self.tls_key is None):
-            raise ValueError("a certificate and its key belong together")
+            raise ValueError("set both tls_certificate and tls_key, or neither")
         if self.host not in LOOPBACK and not (self.tls_certificate or self.behind_proxy):
             raise ValueError(
-                "other machines reach the API with a certificate or behind a proxy only"
+                "to accept connections from other machines, set a certificate or behind_proxy"
             )
         return self
 
     def as_environment(self) -> dict[str, str]:
-        """For a child process."""
+        """Variables that give a child process of this service the same settings.
+
+        Without `url` and `token`: those in the environment of `serve` may be another service's
+        address and a user's token, which its worker must not use.
+        """
         values = {name: getattr(self, name) for name in type(self).model_fields}
+        del values["url"], values["token"]
         if self.database_url is not None:
             values["database_url"] = self.database_url.get_secret_value()
         return {
-            f"{PREFIX}{name}".upper(): str(value)
-            for name, value in values.items()
-            if value is not None
+            variable_name(name): str(value) for name, value in values.items() if value is not None
         }
 
     @property
-    def url(self) -> str:
+    def local_url(self) -> str:
         """Where programs on this machine reach the API."""
         scheme = "https" if self.tls_certificate else "http"
         host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host
@@ -119,7 +137,7 @@ class Settings(BaseSettings):
 
     @property
     def owner_token(self) -> Path:
-        """With the keys: whoever may read the data folder, such as a worker, is not its owner."""
+        """Among the keys, so that a worker, which can read the data folder, cannot read it."""
         return self.keys / "owner.token"
 
     @property
@@ -139,20 +157,26 @@ class Settings(BaseSettings):
         return self.keys / "ledger"
 
 
+def variable_name(field: str) -> str:
+    return f"{SETTINGS_PREFIX}{field}".upper()
+
+
 def refuse_unknown(environment: Mapping[str, str]) -> None:
-    """A misspelt variable must not be ignored: its owner believes that it is in force.
+    """Refuse a misspelt variable, which the administrator would believe to be in force.
 
     Raises:
         BadSettings
     """
-    known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields} | OTHER_VARIABLES
-    unknown = sorted(name for name in environment if name.startswith(PREFIX) and name not in known)
+    known = {variable_name(field) for field in Settings.model_fields}
+    unknown = sorted(
+        name for name in environment if name.startswith(SETTINGS_PREFIX) and name not in known
+    )
     if unknown:
-        raise BadSettings(f"No setting is called {', '.join(unknown)}")
+        raise BadSettings(f"Unknown settings: {', '.join(unknown)}")
 
 
 def read_settings(**arguments: object) -> Settings:
-    """From the environment; arguments that are not None win.
+    """Read the settings from the environment; arguments that are not None override it.
 
     Raises:
         BadSettings
@@ -162,7 +186,7 @@ def read_settings(**arguments: object) -> Settings:
     try:
         return Settings(**given)  # type: ignore[arg-type]
     except ValueError as error:
-        # Not chained: pydantic quotes the values, and a database URL holds a password.
+        # Not chained: pydantic quotes the values, and a database URL contains a password.
         reasons = "; ".join(
             ": ".join([*map(str, item["loc"]), item["msg"].removeprefix("Value error, ")])
             for item in error.errors(include_input=False)  # type: ignore[attr-defined]

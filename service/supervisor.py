@@ -1,56 +1,105 @@
-"""`fieldscribe serve`: a small parent of the database, the API and one worker. It restarts them.
+"""`fieldscribe serve`: the parent process of the database, the API and one worker.
 
-It does nothing else, so that there is little in it that could fail. If it is killed all the same,
-the API ends with it, the worker puts its job back, and the next `serve` adopts the database.
+It starts them, restarts any that dies, and does nothing else, so that little in it can fail. If it
+is killed all the same, the API ends with it, the worker returns its job to the queue, and the next
+`serve` adopts the database.
 """
 
 import logging
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 
+from models.environment import child_environment
 from service.api.process import prepare, require_port
+from service.child import API, WORKER, child_command
 from service.database import DatabaseNotStarted, DatabaseUnreachable
 from service.database.embedded import EmbeddedPostgres
 from service.domain.queue import DRAINING
-from service.processes import log_to_stderr, no_core_dumps
-from service.settings import OTHER_VARIABLES, Settings
-from service.worker.process import ENGINE
+from service.processes import disable_core_dumps, log_to_stderr
+from service.settings import Settings
+from service.worker.protocol import PIPELINE_ENGINE
 
-LOOK_EVERY = 0.5  # s
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0  # s before a process that died is started again
-SETTLED = 30.0  # s after which it is taken to run
+CHECK_INTERVAL = 0.5  # s
+FIRST_DELAY, MAX_DELAY = 0.5, 10.0  # s before a process that died is restarted
+STABLE_AFTER = 30.0  # s of running, after which the delay starts from the first one again
 
 log = logging.getLogger(__name__)
 
 
-class Child:
-    """A process that is started again, ever more slowly while it keeps dying."""
+def serve(
+    settings: Settings, *, passphrase: str | None = None, engine_module: str = PIPELINE_ENGINE
+) -> int:
+    """Run until SIGTERM or Ctrl-C.
 
-    def __init__(self, name: str, arguments: list[str], environment: dict[str, str]) -> None:
-        self.name, self._arguments, self._environment = name, arguments, environment
+    Args:
+        passphrase: for the root keys, if this is the first start.
+
+    Raises:
+        ServiceError: the service cannot start.
+    """
+    os.umask(0o077)
+    disable_core_dumps()
+    log_to_stderr()
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    postgres = None
+    if settings.database_url is None:
+        postgres = EmbeddedPostgres(settings.database, settings.postgres_programs)
+        postgres.start()
+    database = None if postgres is None else SupervisedDatabase(postgres)
+    environment = child_environment(settings.as_environment())
+    processes = [
+        SupervisedProcess("API", child_command(API), environment),
+        SupervisedProcess("worker", child_command(WORKER, engine_module), environment),
+    ]
+    try:
+        prepare(settings, passphrase)
+        require_port(settings)
+        while not stop.is_set():
+            if database is not None:
+                database.check()
+            for process in processes:
+                process.check()
+            stop.wait(CHECK_INTERVAL)
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.wait(DRAINING + 10)
+        if postgres is not None:
+            postgres.stop()
+    return 0
+
+
+class SupervisedProcess:
+    """A process that is restarted when it dies, after growing delays if it keeps dying."""
+
+    def __init__(self, name: str, command: list[str], environment: dict[str, str]) -> None:
+        self.name, self._command, self._environment = name, command, environment
         self._process: subprocess.Popen[bytes] | None = None
-        self._started, self._pause = 0.0, FIRST_PAUSE
+        self._started, self._delay = 0.0, FIRST_DELAY
 
-    def look(self) -> None:
+    def check(self) -> None:
+        """Start the process if it is not running and its delay is over."""
         now = time.monotonic()
         if self._process is not None:
             if self._process.poll() is None:
                 return
-            settled = now - self._started > SETTLED
-            self._pause = FIRST_PAUSE if settled else min(2 * self._pause, LONGEST_PAUSE)
+            was_stable = now - self._started > STABLE_AFTER
+            self._delay = FIRST_DELAY if was_stable else min(2 * self._delay, MAX_DELAY)
             log.warning(
-                "the %s ended with status %d; it is started again in %.1f s",
+                "the %s ended with status %d; restarting it in %.1f s",
                 self.name,
                 self._process.returncode,
-                self._pause,
+                self._delay,
             )
             self._process = None
             self._started = now
-        elif self._started and now - self._started < self._pause:
+        elif self._started and now - self._started < self._delay:
             return
         else:
             self.start()
@@ -58,18 +107,19 @@ class Child:
     def start(self) -> None:
         self._started = time.monotonic()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "service.child", str(os.getpid()), *self._arguments],
+            self._command,
             stdin=subprocess.DEVNULL,
             env=self._environment,
-            start_new_session=True,  # Ctrl-C is for us: we stop it in order
+            start_new_session=True,  # so that Ctrl-C reaches only us: we stop our children in order
         )
         log.info("the %s is process %d", self.name, self._process.pid)
 
-    def ask_to_stop(self) -> None:
+    def terminate(self) -> None:
         if self._process is not None:
             self._process.terminate()
 
     def wait(self, seconds: float) -> None:
+        """Wait for the process to end, and kill it if it takes longer than this."""
         if self._process is not None:
             try:
                 self._process.wait(seconds)
@@ -78,68 +128,22 @@ class Child:
                 self._process.wait()
 
 
-class Database:
-    """The embedded server, which may be another's child; looked after in the same way."""
+class SupervisedDatabase:
+    """The embedded Postgres, which is restarted in the same way. It need not be our child."""
 
     def __init__(self, postgres: EmbeddedPostgres) -> None:
         self._postgres = postgres
-        self._pause, self._not_before = FIRST_PAUSE, 0.0
+        self._delay, self._not_before = FIRST_DELAY, 0.0
 
-    def look(self) -> None:
+    def check(self) -> None:
         if time.monotonic() < self._not_before:
             return
         try:
             if self._postgres.check():
-                log.warning("the database died and was started again")
-            self._pause = FIRST_PAUSE
+                log.warning("the database died and was restarted")
+            self._delay = FIRST_DELAY
         except (DatabaseNotStarted, DatabaseUnreachable) as error:
-            # Backends of the dead server may still be ending; or the disk is full, for hours.
-            log.error("%s; it is tried again in %.1f s", error, self._pause)
-            self._not_before = time.monotonic() + self._pause
-            self._pause = min(2 * self._pause, LONGEST_PAUSE)
-
-
-def serve(settings: Settings, *, passphrase: str | None = None, engine_module: str = ENGINE) -> int:
-    """Runs until SIGTERM or Ctrl-C.
-
-    Args:
-        passphrase: of the root keys, if this is the first start.
-
-    Raises:
-        ServiceError: it cannot start.
-    """
-    os.umask(0o077)
-    no_core_dumps()
-    log_to_stderr()
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    postgres = None
-    if settings.database_url is None:
-        postgres = EmbeddedPostgres(settings.database)
-        postgres.start()
-    # Somebody's token, or another service's address, is not for the worker of this one.
-    own = {name: value for name, value in os.environ.items() if name not in OTHER_VARIABLES}
-    environment = {**own, **settings.as_environment()}
-    database = None if postgres is None else Database(postgres)
-    children = [
-        Child("API", ["api"], environment),
-        Child("worker", ["worker", engine_module], environment),
-    ]
-    try:
-        prepare(settings, passphrase)
-        require_port(settings)
-        while not stop.is_set():
-            if database is not None:
-                database.look()
-            for child in children:
-                child.look()
-            stop.wait(LOOK_EVERY)
-    finally:
-        for child in children:
-            child.ask_to_stop()
-        for child in children:
-            child.wait(DRAINING + 10)
-        if postgres is not None:
-            postgres.stop()
-    return 0
+            # The dead server's backends may still be ending, or the disk may be full for hours.
+            log.error("%s; trying again in %.1f s", error, self._delay)
+            self._not_before = time.monotonic() + self._delay
+            self._delay = min(2 * self._delay, MAX_DELAY)

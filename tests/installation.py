@@ -17,10 +17,12 @@ from uuid import UUID
 from pydantic import SecretStr
 from sqlalchemy.exc import OperationalError
 
+from service.child import WORKER, child_command
 from service.services import Services, create_root_keys, open_services
 from service.settings import Settings, read_settings
 from service.supervisor import serve
 from service.tls import trust_only
+from service.worker.protocol import ENGINE_CHILD
 from tests.certificates import Certificate
 from tests.jobs import read_job
 
@@ -68,7 +70,7 @@ class Installation:
         try:
             certificate = self.settings.tls_certificate
             tls = None if certificate is None else trust_only(certificate)
-            url = f"{self.settings.url}/healthz"
+            url = f"{self.settings.local_url}/healthz"
             with urllib.request.urlopen(url, timeout=2, context=tls) as answer:
                 return bool(answer.status == 200)
         except OSError:
@@ -77,15 +79,18 @@ class Installation:
     def start(
         self, module: str, *arguments: str, stderr: IO[bytes] | None = None
     ) -> subprocess.Popen[bytes]:
+        return self._spawn([sys.executable, "-m", module, *arguments], stderr)
+
+    def _spawn(
+        self, command: list[str], stderr: IO[bytes] | None = None
+    ) -> subprocess.Popen[bytes]:
         environment = {
             **os.environ,
             **self.settings.as_environment(),
             "STAND_IN_LOG": str(self.log),
             "PYTHONPATH": str(ROOT),
         }
-        process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments], env=environment, cwd=ROOT, stderr=stderr
-        )
+        process = subprocess.Popen(command, env=environment, cwd=ROOT, stderr=stderr)
         self.processes.append(process)
         return process
 
@@ -93,7 +98,7 @@ class Installation:
         return self.start("tests.stand_in_api", str(self.settings.port))
 
     def start_worker(self) -> subprocess.Popen[bytes]:
-        return self.start("service.child", str(os.getpid()), "worker", STAND_IN)
+        return self._spawn(child_command(WORKER, STAND_IN))
 
     def lines(self, job_id: UUID) -> list[tuple[str, int]]:
         """What engines did for a job: (stage, pid)."""
@@ -133,7 +138,7 @@ class Installation:
         data = str(self.settings.data)
         if command[0].endswith("bin/postgres") and f"{data}/database/data" in command:
             return "postgres"
-        if "service.worker.engine_child" in command and f"{data}/vault" in command:
+        if ENGINE_CHILD in command and f"{data}/vault" in command:
             return "engine"
         if f"FIELDSCRIBE_DATA={data}\0" in environment and "-m" in command:
             words = ("serve", "api", "worker")

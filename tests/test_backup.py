@@ -233,14 +233,14 @@ def test_a_session_erased_since_the_backup_is_erased_again(api, study, settings,
 
 
 def test_a_tool_of_the_database_that_fails_is_an_error_which_quotes_nothing(
-    api, settings, tmp_path, monkeypatch
+    api, settings, tmp_path
 ):
     """It writes what it was about to standard error, a row for instance."""
     tools = tmp_path / "tools"
     tools.mkdir()
     (tools / "pg_dump").write_text("#!/bin/sh\necho 'DETAIL: Eva Muster' >&2\nexit 3\n")
     (tools / "pg_dump").chmod(0o755)
-    monkeypatch.setenv("PG_BINDIR", str(tools))
+    settings = settings.model_copy(update={"postgres_programs": tools})
     out, keys_out = folders(tmp_path)
 
     with pytest.raises(DatabaseToolFailed) as raised:

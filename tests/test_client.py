@@ -1,11 +1,11 @@
 """The client of the command line: tokens, outages, uploads that go on."""
 
-import os
 import time
 from contextlib import ExitStack
 
 import httpx2
 import pytest
+from pydantic import SecretStr
 
 from service.commands import client as client_module
 from service.commands.client import (
@@ -215,11 +215,10 @@ def test_what_is_not_fieldscribe_is_said_so():
     assert raised.value.code == "not_fieldscribe"
 
 
-def test_a_token_comes_from_the_environment_or_the_file_of_this_machine(settings, monkeypatch):
-    monkeypatch.delenv("FIELDSCRIBE_TOKEN", raising=False)
+def test_a_token_comes_from_the_settings_or_the_file_of_this_machine(settings):
     with pytest.raises(NoToken):
         find_token(settings)
     settings.owner_token.write_text("of the file\n")
     assert find_token(settings) == "of the file"
-    monkeypatch.setitem(os.environ, "FIELDSCRIBE_TOKEN", "of the environment")
-    assert find_token(settings) == "of the environment"
+    with_token = settings.model_copy(update={"token": SecretStr("of the settings")})
+    assert find_token(with_token) == "of the settings"

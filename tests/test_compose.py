@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from service.database.embedded import SETTINGS
-from service.settings import OTHER_VARIABLES, PREFIX, Settings
+from service.settings import Settings, variable_name
 from tests.installation import ROOT
 from tests.test_docs import commands
 
@@ -33,14 +33,10 @@ def test_its_services_are_commands(compose, name):
 @pytest.mark.parametrize("name", OURS)
 def test_its_variables_are_settings_and_make_sense_together(compose, name):
     variables = compose["services"][name]["environment"]
-    names = {f"{PREFIX}{field}".upper() for field in Settings.model_fields}
+    fields = {variable_name(field): field for field in Settings.model_fields}
 
-    assert set(variables) <= names | OTHER_VARIABLES
-    values = {
-        variable.removeprefix(PREFIX).lower(): value
-        for variable, value in variables.items()
-        if variable in names
-    }
+    assert set(variables) <= set(fields)
+    values = {fields[variable]: value for variable, value in variables.items()}
     assert Settings(**{"keys": "/keys", **values})
 
 

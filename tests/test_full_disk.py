@@ -50,7 +50,7 @@ def ask(site, method, path, **headers):
     """Status, and the code of the problem."""
     token = site.settings.owner_token.read_text().strip()
     request = urllib.request.Request(
-        f"{site.settings.url}{path}",
+        f"{site.settings.local_url}{path}",
         method=method,
         headers={"Authorization": f"Bearer {token}", **headers},
     )
@@ -78,7 +78,7 @@ def test_uploads_are_refused_long_before_and_jobs_go_on_when_there_is_room(
     go.touch()
     time.sleep(12)
     assert site.status(job_id) is None  # the database cannot even start
-    assert "Postgres did not start: the disk is full; it is tried again in" in said(site)
+    assert "Postgres did not start: the disk is full; trying again in" in said(site)
     assert said(site).count("did not start") < 8  # ever more slowly
     filler.unlink()
     site.wait_for(job_id, "succeeded", RECOVERY)

@@ -30,8 +30,9 @@ from service.commands import transcribe as transcribe_command
 from service.commands.main import app
 from service.domain.engine_job import EngineJob
 from service.settings import Settings
+from service.worker.engine_process import EngineProcess
 from service.worker.pipeline_engine import PipelineEngine
-from service.worker.process import EngineProcess
+from service.worker.protocol import PIPELINE_ENGINE
 from tests.fakes import FakePipeline
 from tests.test_batch import write_tone
 
@@ -228,7 +229,7 @@ def job_with_the_demo_weights() -> EngineJob:
 
 def test_a_workers_setting_reaches_the_process_with_the_models(tmp_path):
     folders = {name: tmp_path / name for name in ("data", "keys", "weights")}
-    child = EngineProcess("service.worker.pipeline_engine", Settings(precision="int8", **folders))
+    child = EngineProcess(PIPELINE_ENGINE, Settings(precision="int8", **folders))
 
     async def events() -> list[dict[str, Any]]:
         try:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from scripts.make_interview import make_interview, write_wav
-from service.worker.process import ENGINE
+from service.worker.protocol import PIPELINE_ENGINE
 from tests.installation import ROOT, Installation, wait_until
 
 pytestmark = pytest.mark.slow
@@ -78,7 +78,7 @@ def journey() -> None:
     assert [name for _, name in socket.if_nameindex()] == ["lo"]
     folder = Path(sys.argv[1])
     site = Installation(folder, None)
-    serve = site.start_serve(ENGINE)
+    serve = site.start_serve(PIPELINE_ENGINE)
     try:
         wait_until(site.is_ready, 120, "the service to answer")
         recording = folder / "INT-01.wav"

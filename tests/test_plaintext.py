@@ -16,7 +16,7 @@ from models.audio.decode import decode
 from scripts.make_interview import make_interview, write_wav
 from service.commands.client import Source, Unfinished, open_client, upload, wait_for_recording
 from service.services import open_services
-from service.worker.process import ENGINE
+from service.worker.protocol import PIPELINE_ENGINE
 from tests.installation import STAND_IN, Installation, wait_until
 
 FILE_NAME = "Zacharias Quendolin.wav"
@@ -37,7 +37,9 @@ def recording(tmp_path):
 
 @pytest.mark.parametrize("temp", ["a folder", "not writable"])
 @pytest.mark.parametrize(
-    "engine", [STAND_IN, pytest.param(ENGINE, marks=pytest.mark.slow)], ids=["stand-in", "real"]
+    "engine",
+    [STAND_IN, pytest.param(PIPELINE_ENGINE, marks=pytest.mark.slow)],
+    ids=["stand-in", "real"],
 )
 def test_nothing_that_was_said_lies_in_the_clear(
     engine, temp, data_folder, recording, tmp_path, monkeypatch

@@ -95,7 +95,7 @@ def test_an_api_whose_port_was_taken_is_started_ever_more_slowly_until_it_is_fre
 
 
 def pauses(site: Installation) -> list[float]:
-    found = re.findall(r"the API ended with status \S+; it is started again in (\S+) s", said(site))
+    found = re.findall(r"the API ended with status \S+; restarting it in (\S+) s", said(site))
     return [float(seconds) for seconds in found]
 
 

@@ -85,7 +85,7 @@ def submitted(service, study_code, **wish):
         service.services, UUID(studies[study_code]), make_token(service.services), content
     )
     token = service.settings.owner_token.read_text().strip()
-    client = Client(service.settings.url, token)
+    client = Client(service.settings.local_url, token)
     job = client.post("/v1/jobs", {"recordings": [str(sound)]})
     client.close()
     return job["id"]
@@ -299,7 +299,7 @@ def test_the_curl_of_the_readme_runs_as_written(service, study_code, tmp_path):
     readme = (ROOT / "README.md").read_text()
     blocks = re.findall(r"<!-- test: curl -->\n((?:    .*\n|\n)+)", readme)
     script = textwrap.dedent("\n".join(blocks)).replace(
-        "http://127.0.0.1:8321", service.settings.url
+        "http://127.0.0.1:8321", service.settings.local_url
     )
     (tmp_path / "INT-08.m4a").write_bytes(tone(1.0))
     command = tmp_path / "fieldscribe"

@@ -36,7 +36,7 @@ def test_other_machines_reach_it_with_a_certificate_or_behind_a_proxy_only():
 
 def test_settings_that_contradict_each_other_are_said_in_a_sentence(tmp_path):
     """It began with ": Value error, " once: pydantic's words, and the name of no setting."""
-    with pytest.raises(BadSettings, match="^the folder of keys must not lie in the data folder$"):
+    with pytest.raises(BadSettings, match="^the keys folder must not be inside the data folder$"):
         read_settings(data=tmp_path, keys=tmp_path / "keys")
 
 

@@ -26,7 +26,7 @@ from service.domain import results
 from service.domain.handoffs import OCCURRENCES
 from service.domain.job_state import MAX_CRASHES
 from service.services import open_services
-from service.worker.process import ENGINE
+from service.worker.protocol import PIPELINE_ENGINE
 from tests.installation import RECOVERY, Installation, wait_until
 from tests.jobs import make_job, read_job, stages_of
 from tests.visitor import Visitor
@@ -141,7 +141,7 @@ def demo_models() -> dict[str, str]:
 @pytest.fixture
 def real_site(data_folder):
     site = Installation(data_folder, None)
-    site.start_serve(ENGINE)
+    site.start_serve(PIPELINE_ENGINE)
     wait_until(site.is_ready, 120, "the service to answer")
     site.services = open_services(site.settings)
     yield site
@@ -163,7 +163,7 @@ def test_the_real_models_survive_whatever_is_killed(real_site, victim, interview
     kill(site, victim)
     if victim == "serve":
         site.processes[0].wait()
-        site.start_serve(ENGINE)
+        site.start_serve(PIPELINE_ENGINE)
     site.wait_for(job_id, "succeeded", 300)
 
     assert stages_of(site.services, job_id)["segment"].artefact_id == artefact

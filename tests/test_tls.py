@@ -14,7 +14,7 @@ from service.commands.client import ServiceUnreachable, open_client
 from service.commands.main import app
 from service.services import open_services
 from service.settings import BadSettings, Settings
-from service.worker.process import keys_from_api
+from service.worker.keys import keys_from_api
 from tests.certificates import make_certificate
 from tests.installation import Installation, wait_until
 from tests.jobs import make_job
@@ -76,9 +76,7 @@ def studies(settings):
 
 
 def keys(settings):
-    return keys_from_api(settings.url, settings.data / "no.token", settings.tls_certificate)(
-        uuid4(), 1
-    )
+    return keys_from_api(settings)(uuid4(), 1)
 
 
 @pytest.mark.parametrize("signed", ["by an authority", "by itself"])
@@ -122,7 +120,7 @@ def test_a_worker_goes_on_when_the_certificate_is_renewed(authority, tmp_path):
     certificate = make_certificate(tmp_path, HOST, authority)
     with serving(certificate) as port:
         settings = settings_of(tmp_path, certificate, port)
-        fetch = keys_from_api(settings.url, settings.data / "no.token", certificate.path)
+        fetch = keys_from_api(settings)
         assert fetch(uuid4(), 1) == {}
     with serving(make_certificate(tmp_path, HOST, authority), port):
         assert fetch(uuid4(), 1) == {}

@@ -13,9 +13,11 @@ from sqlalchemy import select
 from service.database.tables import JobError
 from service.domain.engine_job import EngineJob
 from service.domain.job_state import MAX_CRASHES
+from service.settings import Settings
 from service.vault.errors import Erased, Sealed
 from service.vault.streaming import Key
-from service.worker.process import Later, Runner, keys_from_api
+from service.worker.keys import keys_from_api
+from service.worker.runner import RetryLater, Runner
 from tests.jobs import make_job, read_job
 
 
@@ -52,9 +54,14 @@ def api():
 
 @pytest.fixture
 def fetch(api, tmp_path):
-    token = tmp_path / "worker.token"
-    token.write_text("s3cret\n")
-    return keys_from_api(api.url, token)
+    return keys_from_api(worker_settings(tmp_path, api.url))
+
+
+def worker_settings(folder, url):
+    settings = Settings(data=folder / "data", keys=folder / "keys", url=url)
+    settings.data.mkdir()
+    settings.worker_token.write_text("s3cret\n")
+    return settings
 
 
 def test_keys_are_of_the_claimed_job_and_under_its_fence(api, fetch):
@@ -82,11 +89,8 @@ def test_any_other_refusal_may_pass(api, fetch, status):
 
 
 def test_an_api_that_is_not_there_may_come_back(tmp_path):
-    token = tmp_path / "worker.token"
-    token.write_text("s3cret")
-
     with pytest.raises(OSError):
-        keys_from_api("http://127.0.0.1:9", token)(uuid4(), 1)
+        keys_from_api(worker_settings(tmp_path, "http://127.0.0.1:9"))(uuid4(), 1)
 
 
 def test_keys_pass_no_proxy(api, fetch, monkeypatch):
@@ -134,7 +138,7 @@ def test_a_mistake_in_the_worker_is_the_job_s_error_and_leaves_no_engine_behind(
     engine = BrokenEngine()
     runner = Runner(services.sessionmaker, engine, lambda job_id, fence: {})  # type: ignore[arg-type]
     for attempts_left in (2, 1, 0):
-        with pytest.raises(Later) if attempts_left else contextlib.nullcontext():
+        with pytest.raises(RetryLater) if attempts_left else contextlib.nullcontext():
             asyncio.run(runner.run(job_id))
 
     with services.sessionmaker() as session:
@@ -165,7 +169,7 @@ def test_a_job_waits_for_a_busy_card_as_long_as_it_takes(services):
 
     async def try_again_and_again():
         for _ in range(MAX_CRASHES + 2):
-            with pytest.raises(Later):
+            with pytest.raises(RetryLater):
                 await runner.run(job_id)
 
     asyncio.run(try_again_and_again())

@@ -39,7 +39,7 @@ class Visitor(threading.Thread):
     def __init__(self, settings: Settings, most: int) -> None:
         super().__init__()
         self._http = httpx2.Client(
-            base_url=settings.url,
+            base_url=settings.local_url,
             headers={"Authorization": f"Bearer {settings.owner_token.read_text().strip()}"},
             timeout=30,
             trust_env=False,

@@ -19,6 +19,7 @@ from typing import IO, BinaryIO
 from models.audio import sandbox
 from models.audio.errors import DecoderKilled, FfmpegMissing, SandboxUnavailable
 from models.audio.recording import duration_in_words
+from models.environment import child_environment
 
 MEMORY_BYTES = 2 << 30  # address space of the child
 KILLED = (-signal.SIGKILL, -signal.SIGXCPU, -signal.SIGTERM)
@@ -62,13 +63,12 @@ def run_sandboxed(
     if program is None:
         raise FfmpegMissing(NO_FFMPEG)
     limits = [str(MEMORY_BYTES), str(math.ceil(seconds)), str(os.getpid())]
-    kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
     child = subprocess.Popen(
         [sys.executable, "-I", "-S", sandbox.__file__, *limits, program, *command[1:]],
         stdin=file.fileno(),
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,  # ffmpeg would quote tags
-        env={**kept, "LANG": "C"},
+        env=child_environment({"LANG": "C"}, only=("PATH", "LD_LIBRARY_PATH")),
         start_new_session=True,
     )
     expired = threading.Event()

@@ -27,6 +27,7 @@ import numpy as np
 from models.diarisation.reconstruction import NOBODY
 from models.diarisation.segmentation import Segmentation
 from models.diarisation.speaker_models import SpeakerModels
+from models.environment import child_environment
 from models.errors import OutOfMemory
 from models.progress import Progress, ignore
 from models.pyannote_guard import pyannote_audio
@@ -273,12 +274,13 @@ class _Helper:
             [sys.executable, "-c", "from models.diarisation.clustering import serve; serve()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={
-                **os.environ,
-                "PYTHONPATH": os.pathsep.join([here, *filter(None, sys.path)]),
-                "OMP_NUM_THREADS": "1",  # it is beside a process that wants the other cores
-                "OPENBLAS_NUM_THREADS": "1",
-            },
+            env=child_environment(
+                {
+                    "PYTHONPATH": os.pathsep.join([here, *filter(None, sys.path)]),
+                    "OMP_NUM_THREADS": "1",  # it is beside a process that wants the other cores
+                    "OPENBLAS_NUM_THREADS": "1",
+                }
+            ),
         )
 
     def ask(self, task: Arrays) -> Arrays:

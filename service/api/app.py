@@ -35,7 +35,7 @@ from service.api.watch import Watch
 from service.domain import queue
 from service.domain.callers import make_first_tokens
 from service.domain.recordings import Checker
-from service.errors import BodyTooLarge
+from service.errors import BodyTooLarge, locate
 from service.services import open_services
 from service.settings import Settings
 
@@ -117,7 +117,7 @@ def end_with(task: "asyncio.Task[None]") -> None:
     """
     error = None if task.cancelled() else task.exception()
     if error is not None:
-        kind, place = type(error).__name__, problems.place_of(error)
+        kind, place = type(error).__name__, locate(error)
         log.critical("%s work ended, and the API with it: %s at %s", task.get_name(), kind, place)
     end_process()
 

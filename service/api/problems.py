@@ -6,7 +6,6 @@ quote what somebody sent.
 
 import logging
 import re
-import traceback
 from typing import Any
 
 from fastapi import FastAPI
@@ -32,6 +31,7 @@ from service.errors import (
     TooManyRequests,
     TooManyWaiting,
     UnsupportedMediaType,
+    locate,
 )
 
 MEDIA_TYPE = "application/problem+json"
@@ -210,16 +210,8 @@ class LastResort:
         try:
             await self._app(scope, receive, watch)
         except Exception as error:  # noqa: BLE001  # the top of the process
-            log.error("%s at %s", type(error).__name__, place_of(error))
+            log.error("%s at %s", type(error).__name__, locate(error))
             if not begun:
                 error = InternalError("A mistake in Fieldscribe; the log has its place")
                 await answer(error)(scope, receive, send)
             # Else the server closes the connection: the answer is visibly cut off.
-
-
-def place_of(error: BaseException) -> str:
-    """Files and lines, without what stands there."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return " < ".join(
-        f"{frame.filename.rpartition('/')[2]}:{frame.lineno}" for frame in reversed(frames[-8:])
-    )

@@ -10,7 +10,12 @@ import uvicorn
 
 from service.database.engine import migrate, open_engine
 from service.errors import ServiceError
-from service.processes import allow_many_files, die_with_parent, log_to_stderr, no_core_dumps
+from service.processes import (
+    disable_core_dumps,
+    end_with_parent,
+    log_to_stderr,
+    raise_open_file_limit,
+)
 from service.services import create_root_keys, database_url
 from service.settings import Settings
 
@@ -36,10 +41,10 @@ def main(settings: Settings, *, parent: int | None = None) -> int:
     Args:
         parent: process id of the `serve` that this process belongs to.
     """
-    no_core_dumps()
-    allow_many_files()
+    disable_core_dumps()
+    raise_open_file_limit()
     if parent is not None:
-        die_with_parent(signal.SIGKILL, parent)
+        end_with_parent(signal.SIGKILL, parent)
     log_to_stderr()
     prepare(settings)
     if parent is None:

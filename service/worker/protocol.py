@@ -1,7 +1,8 @@
-"""What a worker and its engine child say to each other: one JSON document on each line.
+"""The messages between a worker and its engine child, and the interface of an engine.
 
-To the child: a job (`EngineJob`), or `{"stop": true}`. From the child: `{"event": ...}`, which is
-`loaded`, `progress`, `saved`, `discarded`, and at the end `done`, `stopped` or `failed`.
+Messages are JSON documents, one a line. To the child: a job (`EngineJob`), or `{"stop": true}`.
+From the child: `{"event": ...}`, which is `loaded`, `progress`, `saved` or `discarded`, and last
+`done`, `stopped` or `failed`.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,23 +12,29 @@ from models.stage_results import StageResults
 from models.transcript import Transcript
 from service.domain.engine_job import EngineJob
 
+# Modules that the worker starts in another process. It must not import them: they load torch.
+ENGINE_CHILD = "service.worker.engine_child"
+PIPELINE_ENGINE = "service.worker.pipeline_engine"
+
 
 class Engine(Protocol):
-    """What the child runs: `service.worker.pipeline_engine`, in tests one that loads no torch.
+    """What the child runs jobs with: `PIPELINE_ENGINE`, or in tests one that loads no torch.
 
-    Its module has `open_engine(weights_folder, precision) -> Engine`; precision None: the default.
+    Its module has `open_engine(weights_folder, precision) -> Engine`; a precision of None means the
+    default.
     """
 
     device: str
 
     def load(self, job: EngineJob) -> dict[str, float] | None:
-        """Get the job's models ready.
+        """Load the job's models, unless they are loaded already.
 
         Returns:
-            Seconds per second of audio of the costly stages, from a trial, if they were loaded now.
+            Seconds per second of audio for each slow stage, from a trial run, or None if the models
+            were loaded already.
 
         Raises:
-            SpeechError: they cannot be.
+            SpeechError: the models cannot be loaded.
         """
 
     def transcribe(
@@ -40,11 +47,12 @@ class Engine(Protocol):
     ) -> Transcript:
         """
         Args:
-            on_progress: stage and its fraction; raises `Stopped` when the job is to stop.
+            on_progress: called with a stage and the finished fraction of it; raises `Stopped` when
+                the job is to stop.
 
         Raises:
             SpeechError
         """
 
     def unload(self) -> None:
-        """Let go of the models, and of the memory of the card."""
+        """Unload the models and free their device memory."""

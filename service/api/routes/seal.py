@@ -1,7 +1,6 @@
 """Opening the vault with its passphrase, after every start."""
 
 import logging
-import threading
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
@@ -18,7 +17,6 @@ router = APIRouter(prefix="/v1", tags=["vault"])
 Administrator = Annotated[Caller, Depends(allow("admin", sealed_too=True))]
 
 log = logging.getLogger(__name__)
-_one_at_a_time = threading.Lock()  # each attempt takes 256 MiB
 
 
 class Passphrase(Strict):
@@ -44,6 +42,5 @@ def unseal(
     if not services.vault.sealed:
         return
     limits.passphrases.require("")
-    with _one_at_a_time:
-        opening.unseal(services, given.passphrase.get_secret_value())
+    opening.unseal(services, given.passphrase.get_secret_value())
     log.info("the vault was unsealed by token %s", caller.token_id)
