@@ -1,31 +1,27 @@
-"""What holds around the forward passes of all models."""
+"""Helpers around the forward passes of all models: exact arithmetic, batches, memory."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 
 from models.errors import OutOfMemory
 
-_halvings = 0
 
+@dataclass
+class HalvingCounter:
+    """Counts how often memory ran out and a batch was halved. All models of a pipeline share it."""
 
-def halvings() -> int:
-    """How often, since this process began, memory ran out and a batch was halved."""
-    return _halvings
-
-
-def note_halved() -> None:
-    global _halvings
-    _halvings += 1
+    count: int = 0
 
 
 @contextmanager
-def exact_on(device: torch.device, what: str = "Diarisation") -> Iterator[None]:
-    """fp32 means fp32, not TF32, as pyannote.audio has it; the process's own choice comes back.
+def exact_on(device: torch.device, task: str = "Diarisation") -> Iterator[None]:
+    """Compute fp32 in fp32, not in TF32, as pyannote.audio does; restore the setting afterwards.
 
     Args:
-        what: is done there, for a message.
+        task: names the work in the error message.
 
     Raises:
         OutOfMemory: a batch does not fit on the device.
@@ -36,13 +32,15 @@ def exact_on(device: torch.device, what: str = "Diarisation") -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise OutOfMemory(f"{what} does not fit into the memory of {device}.") from error
+        raise OutOfMemory(f"{task} does not fit into the memory of {device}.") from error
     finally:
         matmul.allow_tf32, cudnn.allow_tf32 = before
 
 
-def in_batches(n: int, size: int, step: Callable[[int, int], None]) -> None:
-    """step(first, last) for all of n, `size` at a time, or half as many once memory has run out.
+def in_batches(
+    n: int, size: int, step: Callable[[int, int], None], halvings: HalvingCounter
+) -> None:
+    """Call step(first, last) for all of n, `size` at a time, or half as many if memory runs out.
 
     Raises:
         torch.OutOfMemoryError: a single one does not fit.
@@ -56,9 +54,9 @@ def in_batches(n: int, size: int, step: Callable[[int, int], None]) -> None:
             if size == 1:
                 raise
             size = max(1, min(size, last - first) // 2)
-            note_halved()
+            halvings.count += 1
         else:
             first = last
             continue
-        if torch.cuda.is_available():  # outside the handler, whose error holds what is to be freed
+        if torch.cuda.is_available():  # outside the handler, whose error holds the memory to free
             torch.cuda.empty_cache()

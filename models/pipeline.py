@@ -13,15 +13,15 @@ import torch
 from models.attribution import attribute
 from models.audio.channels import Channels, Timeline, timeline_of
 from models.audio.recording import SAMPLE_RATE, Recording
-from models.device import halvings
+from models.device import HalvingCounter
 from models.diarisation.diarisation import (
     Diarisation,
-    DiarisationBegun,
+    RunningDiarisation,
     SpeakerCount,
+    measure_speed,
     start_diarisation,
-    try_diarisation,
 )
-from models.diarisation.segmentation import Segmentation, SpeechRegion, segment, speech_regions
+from models.diarisation.segmentation import Segmentation, SpeechRegion, find_speech_regions, segment
 from models.errors import AudioError
 from models.gates import resolve_precision
 from models.languages import language_code
@@ -155,12 +155,13 @@ class Segmented:
     segmentation: Segmentation
     regions: tuple[SpeechRegion, ...]
     windows: tuple[Window, ...]
-    halvings_before: int  # in this process, when the session was begun
+    halvings: HalvingCounter  # of the pipeline
+    halvings_before: int  # when the session was begun
 
     @property
     def memory_ran_out(self) -> bool:
         """Since it was begun; of sessions that are heard together each says so."""
-        return halvings() > self.halvings_before
+        return self.halvings.count > self.halvings_before
 
     def cut(self, stretch: Sequence[SpeechRegion]) -> tuple[Window, ...]:
         return cut_windows(stretch, self.timeline.samples, self.timeline.joints)
@@ -182,7 +183,7 @@ class Transcribed:
 class Diarising(Transcribed):
     """`diarisation` may still be under way in another process."""
 
-    diarisation: Diarisation | DiarisationBegun
+    diarisation: Diarisation | RunningDiarisation
 
 
 Maximum = Callable[[Segmented], float]
@@ -213,8 +214,14 @@ class Pipeline:
         self.device, self.precision = device, precision
         of_each = resolve_precision(precision, device)
         self._trunk = of_each.trunk
-        self.engine = WhisperEngine(load_whisper(whisper), precision=of_each.whisper, device=device)
-        self.diarisation = load_pipeline(diarisation, device)
+        self._halvings = HalvingCounter()
+        self.engine = WhisperEngine(
+            load_whisper(whisper),
+            precision=of_each.whisper,
+            device=device,
+            halvings=self._halvings,
+        )
+        self.diarisation = replace(load_pipeline(diarisation, device), halvings=self._halvings)
 
     @property
     def seconds_at_once(self) -> float:
@@ -252,7 +259,7 @@ class Pipeline:
         results: StageResults | None = None,
     ) -> Segmented:
         """Args, raises: see `transcribe`."""
-        results, halvings_before = results or NoStageResults(), halvings()
+        results, halvings_before = results or NoStageResults(), self._halvings.count
         if options.precision != self.precision:
             raise ValueError("the pipeline was loaded with another precision")
         self.engine.check(options.whisper)
@@ -277,12 +284,20 @@ class Pipeline:
             progress = reporting(on_progress, "segment")
             segmentation = segment(self.diarisation, timeline.samples, progress)
             results.save("segment", pack_segmentation(segmentation))
-        regions = timeline.own(speech_regions(segmentation))
+        regions = timeline.own(find_speech_regions(segmentation))
         windows = cut_windows(regions, timeline.samples, timeline.joints)
         if not windows:
             raise NoSpeech(no_speech(timeline.samples, 0.0))
         return Segmented(
-            options, results, timeline, sources, segmentation, regions, windows, halvings_before
+            options,
+            results,
+            timeline,
+            sources,
+            segmentation,
+            regions,
+            windows,
+            self._halvings,
+            halvings_before,
         )
 
     def hear(self, sessions: Sequence[Segmented], on_progress: OnProgress) -> list[Transcribed]:
@@ -408,7 +423,7 @@ class Pipeline:
             OutOfMemory, Stopped
         """
         session, diarisation = diarising.session, diarising.diarisation
-        if isinstance(diarisation, DiarisationBegun):
+        if isinstance(diarisation, RunningDiarisation):
             waiting = StageProgress("diarise", CLUSTERING_BEGINS)
             diarisation = diarisation.result(lambda fraction: on_progress(waiting))
             on_progress(StageProgress("diarise", 1.0))
@@ -435,7 +450,7 @@ class Pipeline:
         on_progress: OnProgress,
     ) -> Transcript:
         on_progress(StageProgress("attribute", 0.0))
-        regions = timeline.own(speech_regions(heard.segmentation))
+        regions = timeline.own(find_speech_regions(heard.segmentation))
         turns_of_words = heard.diarisation.exclusive_turns
         folded = attribute(heard.words, turns_of_words, regions, certain=timeline.is_split)
         segments = timeline.unfold(folded)
@@ -503,7 +518,7 @@ class Pipeline:
 
         A first guess: what people say decides how long decoding takes.
         """
-        segmenting, embedding = try_diarisation(self.diarisation, self._trunk)
+        segmenting, embedding = measure_speed(self.diarisation, self._trunk)
         aligning = 0.0  # done while transcribing, with what the decoder has at hand
         stages = (segmenting, self.engine.try_speed(), aligning, embedding)
         return dict(zip(COSTLY_STAGES, stages, strict=True))

@@ -30,9 +30,15 @@ import torch
 
 from models.audio.recording import SAMPLE_RATE
 from models.diarisation.clustering import Clusters, start_clustering
-from models.diarisation.diarisation import DiarisationBegun, SpeakerCount, diarise
+from models.diarisation.diarisation import (
+    Diarisation,
+    RunningDiarisation,
+    SpeakerCount,
+    start_diarisation,
+)
 from models.diarisation.embedding import embed
-from models.diarisation.reconstruction import NOBODY, speaker_count
+from models.diarisation.pyannote_clustering import NOBODY
+from models.diarisation.reconstruction import count_speakers
 from models.diarisation.segmentation import Segmentation, segment
 from models.diarisation.speaker_models import SpeakerModels
 from models.precision import TrunkPrecision
@@ -94,10 +100,13 @@ def speed(device: torch.device, seconds: float, rounds: int) -> dict[str, Any]:
     samples = loud_and_quiet(seconds)
     count = SpeakerCount()
 
+    def diarise(samples: np.ndarray, precision: TrunkPrecision) -> Diarisation:
+        segmentation = segment(pipeline, samples)
+        started = start_diarisation(pipeline, samples, segmentation, count, precision=precision)
+        return started.result()
+
     def ours(precision: TrunkPrecision) -> Callable[[], object]:
-        return lambda: diarise(
-            pipeline, samples, segment(pipeline, samples), count, precision=precision
-        )
+        return lambda: diarise(samples, precision)
 
     precisions: list[TrunkPrecision] = ["fp32", "bf16"] if has_bf16(device) else ["fp32"]
     stock = stock_pipeline(pipeline)
@@ -106,7 +115,7 @@ def speed(device: torch.device, seconds: float, rounds: int) -> dict[str, Any]:
     warm_up = samples[: 12 * SAMPLE_RATE]
     stock_diarisation(stock, warm_up)
     for precision in precisions:
-        diarise(pipeline, warm_up, segment(pipeline, warm_up), count, precision=precision)
+        diarise(warm_up, precision)
     found: dict[str, list[dict[str, float]]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
@@ -162,7 +171,7 @@ def postprocessing(rounds: int) -> dict[str, Any]:
     counting, rest, clustering, stock = [], [], [], []
     for _ in range(rounds):
         started = time.perf_counter()
-        count = speaker_count(segmentation)
+        count = count_speakers(segmentation)
         counting.append(time.perf_counter() - started)
         rest.append(seconds_to_turns(pipeline, segmentation, embeddings, count, clusters))
         started = time.perf_counter()
@@ -189,7 +198,7 @@ def seconds_to_turns(
     clusters: Clusters,
 ) -> float:
     known: Any = type("Known", (), {"result": lambda self, progress: clusters})()
-    begun = DiarisationBegun(pipeline, segmentation, SpeakerCount(), count, embeddings, known)
+    begun = RunningDiarisation(pipeline, segmentation, SpeakerCount(), count, embeddings, known)
     started = time.perf_counter()
     begun.result()
     return time.perf_counter() - started
@@ -219,7 +228,7 @@ def flatness(device: torch.device, minutes: Sequence[float]) -> list[dict[str, f
         similarities = rng.random((*active.shape, N_SPEAKERS), dtype=np.float32)
         clusters = Clusters(labels.astype(np.int32), similarities, sampled=False)
         started_counting = time.perf_counter()
-        count = speaker_count(heard)
+        count = count_speakers(heard)
         turns = time.perf_counter() - started_counting
         turns += seconds_to_turns(pipeline, heard, embeddings, count, clusters)
         hours = length / 60

@@ -1,18 +1,28 @@
 """Where the clustering runs, and what happens when that is not possible."""
 
+import gc
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from models.diarisation import clustering
-from models.diarisation.clustering import MAX_CLUSTERED, Clusters, start_clustering
-from models.diarisation.diarisation import SpeakerCount, diarise
+from models.diarisation.clustering import (
+    MAX_CLUSTERED,
+    Clusters,
+    prepare_clustering,
+    start_clustering,
+)
+from models.diarisation.clustering_process import ClusteringProcesses, completed
+from models.diarisation.diarisation import SpeakerCount
+from models.diarisation.pyannote_clustering import _constrained_argmax
 from models.errors import OutOfMemory, Stopped
 from scripts.synthetic_diarisation import conversation, random_pipeline
+from tests.diarising import diarise
 
 NOTHING = np.zeros(160, dtype=np.float32)
 
@@ -38,15 +48,15 @@ def here(pipeline, conversed):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def no_process_stays():
+def close_processes(pipeline):
     yield
-    clustering._close_all()
+    pipeline.clustering_processes.close()
 
 
 @pytest.fixture
 def apart(monkeypatch):
-    """Also few embeddings are clustered in a process of their own."""
-    monkeypatch.setattr(clustering, "APART_FROM", 1)
+    """Cluster in another process however few the embeddings are."""
+    monkeypatch.setattr(clustering, "MIN_APART", 1)
 
 
 def test_the_other_process_finds_the_same_and_stays_for_the_next_session(
@@ -57,18 +67,65 @@ def test_the_other_process_finds_the_same_and_stays_for_the_next_session(
 
         assert np.array_equal(there.labels, here.labels)
         np.testing.assert_allclose(there.similarities, here.similarities, atol=1e-5)
-    (helper,) = clustering._idle
+    (helper,) = pipeline.clustering_processes._idle
     assert helper._process.pid != os.getpid()
     assert helper._process.poll() is None
 
 
+def test_the_other_process_ends_with_the_models():
+    processes = ClusteringProcesses()
+    processes.prepare()
+    process = processes._idle[0]._process
+    del processes
+    gc.collect()
+
+    assert process.returncode is not None
+
+
+PREPARE_AND_WAIT = """
+from models.diarisation.clustering_process import ClusteringProcesses
+processes = ClusteringProcesses()
+processes.prepare()
+print(processes._idle[0]._process.pid, flush=True)
+input()
+"""
+
+
+@pytest.mark.slow
+def test_the_other_process_ends_when_its_parent_is_killed():
+    with subprocess.Popen(
+        [sys.executable, "-c", PREPARE_AND_WAIT],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as parent:
+        assert parent.stdout
+        pid = int(parent.stdout.readline())
+        assert Path(f"/proc/{pid}").exists()
+        parent.kill()
+    deadline = time.monotonic() + 60
+    while is_running(pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+    assert not is_running(pid)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def test_the_other_process_clusters_without_bounds_as_well(pipeline, conversed, here, apart):
     segmentation, embeddings = conversed
-    bounded = start_clustering(pipeline, segmentation, embeddings, 2, 2, freely_too=True).result()
+    bounded = start_clustering(
+        pipeline, segmentation, embeddings, 2, 2, unbounded_too=True
+    ).result()
 
     assert bounded.labels.max() == 1
-    assert bounded.free is not None and here.free is None
-    assert np.array_equal(bounded.free.labels, here.labels)
+    assert bounded.unbounded is not None and here.unbounded is None
+    assert np.array_equal(bounded.unbounded.labels, here.labels)
 
 
 def test_a_job_can_stop_while_the_other_process_works(pipeline, conversed, apart, monkeypatch):
@@ -89,9 +146,9 @@ def test_where_no_process_can_be_started_this_one_clusters(
     def refused(*args, **kwargs):
         raise PermissionError
 
-    clustering._close_all()
+    pipeline.clustering_processes.close()
     monkeypatch.setattr(subprocess, "Popen", refused)
-    clustering.prepare(10_000)
+    prepare_clustering(pipeline, 10_000)
     found = started(pipeline, conversed).result()
 
     assert np.array_equal(found.labels, here.labels)
@@ -101,7 +158,7 @@ IN_A_SANDBOX = """
 from models.audio.sandbox import PR_SET_NO_NEW_PRIVS, prctl, refuse_system_calls
 from models.diarisation import clustering
 from scripts.synthetic_diarisation import conversation, random_pipeline
-clustering.APART_FROM = 1
+clustering.MIN_APART = 1
 assert prctl(PR_SET_NO_NEW_PRIVS, 1) and refuse_system_calls()
 pipeline = random_pipeline()
 found = clustering.start_clustering(pipeline, *conversation(30, 2, 256), None, None).result()
@@ -122,9 +179,9 @@ def test_a_process_that_may_start_no_other_clusters_itself():
     assert ran.stdout == "(21, 3)\n"
 
 
-def replaced(monkeypatch, program):
-    """Another program in place of the helper."""
-    clustering._close_all()
+def replace_program(pipeline, monkeypatch, program):
+    """Start another program in place of the clustering process."""
+    pipeline.clustering_processes.close()
     popen = subprocess.Popen
     monkeypatch.setattr(
         subprocess, "Popen", lambda command, **options: popen([*command[:2], program], **options)
@@ -134,16 +191,16 @@ def replaced(monkeypatch, program):
 def test_a_helper_that_fails_is_replaced_by_this_process(
     pipeline, conversed, here, apart, monkeypatch
 ):
-    replaced(monkeypatch, "import sys; sys.exit(1)")
+    replace_program(pipeline, monkeypatch, "import sys; sys.exit(1)")
     found = started(pipeline, conversed).result()
 
     assert np.array_equal(found.labels, here.labels)
-    assert not clustering._idle
+    assert not pipeline.clustering_processes._idle
 
 
 def test_a_helper_that_is_killed_has_run_out_of_memory(pipeline, conversed, apart, monkeypatch):
     """To try the same here would kill this process, and all other jobs with it."""
-    replaced(monkeypatch, "import os; os.kill(os.getpid(), 9)")
+    replace_program(pipeline, monkeypatch, "import os; os.kill(os.getpid(), 9)")
     with pytest.raises(OutOfMemory):
         started(pipeline, conversed).result()
 
@@ -166,9 +223,9 @@ def test_eight_hours_do_not_cluster_more_than_the_limit(pipeline, monkeypatch):
 
     def count(task):
         sizes.append(len(task["chunks"]))
-        return clustering._done({})
+        return completed({})
 
-    monkeypatch.setattr(clustering, "_apart", count)
+    monkeypatch.setattr(pipeline.clustering_processes, "submit", count)
     segmentation, embeddings = conversation(60, 3, 256)
     long = type(segmentation)(
         np.tile(segmentation.activity, (200, 1, 1)), 10.0, 1.0, 0.0619375, 0.016875, 10_209.0
@@ -183,7 +240,7 @@ def test_more_than_127_clusters_have_labels_of_their_own():
     soft = np.zeros((200, 1, 200))
     soft[np.arange(200), 0, np.arange(200)] = 1
 
-    assert clustering._constrained_argmax(soft)[:, 0].tolist() == list(range(200))
+    assert _constrained_argmax(soft)[:, 0].tolist() == list(range(200))
 
 
 def test_a_margin_is_to_the_nearest_other_cluster():

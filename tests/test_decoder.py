@@ -13,7 +13,6 @@ from whisper import transcribe as whisper_transcribe
 from whisper.decoding import MaximumLikelihoodRanker
 from whisper.tokenizer import Tokenizer, get_tokenizer
 
-from models.device import halvings
 from models.errors import OutOfMemory
 from models.precision import Precision
 from models.whisper_engine import Session, WhisperEngine, WhisperOptions
@@ -477,9 +476,8 @@ def test_when_memory_runs_out_half_the_slots_go_on_and_no_window_is_lost(
         add(self, sounds)
 
     monkeypatch.setattr(Slots, "add", add_at_most_two)
-    before = halvings()
     assert_equal(texts_of(decoder, mels), expected)
-    assert (halvings() - before, decoder.n_slots) == (1, 2)
+    assert (decoder.halvings.count, decoder.n_slots) == (1, 2)
 
 
 def test_memory_may_run_out_in_the_middle(whisper, mels, greedy, monkeypatch):
@@ -493,9 +491,9 @@ def test_memory_may_run_out_in_the_middle(whisper, mels, greedy, monkeypatch):
         run(self)
 
     monkeypatch.setattr(Slots, "run", run_out_once)
-    before = halvings()
-    assert_equal(texts_of(decoder_of(whisper, 4), mels), expected)
-    assert halvings() == before + 1
+    decoder = decoder_of(whisper, 4)
+    assert_equal(texts_of(decoder, mels), expected)
+    assert decoder.halvings.count == 1
 
 
 def test_memory_may_run_out_in_making_a_sound(whisper, mels, greedy, monkeypatch):
@@ -514,11 +512,11 @@ def test_memory_may_run_out_in_making_a_sound(whisper, mels, greedy, monkeypatch
         return mel(*arguments)
 
     monkeypatch.setattr(engine, "_mel", run_out_once)
-    before = halvings()
+    before = engine.halvings.count
     (decoded,) = engine.decode_many([session])
 
     assert [result.tokens for result in decoded] == [result.tokens for result in expected]
-    assert halvings() == before + 1
+    assert engine.halvings.count == before + 1
 
 
 def test_memory_may_run_out_in_timing_words(whisper, mels, greedy, monkeypatch):

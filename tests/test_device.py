@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from models.device import exact_on, in_batches
+from models.device import HalvingCounter, exact_on, in_batches
 from models.errors import OutOfMemory
 
 
@@ -19,10 +19,12 @@ def test_batches_are_halved_where_memory_runs_out_and_nothing_is_left_out():
             raise torch.OutOfMemoryError("too many")
         done.extend(range(first, last))
 
-    in_batches(10, 8, step)
+    halvings = HalvingCounter()
+    in_batches(10, 8, step, halvings)
 
     assert done == list(range(10))
     assert sizes == [8, 4, 2, 2, 2, 2, 2]
+    assert halvings.count == 2
 
 
 def test_what_does_not_fit_alone_is_out_of_memory():
@@ -31,7 +33,7 @@ def test_what_does_not_fit_alone_is_out_of_memory():
 
     with pytest.raises(OutOfMemory, match="Transcription does not fit into the memory of cpu"):
         with exact_on(torch.device("cpu"), "Transcription"):
-            in_batches(4, 2, step)
+            in_batches(4, 2, step, HalvingCounter())
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,7 @@ def test_a_session_of_two_recordings_is_one_timeline(pipeline, interview):
 
 
 def test_where_nobody_speaks_is_an_error_with_the_levels(pipeline, monkeypatch):
-    monkeypatch.setattr("models.pipeline.speech_regions", lambda segmentation: ())
+    monkeypatch.setattr("models.pipeline.find_speech_regions", lambda segmentation: ())
     noise = 0.02 * np.random.default_rng(1).standard_normal(12 * 16_000).astype(np.float32)
     with pytest.raises(NoSpeech, match="dBFS"):
         pipeline.transcribe([recording_of(noise)], TWO)
@@ -175,13 +175,13 @@ def test_a_want_of_memory_in_any_stage_is_said_in_the_transcript(
     module = importlib.import_module(f"models.diarisation.{stage}")
     in_batches, n_steps = module.in_batches, itertools.count()
 
-    def run_out_once(n, size, step):
+    def run_out_once(n, size, step, halvings):
         def step_or_not(first, last):
             if last - first > 1 and next(n_steps) == 0:
                 raise torch.OutOfMemoryError("too many")
             step(first, last)
 
-        in_batches(n, max(size, 2), step_or_not)
+        in_batches(n, max(size, 2), step_or_not, halvings)
 
     monkeypatch.setattr(module, "in_batches", run_out_once)
     found = pipeline.transcribe([recording_of(interview.samples)], TWO)

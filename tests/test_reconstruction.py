@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.diarisation.diarisation import SpeakerCount, diarise
+from models.diarisation.diarisation import SpeakerCount
 from models.diarisation.reconstruction import (
     _track_names,
-    activations,
-    discretise,
-    speaker_count,
-    to_turns,
+    build_turns,
+    count_speakers,
+    count_votes,
+    select_active,
 )
 from scripts.synthetic_diarisation import (
     conversation,
@@ -21,6 +21,7 @@ from scripts.synthetic_diarisation import (
     stock_pipeline,
     variant,
 )
+from tests.diarising import diarise
 from tests.fakes import segmentation as fake_segmentation
 
 NOTHING = np.zeros(160, dtype=np.float32)
@@ -98,7 +99,7 @@ def test_speakers_are_counted_as_by_stock_pyannote(pipeline):
         SlidingWindowFeature(found.activity, chunks), frames, warm_up=(0.0, 0.0)
     )
 
-    assert np.array_equal(speaker_count(found), stock.data[:, 0])
+    assert np.array_equal(count_speakers(found), stock.data[:, 0])
 
 
 def test_the_name_of_a_track_is_pyannote_s():
@@ -119,9 +120,9 @@ def test_turns_with_the_same_times_are_ordered_as_by_stock_pyannote(pipeline):
     discrete = SlidingWindowFeature(active.T.astype(float), frames)
     annotation = stock_pipeline(pipeline).to_annotation(discrete)
     stock = [label for _, _, label in annotation.itertracks(yield_label=True)]
-    nothing = activations(found, np.zeros((1, 1), dtype=np.int32), np.zeros((1, 1)))
+    nothing = count_votes(found, np.zeros((1, 1), dtype=np.int32), np.zeros((1, 1)))
     names = {cluster: str(cluster) for cluster in range(30)}
-    turns, _ = to_turns(active, names, nothing, found, 0.0)
+    turns, _ = build_turns(active, names, nothing, found, 0.0)
 
     assert [int(turn.speaker) for turn in turns] == stock
 
@@ -130,7 +131,7 @@ def test_a_frame_has_as_many_speakers_as_were_counted_and_those_with_most_votes(
     votes = np.array([[3, 0, 9], [5, 1, 9], [4, 2, 9]])
     count = np.array([2, 1, 0])
 
-    assert discretise(votes, count).T.tolist() == [
+    assert select_active(votes, count).T.tolist() == [
         [False, True, True],
         [False, False, True],
         [False, False, False],
@@ -138,7 +139,7 @@ def test_a_frame_has_as_many_speakers_as_were_counted_and_those_with_most_votes(
 
 
 def test_more_people_than_clusters_are_turns_of_people_without_a_voice():
-    active = discretise(np.array([[1, 1]]), np.array([1, 2]))
+    active = select_active(np.array([[1, 1]]), np.array([1, 2]))
 
     assert active.tolist() == [[True, True], [False, True]]
 
@@ -147,9 +148,9 @@ def test_two_local_speakers_of_one_cluster_are_one_voice():
     activity = np.zeros((1, 10, 2))
     activity[0, 2:6, 0] = activity[0, 4:8, 1] = 1
     labels = np.zeros((1, 2), dtype=np.int32)
-    found = activations(fake_segmentation(activity), labels, np.full((1, 2), 0.5))
+    found = count_votes(fake_segmentation(activity), labels, np.full((1, 2), 0.5))
 
-    assert found.votes[0].tolist() == [0, 0, 1, 1, 1, 1, 1, 1, 0, 0, 0]
+    assert found.counts[0].tolist() == [0, 0, 1, 1, 1, 1, 1, 1, 0, 0, 0]
 
 
 def test_a_certainty_is_the_mean_over_what_the_chunks_heard():
@@ -159,8 +160,8 @@ def test_a_certainty_is_the_mean_over_what_the_chunks_heard():
     labels = np.array([[0, 1], [0, -2]])
     margins = np.array([[0.2, 0.7], [0.6, np.nan]])
     segmentation = fake_segmentation(activity)
-    found = activations(segmentation, labels, margins)
-    turns, names = to_turns(found.votes > 0, None, found, segmentation, 0.0)
+    found = count_votes(segmentation, labels, margins)
+    turns, names = build_turns(found.counts > 0, None, found, segmentation, 0.0)
 
     assert [turn.certainty for turn in turns] == [
         pytest.approx((2 * 0.2 + 0.6) / 3, abs=1e-3),

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from models.diarisation.embedding import _Features, _masks
-from models.diarisation.segmentation import _sincnet, cut_padded, speech_regions
+from models.diarisation.segmentation import _sincnet, cut_padded, find_speech_regions
 from models.weights.catalogue import find_pipeline
 from models.weights.pyannote import load_pipeline
 from tests.fakes import segmentation
@@ -40,7 +40,7 @@ def test_features_of_a_span_are_those_of_each_chunk_alone(pipeline, span, begins
     model = pipeline.embedding
     chunks = torch.stack([span[begin : begin + 160_000] for begin in begins])[:, None]
 
-    features = _Features(model, span, 160_000).of(begins)
+    features = _Features(model, span, 160_000).select(begins)
     torch.testing.assert_close(features, model.compute_fbank(chunks), atol=1e-4, rtol=0)
 
 
@@ -74,7 +74,7 @@ def test_a_frame_is_speech_when_half_of_its_chunks_say_so():
     activity[1, 40:70, 1] = 1  # the same, another local speaker
     activity[2, 30:40, 0] = 1  # 5 to 6 s only: outvoted from 6 to 8 s
     activity[2, 95:, 0] = 1  # 11.5 to 12 s, seen by this chunk alone
-    regions = speech_regions(segmentation(activity))
+    regions = find_speech_regions(segmentation(activity))
 
     times = [time for region in regions for time in (region.start, region.end)]
     assert times == pytest.approx([5.05, 8.05, 11.55, 12.0], abs=0.06)
@@ -84,15 +84,15 @@ def test_one_chunk_of_three_is_not_enough():
     activity = np.zeros((3, 100, 1))
     activity[1, 30:40, 0] = 1
 
-    assert speech_regions(segmentation(activity)) == ()
+    assert find_speech_regions(segmentation(activity)) == ()
 
 
 def test_silence_has_no_speech():
-    assert speech_regions(segmentation(np.zeros((2, 100, 3)))) == ()
+    assert find_speech_regions(segmentation(np.zeros((2, 100, 3)))) == ()
 
 
 def test_speech_from_the_very_start_starts_at_zero():
     activity = np.ones((1, 100, 1))
-    regions = speech_regions(segmentation(activity))
+    regions = find_speech_regions(segmentation(activity))
 
     assert (regions[0].start, regions[0].end) == (0.0, 10.0)

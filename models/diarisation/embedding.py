@@ -1,8 +1,8 @@
-"""What each local speaker sounds like: pyannote's speaker embeddings, each thing computed once.
+"""Speaker embeddings of the local speakers, from pyannote's embedding model.
 
 Stock pyannote.audio runs the whole model for every pair of chunk and local speaker. But only the
-last step, the pooling over a speaker's frames, depends on the speaker, and the filter-bank features
-of a frame are the same in all chunks that hold it, up to their mean.
+last step, pooling over a speaker's frames, depends on the speaker; and the filter-bank features of
+a frame are, up to their mean, the same in all chunks that contain it. So both are computed once.
 """
 
 import copy
@@ -25,7 +25,7 @@ from models.progress import Progress, ignore
 
 BLOCK = {"cpu": 64, "cuda": 512}  # chunks whose features are computed together
 BATCH = {"cpu": 1, "cuda": 64}
-"""Chunks in the trunk at once: one has 10 MB per layer, more than a CPU's cache as it is."""
+"""Chunks in the trunk at once. One takes 10 MB per layer, more than fits in a CPU's cache."""
 
 
 @torch.inference_mode()
@@ -37,7 +37,7 @@ def embed(
     *,
     precision: TrunkPrecision = "fp32",
 ) -> np.ndarray:
-    """One embedding for each chunk and local speaker.
+    """Compute one embedding for each chunk and local speaker.
 
     Args:
         precision: of the trunk; features and pooling are always fp32. bf16 takes half the time on
@@ -45,8 +45,8 @@ def embed(
             exactly those of stock pyannote.audio.
 
     Returns:
-        float32, (n_chunks, n_local_speakers, n_dimensions). A silent speaker has what the model
-        makes of nothing, as in stock pyannote.audio; no clustering looks at it.
+        float32, (n_chunks, n_local_speakers, n_dimensions). A silent speaker gets the model's
+        output for no input, as in stock pyannote.audio; clustering ignores it.
 
     Raises:
         OutOfMemory: not even one chunk fits on the device.
@@ -69,7 +69,7 @@ def embed(
             chunks: np.ndarray, features: _Features, begin: int, first: int, last: int
         ) -> None:
             batch = chunks[first:last]
-            frames = trunk(features.of([int(begins[chunk] - begin) for chunk in batch]))
+            frames = trunk(features.select([int(begins[chunk] - begin) for chunk in batch]))
             masks = torch.from_numpy(_masks(activity[batch], min_frames)).to(device)
             embeddings[batch] = model.resnet.forward_embedding(frames, weights=masks)[1]
             progress((batch[-1] + 1) / len(activity))
@@ -81,24 +81,25 @@ def embed(
             begin, end = begins[chunks[0]], begins[chunks[-1]] + n_window
             span = torch.from_numpy(cut_padded(samples, begin, end)).to(device)
             features = _Features(model, span, n_window)
-            in_batches(len(chunks), batch_size, partial(step, chunks, features, begin))
+            run = partial(step, chunks, features, begin)
+            in_batches(len(chunks), batch_size, run, models.halvings)
         found: np.ndarray = embeddings.cpu().numpy()
     return found
 
 
 def _min_clean_frames(models: SpeakerModels, n_frames: int, n_window: int) -> int:
-    """Above so many frames without overlap, overlap is left out; -1 where it never is."""
+    """Return how many frames without overlap are enough to leave overlap out; -1 for never."""
     if not models.exclude_overlap:
         return -1
     return math.ceil(n_frames * models.min_samples / n_window)
 
 
 def _masks(activity: np.ndarray, min_frames: int) -> np.ndarray:
-    """Which frames each embedding is made from.
+    """Select the frames that each embedding is made from.
 
     Args:
         activity: (batch, n_frames, n_local_speakers).
-        min_frames: above so many frames without overlap, these alone; -1: all frames.
+        min_frames: with more frames without overlap than this, only those; -1: all frames.
 
     Returns:
         float32, (batch, n_local_speakers, n_frames).
@@ -112,7 +113,7 @@ def _masks(activity: np.ndarray, min_frames: int) -> np.ndarray:
 
 
 class _Features:
-    """Filter banks of a span of sound, computed once where the chunks begin on its frames.
+    """Filter-bank features of a span of audio, computed once if the chunks begin on its frames.
 
     Args:
         span: float32, (n_samples,), 16 kHz.
@@ -127,8 +128,8 @@ class _Features:
         self.n_frames = 1 + (n_window - n_frame) // self.n_shift
         self.whole = model._fbank(span[None] * (1 << 15))  # (n_span_frames, n_mels)
 
-    def of(self, begins: list[int]) -> Tensor:
-        """(batch, n_frames, n_mels) of the chunks that begin at these samples of the span."""
+    def select(self, begins: list[int]) -> Tensor:
+        """Return (batch, n_frames, n_mels) of the chunks that begin at these samples."""
         if any(begin % self.n_shift for begin in begins):
             chunks = torch.stack([self.span[b : b + self.n_window] for b in begins])
             features: Tensor = self.model.compute_fbank(chunks[:, None])
@@ -139,30 +140,30 @@ class _Features:
 
 
 class _Trunk:
-    """The convolutions of a WeSpeaker ResNet, with its batch normalisation folded into them.
+    """The convolutions of a WeSpeaker ResNet, with batch normalisation folded into them.
 
     Source: pyannote/audio/models/embedding/wespeaker/resnet.py, `ResNet.forward_frames`.
     """
 
     def __init__(self, resnet: Any, dtype: torch.dtype) -> None:
         self.dtype = dtype
-        self.first = self._folded(resnet.conv1, resnet.bn1)
+        self.first = self._fold(resnet.conv1, resnet.bn1)
         self.blocks = []
         for block in (*resnet.layer1, *resnet.layer2, *resnet.layer3, *resnet.layer4):
-            convolutions = [self._folded(block.conv1, block.bn1)]
-            convolutions.append(self._folded(block.conv2, block.bn2))
+            convolutions = [self._fold(block.conv1, block.bn1)]
+            convolutions.append(self._fold(block.conv2, block.bn2))
             if hasattr(block, "conv3"):
-                convolutions.append(self._folded(block.conv3, block.bn3))
-            shortcut = self._folded(*block.shortcut) if len(block.shortcut) else None
+                convolutions.append(self._fold(block.conv3, block.bn3))
+            shortcut = self._fold(*block.shortcut) if len(block.shortcut) else None
             self.blocks.append((convolutions, shortcut))
 
-    def _folded(self, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
+    def _fold(self, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
         folded = fuse_conv_bn_eval(copy.deepcopy(convolution), norm)
         # mypy does not know this signature of Module.to.
         return folded.to(dtype=self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
     def __call__(self, features: Tensor) -> Tensor:
-        """(batch, n_frames, n_mels) to fp32 (batch, n_channels, n_mels / 8, n_frames / 8)."""
+        """Map (batch, n_frames, n_mels) to fp32 (batch, n_channels, n_mels / 8, n_frames / 8)."""
         x = features.to(self.dtype).transpose(1, 2)[:, None]
         x = self.first(x.contiguous(memory_format=torch.channels_last)).relu_()
         for (*inner, last), shortcut in self.blocks:

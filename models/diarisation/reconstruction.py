@@ -1,7 +1,7 @@
-"""From chunks and the clusters of their local speakers to turns: pyannote's rules, on whole arrays.
+"""Builds turns from chunks and the clusters of their local speakers, by pyannote's rules.
 
-Stock pyannote.audio goes through chunks, clusters and frames one by one, and twice, in 64-bit
-numbers. A chunk's say on a frame is 0 or 1, so that sums are small integers here.
+Stock pyannote.audio loops over chunks, clusters and frames twice, in 64-bit floats. A chunk's vote
+on a frame is 0 or 1, so whole arrays of small integers are enough here.
 
 Source: pyannote/audio/pipelines/speaker_diarization.py, `reconstruct`;
 pipelines/utils/diarization.py, `speaker_count`, `to_diarization`, `to_annotation`;
@@ -13,28 +13,28 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from models.diarisation.pyannote_clustering import NOBODY
 from models.diarisation.segmentation import Segmentation
 from models.transcript import Turn
 
-NOBODY = -2  # pyannote's label of a local speaker who is in no cluster
-MIN_SECONDS = 1e-6  # shorter segments are none to pyannote.core
+MIN_SECONDS = 1e-6  # pyannote.core ignores shorter segments
 BLOCK = 1 << 15  # frames at once, so that memory does not grow with the session
 
 
 @dataclass(frozen=True)
 class _Region:
-    """A cluster is active, [start, end) in seconds and [first, last) in frames."""
+    """A stretch in which a cluster is active: [start, end) in seconds, [first, last) in frames."""
 
     start: float
     end: float
     first: int
     last: int
     cluster: int
-    track: str  # pyannote orders regions with the same times by this name
+    track: str  # by which pyannote orders regions with the same times
 
 
-def speaker_count(segmentation: Segmentation) -> np.ndarray:
-    """How many people speak in each frame of the session; uint8, (n_session_frames,)."""
+def count_speakers(segmentation: Segmentation) -> np.ndarray:
+    """Count the people who speak in each frame of the session; uint8, (n_session_frames,)."""
     n_frames = segmentation.activity.shape[1]
     starts = segmentation.first_frames
     total = np.zeros(max(segmentation.n_session_frames, starts[-1] + n_frames), dtype=np.float32)
@@ -47,44 +47,48 @@ def speaker_count(segmentation: Segmentation) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Activations:
-    """What the chunks say of each cluster, put together on the session's frames.
+class Votes:
+    """The chunks' votes for each cluster, on the session's frames.
 
-    `votes`: int16, (n_clusters, n_session_frames), how many chunks hear the cluster.
-    `margins`: float32, the same shape, the sum of `margin` over these chunks.
+    `counts`: int16, (n_clusters, n_session_frames), how many chunks hear the cluster.
+    `margins`: float32, the same shape, the sum of the margins over these chunks.
     """
 
-    votes: np.ndarray
+    counts: np.ndarray
     margins: np.ndarray
 
 
-def activations(segmentation: Segmentation, labels: np.ndarray, margin: np.ndarray) -> Activations:
-    """
+def count_votes(segmentation: Segmentation, labels: np.ndarray, margins: np.ndarray) -> Votes:
+    """Sum the chunks' votes for each cluster.
+
     Args:
         labels: int, (n_chunks, n_local_speakers), clusters from 0; NOBODY is left out.
-        margin: float, the same shape: how much nearer the local speaker is to this cluster than to
-            the next one. NaN counts as no nearer.
+        margins: float, the same shape: how much nearer the local speaker is to this cluster than to
+            the next one. NaN counts as 0.
     """
-    local, labels = _merged(segmentation.activity, labels)
+    local, labels = _merge_local_speakers(segmentation.activity, labels)
     n_frames = local.shape[2]
     starts = segmentation.first_frames.tolist()
     n_clusters, n_total = labels.max() + 1, segmentation.n_session_frames
     shape = n_clusters, max(n_total, starts[-1] + n_frames)
-    votes, margins = np.zeros(shape, dtype=np.int16), np.zeros(shape, dtype=np.float32)
-    weighted = np.nan_to_num(margin).astype(np.float32)
+    counts, sums = np.zeros(shape, dtype=np.int16), np.zeros(shape, dtype=np.float32)
+    margins = np.nan_to_num(margins).astype(np.float32)
     for chunk, speaker in np.argwhere(labels != NOBODY).tolist():
         start, cluster = starts[chunk], labels[chunk, speaker]
         mask = local[chunk, speaker]
-        votes[cluster, start : start + n_frames] += mask
-        margins[cluster, start : start + n_frames] += weighted[chunk, speaker] * mask
-    return Activations(votes[:, :n_total], margins[:, :n_total])
+        counts[cluster, start : start + n_frames] += mask
+        sums[cluster, start : start + n_frames] += margins[chunk, speaker] * mask
+    return Votes(counts[:, :n_total], sums[:, :n_total])
 
 
-def _merged(activity: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Local speakers of one chunk who are in one cluster, as one.
+def _merge_local_speakers(
+    activity: np.ndarray, labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Merge the local speakers of one chunk who are in the same cluster.
 
     Returns:
-        bool, (n_chunks, n_local_speakers, n_frames), and labels with NOBODY for the others.
+        The activity, bool, (n_chunks, n_local_speakers, n_frames), and the labels, with NOBODY for
+        local speakers who were merged into another one.
     """
     local = np.ascontiguousarray(activity.transpose(0, 2, 1) > 0.5)
     labels = labels.copy()
@@ -97,10 +101,10 @@ def _merged(activity: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.nd
     return local, labels
 
 
-def discretise(votes: np.ndarray, count: np.ndarray) -> np.ndarray:
-    """In each frame the `count` clusters with the most votes.
+def select_active(votes: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """Select the `count` clusters with the most votes in each frame.
 
-    Ties go where pyannote's sort leaves them: the same sort of the same numbers.
+    Ties are broken as in pyannote, by the same sort of the same numbers.
 
     Args:
         votes: int, (n_clusters, n_frames).
@@ -122,28 +126,32 @@ def discretise(votes: np.ndarray, count: np.ndarray) -> np.ndarray:
     return active
 
 
-def to_turns(
+def build_turns(
     active: np.ndarray,
     names: dict[int, str] | None,
-    found: Activations,
+    votes: Votes,
     segmentation: Segmentation,
     min_duration_off: float,
 ) -> tuple[tuple[Turn, ...], dict[int, str]]:
-    """Turns in pyannote's order, and the name of every cluster that has one.
+    """Build turns in pyannote's order.
 
     Args:
         active: bool, (n_clusters, n_session_frames).
-        names: of the clusters, from the full turns; None: `SPEAKER_00` and so on.
-        min_duration_off: shorter pauses of a speaker are filled, seconds.
+        names: of the clusters, from the full turns; None to name them `SPEAKER_00` and so on.
+        votes: for the turns' certainty.
+        min_duration_off: seconds; a speaker's shorter pauses are filled.
+
+    Returns:
+        The turns, and the names of the clusters that have any.
     """
     middles = np.arange(active.shape[1]) * segmentation.frame_step
     middles = 0.5 * (middles + (middles + segmentation.frame_duration))
-    regions = _regions(active, middles)
+    regions = _find_regions(active, middles)
     if min_duration_off > 0.0:
-        regions = _without_short_pauses(regions, min_duration_off)
+        regions = _fill_short_pauses(regions, min_duration_off)
     regions.sort(key=lambda region: (region.start, region.end, region.track))
     if names is None:
-        # pyannote numbers speakers by their clusters' numbers read as text: 0, 1, 10, 11, 2
+        # pyannote orders speakers by their clusters' numbers as text: 0, 1, 10, 11, 2
         clusters = sorted({region.cluster for region in regions}, key=str)
         names = {cluster: f"SPEAKER_{i:02d}" for i, cluster in enumerate(clusters)}
     turns = tuple(
@@ -151,15 +159,18 @@ def to_turns(
             round(region.start, 3),
             round(region.end, 3),
             names[region.cluster],
-            _certainty(region, found),
+            _certainty(region, votes),
         )
         for region in regions
     )
     return turns, names
 
 
-def _regions(active: np.ndarray, middles: np.ndarray) -> list[_Region]:
-    """A region begins and ends in the middle of a frame, the last one at the latest."""
+def _find_regions(active: np.ndarray, middles: np.ndarray) -> list[_Region]:
+    """Find the stretches in which each cluster is active.
+
+    A region begins and ends in the middle of a frame, at the latest in that of the last one.
+    """
     regions = []
     for cluster, (row, track) in enumerate(zip(active, _track_names(), strict=False)):
         padded = np.concatenate([[False], row, [False]])
@@ -171,11 +182,14 @@ def _regions(active: np.ndarray, middles: np.ndarray) -> list[_Region]:
     return regions
 
 
-def _without_short_pauses(regions: Iterable[_Region], shorter_than: float) -> list[_Region]:
-    """Source: pyannote.core, `Annotation.support`."""
-    of_cluster: dict[int, list[_Region]] = {}
+def _fill_short_pauses(regions: Iterable[_Region], shorter_than: float) -> list[_Region]:
+    """Join a cluster's regions across short pauses.
+
+    Source: pyannote.core, `Annotation.support`.
+    """
+    by_cluster: dict[int, list[_Region]] = {}
     for region in regions:
-        so_far = of_cluster.setdefault(region.cluster, [])
+        so_far = by_cluster.setdefault(region.cluster, [])
         gap = region.start - so_far[-1].end if so_far else np.inf
         if gap <= MIN_SECONDS or gap < shorter_than:
             before = so_far.pop()
@@ -186,13 +200,13 @@ def _without_short_pauses(regions: Iterable[_Region], shorter_than: float) -> li
     tracks = _track_names()
     return [
         _Region(region.start, region.end, region.first, region.last, cluster, next(tracks))
-        for cluster in sorted(of_cluster, key=str)
-        for region in of_cluster[cluster]
+        for cluster in sorted(by_cluster, key=str)
+        for region in by_cluster[cluster]
     ]
 
 
 def _track_names() -> Iterator[str]:
-    """A to Z, AA to ZZ and so on."""
+    """Yield A to Z, AA to ZZ and so on."""
     number = 0
     while True:
         number, rest, name = number + 1, number + 1, ""
@@ -202,11 +216,11 @@ def _track_names() -> Iterator[str]:
         yield name
 
 
-def _certainty(region: _Region, found: Activations) -> float | None:
-    """The mean margin over all chunks' votes for the region; None where nothing was measured."""
-    n_clusters = len(found.votes)
+def _certainty(region: _Region, votes: Votes) -> float | None:
+    """Return the mean margin of the chunks' votes for the region, None if there is none."""
+    n_clusters = len(votes.counts)
     if n_clusters < 2 or region.cluster >= n_clusters:
-        return None  # nobody else it could have been, or nobody who was heard
+        return None  # there is no other cluster, or no chunk heard this one
     of_region = region.cluster, slice(region.first, region.last)
-    n_votes = int(found.votes[of_region].sum())
-    return round(float(found.margins[of_region].sum()) / n_votes, 3) if n_votes else None
+    n_votes = int(votes.counts[of_region].sum())
+    return round(float(votes.margins[of_region].sum()) / n_votes, 3) if n_votes else None

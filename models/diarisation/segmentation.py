@@ -1,8 +1,8 @@
 """Local speakers and speech regions, from pyannote's segmentation model.
 
-The model looks at chunks of some seconds that overlap, and says for every frame which of a few
-speakers, local to the chunk, are speaking. It is run once per session: its output is the voice
-activity detection that the windows are cut from, and the first half of the diarisation.
+The model sees overlapping chunks of some seconds. For every frame it tells which of a few speakers,
+local to the chunk, are speaking. It runs once per session: its output serves as the voice activity
+detection that windows are cut from, and as the first half of diarisation.
 """
 
 import functools
@@ -21,13 +21,13 @@ from models.diarisation.speaker_models import SpeakerModels
 from models.progress import Progress, ignore
 
 BATCH = {"cpu": 8, "cuda": 256}
-"""Chunks at once. On a CPU more of them leave its cache; a GPU waits for the LSTM's 589 steps and
-takes no longer for more, at 15 MB each."""
+"""Chunks at once. On a CPU, more would not fit in its cache. On a GPU, the LSTM's 589 steps take
+as long for one chunk as for many; each needs 15 MB."""
 
 
 @dataclass(frozen=True)
 class SpeechRegion:
-    """Somebody speaks, [start, end) in seconds."""
+    """An interval, [start, end) in seconds, in which somebody speaks."""
 
     start: float
     end: float
@@ -39,7 +39,7 @@ class SpeechRegion:
 
 @dataclass(frozen=True)
 class Segmentation:
-    """What the model found in each chunk.
+    """The segmentation model's output for each chunk.
 
     `activity`: float32, (n_chunks, n_frames, n_local_speakers), 1 where a speaker is active.
     Chunk i starts at i * chunk_step and lasts chunk_duration; frame j of a chunk covers
@@ -53,35 +53,35 @@ class Segmentation:
     frame_step: float
     audio_duration: float
 
-    # numpy's own `any` and `sum` over these axes take ten times as long.
+    # Matrix products, because numpy's `any` and `sum` over these axes take ten times as long.
     @property
     def is_active(self) -> np.ndarray:
-        """Which local speakers say anything; bool, (n_chunks, n_local_speakers)."""
+        """Whether each local speaker says anything; bool, (n_chunks, n_local_speakers)."""
         active: np.ndarray = np.ones(self.activity.shape[1], dtype=np.float32) @ self.activity > 0
         return active
 
     @property
     def n_speaking(self) -> np.ndarray:
-        """How many local speakers are active; float32, (n_chunks, n_frames)."""
+        """The number of active local speakers; float32, (n_chunks, n_frames)."""
         return functools.reduce(np.add, np.moveaxis(self.activity, 2, 0))
 
     @property
     def chunk_starts(self) -> np.ndarray:
-        """Seconds, float64, (n_chunks,)."""
+        """Start of each chunk in seconds; float64, (n_chunks,)."""
         return np.arange(len(self.activity)) * self.chunk_step
 
     @property
     def first_frames(self) -> np.ndarray:
-        """Which frame of the session each chunk's first one is; int64, (n_chunks,).
+        """The session's frame at which each chunk starts; int64, (n_chunks,).
 
-        Source: pyannote.core, `SlidingWindow.closest_frame`, with its order of operations.
+        Source: pyannote.core, `SlidingWindow.closest_frame`, in the same order of operations.
         """
         middle = self.chunk_starts + 0.5 * self.frame_duration
         return np.rint((middle - 0.5 * self.frame_duration) / self.frame_step).astype(np.int64)
 
     @property
     def n_session_frames(self) -> int:
-        """As many as pyannote's `Inference.aggregate` makes of these chunks."""
+        """The number of frames that pyannote's `Inference.aggregate` returns for these chunks."""
         half = 0.5 * self.frame_duration
         end = self.chunk_duration + (len(self.activity) - 1) * self.chunk_step + half
         return int(np.rint((end - half) / self.frame_step)) + 1
@@ -91,7 +91,7 @@ class Segmentation:
 def segment(
     models: SpeakerModels, samples: np.ndarray, progress: Progress = ignore
 ) -> Segmentation:
-    """Run the segmentation model once.
+    """Run the segmentation model on a session.
 
     Args:
         samples: float32, (n_samples,), 16 kHz.
@@ -117,7 +117,7 @@ def segment(
             activity[first:last] = speakers[scores.argmax(dim=-1)]
             progress(last / n_chunks)
 
-        in_batches(n_chunks, BATCH[device.type], step)
+        in_batches(n_chunks, BATCH[device.type], step, models.halvings)
         found = activity.cpu().numpy().astype(np.float32)
     frames = model.receptive_field
     return Segmentation(
@@ -131,7 +131,7 @@ def segment(
 
 
 def cut_padded(samples: np.ndarray, begin: int, end: int) -> np.ndarray:
-    """A copy of samples begin to end, with zeros where the recording has ended; (end - begin,)."""
+    """Copy samples begin to end, with zeros after the recording's end; (end - begin,)."""
     cut = np.zeros(end - begin, dtype=np.float32)
     known = samples[begin:end]
     cut[: len(known)] = known
@@ -139,7 +139,7 @@ def cut_padded(samples: np.ndarray, begin: int, end: int) -> np.ndarray:
 
 
 def _scores(model: Any, span: Tensor, n_window: int, n_step: int) -> Tensor:
-    """PyanNet on all chunks of a span; (n_chunks, n_frames, n_powerset_classes).
+    """Run PyanNet on all chunks of a span; (n_chunks, n_frames, n_powerset_classes).
 
     Source: pyannote/audio/models/segmentation/PyanNet.py, `PyanNet.forward`.
     """
@@ -154,11 +154,11 @@ def _scores(model: Any, span: Tensor, n_window: int, n_step: int) -> Tensor:
 
 
 def _sincnet(sincnet: Any, span: Tensor, n_window: int, n_step: int) -> Tensor:
-    """SincNet on all chunks of a span; (n_chunks, n_features, n_frames).
+    """Run SincNet on all chunks of a span; (n_chunks, n_features, n_frames).
 
-    Its first convolution, half of its work, is the same for all chunks that share a sample: what
-    comes before it, the normalisation of the chunk, is affine, so that with a and b from the
-    chunk's mean and variance convolve(a x + b) = a convolve(x) + b sum(filter).
+    Its first convolution, half of its work, is computed once for the whole span. The normalisation
+    of each chunk before it is affine: with a and b from the chunk's mean and variance,
+    convolve(a x + b) = a convolve(x) + b sum(filter).
 
     Source: pyannote/audio/models/blocks/sincnet.py, `SincNet.forward`.
     """
@@ -185,10 +185,10 @@ def _sincnet(sincnet: Any, span: Tensor, n_window: int, n_step: int) -> Tensor:
     return outputs
 
 
-def speech_regions(segmentation: Segmentation) -> tuple[SpeechRegion, ...]:
-    """Stretches in which at least one speaker is active, as most chunks see it.
+def find_speech_regions(segmentation: Segmentation) -> tuple[SpeechRegion, ...]:
+    """Find the intervals in which at least one speaker is active.
 
-    A frame of the session is speech when at least half of the chunks that cover it say so, which is
+    A frame of the session is speech if at least half of the chunks that cover it say so, which is
     how pyannote counts speakers (`SpeakerDiarizationMixin.speaker_count`).
     """
     speech = segmentation.n_speaking > 0.5  # (n_chunks, n_frames)
@@ -201,7 +201,7 @@ def speech_regions(segmentation: Segmentation) -> tuple[SpeechRegion, ...]:
         voters[start : start + n_frames] += 1
     active = np.concatenate([[False], votes >= 0.5 * np.maximum(voters, 1), [False]])
     edges = np.flatnonzero(active[1:] != active[:-1])
-    # The centre of frame j is half a frame's duration after its start: that is where it changed.
+    # The speech starts or stops in the middle of a frame.
     times = edges * segmentation.frame_step + segmentation.frame_duration / 2
     times = np.clip(times, 0.0, segmentation.audio_duration)
     times[edges == 0] = 0.0

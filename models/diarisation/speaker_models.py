@@ -1,8 +1,8 @@
-"""What diarisation computes with: the models and parameters of a pyannote pipeline."""
+"""The models and parameters of a pyannote pipeline."""
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain, combinations
 from typing import Any, Self
@@ -11,13 +11,15 @@ import numpy as np
 import torch
 
 from models.audio.recording import SAMPLE_RATE
+from models.device import HalvingCounter
+from models.diarisation.clustering_process import ClusteringProcesses
 
-SHORTEST, LONGEST = 2, SAMPLE_RATE // 2  # samples, between which the least that can be embedded is
+SHORTEST, LONGEST = 2, SAMPLE_RATE // 2  # samples; `min_samples` lies between them
 
 
 @dataclass(frozen=True, eq=False)
 class SpeakerModels:
-    """A `SpeakerDiarization` pipeline without its loop, which is this program's own.
+    """The parts of a pyannote `SpeakerDiarization` pipeline; its loop is implemented here.
 
     Args:
         segmentation: pyannote's `PyanNet` with a powerset of local speakers.
@@ -26,8 +28,10 @@ class SpeakerModels:
         clustering: the name of pyannote's class.
         parameters: of the clustering.
         min_duration_off: s; a shorter silence does not end a turn.
-        segmentation_step: from one chunk to the next, of a chunk's length.
-        exclude_overlap: a voice is described where nobody else speaks, if there is enough of that.
+        segmentation_step: from one chunk to the next, as a fraction of a chunk's length.
+        exclude_overlap: embed a voice only where nobody else speaks, if there is enough of that.
+        halvings: counts the batches that had to be halved.
+        clustering_processes: for long sessions, reused from one to the next.
     """
 
     segmentation: Any
@@ -38,6 +42,8 @@ class SpeakerModels:
     min_duration_off: float = 0.0
     segmentation_step: float = 0.1
     exclude_overlap: bool = False
+    halvings: HalvingCounter = field(default_factory=HalvingCounter)
+    clustering_processes: ClusteringProcesses = field(default_factory=ClusteringProcesses)
 
     def to(self, device: torch.device) -> Self:
         self.segmentation.to(device)
@@ -61,7 +67,7 @@ class SpeakerModels:
 
     @property
     def powerset(self) -> np.ndarray:
-        """Who speaks in each of the model's classes; uint8, (n_classes, n_local_speakers).
+        """The speakers of each of the model's classes; uint8, (n_classes, n_local_speakers).
 
         Source: pyannote/audio/utils/powerset.py, `build_mapping`.
         """
@@ -72,25 +78,25 @@ class SpeakerModels:
 
     @cached_property
     def min_samples(self) -> int:
-        """The shortest sound that the embedding model takes, by trial.
+        """The fewest samples that the embedding model accepts, found by trial.
 
         Source: pyannote/audio/pipelines/speaker_verification.py, `min_num_samples`.
         """
         too_short, long_enough = SHORTEST, LONGEST
         while too_short + 1 < long_enough:
             middle = (too_short + long_enough) // 2
-            if self._takes(middle):
+            if self._accepts(middle):
                 long_enough = middle
             else:
                 too_short = middle
         return long_enough
 
     @torch.inference_mode()
-    def _takes(self, n_samples: int) -> bool:
+    def _accepts(self, n_samples: int) -> bool:
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of a deviation from one frame's mean
+                warnings.simplefilter("ignore")  # about the standard deviation of a single frame
                 self.embedding(torch.zeros(1, 1, n_samples, device=self.device))
-        except (AssertionError, RuntimeError, ValueError):  # as each layer has it
+        except (AssertionError, RuntimeError, ValueError):  # depending on the layer
             return False
         return True

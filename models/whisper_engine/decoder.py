@@ -14,7 +14,7 @@ import torch
 from whisper.tokenizer import Tokenizer
 from whisper.utils import compression_ratio
 
-from models.device import note_halved
+from models.device import HalvingCounter
 from models.errors import OutOfMemory
 from models.whisper_engine.model import CrossKV, InferenceModel
 from models.whisper_engine.rules import Rules, SpecialTokens
@@ -69,11 +69,17 @@ class Decoder:
     """
 
     def __init__(
-        self, model: InferenceModel, special: SpecialTokens, tokenizer: Tokenizer, n_slots: int
+        self,
+        model: InferenceModel,
+        special: SpecialTokens,
+        tokenizer: Tokenizer,
+        n_slots: int,
+        halvings: HalvingCounter | None = None,
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.n_slots = n_slots
+        self.halvings = halvings or HalvingCounter()
         self.rules = Rules(special, model.dims.n_vocab, model.device)
         self._slots: Slots | None = None
         self._fallback: Slots | None = None
@@ -100,7 +106,7 @@ class Decoder:
                     message = f"One window does not fit into the memory of {self.model.device}."
                     raise OutOfMemory(message) from error
             self.n_slots //= 2
-            note_halved()
+            self.halvings.count += 1
             if self.model.device.type == "cuda":
                 torch.cuda.empty_cache()
             waiting = chain(in_work.values(), waiting)

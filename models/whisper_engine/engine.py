@@ -16,7 +16,7 @@ from whisper.audio import HOP_LENGTH
 from whisper.tokenizer import Tokenizer, get_tokenizer
 
 from models.audio.recording import SAMPLE_RATE
-from models.device import exact_on, in_batches
+from models.device import HalvingCounter, exact_on, in_batches
 from models.diarisation.segmentation import SpeechRegion
 from models.errors import OptionError
 from models.languages import LANGUAGES, UnknownLanguage, language_code
@@ -120,6 +120,7 @@ class WhisperEngine:
         precision: None: bf16 where the device has it, else fp32.
         n_slots: windows decoded at the same time; None: as many as are fast and fit.
         device: to compute on; None: the model's.
+        halvings: counts the batches that had to be halved; None: one of its own.
     """
 
     def __init__(
@@ -129,13 +130,15 @@ class WhisperEngine:
         precision: Precision | None = None,
         n_slots: int | None = None,
         device: torch.device | None = None,
+        halvings: HalvingCounter | None = None,
     ) -> None:
         self.is_multilingual, self.num_languages = model.is_multilingual, model.num_languages
         self.alignment_heads = [tuple(pair) for pair in model.alignment_heads.indices().T.tolist()]
         special = special_tokens(model)
         self.model = InferenceModel(model, precision, device)
         n_slots = n_slots or slots_that_fit(self.model)
-        self._decoder = Decoder(self.model, special, self._tokenizer("en"), n_slots)
+        self.halvings = halvings or HalvingCounter()
+        self._decoder = Decoder(self.model, special, self._tokenizer("en"), n_slots, self.halvings)
 
     @property
     def n_slots(self) -> int:
@@ -301,7 +304,7 @@ class WhisperEngine:
                 )
             )
 
-        in_batches(len(texts), ALIGNED_AT_ONCE, step)
+        in_batches(len(texts), ALIGNED_AT_ONCE, step, self.halvings)
         return found
 
     def word_times(
