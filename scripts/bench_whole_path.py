@@ -39,7 +39,7 @@ from scripts.evaluate import NO_WEIGHTS_FOLDER
 from scripts.measure_memory import draw_embeddings
 from scripts.synthetic_diarisation import random_pipeline
 from scripts.whisper_contestants import DIMENSIONS, forced_ends, random_whisper
-from service.batch.batch import Batch, prepare_output, sessions_of
+from service.batch.batch import Batch, group_into_sessions, prepare_output
 from service.batch.batch import run as run_batch
 from service.exports import Format
 
@@ -157,7 +157,7 @@ def measure(pipeline: Pipeline, files: Sequence[Path], n_tokens: int | None) -> 
     with tempfile.TemporaryDirectory() as out, texts_of(engine, n_tokens):
         prepare_output(Path(out))
         batch = Batch(
-            sessions_of(files, join=False),
+            group_into_sessions(files, join=False),
             Path(out),
             (Format.JSON,),
             OPTIONS,

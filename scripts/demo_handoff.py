@@ -3,7 +3,7 @@
 Address and token come from the environment, as for every client of the API.
 """
 
-from service.commands.client import open_client
+from service.commands.connection import open_client
 from service.settings import read_settings
 
 

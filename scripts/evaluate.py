@@ -47,7 +47,7 @@ from scripts.references import (
     read_manifest,
     read_reference,
 )
-from service.commands.console import default_weights_folder
+from service.commands.options import default_weights_folder
 
 FIRST_SEED = 900_000_000
 NO_WEIGHTS_FOLDER = Path()  # the demo weights are part of the package

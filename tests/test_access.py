@@ -14,7 +14,7 @@ from sqlalchemy import select
 
 from service.api.app import create_app
 from service.api.limits import Bucket
-from service.commands.client import find_token
+from service.commands.connection import find_token
 from service.database.tables import ROLES, Handoff, Job, Token
 from service.domain.callers import find_caller, make_first_tokens
 from service.domain.recordings import identified

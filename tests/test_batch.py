@@ -21,7 +21,7 @@ from models.languages import UnknownLanguage
 from models.pipeline import NoSpeech, StageProgress, TranscribeOptions
 from models.transcript_json import from_json
 from models.weights.catalogue import PipelineWeights, WhisperWeights
-from service.batch.batch import Batch, Session, prepare_output, run, sessions_of
+from service.batch.batch import Batch, SessionFiles, group_into_sessions, prepare_output, run
 from service.errors import OutputNotWritable, SameName
 from service.exports import Format
 from service.exports.files import _write_partial, remove_abandoned
@@ -52,7 +52,7 @@ def write_tone(path: Path, seconds: float) -> None:
 def batch(recordings, out, **changes):
     prepare_output(out)
     values = {
-        "sessions": sessions_of(recordings, join=False),
+        "sessions": group_into_sessions(recordings, join=False),
         "out": out,
         "formats": (Format.JSON, Format.TXT),
         "options": TranscribeOptions(),
@@ -175,7 +175,7 @@ def test_an_interrupt_loses_nothing_that_is_finished(recordings, tmp_path):
 
 def test_joined_recordings_become_one_transcript(recordings, tmp_path):
     pipeline = FakePipeline()
-    work = batch(recordings, tmp_path / "out", sessions=sessions_of(recordings, join=True))
+    work = batch(recordings, tmp_path / "out", sessions=group_into_sessions(recordings, join=True))
     (result,) = results_of(work, pipeline)
 
     assert [round(r.duration, 1) for r in pipeline.transcribed[0]] == [1.0, 2.0, 3.0]
@@ -184,7 +184,7 @@ def test_joined_recordings_become_one_transcript(recordings, tmp_path):
 
 def test_of_joined_recordings_the_bad_one_is_named_by_its_number(recordings, tmp_path):
     recordings[1].write_bytes(b"")
-    work = batch(recordings, tmp_path / "out", sessions=sessions_of(recordings, join=True))
+    work = batch(recordings, tmp_path / "out", sessions=group_into_sessions(recordings, join=True))
     (result,) = results_of(work)
 
     assert result.code == "empty_file"
@@ -192,18 +192,18 @@ def test_of_joined_recordings_the_bad_one_is_named_by_its_number(recordings, tmp
 
 
 def test_recordings_that_differ_in_their_ending_only_keep_it():
-    sessions = sessions_of([Path("a/INT-01.wav"), Path("a/INT-01.m4a")], join=False)
+    sessions = group_into_sessions([Path("a/INT-01.wav"), Path("a/INT-01.m4a")], join=False)
 
     assert [session.name for session in sessions] == ["INT-01.wav", "INT-01.m4a"]
 
 
 def test_the_same_file_twice_is_one_session():
-    assert len(sessions_of([Path("INT-01.wav"), Path("INT-01.wav")], join=False)) == 1
+    assert len(group_into_sessions([Path("INT-01.wav"), Path("INT-01.wav")], join=False)) == 1
 
 
 def test_two_recordings_of_the_same_name_are_refused_before_they_overwrite_each_other():
     with pytest.raises(SameName):
-        sessions_of([Path("a/INT-01.wav"), Path("b/INT-01.wav")], join=False)
+        group_into_sessions([Path("a/INT-01.wav"), Path("b/INT-01.wav")], join=False)
 
 
 def test_an_output_folder_that_cannot_be_made_is_refused_at_once(tmp_path):
@@ -327,7 +327,7 @@ def test_the_sound_of_one_group_is_let_go_before_the_next_begins(recordings, tmp
         if progress == StageProgress("ingest", 1.0):
             when_each_is_read.append([sound() for sound in alive])
 
-    monkeypatch.setattr("service.batch.reading.SOUND_SECONDS", 0.5)  # nothing is read ahead
+    monkeypatch.setattr("service.batch.reading.MAX_HELD_SECONDS", 0.5)  # nothing is read ahead
     results_of(batch(recordings, tmp_path / "out"), Weak(), on_progress=note)
 
     assert [list(starts) for starts in dict.fromkeys(map(tuple, when_each_is_read))] == [
@@ -518,7 +518,7 @@ def names_in(folder: Path) -> list[str]:
 
 def test_the_json_is_the_transcript(recordings, tmp_path):
     (result,) = results_of(batch(recordings[:1], tmp_path / "out", formats=(Format.TXT,)))
-    path = Session("INT-01", ()).output(tmp_path / "out", Format.JSON)
+    path = SessionFiles("INT-01", ()).output(tmp_path / "out", Format.JSON)
 
     assert from_json(path.read_text()).words == result.transcript.words
     assert json.loads(path.read_text())["sources"][0]["n_bytes"] == os.path.getsize(recordings[0])

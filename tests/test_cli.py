@@ -18,8 +18,8 @@ import pytest
 from typer.testing import CliRunner
 
 from service.commands import transcribe as transcribe_command
-from service.commands.console import read_vocabulary
 from service.commands.main import app
+from service.commands.options import read_vocabulary
 from service.doctor import check_disk
 from tests.fakes import FakePipeline
 from tests.test_batch import write_tone
@@ -110,7 +110,7 @@ def test_of_a_group_one_line_says_how_long_it_will_take(pipeline, recording, tmp
     result = transcribe(recording, other, "--out", tmp_path / "out")
     lines = result.stderr.splitlines()
 
-    assert lines[0].startswith("INT-07 and 1 more: 0:00:03 of sound, about ")
+    assert lines[0].startswith("INT-07 and 1 more: 0:00:03 of audio, about ")
     assert [line.split(":")[0] for line in lines[1:3]] == ["INT-07", "INT-08"]
 
 
@@ -264,12 +264,12 @@ def test_an_interrupt_in_any_stage_ends_the_run_and_says_how_to_go_on(
         if progress.stage == stage:
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(transcribe_command.View, "progress", interrupt)
+    monkeypatch.setattr(transcribe_command.View, "show_progress", interrupt)
     result = transcribe(recording, "--out", tmp_path / "out", "--json")
 
     assert result.exit_code == 130
     assert json.loads(result.stdout) == []
-    assert "the same command goes on" in result.stderr
+    assert "run the same command again" in result.stderr
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".fieldscribe-identified"]
 
 
@@ -354,7 +354,7 @@ def test_an_interrupt_keeps_what_is_finished_and_says_so(tmp_path):
     _, errors = process.communicate(timeout=120)
 
     assert process.returncode == 130
-    assert "the same command goes on" in errors
+    assert "run the same command again" in errors
     assert "Traceback" not in errors
     assert sorted(path.name for path in out.glob("INT-0*")) == [
         f"INT-01.identified.{ending}" for ending in ("json", "srt", "txt", "vtt")
@@ -427,8 +427,8 @@ def test_nothing_but_the_output_folder_needs_to_be_writable_and_only_we_speak(tm
 
     assert (result.returncode, result.stdout) == (0, ""), result.stderr
     started, ended, _, where = result.stderr.splitlines()
-    assert started.startswith("INT-01: 0:00:08 of sound, about ")
-    assert ended.startswith("INT-01: 0:00:08 of sound in ")
+    assert started.startswith("INT-01: 0:00:08 of audio, about ")
+    assert ended.startswith("INT-01: 0:00:08 of audio in ")
     assert where.endswith(f": {out}")
 
 
@@ -472,5 +472,5 @@ def test_a_terminal_shows_the_stage_and_how_long_it_will_take(recording, tmp_pat
 
     assert process.wait() == 0
     assert b"1 of 1 sessions" in shown
-    assert b"to go" in shown and b"RTFx" in shown
+    assert b" left" in shown and b"RTFx" in shown
     assert shown.count(b"INT-07: ") == 1

@@ -7,20 +7,17 @@ import httpx2
 import pytest
 from pydantic import SecretStr
 
-from service.commands import client as client_module
-from service.commands.client import (
-    Client,
+from service.commands import tus_client
+from service.commands.client import Client, Refused, ServiceUnreachable
+from service.commands.connection import NoToken, find_token
+from service.commands.tus_client import (
     FileNotReadable,
-    NoToken,
-    Refused,
-    ServiceUnreachable,
     Source,
-    Unfinished,
+    UnfinishedUploads,
     UploadStuck,
-    find_token,
     upload,
-    wait_for_recording,
 )
+from service.commands.upload import wait_for_recording
 from service.domain.recordings import identified
 from service.vault import uploads
 from service.vault.files import locked
@@ -70,12 +67,12 @@ def client(api, network):
 
 @pytest.fixture
 def unfinished(tmp_path):
-    return Unfinished(tmp_path / "uploads.json")
+    return UnfinishedUploads(tmp_path / "uploads.json")
 
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
-    monkeypatch.setattr(client_module, "PART_BYTES", 10_000)
+    monkeypatch.setattr(tus_client, "PART_BYTES", 10_000)
     monkeypatch.setattr("service.commands.client.time.sleep", lambda seconds: None)
 
 
@@ -125,7 +122,7 @@ def test_the_same_command_goes_on_with_an_upload(client, network, source, unfini
 def test_an_upload_without_progress_ends_and_goes_on_with_the_same_command(
     api, client, network, source, unfinished, monkeypatch
 ):
-    monkeypatch.setattr(client_module, "PATIENCE", 0.5)
+    monkeypatch.setattr(tus_client, "STALL_LIMIT", 0.5)
     store, _ = identified(api.services)
     busy = ExitStack()
 
@@ -198,12 +195,12 @@ def test_an_outage_is_waited_out_but_nothing_is_done_twice(client, network):
 def test_a_service_that_is_away_for_longer_is_not_waited_for_in_silence(
     client, network, monkeypatch, capsys
 ):
-    monkeypatch.setattr("service.commands.client.TELL_AFTER", 0.0)
+    monkeypatch.setattr("service.commands.client.NOTICE_AFTER", 0.0)
     network.lose = {0: "request", 1: "request"}
 
     client.get("/v1/studies")
 
-    assert capsys.readouterr().err.count("Nothing answers at") == 1
+    assert capsys.readouterr().err.count("No answer from") == 1
 
 
 def test_what_is_not_fieldscribe_is_said_so():

@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 from typer.testing import CliRunner
 
-from service.commands import jobs
+from service.commands import upload
 from service.commands.client import Client
 from service.commands.main import app
 from tests.api import open_api, tone
@@ -30,11 +30,11 @@ def run(api, monkeypatch, tmp_path):
             assert tls is None  # FIELDSCRIBE_URL is set
             super().__init__(url, token, transport=api.client._transport)
 
-    monkeypatch.setattr("service.commands.client.Client", Here)
-    monkeypatch.setattr("service.commands.client.find_token", lambda settings: token)
+    monkeypatch.setattr("service.commands.connection.Client", Here)
+    monkeypatch.setattr("service.commands.connection.find_token", lambda settings: token)
     monkeypatch.setenv("FIELDSCRIBE_URL", "http://testserver")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    monkeypatch.setattr(jobs, "Unfinished", lambda: UNREMEMBERED)
+    monkeypatch.setattr(upload, "UnfinishedUploads", lambda: UNREMEMBERED)
 
     def run(*arguments):
         return CliRunner().invoke(app, [str(argument) for argument in arguments])
@@ -75,24 +75,27 @@ def test_what_is_no_id_is_said_to_be_none_with_the_command_that_lists_them(run, 
 
     assert result.exit_code == 2
     lister = "fieldscribe token list" if command[0] == "token" else "fieldscribe jobs"
-    assert f"it is an id of 36 characters: `{lister}` shows them" in told
+    assert f"this is not an id of 36 characters; `{lister}` shows them" in told
     assert not RAW.search(result.output)
 
 
 @pytest.mark.parametrize(
     ("command", "told"),
     [
-        (("jobs", "--study", "peer study"), "A study goes by its code (PEER)"),
+        (("jobs", "--study", "peer study"), "A study is named by its code (PEER)"),
         (("jobs", "--status", "done"), "The status is queued, running"),
         (("study", "create", "peer"), "A code is written in capitals"),
-        (("study", "create", "NEW", "--model", "/etc/passwd"), "A model goes by its name"),
+        (("study", "create", "NEW", "--model", "/etc/passwd"), "A model is named as"),
         (("token", "create", "--role", "boss"), "The role is researcher"),
-        (("token", "create", "--role", "coder", "--study", "x y"), "A study goes by its code"),
-        (("token", "create", "--role", "coder", "--expires", "tomorrow"), "The end is a time"),
-        (("token", "create", "--role", "coder", "--expires", "2001-01-01T00:00:00Z"), "The end is"),
+        (("token", "create", "--role", "coder", "--study", "x y"), "A study is named by its code"),
+        (("token", "create", "--role", "coder", "--expires", "tomorrow"), "The expiry is a time"),
+        (
+            ("token", "create", "--role", "coder", "--expires", "2001-01-01T00:00:00Z"),
+            "The expiry is",
+        ),
         (("rerun", uuid4(), "--from", "dance"), "The stage is ingest"),
         (("rerun", uuid4(), "--from", "diarise", "--speakers", "30"), "The number of speakers is"),
-        (("upload", "FILE", "--study", "x y"), "A study goes by its code"),
+        (("upload", "FILE", "--study", "x y"), "A study is named by its code"),
         (("upload", "FILE", "--study", "PEER", "--session", "talk"), "A code is written in"),
         (("upload", "FILE", "--study", "PEER", "--channels", "left"), "Channels are auto, mix"),
         (("upload", "FILE", "--study", "PEER", "--speakers", "5-2"), "The number of speakers is"),

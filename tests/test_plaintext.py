@@ -14,7 +14,9 @@ import pytest
 
 from models.audio.decode import decode
 from scripts.make_interview import make_interview, write_wav
-from service.commands.client import Source, Unfinished, open_client, upload, wait_for_recording
+from service.commands.connection import open_client
+from service.commands.tus_client import Source, UnfinishedUploads, upload
+from service.commands.upload import wait_for_recording
 from service.services import open_services
 from service.worker.protocol import PIPELINE_ENGINE
 from tests.installation import STAND_IN, Installation, wait_until
@@ -76,7 +78,9 @@ def whole_path(site: Installation, recording: Path, tmp_path: Path) -> str:
     """
     with open_client(site.settings) as client:
         client.post("/v1/studies", {"code": "PEER", "language": "en", "model": "demo"})
-        id = upload(client, Source(recording, "PEER", None), Unfinished(tmp_path / "unfinished"))
+        id = upload(
+            client, Source(recording, "PEER", None), UnfinishedUploads(tmp_path / "unfinished")
+        )
         assert wait_for_recording(client, id)["state"] == "ready"
         job = client.post("/v1/jobs", {"recordings": [id], "vocabulary": [VOCABULARY]})
         site.services = open_services(site.settings)

@@ -61,12 +61,12 @@ def test_recordings_are_decoded_before_anybody_asks_for_them(sessions, decoded):
 
 
 def test_what_would_be_too_much_at_once_is_read_when_its_turn_comes(sessions, decoded, monkeypatch):
-    monkeypatch.setattr(reading, "SOUND_SECONDS", 3.5)
+    monkeypatch.setattr(reading, "MAX_HELD_SECONDS", 3.5)
     with reader(sessions) as ahead:
         ahead.take("INT-01")
         wait_until(lambda: ahead._ahead["INT-03"].done())
         assert ahead._held == {"INT-01": 1.0, "INT-02": 2.0, "INT-03": 0.0}
-        ahead.let_go("INT-01")
+        ahead.release("INT-01")
         ahead.take("INT-02")
         ahead.take("INT-03")
 
@@ -75,7 +75,7 @@ def test_what_would_be_too_much_at_once_is_read_when_its_turn_comes(sessions, de
 
 def test_a_length_that_no_header_tells_is_noticed_on_the_way(sessions, decoded, monkeypatch):
     """An estimate would be wrong by hours; AMR and many an MP3 have none."""
-    monkeypatch.setattr(reading, "SOUND_SECONDS", 3.5)
+    monkeypatch.setattr(reading, "MAX_HELD_SECONDS", 3.5)
     monkeypatch.setattr(reading, "probe", lambda file: replace(probe(file), duration=None))
     with reader(sessions) as ahead:
         ahead.take("INT-01")
@@ -86,16 +86,16 @@ def test_a_length_that_no_header_tells_is_noticed_on_the_way(sessions, decoded, 
 
 
 def test_a_session_longer_than_the_limit_is_read_at_its_turn(sessions, monkeypatch):
-    monkeypatch.setattr(reading, "SOUND_SECONDS", 0.5)
+    monkeypatch.setattr(reading, "MAX_HELD_SECONDS", 0.5)
     with reader(sessions) as ahead:
         for name, seconds in zip(sessions, (1, 2, 3), strict=True):
             (recording,) = ahead.take(name)
             assert round(recording.duration) == seconds
-            ahead.let_go(name)
+            ahead.release(name)
 
 
 def test_whether_a_session_fits_is_known_before_its_turn(sessions, monkeypatch):
-    monkeypatch.setattr(reading, "SOUND_SECONDS", 3.5)
+    monkeypatch.setattr(reading, "MAX_HELD_SECONDS", 3.5)
     sessions = {**sessions, "bad": [Path("none")], "done": sessions["INT-01"]}
     with reader(sessions, is_wanted=lambda name: name != "done") as ahead:
         ahead.take("INT-01")
@@ -115,7 +115,7 @@ def test_what_is_not_wanted_is_not_read_ahead_but_when_asked_for(sessions, decod
 
 
 def test_each_channel_counts(tmp_path, monkeypatch):
-    monkeypatch.setattr(reading, "SOUND_SECONDS", 3.0)
+    monkeypatch.setattr(reading, "MAX_HELD_SECONDS", 3.0)
     path = tmp_path / "INT-01.wav"
     path.write_bytes(wav((noise(2 * 16_000, 2) * 32767).astype(np.int16)))
     with reader({"none": [], "INT-01": [path]}, split_channels=True) as ahead:
@@ -136,11 +136,11 @@ def test_an_error_is_that_of_whoever_asks_and_the_others_go_on(sessions):
 
 def test_what_was_read_ahead_for_nobody_makes_room(sessions, monkeypatch):
     """A session whose result cannot be written is not taken."""
-    monkeypatch.setattr(reading, "SOUND_SECONDS", 3.5)
+    monkeypatch.setattr(reading, "MAX_HELD_SECONDS", 3.5)
     with reader(sessions) as ahead:
         wait_until(lambda: ahead._held["INT-02"] == 2.0)
-        ahead.let_go("INT-01")
-        ahead.let_go("INT-02")
+        ahead.release("INT-01")
+        ahead.release("INT-02")
 
         assert ahead._held == dict.fromkeys(sessions, 0.0) | {"INT-03": ahead._held["INT-03"]}
         assert list(ahead._ahead) == ["INT-03"]
@@ -169,7 +169,7 @@ def test_no_ffmpeg_stays_behind(tmp_path):
     with path.open("r+b") as file:
         file.truncate(n_bytes + 44)
     with reader({"INT-01": [path]}) as ahead:
-        ahead._turn, future = "INT-01", ahead._ahead["INT-01"]
+        ahead._current, future = "INT-01", ahead._ahead["INT-01"]
         wait_until(lambda: ahead._held["INT-01"] > 0)
 
     assert isinstance(future.exception(), Stopped)

@@ -15,7 +15,7 @@ from uuid import UUID
 import pytest
 from typer.testing import CliRunner
 
-from service.commands import jobs
+from service.commands import upload as upload_module
 from service.commands.client import Client
 from service.commands.main import app
 from service.database.engine import create_database
@@ -173,14 +173,14 @@ def test_the_same_command_after_an_interruption_makes_no_second_job(
     files = [tmp_path / "first.wav", tmp_path / "second.wav"]
     for seconds, path in enumerate(files, start=1):
         path.write_bytes(tone(seconds))
-    bring, n_groups = jobs.bring_all, itertools.count()
+    bring, n_groups = upload_module.upload_all, itertools.count()
 
     def interrupted(*arguments):
         if next(n_groups) == 1:
             raise KeyboardInterrupt
         return bring(*arguments)
 
-    monkeypatch.setattr(jobs, "bring_all", interrupted)
+    monkeypatch.setattr(upload_module, "upload_all", interrupted)
     first = run("upload", *files, "--study", study_code, code=130).stdout.split()
     both = run("upload", *files, "--study", study_code).stdout.split()
 
@@ -242,7 +242,7 @@ def test_a_job_is_deleted_by_whoever_says_yes(study_code, recordings):
 
     run("delete", job["id"], input="", code=1)
     deleted = run("delete", job["id"], input="y\n").stdout
-    assert "deleted: the transcript, 4 results of stages; 1 recording stays\n" in deleted
+    assert "deleted: the transcript, 4 stage results; 1 recording kept\n" in deleted
     assert run("status", job["id"], code=1).stderr.startswith("erased")
 
 
@@ -290,7 +290,7 @@ def test_what_goes_wrong_is_a_code_a_sentence_and_an_exit_code(
 def test_what_is_no_id_is_said_with_the_command_that_shows_ids():
     result = run("status", "nonsense", code=2)
 
-    assert "an id of 36 characters" in result.stderr
+    assert "not an id of 36 characters" in result.stderr
     assert "fieldscribe jobs" in result.stderr
 
 

@@ -10,7 +10,8 @@ from uuid import uuid4
 import pytest
 from typer.testing import CliRunner
 
-from service.commands.client import ServiceUnreachable, open_client
+from service.commands.client import ServiceUnreachable
+from service.commands.connection import open_client
 from service.commands.main import app
 from service.services import open_services
 from service.settings import BadSettings, Settings

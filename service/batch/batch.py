@@ -1,8 +1,8 @@
-"""Batch mode: recordings in, transcripts out, without the service.
+"""Runs a batch: recordings in, transcripts out, without the service.
 
-The JSON of a transcript is what was computed; the other formats are views of it. A recording whose
-JSON is there, newer than the recording and made with the same weights and options, is not
-transcribed again.
+The JSON of a transcript is the result; the other formats are rendered from it. A session is not
+transcribed again if its JSON exists, is newer than its recordings, and was made with the same
+weights and options.
 """
 
 import shutil
@@ -20,17 +20,17 @@ from models.pipeline import COSTLY_STAGES, OnProgress, Pipeline, StageProgress, 
 from models.transcript import Transcript
 from models.transcript_json import from_json
 from models.weights.catalogue import PipelineWeights, WhisperWeights
-from service.batch.reading import SOUND_SECONDS, Reader
+from service.batch.reading import MAX_HELD_SECONDS, Reader
 from service.errors import OutputNotWritable, SameName, ServiceError
 from service.exports import FORMATS, Format
 from service.exports.files import remove_abandoned, write_all_whole, write_whole
 
 MARK = "identified"  # part of every name: INT-07.identified.txt
-ROOM = 16 << 20  # bytes, many times the transcript of a long day
+MIN_FREE_BYTES = 16 << 20  # many times the transcript of a day-long recording
 
 
 @dataclass(frozen=True)
-class Session:
+class SessionFiles:
     """One or more recordings, in order, that become one transcript."""
 
     name: str
@@ -42,20 +42,20 @@ class Session:
 
 @dataclass(frozen=True)
 class Result:
-    session: Session
+    session: SessionFiles
     status: str  # done, skipped, failed
     outputs: tuple[Path, ...] = ()
     transcript: Transcript | None = None
-    seconds: float = 0.0
+    seconds: float = 0.0  # of processing
     code: str | None = None
     message: str | None = None
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What a run is to do. `out` exists and can be written to: `prepare_output`."""
+    """What to transcribe, how, and where to. `prepare_output` must have prepared `out`."""
 
-    sessions: tuple[Session, ...]
+    sessions: tuple[SessionFiles, ...]
     out: Path
     formats: tuple[Format, ...]
     options: TranscribeOptions
@@ -63,91 +63,98 @@ class Batch:
     diarisation: PipelineWeights
 
 
-def sessions_of(files: Sequence[Path], *, join: bool) -> tuple[Session, ...]:
-    """Every file its own session, or all of them one, named after the first.
+def group_into_sessions(files: Sequence[Path], *, join: bool) -> tuple[SessionFiles, ...]:
+    """One session per file, or with `join` one session of all files, named after the first.
 
-    Files whose names differ only in their ending keep it, so that no result overwrites another's.
+    Files whose names differ only in their suffix keep it, so that no result overwrites another.
+
+    Raises:
+        SameName
     """
     if join:
-        return (Session(files[0].stem, tuple(files)),)
+        return (SessionFiles(files[0].stem, tuple(files)),)
     unique = list(dict.fromkeys(files))
     stems = [file.stem for file in unique]
     names = [file.stem if stems.count(file.stem) == 1 else file.name for file in unique]
     for name in names:
         if names.count(name) > 1:
             raise SameName(
-                "Two of the recordings have the same name and would have the same result; "
+                "Two recordings have the same name and would overwrite each other's transcript: "
                 "transcribe them into different folders."
             )
-    return tuple(Session(name, (file,)) for name, file in zip(names, unique, strict=True))
+    return tuple(SessionFiles(name, (file,)) for name, file in zip(names, unique, strict=True))
 
 
 def prepare_output(folder: Path) -> None:
-    """Makes the folder and tries to write in it, before hours are spent."""
+    """Create the folder and test that it can be written to, before hours of work.
+
+    Raises:
+        OutputNotWritable
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         remove_abandoned(folder)
         write_whole(folder / f".fieldscribe-{MARK}", "Identified transcripts. Keep them safe.\n")
     except FileExistsError:
         raise OutputNotWritable(
-            "The output folder is a file or a device; name a folder with --out."
+            "The output folder is a file or a device: name a folder with --out."
         ) from None
     except OSError as error:
         raise OutputNotWritable(
-            f"The output folder cannot be written to ({error.strerror}); choose another with --out."
+            f"The output folder cannot be written to ({error.strerror}): choose another with --out."
         ) from None
 
 
 def run(
     batch: Batch,
     load: Callable[[], Pipeline],
-    on_start: Callable[[Mapping[Session, float]], None],
+    on_start: Callable[[Mapping[SessionFiles, float]], None],
     on_progress: OnProgress,
 ) -> Iterator[Result]:
-    """A result per session, in order, as they are finished. A bad one does not stop the others.
+    """Yield a result per session, in order, as each is finished. A failure does not stop the rest.
 
-    Short sessions are transcribed in groups, whose windows are decoded beside each other.
+    Short sessions are transcribed in groups, whose windows are decoded together.
 
     Args:
-        load: called once, when there is sound to transcribe.
-        on_start: called with the sessions of a group and their seconds of sound, once known.
-        on_progress: the stages are those of a group.
+        load: called once, when there is a recording to transcribe.
+        on_start: called with the sessions of a group and their durations in seconds.
+        on_progress: called with the progress of the group.
 
     Raises:
-        OptionError, WeightsError: every other session would fail with the same.
+        OptionError, WeightsError: every other session would fail in the same way.
         Stopped
     """
-    loaded = cache(load)
+    load_once = cache(load)
     by_name = {session.name: session for session in batch.sessions}
     with Reader(
         {name: session.recordings for name, session in by_name.items()},
         split_channels=batch.options.channels != Channels.MIX,
-        is_wanted=lambda name: finished_transcript(by_name[name], batch) is None,
+        is_wanted=lambda name: find_finished(by_name[name], batch) is None,
     ) as reader:
-        for group in _groups(batch, reader, loaded, on_progress):
-            if any(turn.result is None for turn in group):
-                yield from _transcribe(group, batch, reader, loaded(), on_start, on_progress)
+        for group in _read_groups(batch, reader, load_once, on_progress):
+            if any(active.result is None for active in group):
+                yield from _process(group, batch, reader, load_once(), on_start, on_progress)
             else:
-                yield from (turn.outcome for turn in group)
+                yield from (active.timed_result for active in group)
 
 
 @dataclass(eq=False)
-class _Turn:
-    """A session whose turn has come, and how far it is.
+class _ActiveSession:
+    """A session that is being processed.
 
-    Its sound, four hours of which take a gigabyte, is in `reached` or in what follows from it.
+    `state` holds its audio, a gigabyte per four hours, so nothing else may keep a reference to it.
     """
 
-    session: Session
-    reached: Any = None  # recordings, then what each step of the pipeline makes of them
+    session: SessionFiles
+    state: Any = None  # its recordings, then the result of the latest step of the pipeline
     duration: float = 0.0  # s
-    sound: float = 0.0  # s, of all channels
-    seconds: float = 0.0  # of work for it
+    channel_seconds: float = 0.0  # all channels added up
+    work_seconds: float = 0.0
     result: Result | None = None
 
     @contextmanager
     def step(self) -> Iterator[None]:
-        """Work for this session. An error of its own is its result, and the others go on."""
+        """Time a step, and turn an error of this session into its result."""
         started = time.monotonic()
         try:
             yield
@@ -156,175 +163,196 @@ class _Turn:
         except (SpeechError, ServiceError) as error:
             self.fail(error)
         finally:
-            self.seconds += time.monotonic() - started
+            self.work_seconds += time.monotonic() - started
 
     @property
-    def outcome(self) -> Result:
+    def timed_result(self) -> Result:
         assert self.result is not None
-        return replace(self.result, seconds=self.seconds)
+        return replace(self.result, seconds=self.work_seconds)
 
     def fail(self, error: SpeechError | ServiceError) -> None:
-        self.reached = None
+        self.state = None
         self.result = Result(self.session, "failed", (), None, 0.0, error.code, str(error))
 
 
-def _groups(
-    batch: Batch, reader: Reader, loaded: Callable[[], Pipeline], on_progress: OnProgress
-) -> Iterator[list[_Turn]]:
-    """Sessions in order, with as much sound together as fills the decoder, or a long one alone."""
-    group: list[_Turn] = []
-    room = 0.0
+def _read_groups(
+    batch: Batch, reader: Reader, load_once: Callable[[], Pipeline], on_progress: OnProgress
+) -> Iterator[list[_ActiveSession]]:
+    """Group sessions, in order, until their audio fills the decoder; a long one is a group alone.
 
-    def alive() -> None:
+    Finished and failed sessions are groups of their own unless a group has begun.
+    """
+    group: list[_ActiveSession] = []
+    seconds_left = 0.0
+
+    def on_poll() -> None:
         on_progress(StageProgress("ingest", 1.0))
 
     for session in batch.sessions:
-        if group and (room <= 0 or not reader.fits(session.name, room, alive)):
+        if group and (seconds_left <= 0 or not reader.fits(session.name, seconds_left, on_poll)):
             yield group
             group = []
-        turn = _read(session, batch, reader, on_progress)
-        if turn.result is not None and not group:  # done before, or failed
-            yield [turn]
+        active = _read(session, batch, reader, on_progress)
+        if active.result is not None and not group:
+            yield [active]
             continue
         if not group:
-            room = min(loaded().seconds_at_once, SOUND_SECONDS / 2)
-        room -= turn.sound
-        group.append(turn)
-        del turn
+            seconds_left = min(load_once().seconds_at_once, MAX_HELD_SECONDS / 2)
+        seconds_left -= active.channel_seconds
+        group.append(active)
+        del active  # its audio must go when the group does
     if group:
         yield group
 
 
-def _read(session: Session, batch: Batch, reader: Reader, on_progress: OnProgress) -> _Turn:
-    turn = _Turn(session)
-    with turn.step():
-        if transcript := finished_transcript(session, batch):
+def _read(
+    session: SessionFiles, batch: Batch, reader: Reader, on_progress: OnProgress
+) -> _ActiveSession:
+    active = _ActiveSession(session)
+    with active.step():
+        if transcript := find_finished(session, batch):
             outputs = _write(transcript, session, batch, missing_only=True)
-            turn.result = Result(session, "skipped", outputs, transcript)
+            active.result = Result(session, "skipped", outputs, transcript)
         else:
             _check_output(session, batch)
-            turn.reached = recordings = reader.take(
+            active.state = recordings = reader.take(
                 session.name, lambda fraction: on_progress(StageProgress("ingest", fraction))
             )
-            turn.duration = sum(recording.duration for recording in recordings)
-            turn.sound = sum(len(r.samples) * r.duration for r in recordings)
-    if turn.result is not None:
-        reader.let_go(session.name)
-    return turn
+            active.duration = sum(recording.duration for recording in recordings)
+            active.channel_seconds = sum(len(r.samples) * r.duration for r in recordings)
+    if active.result is not None:
+        reader.release(session.name)
+    return active
 
 
-def _transcribe(
-    group: Sequence[_Turn],
+def _process(
+    group: Sequence[_ActiveSession],
     batch: Batch,
     reader: Reader,
     pipeline: Pipeline,
-    on_start: Callable[[Mapping[Session, float]], None],
+    on_start: Callable[[Mapping[SessionFiles, float]], None],
     on_progress: OnProgress,
 ) -> Iterator[Result]:
-    reading = [turn for turn in group if turn.result is None]
-    on_start({turn.session: turn.duration for turn in reading})
-    progress = _Progress(reading, on_progress)
-    for turn in reading:
-        with turn.step():
-            turn.reached = pipeline.segment(turn.reached, batch.options, progress.of(turn))
-    _hear([turn for turn in reading if turn.result is None], pipeline, progress)
-    # One step behind: a session's speakers are told apart while the next one is embedded.
-    before: _Turn | None = None
-    for turn in group:
-        if turn.result is None:
-            with turn.step():
-                turn.reached = pipeline.diarise(turn.reached, progress.of(turn))
-        if before:
-            yield _finish(before, batch, reader, pipeline, progress)
-        before = turn
-    if before:
-        yield _finish(before, batch, reader, pipeline, progress)
+    pending = [active for active in group if active.result is None]
+    on_start({active.session: active.duration for active in pending})
+    progress = _GroupProgress(pending, on_progress)
+    for active in pending:
+        with active.step():
+            active.state = pipeline.segment(
+                active.state, batch.options, progress.of_session(active)
+            )
+    _transcribe([active for active in pending if active.result is None], pipeline, progress)
+    # One session behind: its speakers are clustered while the next session is embedded.
+    previous: _ActiveSession | None = None
+    for active in group:
+        if active.result is None:
+            with active.step():
+                active.state = pipeline.diarise(active.state, progress.of_session(active))
+        if previous:
+            yield _finish(previous, batch, reader, pipeline, progress)
+        previous = active
+    if previous:
+        yield _finish(previous, batch, reader, pipeline, progress)
 
 
-def _hear(turns: Sequence[_Turn], pipeline: Pipeline, progress: "_Progress") -> None:
-    if not turns:
+def _transcribe(
+    sessions: Sequence[_ActiveSession], pipeline: Pipeline, progress: "_GroupProgress"
+) -> None:
+    if not sessions:
         return
     started = time.monotonic()
     try:
-        heard = pipeline.hear([turn.reached for turn in turns], progress.of_all)
+        transcribed = pipeline.hear([active.state for active in sessions], progress.update)
     except (OptionError, WeightsError, Stopped):
         raise
     except SpeechError as error:  # the device has no memory for a single window
-        for turn in turns:
-            turn.fail(error)
+        for active in sessions:
+            active.fail(error)
         return
-    each = (time.monotonic() - started) / sum(turn.duration for turn in turns)
-    for turn, found in zip(turns, heard, strict=True):
-        turn.reached = found
-        turn.seconds += each * turn.duration
+    seconds_per_second = (time.monotonic() - started) / sum(active.duration for active in sessions)
+    for active, state in zip(sessions, transcribed, strict=True):
+        active.state = state
+        active.work_seconds += seconds_per_second * active.duration
 
 
 def _finish(
-    turn: _Turn, batch: Batch, reader: Reader, pipeline: Pipeline, progress: "_Progress"
+    active: _ActiveSession,
+    batch: Batch,
+    reader: Reader,
+    pipeline: Pipeline,
+    progress: "_GroupProgress",
 ) -> Result:
-    if turn.result is None:
-        with turn.step():
-            transcript = pipeline.finish(turn.reached, progress.of(turn))
-            outputs = _write(transcript, turn.session, batch)
-            turn.result = Result(turn.session, "done", outputs, transcript)
-    turn.reached = None
-    reader.let_go(turn.session.name)
-    return turn.outcome
+    if active.result is None:
+        with active.step():
+            transcript = pipeline.finish(active.state, progress.of_session(active))
+            outputs = _write(transcript, active.session, batch)
+            active.result = Result(active.session, "done", outputs, transcript)
+    active.state = None
+    reader.release(active.session.name)
+    return active.timed_result
 
 
-class _Progress:
-    """How far a group is, from how far its sessions are."""
+class _GroupProgress:
+    """The progress of a group, computed from the progress of its sessions."""
 
-    def __init__(self, turns: Sequence[_Turn], on_progress: OnProgress) -> None:
+    def __init__(self, sessions: Sequence[_ActiveSession], on_progress: OnProgress) -> None:
         self._on_progress = on_progress
         self._latest = StageProgress("", 0.0)
-        total = sum(turn.duration for turn in turns)
-        self._shares = {turn: turn.duration / total for turn in turns}
+        total = sum(active.duration for active in sessions)
+        self._shares = {active: active.duration / total for active in sessions}
 
-    def of(self, turn: _Turn) -> OnProgress:
-        """What a step that takes one session reports to."""
-        turns = list(self._shares)
-        before = sum(self._shares[other] for other in turns[: turns.index(turn)])
+    def of_session(self, active: _ActiveSession) -> OnProgress:
+        """A callback for a step that works on one session."""
+        sessions = list(self._shares)
+        before = sum(self._shares[other] for other in sessions[: sessions.index(active)])
 
         def report(progress: StageProgress) -> None:
             if progress.stage in COSTLY_STAGES:
-                fraction = min(before + self._shares[turn] * progress.fraction, 1.0)
-                self.of_all(StageProgress(progress.stage, fraction))
-            elif turn is turns[-1]:
-                self.of_all(progress)
-            else:  # the group is not so far
-                self.of_all(self._latest)
+                fraction = min(before + self._shares[active] * progress.fraction, 1.0)
+                self.update(StageProgress(progress.stage, fraction))
+            elif active is sessions[-1]:
+                self.update(progress)
+            else:  # other sessions of the group have not reached this stage
+                self.update(self._latest)
 
         return report
 
-    def of_all(self, progress: StageProgress) -> None:
-        if progress.stage == self._latest.stage:  # `finish` is a session behind
-            progress = max(progress, self._latest, key=lambda made: made.fraction)
+    def update(self, progress: StageProgress) -> None:
+        if progress.stage == self._latest.stage:  # never backwards: `finish` is a session behind
+            progress = max(progress, self._latest, key=lambda each: each.fraction)
         self._latest = progress
         self._on_progress(progress)
 
 
-def _check_output(session: Session, batch: Batch) -> None:
-    """Raises OutputNotWritable where that can be known before hours are spent."""
+def _check_output(session: SessionFiles, batch: Batch) -> None:
+    """Test that the results can be written, before hours of work.
+
+    Raises:
+        OutputNotWritable
+    """
     prepare_output(batch.out)
-    if shutil.disk_usage(batch.out).free < ROOM:
-        raise OutputNotWritable("The disk is full; free some space or choose another with --out.")
+    if shutil.disk_usage(batch.out).free < MIN_FREE_BYTES:
+        raise OutputNotWritable(
+            "The disk is full: free some space, or choose another folder with --out."
+        )
     result = session.output(batch.out, Format.JSON)
-    tried = result.with_name(f".{result.name}")
+    trial = result.with_name(f".{result.name}")
     try:
-        tried.touch(mode=0o600)
-        tried.unlink()
+        trial.touch(mode=0o600)
+        trial.unlink()
     except OSError as error:
         raise OutputNotWritable(
-            f"The result cannot be called after the recording ({error.strerror}); "
+            f"The transcript cannot be named after the recording ({error.strerror}): "
             "give the recording a shorter or simpler name."
         ) from None
     if any(session.output(batch.out, format).is_dir() for format in Format):
-        raise OutputNotWritable("There is a folder where the result should be written.")
+        raise OutputNotWritable(
+            "A folder has the name of the transcript: move it, or choose another with --out."
+        )
 
 
-def finished_transcript(session: Session, batch: Batch) -> Transcript | None:
-    """The transcript of an earlier run, if this run would make the same."""
+def find_finished(session: SessionFiles, batch: Batch) -> Transcript | None:
+    """The transcript of an earlier run, if this run would make the same one."""
     path = session.output(batch.out, Format.JSON)
     try:
         made_at = path.stat().st_mtime
@@ -345,9 +373,9 @@ def finished_transcript(session: Session, batch: Batch) -> Transcript | None:
 
 
 def _write(
-    transcript: Transcript, session: Session, batch: Batch, *, missing_only: bool = False
+    transcript: Transcript, session: SessionFiles, batch: Batch, *, missing_only: bool = False
 ) -> tuple[Path, ...]:
-    """The JSON comes last: where it is, the others are."""
+    """Write all formats. The JSON comes last: if it exists, so do the others."""
     formats = sorted({*batch.formats, Format.JSON}, key=lambda f: (f == Format.JSON, f))
     paths = {format: session.output(batch.out, format) for format in formats}
     try:
@@ -359,5 +387,5 @@ def _write(
             }
         )
     except OSError as error:
-        raise OutputNotWritable(f"The result cannot be written ({error.strerror}).") from None
+        raise OutputNotWritable(f"The transcript cannot be written ({error.strerror}).") from None
     return tuple(paths.values())

@@ -1,18 +1,18 @@
-"""How long a session will still take, from what its stages have taken so far."""
+"""Estimates how long a session will still take, from how long its stages have taken so far."""
 
 import time
 from collections.abc import Callable, Mapping
 
 from models.pipeline import COSTLY_STAGES, StageProgress
 
-SETTLED = 0.05  # a stage this far says itself how long it takes
+RELIABLE_FRACTION = 0.05  # from here on, a stage's own speed predicts its end
 
 
-class Eta:
-    """Seconds of processing per second of audio, first from a trial, then from finished sessions.
+class EtaEstimator:
+    """Seconds of processing per second of audio, from a quick test, then from finished sessions.
 
     Args:
-        rates: of the costly stages, `Pipeline.seconds_per_second`.
+        rates: of the costly stages, from `Pipeline.seconds_per_second`.
     """
 
     def __init__(
@@ -20,41 +20,46 @@ class Eta:
     ) -> None:
         self.rates = dict(rates)
         self.clock = clock
-        self.learnt = 0.0  # seconds of audio the rates come from
+        self.measured_seconds = 0.0  # of audio in finished sessions, which the rates come from
         self.start(0.0)
 
+    @property
+    def basis(self) -> str:
+        return "earlier recordings" if self.measured_seconds else "a quick test"
+
     def start(self, audio_seconds: float) -> None:
-        """A session of this length begins."""
+        """Begin a session of this length."""
         self.audio_seconds = audio_seconds
-        self.taken: dict[str, float] = {}
+        self.stage_seconds: dict[str, float] = {}  # of finished stages
         self.stage, self.fraction, self.stage_started = "", 0.0, self.clock()
 
-    def progress(self, progress: StageProgress) -> None:
+    def update(self, progress: StageProgress) -> None:
         now = self.clock()
         if progress.stage != self.stage:
             if self.stage:
-                self.taken[self.stage] = now - self.stage_started
+                self.stage_seconds[self.stage] = now - self.stage_started
             self.stage, self.stage_started = progress.stage, now
         self.fraction = progress.fraction
 
     def finish(self) -> None:
-        """The session has ended well: its rates count for the next ones, by length."""
+        """End a session that succeeded: average its rates with the earlier ones, by length."""
+        total = self.measured_seconds + self.audio_seconds
         for stage in COSTLY_STAGES:
-            if stage in self.taken and self.audio_seconds:
-                known = self.rates[stage] * self.learnt
-                self.rates[stage] = (known + self.taken[stage]) / (self.learnt + self.audio_seconds)
-        self.learnt += self.audio_seconds
+            if stage in self.stage_seconds and self.audio_seconds:
+                earlier = self.rates[stage] * self.measured_seconds
+                self.rates[stage] = (earlier + self.stage_seconds[stage]) / total
+        self.measured_seconds = total
 
     def remaining(self) -> float:
         """Seconds until this session is done."""
         seconds = 0.0
         for stage in COSTLY_STAGES:
-            if stage in self.taken:
+            if stage in self.stage_seconds:
                 continue
             expected = self.rates[stage] * self.audio_seconds
             if stage == self.stage:
                 elapsed = self.clock() - self.stage_started
-                if self.fraction > SETTLED:
+                if self.fraction > RELIABLE_FRACTION:
                     expected = elapsed / self.fraction
                 seconds += max(expected * (1 - self.fraction), 0.0)
             else:

@@ -1,7 +1,8 @@
-"""Recordings of a batch, decoded ahead of their turn: ffmpeg works beside the models.
+"""Decodes the recordings of a batch ahead of time, so that ffmpeg works beside the models.
 
-Memory stays bounded: what is being transcribed and what is read ahead are together at most
-SOUND_SECONDS, unless one session alone is longer. What would go beyond is read when its turn comes.
+Memory stays bounded: the session being transcribed and those read ahead hold at most
+MAX_HELD_SECONDS of audio, unless one session alone is longer. A session that would exceed the limit
+is read when its turn comes.
 """
 
 import os
@@ -20,7 +21,7 @@ from models.errors import AudioError, Stopped
 from models.progress import Progress, ignore
 from service.errors import RecordingNotFound
 
-SOUND_SECONDS = 4 * 3600.0  # of all channels; 0.9 GB
+MAX_HELD_SECONDS = 4 * 3600.0  # all channels added up; 0.9 GB
 READERS = max(1, min(4, (os.cpu_count() or 1) // 2))  # each keeps one ffmpeg busy
 POLL_SECONDS = 0.2
 
@@ -30,11 +31,12 @@ class _TooFarAhead(Exception):
 
 
 class Reader:
-    """
+    """Reads sessions ahead in background threads, and hands each over when its turn comes.
+
     Args:
-        sessions: the recordings of each by its name, in the order of their turns.
+        sessions: the recordings of each session by its name, in the order of their turns.
         split_channels: keep the channels apart.
-        is_wanted: whether a session is worth reading ahead; asked by another thread.
+        is_wanted: whether a session should be read ahead; called in another thread.
     """
 
     def __init__(
@@ -46,11 +48,11 @@ class Reader:
     ) -> None:
         self._sessions, self._split, self._is_wanted = sessions, split_channels, is_wanted
         self._changed = threading.Condition()
-        self._held = dict.fromkeys(sessions, 0.0)  # seconds of sound in memory, of all channels
+        self._held = dict.fromkeys(sessions, 0.0)  # s of audio in memory, all channels added up
         self._n_read = dict.fromkeys(sessions, 0)
-        self._next = ""  # whom somebody waits for
-        self._turn = ""  # and who may take as much memory as it needs
-        self._gone: set[str] = set()
+        self._next = ""  # the session that the caller is waiting for
+        self._current = ""  # the session that may take as much memory as it needs
+        self._released: set[str] = set()
         self._closed = False
         self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="reader")
         self._ahead = {name: self._pool.submit(self._read_ahead, name) for name in sessions}
@@ -65,73 +67,75 @@ class Reader:
         self._pool.shutdown(cancel_futures=True)
 
     def take(self, name: str, progress: Progress = ignore) -> list[Recording]:
-        """A session's recordings; they count until `let_go`.
+        """The recordings of a session; they count towards the limit until `release`.
 
         Args:
-            progress: called with the share of its recordings that are read. What it raises stops
-                the reading.
+            progress: called with the fraction of the recordings that are read. An exception
+                from it stops the reading.
 
         Raises:
-            AudioError: one of its children.
+            AudioError: one of its subclasses.
             RecordingNotFound
         """
         with self._changed:
-            self._next = self._turn = name
+            self._next = self._current = name
             self._changed.notify_all()
 
-        def alive() -> None:
+        def on_poll() -> None:
             progress(self._n_read[name] / len(self._sessions[name]))
 
-        _wait(self._ahead[name], alive)
-        recordings = self._ahead.pop(name).result() or self._read(name, alive)
-        alive()
+        _wait(self._ahead[name], on_poll)
+        recordings = self._ahead.pop(name).result() or self._read(name, on_poll)
+        on_poll()
         return recordings
 
-    def fits(self, name: str, seconds: float, alive: Callable[[], None] = lambda: None) -> bool:
-        """Whether a session has been read ahead, and has at most so much sound in all channels.
+    def fits(self, name: str, seconds: float, on_poll: Callable[[], None] = lambda: None) -> bool:
+        """Whether a session has been read ahead and is at most this long, all channels added up.
 
-        One that is not wanted or cannot be read has none.
+        A session that is not wanted or cannot be read has length zero.
         """
         with self._changed:
             self._next = name
             self._changed.notify_all()
         future = self._ahead[name]
-        _wait(future, alive)
+        _wait(future, on_poll)
         too_far_ahead = future.exception() is None and future.result() is None
         return not too_far_ahead and self._held[name] <= seconds
 
-    def let_go(self, name: str) -> None:
-        """Nobody wants a session's sound any more, whether or not it was taken."""
+    def release(self, name: str) -> None:
+        """Free the audio of a session, whether or not it was taken."""
         with self._changed:
-            self._gone.add(name)
+            self._released.add(name)
             self._ahead.pop(name, None)
             self._held[name] = 0.0
             self._changed.notify_all()
 
     def _read_ahead(self, name: str) -> list[Recording] | None:
-        """None where it has to wait for its turn, nothing where it is not wanted."""
+        """None if the session has to wait for its turn; an empty list if it is not wanted."""
         with self._changed:
             self._changed.wait_for(
-                lambda: self._closed or name == self._next or self._sound() < SOUND_SECONDS
+                lambda: (
+                    self._closed or name == self._next or self._held_seconds() < MAX_HELD_SECONDS
+                )
             )
         try:
             return self._read(name) if self._is_wanted(name) else []
         except _TooFarAhead:
             return None
 
-    def _read(self, name: str, alive: Callable[[], None] = lambda: None) -> list[Recording]:
-        paths, recordings, sound = self._sessions[name], list[Recording](), 0.0
+    def _read(self, name: str, on_poll: Callable[[], None] = lambda: None) -> list[Recording]:
+        paths, recordings, seconds = self._sessions[name], list[Recording](), 0.0
         self._n_read[name] = 0
         try:
             for path in paths:
-                alive()
+                on_poll()
                 try:
-                    recordings.append(self._decoded(path, name, sound, alive))
+                    recordings.append(self._decode(path, name, seconds, on_poll))
                 except (AudioError, RecordingNotFound) as error:
                     if len(paths) > 1:
                         error.args = (f"Recording {len(recordings) + 1} of {len(paths)}: {error}",)
                     raise
-                sound += recordings[-1].samples.shape[0] * recordings[-1].duration
+                seconds += recordings[-1].samples.shape[0] * recordings[-1].duration
                 self._n_read[name] += 1
         except BaseException:
             with self._changed:
@@ -140,40 +144,54 @@ class Reader:
             raise
         return recordings
 
-    def _decoded(
-        self, path: Path, name: str, before: float, alive: Callable[[], None]
+    def _decode(
+        self, path: Path, name: str, held_before: float, on_poll: Callable[[], None]
     ) -> Recording:
+        """
+        Args:
+            held_before: seconds of audio in the session's earlier recordings.
+        """
         with open_recording(path) as file:
             info = probe(file)
             n_channels = info.channels if self._split else 1
-            self._hold(name, before + n_channels * (info.duration or 0.0))
+            self._reserve(name, held_before + n_channels * (info.duration or 0.0))
 
             def on_progress(seconds: float) -> None:
-                self._hold(name, before + n_channels * seconds)
-                alive()
+                self._reserve(name, held_before + n_channels * seconds)
+                on_poll()
 
             return decode(file, info=info, split_channels=self._split, on_progress=on_progress)
 
-    def _hold(self, name: str, seconds: float) -> None:
+    def _reserve(self, name: str, seconds: float) -> None:
+        """Count this much audio for a session.
+
+        Raises:
+            Stopped: the reader is closed or the session released.
+            _TooFarAhead: it would exceed the limit, and it is not the session's turn.
+        """
         with self._changed:
-            if self._closed or name in self._gone:
-                raise Stopped("Nobody wants the recording any more")
+            if self._closed or name in self._released:
+                raise Stopped("The recording is no longer wanted")
             self._held[name] = max(seconds, self._held[name])
-            if name != self._turn and self._sound() > SOUND_SECONDS:
+            if name != self._current and self._held_seconds() > MAX_HELD_SECONDS:
                 raise _TooFarAhead
 
-    def _sound(self) -> float:
+    def _held_seconds(self) -> float:
         return sum(self._held.values())
 
 
-def _wait(future: "Future[Any]", alive: Callable[[], None]) -> None:
+def _wait(future: "Future[Any]", on_poll: Callable[[], None]) -> None:
     while not wait((future,), timeout=POLL_SECONDS).done:
-        alive()
+        on_poll()
 
 
 @contextmanager
 def open_recording(path: Path) -> Iterator[BinaryIO]:
-    """Raises RecordingNotFound for what is no file too: a pipe would be waited for without end."""
+    """Open a regular file; opening a pipe would wait for ever.
+
+    Raises:
+        RecordingNotFound
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
@@ -181,7 +199,7 @@ def open_recording(path: Path) -> Iterator[BinaryIO]:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise RecordingNotFound(
-            "This is a folder, a pipe or a device and no recording; name the files themselves."
+            "This is a folder, a pipe or a device, not a recording: name the files themselves."
         )
     with open(descriptor, "rb") as file:
         yield file

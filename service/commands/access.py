@@ -1,4 +1,4 @@
-"""`fieldscribe token | study | unseal`: who may, what for, and opening the vault."""
+"""`fieldscribe token | study | unseal`: who may use the service, its studies, opening the vault."""
 
 import sys
 from typing import Annotated
@@ -6,59 +6,62 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from service.commands.console import AsJson, asked_language, id_of, print_json, print_table
-from service.commands.jobs import api
+from service.commands.connection import connect
+from service.commands.console import print_json, print_table
+from service.commands.options import AsJson, check_id, language_option, requested_language
 
-token_app = typer.Typer(no_args_is_help=True, help="Make, list and revoke tokens.")
-study_app = typer.Typer(no_args_is_help=True, help="Make and list studies.")
+token_app = typer.Typer(no_args_is_help=True, help="Create, list and revoke access tokens.")
+study_app = typer.Typer(no_args_is_help=True, help="Create and list studies.")
 
 
 @token_app.command("create")
 def create_token(
     role: Annotated[
         str,
-        typer.Option(help="researcher, coder, custodian, deidentifier, admin, owner or worker."),
+        typer.Option(
+            metavar="ROLE",
+            help="researcher, coder, custodian, deidentifier, admin, owner or worker.",
+        ),
     ],
     study: Annotated[
-        list[str] | None, typer.Option(help="Code of a study; may be given several times.")
+        list[str] | None,
+        typer.Option(metavar="CODE", help="Code of a study it gives access to; repeatable."),
     ] = None,
     all_studies: Annotated[
-        bool, typer.Option("--all-studies", help="Also those that are made later.")
+        bool,
+        typer.Option("--all-studies", help="Give access to all studies, future ones included."),
     ] = False,
     expires: Annotated[
-        str | None, typer.Option(help="End, as 2031-12-31T23:59:59Z.", metavar="TIME")
+        str | None,
+        typer.Option(metavar="TIME", help="When it stops working, such as 2031-12-31T23:59:59Z."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a token. Its secret is printed this once: nobody can look it up later."""
-    with api(as_json) as client:
-        body = {"role": role, "studies": study or [], "all_studies": all_studies}
-        made = client.post("/v1/tokens", body | ({"expires_at": expires} if expires else {}))
-    print_json(made) if as_json else typer.echo(made["secret"])
+    """Create a token and print its secret.
+
+    The secret is printed only this once: it cannot be looked up later.
+    """
+    with connect(as_json) as client:
+        fields = {"role": role, "studies": study or [], "all_studies": all_studies}
+        token = client.post("/v1/tokens", fields | ({"expires_at": expires} if expires else {}))
+    print_json(token) if as_json else typer.echo(token["secret"])
 
 
 @token_app.command("list")
 def list_tokens(as_json: AsJson = False) -> None:
-    """Show all tokens, without their secrets."""
-    with api(as_json) as client:
+    """List all tokens, without their secrets."""
+    with connect(as_json) as client:
         items = client.get("/v1/tokens")["items"]
         codes = {study["id"]: study["code"] for study in client.get("/v1/studies")["items"]}
     if as_json:
         print_json(items)
         return
-    table = Table("token", "role", "studies", "ends", box=None)
+    table = Table("token", "role", "studies", "expires", box=None)
     for token in items:
-        studies = (
-            "all"
-            if token["all_studies"]
-            else " ".join(
-                codes[id]
-                for id in token["studies"]
-                if id in codes  # else erased
-            )
-        )
-        ends = "revoked" if token["revoked_at"] else (token["expires_at"] or "")[:10]
-        table.add_row(token["id"], token["role"], studies, ends)
+        present = [codes[id] for id in token["studies"] if id in codes]  # the others were erased
+        studies = "all" if token["all_studies"] else " ".join(present)
+        expires = "revoked" if token["revoked_at"] else (token["expires_at"] or "")[:10]
+        table.add_row(token["id"], token["role"], studies, expires)
     print_table(table)
 
 
@@ -68,40 +71,39 @@ def revoke_token(
         str,
         typer.Argument(
             metavar="TOKEN",
-            help="Id, as `list` shows it.",
-            callback=id_of("fieldscribe token list"),
+            help="Id of the token, as `fieldscribe token list` shows it.",
+            callback=check_id("fieldscribe token list"),
         ),
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Have a token refused from now on."""
-    with api(as_json) as client:
+    """Revoke a token. It stops working at once."""
+    with connect(as_json) as client:
         revoked = client.delete(f"/v1/tokens/{token_id}")
     print_json(revoked) if as_json else typer.echo("revoked")
 
 
 @study_app.command("create")
 def create_study(
-    code: Annotated[str, typer.Argument(metavar="CODE", help="Capitals and digits: PEER.")],
-    language: Annotated[
-        str | None, typer.Option(help="Of its recordings: en, de, nl, ...; found by default.")
-    ] = None,
+    code: Annotated[str, typer.Argument(metavar="CODE", help="Capitals and digits, such as PEER.")],
+    language: Annotated[str | None, language_option("detected in each recording")] = None,
     model: Annotated[
-        str | None, typer.Option(help="Whisper model of its jobs; the service's by default.")
+        str | None,
+        typer.Option(metavar="NAME", help="Whisper model of its jobs; by default, the service's."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a study and its keys."""
-    with api(as_json) as client:
-        wish = {"code": code, "language": asked_language(language), "model": model}
-        made = client.post("/v1/studies", wish)
-    print_json(made) if as_json else typer.echo(made["id"])
+    """Create a study and its encryption keys. Prints its id."""
+    with connect(as_json) as client:
+        fields = {"code": code, "language": requested_language(language), "model": model}
+        study = client.post("/v1/studies", fields)
+    print_json(study) if as_json else typer.echo(study["id"])
 
 
 @study_app.command("list")
 def list_studies(as_json: AsJson = False) -> None:
-    """Show the studies that your token may see."""
-    with api(as_json) as client:
+    """List the studies that your token gives access to."""
+    with connect(as_json) as client:
         items = client.get("/v1/studies")["items"]
     if as_json:
         print_json(items)
@@ -113,15 +115,18 @@ def list_studies(as_json: AsJson = False) -> None:
 
 
 def unseal_command(as_json: AsJson = False) -> None:
-    """Open the vault with its passphrase, which is asked for or read from standard input."""
+    """Open the vault with its passphrase.
+
+    Asks for the passphrase, or reads it from standard input.
+    """
     passphrase = read_passphrase(confirm=False)
-    with api(as_json) as client:
+    with connect(as_json) as client:
         client.post("/v1/unseal", {"passphrase": passphrase})
     print_json({"sealed": False}) if as_json else typer.echo("unsealed")
 
 
 def read_passphrase(*, confirm: bool) -> str:
-    """Never an option: command lines are read by others."""
+    """Prompt at a terminal, else read a line. Never an option: others can read command lines."""
     if sys.stdin.isatty():
         return str(typer.prompt("Passphrase", hide_input=True, confirmation_prompt=confirm))
     return sys.stdin.readline().rstrip("\n")

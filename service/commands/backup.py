@@ -1,52 +1,68 @@
-"""`fieldscribe backup | restore`: on the machine of the service, without its API."""
+"""`fieldscribe backup | restore`: run on the service's machine, without its API."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from service.commands.console import AsJson, errors_as_sentences, print_json
+from service.commands.console import print_json, report_errors
+from service.commands.options import AsJson
 from service.settings import read_settings
 
 
 def backup_command(
     keys_to: Annotated[
         Path,
-        typer.Option(help="Folder for the keys, on another disk than the rest."),
+        typer.Option(metavar="FOLDER", help="Folder for the keys, on another disk than OUT."),
     ],
     out: Annotated[
         Path | None,
-        typer.Argument(help="Folder for the database and the vault; without it, only keys."),
+        typer.Argument(
+            metavar="OUT",
+            help="Folder for the database and the vault; without it, only keys are backed up.",
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Back up the database and the vault, and the keys apart from them. The service may run."""
+    """Back up database, vault and keys.
+
+    The keys are stored apart from the rest. The service may keep running.
+    """
     from service.backup import back_up
 
-    with errors_as_sentences(as_json):
-        made = back_up(read_settings(), out, keys_to)
+    with report_errors(as_json):
+        archives = back_up(read_settings(), out, keys_to)
     if as_json:
-        print_json({"data": None if made.data is None else str(made.data), "keys": str(made.keys)})
+        data = None if archives.data is None else str(archives.data)
+        print_json({"data": data, "keys": str(archives.keys)})
         return
-    if made.data is not None:
-        typer.echo(str(made.data))
-    typer.echo(str(made.keys))
+    if archives.data is not None:
+        typer.echo(str(archives.data))
+    typer.echo(str(archives.keys))
 
 
 def restore_command(
-    archive: Annotated[Path, typer.Argument(help="fieldscribe-....tar, as `backup` made it.")],
-    keys_from: Annotated[Path, typer.Option(help="fieldscribe-keys-....tar; the newest there is.")],
+    archive: Annotated[
+        Path, typer.Argument(metavar="ARCHIVE", help="The fieldscribe-....tar of a backup.")
+    ],
+    keys_from: Annotated[
+        Path,
+        typer.Option(metavar="ARCHIVE", help="The newest fieldscribe-keys-....tar that exists."),
+    ],
     as_json: AsJson = False,
 ) -> None:
-    """Restore a backup into empty folders; what was erased since then is erased again."""
+    """Restore a backup into empty folders.
+
+    Everything that was erased since the backup is erased again.
+    """
     from service.backup import restore
 
-    with errors_as_sentences(as_json):
-        done = restore(read_settings(), archive, keys_from)
+    with report_errors(as_json):
+        restored = restore(read_settings(), archive, keys_from)
     if as_json:
-        print_json(vars(done))
+        print_json(vars(restored))
         return
     typer.echo(
-        f"restored {done.artefacts} artefacts and {done.keys} keys; "
-        f"{done.erased_again} things that had been erased since are gone again"
+        f"restored {restored.artefacts} artefacts and {restored.keys} keys; "
+        f"erased {restored.erased_again} items again that had been erased since the backup"
     )

@@ -1,7 +1,7 @@
-"""Ctrl-C that cannot get lost.
+"""Handling of Ctrl-C that survives libraries which swallow KeyboardInterrupt.
 
-Python raises KeyboardInterrupt wherever the program happens to be. Where that is a destructor or a
-callback of a library, it is printed, ignored and gone, and hours later the batch is still running.
+Python raises KeyboardInterrupt wherever the program happens to be. In a destructor or a library's
+callback it is printed and ignored, and the batch would run on for hours.
 """
 
 import signal
@@ -10,24 +10,25 @@ from typing import Any, Self
 
 
 class Interrupts:
-    """While it is entered, an interrupt that was ignored is raised again by the next `check`."""
+    """While entered, remembers Ctrl-C; the next `check` raises it again if it was swallowed."""
 
     def __init__(self) -> None:
-        self.came = False
+        self.received = False
 
     def __enter__(self) -> Self:
-        self.before: Any = signal.getsignal(signal.SIGINT)
-        if self.before is signal.default_int_handler:  # with nohup and & it is to be ignored
-            signal.signal(signal.SIGINT, self._note)
+        self.previous: Any = signal.getsignal(signal.SIGINT)
+        # Another handler means that SIGINT is ignored, as under nohup or with `&`.
+        if self.previous is signal.default_int_handler:
+            signal.signal(signal.SIGINT, self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGINT, self.before)
+        signal.signal(signal.SIGINT, self.previous)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.came = True
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.received = True
         raise KeyboardInterrupt
 
     def check(self) -> None:
-        if self.came:
+        if self.received:
             raise KeyboardInterrupt

@@ -12,15 +12,21 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from models.precision import Precision
-from service.commands import access, backup, jobs, models, serve
-from service.commands.console import (
+from service.commands import access, backup, jobs, models, serve, transcript, upload, watch
+from service.commands.console import print_json, report_errors
+from service.commands.options import (
+    CHANNELS_HELP,
     AsJson,
+    Files,
+    Join,
     MixedLanguages,
+    PrecisionOption,
+    Speakers,
     Translate,
+    Vocabulary,
     WeightsFolder,
-    errors_as_sentences,
-    print_json,
+    language_option,
+    roster_option,
 )
 from service.exports import Format
 from service.settings import read_settings
@@ -28,8 +34,9 @@ from service.settings import read_settings
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode=None,  # its boxes leave half of 80 columns for the text
     pretty_exceptions_enable=False,  # its tracebacks show local variables
-    help="Transcribes research interviews and focus groups, on this machine alone.",
+    help="Transcribe research interviews and focus groups on your own machines.",
 )
 app.add_typer(models.app, name="models")
 app.add_typer(access.study_app, name="study")
@@ -38,11 +45,11 @@ for name, command in (
     ("serve", serve.serve_command),
     ("api", serve.api_command),
     ("worker", serve.worker_command),
-    ("upload", jobs.upload_command),
+    ("upload", upload.upload_command),
     ("jobs", jobs.jobs_command),
-    ("status", jobs.status_command),
-    ("watch", jobs.watch_command),
-    ("transcript", jobs.transcript_command),
+    ("status", watch.status_command),
+    ("watch", watch.watch_command),
+    ("transcript", transcript.transcript_command),
     ("cancel", jobs.cancel_command),
     ("rerun", jobs.rerun_command),
     ("delete", jobs.delete_command),
@@ -55,55 +62,45 @@ for name, command in (
 
 @app.command()
 def transcribe(
-    files: Annotated[list[Path], typer.Argument(help="Recordings: audio or video files.")],
-    out: Annotated[Path, typer.Option(help="Folder for the transcripts.")],
+    files: Files,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for the transcripts.")],
     weights: WeightsFolder,
     model: Annotated[
         str | None,
         typer.Option(
-            help="A Whisper model or a checkpoint's path; on a GPU large-v3-turbo, else small."
+            metavar="NAME|FILE",
+            help="A Whisper model, or the path of a checkpoint; by default large-v3-turbo on a "
+            "GPU, else small.",
         ),
     ] = None,
     diarisation: Annotated[
-        str | None, typer.Option(help="A pyannote pipeline's name or folder.")
+        str | None,
+        typer.Option(metavar="NAME|FOLDER", help="A pyannote pipeline, or the path of its folder."),
     ] = None,
-    language: Annotated[
-        str | None, typer.Option(help="en, de, nl, ...; found from the recording by default.")
-    ] = None,
-    speakers: Annotated[
-        str | None, typer.Option(help="How many people speak: 2, or 5-8.", metavar="N|MIN-MAX")
-    ] = None,
-    roster: Annotated[
-        Path | None,
-        typer.Option(help="Who was there, a code and a role on each line: P01 participant."),
-    ] = None,
-    vocabulary: Annotated[
-        Path | None, typer.Option(help="Names and terms to expect, one on each line.")
-    ] = None,
-    channels: Annotated[
-        Literal["auto", "mix", "split"],
-        typer.Option(
-            help="Each channel is a speaker (split), or all are one sound (mix); auto looks."
-        ),
-    ] = "auto",
+    language: Annotated[str | None, language_option("detected")] = None,
+    speakers: Speakers = None,
+    roster: Annotated[Path | None, roster_option()] = None,
+    vocabulary: Vocabulary = None,
+    channels: Annotated[Literal["auto", "mix", "split"], typer.Option(help=CHANNELS_HELP)] = "auto",
     translate: Translate = False,
     mixed_languages: MixedLanguages = False,
     format: Annotated[
         list[Format] | None,
-        typer.Option(help="May be given several times; all by default. JSON is always written."),
+        typer.Option(
+            metavar="FORMAT",
+            help="json, txt, vtt or srt; repeatable. By default all. JSON is always written.",
+        ),
     ] = None,
-    join: Annotated[
-        bool, typer.Option("--join", help="The files are one session, in this order.")
-    ] = False,
-    precision: Annotated[
-        Precision | None,
-        typer.Option(help="A lower one only with weights that scripts/evaluate measured it with."),
-    ] = None,
+    join: Join = False,
+    precision: PrecisionOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Transcribe recordings into a folder; what is done already is skipped."""
-    with errors_as_sentences(as_json):
-        # imports torch, which `fieldscribe --help` does not need
+    """Transcribe recordings without the service.
+
+    Finished recordings are skipped: run the same command again after an interruption.
+    """
+    with report_errors(as_json):
+        # here, because it imports torch, which takes seconds
         from service.commands import transcribe
 
         exit_code = transcribe.transcribe(
@@ -132,10 +129,13 @@ def doctor(
     weights: WeightsFolder,
     as_json: AsJson = False,
 ) -> None:
-    """Check what transcription and the service need here; a line each, with the remedy."""
+    """Check that this machine is ready.
+
+    Prints a line for each thing that transcription and the service need, and how to mend it.
+    """
     from service import doctor as checks
 
-    with errors_as_sentences(as_json):
+    with report_errors(as_json):
         results = checks.examine(read_settings(weights=weights))
     if as_json:
         print_json([check.as_dict() for check in results])
@@ -155,7 +155,9 @@ def main() -> None:
 
 
 def quieten_libraries() -> None:
-    """Their warnings are for developers, who ask for them with PYTHONWARNINGS."""
+    """Hide libraries' warnings: developers turn them on with PYTHONWARNINGS."""
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it misses a folder in the home
+    logging.getLogger("matplotlib").setLevel(
+        logging.ERROR
+    )  # it warns if the home folder is missing

@@ -1,8 +1,8 @@
-"""`fieldscribe models`: where weights come from, and the only command that asks a network.
+"""`fieldscribe models`: install and check model weights. Only `fetch` uses the network.
 
-fetch    from where they were published        list     what is installed, and what there is
-export   to a bundle, for another machine      verify   every byte against its checksum
-import   from such a bundle
+fetch    download from the publisher           list     show installed and available weights
+export   write a bundle for another machine    verify   compare every byte with its checksum
+import   install from a bundle
 """
 
 import sys
@@ -18,13 +18,15 @@ from rich.table import Table
 
 from models.weights import catalogue, transfer
 from models.weights.catalogue import KnownFile, KnownModel, ModelMissing, UnknownModel
-from service.commands.console import AsJson, WeightsFolder, errors_as_sentences, print_json
+from service.commands.console import print_json, report_errors
+from service.commands.options import AsJson, WeightsFolder
 
-app = typer.Typer(no_args_is_help=True, help="Fetch, check and move the weights of the models.")
+app = typer.Typer(no_args_is_help=True, help="Download, check and move model weights.")
 
 
 Names = Annotated[
-    list[str] | None, typer.Argument(metavar="[NAMES]...", help="As `list` shows them.")
+    list[str] | None,
+    typer.Argument(metavar="NAMES", help="Names, as `fieldscribe models list` shows them."),
 ]
 
 
@@ -38,10 +40,13 @@ def fetch(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Download weights; by default what suits this machine: 0.5 GB, or 1.7 GB with a GPU."""
+    """Download weights.
+
+    By default, those that suit this machine: 0.5 GB, or 1.7 GB with a GPU.
+    """
     token = read_token() if token_stdin else None
-    with errors_as_sentences(as_json):
-        models = named(names or default_names())
+    with report_errors(as_json):
+        models = find_known(names or default_names())
         fetched = []
         with file_bars() as report:
             for model in models:
@@ -50,14 +55,14 @@ def fetch(
     if as_json:
         print_json({"installed": [model.name for model in models], "fetched": fetched})
     for model in models:
-        state = "installed" if model.name in fetched else "was installed already"
+        state = "installed" if model.name in fetched else "already installed"
         typer.echo(f"{model.name}: {state} (licence {model.licence})", err=as_json)
 
 
 @app.command("list")
 def list_(folder: WeightsFolder, as_json: AsJson = False) -> None:
-    """Show which weights are installed and which could be."""
-    with errors_as_sentences(as_json):
+    """List installed and available weights."""
+    with report_errors(as_json):
         models = {
             model: catalogue.is_installed(model, folder) for model in catalogue.KNOWN.values()
         }
@@ -80,7 +85,7 @@ def list_(folder: WeightsFolder, as_json: AsJson = False) -> None:
     for model, installed in models.items():
         size = f"{model.size / 1e6:,.0f} MB"
         table.add_row(model.name, model.kind, "yes" if installed else "", size, model.licence)
-    table.add_row(catalogue.DEMO, "both", "yes", "", "part of fieldscribe, for trying it out")
+    table.add_row(catalogue.DEMO, "both", "yes", "", "included with fieldscribe, to try it out")
     table.columns[0].no_wrap = True
     Console().print(table)
 
@@ -91,10 +96,10 @@ def verify(
     names: Names = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare every byte of installed weights with the published checksums."""
+    """Check installed weights against the published checksums."""
     results = []
-    with errors_as_sentences(as_json):
-        for model in named(names) or all_installed(folder):
+    with report_errors(as_json):
+        for model in find_known(names) or all_installed(folder):
             try:
                 catalogue.verify(model, folder)
                 results.append({"name": model.name, "status": "ok"})
@@ -111,14 +116,19 @@ def verify(
 
 @app.command()
 def export(
-    bundle: Annotated[Path, typer.Argument(help="The file to write.", dir_okay=False)],
+    bundle: Annotated[
+        Path, typer.Argument(metavar="BUNDLE", help="File to write.", dir_okay=False)
+    ],
     folder: WeightsFolder,
     names: Names = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write installed weights into one file, to carry to a machine without network."""
-    with errors_as_sentences(as_json):
-        models = named(names) or all_installed(folder)
+    """Write installed weights to a bundle.
+
+    The bundle is one file, to carry to a machine without a network.
+    """
+    with report_errors(as_json):
+        models = find_known(names) or all_installed(folder)
         with file_bars() as report:
             transfer.export(models, folder, bundle, report=report)
     if as_json:
@@ -131,13 +141,16 @@ def export(
 @app.command("import")
 def import_(
     bundle: Annotated[
-        Path, typer.Argument(help="What `export` wrote.", exists=True, dir_okay=False)
+        Path,
+        typer.Argument(
+            metavar="BUNDLE", help="File that `export` wrote.", exists=True, dir_okay=False
+        ),
     ],
     folder: WeightsFolder,
     as_json: AsJson = False,
 ) -> None:
-    """Install the weights in a bundle."""
-    with errors_as_sentences(as_json), file_bars() as report:
+    """Install the weights of a bundle."""
+    with report_errors(as_json), file_bars() as report:
         models = transfer.import_bundle(bundle, folder, report=report)
     if as_json:
         print_json({"installed": [model.name for model in models]})
@@ -152,17 +165,22 @@ def default_names() -> list[str]:
     return [catalogue.default_whisper(device), catalogue.DEFAULT_PIPELINE]
 
 
-def named(names: Sequence[str] | None) -> list[KnownModel]:
-    """In the order given, each once."""
+def find_known(names: Sequence[str] | None) -> list[KnownModel]:
+    """The models of these names, in the order given, each once.
+
+    Raises:
+        UnknownModel
+    """
     if catalogue.DEMO in (names or ()):
-        raise UnknownModel(
-            "The demo weights are part of fieldscribe: they need not be fetched or carried."
-        )
+        raise UnknownModel("The demo weights are part of fieldscribe: they are always installed.")
     return list(dict.fromkeys(catalogue.known(name) for name in names or ()))
 
 
 def all_installed(folder: Path) -> list[KnownModel]:
-    """Raises ModelMissing where there are none."""
+    """
+    Raises:
+        ModelMissing: there are none.
+    """
     models = [model for model in catalogue.KNOWN.values() if catalogue.is_installed(model, folder)]
     if not models:
         raise ModelMissing("No weights are installed; run `fieldscribe models fetch`.")
@@ -170,20 +188,20 @@ def all_installed(folder: Path) -> list[KnownModel]:
 
 
 def read_token() -> str:
-    """One line of standard input; typed unseen at a terminal."""
+    """Read one line of standard input, without echo at a terminal."""
     if sys.stdin.isatty():
         line = str(typer.prompt("Hugging Face token", hide_input=True, err=True))
     else:
         line = sys.stdin.readline(1000)
     token = line.strip()
     if not token or not token.isascii() or not token.isprintable() or " " in token:
-        raise typer.BadParameter("standard input holds no token", param_hint="--token-stdin")
+        raise typer.BadParameter("standard input does not hold a token", param_hint="--token-stdin")
     return token
 
 
 @contextmanager
 def file_bars() -> Iterator[transfer.Report]:
-    """One bar per file, on standard error."""
+    """Show one progress bar per file on standard error."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
     tasks: dict[str, Any] = {}
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:

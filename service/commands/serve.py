@@ -1,29 +1,40 @@
-"""`fieldscribe serve | api | worker`: the processes of the service."""
+"""`fieldscribe serve | api | worker`: start the processes of the service."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from models.precision import Precision
 from service.commands.access import read_passphrase
-from service.commands.console import errors_as_sentences
+from service.commands.console import report_errors
+from service.commands.options import PrecisionOption
 from service.settings import read_settings
 
-Data = Annotated[Path | None, typer.Option(help="Folder of the vault and the database.")]
-Keys = Annotated[Path | None, typer.Option(help="Folder of the keys; never under the data.")]
-Weights = Annotated[Path | None, typer.Option(help="Folder of the weights.")]
-Host = Annotated[str | None, typer.Option(help="Address to listen on.")]
-Port = Annotated[int | None, typer.Option(help="Port to listen on.")]
+Data = Annotated[
+    Path | None,
+    typer.Option(metavar="FOLDER", help="Folder of the vault and the embedded database."),
+]
+Keys = Annotated[
+    Path | None,
+    typer.Option(metavar="FOLDER", help="Folder of the keys; must not be inside the data folder."),
+]
+Weights = Annotated[
+    Path | None, typer.Option(metavar="FOLDER", help="Folder of the model weights.")
+]
+Host = Annotated[str | None, typer.Option(metavar="ADDRESS", help="Address to listen on.")]
+Port = Annotated[int | None, typer.Option(metavar="PORT", help="Port to listen on.")]
 BehindProxy = Annotated[
-    bool | None, typer.Option("--behind-proxy", help="A proxy with TLS stands before the API.")
+    bool | None,
+    typer.Option("--behind-proxy", help="The API is behind a reverse proxy that does TLS."),
 ]
-WorkerPrecision = Annotated[
-    Precision | None,
-    typer.Option("--precision", help="A lower one only with weights it was measured with."),
+Certificate = Annotated[
+    Path | None,
+    typer.Option("--tls-certificate", metavar="FILE", help="TLS certificate of the API, PEM."),
 ]
-Certificate = Annotated[Path | None, typer.Option("--tls-certificate", help="PEM file.")]
-CertificateKey = Annotated[Path | None, typer.Option("--tls-key", help="PEM file, mode 0600.")]
+CertificateKey = Annotated[
+    Path | None,
+    typer.Option("--tls-key", metavar="FILE", help="Key of the certificate, PEM, mode 0600."),
+]
 
 
 def serve_command(
@@ -35,16 +46,20 @@ def serve_command(
     behind_proxy: BehindProxy = None,
     tls_certificate: Certificate = None,
     tls_key: CertificateKey = None,
-    precision: WorkerPrecision = None,
+    precision: PrecisionOption = None,
     passphrase: Annotated[
         bool,
         typer.Option(
-            "--passphrase", help="At the first start: keep the root keys under a passphrase."
+            "--passphrase",
+            help="At the first start: protect the root keys with a passphrase.",
         ),
     ] = False,
 ) -> None:
-    """Run the API, its database and one worker on this machine, until Ctrl-C or SIGTERM."""
-    with errors_as_sentences(as_json=False):
+    """Run the service on this machine.
+
+    Starts the API, its database and one worker, and runs until Ctrl-C or SIGTERM.
+    """
+    with report_errors(as_json=False):
         settings = read_settings(
             data=data,
             keys=keys,
@@ -74,8 +89,11 @@ def api_command(
     tls_certificate: Certificate = None,
     tls_key: CertificateKey = None,
 ) -> None:
-    """Run the API alone, with the database of FIELDSCRIBE_DATABASE_URL."""
-    with errors_as_sentences(as_json=False):
+    """Run only the API.
+
+    Its database is the one that FIELDSCRIBE_DATABASE_URL names.
+    """
+    with report_errors(as_json=False):
         settings = read_settings(
             data=data,
             keys=keys,
@@ -96,12 +114,16 @@ def worker_command(
     data: Data = None,
     weights: Weights = None,
     idle_unload_minutes: Annotated[
-        float | None, typer.Option(help="Without jobs the models are let go of after these.")
+        float | None,
+        typer.Option(metavar="MINUTES", help="Minutes of idleness before the models are unloaded."),
     ] = None,
-    precision: WorkerPrecision = None,
+    precision: PrecisionOption = None,
 ) -> None:
-    """Run one worker: it takes jobs from the queue. One for each GPU."""
-    with errors_as_sentences(as_json=False):
+    """Run one worker, which takes jobs from the queue.
+
+    Start one worker per GPU.
+    """
+    with report_errors(as_json=False):
         settings = read_settings(
             data=data,
             weights=weights,

@@ -1,4 +1,4 @@
-"""`fieldscribe transcribe`: batch mode with what a person sees of it."""
+"""`fieldscribe transcribe`: batch mode with its progress display."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,16 +21,17 @@ from models.weights.catalogue import default_pipeline, default_whisper, find_pip
 from service.batch.batch import (
     Batch,
     Result,
-    Session,
-    finished_transcript,
+    SessionFiles,
+    find_finished,
+    group_into_sessions,
     prepare_output,
     run,
-    sessions_of,
 )
-from service.batch.eta import Eta
+from service.batch.eta import EtaEstimator
 from service.batch.reading import open_recording
-from service.commands.console import STAGE_LABELS, print_json, read_roster, read_vocabulary, shown
+from service.commands.console import STAGE_LABELS, describe_seconds, print_json, printable
 from service.commands.interrupts import Interrupts
+from service.commands.options import read_roster, read_vocabulary
 from service.errors import RecordingNotFound
 from service.exports import Format
 from service.exports.text import clock
@@ -55,7 +56,7 @@ def transcribe(
     weights: Path,
     as_json: bool,
 ) -> int:
-    """Returns the exit code: 0 all done, 1 some recordings failed, 130 interrupted."""
+    """Returns the exit code: 0 all done, 1 some sessions failed, 130 interrupted."""
     options = TranscribeOptions(
         language=None if language is None else language_code(language),
         speakers=SpeakerCount() if speakers is None else SpeakerCount.parse(speakers),
@@ -72,36 +73,38 @@ def transcribe(
     whisper_weights = find_whisper(whisper_name, weights)
     pipeline_weights = find_pipeline(pipeline_name, weights)
     check_gates(precision, device, whisper_weights, pipeline_weights, weights)
-    sessions = sessions_of(files, join=join)
+    sessions = group_into_sessions(files, join=join)
     prepare_output(out)
     batch = Batch(sessions, out, formats, options, whisper_weights, pipeline_weights)
 
     view = View(batch)
 
     def load() -> Pipeline:
-        view.loading()
-        return view.loaded(Pipeline(whisper_weights, pipeline_weights, device, precision))
+        view.show_loading()
+        pipeline = Pipeline(whisper_weights, pipeline_weights, device, precision)
+        view.prepare_estimate(pipeline)
+        return pipeline
 
     rows: list[dict[str, Any]] = []
     failed: list[Result] = []
     interrupted = False
     interrupts = Interrupts()
 
-    def progress(made: StageProgress) -> None:
+    def on_progress(progress: StageProgress) -> None:
         interrupts.check()
-        view.progress(made)
+        view.show_progress(progress)
 
     try:
         with interrupts, view:
-            for result in run(batch, load, view.start, progress):
+            for result in run(batch, load, view.start_group, on_progress):
                 rows.append(as_dict(result))
                 failed += [result] if result.status == "failed" else []
-                view.finished(result)
+                view.show_result(result)
     except KeyboardInterrupt:
         interrupted = True
     if as_json:
         print_json(rows)
-    view.summary(failed, interrupted)
+    view.show_summary(failed, interrupted)
     if interrupted:
         return 130
     return 1 if failed else 0
@@ -131,7 +134,7 @@ class _Bars:
 
 
 class View:
-    """Bars on a terminal, a line per finished session anywhere; all on standard error."""
+    """Progress bars on a terminal, and a line per finished session; all on standard error."""
 
     def __init__(self, batch: Batch) -> None:
         self.batch = batch
@@ -155,9 +158,9 @@ class View:
             bars.add_task(f"0 of {total} sessions", total=total, eta=""),
             bars.add_task("", total=1.0, eta=""),
         )
-        self.eta = Eta(dict.fromkeys(COSTLY_STAGES, 0.0))
-        self.durations: dict[Session, float] = {}  # of what is still to be transcribed
-        self.group: set[Session] = set()  # what is being transcribed
+        self.eta = EtaEstimator(dict.fromkeys(COSTLY_STAGES, 0.0))
+        self.durations: dict[SessionFiles, float] = {}  # s, of sessions not yet begun
+        self.group: set[SessionFiles] = set()  # sessions being transcribed
         self.n_finished = 0
 
     def __enter__(self) -> None:
@@ -166,96 +169,99 @@ class View:
     def __exit__(self, *_: object) -> None:
         self.bars.progress.stop()
 
-    def loading(self) -> None:
+    def show_loading(self) -> None:
         self.bars.progress.update(self.bars.stage, description="loading the models", completed=0)
 
-    def loaded(self, pipeline: Pipeline) -> Pipeline:
-        self.eta = Eta(pipeline.seconds_per_second())
+    def prepare_estimate(self, pipeline: Pipeline) -> None:
+        """Measure this machine's speed, and the length of the sessions after the current one."""
+        self.eta = EtaEstimator(pipeline.seconds_per_second())
         later = self.batch.sessions[self.n_finished + 1 :]
         for i, session in enumerate(later):
-            label = "looking at the others"
+            label = "checking the lengths"
             self.bars.progress.update(
                 self.bars.stage, description=label, completed=i / len(later), eta=""
             )
-            if not finished_transcript(session, self.batch):
+            if not find_finished(session, self.batch):
                 self.durations[session] = _declared_duration(session)
-        return pipeline
 
-    def start(self, group: Mapping[Session, float]) -> None:
-        """A group of sessions begins, with the seconds of each."""
+    def start_group(self, group: Mapping[SessionFiles, float]) -> None:
+        """Begin a group of sessions, given with their durations in seconds."""
         for session in group:
             self.durations.pop(session, None)
         self.group, seconds = set(group), sum(group.values())
         self.eta.start(seconds)
         expected = self.eta.estimate(seconds)
         if not self.console.is_terminal or expected > 60:
-            first, *others = (shown(session.name) for session in group)
+            first, *others = (printable(session.name) for session in group)
             names = f"{first} and {len(others)} more" if others else first
             self._print(
-                f"{names}: {clock(seconds)} of sound, about "
-                f"{clock(expected)} to go by a short trial of this machine"
+                f"{names}: {clock(seconds)} of audio, about "
+                f"{describe_seconds(expected)} left (estimated from {self.eta.basis})"
             )
 
-    def progress(self, progress: StageProgress) -> None:
+    def show_progress(self, progress: StageProgress) -> None:
         label = STAGE_LABELS[progress.stage]
         bar, overall = self.bars.stage, self.bars.overall
-        if progress.stage == "ingest":  # how much sound it is will be known at the end
+        if progress.stage == "ingest":  # its duration is known only at the end
             self.bars.progress.update(bar, description=label, completed=progress.fraction, eta="")
             return
-        self.eta.progress(progress)
+        self.eta.update(progress)
         remaining = self.eta.remaining()
-        in_all = remaining + sum(map(self.eta.estimate, self.durations.values()))
-        about = f"about {clock(remaining)} to go"
-        self.bars.progress.update(bar, description=label, completed=progress.fraction, eta=about)
-        self.bars.progress.update(overall, eta=f"about {clock(in_all)} to go")
+        total = remaining + sum(map(self.eta.estimate, self.durations.values()))
+        left = f"about {describe_seconds(remaining)} left"
+        self.bars.progress.update(bar, description=label, completed=progress.fraction, eta=left)
+        self.bars.progress.update(overall, eta=f"about {describe_seconds(total)} left")
 
-    def finished(self, result: Result) -> None:
+    def show_result(self, result: Result) -> None:
         self.n_finished += 1
         self.durations.pop(result.session, None)
         self.group.discard(result.session)
         if result.status == "done" and not self.group:
-            self.eta.progress(StageProgress("", 1.0))
+            self.eta.update(StageProgress("", 1.0))
             self.eta.finish()
         done = f"{self.n_finished} of {len(self.batch.sessions)} sessions"
         self.bars.progress.update(self.bars.overall, completed=self.n_finished, description=done)
-        self._print(_line(result))
+        self._print(_describe_result(result))
         for warning in result.transcript.warnings if result.transcript else ():
             self._print(f"  WARNING: {warning}")
 
-    def summary(self, failed: Sequence[Result], interrupted: bool) -> None:
+    def show_summary(self, failed: Sequence[Result], interrupted: bool) -> None:
         if failed:
             self._print(f"\n{len(failed)} of {self.n_finished} failed:")
             for result in failed:
-                self._print(f"  {shown(result.session.name)}: {result.code}: {result.message}")
+                self._print(f"  {printable(result.session.name)}: {result.code}: {result.message}")
         if interrupted:
             self._print(
-                "\nInterrupted. What is finished is kept; the same command goes on from there."
+                "\nInterrupted. Finished sessions are kept: run the same command again to resume."
             )
         if self.n_finished > len(failed):
-            self._print(f"\nTranscripts (identified, keep them safe): {shown(str(self.batch.out))}")
+            self._print(
+                f"\nTranscripts (identified: keep them safe): {printable(str(self.batch.out))}"
+            )
 
     def _print(self, text: str) -> None:
         self.console.print(text, markup=False)
 
 
-def _line(result: Result) -> str:
-    name = shown(result.session.name)
+def _describe_result(result: Result) -> str:
+    name = printable(result.session.name)
     if result.status == "failed":
-        return f"{name}: failed, {result.code}"
+        return f"{name}: failed ({result.code})"
     transcript = result.transcript
     assert transcript is not None
     if result.status == "skipped":
-        return f"{name}: done before"
-    n_flags = len(transcript.flags)
+        return f"{name}: already finished, skipped"
+    n_speakers, n_flags = len(transcript.speakers), len(transcript.flags)
     return (
-        f"{name}: {clock(transcript.duration)} of sound in {clock(result.seconds)} "
-        f"(RTFx {transcript.duration / result.seconds:.1f}), {len(transcript.speakers)} speakers, "
-        f"{n_flags} place{'s' * (n_flags != 1)} to listen to again"
+        f"{name}: {clock(transcript.duration)} of audio in {describe_seconds(result.seconds)} "
+        f"(RTFx {transcript.duration / result.seconds:.1f}), "
+        f"{n_speakers} speaker{'s' * (n_speakers != 1)}, "
+        f"{n_flags} passage{'s' * (n_flags != 1)} to check"
     )
 
 
-def _declared_duration(session: Session) -> float:
-    """Seconds; 0 where a recording cannot be read, which `run` will say."""
+def _declared_duration(session: SessionFiles) -> float:
+    """Seconds; recordings that cannot be read count as 0, and `run` will report them."""
     seconds = 0.0
     for path in session.recordings:
         try:

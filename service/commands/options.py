@@ -1,0 +1,156 @@
+"""Options that several commands share: their declarations, and how their values are read."""
+
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import platformdirs
+import typer
+
+from models.languages import language_code
+from models.precision import Precision
+from models.roster import RosterEntry, read_line
+from service.errors import Misused, RosterNotReadable, VocabularyNotReadable
+
+MAX_LIST_BYTES = 1 << 20  # Whisper's prompt holds about two hundred words of a vocabulary
+CHANNELS_HELP = (
+    "split: each channel is one speaker; mix: all channels together; auto: decide from the audio."
+)
+
+
+def language_option(default: str) -> Any:
+    return typer.Option(
+        metavar="LANGUAGE",
+        help=f"Language spoken: en, de, German, ... By default {default}.",
+    )
+
+
+def roster_option(note: str = "") -> Any:
+    return typer.Option(
+        metavar="FILE",
+        help=f"Text file naming who took part: a code and a role per line, "
+        f"such as 'P01 participant'.{note}",
+    )
+
+
+def check_id(list_command: str) -> Callable[[str], str]:
+    """A callback that refuses anything but a UUID before it is sent to the API."""
+
+    def check(text: str) -> str:
+        try:
+            return str(uuid.UUID(text.strip()))
+        except ValueError:
+            raise typer.BadParameter(
+                f"this is not an id of 36 characters; `{list_command}` shows them"
+            ) from None
+
+    return check
+
+
+def default_weights_folder() -> Path:
+    return platformdirs.user_data_path("fieldscribe") / "weights"
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Files = Annotated[
+    list[Path],
+    typer.Argument(metavar="FILES", help="Recordings: audio or video files.", show_default=False),
+]
+Join = Annotated[
+    bool,
+    typer.Option("--join", help="Treat the files as one session, in the order given."),
+]
+JobId = Annotated[
+    str,
+    typer.Argument(metavar="JOB", help="Id of a job.", callback=check_id("fieldscribe jobs")),
+]
+MixedLanguages = Annotated[
+    bool,
+    typer.Option(
+        "--mixed-languages",
+        help="Expect stretches of up to 30 s in another language than the rest.",
+    ),
+]
+PrecisionOption = Annotated[
+    Precision | None,
+    typer.Option(
+        "--precision",
+        help="Number format to compute in. A lower precision than the default needs weights "
+        "that scripts/evaluate has measured at it.",
+    ),
+]
+Speakers = Annotated[
+    str | None,
+    typer.Option(metavar="N|MIN-MAX", help="How many people speak: 2, or 5-8."),
+]
+Translate = Annotated[
+    bool, typer.Option("--translate", help="Translate into English, whatever is spoken.")
+]
+Vocabulary = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Text file of names and terms to expect, one per line."),
+]
+WeightsFolder = Annotated[
+    Path,
+    typer.Option(
+        "--weights",
+        metavar="FOLDER",
+        envvar="FIELDSCRIBE_WEIGHTS",
+        file_okay=False,
+        default_factory=default_weights_folder,
+        show_default="in the user's data folder",
+        help="Folder of the model weights.",
+    ),
+]
+
+
+def requested_language(name: str | None) -> str | None:
+    """The code of a language given by name or code; None and `auto` are returned as they are.
+
+    Raises:
+        UnknownLanguage
+    """
+    return name if name in (None, "auto") else language_code(name)
+
+
+def parse_speaker_bounds(text: str) -> dict[str, int]:
+    """`6` or `2-4` as the API takes it: `{"min": 2, "max": 4}`."""
+    low, dash, high = text.partition("-")
+    try:
+        return {"min": int(low), "max": int(high if dash else low)}
+    except ValueError:
+        raise typer.BadParameter("write a number of speakers as 6, a range as 2-4") from None
+
+
+def read_vocabulary(path: Path) -> tuple[str, ...]:
+    """
+    Raises:
+        VocabularyNotReadable
+    """
+    return _read_lines(path, "vocabulary", VocabularyNotReadable)
+
+
+def read_roster(path: Path) -> tuple[RosterEntry, ...]:
+    """The participants: each line of the file holds a code and a role.
+
+    Raises:
+        RosterNotReadable, BadRoster
+    """
+    return tuple(map(read_line, _read_lines(path, "roster", RosterNotReadable)))
+
+
+def _read_lines(path: Path, what: str, not_readable: type[Misused]) -> tuple[str, ...]:
+    """The non-empty lines of a UTF-8 file, stripped."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_LIST_BYTES + 1)
+    except OSError as error:
+        raise not_readable(f"The {what} file cannot be read ({error.strerror}).") from None
+    if len(content) > MAX_LIST_BYTES:
+        raise not_readable(f"The {what} file is larger than 1 MiB; is it the right file?")
+    try:
+        lines = content.decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise not_readable(f"The {what} file is not UTF-8 text.") from None
+    return tuple(line.strip() for line in lines if line.strip())

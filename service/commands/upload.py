@@ -1,0 +1,236 @@
+"""`fieldscribe upload`: upload recordings and submit them for transcription.
+
+Refused
+└── UnusableRecording
+
+ServiceError
+└── Misused
+    └── RosterDiffers
+"""
+
+import json
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    Task,
+    TaskID,
+    TextColumn,
+    TransferSpeedColumn,
+)
+from rich.text import Text
+
+from service.commands.client import POLL_SECONDS, Client, Refused
+from service.commands.connection import connect
+from service.commands.console import print_json, printable
+from service.commands.options import (
+    CHANNELS_HELP,
+    AsJson,
+    Files,
+    Join,
+    MixedLanguages,
+    Speakers,
+    Translate,
+    Vocabulary,
+    language_option,
+    parse_speaker_bounds,
+    read_roster,
+    read_vocabulary,
+    requested_language,
+    roster_option,
+)
+from service.commands.tus_client import FileNotReadable, Source, UnfinishedUploads, upload
+from service.commands.watch import watch_job
+from service.errors import Misused
+from service.exports.text import clock
+
+UNCHECKED_STATES = ("receiving", "checking")
+
+
+class UnusableRecording(Refused):
+    """The service checked a recording and refused it; raised in place of the API's 409."""
+
+    def __init__(self, name: str, recording: dict[str, Any]) -> None:
+        problem = {**recording["refusal"], "status": 409, "recording_id": recording["id"]}
+        super().__init__(problem)
+        self.name = name
+
+
+class RosterDiffers(Misused):
+    """The session already has a roster, and it differs from the one given."""
+
+    code = "roster_differs"
+
+
+def upload_command(
+    files: Files,
+    study: Annotated[
+        str, typer.Option(metavar="CODE", help="Code of the study that the recordings belong to.")
+    ],
+    session: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CODE",
+            help="Code of the session, such as INT-07, that all the files belong to; created if "
+            "it does not exist.",
+        ),
+    ] = None,
+    join: Join = False,
+    language: Annotated[str | None, language_option("the study's; auto detects it")] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="An installed Whisper model.")
+    ] = None,
+    speakers: Speakers = None,
+    roster: Annotated[Path | None, roster_option(" For a new session.")] = None,
+    channels: Annotated[str, typer.Option(metavar="auto|mix|split", help=CHANNELS_HELP)] = "auto",
+    translate: Translate = False,
+    mixed_languages: MixedLanguages = False,
+    vocabulary: Vocabulary = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Wait until the transcripts are finished.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Upload recordings and transcribe them.
+
+    Prints the id of each job. After an interruption, run the same command again to resume.
+    """
+    if roster is not None and session is None:
+        raise typer.BadParameter("a roster belongs to a session: name one with --session")
+    with connect(as_json) as client:
+        options = {
+            "language": requested_language(language),
+            "model": model,
+            "channels": channels,
+            "translate": translate,
+            "mixed_languages": mixed_languages,
+            "speakers": None if speakers is None else parse_speaker_bounds(speakers),
+            "vocabulary": None if vocabulary is None else list(read_vocabulary(vocabulary)),
+        }
+        sources = [Source(path, study, session) for path in files]
+        check_readable(sources)
+        if session is not None:
+            people = () if roster is None else read_roster(roster)
+            ensure_session(client, study, session, [vars(entry) for entry in people])
+        unfinished = UnfinishedUploads()
+        one_job = join or session is not None
+        jobs, n_refused = [], 0
+        for group in [sources] if one_job else [[source] for source in sources]:
+            try:
+                ids = upload_all(client, group, unfinished)
+            except UnusableRecording as refused:
+                if one_job or len(sources) == 1:
+                    raise
+                typer.echo(f"{printable(refused.name)}: {refused.code}: {refused}", err=True)
+                n_refused += 1
+                continue
+            request: dict[str, Any] = {"recordings": ids}
+            if session is not None:
+                request |= {"study": study, "session": session}
+            jobs.append(submit_job(client, request | options))
+            if not as_json:
+                typer.echo(jobs[-1]["id"])
+        for source in sources:
+            unfinished.forget(source.key(client.url))
+        if watch:
+            jobs = [watch_job(client, job["id"], as_json) for job in jobs]
+        if as_json:
+            print_json(jobs)
+    if n_refused or (watch and any(job["status"] != "succeeded" for job in jobs)):
+        raise typer.Exit(1)
+
+
+def check_readable(sources: Sequence[Source]) -> None:
+    """
+    Raises:
+        FileNotReadable: the name of the file has been printed.
+    """
+    for source in sources:
+        try:
+            source.open().close()
+        except FileNotReadable:
+            typer.echo(f"{printable(str(source.path))}:", err=True)
+            raise
+
+
+def submit_job(client: Client, fields: dict[str, Any]) -> dict[str, Any]:
+    """Create a job, or return the one that the same command created before an interruption."""
+    body = {name: value for name, value in fields.items() if value is not None}
+    identifying = {name: value for name, value in body.items() if name != "vocabulary"}
+    key = uuid.uuid5(uuid.NAMESPACE_OID, json.dumps(identifying, sort_keys=True))
+    job: dict[str, Any] = client.post("/v1/jobs", body, key=str(key))
+    return job
+
+
+def ensure_session(client: Client, study: str, code: str, roster: Sequence[dict[str, str]]) -> None:
+    """Create a session unless it exists.
+
+    Raises:
+        RosterDiffers: it exists with another roster.
+    """
+    for existing in client.get("/v1/sessions", study=study)["items"]:
+        if code in (existing["code"], existing["id"]):
+            if roster and existing["roster"] != list(roster):
+                raise RosterDiffers("The session already exists with a different roster.")
+            return
+    kind = "focus_group" if code.startswith("FG") else "interview"
+    fields = {"study": study, "code": code, "kind": kind, "roster": list(roster)}
+    client.post("/v1/sessions", fields)
+
+
+class SpeedColumn(TransferSpeedColumn):
+    """Transfer speed; blank, not rich's question mark, for a file that arrived in one part."""
+
+    def render(self, task: Task) -> Text:
+        return super().render(task) if task.finished_speed or task.speed else Text("")
+
+
+def upload_all(
+    client: Client, sources: Sequence[Source], unfinished: UnfinishedUploads
+) -> list[str]:
+    """Upload recordings and wait until each has been checked; returns their ids.
+
+    Raises:
+        Refused: by the API.
+        UnusableRecording: the check refused one.
+    """
+    ids = []
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        SpeedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        for source in sources:
+            size = source.path.stat().st_size if source.path.exists() else None
+            task = progress.add_task(source.path.name, total=size)
+
+            def update(n_bytes: int, task: TaskID = task) -> None:
+                progress.update(task, completed=n_bytes)
+
+            id = upload(client, source, unfinished, update)
+            progress.update(task, description=f"{source.path.name}: checking")
+            recording = wait_for_recording(client, id)
+            if recording["state"] == "refused":
+                unfinished.forget(source.key(client.url))
+                raise UnusableRecording(source.path.name, recording)
+            length = clock(recording["duration"])
+            progress.update(task, description=f"{source.path.name}: {length} of audio")
+            ids.append(id)
+    return ids
+
+
+def wait_for_recording(client: Client, recording_id: str) -> dict[str, Any]:
+    """Wait until the service has checked a recording: its state is `ready` or `refused`."""
+    while True:
+        recording: dict[str, Any] = client.get(f"/v1/recordings/{recording_id}", wait=POLL_SECONDS)
+        if recording["state"] not in UNCHECKED_STATES:
+            return recording
