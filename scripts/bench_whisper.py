@@ -8,7 +8,7 @@ would never end a text, so that its end is forced: after a fixed number of token
 drawn from a distribution as of real windows, the same for all. All decode greedily (beam 1) without
 fallback, with timestamps; then each with the batch and the beams it has if nobody asks for others.
 One exception in the drawn case: CTranslate2 takes one limit per batch, and is given the batch's
-mean, as if texts that ended cost it nothing. Needs `pip install .[bench]`.
+mean, as if texts that ended cost it nothing. Needs the packages of `scripts/setup bench`.
 """
 
 import argparse

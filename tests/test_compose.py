@@ -1,6 +1,13 @@
 """compose.yaml, without Docker: what it starts, sets and mounts is what there is."""
 
+import re
 import shlex
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +19,7 @@ from tests.installation import ROOT
 from tests.test_docs import commands
 
 OURS = ("api", "worker")
+DOCKERFILE = (ROOT / "Dockerfile.gpu").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +61,7 @@ def test_the_folders_of_its_settings_are_mounted(compose, name):
 
     assert folders == set(mounts(service))
     for folder in folders:
-        assert folder in (ROOT / "Dockerfile.gpu").read_text()
+        assert folder in DOCKERFILE
 
 
 def test_only_the_api_has_the_keys_with_the_owners_token(compose):
@@ -87,3 +95,132 @@ def test_the_worker_asks_the_api_under_the_name_and_port_that_it_has(compose):
     assert worker["environment"]["FIELDSCRIBE_URL"] == f"http://api:{port}"
     assert api["ports"] == [f"127.0.0.1:{port}:{port}"]
     assert set(api["networks"]) & set(worker["networks"])
+
+
+def test_its_services_cannot_change_their_image_or_gain_rights(compose):
+    for service in compose["services"].values():
+        assert service["read_only"] is True
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert "/tmp" in service["tmpfs"]
+
+
+def test_nothing_runs_as_root(compose):
+    assert compose["services"]["database"]["user"] == "postgres"
+    assert not any("user" in compose["services"][name] for name in OURS)
+    before_the_command = DOCKERFILE[: DOCKERFILE.index("ENTRYPOINT")]
+    assert re.findall(r"^USER (.*)$", before_the_command, re.M)[-1] == "fieldscribe"
+    assert "/home/fieldscribe" in compose["services"]["api"]["tmpfs"]
+
+
+def test_the_worker_waits_until_the_api_is_ready(compose):
+    services = compose["services"]
+
+    assert services["worker"]["depends_on"]["api"] == {"condition": "service_healthy"}
+    assert services["api"]["depends_on"]["database"] == {"condition": "service_healthy"}
+
+
+Answer = Callable[[int], int]
+
+
+@pytest.fixture
+def answer() -> Iterator[Answer]:
+    """Start an API that answers /readyz with a status; returns its port."""
+    servers = []
+
+    def start(status: int) -> int:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(status if self.path == "/readyz" else 404)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return int(server.server_address[1])
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def is_healthy(command: list[str], **environment: str) -> bool:
+    environment["PATH"] = f"{Path(sys.executable).parent}:/usr/bin:/bin"
+    return not subprocess.run(command, env=environment, capture_output=True).returncode
+
+
+@pytest.mark.parametrize(("status", "healthy"), [(200, True), (503, False)])
+def test_its_api_is_healthy_when_it_is_ready(compose, answer, status, healthy):
+    command = compose["services"]["api"]["healthcheck"]["test"]
+    assert command[0] == "CMD"
+    default = str(Settings.model_fields["port"].default)
+    assert default in command[-1]
+    here = command[-1].replace(default, str(answer(status)))
+
+    assert is_healthy([*command[1:-1], here]) == healthy
+
+
+def test_its_api_is_not_healthy_before_it_answers(compose):
+    command = compose["services"]["api"]["healthcheck"]["test"]
+
+    assert not is_healthy([*command[1:-1], command[-1].replace("8321", "1")])
+
+
+def image_is_healthy(process: list[str], folder: Path, port: int) -> bool:
+    """What the image's HEALTHCHECK says of a container whose first process is this."""
+    found = re.search(r"^HEALTHCHECK .*?CMD (.*?)^ENTRYPOINT", DOCKERFILE, re.M | re.S)
+    assert found
+    command = found[1].replace("\\\n", "")
+    assert "/proc/1/cmdline" in command
+    assert f":-{Settings.model_fields['port'].default}}}" in command
+    cmdline = folder / "cmdline"
+    cmdline.write_bytes(b"".join(word.encode() + b"\0" for word in process))
+    command = command.replace("/proc/1/cmdline", shlex.quote(str(cmdline)))
+    return is_healthy(["sh", "-c", command], FIELDSCRIBE_PORT=str(port))
+
+
+@pytest.mark.parametrize("init", [[], ["/sbin/docker-init", "--", "sh", "-c", "exec fieldscribe"]])
+@pytest.mark.parametrize("command", ["api", "serve"])
+def test_a_container_of_the_api_is_healthy_when_it_is_ready(answer, tmp_path, init, command):
+    process = [*init, "fieldscribe", command]
+
+    assert image_is_healthy(process, tmp_path, answer(200))
+    assert not image_is_healthy(process, tmp_path, answer(507))
+    assert not image_is_healthy(process, tmp_path, 1)
+
+
+@pytest.mark.parametrize("command", [["worker"], ["transcribe", "/recordings/api.m4a"], ["doctor"]])
+def test_a_container_of_any_other_command_is_healthy_while_it_runs(tmp_path, command):
+    assert image_is_healthy(["fieldscribe", *command], tmp_path, 1)
+
+
+def test_an_edit_of_the_source_downloads_nothing():
+    """Every edit downloaded torch and its CUDA libraries again."""
+    lines = DOCKERFILE.replace("\\\n", "").splitlines()
+    (locked,) = (i for i, line in enumerate(lines) if "requirements/cuda.txt" in line)
+    (source,) = (i for i, line in enumerate(lines) if line.startswith("COPY service"))
+
+    assert locked < source
+    after = [line for line in lines[source:] if "pip install" in line]
+    assert after == ["RUN pip install --no-cache-dir --no-deps --no-build-isolation ."]
+
+
+def test_the_image_has_what_it_copies():
+    ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").split()
+    copied = {
+        path.removeprefix("./")
+        for line in re.findall(r"^COPY (.*) \S+$", DOCKERFILE, re.M)
+        for path in line.split()
+    }
+
+    assert {f"!{path}" for path in copied} <= set(ignored)
+    assert all((ROOT / path).exists() for path in copied)
+
+
+def test_its_base_is_a_full_version():
+    assert re.findall(r"^FROM (\S+)", DOCKERFILE, re.M) == ["python:3.12.13-slim-bookworm"]
