@@ -1,10 +1,11 @@
-"""Backups and restores: the database and the vault in one archive, the keys in another.
+"""Backup and restore: the database and the vault in one archive, the keys in another.
 
     fieldscribe-<time>.tar        database.dump, vault/..., manifest.json
     fieldscribe-keys-<time>.tar   root/..., wrapped/..., ledger/..., owner.token, manifest.json
 
-Either one alone is of no use to a thief. A restore takes the newest keys there are: what was erased
-since the other archive was made is in their ledger, or in the one that lies here, and goes again.
+Either archive alone is useless to a thief. Restore with the newest archive of keys: its ledger, and
+the one on this machine, name what was erased after the data archive was made, and the restore
+erases it again.
 
 ServiceError
 ├── Misused
@@ -38,7 +39,7 @@ from sqlalchemy.engine import URL
 from models.environment import child_environment
 from service.database import DatabaseInUse, SchemaTooNew, embedded
 from service.database.embedded import EmbeddedPostgres, installed_programs
-from service.database.engine import conninfo, known_revisions, migrate, newest, open_engine
+from service.database.engine import conninfo, known_revisions, migrate, newest_revision, open_engine
 from service.database.tables import Job, JobRecording, Recording, Session, Study
 from service.domain.erasure import erase_job, erase_rest
 from service.domain.recordings import destroy
@@ -46,7 +47,7 @@ from service.errors import Misused, OutputNotWritable, ServiceError
 from service.services import Services, database_url, open_services
 from service.settings import Settings
 from service.vault import ArtefactClass
-from service.vault.files import make_folder, whole_file
+from service.vault.files import make_folder, write_atomically
 
 MANIFEST = "manifest.json"
 DUMP = "database.dump"
@@ -72,37 +73,37 @@ log = logging.getLogger(__name__)
 
 
 class KeysNotApart(Misused):
-    """The keys would lie beside what they open."""
+    """The keys would be stored next to the data that they decrypt."""
 
     code: ClassVar[str] = "keys_not_apart"
 
 
 class NotEmpty(Misused):
-    """A restore needs empty folders and an empty database."""
+    """A restore needs empty folders and an empty database, and these are not."""
 
     code: ClassVar[str] = "not_empty"
 
 
 class BackupNotReadable(Misused):
-    """A file of the backup is not there, may not be read, or is no archive."""
+    """A file of the backup is missing, cannot be read or is not an archive."""
 
     code: ClassVar[str] = "backup_not_readable"
 
 
 class BackupDamaged(ServiceError):
-    """A part of the backup is missing."""
+    """A part of the backup is missing or damaged."""
 
     code: ClassVar[str] = "backup_damaged"
 
 
 class UnsafeBackup(ServiceError):
-    """The backup holds links, paths that lead outside, or what no backup holds."""
+    """The backup holds links, paths that lead outside, or files that no backup contains."""
 
     code: ClassVar[str] = "unsafe_backup"
 
 
 class BackupMismatch(ServiceError):
-    """The keys are not those of this backup."""
+    """The keys do not belong to this backup."""
 
     code: ClassVar[str] = "backup_mismatch"
 
@@ -113,20 +114,20 @@ class DatabaseToolFailed(ServiceError):
     code: ClassVar[str] = "database_tool_failed"
 
 
-# --- making one -----------------------------------------------------------------------------------
+# --- backup ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Backup:
-    data: Path | None  # None: only the keys
+    data: Path | None  # None if only the keys were backed up
     keys: Path
 
 
 def back_up(settings: Settings, out: Path | None, keys_out: Path) -> Backup:
-    """While the service runs, or while it does not.
+    """Make a backup, whether the service is running or not.
 
     Args:
-        out: folder for the archive of database and vault; None: only keys.
+        out: folder for the archive of database and vault; None to back up only the keys.
         keys_out: folder for the archive of keys, on another disk if possible.
 
     Raises:
@@ -134,7 +135,9 @@ def back_up(settings: Settings, out: Path | None, keys_out: Path) -> Backup:
         DatabaseNotStarted, DataNotReachable, DatabaseToolFailed, DiskFull
     """
     if out is not None and out.resolve() == keys_out.resolve():
-        raise KeysNotApart("Give the keys a folder of their own: who has both can read everything.")
+        raise KeysNotApart(
+            "Choose another folder for the keys: anyone who has both archives can read everything."
+        )
     if out is not None:
         require_writable(out, "database and vault")
     require_writable(keys_out, "keys")
@@ -142,23 +145,24 @@ def back_up(settings: Settings, out: Path | None, keys_out: Path) -> Backup:
     data = None
     if out is not None:
         data = out / f"fieldscribe-{now:%Y%m%dT%H%M%SZ}.tar"
-        with running_database(settings) as url, whole_file(data) as file:
-            # The rows first: what they name is there, and what is added meanwhile does no harm.
+        with running_database(settings) as url, write_atomically(data) as file:
+            # The database first: then every file that it names is in the vault, and files added
+            # meanwhile do no harm.
             with tempfile.TemporaryFile(dir=out) as dump:
                 run_tool(settings, "pg_dump", url, ["--format=custom", "--no-owner"], output=dump)
                 write_archive(file, "data", settings, now, data_files(settings), dump)
     keys = keys_out / f"fieldscribe-keys-{now:%Y%m%dT%H%M%SZ}.tar"
-    with whole_file(keys) as file:
+    with write_atomically(keys) as file:
         write_archive(file, "keys", settings, now, key_files(settings))
     if data is not None:
-        with whole_file(settings.data / "backup.json") as file:
+        with write_atomically(settings.data / "backup.json") as file:
             file.write(json.dumps({"at": now.isoformat()}).encode())
-    log.info("backed up")
+    log.info("backup finished")
     return Backup(data, keys)
 
 
 def require_writable(folder: Path, what: str) -> None:
-    """Before hours are spent.
+    """Check that a backup can be written, before hours are spent on it.
 
     Raises:
         OutputNotWritable
@@ -168,29 +172,32 @@ def require_writable(folder: Path, what: str) -> None:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise OutputNotWritable(
-            f"The backup of {what} cannot be written into its folder ({error.strerror})."
+            f"The backup of the {what} cannot be written to its folder ({error.strerror})."
         ) from None
 
 
 def data_files(settings: Settings) -> Iterator[tuple[str, Path]]:
-    """Twice: an upload that is merged meanwhile is in neither the place of its parts nor, the first
-    time, in that of recordings."""
-    told = set()
+    """The vault's files by name in the archive.
+
+    The folders are listed twice: an upload that is merged during the first pass may have left the
+    folder of parts without having been seen in that of recordings.
+    """
+    seen = set()
     for _ in range(2):
-        for name, path in ours(settings.vault, "vault", DATA_NAMES):
-            if name not in told:
-                told.add(name)
+        for name, path in files_named(settings.vault, "vault", DATA_NAMES):
+            if name not in seen:
+                seen.add(name)
                 yield name, path
 
 
 def key_files(settings: Settings) -> Iterator[tuple[str, Path]]:
     for folder in (settings.root_keys, settings.wrapped_keys, settings.ledger):
-        yield from ours(folder, folder.name, KEY_NAMES)
+        yield from files_named(folder, folder.name, KEY_NAMES)
     yield TOKEN, settings.owner_token
 
 
-def ours(folder: Path, prefix: str, names: re.Pattern[str]) -> Iterator[tuple[str, Path]]:
-    """No links, and nothing that somebody else has put there: no restore would take it."""
+def files_named(folder: Path, prefix: str, names: re.Pattern[str]) -> Iterator[tuple[str, Path]]:
+    """Files whose names match, without links and other files, which a restore would refuse."""
     for path in sorted(folder.rglob("*")):
         name = f"{prefix}/{path.relative_to(folder)}"
         if names.fullmatch(name) and path.is_file() and not path.is_symlink():
@@ -209,27 +216,27 @@ def write_archive(
     with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive:
         if dump is not None:
             dump.seek(0)
-            add(archive, DUMP, dump)
+            add_member(archive, DUMP, dump)
             n_files += 1
         for name, path in files:
             try:
                 with path.open("rb") as source:
-                    add(archive, name, source)
+                    add_member(archive, name, source)
                     n_files += 1
-            except FileNotFoundError:  # erased just now
+            except FileNotFoundError:  # just erased
                 continue
         manifest = {
             "kind": kind,
             "fieldscribe": version("fieldscribe"),
-            "schema": newest(),
+            "schema": newest_revision(),
             "created_at": now.isoformat(),
             "root_keys": fingerprint(settings),
             "n_files": n_files,
         }
-        add(archive, MANIFEST, io.BytesIO(json.dumps(manifest).encode()))
+        add_member(archive, MANIFEST, io.BytesIO(json.dumps(manifest).encode()))
 
 
-def add(archive: tarfile.TarFile, name: str, source: BinaryIO) -> None:
+def add_member(archive: tarfile.TarFile, name: str, source: BinaryIO) -> None:
     info = tarfile.TarInfo(name)
     info.size = source.seek(0, io.SEEK_END)
     info.mode = 0o600
@@ -238,13 +245,13 @@ def add(archive: tarfile.TarFile, name: str, source: BinaryIO) -> None:
 
 
 def fingerprint(settings: Settings) -> str:
-    """Of the root keys as they lie there, to tell whether an archive of keys is the right one."""
+    """Digest of the root keys' files, which tells whether an archive of keys fits a backup."""
     files = [settings.root_keys / f"{name}.key" for name in ArtefactClass]
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in files if path.exists()))
     return digest.hexdigest()
 
 
-# --- restoring one --------------------------------------------------------------------------------
+# --- restore --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -255,19 +262,23 @@ class Restored:
 
 
 def restore(settings: Settings, data: Path, keys: Path) -> Restored:
-    """Onto an empty machine, but for a ledger of erasures, which is kept.
+    """Restore onto an empty machine. A ledger of erasures may be there and is kept.
 
     Raises:
         NotEmpty, BackupNotReadable, BackupDamaged, UnsafeBackup, BackupMismatch
         SchemaTooNew, DatabaseToolFailed, DiskFull
     """
     require_empty(settings)
-    with opened(data) as data_archive, opened(keys) as keys_archive:
-        about = check(data_archive, "data", DATA_NAMES)
-        if check(keys_archive, "keys", KEY_NAMES)["root_keys"] != about["root_keys"]:
-            raise BackupMismatch("These keys belong to another installation.")
+    with open_archive(data) as data_archive, open_archive(keys) as keys_archive:
+        about = check_archive(data_archive, "data", DATA_NAMES)
+        if check_archive(keys_archive, "keys", KEY_NAMES)["root_keys"] != about["root_keys"]:
+            raise BackupMismatch(
+                "These keys belong to another installation: give an archive of this one's keys."
+            )
         if about["schema"] not in known_revisions():
-            raise SchemaTooNew("A newer Fieldscribe made this backup: install that version")
+            raise SchemaTooNew(
+                "A newer version of Fieldscribe made this backup: install that version."
+            )
         with running_database(settings, new=True) as url:
             require_empty_database(url)
             artefacts = extract(data_archive, "vault/", settings.data)
@@ -299,8 +310,8 @@ def require_empty(settings: Settings) -> None:
         full.append(settings.database / "data")
     if any(folder.exists() and any(folder.iterdir()) for folder in full):
         raise NotEmpty(
-            "There is an installation here already: move its folders of data and keys away first. "
-            "Its ledger may stay."
+            "There is already an installation here: move its data and keys folders away first. Its "
+            "ledger may stay."
         )
 
 
@@ -309,26 +320,26 @@ def require_empty_database(url: URL) -> None:
         query = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'"
         row = connection.execute(query).fetchone()
     if row is None or row[0]:
-        raise NotEmpty("The database is not empty: give an empty one in FIELDSCRIBE_DATABASE_URL.")
+        raise NotEmpty("The database is not empty: set FIELDSCRIBE_DATABASE_URL to an empty one.")
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[tarfile.TarFile]:
+def open_archive(path: Path) -> Iterator[tarfile.TarFile]:
     try:
         archive = tarfile.open(path, mode="r:")
     except OSError as error:
         raise BackupNotReadable(f"An archive cannot be read ({error.strerror}).") from None
     except tarfile.TarError:
-        raise BackupNotReadable("A file of the backup is no archive.") from None
+        raise BackupNotReadable("A file of the backup is not an archive.") from None
     with archive:
         yield archive
 
 
-def check(archive: tarfile.TarFile, kind: str, names: re.Pattern[str]) -> dict[str, Any]:
-    """Everything in it, before anything of it is written.
+def check_archive(archive: tarfile.TarFile, kind: str, names: re.Pattern[str]) -> dict[str, Any]:
+    """Check everything in an archive before any of it is written.
 
     Returns:
-        Its manifest.
+        The archive's manifest.
 
     Raises:
         BackupDamaged, UnsafeBackup
@@ -342,9 +353,9 @@ def check(archive: tarfile.TarFile, kind: str, names: re.Pattern[str]) -> dict[s
         known = member.name == MANIFEST or names.fullmatch(member.name)
         if not member.isreg() or not known:
             raise UnsafeBackup(
-                "An archive holds what does not belong there: is it the one of the keys?"
+                "An archive holds unexpected files: is it the archive of keys?"
                 if kind == "data"
-                else "An archive of keys holds what does not belong there."
+                else "The archive of keys holds unexpected files."
             )
     if len(set(found)) < len(found):
         raise UnsafeBackup("The backup holds the same file twice.")
@@ -364,7 +375,11 @@ def check(archive: tarfile.TarFile, kind: str, names: re.Pattern[str]) -> dict[s
 
 
 def extract(archive: tarfile.TarFile, prefix: str, folder: Path) -> int:
-    """The members below the prefix, names as `check` has let them in."""
+    """Write the members below a prefix, whose names `check_archive` has accepted.
+
+    Returns:
+        Number of files written.
+    """
     n_files = 0
     for member in archive.getmembers():
         if member.name.startswith(prefix):
@@ -374,7 +389,11 @@ def extract(archive: tarfile.TarFile, prefix: str, folder: Path) -> int:
 
 
 def extract_keys(archive: tarfile.TarFile, settings: Settings) -> int:
-    """Keys, and the entries of the ledger that are not here already."""
+    """Write the keys, the owner's token and those entries of the ledger that are not here already.
+
+    Returns:
+        Number of keys written.
+    """
     make_folder(settings.keys)
     n_keys = extract(archive, "root/", settings.keys) + extract(archive, "wrapped/", settings.keys)
     for member in archive.getmembers():
@@ -388,16 +407,16 @@ def extract_keys(archive: tarfile.TarFile, settings: Settings) -> int:
 def write_member(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
     source = archive.extractfile(member)
     assert source is not None
-    with whole_file(path) as file:
+    with write_atomically(path) as file:
         while block := source.read(2**20):
             file.write(block)
 
 
 def erase_again(services: Services) -> int:
-    """What the ledger names and the restored rows do not know to be erased.
+    """Erase what the ledger names and the restored rows do not show as erased.
 
     Returns:
-        How many recordings, jobs, sessions and studies there were.
+        Number of recordings, jobs, sessions and studies erased.
     """
     ledger = services.settings.ledger / ArtefactClass.IDENTIFIED
     entries = [(UUID(path.parent.name), path.name) for path in sorted(ledger.glob("*/*"))]
@@ -413,8 +432,8 @@ def erase_again(services: Services) -> int:
         sessions = session.scalars(
             select(Session).where(Session.id.in_(others), Session.erased_at.is_(None))
         ).all()
-        for of in sessions:
-            of.erased_at, of.roster = datetime.now(UTC), []
+        for interview in sessions:
+            interview.erased_at, interview.roster = datetime.now(UTC), []
         recordings = session.scalars(
             select(Recording).where(
                 Recording.id.in_(others) | Recording.study_id.in_(studies),
@@ -439,15 +458,15 @@ def erase_again(services: Services) -> int:
     return n_erased
 
 
-# --- the database's own tools ---------------------------------------------------------------------
+# --- the database's tools -------------------------------------------------------------------------
 
 
 @contextmanager
 def running_database(settings: Settings, *, new: bool = False) -> Iterator[URL]:
-    """The one that is set, the embedded one of a running service, or that one started for this.
+    """The database that was set, else the embedded one, which is started if it is not running.
 
     Args:
-        new: an embedded one may be made.
+        new: whether the embedded database may be created.
     """
     if settings.database_url is not None:
         yield database_url(settings)
@@ -477,7 +496,7 @@ def run_tool(
     input: BinaryIO | None = None,
     output: BinaryIO | None = None,
 ) -> None:
-    """Of the same binaries as the embedded Postgres. The password is in no command line.
+    """Run one of the embedded Postgres's programs, with the password in its environment.
 
     Raises:
         DatabaseToolFailed
@@ -496,5 +515,5 @@ def run_tool(
         check=False,
     )
     if finished.returncode:
-        # Its standard error may quote rows.
+        # Without its standard error, which may quote rows.
         raise DatabaseToolFailed(f"{name} ended with status {finished.returncode}")

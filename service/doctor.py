@@ -1,4 +1,4 @@
-"""What transcription needs on this machine, and what to do where it is missing."""
+"""`fieldscribe doctor`: checks what transcription needs on this machine and says what to do."""
 
 import json
 import os
@@ -20,9 +20,9 @@ from service.vault import ArtefactClass
 from service.vault.roots import read_root_keys
 
 GIB = 2**30
-NEEDED_DISK = 5 * GIB  # the default weights and a bundle of them
-NEEDED_MEMORY = 4 * GIB  # a session of four hours with the default model of a CPU
-LOW_DISK = 20 * GIB  # free for recordings; an hour of a telephone is 0.03, of a studio 0.6
+NEEDED_DISK = 5 * GIB  # for the default weights and a bundle of them
+NEEDED_MEMORY = 4 * GIB  # for a session of four hours with the default model for a CPU
+LOW_DISK = 20 * GIB  # for recordings; an hour from a telephone is 0.03 GiB, from a studio 0.6
 OLD_BACKUP = timedelta(days=7)
 
 
@@ -37,7 +37,7 @@ class Check:
 
 
 def examine(settings: Settings) -> list[Check]:
-    """Of the machine, and of the service if it has ever run here."""
+    """Check the machine, and the service if it has ever run here."""
     weights = settings.weights
     checks: list[Callable[[], Iterator[Check]]] = [
         check_ffmpeg,
@@ -63,16 +63,18 @@ def examine(settings: Settings) -> list[Check]:
 def check_ffmpeg() -> Iterator[Check]:
     for program in ("ffmpeg", "ffprobe"):
         if shutil.which(program) is None:
-            yield Check(program, "problem", "not found; install it: sudo apt-get install ffmpeg")
+            yield Check(
+                program, "problem", "not found: install it with sudo apt-get install ffmpeg"
+            )
             continue
         answer = subprocess.run([program, "-version"], capture_output=True, text=True, check=False)
         first, _, _ = answer.stdout.partition(" Copyright")
         status = "ok" if answer.returncode == 0 else "problem"
-        yield Check(program, status, first.strip() or "does not run; install it again")
+        yield Check(program, status, first.strip() or "does not run: reinstall it")
 
 
 def check_sandbox() -> Iterator[Check]:
-    """Decodes a second of silence the way recordings are decoded."""
+    """Decode a second of silence in the way recordings are decoded."""
     from models.audio.decode import decode
     from models.audio.errors import SilentAudio
     from models.audio.recording import SAMPLE_RATE
@@ -85,7 +87,9 @@ def check_sandbox() -> Iterator[Check]:
             file.seek(0)
             decode(file)
     except SilentAudio:
-        yield Check("sandbox", "ok", "recordings are decoded without network or other files")
+        yield Check(
+            "sandbox", "ok", "recordings are decoded without access to the network or other files"
+        )
     except SpeechError as error:
         yield Check("sandbox", "problem", str(error))
 
@@ -102,13 +106,13 @@ def check_torch() -> Iterator[Check]:
         yield Check(
             "GPU",
             "warning",
-            "this torch is a CPU build; transcription runs, far slower than on a card",
+            "this torch is a CPU build: transcription is far slower than on a GPU",
         )
     else:
         yield Check(
             "GPU",
             "warning",
-            "none found; transcription runs on the CPU, far slower. If there is a card, "
+            "none found: transcription on the CPU is far slower. If the machine has a GPU, "
             "nvidia-smi must list it: install NVIDIA's driver",
         )
 
@@ -134,12 +138,12 @@ def check_weights(folder: Path) -> Iterator[Check]:
 
 
 def check_disk(folder: Path) -> Iterator[Check]:
-    # os.path.exists: pathlib's raises where this user may not look
+    # not pathlib's exists(), which raises where this user has no access
     existing = next(parent for parent in (folder, *folder.parents) if os.path.exists(parent))
     free = shutil.disk_usage(existing).free
-    message = f"{free / GIB:.0f} GiB free where the weights go"
+    message = f"{free / GIB:.0f} GiB free for weights"
     if free < NEEDED_DISK:
-        yield Check("disk", "problem", f"{message}; {NEEDED_DISK / GIB:.0f} are needed")
+        yield Check("disk", "problem", f"{message}; {NEEDED_DISK / GIB:.0f} GiB are needed")
     else:
         yield Check("disk", "ok", message)
 
@@ -151,17 +155,19 @@ def check_memory() -> Iterator[Check]:
     available = int(fields["MemAvailable"].split()[0]) * 1024
     message = f"{available / GIB:.0f} GiB available"
     if available < NEEDED_MEMORY:
-        yield Check("memory", "warning", f"{message}; a long session takes up to 4")
+        yield Check("memory", "warning", f"{message}; a long session takes up to 4 GiB")
     else:
         yield Check("memory", "ok", message)
 
 
 def check_swap() -> Iterator[Check]:
-    """What is decrypted in memory must not be written to a disk in plain."""
+    """Data that is decrypted in memory must not be written to the disk unencrypted."""
     areas = [line.split()[0] for line in Path("/proc/swaps").read_text().splitlines()[1:]]
     plain = [area for area in areas if not area.startswith(("/dev/zram", "/dev/dm-"))]
     if plain:
-        yield Check("swap", "warning", "swap may write what people said to the disk: swapoff -a")
+        yield Check(
+            "swap", "warning", "swap may write speech to the disk unencrypted: run swapoff -a"
+        )
     else:
         yield Check("swap", "ok", "in memory or on an encrypted device" if areas else "none")
 
@@ -170,7 +176,7 @@ def check_swap() -> Iterator[Check]:
 
 
 def no_service() -> Iterator[Check]:
-    yield Check("service", "ok", "has never run here; `fieldscribe serve` starts it")
+    yield Check("service", "ok", "has never run here: `fieldscribe serve` starts it")
 
 
 def check_database(settings: Settings) -> Iterator[Check]:
@@ -183,13 +189,13 @@ def check_database(settings: Settings) -> Iterator[Check]:
     except ServiceError as error:
         yield Check("database", "problem", f"{error}: is `fieldscribe serve` running?")
     else:
-        yield Check("database", "ok", "answers, and is of this version")
+        yield Check("database", "ok", "answers and has the right version")
 
 
 def check_data_disk(settings: Settings) -> Iterator[Check]:
     existing = next(path for path in (settings.data, *settings.data.parents) if path.exists())
     free = shutil.disk_usage(existing).free
-    message = f"{free / GIB:.0f} GiB free where recordings go"
+    message = f"{free / GIB:.0f} GiB free for recordings"
     yield Check("data disk", "warning" if free < LOW_DISK else "ok", message)
 
 
@@ -197,7 +203,7 @@ def check_keys(settings: Settings) -> Iterator[Check]:
     roots = {name: settings.root_keys / f"{name}.key" for name in ArtefactClass}
     missing = [name for name, path in roots.items() if not path.exists()]
     if missing:
-        yield Check("keys", "problem", f"no root key of {', '.join(missing)}: restore a backup")
+        yield Check("keys", "problem", f"no root key for {', '.join(missing)}: restore a backup")
         return
     sealed = [name for name, path in roots.items() if is_sealed(path)]
     try:
@@ -208,8 +214,8 @@ def check_keys(settings: Settings) -> Iterator[Check]:
     except ServiceError as error:
         yield Check("keys", "problem", str(error))
     else:
-        kind = "under a passphrase" if sealed else "in files that only their owner reads"
-        yield Check("keys", "ok", f"three root keys {kind}; are two copies elsewhere?")
+        kind = "under a passphrase" if sealed else "in files that only their owner can read"
+        yield Check("keys", "ok", f"three root keys {kind}; do you have two copies elsewhere?")
 
 
 def check_backup(settings: Settings) -> Iterator[Check]:
@@ -218,8 +224,8 @@ def check_backup(settings: Settings) -> Iterator[Check]:
             json.loads((settings.data / "backup.json").read_text())["at"]
         )
     except (OSError, ValueError, KeyError):
-        yield Check("backup", "warning", "none was made yet: `fieldscribe backup`")
+        yield Check("backup", "warning", "none yet: run `fieldscribe backup`")
         return
     age = datetime.now(UTC) - made_at
     status = "warning" if age > OLD_BACKUP else "ok"
-    yield Check("backup", status, f"the last one is {age.days} days old")
+    yield Check("backup", status, f"the latest is {age.days} days old")

@@ -7,14 +7,14 @@ END = "-----END CERTIFICATE-----"
 
 
 def trust_only(certificate: Path) -> ssl.SSLContext:
-    """For the API of this machine, which is reached by its address, whatever name it is for.
+    """A context that trusts this machine's API, whatever host name its certificate is for.
 
     Args:
-        certificate: a PEM file. Its first certificate is the API's, and the only one trusted: those
-            that may follow have signed others' as well.
+        certificate: a PEM file. Only its first certificate, the API's, is trusted: any that follow
+            are of authorities, which have signed other servers' certificates too.
 
     Raises:
-        OSError: the file cannot be read, or holds no certificate.
+        OSError: the file cannot be read or does not hold a certificate.
     """
     first, _, _ = certificate.read_text().partition(END)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from service.database.embedded import reachable
+from service.database.embedded import is_reachable
 from tests.installation import ROOT
 
 pytestmark = pytest.mark.slow
@@ -129,7 +129,7 @@ def python_for(user: pwd.struct_passwd) -> Path:
     """The Python of these tests; where the user cannot reach it, the system's of that version."""
     name = f"python{sys.version_info.major}.{sys.version_info.minor}"
     for path in (Path(sys.base_prefix, "bin", name), Path("/usr/bin", name)):
-        if path.exists() and (user.pw_uid == 0 or reachable(path, user.pw_uid, user.pw_gid)):
+        if path.exists() and (user.pw_uid == 0 or is_reachable(path, user.pw_uid, user.pw_gid)):
             has_venv = subprocess.run([path, "-c", "import venv, ensurepip"], capture_output=True)
             if has_venv.returncode == 0:
                 return path

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from service.database import DatabaseInUse, DatabaseNotStarted, DataNotReachable, embedded
-from service.database.embedded import EmbeddedPostgres, reachable
+from service.database.embedded import EmbeddedPostgres, is_reachable
 from service.database.engine import conninfo
 from tests.installation import wait_until
 
@@ -61,7 +61,7 @@ def test_somebody_elses_folder_is_said_so(data_folder, monkeypatch):
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(type(data_folder), "chmod", chmod)
-    with pytest.raises(DataNotReachable, match="another user's"):
+    with pytest.raises(DataNotReachable, match="belongs to another user"):
         EmbeddedPostgres(data_folder / "database").start()
 
 
@@ -174,7 +174,7 @@ def test_as_root_it_runs_from_a_copy_where_the_programs_cannot_be_reached(data_f
     monkeypatch.setattr(
         embedded,
         "reachable",
-        lambda folder, *ids: "site-packages" not in str(folder) and reachable(folder, *ids),
+        lambda folder, *ids: "site-packages" not in str(folder) and is_reachable(folder, *ids),
     )
     server = EmbeddedPostgres(data_folder / "database")
     server.start()

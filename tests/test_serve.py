@@ -50,7 +50,9 @@ def test_a_second_one_on_the_same_folder_is_refused_and_the_first_goes_on(site):
     wait_until(site.is_ready, 60, "the service to answer")
     before = site.pids()
 
-    assert "database_in_use: `fieldscribe serve` runs on this data folder already" in refused(site)
+    assert "database_in_use: `fieldscribe serve` is already running on this data folder" in refused(
+        site
+    )
     assert site.pids() == before
     assert site.is_ready()
 
@@ -73,7 +75,10 @@ def test_a_database_of_another_version_is_refused_and_left_alone(site):
     version.parent.mkdir(parents=True)
     version.write_text("15\n")
 
-    assert "database_not_started: The database is of Postgres 15, not 18" in refused(site)
+    assert (
+        "database_not_started: The database was created by Postgres 15, but this is Postgres 18"
+        in refused(site)
+    )
     assert site.pids() == {}
     assert version.read_text() == "15\n"
 

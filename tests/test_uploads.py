@@ -287,7 +287,7 @@ def test_a_silent_recording_comes_with_its_levels(api, study):
 
 def test_an_upload_is_refused_while_enough_is_left_for_the_database(api, study, monkeypatch):
     location = begin(api, study, 100)
-    monkeypatch.setattr(vault_store, "KEPT_FREE", 2**60)
+    monkeypatch.setattr(vault_store, "RESERVED_SPACE", 2**60)
 
     beginning = api.post(f"/v1/uploads?study={study}", headers={"Upload-Length": "100"})
     part = patch(api, location, 0, b"x" * 50)

@@ -212,7 +212,7 @@ def test_what_is_being_written_is_not_deleted_as_abandoned(vault, key):
 
 def test_an_upload_that_does_not_fit_is_refused_before_it_begins(vault, monkeypatch):
     usage = namedtuple("usage", "free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(store.KEPT_FREE + 1000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(store.RESERVED_SPACE + 1000))
 
     vault.require_space(1000)
     with pytest.raises(DiskFull):

@@ -241,7 +241,7 @@ def test_a_merge_that_was_killed_before_it_tidied_up_can_be_repeated(vault, reco
 def test_a_merge_that_does_not_fit_keeps_the_parts(vault, recording, monkeypatch):
     send(vault, recording, CANARY)
     usage = namedtuple("usage", "free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(store.KEPT_FREE))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(store.RESERVED_SPACE))
 
     with pytest.raises(DiskFull):
         merge(vault, recording, KEY, length=len(CANARY), sha256=None)

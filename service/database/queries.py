@@ -1,4 +1,4 @@
-"""Queries that more than one module makes."""
+"""Queries shared by several modules."""
 
 from uuid import UUID
 
@@ -11,19 +11,19 @@ JOB_CHANNEL = "fieldscribe_job"  # NOTIFY with the job's id
 
 
 def touch_job(session: Session, job: Job) -> None:
-    """Every change of a job: its version, which is the ETag, and a word to those who wait."""
+    """Record a change of a job: raise its version (the ETag) and notify waiting requests."""
     job.version = Job.version + 1
     session.flush()
     notify_job(session, job.id)
 
 
 def notify_job(session: Session, job_id: UUID) -> None:
-    """Sent when the transaction commits."""
+    """Notify waiting requests when the transaction commits."""
     session.execute(select(func.pg_notify(JOB_CHANNEL, str(job_id))))
 
 
 def locked_job(session: Session, job_id: UUID) -> Job | None:
-    """The job as it is now; nobody else changes it before this transaction ends."""
+    """Read a job afresh and lock it until the transaction ends. None if there is no such job."""
     return session.scalar(
         select(Job)
         .where(Job.id == job_id)

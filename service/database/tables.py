@@ -1,4 +1,4 @@
-"""The tables. They hold ids, states, counts and times; what people said is in the vault."""
+"""The tables. They hold ids, states, counts and times; speech and names are in the vault only."""
 
 from datetime import datetime
 from typing import Any
@@ -128,7 +128,7 @@ class Session(Table):
 
 
 class Recording(Table):
-    """Also the upload while it arrives, and the artefact of the sound: one id for all three."""
+    """A recording, the upload that brings it, and the artefact of its audio: one id for all."""
 
     __tablename__ = "recording"
     __table_args__ = (one_of("state", RECORDING_STATES),)
@@ -139,7 +139,7 @@ class Recording(Table):
     position: Mapped[int | None]  # in its session, from 0
     token_id: Mapped[UUID] = reference("token.id")
     state: Mapped[str] = mapped_column(default="receiving")
-    n_bytes: Mapped[int] = mapped_column(BigInteger)  # as announced
+    n_bytes: Mapped[int] = mapped_column(BigInteger)  # as the client announced
     metadata_artefact_id: Mapped[UUID | None]
     container: Mapped[str | None]
     codec: Mapped[str | None]
@@ -148,8 +148,8 @@ class Recording(Table):
     duration: Mapped[float | None]
     peak_dbfs: Mapped[float | None]
     mean_dbfs: Mapped[float | None]
-    refusal_code: Mapped[str | None]  # or what is in the way of its being checked
-    refusal_detail: Mapped[str | None]  # an error's sentence: numbers and remedies
+    refusal_code: Mapped[str | None]  # or why it cannot be checked at present
+    refusal_detail: Mapped[str | None]  # an error's message: numbers and what to do
     created_at: Mapped[datetime] = now_at()
     expires_at: Mapped[datetime | None]
     completed_at: Mapped[datetime | None]
@@ -158,8 +158,8 @@ class Recording(Table):
 
 class Job(Table):
     """
-    `fence` is taken at each claim: who writes under an older one is refused. `crashes` counts the
-    attempts since a stage was last finished, apart from those that ended in order.
+    Each claim raises `fence`, and writes under an older one are refused. `crashes` counts the
+    attempts since the last finished stage, except those that ended in an orderly way.
     """
 
     __tablename__ = "job"
@@ -191,7 +191,7 @@ class Job(Table):
     queue_job_id: Mapped[int | None] = mapped_column(BigInteger)
     rerun_from: Mapped[str | None]  # a stage
     stage: Mapped[str | None]
-    fraction: Mapped[float] = mapped_column(default=0.0)  # of the whole
+    fraction: Mapped[float] = mapped_column(default=0.0)  # of the whole job
     audio_seconds: Mapped[float | None]
     heartbeat_at: Mapped[datetime | None]
     warnings: Mapped[list[Any]] = mapped_column(default=list)
@@ -239,7 +239,7 @@ class JobError(Table):
 
 
 class Idempotency(Table):
-    """`key` and `fingerprint` are keyed hashes: what was sent cannot be guessed from them."""
+    """`key` and `fingerprint` are keyed hashes: the request cannot be guessed from them."""
 
     __tablename__ = "idempotency"
 
@@ -281,7 +281,7 @@ class Handoff(Table):
 
 
 class StageTiming(Table):
-    """What a stage took, for the time that later jobs are expected to take."""
+    """How long a stage took, to estimate how long later jobs will take."""
 
     __tablename__ = "stage_timing"
     __table_args__ = (Index("ix_stage_timing_model", "model", "device", "stage", "at"),)
@@ -292,5 +292,5 @@ class StageTiming(Table):
     device: Mapped[str]
     seconds: Mapped[float]
     audio_seconds: Mapped[float]
-    trial: Mapped[bool] = mapped_column(default=False)  # of the models on noise, not of a job
+    trial: Mapped[bool] = mapped_column(default=False)  # a trial of the models on noise, not a job
     at: Mapped[datetime] = now_at()

@@ -31,7 +31,7 @@ from service.errors import (
 )
 from service.services import Services
 from service.settings import Settings
-from service.vault.files import make_folder, whole_file
+from service.vault.files import make_folder, write_atomically
 
 PREFIX = "fieldscribe_"  # so that a program that looks for leaked secrets can find one
 OWNER = "owner"
@@ -128,7 +128,7 @@ def make_first_tokens(services: Services) -> None:
                 if role == OWNER and owned:
                     continue  # somebody took the file away on purpose
                 make_folder(path.parent)
-                with whole_file(path) as file:
+                with write_atomically(path) as file:
                     file.write(f"{new_secret()}\n".encode())
             secret = path.read_text().strip()
             session.execute(
@@ -149,6 +149,6 @@ def take_from_data(settings: Settings) -> None:
     if old.exists():
         if not settings.owner_token.exists():
             make_folder(settings.keys)
-            with whole_file(settings.owner_token) as file:
+            with write_atomically(settings.owner_token) as file:
                 file.write(old.read_bytes())
         old.unlink()

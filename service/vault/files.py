@@ -1,4 +1,4 @@
-"""Small promises about files: whole or not there, on disk, readable by their owner only."""
+"""Writing files safely: atomically, synced to disk, readable by their owner only."""
 
 import errno
 import fcntl
@@ -15,13 +15,13 @@ PARTIAL = ".partial"
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A new file that replaces `path` when the block ends, and vanishes if it raises. Mode 0600.
+def write_atomically(path: Path) -> Iterator[BinaryIO]:
+    """Write a file that replaces `path` when the block ends, or is deleted if it raises. Mode 0600.
 
-    It is on disk when this returns. Only a killed process leaves something: a `.partial` file.
+    It is synced to disk before this returns. A process that is killed leaves a `.partial` file.
 
     Raises:
-        DiskFull: there was no room.
+        DiskFull: there was not enough space.
     """
     try:
         make_folder(path.parent)
@@ -38,12 +38,12 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         fsync_folder(path.parent)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull("The disk became full while it was written to") from error
+            raise DiskFull("The disk became full during a write") from error
         raise
 
 
 def make_folder(folder: Path) -> None:
-    """`mkdir -p` with mode 0700 for every new folder (pathlib's `parents` ignores the mode)."""
+    """Like `mkdir -p`, but every new folder has mode 0700: pathlib's `parents` ignores the mode."""
     if not folder.is_dir():
         make_folder(folder.parent)
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -51,7 +51,7 @@ def make_folder(folder: Path) -> None:
 
 
 def fsync_folder(folder: Path) -> None:
-    """A new, renamed or deleted name is on disk only after this."""
+    """Sync a folder's entries, so that a created, renamed or deleted name survives a crash."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -60,7 +60,7 @@ def fsync_folder(folder: Path) -> None:
 
 
 def shred(path: Path) -> None:
-    """Overwrite and delete. What that is worth on an SSD is in docs/administrator/vault.md."""
+    """Overwrite and delete a file. For its effect on an SSD see docs/administrator/vault.md."""
     with open(path, "r+b") as file:
         file.write(bytes(path.stat().st_size))
         file.flush()
@@ -71,10 +71,10 @@ def shred(path: Path) -> None:
 
 @contextmanager
 def locked(folder: Path, *, wait: bool) -> Iterator[None]:
-    """One process and thread at a time; a killed one lets go.
+    """Lock a folder against other processes and threads. A killed process releases its lock.
 
     Raises:
-        UploadBusy: somebody else is there, and `wait` is false.
+        UploadBusy: another holds the lock, and `wait` is false.
     """
     make_folder(folder)
     descriptor = os.open(folder, os.O_RDONLY)

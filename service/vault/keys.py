@@ -1,8 +1,8 @@
-"""The keys of one class: root key -> study keys -> data keys, and how they are destroyed.
+"""The keys of one class: root key -> study keys -> data keys, and their destruction.
 
-Every wrapped key is a file of its own, `<study>/study.key` or `<study>/<subject>.key`, bound to
-that place. An erasure first puts an entry into the ledger, then destroys the key: if a restore
-brings the key back, the entry is still there, and the key is destroyed again.
+Every wrapped key has its own file, `<study>/study.key` or `<study>/<subject>.key`, and is bound to
+that place. An erasure first adds an entry to the ledger, then destroys the key. If a restore brings
+the key back, the entry is still there, and the key is destroyed again.
 """
 
 import os
@@ -12,7 +12,7 @@ from uuid import UUID
 
 from service.vault import ArtefactClass
 from service.vault.errors import Erased, KeyMissing, Sealed
-from service.vault.files import locked, shred, whole_file
+from service.vault.files import locked, shred, write_atomically
 from service.vault.streaming import KEY_SIZE, Key
 from service.vault.wrapping import unwrap, wrap
 
@@ -22,9 +22,9 @@ STUDY = "study"
 class KeyRing:
     """
     Args:
-        folder: wrapped keys; not part of the backups of artefacts.
-        ledger: a folder with one small file per erasure; an older one is never restored over it.
-        root: None is sealed.
+        folder: of wrapped keys; not part of the artefacts' backups.
+        ledger: folder with one small file per erasure. Never restore an older one over it.
+        root: None means sealed.
     """
 
     def __init__(
@@ -51,7 +51,8 @@ class KeyRing:
             subject_id: the recording, the job, or in the linkage class the entity.
 
         Raises:
-            Sealed, KeyMissing, KeyDamaged: of the study key.
+            Sealed
+            KeyMissing, KeyDamaged: the study key is.
             Erased: the study was, or this data key.
         """
         return self._create(study_id, str(subject_id), self._study_key(study_id))
@@ -59,12 +60,13 @@ class KeyRing:
     def data_key(self, study_id: UUID, subject_id: UUID) -> Key:
         """
         Raises:
-            Sealed, Erased, KeyMissing, KeyDamaged: of the study key or of this one.
+            Sealed
+            Erased, KeyMissing, KeyDamaged: the study key or this data key is.
         """
         return self._read(study_id, str(subject_id), self._study_key(study_id))
 
     def erase(self, study_id: UUID, subject_id: UUID) -> None:
-        """Destroy a data key for ever. Safe to run twice, and while sealed."""
+        """Destroy a data key for ever. Safe to repeat, and possible while sealed."""
         self._erase(study_id, str(subject_id))
 
     def erase_study(self, study_id: UUID) -> None:
@@ -72,12 +74,14 @@ class KeyRing:
         self._erase(study_id, STUDY)
 
     def subjects(self) -> set[UUID]:
-        """Of all studies: what there is a data key of."""
+        """Ids of everything that has a data key, in all studies."""
         names = {path.stem for path in self._folder.glob("*/*.key")}
         return {UUID(name) for name in names - {STUDY}}
 
     def apply_ledger(self) -> int:
-        """Destroy again what a restore, or a crash in `erase`, has left; to run at every start.
+        """Destroy erased keys that a restore brought back or a crash in `erase` left.
+
+        Run this at every start.
 
         Returns:
             Number of keys destroyed.
@@ -85,7 +89,7 @@ class KeyRing:
         with locked(self._folder, wait=True):
             return sum(
                 self._destroy(UUID(entry.parent.name), entry.name)
-                for entry in self._ledger.glob("*/*")  # half of an entry has the name of no key
+                for entry in self._ledger.glob("*/*")  # a half-written entry has no key's name
             )
 
     def _study_key(self, study_id: UUID) -> Key:
@@ -93,7 +97,7 @@ class KeyRing:
 
     def _unsealed_root(self) -> Key:
         if self._root is None:
-            raise Sealed("The vault is sealed: `fieldscribe unseal`")
+            raise Sealed("The vault is sealed: run `fieldscribe unseal`")
         return self._root
 
     def _create(self, study_id: UUID, name: str, under: Key) -> Key:
@@ -102,8 +106,10 @@ class KeyRing:
         with locked(self._folder, wait=True):
             self._refuse_erased(study_id, name)
             if path.exists():
-                raise FileExistsError(f"key {study_id}/{name}")  # what it encrypted would be lost
-            with whole_file(path) as file:
+                raise FileExistsError(
+                    f"key {study_id}/{name}"
+                )  # overwriting it would lose what it encrypted
+            with write_atomically(path) as file:
                 file.write(wrap(key, under, self._binding(study_id, name)))
         return key
 
@@ -112,7 +118,7 @@ class KeyRing:
         try:
             wrapped = self._path(study_id, name).read_bytes()
         except FileNotFoundError as error:
-            raise KeyMissing(f"Key {study_id}/{name} is gone") from error
+            raise KeyMissing(f"Key {study_id}/{name} is missing") from error
         return unwrap(wrapped, under, self._binding(study_id, name))
 
     def _refuse_erased(self, study_id: UUID, name: str) -> None:
@@ -123,7 +129,7 @@ class KeyRing:
         with locked(self._folder, wait=True):
             entry = self._entry(study_id, name)
             if not entry.exists():
-                with whole_file(entry) as file:
+                with write_atomically(entry) as file:
                     file.write(f"{datetime.now(UTC).isoformat()}\n".encode())
             self._destroy(study_id, name)
 

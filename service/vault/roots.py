@@ -1,6 +1,6 @@
-"""Root keys: one per class, in a file of its own that lies outside the data folder.
+"""Root keys: one per class, each in its own file outside the data folder.
 
-The file holds the key as 64 hex digits, or the key encrypted under a passphrase.
+The file holds the key as 64 hex digits, or encrypted under a passphrase.
 """
 
 import os
@@ -17,7 +17,7 @@ from service.vault.streaming import KEY_SIZE, Key
 from service.vault.wrapping import WRAPPED_SIZE, unwrap, wrap
 
 # Source: RFC 9106, section 4, second recommended option (3 passes, 4 lanes, 64 MiB, 16 bytes of
-# salt), with four times its memory, because it runs once per start: about a second.
+# salt), with four times the memory, as it runs only once per start and takes about a second.
 ARGON2_ITERATIONS = 3
 ARGON2_LANES = 4
 ARGON2_MEMORY = 256 * 1024  # KiB
@@ -33,12 +33,14 @@ def read_root_keys(
 ) -> dict[ArtefactClass, Key]:
     """
     Raises:
-        RootKeyExposed: a file lies under `data_folder`, or others may read it.
-        RootKeyUnusable: a file is not there or not a key, or two classes have the same key.
+        RootKeyExposed: a file is inside `data_folder`, or other users can read it.
+        RootKeyUnusable: a file is missing or is not a key, or two classes have the same key.
     """
     keys = {name: _read_root_key(name, path, data_folder) for name, path in paths.items()}
     if len({key.secret for key in keys.values()}) < len(keys):
-        raise RootKeyUnusable("Two classes have the same root key: each needs its own")
+        raise RootKeyUnusable(
+            "Two classes have the same root key, but each needs its own: restore a backup"
+        )
     return keys
 
 
@@ -51,12 +53,12 @@ def create_sealed_root_key(path: Path, name: ArtefactClass, passphrase: str) -> 
 def unseal_root_key(path: Path, name: ArtefactClass, passphrase: str, *, data_folder: Path) -> Key:
     """
     Raises:
-        WrongPassphrase: it is; a changed file or that of another class looks the same.
+        WrongPassphrase: the passphrase is wrong, or the file was changed or is another class's.
         RootKeyExposed, RootKeyUnusable: as in `read_root_keys`.
     """
     content = _read_private(name, path, data_folder)
     if len(content) != SALT_SIZE + WRAPPED_SIZE:
-        raise RootKeyUnusable(f"The root key of {name} was not made with a passphrase")
+        raise RootKeyUnusable(f"The root key of {name} was created without a passphrase")
     salt, wrapped = content[:SALT_SIZE], content[SALT_SIZE:]
     try:
         return unwrap(wrapped, _passphrase_key(passphrase, salt), _binding(name))
@@ -68,17 +70,19 @@ def _read_root_key(name: ArtefactClass, path: Path, data_folder: Path) -> Key:
     try:
         return Key(bytes.fromhex(_read_private(name, path, data_folder).decode("ascii")))
     except ValueError:
-        # Not chained: the cause may quote what is in the file.
+        # Not chained: the cause may quote the file's content.
         raise RootKeyUnusable(f"The root key of {name} is not {2 * KEY_SIZE} hex digits") from None
 
 
 def _read_private(name: ArtefactClass, path: Path, data_folder: Path) -> bytes:
     if path.resolve().is_relative_to(data_folder.resolve()):
-        raise RootKeyExposed(f"The root key of {name} must not lie in the data folder: move it")
+        raise RootKeyExposed(f"The root key of {name} is inside the data folder: move it")
     try:
         with open(path, "rb") as file:
             if os.fstat(file.fileno()).st_mode & 0o077:
-                raise RootKeyExposed(f"Others may read the root key of {name}: chmod 600 its file")
+                raise RootKeyExposed(
+                    f"Other users can read the root key of {name}: chmod 600 its file"
+                )
             return file.read()
     except OSError as error:
         raise RootKeyUnusable(f"The root key of {name} cannot be read") from error
@@ -97,11 +101,11 @@ def _passphrase_key(passphrase: str, salt: bytes) -> Key:
 
 
 def _create(path: Path, content: bytes) -> None:
-    """Never over an existing key: everything under that one would be lost."""
+    """Never overwrites a key: everything encrypted under it would be lost."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError as error:
-        raise RootKeyUnusable("A root key is there already; it is never overwritten") from error
+        raise RootKeyUnusable("A root key exists already and is never overwritten") from error
     with open(descriptor, "wb") as file:
         file.write(content)
         file.flush()

@@ -1,4 +1,4 @@
-"""The folder of one class of artefacts: files named by ids, there whole or not at all."""
+"""The folder of one class of artefacts: encrypted files named by ids and written atomically."""
 
 import io
 import math
@@ -13,19 +13,19 @@ from uuid import UUID, uuid4
 
 from service.vault import ArtefactClass
 from service.vault.errors import ArtefactMissing, DiskFull
-from service.vault.files import PARTIAL, fsync_folder, whole_file
+from service.vault.files import PARTIAL, fsync_folder, write_atomically
 from service.vault.streaming import EncryptingWriter, Key, open_encrypted
 
-KEPT_FREE = 2**30  # bytes; the database on the same disk must not stop because of an upload
+RESERVED_SPACE = 2**30  # bytes left free: an upload must not stop the database on the same disk
 ABANDONED_AFTER = 24 * 3600  # seconds without a write
 
 
 @dataclass(frozen=True)
 class Artefact:
-    """What one file is. All of it is authenticated when the file is opened, the class too."""
+    """What identifies one file. All fields are authenticated when it is opened, as is its class."""
 
     study_id: UUID
-    subject_id: UUID  # whose data key it is: a recording's or a job's, for linkage an entity's
+    subject_id: UUID  # owner of the data key: a recording or a job; for linkage an entity
     kind: str  # "recording", "transcript"
     id: UUID = field(default_factory=uuid4)
 
@@ -41,12 +41,12 @@ class Store:
 
     @contextmanager
     def write(self, artefact: Artefact, key: Key) -> Iterator[EncryptingWriter]:
-        """Nothing is stored if the block raises. The same artefact written again is replaced.
+        """Write or replace an artefact. Nothing is stored if the block raises.
 
         Raises:
-            DiskFull: there was no room.
+            DiskFull: there was not enough space.
         """
-        with whole_file(self._path(artefact.id)) as file:
+        with write_atomically(self._path(artefact.id)) as file:
             writer = EncryptingWriter(file, key, self.binding(artefact))
             yield writer
             writer.finish()
@@ -54,13 +54,13 @@ class Store:
     def open(self, artefact: Artefact, key: Key) -> io.BufferedReader:
         """
         Raises:
-            ArtefactMissing: there is no such file.
-            ArtefactDamaged: now or while reading; what was read until then is authentic.
+            ArtefactMissing: the file does not exist.
+            ArtefactDamaged: now or while reading; everything read before that is authentic.
         """
         try:
             return open_encrypted(self._path(artefact.id), key, self.binding(artefact))
         except FileNotFoundError as error:
-            raise ArtefactMissing(f"The file of artefact {artefact.id} is gone") from error
+            raise ArtefactMissing(f"The file of artefact {artefact.id} is missing") from error
 
     def binding(self, artefact: Artefact) -> bytes:
         names = (artefact.study_id, artefact.subject_id, artefact.id, artefact.kind)
@@ -70,17 +70,18 @@ class Store:
         return self._path(artefact_id).exists()
 
     def ids(self, before: float = math.inf) -> Iterator[UUID]:
-        """
+        """Ids of the stored artefacts.
+
         Args:
-            before: only of those that were last written before this time.
+            before: POSIX time; only artefacts last written before it.
         """
         for path in (self.folder / "artefacts").glob("??/??/*"):
-            with suppress(FileNotFoundError, ValueError):  # deleted just now; no artefact
+            with suppress(FileNotFoundError, ValueError):  # just deleted; not an artefact
                 if path.suffix != PARTIAL and path.stat().st_mtime < before:
                     yield UUID(path.name)
 
     def delete(self, artefact_id: UUID) -> None:
-        """Also if it is not there. What makes every copy unreadable is the erasure of its key."""
+        """Delete a file if it exists. Only erasing its key makes every copy unreadable."""
         path = self._path(artefact_id)
         if path.exists():
             path.unlink()
@@ -89,17 +90,20 @@ class Store:
     def require_space(self, n_bytes: int) -> None:
         """
         Raises:
-            DiskFull: the disk would have less than `KEPT_FREE` left.
+            DiskFull: less than `RESERVED_SPACE` would be left free.
         """
         here = next(folder for folder in (self.folder, *self.folder.parents) if folder.exists())
         free = shutil.disk_usage(here).free
-        if free < n_bytes + KEPT_FREE:
-            raise DiskFull(f"{n_bytes} bytes are needed; {free} are free, {KEPT_FREE} stay so")
+        if free < n_bytes + RESERVED_SPACE:
+            raise DiskFull(
+                f"{n_bytes} bytes are needed, but {free} are free, of which {RESERVED_SPACE} are "
+                "reserved"
+            )
 
     def delete_abandoned(self) -> None:
-        """Half-written files of killed processes. They are encrypted, but take room."""
+        """Delete the half-written files of killed processes, which take up space."""
         for path in self.folder.rglob(f".*{PARTIAL}"):
-            with suppress(FileNotFoundError):  # finished just now
+            with suppress(FileNotFoundError):  # just finished
                 if path.stat().st_mtime < time.time() - ABANDONED_AFTER:
                     path.unlink()
 

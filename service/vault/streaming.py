@@ -1,8 +1,8 @@
 """Streaming encryption: Tink's AES-GCM-HKDF format (AES-256-GCM, HKDF-SHA256, segments of 64 KiB).
 
-A file is a header, 1 byte for its own length, 32 of salt and 7 of nonce prefix, then segments. Each
-is AES-256-GCM under HKDF(key, salt, info=associated data), with the nonce prefix | number of the
-segment | 1 if it is the last one. So nothing can be cut off, reordered, or put in another's place.
+A file is a header (1 byte for its length, 32 of salt, 7 of nonce prefix) and segments. Each segment
+is AES-256-GCM under HKDF(key, salt, info=associated data), with the nonce prefix | segment number |
+1 if it is the last. So segments cannot be cut off, reordered or swapped between files.
 
 Source: https://developers.google.com/tink/streaming-aead/aes_gcm_hkdf_streaming
 """
@@ -24,13 +24,13 @@ from service.vault.errors import ArtefactDamaged
 KEY_SIZE = 32  # bytes; the salt has the same size
 PREFIX_SIZE = 7
 TAG_SIZE = 16
-SEGMENT_SIZE = 64 * 1024  # encrypted, with its tag; the first one with the header too
+SEGMENT_SIZE = 64 * 1024  # encrypted, including the tag and, in the first, the header
 HEADER_SIZE = 1 + KEY_SIZE + PREFIX_SIZE
 
 
 @dataclass(frozen=True)
 class Key:
-    """32 secret bytes that do not show up in a log or a traceback."""
+    """32 secret bytes, hidden from logs and tracebacks."""
 
     secret: bytes = field(repr=False)
 
@@ -40,7 +40,7 @@ class Key:
 
 
 class EncryptingWriter:
-    """Encrypts to `file`, which stays open. Without `finish()` what was written is unreadable."""
+    """Encrypts to `file`, which it leaves open. Until `finish()` the file cannot be read."""
 
     def __init__(self, file: BinaryIO, key: Key, associated_data: bytes) -> None:
         self._file = file
@@ -52,7 +52,7 @@ class EncryptingWriter:
 
     def write(self, data: bytes) -> None:
         self._pending += data
-        # Exactly one segment stays pending: whether it is the last one shows later.
+        # One segment always stays pending, because it may turn out to be the last.
         while len(self._pending) > (room := _room(self._n_segments)):
             self._write_segment(bytes(self._pending[:room]), last=False)
             del self._pending[:room]
@@ -67,12 +67,13 @@ class EncryptingWriter:
 
 
 class DecryptingReader(io.RawIOBase):
-    """Decrypts only the segments that are read. Not for two threads; closes `file` with itself.
+    """Decrypts only the segments that are read. Not thread-safe. Closing it closes `file`.
 
-    Opening it authenticates the last segment, and thereby the length; reading, what is read.
+    Opening it authenticates the last segment and thereby the length; reading authenticates what is
+    read.
 
     Raises:
-        ArtefactDamaged: at opening and at reading.
+        ArtefactDamaged: on opening or reading.
     """
 
     def __init__(self, file: BinaryIO, key: Key, associated_data: bytes) -> None:
@@ -107,10 +108,10 @@ class DecryptingReader(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]  # Buffer is 3.12's
-        """Up to the end of one segment; io.BufferedReader goes on from there."""
+        """Read up to the end of one segment; io.BufferedReader asks again for the rest."""
         if self._position >= self.size:
             return 0
-        # The header takes its place from the first segment.
+        # The header takes space from the first segment.
         number, start = divmod(self._position + HEADER_SIZE, SEGMENT_SIZE - TAG_SIZE)
         if number == 0:
             start -= HEADER_SIZE
@@ -137,7 +138,7 @@ class DecryptingReader(io.RawIOBase):
 
 
 def open_encrypted(path: Path, key: Key, associated_data: bytes) -> io.BufferedReader:
-    """The decrypted file, seekable; `read(n)` gives n bytes unless it ends."""
+    """Open a file for decrypted, seekable reading; `read(n)` returns n bytes unless it ends."""
     file = open(path, "rb")
     try:
         return io.BufferedReader(DecryptingReader(file, key, associated_data))
@@ -147,7 +148,7 @@ def open_encrypted(path: Path, key: Key, associated_data: bytes) -> io.BufferedR
 
 
 def plain_size(file_size: int) -> int:
-    """Bytes that were encrypted, by the size of the file; only a reader proves them."""
+    """Number of plain bytes, computed from the file's size; only reading authenticates it."""
     size = file_size - HEADER_SIZE - TAG_SIZE * _n_segments(file_size)
     if size < 0:
         raise ArtefactDamaged("An artefact is shorter than an empty one")

@@ -1,7 +1,7 @@
-"""A recording that arrives in parts: each one encrypted and on disk before it is acknowledged.
+"""Uploads: a recording arrives in parts, each encrypted and synced before it is acknowledged.
 
-A part is a file of its own, named after its offset and bound to it and to the artefact it will be
-merged into. An upload dropped in the middle of a part goes on where that part began.
+Each part is a file named after its offset. It is bound to that offset and to the artefact it will
+be merged into. An upload that is interrupted during a part resumes where that part began.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ from pathlib import Path
 from uuid import UUID
 
 from service.vault.errors import UploadDamaged, UploadIncomplete, WrongOffset
-from service.vault.files import PARTIAL, fsync_folder, locked, whole_file
+from service.vault.files import PARTIAL, fsync_folder, locked, write_atomically
 from service.vault.store import Artefact, Store, fan_out
 from service.vault.streaming import (
     SEGMENT_SIZE,
@@ -24,7 +24,7 @@ from service.vault.streaming import (
 
 
 def received(store: Store, artefact_id: UUID) -> int:
-    """Bytes on disk, which is where the next part begins."""
+    """Number of bytes received, which is the offset of the next part."""
     parts = _parts(_folder(store, artefact_id))
     return int(parts[-1].name) + plain_size(parts[-1].stat().st_size) if parts else 0
 
@@ -33,14 +33,14 @@ def received(store: Store, artefact_id: UUID) -> int:
 def write_part(
     store: Store, artefact: Artefact, key: Key, *, offset: int
 ) -> Iterator[EncryptingWriter]:
-    """What is written is one part, on disk when the block ends; nothing is if it raises.
+    """Write one part, which is synced to disk when the block ends and deleted if the block raises.
 
-    To keep what arrived of a request that was cut off, end the block without raising.
+    To keep the bytes of a request that was cut off, end the block without raising.
 
     Raises:
         UploadBusy: another part is being written.
         WrongOffset: `offset` is not `received()`.
-        DiskFull: there was no room.
+        DiskFull: there was not enough space.
     """
     folder = _folder(store, artefact.id)
     with locked(folder, wait=False):
@@ -48,46 +48,49 @@ def write_part(
             leftover.unlink()
         if offset != (expected := received(store, artefact.id)):
             raise WrongOffset(f"The next part begins at {expected}, not at {offset}")
-        with whole_file(folder / f"{offset:020}") as file:
+        with write_atomically(folder / f"{offset:020}") as file:
             writer = EncryptingWriter(file, key, _binding(store, artefact, offset))
             yield writer
             writer.finish()
 
 
 def merge(store: Store, artefact: Artefact, key: Key, *, length: int, sha256: bytes | None) -> None:
-    """Make the parts one artefact, then delete them. Safe to run twice.
+    """Merge the parts into one artefact, then delete them. Safe to repeat.
 
-    Needs as much room again while it runs.
+    Needs the same amount of disk space again while it runs.
 
     Args:
-        length: bytes the client announced.
+        length: number of bytes the client announced.
         sha256: digest of the whole recording, if the client announced one.
 
     Raises:
         UploadBusy: a part is being written.
-        UploadIncomplete: there are not `length` bytes.
-        UploadDamaged: `sha256` is another.
-        ArtefactDamaged: a part is not what was received.
-        DiskFull: there was no room. The parts stay after every error.
+        UploadIncomplete: fewer or more than `length` bytes were received.
+        UploadDamaged: the recording's digest is not `sha256`.
+        ArtefactDamaged: a part was changed after it was received.
+        DiskFull: there was not enough space. After any error the parts are kept.
     """
     folder = _folder(store, artefact.id)
     with locked(folder, wait=False):
-        if artefact.id not in store:  # else a merge was killed while it deleted the parts
+        if artefact.id not in store:  # otherwise a merge was killed while deleting the parts
             _merge(store, artefact, key, length, sha256)
         shutil.rmtree(folder)
     fsync_folder(folder.parent)
 
 
 def ids(store: Store, before: float) -> Iterator[UUID]:
-    """Of uploads to which nothing was written since that time."""
+    """Ids of uploads that were last written before this POSIX time."""
     for folder in (store.folder / "uploads").glob("??/??/*"):
-        with suppress(FileNotFoundError, NotADirectoryError, ValueError):  # merged; no upload
+        with suppress(
+            FileNotFoundError, NotADirectoryError, ValueError
+        ):  # just merged; not an upload
             if max(path.stat().st_mtime for path in (folder, *folder.iterdir())) < before:
                 yield UUID(folder.name)
 
 
 def discard(store: Store, artefact_id: UUID) -> None:
-    """
+    """Delete an unfinished upload.
+
     Raises:
         UploadBusy: a part is being written.
     """
@@ -106,14 +109,14 @@ def _merge(store: Store, artefact: Artefact, key: Key, length: int, sha256: byte
     with store.write(artefact, key) as writer:
         for path in _parts(_folder(store, artefact.id)):
             if int(path.name) != position:
-                raise UploadIncomplete(f"The part at {position} is gone")
+                raise UploadIncomplete(f"The part at {position} is missing")
             with open_encrypted(path, key, _binding(store, artefact, position)) as part:
                 while data := part.read(SEGMENT_SIZE):
                     writer.write(data)
                     digest.update(data)
                     position += len(data)
         if sha256 is not None and digest.digest() != sha256:
-            raise UploadDamaged("The recording is not what was sent: send it again")
+            raise UploadDamaged("The recording does not have the announced checksum: send it again")
 
 
 def _binding(store: Store, artefact: Artefact, offset: int) -> bytes:

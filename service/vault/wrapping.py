@@ -1,4 +1,4 @@
-"""A key encrypted under another one: version (1 byte), nonce (12), AES-256-GCM (32 + 16)."""
+"""Wrapped keys, encrypted under another: version (1 byte), nonce (12), AES-256-GCM (32 + 16)."""
 
 import os
 
@@ -14,7 +14,7 @@ WRAPPED_SIZE = 1 + NONCE_SIZE + KEY_SIZE + TAG_SIZE
 
 
 def wrap(key: Key, under: Key, binding: str) -> bytes:
-    """`binding` says what the key is for; only who says the same can unwrap it."""
+    """Encrypt a key. `binding` names its purpose, and unwrapping it needs the same name."""
     nonce = os.urandom(NONCE_SIZE)
     return VERSION + nonce + AESGCM(under.secret).encrypt(nonce, key.secret, binding.encode())
 
@@ -26,4 +26,6 @@ def unwrap(wrapped: bytes, under: Key, binding: str) -> Key:
             raise InvalidTag
         return Key(AESGCM(under.secret).decrypt(nonce, encrypted, binding.encode()))
     except InvalidTag as error:
-        raise KeyDamaged("A wrapped key is not what was wrapped for this place") from error
+        raise KeyDamaged(
+            "A wrapped key was changed, or was wrapped for another place or under another key"
+        ) from error

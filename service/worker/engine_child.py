@@ -1,10 +1,10 @@
-"""The worker's child: holds the models, and nothing but the keys of the job that it is given.
+"""The worker's engine child: holds the models, and the data keys of the current job only.
 
     python -m service.worker.engine_child PARENT ENGINE_MODULE VAULT WEIGHTS PRECISION IDLE_SECONDS
 
-VAULT and WEIGHTS are folders; PRECISION is empty for the default.
+VAULT and WEIGHTS are folders; an empty PRECISION means the default.
 
-Decrypted recordings are in memory only. It ends when its standard input does, whatever it is doing.
+Decrypted recordings stay in memory. The process exits as soon as its standard input closes.
 """
 
 import importlib
@@ -45,18 +45,20 @@ def main(arguments: list[str]) -> None:
     parent, module, vault, weights, precision, idle = arguments
     disable_core_dumps()
     end_with_parent(signal.SIGKILL, int(parent))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the worker decides what Ctrl-C means
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the worker handles Ctrl-C
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     log_to_stderr()
-    # Libraries print to standard output; our messages keep a descriptor of their own.
+    # Libraries print to standard output, so our messages get another descriptor.
     messages = open(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     store = Store(ArtefactClass.IDENTIFIED, Path(vault) / ArtefactClass.IDENTIFIED)
     engine: Engine = importlib.import_module(module).open_engine(Path(weights), precision or None)
-    Child(engine, store, messages, float(idle)).serve()
+    EngineChild(engine, store, messages, float(idle)).serve()
 
 
-class Child:
+class EngineChild:
+    """Runs the jobs that arrive on standard input, one at a time, and reports on `messages`."""
+
     def __init__(
         self, engine: Engine, store: Store, messages: io.TextIOBase, idle_seconds: float
     ) -> None:
@@ -83,7 +85,7 @@ class Child:
             else:
                 self._stop.clear()
                 self._jobs.put(EngineJob.from_message(message))
-        os._exit(0)  # the worker is gone; nobody wants what the main thread is computing
+        os._exit(0)  # the worker is gone: nothing would read the main thread's result
 
     def _run(self, job: EngineJob) -> None:
         try:
@@ -95,8 +97,8 @@ class Child:
         except ServiceError as error:
             self._send("failed", code=error.code, retryable=isinstance(error, DiskFull))
         except Exception as error:  # noqa: BLE001
-            # Not its message, which may quote anything. After a fault of the card nothing in this
-            # process can be trusted: the worker starts another one.
+            # Its message is not logged, because it may quote anything. After a GPU fault this
+            # process cannot be trusted: it exits, and the worker starts another.
             log.error(
                 "job %s: %s\n%s",
                 job.id,
@@ -113,11 +115,11 @@ class Child:
         if job.vocabulary_artefact_id is not None:
             words = self._read(job, job.artefact(VOCABULARY, job.vocabulary_artefact_id))
             vocabulary = [line for line in words.decode().splitlines() if line.strip()]
-        shelf = Shelf(self, job)
+        results = JobResults(self, job)
         with ExitStack() as stack:
             recordings = []
             for id in job.recordings:
-                self._progress(shelf, "ingest", 0.0)
+                self._report_progress(results, "ingest", 0.0)
                 artefact = Artefact(job.study_id, id, "recording", id)
                 with self._store.open(artefact, job.keys[id]) as reader:
                     file = memory_file(iter(lambda: reader.read(16 * SEGMENT_SIZE), b""))
@@ -126,8 +128,8 @@ class Child:
                 job,
                 recordings,
                 vocabulary,
-                lambda stage, fraction: self._progress(shelf, stage, fraction),
-                shelf,
+                lambda stage, fraction: self._report_progress(results, stage, fraction),
+                results,
             )
         artefact_id = uuid4()
         self._write(job, job.artefact(TRANSCRIPT, artefact_id), to_json(transcript).encode())
@@ -138,15 +140,15 @@ class Child:
             "audio_seconds": transcript.duration,
         }
 
-    def _progress(self, shelf: "Shelf", stage: str, fraction: float) -> None:
+    def _report_progress(self, results: "JobResults", stage: str, fraction: float) -> None:
         if self._stop.is_set():
             raise Stopped("The job was stopped")
         now = time.monotonic()
-        if stage != shelf.stage:
-            shelf.stage, shelf.started = stage, now
-        elif now - shelf.reported < PROGRESS_INTERVAL and fraction < 1:
+        if stage != results.stage:
+            results.stage, results.started = stage, now
+        elif now - results.reported < PROGRESS_INTERVAL and fraction < 1:
             return
-        shelf.reported = now
+        results.reported = now
         self._send("progress", stage=stage, fraction=fraction)
 
     def _read(self, job: EngineJob, artefact: Artefact) -> bytes:
@@ -161,10 +163,10 @@ class Child:
         self._messages.write(json.dumps({"event": event, **fields}) + "\n")
 
 
-class Shelf:
-    """Results of one job's stages, as artefacts. Also knows which stage the job is in."""
+class JobResults:
+    """One job's stage results, stored as artefacts, and the stage the job is in."""
 
-    def __init__(self, child: Child, job: EngineJob) -> None:
+    def __init__(self, child: EngineChild, job: EngineJob) -> None:
         self._child, self._job = child, job
         self.stage = ""
         self.started = self.reported = time.monotonic()

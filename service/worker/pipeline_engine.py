@@ -1,4 +1,4 @@
-"""The engine of the service: models/pipeline.py. Only the engine child imports it, and torch."""
+"""The service's engine: it runs models/pipeline.py. Only the engine child imports it."""
 
 import gc
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ from service.domain.engine_job import EngineJob
 
 
 class WeightsChanged(WeightsError):
-    """The installed weights are not those that the job was submitted with."""
+    """The installed weights are not the ones the job was submitted with."""
 
     code: ClassVar[str] = "weights_changed"
 
@@ -32,7 +32,7 @@ def open_engine(weights: Path, precision: Precision | None) -> "PipelineEngine":
 
 
 class PipelineEngine:
-    """Holds the models of the last job until another one needs others, or `unload`."""
+    """Keeps the last job's models loaded until a job needs different ones, or until `unload`."""
 
     def __init__(self, weights: Path, precision: Precision | None) -> None:
         self._weights, self._precision = weights, precision
@@ -44,7 +44,9 @@ class PipelineEngine:
         whisper = find_whisper(job.whisper_model, self._weights)
         diarisation = find_pipeline(job.diarisation_pipeline, self._weights)
         if (whisper.sha256, diarisation.sha256) != (job.whisper_sha256, job.diarisation_sha256):
-            raise WeightsChanged("The weights have changed since the job was submitted: rerun it")
+            raise WeightsChanged(
+                "The weights have changed since the job was submitted: rerun the job"
+            )
         check_gates(self._precision, self._device, whisper, diarisation, self._weights)
         loaded = self._pipeline
         if loaded and (loaded.whisper_weights, loaded.diarisation_weights) == (
@@ -52,7 +54,7 @@ class PipelineEngine:
             diarisation,
         ):
             return None
-        self.unload()  # both at once may not fit on the card
+        self.unload()  # the old and new models may not fit on the GPU together
         self._pipeline = Pipeline(whisper, diarisation, self._device, self._precision)
         return self._pipeline.seconds_per_second()
 
@@ -80,10 +82,10 @@ class PipelineEngine:
         for i, file in enumerate(recordings):
             share = i / len(recordings)
 
-            def alive(_: object, share: float = share) -> None:
+            def report_ingest(_: object, share: float = share) -> None:
                 on_progress("ingest", share)
 
-            decoded.append(decode(file, split_channels=split, on_progress=alive))
+            decoded.append(decode(file, split_channels=split, on_progress=report_ingest))
         on_progress("ingest", 1.0)
         return self._pipeline.transcribe(
             decoded,

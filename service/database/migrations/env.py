@@ -1,4 +1,4 @@
-"""Run by Alembic with the connection that `service.database.engine.migrate` hands over."""
+"""Run by Alembic, on the connection that `service.database.engine.migrate` passes in."""
 
 from typing import Literal
 
@@ -12,15 +12,15 @@ Kind = Literal[
 ]  # fmt: skip
 
 
-def ours(name: str | None, kind: Kind, parents: object) -> bool:
-    """Procrastinate's tables are in the same database; autogenerate would drop them."""
+def is_ours(name: str | None, kind: Kind, parents: object) -> bool:
+    """Whether a table is ours: autogenerate would drop Procrastinate's, in the same database."""
     return kind != "table" or name in Table.metadata.tables
 
 
 context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=Table.metadata,
-    include_name=ours,
+    include_name=is_ours,
 )
 with context.begin_transaction():
     context.run_migrations()

@@ -1,4 +1,4 @@
-"""The tables of the job service and of its queue"""
+"""Create the tables of the job service and of its queue"""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A session can be erased, and stays as a tombstone; idempotency keys are kept as keyed hashes"""
+"""Let a session be erased and leave a tombstone; store idempotency keys as keyed hashes"""
 
 from collections.abc import Sequence
 
