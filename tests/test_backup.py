@@ -110,7 +110,7 @@ def test_a_recording_that_is_put_together_meanwhile_is_in_it(
     begin = {"Upload-Length": str(len(sound))}
     location = api.post(f"/v1/uploads?study={study}", headers=begin).headers["Location"]
     id = location.rpartition("/")[2]
-    ours = backup.ours
+    files_named = backup.files_named
     monkeypatch.setattr(recordings.Checker, "_check_all", lambda self: None)  # not yet
     part = {
         "Tus-Resumable": "1.0.0",
@@ -119,12 +119,12 @@ def test_a_recording_that_is_put_together_meanwhile_is_in_it(
     }
     assert api.request("PATCH", location, content=sound, headers=part).status_code == 204
 
-    def ours_and_then_merge(*arguments):
-        listed = list(ours(*arguments))
+    def list_files_then_merge(*arguments):
+        listed = list(files_named(*arguments))
         recordings.check(api.services, UUID(id))
         return listed
 
-    monkeypatch.setattr(backup, "ours", ours_and_then_merge)
+    monkeypatch.setattr(backup, "files_named", list_files_then_merge)
     data, keys = backed_up(settings, tmp_path)
     monkeypatch.undo()
     restore(empty, data, keys)

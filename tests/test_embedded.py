@@ -173,7 +173,7 @@ def test_as_root_it_runs_as_somebody_else_who_must_reach_it(tmp_path, data_folde
 def test_as_root_it_runs_from_a_copy_where_the_programs_cannot_be_reached(data_folder, monkeypatch):
     monkeypatch.setattr(
         embedded,
-        "reachable",
+        "is_reachable",
         lambda folder, *ids: "site-packages" not in str(folder) and is_reachable(folder, *ids),
     )
     server = EmbeddedPostgres(data_folder / "database")
