@@ -1,7 +1,7 @@
-"""Words and turns to segments: who said which words.
+"""Attributes words to speakers and joins them into segments.
 
-Words go to exclusive turns one by one; then sentences that a boundary cuts a little too early or
-too late are put right. A word is never lost, doubled or moved to another place.
+Each word goes to an exclusive turn. Sentences that a turn's boundary cuts slightly too early or too
+late are then corrected. No word is ever lost, doubled or moved.
 """
 
 from bisect import bisect_left, bisect_right
@@ -12,16 +12,16 @@ from itertools import accumulate, groupby
 from models.diarisation.segmentation import SpeechRegion
 from models.transcript import CLOSING, SENTENCE_ENDS, Segment, Turn, Word
 
-MAX_GAP = 1.0  # s; a word this far from every turn has no speaker
-MAX_SNAP = 1.0  # s; a boundary is late or early by a few words: docs/developer/experiments.md
-MAX_WORDS = 50  # of a sentence, as whisper-diarization has it; more lack full stops
+MAX_GAP = 1.0  # s; a word further than this from every turn has no speaker
+MAX_SNAP = 1.0  # s; boundaries are off by a few words: docs/developer/experiments.md
+MAX_WORDS = 50  # in a sentence, as in whisper-diarization; longer ones lack full stops
 PAUSE = 2.0  # s without speech that end a segment
-OTHERS_TURN = 1.0  # s of another's turn without words that end a segment all the same
-PARAGRAPH = 60.0  # s, from which on a segment ends with the sentence
-LONGEST = 2 * PARAGRAPH  # s; no segment is longer: some speech has no full stops
+OTHERS_TURN = 1.0  # s of another speaker's turn that end a segment, even without words
+PARAGRAPH = 60.0  # s, after which a segment ends with the sentence
+LONGEST = 2 * PARAGRAPH  # s; the longest segment, because some speech has no full stops
 
-# What listeners say without taking the floor, in a few languages at once: a wrong match only means
-# that a word stays where the turns put it.
+# Words that listeners say without taking the floor, in several languages at once: a false match
+# only means that a word stays with the speaker of its turn.
 BACK_CHANNELS = frozenset(
     "mm|mmm|mmmm|mhm|mhmm|mmhm|mmhmm|hm|hmm|hmhm|huh|uhhuh|uhuh|uh|um|ah|"
     "aha|oh|yeah|yes|yep|yup|no|nope|nah|okay|ok|right|"
@@ -41,33 +41,34 @@ def attribute(
     *,
     certain: bool = False,
 ) -> tuple[Segment, ...]:
-    """Segments that hold every word once, in order.
+    """Return segments that hold every word once, in order.
 
     Args:
         words: in order.
         exclusive_turns: at most one speaker at a time.
-        regions: speech, in order: pauses are measured there, since Whisper's words reach into them.
-        certain: the turns are channels, and no sentence says better whose a word is.
+        regions: speech, in order. Pauses are measured between them, because Whisper's words reach
+            into pauses.
+        certain: the turns come from channels, so that sentences are not needed to correct them.
     """
     turns = sorted(exclusive_turns, key=lambda turn: turn.start)
-    speakers = by_turns(words, turns)
+    speakers = attribute_by_turns(words, turns)
     if not certain:
-        speakers = by_sentences(words, speakers)
-    return segments_of(words, speakers, turns, regions)
+        speakers = correct_by_sentences(words, speakers)
+    return build_segments(words, speakers, turns, regions)
 
 
-def by_turns(words: Sequence[Word], turns: Sequence[Turn]) -> list[str | None]:
-    """Whose turns cover most of each word; else the nearest within MAX_GAP, else None.
+def attribute_by_turns(words: Sequence[Word], turns: Sequence[Turn]) -> list[str | None]:
+    """Return each word's speaker: whose turns cover most of it, else the nearest within MAX_GAP.
 
     Args:
         turns: by start.
     """
     starts = [turn.start for turn in turns]
-    # The turn that reaches furthest up to each one: ends need not be in order where turns overlap.
-    furthest = list(accumulate(turns, _further))
+    # The turn with the latest end so far, since the ends of overlapping turns may not be in order.
+    furthest = list(accumulate(turns, _later_end))
     reach = [turn.end for turn in furthest]
 
-    def speaker(word: Word) -> str | None:
+    def find_speaker(word: Word) -> str | None:
         first, after = bisect_right(reach, word.start), bisect_left(starts, word.end)
         shares: dict[str, float] = {}
         for turn in turns[first:after]:
@@ -80,10 +81,10 @@ def by_turns(words: Sequence[Word], turns: Sequence[Turn]) -> list[str | None]:
         nearest = min(beside, key=lambda turn: _gap(word, turn), default=None)
         return nearest.speaker if nearest and _gap(word, nearest) <= MAX_GAP else None
 
-    return [speaker(word) for word in words]
+    return [find_speaker(word) for word in words]
 
 
-def _further(a: Turn, b: Turn) -> Turn:
+def _later_end(a: Turn, b: Turn) -> Turn:
     return b if b.end > a.end else a
 
 
@@ -91,21 +92,23 @@ def _gap(word: Word, turn: Turn) -> float:
     return max(turn.start - word.end, word.start - turn.end, 0.0)
 
 
-def by_sentences(words: Sequence[Word], speakers: Sequence[str | None]) -> list[str | None]:
-    """A few words of a sentence that is mostly somebody else's go to them.
+def correct_by_sentences(words: Sequence[Word], speakers: Sequence[str | None]) -> list[str | None]:
+    """Reattribute a few words to the speaker who says most of their sentence.
 
-    Back-channels stay where they were said, also beside other words. Longer stretches stay too, and
-    all of more than MAX_WORDS: Whisper leaves out full stops. A word without a speaker gets none.
+    Back-channels keep their speaker, even beside other words. So do stretches longer than MAX_SNAP,
+    and sentences of more than MAX_WORDS, because Whisper leaves out full stops. Words without a
+    speaker stay without one.
+
     Source: whisper-diarization, `get_realigned_ws_mapping_with_punctuation`, which moves them all.
     """
     corrected = list(speakers)
-    for start, end in sentences(words):
+    for start, end in split_sentences(words):
         counts = Counter(speakers[start:end])
         owner, n_words = counts.most_common(1)[0]
         is_most = 2 * n_words > end - start
         if owner is None or not is_most or end - start > MAX_WORDS:
             continue
-        for i, j in _runs(speakers, start, end):
+        for i, j in _split_by_speaker(speakers, start, end):
             foreign = speakers[i] not in (owner, None)
             is_short = words[j - 1].end - words[i].start <= MAX_SNAP
             if foreign and is_short and not is_back_channel(words[i:j]):
@@ -115,8 +118,8 @@ def by_sentences(words: Sequence[Word], speakers: Sequence[str | None]) -> list[
     return corrected
 
 
-def sentences(words: Sequence[Word]) -> Iterator[tuple[int, int]]:
-    """[start, end) of each; a pause of Whisper's ends one too."""
+def split_sentences(words: Sequence[Word]) -> Iterator[tuple[int, int]]:
+    """Yield the [start, end) of each sentence; a pause between words also ends one."""
     start = 0
     for i, word in enumerate(words):
         last = i + 1 == len(words)
@@ -125,8 +128,10 @@ def sentences(words: Sequence[Word]) -> Iterator[tuple[int, int]]:
             start = i + 1
 
 
-def _runs(speakers: Sequence[str | None], start: int, end: int) -> Iterator[tuple[int, int]]:
-    """[start, end) of each stretch of one speaker."""
+def _split_by_speaker(
+    speakers: Sequence[str | None], start: int, end: int
+) -> Iterator[tuple[int, int]]:
+    """Yield the [start, end) of each stretch of one speaker."""
     for _, group in groupby(range(start, end), key=lambda i: speakers[i]):
         run = list(group)
         yield run[0], run[-1] + 1
@@ -137,29 +142,29 @@ def ends_sentence(word: Word) -> bool:
 
 
 def is_back_channel(words: Sequence[Word]) -> bool:
-    """Whether these words are only what a listener says."""
+    """Return whether these words are only back-channels."""
     bare = ["".join(c for c in word.text.lower() if c.isalnum()) for word in words]
     return " ".join(bare) in BACK_CHANNELS or all(word in BACK_CHANNELS for word in bare)
 
 
-def segments_of(
+def build_segments(
     words: Sequence[Word],
     speakers: Sequence[str | None],
     turns: Sequence[Turn],
     regions: Sequence[SpeechRegion],
 ) -> tuple[Segment, ...]:
-    """Consecutive words of one speaker; a segment also ends at a pause or as a paragraph."""
+    """Join consecutive words of one speaker; long pauses and paragraphs also end a segment."""
     pauses = _pause_centres(regions)
-    others = _Turns(turns)
+    turn_index = _TurnIndex(turns)
     segments = []
     start = 0
     for i in range(1, len(words) + 1):
         if (
             i == len(words)
             or speakers[i] != speakers[i - 1]
-            or _is_paragraph(words[start], words[i - 1], words[i])
-            or _pause_between(pauses, words[i - 1], words[i])
-            or others.between(words[i - 1], words[i], speakers[i]) > OTHERS_TURN
+            or _ends_paragraph(words[start], words[i - 1], words[i])
+            or _has_pause_between(pauses, words[i - 1], words[i])
+            or turn_index.longest_other(words[i - 1], words[i], speakers[i]) > OTHERS_TURN
         ):
             own = tuple(words[start:i])
             segments.append(
@@ -169,7 +174,7 @@ def segments_of(
     return tuple(segments)
 
 
-def _is_paragraph(first: Word, last: Word, after: Word) -> bool:
+def _ends_paragraph(first: Word, last: Word, after: Word) -> bool:
     too_long = after.end - first.start > LONGEST
     return too_long or (last.end - first.start > PARAGRAPH and ends_sentence(last))
 
@@ -180,24 +185,24 @@ def _pause_centres(regions: Sequence[SpeechRegion]) -> list[float]:
     return [(start + end) / 2 for start, end in silences if end - start > PAUSE]
 
 
-def _pause_between(centres: Sequence[float], before: Word, after: Word) -> bool:
-    """Whether one's centre lies between the middles of two words.
+def _has_pause_between(centres: Sequence[float], before: Word, after: Word) -> bool:
+    """Return whether the centre of a pause lies between the middles of two words.
 
-    Not between their ends: Whisper stretches words over the pause before or after them.
+    Their ends would not do: Whisper stretches words over the pause before or after them.
     """
     first = bisect_left(centres, (before.start + before.end) / 2)
     return first < len(centres) and centres[first] < (after.start + after.end) / 2
 
 
-class _Turns:
-    """Turns by start, to ask who spoke between two words."""
+class _TurnIndex:
+    """Turns by start, for finding who speaks between two words."""
 
     def __init__(self, turns: Sequence[Turn]) -> None:
         self.turns = turns
         self.reach = list(accumulate((turn.end for turn in turns), max))
 
-    def between(self, before: Word, after: Word, speaker: str | None) -> float:
-        """Seconds of the longest turn of anybody else."""
+    def longest_other(self, before: Word, after: Word, speaker: str | None) -> float:
+        """Return the seconds of the longest turn between two words by anyone but `speaker`."""
         longest = 0.0
         for i in range(bisect_right(self.reach, before.end), len(self.turns)):
             turn = self.turns[i]

@@ -1,4 +1,7 @@
-"""Where several people speak at once: who, and whose words are missing. No more than plain data."""
+"""Finds where several people speak at once, and whose words are missing there.
+
+Works on plain data and imports no models.
+"""
 
 from bisect import bisect_right
 from collections import Counter
@@ -8,33 +11,33 @@ from itertools import accumulate, pairwise
 
 from models.transcript import Overlap, Segment, Turn
 
-UNHEARD = 0.5  # s; who speaks for less beside others need not have said a word
+MIN_UNHEARD = 0.5  # s; in a shorter overlap a speaker may not have said a word
 
 
-def overlaps(turns: Iterable[Turn], segments: Sequence[Segment] = ()) -> tuple[Overlap, ...]:
-    """Where two or more speak at once, who, and whose words are missing there.
+def find_overlaps(turns: Iterable[Turn], segments: Sequence[Segment] = ()) -> tuple[Overlap, ...]:
+    """Find where two or more people speak at once, and whose words are missing there.
 
     Args:
-        turns: in full.
-        segments: the words, for `unheard`.
+        turns: the full turns.
+        segments: hold the words, for `unheard`.
     """
-    found = list(_joined(_stretches(turns)))
-    said = sorted(
+    overlaps = list(_join(_find_stretches(turns)))
+    words = sorted(
         (word.start, word.end, segment.speaker) for segment in segments for word in segment.words
     )
-    if not said:
-        return tuple(found)
-    reach = list(accumulate((end for _, end, _ in said), max))
-    silent = [set(overlap.speakers) - _heard(overlap, said, reach) for overlap in found]
-    unheard = _long_enough(found, silent)
+    if not words:
+        return tuple(overlaps)
+    reach = list(accumulate((end for _, end, _ in words), max))
+    silent = [set(overlap.speakers) - _find_heard(overlap, words, reach) for overlap in overlaps]
+    unheard = _keep_long(overlaps, silent)
     return tuple(
         replace(overlap, unheard=tuple(who for who in overlap.speakers if who in missing))
-        for overlap, missing in zip(found, unheard, strict=True)
+        for overlap, missing in zip(overlaps, unheard, strict=True)
     )
 
 
-def _stretches(turns: Iterable[Turn]) -> Iterator[Overlap]:
-    """Between each change of who speaks and the next."""
+def _find_stretches(turns: Iterable[Turn]) -> Iterator[Overlap]:
+    """Yield the stretches with two or more speakers, split wherever the speakers change."""
     changes: dict[float, Counter[str]] = {}
     for turn in turns:
         if turn.end > turn.start:
@@ -48,8 +51,8 @@ def _stretches(turns: Iterable[Turn]) -> Iterator[Overlap]:
             yield Overlap(start, end, now)
 
 
-def _joined(stretches: Iterable[Overlap]) -> Iterator[Overlap]:
-    """Neighbours with the same speakers become one."""
+def _join(stretches: Iterable[Overlap]) -> Iterator[Overlap]:
+    """Join neighbours with the same speakers."""
     current: Overlap | None = None
     for stretch in stretches:
         if current and current.end == stretch.start and current.speakers == stretch.speakers:
@@ -62,13 +65,18 @@ def _joined(stretches: Iterable[Overlap]) -> Iterator[Overlap]:
         yield current
 
 
-def _heard(
-    overlap: Overlap, said: Sequence[tuple[float, float, str | None]], reach: Sequence[float]
+def _find_heard(
+    overlap: Overlap, words: Sequence[tuple[float, float, str | None]], reach: Sequence[float]
 ) -> set[str | None]:
-    """Whose words are in it."""
+    """Return the speakers who have words in the overlap.
+
+    Args:
+        words: start, end and speaker of each, by start.
+        reach: for each word, the latest end up to it.
+    """
     heard = set()
-    for i in range(bisect_right(reach, overlap.start), len(said)):
-        start, end, speaker = said[i]
+    for i in range(bisect_right(reach, overlap.start), len(words)):
+        start, end, speaker = words[i]
         if start >= overlap.end:
             break
         if end > overlap.start:
@@ -76,23 +84,24 @@ def _heard(
     return heard
 
 
-def _long_enough(found: Sequence[Overlap], silent: Sequence[set[str]]) -> list[set[str]]:
-    """Who of the silent ones is so for UNHEARD, over as many overlaps as adjoin each other.
+def _keep_long(overlaps: Sequence[Overlap], silent: Sequence[set[str]]) -> list[set[str]]:
+    """Keep the silent speakers who are silent for at least MIN_UNHEARD.
 
-    A third voice cuts an overlap into pieces, and the second one is no less missing for it.
+    Adjoining overlaps count together: a third voice splits an overlap of two, but the one who is
+    missing in it is still missing.
     """
-    unheard: list[set[str]] = [set() for _ in found]
+    unheard: list[set[str]] = [set() for _ in overlaps]
     for speaker in set().union(*silent):
         since = reached = -1.0
-        waiting: list[int] = []  # for the half second to be full
-        for i, overlap in enumerate(found):
+        waiting: list[int] = []  # overlaps that are too short so far
+        for i, overlap in enumerate(overlaps):
             if speaker not in silent[i]:
                 continue
             if overlap.start != reached:
                 since, waiting = overlap.start, []
             reached = overlap.end
             waiting.append(i)
-            if reached - since >= UNHEARD:
+            if reached - since >= MIN_UNHEARD:
                 for piece in waiting:
                     unheard[piece].add(speaker)
                 waiting = []

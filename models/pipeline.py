@@ -25,7 +25,7 @@ from models.diarisation.segmentation import Segmentation, SpeechRegion, find_spe
 from models.errors import AudioError
 from models.gates import resolve_precision
 from models.languages import language_code
-from models.overlaps import overlaps
+from models.overlaps import find_overlaps
 from models.precision import Precision
 from models.progress import Progress
 from models.quality import check
@@ -464,7 +464,7 @@ class Pipeline:
             speakers=speakers_in_order(turns),
             segments=segments,
             turns=turns,
-            overlaps=overlaps(turns, segments),
+            overlaps=find_overlaps(turns, segments),
             flags=flags,
             sources=sources,
             made_with=self._made_with(options),

@@ -1,6 +1,7 @@
-"""Who spoke how much, and what role that suggests: counted from a transcript, never stored apart.
+"""Statistics of each speaker, and the roles they suggest.
 
-A suggestion is evidence for a person to judge. Nothing is renamed for it.
+They are counted from a transcript whenever they are needed, never stored on their own. A suggestion
+is evidence for a person to judge; no speaker is renamed because of it.
 """
 
 from collections import Counter, defaultdict
@@ -11,22 +12,21 @@ from itertools import groupby
 from models.transcript import CLOSING, Overlap, Segment, Transcript, Turn
 
 QUESTION_MARKS = ("?", "？", "؟", "፧")
-ASKS_MOST = 0.6  # of all questions; the second then asks two in five at most
-FEW_QUESTIONS = 3  # fewer say nothing
+ASKS_MOST = 0.6  # of all questions; anyone else then asks at most two in five
+MIN_QUESTIONS = 3  # fewer suggest nothing
 
 
 @dataclass(frozen=True)
 class SpeakerStatistics:
-    """`turns`: how often they take the floor; their own pauses and words without a speaker do
-    not end a turn.
+    """Counts for one speaker.
 
-    `talk_time`, `overlap_time`: seconds, from the full turns: time in which two speak counts for
-    both.
+    `turns`: how often they take the floor; pauses and words without a speaker do not end a turn.
+    `talk_time`, `overlap_time`: seconds, from the full turns: where two people speak, for both.
     """
 
     speaker: str
     talk_time: float
-    talk_share: float  # of everybody's talk time
+    talk_share: float  # of the sum of all speakers' talk time
     turns: int
     words: int
     questions: int  # sentences that end with a question mark
@@ -36,7 +36,7 @@ class SpeakerStatistics:
 
 @dataclass(frozen=True)
 class Suggestion:
-    """What a speaker's role may be, and why."""
+    """A speaker's possible role, and the evidence for it."""
 
     speaker: str
     role: str
@@ -50,8 +50,8 @@ class Statistics:
     suggestions: tuple[Suggestion, ...]
 
 
-def statistics(transcript: Transcript) -> Statistics:
-    talk = talk_times(transcript.turns)
+def compute_statistics(transcript: Transcript) -> Statistics:
+    talk = sum_talk_times(transcript.turns)
     total = sum(talk.values())
     named = (segment.speaker for segment in transcript.segments if segment.speaker is not None)
     turns = Counter(speaker for speaker, _ in groupby(named))
@@ -59,8 +59,8 @@ def statistics(transcript: Transcript) -> Statistics:
     questions = Counter[str | None]()
     for segment in transcript.segments:
         words[segment.speaker] += len(segment.words)
-        questions[segment.speaker] += n_questions(segment)
-    overlaps, overlap_times = _overlaps(transcript.overlaps)
+        questions[segment.speaker] += count_questions(segment)
+    overlaps, overlap_times = _count_overlaps(transcript.overlaps)
     speakers = tuple(
         SpeakerStatistics(
             speaker=speaker,
@@ -74,11 +74,11 @@ def statistics(transcript: Transcript) -> Statistics:
         )
         for speaker in transcript.speakers
     )
-    return Statistics(speakers, words[None], tuple(_suggestions(transcript, speakers)))
+    return Statistics(speakers, words[None], tuple(_suggest_roles(transcript, speakers)))
 
 
-def talk_times(turns: Sequence[Turn]) -> dict[str, float]:
-    """Seconds of each speaker; where turns of one speaker overlap, once."""
+def sum_talk_times(turns: Sequence[Turn]) -> dict[str, float]:
+    """Return each speaker's seconds; where turns of one speaker overlap, they count once."""
     times: dict[str, float] = defaultdict(float)
     reached: dict[str, float] = {}
     for turn in sorted(turns, key=lambda turn: turn.start):
@@ -88,12 +88,12 @@ def talk_times(turns: Sequence[Turn]) -> dict[str, float]:
     return times
 
 
-def n_questions(segment: Segment) -> int:
+def count_questions(segment: Segment) -> int:
     return sum(word.text.rstrip(CLOSING).endswith(QUESTION_MARKS) for word in segment.words)
 
 
-def _overlaps(overlaps: Sequence[Overlap]) -> tuple[Counter[str], dict[str, float]]:
-    """How many of each speaker, and how many seconds."""
+def _count_overlaps(overlaps: Sequence[Overlap]) -> tuple[Counter[str], dict[str, float]]:
+    """Return the number of each speaker's overlaps, and their seconds."""
     counts: Counter[str] = Counter()
     seconds: dict[str, float] = defaultdict(float)
     for overlap in overlaps:
@@ -103,17 +103,17 @@ def _overlaps(overlaps: Sequence[Overlap]) -> tuple[Counter[str], dict[str, floa
     return counts, seconds
 
 
-def _suggestions(
+def _suggest_roles(
     transcript: Transcript, speakers: Sequence[SpeakerStatistics]
 ) -> Iterator[Suggestion]:
-    """Who asks most of the questions is perhaps the one who leads the conversation."""
+    """Suggest that the speaker who asks most of the questions leads the conversation."""
     total = sum(speaker.questions for speaker in speakers)
-    if len(speakers) < 2 or total < FEW_QUESTIONS:
+    if len(speakers) < 2 or total < MIN_QUESTIONS:
         return
     leader = max(speakers, key=lambda speaker: speaker.questions)
     if leader.questions < ASKS_MOST * total:
         return
-    named = next((segment.speaker for segment in transcript.segments if segment.speaker), None)
+    first = next((segment.speaker for segment in transcript.segments if segment.speaker), None)
     yield Suggestion(
         leader.speaker,
         _leading_role(transcript, len(speakers)),
@@ -121,13 +121,13 @@ def _suggestions(
             "questions": leader.questions,
             "share_of_questions": round(leader.questions / total, 3),
             "share_of_talk": leader.talk_share,
-            "speaks_first": float(named == leader.speaker),
+            "speaks_first": float(first == leader.speaker),
         },
     )
 
 
 def _leading_role(transcript: Transcript, n_speakers: int) -> str:
-    """As the roster has it, else by the size of the group."""
+    """Return the role's name: from the roster, else by the size of the group."""
     roles = {
         entry["role"].strip().lower() for entry in transcript.made_with.options.get("roster", ())
     }

@@ -15,13 +15,13 @@ SENTENCE_ENDS = (
     *("।", "॥", "།"),  # Hindi, Bengali and their neighbours; Tibetan
     *("։", "።", "፧"),  # Armenian; Amharic
     *("။", "។"),  # Burmese; Khmer
-)  # not the Greek question mark, which is everybody else's semicolon
+)  # without the Greek question mark, which looks like a semicolon
 CLOSING = "\"'”’»)]"  # may follow the end of a sentence
 
 
 @dataclass(frozen=True)
 class Word:
-    """`text` keeps the space before it where the language writes one: texts join with ''."""
+    """`text` includes the space before it, if the language writes one: texts join with ''."""
 
     text: str
     start: float
@@ -33,8 +33,8 @@ class Word:
 class Turn:
     """Who spoke when, without text.
 
-    `certainty`: how much more the voice resembles this speaker than the next one, a difference of
-    cosine similarities; None where nothing was measured.
+    `certainty`: how much more the voice resembles this speaker than the next most similar one, a
+    difference of cosine similarities; None where nothing was measured.
     """
 
     start: float
@@ -45,7 +45,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class Segment:
-    """Consecutive words of one speaker. `speaker` is None where nobody was found speaking."""
+    """Consecutive words of one speaker. `speaker` is None where nobody was found to be speaking."""
 
     speaker: str | None
     start: float
@@ -63,9 +63,9 @@ def text_of(words: Iterable[Word]) -> str:
 
 @dataclass(frozen=True)
 class Overlap:
-    """Several people speak at once; Whisper mostly hears one of them.
+    """A stretch in which several people speak at once; Whisper mostly transcribes one of them.
 
-    `unheard` are those of the speakers of whom no word is in the transcript while they overlap.
+    `unheard`: the speakers who have no words in the transcript during the overlap.
     """
 
     start: float
@@ -76,7 +76,7 @@ class Overlap:
 
 @dataclass(frozen=True)
 class Flag:
-    """A place to listen to again, with what was measured there. Nothing is removed for a flag."""
+    """A place that a person should listen to, with the evidence. A flag removes nothing."""
 
     kind: str
     start: float
@@ -86,7 +86,7 @@ class Flag:
 
 @dataclass(frozen=True)
 class Source:
-    """One recording of the session: where it lies on the timeline and what it was made of."""
+    """One recording of the session: its place on the timeline, and its format."""
 
     start: float
     duration: float
@@ -99,7 +99,7 @@ class Source:
 
 @dataclass(frozen=True)
 class MadeWith:
-    """All that is needed to make the same transcript again."""
+    """Everything needed to make the same transcript again."""
 
     fieldscribe: str
     whisper_model: str
@@ -115,10 +115,10 @@ class MadeWith:
 class Transcript:
     duration: float
     language: str
-    language_probability: float | None  # None where the language was given
+    language_probability: float | None  # None if the language was given
     speakers: tuple[str, ...]
     segments: tuple[Segment, ...]
-    turns: tuple[Turn, ...]  # in full: turns of several speakers may overlap
+    turns: tuple[Turn, ...]  # the full turns: those of different speakers may overlap
     overlaps: tuple[Overlap, ...]
     flags: tuple[Flag, ...]
     sources: tuple[Source, ...]
@@ -132,6 +132,6 @@ class Transcript:
 
 
 def speakers_in_order(turns: Iterable[Turn]) -> tuple[str, ...]:
-    """Every speaker once, the first to speak first."""
+    """Return every speaker once, in the order in which they first speak."""
     ordered = sorted(turns, key=lambda turn: (turn.start, turn.end))
     return tuple(dict.fromkeys(turn.speaker for turn in ordered))

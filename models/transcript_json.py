@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from models.statistics import statistics
+from models.statistics import compute_statistics
 from models.transcript import (
     SCHEMA,
     Flag,
@@ -26,7 +26,7 @@ def to_json(transcript: Transcript) -> str:
     document = {
         "schema": transcript.schema,
         **asdict(transcript),
-        "statistics": asdict(statistics(transcript)),
+        "statistics": asdict(compute_statistics(transcript)),
     }
     for segment, plain in zip(transcript.segments, document["segments"], strict=True):
         plain["text"] = segment.text

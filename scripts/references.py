@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
-from models.attribution import by_turns, sentences
+from models.attribution import attribute_by_turns, split_sentences
 from models.audio.channels import Channels
 from models.metrics import Spoken, TimedText
 from models.transcript import Transcript, Turn, Word, text_of
@@ -183,7 +183,7 @@ def annotation_of(transcript: Transcript) -> Annotation:
         utterances=tuple(
             Spoken(segment.speaker, words[0].start, words[-1].end, text_of(words))
             for segment in transcript.segments
-            for words in (segment.words[i:j] for i, j in sentences(segment.words))
+            for words in (segment.words[i:j] for i, j in split_sentences(segment.words))
         ),
         words=tuple(TimedText(w.text.strip(), w.start, w.end) for w in transcript.words),
         turns=transcript.turns,
@@ -202,7 +202,7 @@ def _utterances(words: Sequence[TimedText], turns: Sequence[Turn]) -> tuple[Spok
     if not turns:
         return ()
     plain = [Word(word.text, word.start, word.end, 1.0) for word in words]
-    speakers = by_turns(plain, sorted(turns, key=lambda turn: turn.start))
+    speakers = attribute_by_turns(plain, sorted(turns, key=lambda turn: turn.start))
     utterances = []
     for speaker, group in groupby(zip(speakers, words, strict=True), key=lambda pair: pair[0]):
         own = [word for _, word in group]

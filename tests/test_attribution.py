@@ -8,10 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.attribution import LONGEST, attribute, by_sentences, is_back_channel
-from models.attribution import by_turns as words_by_turns
+from models.attribution import (
+    LONGEST,
+    attribute,
+    attribute_by_turns,
+    correct_by_sentences,
+    is_back_channel,
+)
 from models.diarisation.segmentation import SpeechRegion
-from models.overlaps import overlaps
+from models.overlaps import find_overlaps
 from models.transcript import Overlap, Segment, Turn, Word
 from scripts.make_interview import Utterance
 from tests.fakes import words
@@ -19,8 +24,8 @@ from tests.fakes import words
 ALL_SPEECH = [SpeechRegion(0.0, 1000.0)]
 
 
-def said(*stretches: tuple[str, float]) -> list[Word]:
-    """Words of 0.3 s each, one stretch after the other: (text, start)."""
+def words_at(*stretches: tuple[str, float]) -> list[Word]:
+    """Words of 0.3 s each, from stretches of (text, start)."""
     return [word for text, start in stretches for word in words(text, start)]
 
 
@@ -35,7 +40,7 @@ def test_words_go_to_the_speaker_whose_turn_covers_most_of_them():
     assert lines(attribute(spoken, turns, ALL_SPEECH)) == [("A", "Yes."), ("B", "And so")]
 
 
-def test_a_word_beside_a_turn_belongs_to_it_up_to_a_second():
+def test_a_word_within_a_second_of_a_turn_belongs_to_it():
     turns = [Turn(10.0, 12.0, "A")]
 
     assert attribute([Word(" mm", 12.5, 12.8, 0.9)], turns, ALL_SPEECH)[0].speaker == "A"
@@ -43,13 +48,13 @@ def test_a_word_beside_a_turn_belongs_to_it_up_to_a_second():
     assert attribute([Word(" mm", 8.5, 8.9, 0.9)], turns, ALL_SPEECH)[0].speaker is None
 
 
-def test_without_turns_no_speaker_is_made_up():
+def test_without_turns_words_have_no_speaker():
     assert lines(attribute(words("one two"), [], ALL_SPEECH)) == [(None, "one two")]
 
 
-def test_words_without_a_speaker_get_none_from_their_sentence():
-    """Invented words far from any voice stay nobody's."""
-    spoken = said(("and so it was that we", 0.0), ("thanked you.", 3.5))
+def test_words_without_a_speaker_do_not_get_one_from_their_sentence():
+    """Words that Whisper invented far from any voice stay without a speaker."""
+    spoken = words_at(("and so it was that we", 0.0), ("thanked you.", 3.5))
 
     assert lines(attribute(spoken, [Turn(0.0, 1.8, "A")], ALL_SPEECH)) == [
         ("A", "and so it was that we"),
@@ -58,8 +63,8 @@ def test_words_without_a_speaker_get_none_from_their_sentence():
 
 
 def test_the_first_words_of_an_answer_are_not_left_with_the_question():
-    """A turn that begins half a second late: what people notice first in a transcript."""
-    spoken = said(("Where do you work?", 0.0), ("I have been at the clinic.", 1.4))
+    """A turn that begins half a second late is the first error people notice in a transcript."""
+    spoken = words_at(("Where do you work?", 0.0), ("I have been at the clinic.", 1.4))
     turns = [Turn(0.0, 1.9, "A"), Turn(1.9, 4.0, "B")]
 
     assert lines(attribute(spoken, turns, ALL_SPEECH)) == [
@@ -69,7 +74,7 @@ def test_the_first_words_of_an_answer_are_not_left_with_the_question():
 
 
 def test_the_last_words_of_a_sentence_stay_with_it():
-    spoken = said(("I have been at the clinic.", 0.0), ("Since when?", 2.0))
+    spoken = words_at(("I have been at the clinic.", 0.0), ("Since when?", 2.0))
     turns = [Turn(0.0, 1.2, "A"), Turn(1.2, 4.0, "B")]
 
     assert lines(attribute(spoken, turns, ALL_SPEECH)) == [
@@ -79,8 +84,8 @@ def test_the_last_words_of_a_sentence_stay_with_it():
 
 
 @pytest.mark.parametrize("listener", ["mm", "Yeah,", "no", "I see,", "ja", "oui", "sí", "うん"])
-def test_a_back_channel_stays_where_it_was_said(listener):
-    spoken = said(("So we went to", 0.0), (listener, 1.3), ("the clinic together.", 2.0))
+def test_a_back_channel_keeps_its_speaker(listener):
+    spoken = words_at(("So we went to", 0.0), (listener, 1.3), ("the clinic together.", 2.0))
     turns = [Turn(0.0, 1.25, "A"), Turn(1.25, 1.95, "B"), Turn(1.95, 4.0, "A")]
 
     assert lines(attribute(spoken, turns, ALL_SPEECH)) == [
@@ -90,9 +95,9 @@ def test_a_back_channel_stays_where_it_was_said(listener):
     ]
 
 
-def test_a_back_channel_stays_also_beside_a_word_that_does_not():
-    """A boundary that was late by one word took the listener's "mm" along with it."""
-    spoken = said(("So we went to", 0.0), ("mm the", 1.3), ("clinic together.", 2.0))
+def test_a_back_channel_keeps_its_speaker_beside_a_word_that_is_reattributed():
+    """A boundary that was one word late moved the listener's "mm" as well."""
+    spoken = words_at(("So we went to", 0.0), ("mm the", 1.3), ("clinic together.", 2.0))
     turns = [Turn(0.0, 1.25, "A"), Turn(1.25, 1.95, "B"), Turn(1.95, 4.0, "A")]
 
     assert lines(attribute(spoken, turns, ALL_SPEECH)) == [
@@ -102,9 +107,9 @@ def test_a_back_channel_stays_also_beside_a_word_that_does_not():
     ]
 
 
-def test_a_long_interruption_is_no_slip_of_a_boundary():
-    """Whisper left the full stops out: what looks like one sentence is two people's."""
-    spoken = said(
+def test_a_long_interruption_is_not_mistaken_for_a_late_boundary():
+    """Whisper left out the full stops, so two people's words look like one sentence."""
+    spoken = words_at(
         ("so we went to the clinic and there", 0.0), ("who went there with you then", 2.5)
     )
     turns = [Turn(0.0, 2.4, "A"), Turn(2.4, 5.0, "B")]
@@ -112,10 +117,10 @@ def test_a_long_interruption_is_no_slip_of_a_boundary():
     assert [speaker for speaker, _ in lines(attribute(spoken, turns, ALL_SPEECH))] == ["A", "B"]
 
 
-def test_a_short_answer_is_not_swallowed_where_full_stops_are_missing():
-    """Two hundred words without one were a sentence, and the answer among them a slip."""
+def test_a_short_answer_keeps_its_speaker_when_full_stops_are_missing():
+    """Two hundred words counted as one sentence, and the answer among them was reattributed."""
     on_and_on = "so we went on " * 25
-    spoken = said((on_and_on, 0.0), ("I know that", 30.5), (on_and_on, 32.0))
+    spoken = words_at((on_and_on, 0.0), ("I know that", 30.5), (on_and_on, 32.0))
     turns = [Turn(0.0, 30.1, "A"), Turn(30.5, 31.4, "B"), Turn(31.9, 70.0, "A")]
 
     assert ("B", "I know that") in lines(attribute(spoken, turns, ALL_SPEECH))
@@ -132,9 +137,9 @@ def test_a_short_answer_is_not_swallowed_where_full_stops_are_missing():
         ("မနေ့က ဆေးခန်း ကို သွားတယ်။", "ငါ သိတယ်။", "ပြီးတော့ အိမ် ပြန် လာတယ်။"),
     ],
 )
-def test_sentences_end_as_their_script_ends_them(before, answer, after):
+def test_sentences_end_with_the_full_stop_of_their_script(before, answer, after):
     second, third = 0.3 * len(before.split()), 0.3 * len(f"{before} {answer}".split())
-    spoken = said((before, 0.0), (answer, second), (after, third))
+    spoken = words_at((before, 0.0), (answer, second), (after, third))
     turns = [Turn(0.0, second, "A"), Turn(second, third, "B"), Turn(third, 9.0, "A")]
 
     assert lines(attribute(spoken, turns, ALL_SPEECH)) == [
@@ -144,8 +149,8 @@ def test_sentences_end_as_their_script_ends_them(before, answer, after):
     ]
 
 
-def test_a_sentence_that_is_half_and_half_stays_as_it_was_heard():
-    spoken = said(("not today", 0.0), ("but tomorrow.", 0.6))
+def test_a_sentence_split_equally_between_two_speakers_is_not_corrected():
+    spoken = words_at(("not today", 0.0), ("but tomorrow.", 0.6))
     turns = [Turn(0.0, 0.6, "A"), Turn(0.6, 1.2, "B")]
 
     assert [speaker for speaker, _ in lines(attribute(spoken, turns, ALL_SPEECH))] == ["A", "B"]
@@ -158,17 +163,17 @@ def test_a_sentence_that_is_half_and_half_stays_as_it_was_heard():
         *("yeah, yeah", "Okay. Right.", "D'accord."),
     ],
 )
-def test_what_listeners_say_is_a_back_channel(text):
+def test_listeners_words_are_back_channels(text):
     assert is_back_channel(words(text))
 
 
 @pytest.mark.parametrize("text", ["yeah I know", "the", "no training"])
-def test_what_carries_more_is_none(text):
+def test_words_with_more_content_are_not_back_channels(text):
     assert not is_back_channel(words(text))
 
 
-def test_a_pause_without_speech_begins_a_new_segment():
-    spoken = said(("one", 0.0), ("two", 2.5))
+def test_a_pause_in_speech_starts_a_new_segment():
+    spoken = words_at(("one", 0.0), ("two", 2.5))
 
     regions = [SpeechRegion(0.0, 0.4), SpeechRegion(2.45, 3.0)]
 
@@ -176,7 +181,7 @@ def test_a_pause_without_speech_begins_a_new_segment():
     assert len(attribute(spoken, [Turn(0.0, 3.0, "A")], ALL_SPEECH)) == 1
 
 
-def test_a_pause_that_whisper_stretched_a_word_over_is_found_once():
+def test_a_pause_covered_by_a_stretched_word_splits_once():
     spoken = [
         Word(" and", 0.0, 0.3, 0.9),
         Word(" then", 0.3, 6.0, 0.9),  # said until 0.7
@@ -190,8 +195,8 @@ def test_a_pause_that_whisper_stretched_a_word_over_is_found_once():
     ]
 
 
-def test_words_that_whisper_left_out_are_no_pause_but_another_persons_turn_is():
-    spoken = said(("one", 0.0), ("two", 9.0))
+def test_missing_words_do_not_end_a_segment_but_another_speakers_turn_does():
+    spoken = words_at(("one", 0.0), ("two", 9.0))
     alone = [Turn(0.0, 10.0, "A")]
     answered = [Turn(0.0, 3.0, "A"), Turn(3.0, 7.0, "B"), Turn(7.0, 10.0, "A")]
 
@@ -212,9 +217,9 @@ def test_speech_without_full_stops_still_has_paragraphs():
     assert [round(segment.end - segment.start) for segment in segments] == [120, 120, 60]
 
 
-def test_a_segment_ends_before_it_would_be_too_long_also_where_words_are_missing():
-    """Two words with eight minutes between them in one speech region were one segment."""
-    spoken = said(("one", 0.0), ("two", 500.0))
+def test_a_segment_is_never_too_long_even_where_words_are_missing():
+    """Two words eight minutes apart in one speech region used to be one segment."""
+    spoken = words_at(("one", 0.0), ("two", 500.0))
 
     assert lines(attribute(spoken, [Turn(0.0, 1000.0, "A")], ALL_SPEECH)) == [
         ("A", "one"),
@@ -225,47 +230,45 @@ def test_a_segment_ends_before_it_would_be_too_long_also_where_words_are_missing
 def test_overlap_is_marked_with_its_times_and_speakers():
     turns = [Turn(0.0, 5.0, "A"), Turn(4.0, 8.0, "B"), Turn(4.5, 5.0, "C")]
 
-    assert overlaps(turns) == (
+    assert find_overlaps(turns) == (
         Overlap(4.0, 4.5, ("A", "B")),
         Overlap(4.5, 5.0, ("A", "B", "C")),
     )
 
 
-def test_neighbouring_overlaps_of_the_same_speakers_are_one():
+def test_adjoining_overlaps_of_the_same_speakers_are_joined():
     turns = [Turn(0.0, 5.0, "A"), Turn(1.0, 2.0, "B"), Turn(2.0, 3.0, "B")]
 
-    assert overlaps(turns) == (Overlap(1.0, 3.0, ("A", "B")),)
+    assert find_overlaps(turns) == (Overlap(1.0, 3.0, ("A", "B")),)
 
 
-def test_a_second_voice_without_words_is_named():
+def test_a_speaker_without_words_in_an_overlap_is_unheard():
     turns = [Turn(0.0, 5.0, "A"), Turn(3.0, 4.0, "B"), Turn(4.8, 9.0, "C")]
     segments = attribute(words("so " * 20), [Turn(0.0, 6.0, "A")], ALL_SPEECH)
 
-    assert [overlap.unheard for overlap in overlaps(turns, segments)] == [
-        ("B",),
-        (),
-    ]  # 0.2 s: short
+    # C overlaps for only 0.2 s.
+    assert [overlap.unheard for overlap in find_overlaps(turns, segments)] == [("B",), ()]
     answer = Segment("B", 3.2, 3.5, words("mm", 3.2))
-    assert [overlap.unheard for overlap in overlaps(turns, [*segments, answer])] == [(), ()]
+    assert [overlap.unheard for overlap in find_overlaps(turns, [*segments, answer])] == [(), ()]
 
 
-def test_a_second_voice_without_words_is_named_also_where_a_third_cuts_in():
-    """Each piece was shorter than half a second, and nobody was missing."""
+def test_a_third_voice_does_not_hide_that_the_second_is_unheard():
+    """Each piece was shorter than half a second, so nobody counted as unheard."""
     turns = [Turn(0.0, 10.0, "A"), Turn(4.0, 5.2, "B"), Turn(4.4, 4.8, "C")]
     segments = attribute(words("so " * 33), [Turn(0.0, 10.0, "A")], ALL_SPEECH)
 
-    assert overlaps(turns, segments) == (
+    assert find_overlaps(turns, segments) == (
         Overlap(4.0, 4.4, ("A", "B"), ("B",)),
         Overlap(4.4, 4.8, ("A", "B", "C"), ("B",)),  # C speaks for 0.4 s only
         Overlap(4.8, 5.2, ("A", "B"), ("B",)),
     )
 
 
-def test_pieces_with_a_pause_between_them_are_not_added_up():
+def test_overlaps_with_a_pause_between_them_are_not_added_up():
     turns = [Turn(0.0, 10.0, "A"), Turn(4.0, 4.3, "B"), Turn(4.4, 4.7, "B")]
     segments = attribute(words("so " * 33), [Turn(0.0, 10.0, "A")], ALL_SPEECH)
 
-    assert [overlap.unheard for overlap in overlaps(turns, segments)] == [(), ()]
+    assert [overlap.unheard for overlap in find_overlaps(turns, segments)] == [(), ()]
 
 
 times = st.floats(0, 100).map(lambda time: round(time, 2))
@@ -305,16 +308,18 @@ def test_no_word_is_lost_doubled_or_reordered(spoken, turns, regions):
 
 
 @given(st.lists(st.tuples(st.sampled_from(["mm", "yeah", "so", "it"]), st.sampled_from("AAAB"))))
-def test_single_back_channels_keep_the_speaker_that_turns_gave_them(drawn):
+def test_single_back_channels_keep_the_speaker_of_their_turn(drawn):
     spoken = words(" ".join(text for text, _ in drawn))
     by_turns = [speaker for _, speaker in drawn]
 
-    for word, before, after in zip(spoken, by_turns, by_sentences(spoken, by_turns), strict=True):
+    corrected = correct_by_sentences(spoken, by_turns)
+
+    for word, before, after in zip(spoken, by_turns, corrected, strict=True):
         assert after == before or not is_back_channel([word])
 
 
 @given(spoken=some_words, turns=turns_of_some)
-def test_the_search_finds_the_same_speakers_as_looking_at_every_turn(spoken, turns):
+def test_the_binary_search_finds_the_same_speakers_as_trying_every_turn(spoken, turns):
     def covered(word: Word, speaker: str) -> float:
         return math.fsum(
             max(0.0, min(word.end, t.end) - max(word.start, t.start))
@@ -323,7 +328,7 @@ def test_the_search_finds_the_same_speakers_as_looking_at_every_turn(spoken, tur
         )
 
     turns.sort(key=lambda turn: turn.start)
-    for word, found in zip(spoken, words_by_turns(spoken, turns), strict=True):
+    for word, found in zip(spoken, attribute_by_turns(spoken, turns), strict=True):
         gaps = {
             t.speaker: max(t.start - word.end, word.start - t.end, 0.0) for t in reversed(turns)
         }
@@ -339,8 +344,8 @@ def test_the_search_finds_the_same_speakers_as_looking_at_every_turn(spoken, tur
 
 
 @given(spoken=some_words, turns=turns_of_some)
-def test_overlaps_are_where_two_speak(spoken, turns):
-    found = overlaps(turns, attribute(spoken, turns, ALL_SPEECH))
+def test_overlaps_are_exactly_where_two_or_more_speak(spoken, turns):
+    found = find_overlaps(turns, attribute(spoken, turns, ALL_SPEECH))
     for time in [random.Random(1).uniform(0, 110) for _ in range(50)]:
         speaking = {turn.speaker for turn in turns if turn.start <= time < turn.end}
         here = [overlap for overlap in found if overlap.start <= time < overlap.end]
@@ -362,13 +367,13 @@ def test_eight_hours_take_seconds():
     ]
     regions = [SpeechRegion(turn.start, turn.start + 2.7) for turn in turns]
     started = time.process_time()
-    overlaps(turns, attribute(spoken, turns, regions))
+    find_overlaps(turns, attribute(spoken, turns, regions))
 
     assert time.process_time() - started < 10.0
 
 
 def late_turns(utterances: Sequence[Utterance], rng: random.Random, late: float) -> list[Turn]:
-    """Exclusive turns of a conversation in which every change of speaker is noticed late."""
+    """Exclusive turns of a conversation, with every change of speaker detected late."""
     turns, start = [], 0.0
     for before, after in pairwise(utterances):
         end = (before.end + after.start) / 2
@@ -379,7 +384,7 @@ def late_turns(utterances: Sequence[Utterance], rng: random.Random, late: float)
 
 
 @pytest.mark.slow
-def test_sentences_put_most_of_the_words_right_that_late_boundaries_put_wrong():
+def test_sentences_correct_most_words_that_late_boundaries_misattribute():
     """docs/developer/experiments.md has the figures: 4.2 % without, 0.7 % with."""
     from scripts.make_interview import make_interview
 
@@ -394,9 +399,9 @@ def test_sentences_put_most_of_the_words_right_that_late_boundaries_put_wrong():
                 for w in interview.words
             ]
             truth = [word.speaker for word in interview.words]
-            plain = words_by_turns(heard, turns)
+            plain = attribute_by_turns(heard, turns)
             wrong_by_turns += sum(a != b for a, b in zip(plain, truth, strict=True))
-            snapped = by_sentences(heard, plain)
+            snapped = correct_by_sentences(heard, plain)
             wrong += sum(a != b for a, b in zip(snapped, truth, strict=True))
             total += len(truth)
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from models.diarisation.diarisation import SpeakerCount
 from models.pipeline import TranscribeOptions, wrong_count
 from models.roster import BadRoster, RosterEntry, read_line
-from models.statistics import Suggestion, n_questions, statistics, talk_times
+from models.statistics import Suggestion, compute_statistics, count_questions, sum_talk_times
 from models.transcript import Overlap, Transcript, Turn
 from models.transcript_json import from_json, to_json
 from tests.fakes import made_with, segment, transcript
@@ -41,8 +41,8 @@ def group(**changes: Any) -> Transcript:
     )
 
 
-def test_everybodys_time_turns_words_and_overlaps_are_counted():
-    a, b, c = statistics(group()).speakers
+def test_each_speakers_time_turns_words_and_overlaps_are_counted():
+    a, b, c = compute_statistics(group()).speakers
 
     assert (a.talk_time, b.talk_time, c.talk_time) == (5.0, 6.0, 2.0)
     assert (a.turns, b.turns, c.turns) == (2, 1, 1)
@@ -50,22 +50,22 @@ def test_everybodys_time_turns_words_and_overlaps_are_counted():
     assert (a.questions, b.questions, c.questions) == (3, 0, 1)
     assert (a.overlaps, b.overlaps, c.overlaps) == (1, 1, 0)
     assert (a.overlap_time, c.overlap_time) == (1.0, 0.0)
-    assert statistics(group()).words_without_speaker == 2
+    assert compute_statistics(group()).words_without_speaker == 2
 
 
 @pytest.mark.parametrize("text", ["Who is it?", "谁？", "من هو؟", "ማን ነው፧"])
-def test_a_question_ends_as_its_script_ends_it(text):
-    assert n_questions(segment("A", text)) == 1
+def test_questions_end_with_the_question_mark_of_their_script(text):
+    assert count_questions(segment("A", text)) == 1
 
 
-def test_words_without_a_speaker_end_nobodys_turn():
+def test_words_without_a_speaker_do_not_end_a_turn():
     made = transcript([segment("A", "So."), segment(None, "Mm.", 1.0), segment("A", "Yes.", 2.0)])
 
-    assert statistics(made).speakers[0].turns == 1
+    assert compute_statistics(made).speakers[0].turns == 1
 
 
-def test_who_asks_most_questions_is_perhaps_the_moderator_and_the_evidence_says_why():
-    assert statistics(group()).suggestions == (
+def test_the_speaker_who_asks_most_questions_is_suggested_as_moderator_with_evidence():
+    assert compute_statistics(group()).suggestions == (
         Suggestion(
             "A",
             "moderator",
@@ -79,29 +79,29 @@ def test_who_asks_most_questions_is_perhaps_the_moderator_and_the_evidence_says_
     )
 
 
-def test_the_role_is_called_as_the_roster_calls_it():
+def test_the_suggested_role_has_the_rosters_name():
     roster = [{"code": "INT", "role": "interviewer"}, {"code": "P01", "role": "participant"}]
     made = group(made_with=made_with(options={"roster": roster}))
 
-    assert statistics(made).suggestions[0].role == "interviewer"
+    assert compute_statistics(made).suggestions[0].role == "interviewer"
 
 
-def test_capitals_and_spaces_make_no_other_role_of_a_rosters():
+def test_capitals_and_spaces_in_a_rosters_role_are_ignored():
     roster = [{"code": "INT", "role": "Interviewer "}, {"code": "P01", "role": "participant"}]
     made = group(made_with=made_with(options={"roster": roster}))
 
-    assert statistics(made).suggestions[0].role == "interviewer"
+    assert compute_statistics(made).suggestions[0].role == "interviewer"
 
 
 def test_two_questions_or_equal_shares_suggest_nothing():
     few = transcript([segment("A", "Who? Me?"), segment("B", "You.", 4.0)])
     equal = transcript([segment("A", "Who? Me?"), segment("B", "You? Why?", 4.0)])
 
-    assert statistics(few).suggestions == ()
-    assert statistics(equal).suggestions == ()
+    assert compute_statistics(few).suggestions == ()
+    assert compute_statistics(equal).suggestions == ()
 
 
-def test_a_suggestion_is_applied_nowhere():
+def test_a_suggestion_changes_nothing_in_the_transcript():
     document = json.loads(to_json(group()))
 
     assert document["statistics"]["suggestions"][0]["speaker"] == "A"
@@ -110,10 +110,10 @@ def test_a_suggestion_is_applied_nowhere():
     assert from_json(to_json(group())) == group()
 
 
-def test_an_empty_group_has_no_shares():
+def test_a_transcript_without_speakers_has_no_statistics():
     nobody = transcript([segment(None, "Thank you.")])
 
-    assert statistics(nobody).speakers == ()
+    assert compute_statistics(nobody).speakers == ()
 
 
 @given(
@@ -128,7 +128,7 @@ def test_an_empty_group_has_no_shares():
     )
 )
 def test_talk_time_counts_every_second_of_a_speaker_once(turns):
-    times = talk_times(turns)
+    times = sum_talk_times(turns)
     for speaker in "AB":
         seconds = {
             t
@@ -139,7 +139,7 @@ def test_talk_time_counts_every_second_of_a_speaker_once(turns):
         assert times.get(speaker, 0.0) == len(seconds)
 
 
-def test_a_roster_says_how_many_speakers_to_expect():
+def test_a_roster_determines_how_many_speakers_to_expect():
     assert TranscribeOptions(roster=GROUP).expected == SpeakerCount(6, 6)
     range_given = TranscribeOptions(roster=GROUP, speakers=SpeakerCount(5, 7))
     assert range_given.expected == SpeakerCount(5, 7)
@@ -156,7 +156,7 @@ def test_an_observer_may_stay_silent(role):
     assert TranscribeOptions(roster=with_observer[6:]).expected == SpeakerCount(1, 1)
 
 
-def test_another_number_than_the_rosters_is_a_loud_warning():
+def test_a_number_of_speakers_other_than_the_rosters_is_a_warning():
     options = TranscribeOptions(roster=GROUP)
 
     assert wrong_count(6, options) == []
@@ -168,7 +168,7 @@ def test_another_number_than_the_rosters_is_a_loud_warning():
     assert wrong_count(9, TranscribeOptions()) == []
 
 
-def test_another_number_than_the_rosters_is_a_warning_also_where_it_was_asked_for():
+def test_a_requested_number_other_than_the_rosters_is_a_warning_even_if_it_is_found():
     options = TranscribeOptions(roster=GROUP, speakers=SpeakerCount(5, 5))
 
     assert options.expected == SpeakerCount(5, 5)
@@ -187,7 +187,7 @@ def test_another_number_than_the_rosters_is_a_warning_also_where_it_was_asked_fo
         [RosterEntry("P" * 41, "participant")],
     ],
 )
-def test_a_roster_that_cannot_be_is_refused(roster):
+def test_an_invalid_roster_is_refused(roster):
     with pytest.raises(BadRoster):
         TranscribeOptions(roster=tuple(roster))
 
@@ -200,7 +200,7 @@ def test_a_line_of_a_roster_is_a_code_and_a_role():
         read_line("P01")
 
 
-def test_the_roster_is_kept_with_the_transcript():
+def test_the_roster_is_stored_with_the_transcript():
     kept = TranscribeOptions(roster=GROUP[:1]).as_dict()
 
     assert kept["roster"] == [{"code": "P00", "role": "moderator"}]

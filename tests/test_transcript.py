@@ -7,7 +7,7 @@ from models.transcript_json import from_json, to_json
 from tests.fakes import segment, transcript
 
 
-def whole() -> Transcript:
+def example() -> Transcript:
     return transcript(
         [segment("SPEAKER_00", "Where do you work?"), segment(None, "Mm.", 3.0)],
         overlaps=(Overlap(1.0, 2.0, ("SPEAKER_00", "SPEAKER_01"), ("SPEAKER_01",)),),
@@ -16,11 +16,11 @@ def whole() -> Transcript:
     )
 
 
-def test_json_brings_back_the_same_transcript():
-    assert from_json(to_json(whole())) == whole()
+def test_a_transcript_read_back_from_json_is_the_same():
+    assert from_json(to_json(example())) == example()
 
 
-def test_a_turn_s_certainty_comes_back_and_older_transcripts_have_none():
+def test_a_turns_certainty_is_read_back_and_is_none_in_older_transcripts():
     made = transcript([], turns=(Turn(0.0, 1.0, "SPEAKER_00", 0.25), Turn(1.0, 2.0, "SPEAKER_01")))
     document = json.loads(to_json(made))
 
@@ -30,8 +30,8 @@ def test_a_turn_s_certainty_comes_back_and_older_transcripts_have_none():
     assert from_json(json.dumps(document)).turns[0].certainty is None
 
 
-def test_json_carries_each_segments_text_beside_its_words():
-    document = json.loads(to_json(whole()))
+def test_json_has_each_segments_text_beside_its_words():
+    document = json.loads(to_json(example()))
 
     assert document["schema"] == "fieldscribe.transcript/1"
     assert [s["text"] for s in document["segments"]] == ["Where do you work?", "Mm."]
@@ -39,7 +39,7 @@ def test_json_carries_each_segments_text_beside_its_words():
 
 
 def test_another_schema_is_refused():
-    document = json.loads(to_json(whole()))
+    document = json.loads(to_json(example()))
     document["schema"] = "fieldscribe.transcript/2"
 
     with pytest.raises(ValueError, match="schema"):

@@ -5,8 +5,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from models.overlaps import overlaps
-from models.statistics import statistics
+from models.overlaps import find_overlaps
+from models.statistics import compute_statistics
 from models.transcript import Overlap, Source, Turn
 from service.domain.recordings import identified
 from service.domain.transcripts import longest_turns, names_of, with_names
@@ -151,12 +151,14 @@ def test_one_code_for_two_labels_is_nobody_who_overlaps_with_themselves():
     turns = (Turn(0.0, 10.0, "S0"), Turn(3.0, 5.0, "S1"), Turn(4.0, 6.0, "S2"))
     segments = [segment("S0", "so " * 30)]
     made = transcript(segments, turns=turns, speakers=("S0", "S1", "S2"))
-    document = asdict(replace(made, overlaps=overlaps(turns, segments)))
+    document = asdict(replace(made, overlaps=find_overlaps(turns, segments)))
     same = {label: {"role": None, "code": "P09"} for label in ("S0", "S1")}
     shown = with_names(document, same)
 
     assert shown.overlaps == (Overlap(4.0, 6.0, ("P09", "S2"), ("S2",)),)
-    assert [(s.overlaps, s.overlap_time) for s in statistics(shown).speakers] == [(1, 2.0)] * 2
+    assert [(s.overlaps, s.overlap_time) for s in compute_statistics(shown).speakers] == [
+        (1, 2.0)
+    ] * 2
     assert len(with_names(document, {}).overlaps) == 3
 
 

@@ -29,7 +29,7 @@ from models.diarisation.speaker_models import SpeakerModels
 from models.errors import OptionError
 from models.precision import TrunkPrecision
 from models.progress import Progress, ignore, seconds_of
-from models.statistics import talk_times
+from models.statistics import sum_talk_times
 from models.transcript import Turn
 
 MAX_SPEAKERS = 20
@@ -207,7 +207,7 @@ def warn_of_roster_mismatch(turns: Sequence[Turn], roster: SpeakerCount) -> list
     Args:
         turns: as found without bounds on the number of speakers.
     """
-    seconds = talk_times(turns)
+    seconds = sum_talk_times(turns)
     total = sum(seconds.values())
     n_clear = sum(spoken >= max(FEW_SECONDS, CLEAR_SHARE * total) for spoken in seconds.values())
     n_voices = sum(spoken >= _brief(seconds) for spoken in seconds.values())
@@ -233,7 +233,7 @@ def warn_of_brief_speakers(turns: Sequence[Turn]) -> list[str]:
     interviewee's partner who says one sentence is no error. If such a speaker does not exist,
     giving the number of speakers removes it.
     """
-    seconds = talk_times(turns)
+    seconds = sum_talk_times(turns)
     return [
         f"{speaker} speaks for only {spoken:.1f} s in all and may not be a person: "
         "give the number of speakers if there are fewer."

@@ -15,7 +15,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from models.overlaps import overlaps
+from models.overlaps import find_overlaps
 from models.transcript import Transcript as Document
 from models.transcript_json import from_json
 from service.database import tables
@@ -155,7 +155,7 @@ def with_names(document: dict[str, Any], speakers: Speakers) -> Document:
     made = from_json(json.dumps(shown))
     if len(made.speakers) == len(document["speakers"]):
         return made
-    return replace(made, overlaps=overlaps(made.turns, made.segments))
+    return replace(made, overlaps=find_overlaps(made.turns, made.segments))
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from models.statistics import statistics
+from models.statistics import compute_statistics
 from models.transcript import Flag, Segment, Transcript
 
 IDENTIFIED = "IDENTIFIED: what people said, not de-identified. Keep it where the recordings are."
@@ -46,7 +46,7 @@ def _lines(transcript: Transcript) -> Iterator[str]:
 
 def _speakers(transcript: Transcript) -> Iterator[str]:
     """A line each, with a role that the questions suggest."""
-    counted = statistics(transcript)
+    counted = compute_statistics(transcript)
     roles = {suggestion.speaker: suggestion for suggestion in counted.suggestions}
     for speaker in counted.speakers:
         line = (
