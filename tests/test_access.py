@@ -87,13 +87,13 @@ def code_of(method, answer):
     return None if method == "HEAD" else answer.json()["code"]
 
 
-def test_every_route_but_four_is_guarded():
+def test_every_route_but_four_needs_a_token():
     unguarded = {(method, path) for method, path, each in OPERATIONS if "security" not in each}
 
     assert unguarded == FOR_ALL
 
 
-def test_without_a_token_nothing_is_answered(api, things):
+def test_every_route_refuses_a_request_without_a_token(api, things):
     for method, path, _ in GUARDED:
         answer = ask(api, method, path, None, things)
         assert answer.status_code == 401, (method, path)
@@ -103,7 +103,7 @@ def test_without_a_token_nothing_is_answered(api, things):
 
 
 @pytest.mark.parametrize("kind", ["unknown", "expired", "revoked"])
-def test_a_useless_token_is_refused_on_every_route(api, things, kind):
+def test_every_route_refuses_an_invalid_token(api, things, kind):
     token = "fieldscribe_guess" if kind == "unknown" else api.token("owner", **{kind: True})
     for method, path, _ in GUARDED:
         answer = ask(api, method, path, token, things)
@@ -111,7 +111,7 @@ def test_a_useless_token_is_refused_on_every_route(api, things, kind):
         assert code_of(method, answer) in (None, f"token_{kind}")
 
 
-def test_a_token_of_another_role_is_refused_on_every_route(api, things):
+def test_every_route_refuses_a_token_of_another_role(api, things):
     tokens = {role: api.token(role, all_studies=True) for role in ROLES}
     for (method, path, operation), role in product(GUARDED, ROLES):
         if role in operation["x-roles"]:
@@ -121,7 +121,7 @@ def test_a_token_of_another_role_is_refused_on_every_route(api, things):
         assert code_of(method, answer) in (None, "not_allowed")
 
 
-def test_a_parameter_that_is_not_known_is_refused_on_every_route(api, things):
+def test_every_route_refuses_an_unknown_parameter(api, things):
     """`GET /v1/jobs?state=failed` once listed all jobs. Without a token nobody is told."""
     tokens = {role: api.token(role, all_studies=True) for role in ("owner", "worker")}
     for method, path, operation in GUARDED:
@@ -134,7 +134,7 @@ def test_a_parameter_that_is_not_known_is_refused_on_every_route(api, things):
             assert ask(api, method, f"{path}?{name}=1", None, things).status_code == 401
 
 
-def test_somebody_elses_thing_looks_like_no_thing_on_every_route(api, things):
+def test_on_every_route_somebody_elses_object_looks_like_none(api, things):
     """The same answer for a thing of another study as for an id that nobody ever had."""
     other = api.study()["id"]
     named = [(m, p, each) for m, p, each in GUARDED if "{" in p and p != "/v1/tokens/{token_id}"]
@@ -165,7 +165,7 @@ def test_somebody_elses_thing_looks_like_no_thing_on_every_route(api, things):
         assert theirs.content == nobodys.content, (method, path)
 
 
-def test_lists_hold_what_is_ones_own(api, things):
+def test_lists_show_only_your_own_studies(api, things):
     own = api.study()
     token = api.token("researcher", own["id"])
 
@@ -201,14 +201,14 @@ def test_a_recording_of_another_study_cannot_be_put_into_a_session(api, things):
     assert (answer.status_code, answer.json()["code"]) == (404, "recording_not_found")
 
 
-def test_a_token_in_the_url_is_no_token(api):
+def test_a_token_in_the_url_is_ignored(api):
     secret = api.token("owner", all_studies=True)
 
     for query in (f"token={secret}", f"access_token={secret}"):
         assert api.client.get(f"/v1/studies?{query}").status_code == 401
 
 
-def test_a_token_is_kept_as_a_hash_only(api, module_settings):
+def test_only_the_hash_of_a_token_is_stored(api, module_settings):
     made = api.post("/v1/tokens", json={"role": "researcher"}).json()
 
     with api.services.sessionmaker() as session:
@@ -218,7 +218,7 @@ def test_a_token_is_kept_as_a_hash_only(api, module_settings):
     assert "secret" not in api.get("/v1/tokens").text
 
 
-def test_a_token_lives_until_it_is_revoked(api):
+def test_a_token_works_until_it_is_revoked(api):
     study = api.study()["id"]
     made = api.post("/v1/tokens", json={"role": "researcher", "studies": [study]}).json()
     own = api.get("/v1/token", token=made["secret"]).json()
@@ -230,7 +230,7 @@ def test_a_token_lives_until_it_is_revoked(api):
     assert (answer.status_code, answer.json()["code"]) == (401, "token_revoked")
 
 
-def test_a_token_lives_until_its_end(api):
+def test_a_token_works_until_it_expires(api):
     soon = datetime.now(UTC) + timedelta(seconds=0.5)
     made = api.post("/v1/tokens", json={"role": "coder", "expires_at": soon.isoformat()}).json()
     time.sleep(0.6)
@@ -251,13 +251,13 @@ def test_a_token_lives_until_its_end(api):
         {},
     ],
 )
-def test_a_token_that_makes_no_sense_is_not_made(api, body):
+def test_an_invalid_token_request_is_refused(api, body):
     answer = api.post("/v1/tokens", json=body)
 
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
 
 
-def test_an_admin_makes_no_owner(api):
+def test_an_admin_cannot_create_an_owner(api):
     admin = api.token("admin", all_studies=True)
     for role in ("owner", "admin"):
         answer = api.post("/v1/tokens", token=admin, json={"role": role})
@@ -267,13 +267,13 @@ def test_an_admin_makes_no_owner(api):
     assert api.request("DELETE", f"/v1/tokens/{owner['id']}", token=admin).status_code == 403
 
 
-def test_unknown_tokens_and_studies_are_said_to_be(api):
+def test_unknown_tokens_and_studies_are_reported(api):
     assert api.request("DELETE", f"/v1/tokens/{uuid4()}").json()["code"] == "token_not_found"
     answer = api.post("/v1/tokens", json={"role": "coder", "studies": ["NOWHERE"]})
     assert answer.json()["code"] == "study_not_found"
 
 
-def test_many_bad_tokens_are_slowed_down_and_good_ones_are_not(api, monkeypatch):
+def test_bad_tokens_are_rate_limited_and_good_ones_are_not(api, monkeypatch):
     monkeypatch.setattr(api.app.state.limits, "bad_tokens", Bucket(rate=10 / 60, burst=10))
     answers = [api.get("/v1/studies", token="guess") for _ in range(11)]
 
@@ -299,7 +299,7 @@ def test_uploads_parts_and_polls_are_rate_limited(api, things, monkeypatch):
     assert [begun.status_code, brought.status_code, polled.status_code] == [429] * 3
 
 
-def test_more_waiting_requests_than_the_service_keeps_open_are_refused(api, things, monkeypatch):
+def test_waiting_requests_beyond_the_limit_are_refused(api, things, monkeypatch):
     monkeypatch.setattr(api.app.state.limits, "max_waiting", 0)
 
     answer = api.get(f"/v1/recordings/{things['recording_id']}?wait=5")
@@ -307,12 +307,12 @@ def test_more_waiting_requests_than_the_service_keeps_open_are_refused(api, thin
     assert (answer.status_code, answer.json()["code"]) == (429, "too_many_waiting")
 
 
-def test_a_bucket_fills_again_and_forgets_who_is_full():
+def test_a_bucket_refills_and_forgets_full_keys():
     now = [0.0]
     bucket = Bucket(rate=1, burst=2, clock=lambda: now[0])
     for _ in range(2):
         bucket.require("a")
-    with pytest.raises(Exception, match="wait for 1 s"):
+    with pytest.raises(Exception, match="wait 1 s"):
         bucket.require("a")
     bucket.require("b")
     now[0] = 1.5
@@ -321,7 +321,7 @@ def test_a_bucket_fills_again_and_forgets_who_is_full():
     assert bucket._levels == {}
 
 
-def test_the_first_start_makes_an_owners_and_a_workers_token(settings, services):
+def test_the_first_start_creates_an_owners_and_a_workers_token(settings, services):
     make_first_tokens(services)
 
     with services.sessionmaker() as session:
@@ -334,7 +334,7 @@ def test_the_first_start_makes_an_owners_and_a_workers_token(settings, services)
     make_first_tokens(services)  # and the next one leaves them
 
 
-def test_a_token_file_from_before_a_restore_is_made_known_again(settings, services):
+def test_a_token_file_from_before_a_restore_is_accepted_again(settings, services):
     settings.owner_token.write_text("fieldscribe_from_before\n")
 
     make_first_tokens(services)
@@ -381,7 +381,7 @@ def test_a_sealed_service_answers_sealed_until_it_is_unsealed(module_settings, t
         assert api.get("/readyz").status_code == 200
 
 
-def test_passphrases_are_not_tried_out(api, monkeypatch):
+def test_passphrase_attempts_are_rate_limited(api, monkeypatch):
     monkeypatch.setattr(type(api.services.vault), "sealed", property(lambda self: True))
     monkeypatch.setattr("service.services.unseal", lambda services, passphrase: None)
     answers = [api.post("/v1/unseal", json={"passphrase": "x"}) for _ in range(6)]

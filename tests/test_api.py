@@ -1,5 +1,7 @@
 """Studies, sessions, models, errors and the description of the API."""
 
+import html
+import json
 import logging
 import os
 import re
@@ -76,7 +78,7 @@ def test_a_code_belongs_to_one_study(api):
         (None, "invalid_request"),
     ],
 )
-def test_a_study_that_makes_no_sense_is_not_made(api, body, code):
+def test_an_invalid_study_is_refused(api, body, code):
     answer = api.post("/v1/studies", json=body)
 
     assert (answer.status_code, answer.json()["code"]) == (422, code)
@@ -111,7 +113,7 @@ def test_an_erased_study_is_gone(api, study):
 # --- sessions -------------------------------------------------------------------------------------
 
 
-def test_a_session_has_a_code_that_is_given_or_the_next(api, study):
+def test_a_session_gets_the_given_code_or_the_next_free_one(api, study):
     def code(**wish):
         answer = api.post("/v1/sessions", json={"study": study["code"], **wish})
         assert answer.status_code == 201, answer.text
@@ -158,7 +160,7 @@ def test_a_session_has_speakers_and_a_roster(api, study):
         {CANARY: 1},
     ],
 )
-def test_a_session_that_makes_no_sense_is_not_made(api, study, body):
+def test_an_invalid_session_is_refused(api, study, body):
     answer = api.post("/v1/sessions", json={"study": study["code"], **body})
 
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
@@ -166,7 +168,7 @@ def test_a_session_that_makes_no_sense_is_not_made(api, study, body):
     assert api.get(f"/v1/sessions?study={study['code']}").json() == {"items": []}
 
 
-def test_no_such_session(api):
+def test_an_unknown_session_is_not_found(api):
     answer = api.get(f"/v1/sessions/{uuid4()}")
 
     assert (answer.status_code, answer.json()["code"]) == (404, "session_not_found")
@@ -191,7 +193,7 @@ def test_languages_are_those_of_whisper():
 # --- errors ---------------------------------------------------------------------------------------
 
 
-def test_what_is_not_there_is_a_problem_too(api):
+def test_an_unknown_path_or_method_is_a_problem_too(api):
     nowhere = api.get("/v1/nothing")
     method = api.request("PATCH", "/v1/studies")
 
@@ -206,7 +208,7 @@ def test_what_is_not_there_is_a_problem_too(api):
         assert body["status"] == answer.status_code
 
 
-def test_a_body_that_is_no_json_is_refused(api):
+def test_a_body_that_is_not_json_is_refused(api):
     for content in (b"{", b"\xff\xfe", CANARY.encode()):
         answer = api.post(
             "/v1/studies", content=content, headers={"Content-Type": "application/json"}
@@ -221,7 +223,7 @@ def test_a_body_that_is_too_long_is_refused(api):
     assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
 
 
-def test_an_invalid_request_says_what_would_have_been_right(api):
+def test_an_invalid_request_says_which_values_are_allowed(api):
     answer = api.post("/v1/studies", json={"code": "peer", CANARY: 1})
 
     errors = answer.json()["errors"]
@@ -231,7 +233,7 @@ def test_an_invalid_request_says_what_would_have_been_right(api):
     assert errors[1] == {"where": "body.*", "problem": "extra_forbidden", "limits": {}}
 
 
-def test_a_mistake_is_logged_without_its_message(api, monkeypatch, caplog):
+def test_an_internal_error_is_logged_without_its_message(api, monkeypatch, caplog):
     def broken(*_):
         raise ValueError(f"bad name: {CANARY}")
 
@@ -244,7 +246,7 @@ def test_a_mistake_is_logged_without_its_message(api, monkeypatch, caplog):
     assert "ValueError at test_api.py" in caplog.text
 
 
-def test_a_database_that_does_not_answer_is_said_to(api, monkeypatch):
+def test_an_unreachable_database_is_reported(api, monkeypatch):
     def gone(*_):
         raise OperationalError("SELECT", {}, Exception(CANARY))
 
@@ -257,7 +259,7 @@ def test_a_database_that_does_not_answer_is_said_to(api, monkeypatch):
     assert CANARY not in answer.text
 
 
-def test_every_error_has_a_status_that_docs_name(api):
+def test_every_error_has_the_status_in_the_docs(api):
     """The status beside a code in docs/reference/errors.md is the one that is answered."""
     text = (Path(__file__).parent.parent / "docs/reference/errors.md").read_text()
     documented = {code: int(n) for code, n in re.findall(r"^\| `(\w+)` \| (\d+) \|", text, re.M)}
@@ -288,7 +290,7 @@ def test_every_operation_says_what_it_does_and_every_body_has_an_example(api):
                     assert components[reference.rpartition("/")[2]].get("examples"), where
 
 
-def test_the_page_of_the_api_asks_for_nothing_from_elsewhere(api):
+def test_the_docs_page_loads_nothing_from_elsewhere(api):
     answer = api.client.get("/docs")
 
     assert answer.status_code == 200
@@ -299,7 +301,44 @@ def test_the_page_of_the_api_asks_for_nothing_from_elsewhere(api):
     assert "INT-07" in answer.text
 
 
-def test_every_answer_is_for_its_caller_only(api):
+def test_the_docs_page_shows_every_field_of_every_request(api):
+    """The page once had the examples alone: no fields, no enums and no defaults."""
+    schema = api.app.openapi()
+    components = schema["components"]["schemas"]
+    sections = dict(
+        re.findall(r"<h2 id='([^']+)'>(.*?)(?=<h2 |\Z)", api.client.get("/docs").text, re.S)
+    )
+    n_fields = 0
+
+    def look(name, field, section, where):
+        nonlocal n_fields
+        n_fields += 1
+        assert f"{name}</code>" in section, (where, name)
+        for each in (field, *field.get("anyOf", ()), field.get("items", {})):
+            for value in each.get("enum", [each["const"]] if "const" in each else []):
+                assert f"<code>{value}</code>" in section, (where, name, value)
+            if reference := each.get("$ref"):
+                fields(components[reference.rpartition("/")[2]], section, where)
+        if "default" in field:
+            default = html.escape(json.dumps(field["default"]))
+            assert f"default <code>{default}</code>" in section, (where, name)
+
+    def fields(body, section, where):
+        for name, field in body.get("properties", {}).items():
+            look(name, field, section, where)
+
+    for path, methods in schema["paths"].items():
+        for method, operation in methods.items():
+            section, where = sections[operation["operationId"]], f"{method} {path}"
+            for parameter in operation.get("parameters", ()):
+                look(parameter["name"], parameter["schema"], section, where)
+            for content in operation.get("requestBody", {}).get("content", {}).values():
+                reference = content["schema"].get("$ref", "").rpartition("/")[2]
+                fields(components.get(reference, content["schema"]), section, where)
+    assert n_fields > 100
+
+
+def test_no_response_may_be_cached(api):
     for path in ("/v1/studies", "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"):
         assert api.get(path).headers["Cache-Control"] == "no-store"
 
@@ -310,14 +349,14 @@ def test_problems_of_one_status_are_described_together():
     assert "`erased`" in described[410]["description"]
 
 
-def test_a_request_without_a_client_address_is_no_loopback(api):
+def test_a_request_from_elsewhere_is_not_local(api):
     client = TestClient(api.app, client=("192.0.2.1", 1))
 
     assert client.get("/metrics").status_code == 401
     assert TestClient(api.app, client=ADDRESS).get("/metrics").status_code == 200
 
 
-def test_nothing_is_logged_of_a_request(api, caplog):
+def test_a_request_leaves_nothing_in_the_log(api, caplog):
     caplog.set_level(logging.DEBUG)
 
     api.get(f"/v1/studies?name={CANARY}")
@@ -337,8 +376,8 @@ def test_nothing_is_logged_of_a_request(api, caplog):
         "service.domain.queue.look_after",
     ],
 )
-def test_an_api_that_looks_after_nothing_any_more_ends(module_settings, work):
-    """It answered for hours that all was well, while no upload was checked, no dead job revived."""
+def test_the_api_ends_when_a_background_task_fails(module_settings, work):
+    """It once answered for hours while no upload was checked and no dead job revived."""
     package, room, module, name = work.split(".", 3)
     package = f"{package}.{room}"
     program = f"""
@@ -363,5 +402,5 @@ process.main(read_settings())
     )
 
     assert ended.returncode == 1
-    assert "work ended, and the API with it: RuntimeError" in ended.stderr
+    assert "failed, so the API ends: RuntimeError" in ended.stderr
     assert CANARY not in ended.stderr

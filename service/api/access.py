@@ -1,4 +1,4 @@
-"""Who a request comes from: the dependencies that check its bearer token and role."""
+"""Access control: FastAPI dependencies that check a request's token and role."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from service.services import Services
 from service.vault.errors import Sealed
 
 
-# These are `async` so that FastAPI calls them at once: a plain function gets a thread of its own.
+# These are `async` so that FastAPI calls them directly: a plain function would run in a thread.
 async def get_services(request: Request) -> Services:
     services: Services = request.app.state.services
     return services
@@ -33,7 +33,7 @@ LimitsDep = Annotated[Limits, Depends(get_limits)]
 
 @dataclass(frozen=True)
 class Allowed:
-    """The one dependency that lets a request in. It comes before a body is read.
+    """The dependency that every protected route has.
 
     Raises:
         TokenMissing, TokenUnknown, TokenExpired, TokenRevoked: 401
@@ -57,7 +57,7 @@ class Allowed:
         if caller.role not in self.roles:
             raise NotAllowed(f"The role {caller.role} does not allow this")
         if services.vault.sealed and not self.sealed_too:
-            raise Sealed("The vault is sealed: `fieldscribe unseal`")
+            raise Sealed("The vault is sealed: run `fieldscribe unseal`")
         refuse_unknown_parameters(request)
         return caller
 
@@ -65,8 +65,8 @@ class Allowed:
 def allow(*roles: str, sealed_too: bool = False) -> Callable[..., Caller]:
     """
     Args:
-        roles: besides the owner, who may do everything but be a worker.
-        sealed_too: also while nobody has unsealed the vault.
+        roles: besides the owner, who may use every route except the worker's.
+        sealed_too: also while the vault is sealed.
     """
     unknown = set(roles) - set(ROLES)
     if unknown:
@@ -76,7 +76,7 @@ def allow(*roles: str, sealed_too: bool = False) -> Callable[..., Caller]:
 
 
 def refuse_unknown_parameters(request: Request) -> None:
-    """A filter that is misspelt is not overlooked: its list would be taken for the filtered one.
+    """Refuse unknown query parameters: a misspelt filter would return an unfiltered list.
 
     Raises:
         RequestValidationError

@@ -1,4 +1,4 @@
-"""How often one caller may do something, and how many may wait. Kept in this process's memory."""
+"""Rate limits per caller, and limits on waiting requests. Kept in this process's memory."""
 
 import math
 import threading
@@ -12,11 +12,11 @@ import anyio
 from service.errors import TooManyRequests, TooManyWaiting
 
 MAX_KEYS = 10_000
-MAX_RECEIVING = 32  # requests that bring a part of a recording at the same time; each has a thread
+MAX_RECEIVING = 32  # requests that send part of a recording at the same time; each has a thread
 
 
 class Bucket:
-    """A bucket per key that holds `burst` requests and is filled with `rate` a second."""
+    """A token bucket per key: holds `burst` requests and refills at `rate` a second."""
 
     def __init__(
         self, rate: float, burst: int, clock: Callable[[], float] = time.monotonic
@@ -36,7 +36,7 @@ class Bucket:
             level = min(self._burst, level + (now - at) * self._rate)
             if level < 1:
                 wait = math.ceil((1 - level) / self._rate)
-                raise TooManyRequests(f"Too many requests: wait for {wait} s", wait)
+                raise TooManyRequests(f"Too many requests: wait {wait} s", wait)
             if len(self._levels) >= MAX_KEYS:
                 self._forget_full(now)
             self._levels[key] = (level - 1, now)
@@ -52,9 +52,9 @@ class Bucket:
 @dataclass
 class Limits:
     max_waiting: int
-    # Per address. A good token is never refused for the bad ones from the same address.
+    # Per address. Bad tokens from an address never block a good one from the same address.
     bad_tokens: Bucket = field(default_factory=lambda: Bucket(rate=10 / 60, burst=10))
-    # For all together: each attempt costs a second and 256 MiB.
+    # For all callers together: each attempt costs a second and 256 MiB.
     passphrases: Bucket = field(default_factory=lambda: Bucket(rate=1 / 10, burst=5))
     # Per token.
     uploads: Bucket = field(default_factory=lambda: Bucket(rate=5, burst=200))
@@ -67,13 +67,13 @@ class Limits:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Around a request that waits for something to happen; in the event loop only.
+        """Hold one of the waiting slots. For requests that wait for an event; event loop only.
 
         Raises:
             TooManyWaiting
         """
         if self.n_waiting >= self.max_waiting:
-            raise TooManyWaiting("Too many requests are waiting: ask again without `wait`")
+            raise TooManyWaiting("Too many requests are waiting: send it again without `wait`")
         self.n_waiting += 1
         try:
             yield

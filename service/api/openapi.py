@@ -1,8 +1,5 @@
-"""The description of the API, and the page that shows it: plain HTML, no CDN, no script."""
+"""The OpenAPI document: every error a route may answer, and the roles that may use it."""
 
-import html
-import json
-import re
 from collections import defaultdict
 from typing import Any
 
@@ -29,26 +26,26 @@ from service.errors import (
 from service.vault.errors import Sealed
 
 BEARER = "bearer"
-DESCRIPTION = """Recordings in, speaker-attributed transcripts out. Errors are RFC 9457 problems
-with a stable `code`. Every answer under /v1 is `no-store`."""
+DESCRIPTION = """Upload recordings, get speaker-attributed transcripts. Errors are RFC 9457 problems
+with a stable `code`. Every response under /v1 is `no-store`."""
 
 
 def problems(*kinds: type[ServiceError | SpeechError]) -> dict[int | str, dict[str, Any]]:
-    """`responses` of a route, by the errors it may end with besides those that every route has."""
+    """`responses` for a route: the errors it may raise besides those that every route may."""
     by_status = defaultdict(list)
     for kind in kinds:
         by_status[status_of(kind)].append(kind)
     return {
         status: {
-            "description": "; ".join(f"`{kind.code}`: {title_of(kind)}" for kind in of_status),
+            "description": " ".join(f"`{kind.code}`: {title_of(kind)}" for kind in of_status),
             "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
         }
         for status, of_status in by_status.items()
     }
 
 
-def let_in_by(route: APIRoute) -> Allowed | None:
-    """Who may use a route; None if it is open to all."""
+def access_of(route: APIRoute) -> Allowed | None:
+    """The roles that may use a route; None if it needs no token."""
     for dependency in route.dependant.dependencies:
         if isinstance(dependency.call, Allowed):
             return dependency.call
@@ -61,7 +58,7 @@ def describe(app: FastAPI, routes: list[APIRoute]) -> dict[str, Any]:
     )
     components = schema.setdefault("components", {})
     components.setdefault("schemas", {}).update(_problem_schemas())
-    for name in ("HTTPValidationError", "ValidationError"):  # we answer otherwise
+    for name in ("HTTPValidationError", "ValidationError"):  # we answer with a Problem
         components["schemas"].pop(name, None)
     components["securitySchemes"] = {BEARER: {"type": "http", "scheme": "bearer"}}
     for route in routes:
@@ -81,9 +78,9 @@ def _problem_schemas() -> dict[str, Any]:
 def _complete(operation: dict[str, Any], route: APIRoute) -> None:
     responses = operation.setdefault("responses", {})
     if responses.get("422", {}).get("content", {}).get("application/json"):
-        del responses["422"]  # FastAPI's own
+        del responses["422"]  # FastAPI's default
     common: list[type[ServiceError]] = [InternalError, DatabaseUnreachable]
-    allowed = let_in_by(route)
+    allowed = access_of(route)
     if allowed is not None:
         operation["security"] = [{BEARER: []}]
         operation["x-roles"] = sorted(allowed.roles)
@@ -97,91 +94,8 @@ def _complete(operation: dict[str, Any], route: APIRoute) -> None:
         if (own := responses.get(str(status))) is None:
             responses[str(status)] = described
         elif described["description"] not in own["description"]:
-            own["description"] += "; " + described["description"]
+            own["description"] += " " + described["description"]
     if "HEAD" in (route.methods or ()):
         for described in responses.values():
             described.pop("content", None)
     operation["responses"] = dict(sorted(responses.items()))
-
-
-# --- the page -------------------------------------------------------------------------------------
-
-CODE = re.compile(r"`([^`]+)`")
-
-STYLE = """
-body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}
-h2{margin-top:2.5rem;border-top:1px solid #ccc;padding-top:1rem}code,pre{background:#f3f3f3}
-pre{padding:.7rem;overflow:auto}table{border-collapse:collapse}
-td,th{text-align:left;padding:.2rem .8rem .2rem 0;vertical-align:top}
-.method{font-weight:bold;text-transform:uppercase}
-"""
-
-
-def page(schema: dict[str, Any]) -> str:
-    """All operations on one page, each with its parameters, examples and answers."""
-    parts = [
-        "<!doctype html><html lang=en><meta charset=utf-8><title>Fieldscribe: the API</title>",
-        f"<style>{STYLE}</style><h1>Fieldscribe: the API</h1>",
-        f"<p>{_text(schema['info']['description'])}</p>",
-        "<p>The same for programs: <a href=openapi.json>openapi.json</a></p><ul>",
-    ]
-    operations = [
-        (path, method, operation)
-        for path, methods in schema["paths"].items()
-        for method, operation in methods.items()
-    ]
-    for path, method, operation in operations:
-        parts.append(
-            f"<li><a href='#{operation['operationId']}'><span class=method>{method}</span>"
-            f" {_text(path)}</a> {_text(operation.get('summary', ''))}"
-        )
-    parts.append("</ul>")
-    for path, method, operation in operations:
-        parts += _operation(schema, path, method, operation)
-    return "\n".join(parts)
-
-
-def _operation(
-    schema: dict[str, Any], path: str, method: str, operation: dict[str, Any]
-) -> list[str]:
-    parts = [
-        f"<h2 id='{operation['operationId']}'>",
-        f"<span class=method>{method}</span> {_text(path)}</h2>",
-        f"<p>{_text(operation.get('description', operation.get('summary', '')))}</p>",
-    ]
-    if roles := operation.get("x-roles"):
-        parts.append(f"<p>For: {_text(', '.join(roles))}</p>")
-    if parameters := operation.get("parameters"):
-        parts.append("<table><tr><th>parameter<th>in<th>")
-        for one in parameters:
-            about = one.get("description") or one["schema"].get("description", "")
-            needed = " (needed)" if one.get("required") else ""
-            parts.append(
-                f"<tr><td><code>{_text(one['name'])}</code><td>{one['in']}"
-                f"<td>{_text(about)}{needed}"
-            )
-        parts.append("</table>")
-    for media, content in operation.get("requestBody", {}).get("content", {}).items():
-        parts += _body(schema, f"Body, {media}", content)
-    for status, response in operation["responses"].items():
-        parts.append(f"<p><b>{status}</b> {_text(response['description'])}</p>")
-        for media, content in response.get("content", {}).items():
-            if int(status) < 400:
-                parts += _body(schema, media, content)
-    return parts
-
-
-def _body(schema: dict[str, Any], title: str, content: dict[str, Any]) -> list[str]:
-    found = content.get("schema", {})
-    while "$ref" in found:
-        found = schema["components"]["schemas"][found["$ref"].rpartition("/")[2]]
-    examples = [content["example"]] if "example" in content else found.get("examples", [])
-    parts = [f"<p>{_text(title)}</p>"]
-    for example in examples[:2]:
-        shown = example if isinstance(example, str) else json.dumps(example, indent=2)
-        parts.append(f"<pre>{_text(shown)}</pre>")
-    return parts
-
-
-def _text(value: str) -> str:
-    return CODE.sub(r"<code>\1</code>", html.escape(value))

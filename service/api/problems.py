@@ -1,7 +1,7 @@
-"""Errors as answers: RFC 9457 problems that hold a code, and no input.
+"""Errors as responses: RFC 9457 problems with a stable code, which never quote the request.
 
-An exception that nobody expected is logged with its place and its type. Its message is not: it may
-quote what somebody sent.
+An unexpected exception is logged with its type and place, but without its message, which may quote
+the request.
 """
 
 import logging
@@ -36,7 +36,7 @@ from service.errors import (
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER = 5  # s
-# What pydantic says of a limit; its other context may quote the input.
+# The limits that pydantic reports; the rest of its context may quote the input.
 LIMITS = (
     "pattern", "expected", "min_length", "max_length", "ge", "gt", "le", "lt", "multiple_of",
 )  # fmt: skip
@@ -46,13 +46,13 @@ log = logging.getLogger(__name__)
 
 
 class FieldProblem(BaseModel):
-    where: str = Field(description="`body.code`, `query.study`; * stands for what is not ours.")
-    problem: str = Field(description="Stable name of what is wrong, from pydantic.")
-    limits: dict[str, Any] = Field(default={}, description="What would have been right.")
+    where: str = Field(description="`body.code`, `query.study`; * hides a name that the API lacks.")
+    problem: str = Field(description="Stable name of the problem, from pydantic.")
+    limits: dict[str, Any] = Field(default={}, description="The values that are allowed.")
 
 
 class Problem(BaseModel):
-    """RFC 9457."""
+    """An RFC 9457 problem."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -71,10 +71,10 @@ class Problem(BaseModel):
     type: str
     title: str
     status: int
-    detail: str = Field(description="One sentence; numbers and remedies, never content.")
+    detail: str = Field(description="One sentence: what happened and what to do; never content.")
     code: str = Field(description="Stable; docs/reference/errors.md lists them.")
     errors: list[FieldProblem] | None = Field(
-        default=None, description="Of `invalid_request`: what is wrong where."
+        default=None, description="For `invalid_request`: each field that is wrong."
     )
 
 
@@ -102,7 +102,7 @@ def problem(error: SpeechError | ServiceError, fields: list[FieldProblem] | None
     )
 
 
-def answer(
+def to_response(
     error: SpeechError | ServiceError, fields: list[FieldProblem] | None = None
 ) -> JSONResponse:
     body = problem(error, fields)
@@ -126,7 +126,7 @@ def headers_of(error: Exception, status: int) -> dict[str, str]:
     return {}
 
 
-def install(app: FastAPI) -> None:
+def install_handlers(app: FastAPI) -> None:
     app.add_exception_handler(ServiceError, _known)
     app.add_exception_handler(SpeechError, _known)
     app.add_exception_handler(RequestValidationError, _invalid)
@@ -138,20 +138,20 @@ def install(app: FastAPI) -> None:
 
 def _known(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ServiceError | SpeechError)
-    return answer(error)
+    return to_response(error)
 
 
 def _database(request: Request, error: Exception) -> JSONResponse:
     cause = error.orig if isinstance(error, DBAPIError) else error
-    log.warning("the database does not answer: %s", type(cause).__name__)
-    return answer(DatabaseUnreachable("The database does not answer: try again in a moment"))
+    log.warning("the database does not respond: %s", type(cause).__name__)
+    return to_response(DatabaseUnreachable("The database does not respond: try again in a moment"))
 
 
 def _invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     fields = [
         FieldProblem(
-            where=".".join(_ours(part) for part in item["loc"]),
+            where=".".join(_own_name(part) for part in item["loc"]),
             problem=item["type"],
             limits={
                 name: value
@@ -162,36 +162,38 @@ def _invalid(request: Request, error: Exception) -> JSONResponse:
         for item in error.errors()
         if item["type"] != "extra_forbidden"
     ]
-    # The name of a field that we do not know is input.
+    # The name of an unknown field is input.
     fields += [
-        FieldProblem(where=".".join([*map(_ours, item["loc"][:-1]), "*"]), problem=item["type"])
+        FieldProblem(where=".".join([*map(_own_name, item["loc"][:-1]), "*"]), problem=item["type"])
         for item in error.errors()
         if item["type"] == "extra_forbidden"
     ]
-    return answer(InvalidRequest("Something in the request is not as it should be"), fields)
+    return to_response(InvalidRequest("The request is invalid; `errors` says which field"), fields)
 
 
-def _ours(part: str | int) -> str:
-    """Names of fields; keys of a mapping come from the caller."""
+def _own_name(part: str | int) -> str:
+    """The name of one of our fields; keys of a mapping come from the caller and become *."""
     return str(part) if isinstance(part, int) or FIELD.fullmatch(part) else "*"
 
 
 def _http(request: Request, error: Exception) -> JSONResponse:
-    """What Starlette refuses by itself."""
+    """Requests that Starlette refuses itself."""
     assert isinstance(error, HTTPException)
     kinds: dict[int, ServiceError] = {
-        404: NoSuchPath("The API has nothing at this path"),
-        405: MethodNotAllowed("The API has no such method at this path"),
-        413: BodyTooLarge("A body that is no recording has at most 16 MiB"),
-        415: UnsupportedMediaType("The body is of another media type than this path takes"),
+        404: NoSuchPath("The API has no such path"),
+        405: MethodNotAllowed("This path does not support the method"),
+        413: BodyTooLarge("A request body may have at most 16 MiB; recordings go to /v1/uploads"),
+        415: UnsupportedMediaType("This path does not accept a body of this media type"),
     }
-    refusal = answer(kinds.get(error.status_code) or InvalidRequest("The request is malformed"))
+    refusal = to_response(
+        kinds.get(error.status_code) or InvalidRequest("The request is malformed")
+    )
     refusal.headers.update(error.headers or {})
     return refusal
 
 
 class LastResort:
-    """Nothing gets past this to the server's log, which would quote the exception's message."""
+    """Catches every exception: the server would log its message, which may quote the request."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -200,18 +202,18 @@ class LastResort:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        begun = False
+        started = False
 
-        async def watch(message: Message) -> None:
-            nonlocal begun
-            begun = True
+        async def send_and_note(message: Message) -> None:
+            nonlocal started
+            started = True
             await send(message)
 
         try:
-            await self._app(scope, receive, watch)
+            await self._app(scope, receive, send_and_note)
         except Exception as error:  # noqa: BLE001  # the top of the process
             log.error("%s at %s", type(error).__name__, locate(error))
-            if not begun:
-                error = InternalError("A mistake in Fieldscribe; the log has its place")
-                await answer(error)(scope, receive, send)
-            # Else the server closes the connection: the answer is visibly cut off.
+            if not started:
+                error = InternalError("An internal error; the log says where")
+                await to_response(error)(scope, receive, send)
+            # Otherwise the server closes the connection, and the client sees a truncated response.

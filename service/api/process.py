@@ -1,4 +1,4 @@
-"""The process of the API: `fieldscribe api`. It loads no models."""
+"""The API process, `fieldscribe api`. It never loads models."""
 
 import logging
 import signal
@@ -19,11 +19,11 @@ from service.processes import (
 from service.services import create_root_keys, database_url
 from service.settings import Settings
 
-GRACE = 5  # s that open requests have when the API stops
-LEFTOVERS = 5.0  # s in which the API of a `serve` that was killed lets go of the port
+GRACE = 5  # s that open requests get to finish when the API stops
+LEFTOVERS = 5.0  # s until the API of a killed `serve` has freed the port
 
 LOSING_KEYS = (
-    "New root keys were made in %s. Whoever loses them loses every recording and transcript, for "
+    "New root keys were created in %s. Without them every recording and transcript is lost for "
     "ever: keep two copies away from this machine, with two people (docs/administrator/vault.md)."
 )
 
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 class PortTaken(ServiceError):
-    """The API cannot listen on its port: another program does."""
+    """Another program is listening on the API's port."""
 
     code: ClassVar[str] = "port_taken"
 
@@ -39,7 +39,7 @@ class PortTaken(ServiceError):
 def main(settings: Settings, *, parent: int | None = None) -> int:
     """
     Args:
-        parent: process id of the `serve` that this process belongs to.
+        parent: process id of the `serve` that started this process.
     """
     disable_core_dumps()
     raise_open_file_limit()
@@ -67,7 +67,7 @@ def main(settings: Settings, *, parent: int | None = None) -> int:
 
 
 def prepare(settings: Settings, passphrase: str | None = None) -> None:
-    """What the first start makes, and every start makes sure of: root keys and the schema."""
+    """Create root keys if there are none, and migrate the database."""
     if create_root_keys(settings, passphrase):
         log.warning(LOSING_KEYS, settings.root_keys)
     engine = open_engine(database_url(settings))
@@ -78,7 +78,7 @@ def prepare(settings: Settings, passphrase: str | None = None) -> None:
 
 
 def require_port(settings: Settings) -> None:
-    """Before the start, so that nothing is started again and again in vain.
+    """Check that the port is free, so that `serve` does not restart the API in vain.
 
     Raises:
         PortTaken
@@ -95,7 +95,7 @@ def require_port(settings: Settings) -> None:
                 if time.monotonic() > end:
                     raise PortTaken(
                         f"The service cannot listen on port {settings.port} ({error.strerror}): "
-                        "stop the program that does, or set FIELDSCRIBE_PORT to another port, for "
-                        "the commands as well"
+                        "stop the program that uses it, or set FIELDSCRIBE_PORT to another port, "
+                        "for the commands too"
                     ) from error
         time.sleep(0.2)

@@ -1,7 +1,6 @@
-"""Requests that wait for a job: all of them share one connection that listens to the database.
+"""Long-polling: all requests that wait for a job share one database connection that listens.
 
-When something happens to a job its state is read once, whoever waits for it, and only those are
-woken whom it concerns.
+When a job changes, its state is read once and only the requests whose condition it meets wake up.
 """
 
 import asyncio
@@ -22,7 +21,7 @@ from service.database.queries import JOB_CHANNEL
 from service.database.tables import FINAL, Job
 from service.services import Services, database_url
 
-AGAIN_AFTER = 1.0  # s, when the connection was lost
+RECONNECT_AFTER = 1.0  # s
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +46,7 @@ class Waiter:
 
 
 class Watch:
-    """In the event loop of the API only."""
+    """Wakes requests when their job changes. For the API's event loop only."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -55,29 +54,31 @@ class Watch:
         self._listening = asyncio.Event()
 
     async def until(self, job_id: UUID, condition: Condition, seconds: float) -> None:
-        """Returns when the job's state meets the condition, at the latest after this time."""
+        """Wait until the job's state meets the condition, but no longer than `seconds`."""
         with self._waiting(job_id, condition) as waiter, contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._listening.wait()
-                # What happened before we listened is not told again.
-                await self._tell({job_id})
+                # A change from before we listened is not announced again.
+                await self._notify({job_id})
                 await waiter.woken.wait()
 
     async def run(self) -> None:
-        """Until cancelled. A lost connection is made again, and everybody's job looked at."""
+        """Listen until cancelled. After a reconnect, check every job that is waited for."""
         url = conninfo(database_url(self._services.settings))
         while True:
             try:
                 async with await connect(url) as listener:
                     await listener.execute(f"LISTEN {JOB_CHANNEL}")
                     self._listening.set()
-                    await self._tell(set(self._waiters))
+                    await self._notify(set(self._waiters))
                     async for notice in listener.notifies():
-                        await self._tell({UUID(notice.payload)})
+                        await self._notify({UUID(notice.payload)})
             except (psycopg.Error, SQLAlchemyError) as error:
-                log.warning("the listener was lost: %s", type(error).__name__)
+                log.warning(
+                    "lost the connection that listens for job changes: %s", type(error).__name__
+                )
             self._listening.clear()
-            await asyncio.sleep(AGAIN_AFTER)
+            await asyncio.sleep(RECONNECT_AFTER)
 
     @contextlib.contextmanager
     def _waiting(self, job_id: UUID, condition: Condition) -> Iterator[Waiter]:
@@ -90,7 +91,7 @@ class Watch:
             if not self._waiters[job_id]:
                 del self._waiters[job_id]
 
-    async def _tell(self, job_ids: set[UUID]) -> None:
+    async def _notify(self, job_ids: set[UUID]) -> None:
         waited_for = job_ids & self._waiters.keys()
         if not waited_for:
             return
@@ -110,7 +111,7 @@ class Watch:
 
 
 async def connect(url: str) -> psycopg.AsyncConnection[Any]:
-    """Cancelled half-way, psycopg would leave the connection open: it is finished, and closed."""
+    """Connect; if cancelled, finish connecting and close, because psycopg would leave it open."""
     connecting = asyncio.ensure_future(
         psycopg.AsyncConnection.connect(url, autocommit=True, connect_timeout=5)
     )

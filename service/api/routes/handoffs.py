@@ -1,4 +1,4 @@
-"""Hand-offs: finished transcripts, claimed and completed by the de-identification stage."""
+"""Hand-offs: the de-identification stage claims finished transcripts and returns its findings."""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -39,7 +39,7 @@ FailureCode = Literal[
     "unsupported_language",
     "internal_error",
 ]
-"""A list, so that no text comes in this way."""
+"""Fixed codes, so that no text of a transcript can arrive here."""
 
 ID = "7c1e0198-f2a6-4d3b-9a39-5b3a0d9a7b10"
 TRANSCRIPT = "0b0f7a52-6f0f-4a52-8f5c-0c5f3f7a9f11"
@@ -96,10 +96,12 @@ class ClaimedView(HandoffView):
         }
     )
 
-    fence: int = Field(description="To be named with every request about this claim.")
-    speakers: dict[str, SpeakerOfClaim] = Field(description="Who the labels are, as far as known.")
+    fence: int = Field(description="Send it with every request about this claim.")
+    speakers: dict[str, SpeakerOfClaim] = Field(
+        description="The role and code of each label, where known."
+    )
     transcript: dict[str, Any] = Field(
-        description="docs/reference/transcript.md, with labels for speakers."
+        description="See docs/reference/transcript.md; speakers are labels."
     )
 
 
@@ -119,18 +121,20 @@ class Fence(Strict):
 
 
 class Occurrence(Strict):
-    """One identifying span: characters [start, end) of a segment's `text`."""
+    """An identifying span: characters [start, end) of a segment's `text`."""
 
-    segment: int = Field(ge=0, le=10**7, description="Its number, from 0.")
+    segment: int = Field(ge=0, le=10**7, description="Number of the segment, from 0.")
     start: int = Field(ge=0, le=10**7)
     end: int = Field(ge=1, le=10**7)
     label: Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z_]{0,31}$")] = Field(
-        description="What kind of thing: PERSON, PLACE, DATE, ..."
+        description="The kind of entity: PERSON, PLACE, DATE, ..."
     )
     score: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
-    rule: str | None = Field(default=None, max_length=100, description="What found it.")
+    rule: str | None = Field(
+        default=None, max_length=100, description="The rule or model that found it."
+    )
     entity: str | None = Field(
-        default=None, max_length=200, description="Whom or what it suggests is meant."
+        default=None, max_length=200, description="The entity that it suggests."
     )
 
     @model_validator(mode="after")
@@ -173,20 +177,22 @@ class Failure(Fence):
     code: FailureCode
 
 
-CLAIM_ENDS = (HandoffNotFound, HandoffTaken, Erased)
+CLAIM_ERRORS = (HandoffNotFound, HandoffTaken, Erased)
 
 
 @router.post(
     "/claim",
     response_model=ClaimedView,
     responses={
-        204: {"description": "There is nothing to do."},
+        204: {"description": "No transcript is waiting."},
         **problems(KeyMissing, ArtefactMissing),
     },
 )
-def claim(caller: Deidentifier, services: ServicesDep, limits: LimitsDep) -> ClaimedView | Response:
-    """Take the oldest transcript that nobody has. It is yours until `lease_until`; say before that
-    that you are alive, or another one gets it and your fence is refused."""
+def claim_handoff(
+    caller: Deidentifier, services: ServicesDep, limits: LimitsDep
+) -> ClaimedView | Response:
+    """Claim the oldest open transcript. It is yours until `lease_until`; send a heartbeat before
+    then, or another stage gets it and your fence is refused."""
     limits.polls.require(str(caller.token_id))
     taken = handoffs.claim(services, caller)
     if taken is None:
@@ -201,19 +207,19 @@ def claim(caller: Deidentifier, services: ServicesDep, limits: LimitsDep) -> Cla
     )
 
 
-@router.post("/{handoff_id}/heartbeat", responses=problems(*CLAIM_ENDS))
-def heartbeat(
-    handoff_id: UUID, told: Fence, caller: Deidentifier, services: ServicesDep
+@router.post("/{handoff_id}/heartbeat", responses=problems(*CLAIM_ERRORS))
+def extend_lease(
+    handoff_id: UUID, claim: Fence, caller: Deidentifier, services: ServicesDep
 ) -> HandoffView:
-    """Say that you are alive: the lease begins anew."""
+    """Extend the lease."""
     with services.sessionmaker.begin() as session:
-        return HandoffView.of(handoffs.heartbeat(session, caller, handoff_id, told.fence))
+        return HandoffView.of(handoffs.heartbeat(session, caller, handoff_id, claim.fence))
 
 
 @router.post(
     "/{handoff_id}/complete",
     responses=problems(
-        *CLAIM_ENDS,
+        *CLAIM_ERRORS,
         BadOccurrence,
         DiskFull,
         KeyMissing,
@@ -222,23 +228,25 @@ def heartbeat(
         ArtefactDamaged,
     ),
 )
-def complete(
-    handoff_id: UUID, told: Completion, caller: Deidentifier, services: ServicesDep
+def complete_handoff(
+    handoff_id: UUID, completion: Completion, caller: Deidentifier, services: ServicesDep
 ) -> HandoffView:
-    """Hand in what was found. It is kept encrypted; a person decides on it."""
-    found = [occurrence.model_dump() for occurrence in told.occurrences]
+    """Return the occurrences found. They are stored encrypted; a person decides on them."""
+    found = [occurrence.model_dump() for occurrence in completion.occurrences]
     with services.sessionmaker.begin() as session:
-        done = handoffs.complete(session, services, caller, handoff_id, told.fence, found)
+        done = handoffs.complete(session, services, caller, handoff_id, completion.fence, found)
         return HandoffView.of(done)
 
 
-@router.post("/{handoff_id}/fail", responses=problems(*CLAIM_ENDS))
-def fail(
-    handoff_id: UUID, told: Failure, caller: Deidentifier, services: ServicesDep
+@router.post("/{handoff_id}/fail", responses=problems(*CLAIM_ERRORS))
+def fail_handoff(
+    handoff_id: UUID, failure: Failure, caller: Deidentifier, services: ServicesDep
 ) -> HandoffView:
-    """Give up, with a code and no text."""
+    """Give up, with a code."""
     with services.sessionmaker.begin() as session:
-        return HandoffView.of(handoffs.fail(session, caller, handoff_id, told.fence, told.code))
+        return HandoffView.of(
+            handoffs.fail(session, caller, handoff_id, failure.fence, failure.code)
+        )
 
 
 @router.get("", responses=problems(StudyNotFound, BadCursor, Erased))
@@ -246,16 +254,16 @@ def list_handoffs(
     caller: Reader,
     services: ServicesDep,
     limits: LimitsDep,
-    study: Annotated[StudyName | None, Query(description="Only those of this study.")] = None,
+    study: Annotated[StudyName | None, Query(description="Only hand-offs of this study.")] = None,
     status: Annotated[
-        list[HandoffStatus] | None, Query(description="Only these; repeatable.")
+        list[HandoffStatus] | None, Query(description="Only these statuses; repeatable.")
     ] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     cursor: Annotated[
-        str | None, Query(max_length=200, description="`next_cursor` of the page before.")
+        str | None, Query(max_length=200, description="`next_cursor` of the previous page.")
     ] = None,
 ) -> HandoffList:
-    """Hand-offs of the caller's studies, the newest first, without what is in them."""
+    """Hand-offs of your studies, newest first, without their transcripts."""
     limits.polls.require(str(caller.token_id))
     with services.sessionmaker() as session:
         page = handoffs.list_handoffs(

@@ -1,4 +1,4 @@
-"""Whether the service lives, whether it can work, and its numbers for Prometheus."""
+"""Health, readiness and metrics."""
 
 import shutil
 from typing import Any
@@ -27,7 +27,7 @@ from service.vault.errors import DiskFull, Sealed
 
 router = APIRouter(tags=["health"])
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-_allowed = allow("admin", sealed_too=True)
+_admin = allow("admin", sealed_too=True)
 
 
 class Health(BaseModel):
@@ -36,7 +36,7 @@ class Health(BaseModel):
 
 @router.get("/healthz")
 async def healthz() -> Health:
-    """The process answers."""
+    """Check that the process answers."""
     return Health()
 
 
@@ -44,34 +44,38 @@ async def healthz() -> Health:
     "/readyz", responses=problems(Sealed, DatabaseUnreachable, DiskFull, SchemaTooNew, SchemaTooOld)
 )
 def readyz(services: ServicesDep) -> Health:
-    """It can take uploads and jobs: database, vault and disk are as they should be."""
+    """Check that uploads and jobs can be accepted: database, vault and disk work."""
     require_schema(services.engine)
     if services.vault.sealed:
-        raise Sealed("The vault is sealed: `fieldscribe unseal`")
+        raise Sealed("The vault is sealed: run `fieldscribe unseal`")
     services.vault.stores[ArtefactClass.IDENTIFIED].require_space(0)
     return Health()
 
 
-def near_or_allowed(request: Request, services: ServicesDep, limits: LimitsDep) -> None:
-    """This machine, unless a proxy makes everybody look like it; else an admin's token."""
+def allow_local_or_admin(request: Request, services: ServicesDep, limits: LimitsDep) -> None:
+    """Allow this machine, or an admin's token. Behind a proxy every client looks local."""
     here = request.client is not None and request.client.host in LOOPBACK
     if services.settings.behind_proxy or not here or "authorization" in request.headers:
-        assert isinstance(_allowed, Allowed)
-        _allowed(request, services, limits)
+        assert isinstance(_admin, Allowed)
+        _admin(request, services, limits)
 
 
 @router.get(
     "/metrics",
     response_class=PlainTextResponse,
-    dependencies=[Depends(near_or_allowed)],
+    dependencies=[Depends(allow_local_or_admin)],
 )
 def metrics(request: Request, services: ServicesDep, limits: LimitsDep) -> PlainTextResponse:
-    """Counts, in the text format of Prometheus. For programs on this machine, or with a token."""
-    lines = [*_counted(services), *_measured(services, limits), *request.app.state.requests.lines()]
+    """Counts in the text format of Prometheus. For this machine, or with an admin's token."""
+    lines = [
+        *_row_counts(services),
+        *_gauges(services, limits),
+        *request.app.state.requests.lines(),
+    ]
     return PlainTextResponse("\n".join(lines) + "\n", media_type=MEDIA_TYPE)
 
 
-def _counted(services: Services) -> list[str]:
+def _row_counts(services: Services) -> list[str]:
     lines = []
     kinds: list[tuple[str, Any, tuple[str, ...]]] = [
         ("fieldscribe_jobs", Job.status, JOB_STATUSES),
@@ -88,7 +92,7 @@ def _counted(services: Services) -> list[str]:
     return lines
 
 
-def _measured(services: Services, limits: LimitsDep) -> list[str]:
+def _gauges(services: Services, limits: LimitsDep) -> list[str]:
     data = services.settings.data
     values = {
         "fieldscribe_sealed": int(services.vault.sealed),

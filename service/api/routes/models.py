@@ -1,4 +1,4 @@
-"""Which weights are installed here."""
+"""Installed weights."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,7 +12,7 @@ from service.api.access import ServicesDep, allow
 from service.domain.callers import SEES_STUDIES, Caller
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
-Anybody = Annotated[Caller, Depends(allow(*SEES_STUDIES, sealed_too=True))]
+AnyUser = Annotated[Caller, Depends(allow(*SEES_STUDIES, sealed_too=True))]
 
 
 class ModelView(BaseModel):
@@ -32,8 +32,8 @@ class Models(BaseModel):
 
 
 @router.get("")
-def list_models(caller: Anybody, services: ServicesDep) -> Models:
-    """Installed weights, by the names that a job may ask for. The demo ones are always there."""
+def list_models(caller: AnyUser, services: ServicesDep) -> Models:
+    """Installed weights, by the names that jobs can use. The demo weights are always there."""
     demo = [ModelView(name=DEMO, kind=kind, demo=True) for kind in ("whisper", "pyannote")]
     return Models(items=[*installed(services.settings.weights), *demo])
 

@@ -1,4 +1,4 @@
-"""Recordings: what was found in them, their sound, their erasure."""
+"""Recordings: list and read them, download their audio, erase them."""
 
 import asyncio
 import re
@@ -55,7 +55,7 @@ Eraser = Annotated[Caller, Depends(allow("researcher", sealed_too=True))]  # nee
 KEPT = (KeyMissing, KeyDamaged, ArtefactMissing, ArtefactDamaged)
 State = Literal["receiving", "checking", "ready", "refused"]
 MAX_WAIT = 60.0  # s
-LOOK_EVERY = 0.5  # s
+POLL_EVERY = 0.5  # s
 UNFINISHED = ("receiving", "checking")
 BLOCK_BYTES = 256 * 1024
 MEDIA_TYPES = {
@@ -115,16 +115,16 @@ class RecordingView(BaseModel):
     codec: str | None
     sample_rate: int | None = Field(description="Hz")
     channels: int | None
-    duration: float | None = Field(description="Seconds of decoded sound.")
-    peak_dbfs: float | None = Field(description="Of the loudest channel; null: digital silence.")
+    duration: float | None = Field(description="Seconds of decoded audio.")
+    peak_dbfs: float | None = Field(description="Of the loudest channel; null for digital silence.")
     mean_dbfs: float | None
-    refusal: Refusal | None = Field(description="Why it is of no use.")
-    waiting_for: Refusal | None = Field(description="What is in the way of its being checked.")
+    refusal: Refusal | None = Field(description="Why the recording was refused.")
+    waiting_for: Refusal | None = Field(description="What prevents the check for now.")
     metadata: dict[str, str] | None = Field(
-        description="What the client told of the file, name and all. Kept encrypted."
+        description="What the client sent about the file, including its name. Stored encrypted."
     )
     created_at: datetime
-    expires_at: datetime | None = Field(description="When an upload that has stopped is deleted.")
+    expires_at: datetime | None = Field(description="When an unfinished upload will be deleted.")
     completed_at: datetime | None
 
     @classmethod
@@ -132,7 +132,7 @@ class RecordingView(BaseModel):
         reason = None
         if recording.refusal_code is not None:
             reason = Refusal(code=recording.refusal_code, detail=recording.refusal_detail or "")
-        gone = recording.state == "refused"
+        refused = recording.state == "refused"
         return cls(
             id=recording.id,
             study_id=recording.study_id,
@@ -148,9 +148,9 @@ class RecordingView(BaseModel):
             duration=recording.duration,
             peak_dbfs=recording.peak_dbfs,
             mean_dbfs=recording.mean_dbfs,
-            refusal=reason if recording.state == "refused" else None,
+            refusal=reason if refused else None,
             waiting_for=reason if recording.state == "checking" else None,
-            metadata=None if gone else parse_metadata(read_metadata(services, recording)),
+            metadata=None if refused else parse_metadata(read_metadata(services, recording)),
             created_at=recording.created_at,
             expires_at=recording.expires_at,
             completed_at=recording.completed_at,
@@ -158,7 +158,7 @@ class RecordingView(BaseModel):
 
 
 class RecordingSummary(BaseModel):
-    """As much of a recording as a list shows: nothing of what the client told of the file."""
+    """A recording in a list, without the client's metadata."""
 
     id: UUID
     study_id: UUID
@@ -200,17 +200,17 @@ class RecordingList(BaseModel):
 
 
 @router.get("", responses=problems(StudyNotFound, BadCursor, Erased))
-def list_all(
+def read_recordings(
     caller: Researcher,
     services: ServicesDep,
     limits: LimitsDep,
-    study: Annotated[StudyName | None, Query(description="Only those of this study.")] = None,
+    study: Annotated[StudyName | None, Query(description="Only recordings of this study.")] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     cursor: Annotated[
-        str | None, Query(max_length=200, description="`next_cursor` of the page before.")
+        str | None, Query(max_length=200, description="`next_cursor` of the previous page.")
     ] = None,
 ) -> RecordingList:
-    """The caller's recordings, the newest first, also those of no session and no job."""
+    """Your recordings, newest first, including those without a session or a job."""
     limits.polls.require(str(caller.token_id))
     with services.sessionmaker() as session:
         page = list_recordings(session, caller, study=study, limit=limit, cursor=cursor)
@@ -226,10 +226,10 @@ async def read_recording(
     limits: LimitsDep,
     wait: Annotated[
         float,
-        Query(ge=0, le=MAX_WAIT, description="Seconds to wait for it to be ready or refused."),
+        Query(ge=0, le=MAX_WAIT, description="Seconds to wait until it is ready or refused."),
     ] = 0,
 ) -> RecordingView:
-    """Where an upload stands and what was found in it."""
+    """The state of a recording and what was found in it."""
     limits.polls.require(str(caller.token_id))
     if not wait:
         return await asyncio.to_thread(_view, services, caller, recording_id)
@@ -239,16 +239,16 @@ async def read_recording(
         while True:
             await asyncio.to_thread(require_still, services, caller)
             view = await asyncio.to_thread(_view, services, caller, recording_id)
-            if view.state not in UNFINISHED or loop.time() + LOOK_EVERY > end:
+            if view.state not in UNFINISHED or loop.time() + POLL_EVERY > end:
                 return view
-            await asyncio.sleep(LOOK_EVERY)
+            await asyncio.sleep(POLL_EVERY)
 
 
 def _view(services: Services, caller: Caller, recording_id: UUID) -> RecordingView:
     for _ in range(2):
         with services.sessionmaker() as session:
             recording = find_recording(session, caller, recording_id)
-        with suppress(Erased):  # it was refused at this moment
+        with suppress(Erased):  # it was refused just now
             return RecordingView.of(recording, services)
     raise Erased("The recording was erased")
 
@@ -257,7 +257,7 @@ def _view(services: Services, caller: Caller, recording_id: UUID) -> RecordingVi
     "/{recording_id}/audio",
     response_class=StreamingResponse,
     responses={
-        200: {"description": "The sound as it was uploaded.", "content": {"audio/*": {}}},
+        200: {"description": "The audio as it was uploaded.", "content": {"audio/*": {}}},
         206: {"description": "The bytes that `Range` asked for.", "content": {"audio/*": {}}},
         **problems(
             RecordingNotFound,
@@ -272,12 +272,12 @@ def _view(services: Services, caller: Caller, recording_id: UUID) -> RecordingVi
 def read_audio(
     recording_id: UUID, request: Request, caller: Researcher, services: ServicesDep
 ) -> StreamingResponse:
-    """The sound, also in byte ranges, so that a player can jump."""
+    """The audio, also in byte ranges, so that a player can seek."""
     with services.sessionmaker() as session:
         recording = ready_recording(session, caller, recording_id)
     store, keyring = identified(services)
     key = keyring.data_key(recording.study_id, recording.id)
-    store.open(sound_of(recording), key).close()  # refused before the answer has begun
+    store.open(sound_of(recording), key).close()  # fail before the response has started
     wanted = byte_range(request.headers.get("range"), recording.n_bytes)
     start, end = wanted or (0, recording.n_bytes)
     headers = {
@@ -306,9 +306,9 @@ def blocks(
 
 
 def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
-    """The one range that was asked for, [start, end); None: all of it.
+    """The requested range as [start, end), or None for the whole recording.
 
-    Several ranges, and what is no range, are answered with everything, as RFC 9110 allows.
+    Several ranges, or an invalid one, get the whole recording, as RFC 9110 allows.
 
     Raises:
         RangeNotSatisfiable
@@ -316,7 +316,7 @@ def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
     match = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", (header or "").strip())
     if match is None or not (match[1] or match[2]):
         return None
-    if not match[1]:  # the last so many
+    if not match[1]:  # the last N bytes
         start, end = max(0, size - int(match[2])), size
     else:
         start = int(match[1])
@@ -334,5 +334,5 @@ def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
     responses=problems(RecordingNotFound, RecordingInUse, Erased, UploadBusy),
 )
 def delete_recording(recording_id: UUID, caller: Eraser, services: ServicesDep) -> None:
-    """Destroy the recording's key, and with it every transcript that was made of it."""
+    """Destroy the recording's key and every transcript made from it."""
     erase_recording(services, caller, recording_id)

@@ -1,4 +1,4 @@
-"""Opening the vault with its passphrase, after every start."""
+"""Opening the vault with its passphrase after a start."""
 
 import logging
 from typing import Annotated
@@ -32,15 +32,15 @@ class Passphrase(Strict):
     status_code=204,
     responses=problems(WrongPassphrase, RootKeyExposed, RootKeyUnusable),
 )
-def unseal(
+def unseal_vault(
     given: Passphrase,
     caller: Administrator,
     services: ServicesDep,
     limits: LimitsDep,
 ) -> None:
-    """Open the root keys. Nothing happens if they are open."""
+    """Open the root keys. Does nothing if they are already open."""
     if not services.vault.sealed:
         return
     limits.passphrases.require("")
     opening.unseal(services, given.passphrase.get_secret_value())
-    log.info("the vault was unsealed by token %s", caller.token_id)
+    log.info("vault unsealed by token %s", caller.token_id)

@@ -1,4 +1,4 @@
-"""Transcripts: read in every format, with the roles and codes of their speakers."""
+"""Transcripts: read them in every format, and set the roles and codes of their speakers."""
 
 from typing import Annotated
 from uuid import UUID
@@ -38,12 +38,12 @@ NAMED = {
 class SpeakerName(Strict):
     role: SpeakerRole | None = None
     code: SpeakerCode | None = Field(
-        default=None, description="Speakers of the same code are one person."
+        default=None, description="Speakers with the same code are one person."
     )
 
 
 class TurnView(BaseModel):
-    """Something to listen to: `/v1/recordings/{recording_id}/audio` from `recording_start` on."""
+    """A turn to listen to: `/v1/recordings/{recording_id}/audio` from `recording_start`."""
 
     start: float = Field(description="Seconds, on the timeline of the transcript.")
     end: float
@@ -52,8 +52,8 @@ class TurnView(BaseModel):
 
 
 class SpeakerView(SpeakerName):
-    name: str = Field(description="What the transcript shows.")
-    turns: list[TurnView] = Field(description="The longest three.")
+    name: str = Field(description="The name that transcripts show.")
+    turns: list[TurnView] = Field(description="The three longest.")
 
 
 class TranscriptSpeakers(BaseModel):
@@ -93,7 +93,7 @@ class TranscriptSpeakers(BaseModel):
     response_class=Response,
     responses={
         200: {
-            "description": "The transcript, identified: names and all else people said are in it.",
+            "description": "The identified transcript, with names and everything people said.",
             "content": {media.partition(";")[0]: {} for media in MEDIA_TYPES.values()},
         },
         **problems(TranscriptNotFound, *VAULT),
@@ -106,7 +106,7 @@ def read_transcript(
     limits: LimitsDep,
     format: Annotated[Format, Query()] = Format.JSON,
 ) -> Response:
-    """What was said, by whom. docs/reference/transcript.md describes the JSON."""
+    """Who said what. docs/reference/transcript.md describes the JSON."""
     limits.polls.require(str(caller.token_id))
     with services.sessionmaker() as session:
         transcript = transcripts.find_transcript(session, caller, transcript_id)
@@ -128,7 +128,7 @@ def read_transcript(
 def read_speakers(
     transcript_id: UUID, caller: Researcher, services: ServicesDep
 ) -> TranscriptSpeakers:
-    """The speakers, each with its three longest turns, to listen to."""
+    """The speakers, each with its three longest turns to listen to."""
     with services.sessionmaker() as session:
         transcript = transcripts.find_transcript(session, caller, transcript_id)
         return _speakers(session, services, transcript)
@@ -144,7 +144,7 @@ def put_speakers(
     caller: Researcher,
     services: ServicesDep,
 ) -> TranscriptSpeakers:
-    """Say who the speakers are, by label. It shows in every format; names are not for here."""
+    """Set the role and code of each speaker. Every format shows them. Names are refused."""
     with services.sessionmaker.begin() as session:
         transcript = transcripts.find_transcript(session, caller, transcript_id, lock=True)
         speakers = {label: name.model_dump() for label, name in wanted.items()}

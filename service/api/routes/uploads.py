@@ -1,5 +1,7 @@
-"""Uploads by tus 1.0, https://tus.io/protocols/resumable-upload: creation, creation-with-upload,
-checksum, expiration, termination. An upload and the recording it becomes have the same id.
+"""Resumable uploads with tus 1.0, https://tus.io/protocols/resumable-upload.
+
+Extensions: creation, creation-with-upload, checksum, expiration, termination. An upload and the
+recording it becomes have the same id.
 """
 
 import asyncio
@@ -25,6 +27,7 @@ from service.api.openapi import problems
 from service.api.routes.recordings import RecordingView
 from service.api.routes.views import SessionName, StudyName
 from service.database.tables import Recording
+from service.domain import recordings
 from service.domain.callers import Caller
 from service.domain.erasure import erase_recording
 from service.domain.recordings import (
@@ -32,7 +35,6 @@ from service.domain.recordings import (
     Checker,
     Checksum,
     acknowledge,
-    create_upload,
     find_recording,
     longest,
     offset_of,
@@ -71,12 +73,12 @@ Eraser = Annotated[Caller, Depends(allow("researcher", sealed_too=True))]
 VERSION = "1.0.0"
 EXTENSIONS = "creation,creation-with-upload,checksum,expiration,termination"
 MEDIA_TYPE = "application/offset+octet-stream"
-CHECKSUMS = {"sha1": 20, "sha256": 32}  # bytes; tus 1.0 wants SHA-1
-SILENCE = 60.0  # s without a byte, then the request is taken for cut off
+CHECKSUMS = {"sha1": 20, "sha256": 32}  # bytes; tus 1.0 requires SHA-1
+SILENCE = 60.0  # s without a byte until the request counts as cut off
 MAX_METADATA = 8192  # bytes
-MAX_LENGTH = 2**53  # beyond it JSON numbers are not exact
+MAX_LENGTH = 2**53  # larger numbers are not exact in JSON
 
-ARRIVING = (
+TRANSFER_ERRORS = (
     BadUploadHeader,
     UnknownChecksum,
     WrongLength,
@@ -102,23 +104,26 @@ def header(name: str, description: str, *, required: bool = False) -> dict[str, 
     }
 
 
-TUS_VERSION = header("Tus-Resumable", "1.0.0; without it, it is taken for that.")
+TUS_VERSION = header("Tus-Resumable", "1.0.0, which is also the default.")
 CHECKSUM = header(
-    "Upload-Checksum", "`sha1` or `sha256`, a space, the digest of this body, base64."
+    "Upload-Checksum", "`sha1` or `sha256`, a space, and the digest of this body in base64."
 )
 BODY = {
     "required": False,
     "content": {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}},
 }
 OFFSET_HEADERS = {
-    "Upload-Offset": {"schema": {"type": "string"}, "description": "Bytes that are safe."},
-    "Upload-Expires": {"schema": {"type": "string"}, "description": "When it is deleted."},
+    "Upload-Offset": {"schema": {"type": "string"}, "description": "Bytes stored so far."},
+    "Upload-Expires": {
+        "schema": {"type": "string"},
+        "description": "When the unfinished upload will be deleted.",
+    },
 }
 
 
 @router.options("", status_code=204, response_class=Response)
-def say_what_is_spoken(services: ServicesDep) -> Response:
-    """What of tus is spoken here. For all."""
+def tus_options(services: ServicesDep) -> Response:
+    """The tus features supported here. No token needed."""
     return Response(
         status_code=204,
         headers={
@@ -140,22 +145,22 @@ def say_what_is_spoken(services: ServicesDep) -> Response:
                 **OFFSET_HEADERS,
             }
         },
-        **problems(StudyNotFound, SessionNotFound, UploadTooLarge, *ARRIVING),
+        **problems(StudyNotFound, SessionNotFound, UploadTooLarge, *TRANSFER_ERRORS),
     },
     openapi_extra={
         "parameters": [
             TUS_VERSION,
-            header("Upload-Length", "Bytes of the whole; by default those of this body."),
+            header("Upload-Length", "Bytes of the whole recording; default: those of this body."),
             header(
                 "Upload-Metadata",
-                "`filename`, `sha256` (hex; the whole is checked), and whatever the client likes.",
+                "`filename`, `sha256` (hex; checked when all bytes are there), and anything else.",
             ),
             CHECKSUM,
         ],
         "requestBody": BODY,
     },
 )
-async def begin_upload(
+async def create_upload(
     request: Request,
     response: Response,
     caller: Researcher,
@@ -164,17 +169,17 @@ async def begin_upload(
     study: Annotated[StudyName, Query()],
     session: Annotated[SessionName | None, Query()] = None,
 ) -> RecordingView:
-    """Begin an upload, and bring as much of it as is in this request: all of it, if need be.
+    """Start an upload. The body may hold the first part or the whole recording.
 
     `curl -X POST -T FILE -H "Authorization: Bearer $TOKEN" -H "Content-Type:
     application/offset+octet-stream" "$URL/v1/uploads?study=PEER&session=INT-07"`
     """
     require_version(request)
     limits.uploads.require(str(caller.token_id))
-    brings = request.headers.get("content-type") == MEDIA_TYPE
-    n_bytes = announced_length(request, brings)
+    has_body = request.headers.get("content-type") == MEDIA_TYPE
+    n_bytes = announced_length(request, has_body)
     recording = await asyncio.to_thread(
-        create_upload,
+        recordings.create_upload,
         services,
         caller,
         study=study,
@@ -183,11 +188,11 @@ async def begin_upload(
         metadata=metadata_of(request),
     )
     offset = 0
-    if brings:
+    if has_body:
         try:
-            offset = await bring(request, services, limits, recording, offset=0)
+            offset = await store_body(request, services, limits, recording, offset=0)
         except Exception:
-            # Nobody knows its id yet.
+            # The client does not know its id yet.
             await asyncio.to_thread(erase_recording, services, caller, recording.id)
             raise
     recording.state = await asyncio.to_thread(acknowledge, services, recording, offset)
@@ -204,7 +209,7 @@ async def begin_upload(
     responses={
         200: {
             "headers": {**OFFSET_HEADERS, "Upload-Length": {"schema": {"type": "string"}}},
-            "description": "Where to go on.",
+            "description": "Where to resume.",
         },
         **problems(RecordingNotFound, UnsupportedTusVersion, Erased, KeyMissing, KeyDamaged),
     },
@@ -224,10 +229,10 @@ def read_offset(
         recording = find_recording(session, caller, upload_id)
     offset = offset_of(services, recording)
     if recording.state == "receiving" and offset == recording.n_bytes:
-        # The service was killed between the last part and its answer.
+        # The service was killed between storing the last part and acknowledging it.
         recording.state = acknowledge(services, recording, offset)
     headers = {"Upload-Length": str(recording.n_bytes), **offset_headers(recording, offset)}
-    with suppress(Erased):  # it was refused
+    with suppress(Erased):  # the recording was refused
         if metadata := read_metadata(services, recording):
             headers["Upload-Metadata"] = metadata
     return Response(headers=headers)
@@ -239,34 +244,34 @@ def read_offset(
     response_class=Response,
     responses={
         204: {"headers": OFFSET_HEADERS},
-        **problems(RecordingNotFound, *ARRIVING),
+        **problems(RecordingNotFound, *TRANSFER_ERRORS),
     },
     openapi_extra={
         "parameters": [
             TUS_VERSION,
-            header("Upload-Offset", "Where this body begins, as HEAD says.", required=True),
+            header("Upload-Offset", "Where this body starts, as HEAD reports.", required=True),
             CHECKSUM,
         ],
         "requestBody": {**BODY, "required": True},
     },
 )
-async def go_on(
+async def resume_upload(
     upload_id: UUID,
     request: Request,
     caller: Researcher,
     services: ServicesDep,
     limits: LimitsDep,
 ) -> Response:
-    """Bring the next part. Every part is encrypted and on disk before it is acknowledged."""
+    """Send the next part. Every part is encrypted and on disk before it is acknowledged."""
     require_version(request)
     limits.parts.require(str(caller.token_id))
     recording = await asyncio.to_thread(_find, services, caller, upload_id)
     if request.headers.get("content-type") != MEDIA_TYPE:
-        raise UnsupportedMediaType(f"The body of a part is {MEDIA_TYPE}")
+        raise UnsupportedMediaType(f"Send the part as {MEDIA_TYPE}")
     offset = number(request, "upload-offset")
     if offset is None:
         raise BadUploadHeader("A part needs the header Upload-Offset")
-    offset = await bring(request, services, limits, recording, offset=offset)
+    offset = await store_body(request, services, limits, recording, offset=offset)
     recording.state = await asyncio.to_thread(acknowledge, services, recording, offset)
     wake_checker(request, recording)
     return Response(status_code=204, headers=offset_headers(recording, offset))
@@ -280,8 +285,10 @@ async def go_on(
     ),
     openapi_extra={"parameters": [TUS_VERSION]},
 )
-def terminate(upload_id: UUID, request: Request, caller: Eraser, services: ServicesDep) -> None:
-    """Give an upload up: what arrived is destroyed. The same as deleting the recording."""
+def terminate_upload(
+    upload_id: UUID, request: Request, caller: Eraser, services: ServicesDep
+) -> None:
+    """Abandon an upload and destroy what has arrived. The same as deleting the recording."""
     require_version(request)
     erase_recording(services, caller, upload_id)
 
@@ -289,20 +296,22 @@ def terminate(upload_id: UUID, request: Request, caller: Eraser, services: Servi
 # --- the bytes ------------------------------------------------------------------------------------
 
 
-async def bring(
+async def store_body(
     request: Request, services: Services, limits: Limits, recording: Recording, *, offset: int
 ) -> int:
-    """Store the body, in a thread that pulls it out of the event loop a block at a time.
+    """Store the request's body in a thread that takes it from the event loop block by block.
 
     Returns:
-        The offset after it.
+        The offset after the body.
     """
     checksum = checksum_of(request)
     length = number(request, "content-length")
     if length is not None and offset + length > recording.n_bytes:
-        raise WrongLength(f"More than the {recording.n_bytes} bytes announced would arrive")
+        raise WrongLength(
+            f"The body would exceed the announced length of {recording.n_bytes} bytes"
+        )
     if limits.receiving.available_tokens < 1:
-        raise TooManyRequests("Too many uploads at the same time: wait for 1 s", 1)
+        raise TooManyRequests("Too many uploads at the same time: wait 1 s", 1)
     blocks = request_blocks(request, checksum is not None)
 
     async def next_block() -> bytes:
@@ -314,13 +323,13 @@ async def bring(
 
 
 async def request_blocks(request: Request, whole: bool) -> AsyncIterator[bytes]:
-    """The body in larger pieces, to its end or to where it was cut off.
+    """The body in larger blocks, up to its end or to where it was cut off.
 
     Args:
-        whole: a body that is cut off is of no use.
+        whole: the body is useless if it was cut off, because it has a checksum.
 
     Raises:
-        UploadDamaged: it was cut off, and `whole`.
+        UploadDamaged: the body was cut off and `whole` is set.
     """
     pending = bytearray()
     stream = request.stream()
@@ -367,12 +376,12 @@ def offset_headers(recording: Recording, offset: int) -> dict[str, str]:
 
 def require_version(request: Request) -> None:
     if request.headers.get("tus-resumable", VERSION) != VERSION:
-        raise UnsupportedTusVersion(f"Only tus {VERSION} is spoken here")
+        raise UnsupportedTusVersion(f"This service supports tus {VERSION} only")
 
 
-def announced_length(request: Request, brings: bool) -> int:
+def announced_length(request: Request, has_body: bool) -> int:
     length = number(request, "upload-length")
-    if length is None and brings:
+    if length is None and has_body:
         length = number(request, "content-length")
     if length is None:
         raise WrongLength("An upload needs the header Upload-Length")
@@ -394,7 +403,7 @@ def checksum_of(request: Request) -> Checksum | None:
         return None
     algorithm, _, encoded = text.partition(" ")
     if algorithm not in CHECKSUMS:
-        raise UnknownChecksum(f"Checksums are of {' or '.join(CHECKSUMS)} here")
+        raise UnknownChecksum(f"Use a checksum of {' or '.join(CHECKSUMS)}")
     with suppress(binascii.Error, ValueError):
         digest = base64.b64decode(encoded, validate=True)
         if len(digest) == CHECKSUMS[algorithm]:
@@ -412,5 +421,5 @@ def metadata_of(request: Request) -> str | None:
         parse_metadata(text)
     except ValueError:
         # Not chained: it names the file.
-        raise BadUploadHeader("Upload-Metadata is not what tus 1.0 says") from None
+        raise BadUploadHeader("Upload-Metadata does not follow tus 1.0") from None
     return text
