@@ -131,7 +131,7 @@ def doctor(
 ) -> None:
     """Check that this machine is ready.
 
-    Prints a line for each thing that transcription and the service need, and how to mend it.
+    Prints a line for each thing that transcription and the service need, and how to fix it.
     """
     from service import doctor as checks
 

@@ -85,7 +85,7 @@ def list_(folder: WeightsFolder, as_json: AsJson = False) -> None:
     for model, installed in models.items():
         size = f"{model.size / 1e6:,.0f} MB"
         table.add_row(model.name, model.kind, "yes" if installed else "", size, model.licence)
-    table.add_row(catalogue.DEMO, "both", "yes", "", "included with fieldscribe, to try it out")
+    table.add_row(catalogue.DEMO, "both", "yes", "", "comes with fieldscribe")
     table.columns[0].no_wrap = True
     Console().print(table)
 
@@ -183,7 +183,7 @@ def all_installed(folder: Path) -> list[KnownModel]:
     """
     models = [model for model in catalogue.KNOWN.values() if catalogue.is_installed(model, folder)]
     if not models:
-        raise ModelMissing("No weights are installed; run `fieldscribe models fetch`.")
+        raise ModelMissing("No weights are installed: run `fieldscribe models fetch`.")
     return models
 
 

@@ -1,4 +1,7 @@
-"""Views of one transcript. Each format has a module; all read the same `Transcript`."""
+"""Formats of a transcript. All are rendered from the same `Transcript`.
+
+May import the plain data of `models`. `batch`, `commands`, `api` and scripts may import it.
+"""
 
 from collections.abc import Callable
 from enum import StrEnum

@@ -1,4 +1,4 @@
-"""WebVTT and SubRip: the words in cues short enough to read.
+"""WebVTT and SubRip: the words in captions (cues) short enough to read.
 
 Sources: W3C WebVTT, sections 4 and 6.1; the SubRip format as VLC and ffmpeg read it.
 """
@@ -10,7 +10,7 @@ from models.transcript import Transcript, Word
 from service.exports.text import IDENTIFIED, UNKNOWN
 
 MAX_CUE_SECONDS = 7.0
-MAX_CUE_CHARACTERS = 84  # two lines of 42
+MAX_CUE_CHARACTERS = 84  # fits two lines of 42; the player breaks the line
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,12 @@ class Cue:
 
 
 def cues(transcript: Transcript) -> Iterator[Cue]:
-    """Every word of the transcript is in one cue, in order; a cue has one speaker."""
+    """Yield every word of the transcript in exactly one cue, in order. A cue has one speaker."""
     for segment in transcript.segments:
         speaker = segment.speaker or UNKNOWN
         words: list[Word] = []
         for word in segment.words:
-            if words and _full(words, word):
+            if words and _is_full(words, word):
                 yield _cue(speaker, words)
                 words = []
             words.append(word)
@@ -35,7 +35,8 @@ def cues(transcript: Transcript) -> Iterator[Cue]:
             yield _cue(speaker, words)
 
 
-def _full(words: list[Word], word: Word) -> bool:
+def _is_full(words: list[Word], word: Word) -> bool:
+    """Whether a cue of these words has no room for one more."""
     characters = sum(len(w.text) for w in words) + len(word.text)
     return word.end - words[0].start > MAX_CUE_SECONDS or characters > MAX_CUE_CHARACTERS
 
@@ -49,14 +50,14 @@ def _cue(speaker: str, words: list[Word]) -> Cue:
 def vtt(transcript: Transcript) -> str:
     blocks = ["WEBVTT", f"NOTE {IDENTIFIED}", *(f"NOTE {text}" for text in transcript.warnings)]
     for cue in cues(transcript):
-        text = _escaped(cue.text + unheard_during(cue, transcript))
+        text = _escape(cue.text + _unheard_speakers(cue, transcript))
         times = f"{_time(cue.start, '.')} --> {_time(cue.end, '.')}"
-        blocks.append(f"{times}\n<v {_escaped(cue.speaker)}>{text}")
+        blocks.append(f"{times}\n<v {_escape(cue.speaker)}>{text}")
     return "\n\n".join(blocks) + "\n"
 
 
-def unheard_during(cue: Cue, transcript: Transcript) -> str:
-    """` [SPEAKER_01 speaks too]`: somebody of whom Whisper heard no word."""
+def _unheard_speakers(cue: Cue, transcript: Transcript) -> str:
+    """` [SPEAKER_01 speaks too]` for each speaker whose words in an overlap are missing."""
     speakers = {
         speaker
         for overlap in transcript.overlaps
@@ -74,7 +75,7 @@ def srt(transcript: Transcript) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def _escaped(text: str) -> str:
+def _escape(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 

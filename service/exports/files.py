@@ -1,4 +1,4 @@
-"""Transcripts as files: whole or not at all, readable by their owner only."""
+"""Writing transcripts to files: whole or not at all, readable only by their owner."""
 
 import fcntl
 import os
@@ -11,14 +11,15 @@ PREFIX, SUFFIX = ".fieldscribe-", ".partial"
 
 
 def write_whole(path: Path, text: str) -> None:
-    """A crash leaves the old file or the new one, never half of one. Mode 0600."""
+    """Write a file of mode 0600. A crash leaves the old or the new file, never a partial one."""
     write_all_whole({path: text})
 
 
 def write_all_whole(files: Mapping[Path, str]) -> None:
-    """All of them or none: they are moved into place, in their order, once every one is on disk.
+    """Write several files, or none of them if one fails.
 
-    What a killed process leaves under a hidden name goes with the next `remove_abandoned`.
+    They are moved into place, in order, once all are on disk. A killed process leaves hidden files,
+    which `remove_abandoned` deletes.
     """
     with ExitStack() as stack:
         partials = {path: _write_partial(path, text, stack) for path, text in files.items()}
@@ -27,11 +28,11 @@ def write_all_whole(files: Mapping[Path, str]) -> None:
 
 
 def _write_partial(path: Path, text: str, stack: ExitStack) -> str:
-    """Its lock lasts as long as the `stack`, and says that somebody is still writing."""
+    """Returns the path. A lock, held until `stack` closes, marks the file as being written."""
     descriptor, partial = tempfile.mkstemp(prefix=PREFIX, suffix=SUFFIX, dir=path.parent)
     stack.callback(os.close, descriptor)
     stack.callback(Path(partial).unlink, missing_ok=True)
-    with suppress(OSError):  # some network folders know no locks
+    with suppress(OSError):  # some network file systems have no locks
         fcntl.flock(descriptor, fcntl.LOCK_EX)
     with open(descriptor, "w", encoding="utf-8", closefd=False) as file:
         file.write(text)
@@ -41,8 +42,10 @@ def _write_partial(path: Path, text: str, stack: ExitStack) -> str:
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Delete what killed processes had begun to write: it holds what people said."""
+    """Delete files that killed processes left unfinished: they hold what people said."""
     for partial in folder.glob(f"{PREFIX}*{SUFFIX}"):
         with suppress(OSError), partial.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails if a run is writing it
+            fcntl.flock(
+                file, fcntl.LOCK_EX | fcntl.LOCK_NB
+            )  # fails while another run is writing it
             partial.unlink()

@@ -1,4 +1,4 @@
-"""Plain text to read: a line per segment with time and speaker, then what to listen to again."""
+"""Plain text: a line per segment with its time and speaker, then the passages to check."""
 
 from collections.abc import Iterator
 
@@ -6,16 +6,16 @@ from models.statistics import compute_statistics
 from models.transcript import Flag, Segment, Transcript
 
 IDENTIFIED = "IDENTIFIED: what people said, not de-identified. Keep it where the recordings are."
-UNKNOWN = "unknown"  # nobody was found speaking there
+UNKNOWN = "unknown"  # diarisation found no speaker there
 
 FLAGS = {
-    "speech_without_words": "somebody speaks, but there are no words",
-    "few_words": "somebody speaks much longer than it takes to say these words",
-    "words_without_speech": "words where nobody was found speaking",
-    "other_language": "another language than the rest",
+    "speech_without_words": "speech without words",
+    "few_words": "few words for so much speech; some may be missing",
+    "words_without_speech": "words where no speech was found",
+    "other_language": "in another language than the rest",
     "loop": "the text repeats itself",
     "low_probability": "Whisper was unsure of these words",
-    "too_fast": "more words than anybody says in this time",
+    "too_fast": "more words than anyone can say in this time",
 }
 
 
@@ -30,28 +30,28 @@ def _lines(transcript: Transcript) -> Iterator[str]:
     yield ""
     yield (
         f"Duration {clock(transcript.duration)}, language {transcript.language}, "
-        f"{_counted(len(transcript.speakers), 'speaker')}, {transcript.made_with.whisper_model}"
+        f"{_count(len(transcript.speakers), 'speaker')}, {transcript.made_with.whisper_model}"
     )
     yield ""
     yield from _speakers(transcript)
     yield ""
     for segment in transcript.segments:
-        speaker = segment.speaker or UNKNOWN
-        yield f"[{clock(segment.start)}] {speaker}: {segment.text}{_overlap(segment, transcript)}"
+        speaker, mark = segment.speaker or UNKNOWN, _overlap_mark(segment, transcript)
+        yield f"[{clock(segment.start)}] {speaker}: {segment.text}{mark}"
     if transcript.flags:
         yield ""
-        yield "To listen to again:"
-        yield from map(_flag, transcript.flags)
+        yield "Passages to check against the recording:"
+        yield from map(_describe_flag, transcript.flags)
 
 
 def _speakers(transcript: Transcript) -> Iterator[str]:
-    """A line each, with a role that the questions suggest."""
+    """Yield a line per speaker, with the role that their share of questions suggests."""
     counted = compute_statistics(transcript)
     roles = {suggestion.speaker: suggestion for suggestion in counted.suggestions}
     for speaker in counted.speakers:
         line = (
             f"{speaker.speaker}: {clock(speaker.talk_time)} ({speaker.talk_share:.0%}), "
-            f"{_counted(speaker.turns, 'turn')}, {_counted(speaker.words, 'word')}"
+            f"{_count(speaker.turns, 'turn')}, {_count(speaker.words, 'word')}"
         )
         if speaker.speaker in roles:
             suggestion = roles[speaker.speaker]
@@ -60,10 +60,10 @@ def _speakers(transcript: Transcript) -> Iterator[str]:
         yield line
 
 
-def _overlap(segment: Segment, transcript: Transcript) -> str:
-    """` [overlap with SPEAKER_01]` where others speak during the segment.
+def _overlap_mark(segment: Segment, transcript: Transcript) -> str:
+    """` [overlap with SPEAKER_01]` if others speak during the segment, else an empty string.
 
-    Of whom there are no words there, the mark says so.
+    The mark also names those whose words in the overlap are missing.
     """
     during = [
         overlap
@@ -78,7 +78,7 @@ def _overlap(segment: Segment, transcript: Transcript) -> str:
     return f" [overlap with {', '.join(sorted(others))}{missing}]"
 
 
-def _flag(flag: Flag) -> str:
+def _describe_flag(flag: Flag) -> str:
     evidence = ", ".join(
         f"{name} {value if isinstance(value, str) else f'{value:g}'}"
         for name, value in flag.evidence.items()
@@ -87,11 +87,11 @@ def _flag(flag: Flag) -> str:
     return f"[{clock(flag.start)} - {clock(flag.end)}] {reason} ({evidence})"
 
 
-def _counted(n: int, what: str) -> str:
-    return f"{n} {what}" if n == 1 else f"{n} {what}s"
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
 def clock(seconds: float) -> str:
-    """`1:02:03`"""
+    """Hours, minutes and seconds: `1:02:03`."""
     whole = int(seconds)
     return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
