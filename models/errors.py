@@ -1,23 +1,33 @@
-"""What can go wrong between a recording and its transcript.
+"""The errors of models/: everything that can go wrong between a recording and its transcript.
 
     SpeechError
-    ├── AudioError           the recording cannot be used as it is
-    ├── OptionError          a value somebody chose makes no sense
-    ├── WeightsError         weights are missing, damaged or not to be trusted
-    ├── OutOfMemory          a batch does not fit on the device
-    └── Stopped              somebody asked for it
+    ├── AudioError           the recording cannot be used; leaves in audio/errors.py
+    ├── OptionError          an option is invalid
+    │   ├── UnknownLanguage, CannotTranslate, VocabularyTooLong
+    │   ├── BadRoster, BadSpeakerCount
+    │   ├── UnavailablePrecision, UnmeasuredPrecision
+    │   └── UnknownModel     in weights/errors.py
+    ├── WeightsError         weights are missing, damaged or unsafe; leaves in weights/errors.py
+    ├── OutOfMemory
+    └── Stopped
 
-The leaves of the first three stand beside the code that raises them. Every leaf has a stable
-`code`; docs/reference/errors.md lists them. A message is one sentence that is safe to store and
-show: it holds numbers and remedies, never text, names or paths of a recording.
+Every leaf has a stable `code`, listed in docs/reference/errors.md. The first line of its docstring
+is its title in the API and `user_action` says what the owner of a failed job can do. A message is
+one sentence that is safe to store and show: it holds numbers and remedies, never text, names or
+paths of a recording.
+
+The modules that define leaves do not import torch, so that the API can look leaves up by code.
 """
 
 from typing import ClassVar
+
+ASK_ADMINISTRATOR = "Ask your administrator; the worker's log has details."
 
 
 class SpeechError(Exception):
     code: ClassVar[str] = "speech_error"
     retryable: ClassVar[bool] = False
+    user_action: ClassVar[str] = ASK_ADMINISTRATOR
 
 
 class AudioError(SpeechError):
@@ -32,14 +42,68 @@ class WeightsError(SpeechError):
     pass
 
 
+class UnknownLanguage(OptionError):
+    """Whisper, or this model, does not support the language."""
+
+    code = "unknown_language"
+    user_action = "Choose another language."
+
+
+class CannotTranslate(OptionError):
+    """English-only models cannot translate."""
+
+    code = "cannot_translate"
+    user_action = "Choose a multilingual model."
+
+
+class VocabularyTooLong(OptionError):
+    """The vocabulary does not fit into Whisper's prompt."""
+
+    code = "vocabulary_too_long"
+    user_action = "Enter fewer or shorter words."
+
+
+class BadRoster(OptionError):
+    """The roster has over twelve people, a duplicate code, or a person without code or role."""
+
+    code = "bad_roster"
+    user_action = "List one to twelve people, each with a role and a code of their own."
+
+
+class BadSpeakerCount(OptionError):
+    """The number of speakers is not from 1 to 20, or the minimum is above the maximum."""
+
+    code = "bad_speaker_count"
+    user_action = "Enter a number from 1 to 20."
+
+
+class UnavailablePrecision(OptionError):
+    """The device does not support this precision."""
+
+    code = "unavailable_precision"
+    user_action = ASK_ADMINISTRATOR
+
+
+class UnmeasuredPrecision(OptionError):
+    """No evaluation vouches for these weights at this precision."""
+
+    code = "unmeasured_precision"
+    user_action = ASK_ADMINISTRATOR
+
+
 class OutOfMemory(SpeechError):
-    """A batch does not fit into the device's memory."""
+    """The device does not have enough free memory."""
 
     code = "out_of_memory"
     retryable = True
+    user_action = (
+        "Wait if another program is using the GPU: the job then continues automatically."
+        " Otherwise cancel it and choose a smaller model."
+    )
 
 
 class Stopped(SpeechError):
-    """Somebody asked for the job to stop."""
+    """The job was asked to stop."""
 
     code = "stopped"
+    user_action = "Run the job again if that was a mistake."

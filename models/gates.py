@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import torch
 
-from models.errors import OptionError
+from models.errors import UnavailablePrecision, UnmeasuredPrecision
 from models.metrics import Rate
 from models.precision import Precision, TrunkPrecision
 from models.weights.catalogue import PipelineWeights, WhisperWeights, open_private, writing
@@ -31,18 +31,6 @@ LEAST = {"wer": 1000, "der": 600}
 """Words, and seconds of speech, in the references. With fewer words one weighs more than the
 largest loss.
 """
-
-
-class UnavailablePrecision(OptionError):
-    """The device does not support this precision."""
-
-    code = "unavailable_precision"
-
-
-class UnmeasuredPrecision(OptionError):
-    """No evaluation vouches for these weights at this precision."""
-
-    code = "unmeasured_precision"
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The languages Whisper knows, for those who must not load it; a test compares the two."""
 
-from models.errors import OptionError
+from models.errors import UnknownLanguage
 
 
 def _pairs(text: str) -> list[tuple[str, str]]:
@@ -38,12 +38,6 @@ moldavian; ro moldovan; si sinhalese; es castilian; zh mandarin
 )
 
 _CODES = {name: code for code, name in [*LANGUAGES.items(), *_OTHER_NAMES]}
-
-
-class UnknownLanguage(OptionError):
-    """The language is not one that Whisper, or this model, knows."""
-
-    code = "unknown_language"
 
 
 def language_code(name: str) -> str:

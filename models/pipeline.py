@@ -12,6 +12,7 @@ import torch
 
 from models.attribution import attribute
 from models.audio.channels import Channels, Timeline, timeline_of
+from models.audio.errors import NoSpeech
 from models.audio.recording import SAMPLE_RATE, Recording
 from models.device import HalvingCounter
 from models.diarisation.diarisation import (
@@ -22,7 +23,6 @@ from models.diarisation.diarisation import (
     start_diarisation,
 )
 from models.diarisation.segmentation import Segmentation, SpeechRegion, find_speech_regions, segment
-from models.errors import AudioError
 from models.gates import resolve_precision
 from models.languages import language_code
 from models.overlaps import find_overlaps
@@ -67,12 +67,6 @@ DEMO_WARNING = (
     "Made with the demo weights, which know a few hundred words and eight synthetic voices: "
     "for demonstration and tests, never for research."
 )
-
-
-class NoSpeech(AudioError):
-    """There is sound, but no speech was found in it, or no words in the speech."""
-
-    code = "no_speech"
 
 
 @dataclass(frozen=True)

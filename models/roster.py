@@ -3,17 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from models.errors import OptionError
+from models.errors import BadRoster
 
 MAX_ROSTER = 12
 MAX_CHARACTERS = 40
 OBSERVER = "observer"  # the only role whose part it is to say nothing
-
-
-class BadRoster(OptionError):
-    """More than twelve people, a code twice, or somebody without a code or a role."""
-
-    code = "bad_roster"
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ import torch
 
 from models.audio.channels import Channels
 from models.audio.decode import decode
+from models.audio.errors import NoSpeech
 from models.audio.probe import probe
 from models.audio.recording import SAMPLE_RATE, Recording
 from models.diarisation.diarisation import SpeakerCount
@@ -33,7 +34,7 @@ from models.errors import SpeechError
 from models.gates import Gate, gates_of
 from models.languages import language_code
 from models.metrics import Spoken, TimedText, summed
-from models.pipeline import NoSpeech, Pipeline, TranscribeOptions
+from models.pipeline import Pipeline, TranscribeOptions
 from models.precision import Precision
 from models.transcript import Turn
 from models.weights.catalogue import DEMO, default_pipeline, find_pipeline, find_whisper

@@ -22,10 +22,18 @@ Messages are one sentence and never hold text, names or paths of recordings.
 import traceback
 from typing import ClassVar
 
+from models.errors import ASK_ADMINISTRATOR
+
 
 class ServiceError(Exception):
     code: ClassVar[str] = "service_error"
     status: ClassVar[int] = 500
+    user_action: ClassVar[str] = ASK_ADMINISTRATOR
+
+
+def title_of(error: type[Exception]) -> str:
+    """The first line of the docstring."""
+    return (error.__doc__ or "").strip().partition("\n")[0]
 
 
 class Misused(ServiceError):

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 from models.audio.decode import decode
-from models.errors import OutOfMemory
-from models.languages import UnknownLanguage
-from models.pipeline import NoSpeech, StageProgress, TranscribeOptions
+from models.audio.errors import NoSpeech
+from models.errors import OutOfMemory, UnknownLanguage
+from models.pipeline import StageProgress, TranscribeOptions
 from models.transcript_json import from_json
 from models.weights.catalogue import PipelineWeights, WhisperWeights
 from service.batch.batch import Batch, SessionFiles, group_into_sessions, prepare_output, run

@@ -9,14 +9,8 @@ from pathlib import Path
 import pytest
 
 from models.weights import catalogue
-from models.weights.catalogue import (
-    KnownModel,
-    ModelMissing,
-    UnknownModel,
-    WeightsCorrupt,
-    find_pipeline,
-    find_whisper,
-)
+from models.weights.catalogue import KnownModel, find_pipeline, find_whisper
+from models.weights.errors import ModelMissing, UnknownModel, WeightsCorrupt
 from models.weights.transfer import fetch
 from tests.published_weights import (
     CONFIG,

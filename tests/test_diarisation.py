@@ -10,7 +10,6 @@ import torch
 
 from models.audio.decode import decode
 from models.diarisation.diarisation import (
-    BadSpeakerCount,
     Diarisation,
     SpeakerCount,
     measure_speed,
@@ -20,7 +19,7 @@ from models.diarisation.diarisation import (
 )
 from models.diarisation.embedding import embed
 from models.diarisation.segmentation import segment
-from models.errors import OutOfMemory, Stopped
+from models.errors import BadSpeakerCount, OutOfMemory, Stopped
 from models.metrics import diarisation_errors
 from models.transcript import Turn
 from models.weights.catalogue import find_pipeline

@@ -5,8 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from models.errors import OutOfMemory
-from models.languages import UnknownLanguage
+from models.errors import OutOfMemory, UnknownLanguage
 from scripts import evaluate
 from scripts.evaluate import options_of
 from scripts.references import Entry

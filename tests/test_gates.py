@@ -12,15 +12,8 @@ import torch
 from typer.testing import CliRunner
 
 from models import gates
-from models.gates import (
-    Gate,
-    ModelPrecisions,
-    UnavailablePrecision,
-    UnmeasuredPrecision,
-    check_gates,
-    gates_of,
-    resolve_precision,
-)
+from models.errors import UnavailablePrecision, UnmeasuredPrecision
+from models.gates import Gate, ModelPrecisions, check_gates, gates_of, resolve_precision
 from models.metrics import Rate
 from models.pipeline import Pipeline, TranscribeOptions
 from models.weights.catalogue import PipelineWeights, WhisperWeights, find_pipeline, find_whisper

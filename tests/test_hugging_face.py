@@ -8,8 +8,13 @@ import pytest
 import torch
 
 from models.pyannote_guard import stand_in_for_torchaudio_extension
-from models.weights.catalogue import ModelMissing, WeightsCorrupt, find_whisper
-from models.weights.checkpoints import UnsafeCheckpoint, UnsupportedCheckpoint
+from models.weights.catalogue import find_whisper
+from models.weights.errors import (
+    ModelMissing,
+    UnsafeCheckpoint,
+    UnsupportedCheckpoint,
+    WeightsCorrupt,
+)
 from models.weights.whisper import load_whisper
 
 CPU = torch.device("cpu")

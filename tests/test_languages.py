@@ -4,8 +4,8 @@ import pytest
 import torch
 from whisper import DecodingOptions, Whisper
 
+from models.errors import CannotTranslate
 from models.whisper_engine import Session, WhisperEngine, WhisperOptions
-from models.whisper_engine.engine import CannotTranslate
 from models.whisper_engine.mel import log_mel
 from models.whisper_engine.slots import Slots
 from models.windows import Window

@@ -16,7 +16,8 @@ from models.roster import RosterEntry
 from models.stage_results import NoStageResults
 from models.weights.catalogue import find_pipeline, find_whisper
 from service.domain.engine_job import EngineJob
-from service.worker.pipeline_engine import PipelineEngine, WeightsChanged
+from service.domain.job_errors import WeightsChanged
+from service.worker.pipeline_engine import PipelineEngine
 from tests.api import tone
 
 OPTIONS = {

@@ -11,19 +11,12 @@ import pytest
 import torch
 
 from models.audio.decode import decode
+from models.audio.errors import NoSpeech
 from models.diarisation.diarisation import SpeakerCount
 from models.diarisation.embedding import embed
-from models.errors import Stopped
-from models.languages import UnknownLanguage
+from models.errors import Stopped, UnknownLanguage
 from models.metrics import TimedText, diarisation_errors, time_errors, word_errors
-from models.pipeline import (
-    COSTLY_STAGES,
-    NoSpeech,
-    Pipeline,
-    StageProgress,
-    TranscribeOptions,
-    no_speech,
-)
+from models.pipeline import COSTLY_STAGES, Pipeline, StageProgress, TranscribeOptions, no_speech
 from models.results import pack_diarisation, unpack_diarisation
 from models.roster import RosterEntry
 from models.transcript import Turn

@@ -12,9 +12,14 @@ import yaml
 
 from models.pyannote_guard import pyannote_audio
 from models.weights import pyannote
-from models.weights.catalogue import WeightsCorrupt, find_pipeline
-from models.weights.checkpoints import UnsafeCheckpoint, UnsupportedCheckpoint
-from models.weights.pyannote import UnsupportedPipeline, load_pipeline
+from models.weights.catalogue import find_pipeline
+from models.weights.errors import (
+    UnsafeCheckpoint,
+    UnsupportedCheckpoint,
+    UnsupportedPipeline,
+    WeightsCorrupt,
+)
+from models.weights.pyannote import load_pipeline
 from tests.bomb import Bomb
 
 CPU = torch.device("cpu")

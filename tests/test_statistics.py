@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.diarisation.diarisation import SpeakerCount
+from models.errors import BadRoster
 from models.pipeline import TranscribeOptions, wrong_count
-from models.roster import BadRoster, RosterEntry, read_line
+from models.roster import RosterEntry, read_line
 from models.statistics import Suggestion, compute_statistics, count_questions, sum_talk_times
 from models.transcript import Overlap, Transcript, Turn
 from models.transcript_json import from_json, to_json

@@ -10,24 +10,18 @@ from pathlib import Path
 import pytest
 
 from models.weights import catalogue, transfer
-from models.weights.catalogue import (
-    CannotWriteWeights,
-    KnownModel,
-    ModelMissing,
-    NoSpace,
-    WeightsCorrupt,
-    find_pipeline,
-    find_whisper,
-)
-from models.weights.transfer import (
+from models.weights.catalogue import KnownModel, find_pipeline, find_whisper
+from models.weights.errors import (
     AccessDenied,
+    CannotWriteWeights,
     ChecksumMismatch,
+    ModelMissing,
     NetworkUnavailable,
+    NoSpace,
     UnsafeBundle,
-    export,
-    fetch,
-    import_bundle,
+    WeightsCorrupt,
 )
+from models.weights.transfer import export, fetch, import_bundle
 from tests.published_weights import (
     CONFIG,
     SEGMENTATION,

@@ -5,8 +5,8 @@ from whisper import Whisper
 from whisper.audio import log_mel_spectrogram, pad_or_trim
 
 from models.audio.recording import SAMPLE_RATE
-from models.errors import Stopped
-from models.languages import UnknownLanguage, language_code
+from models.errors import Stopped, UnknownLanguage, VocabularyTooLong
+from models.languages import language_code
 from models.transcript import Word
 from models.whisper_engine import (
     DecodedWindow,
@@ -14,7 +14,7 @@ from models.whisper_engine import (
     WhisperEngine,
     WhisperOptions,
 )
-from models.whisper_engine.engine import VocabularyTooLong, initial_tokens
+from models.whisper_engine.engine import initial_tokens
 from models.whisper_engine.mel import log_mel, log_mel_maximum
 from models.whisper_engine.model import InferenceModel
 from models.whisper_engine.slots import Slots

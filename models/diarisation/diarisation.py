@@ -26,7 +26,7 @@ from models.diarisation.reconstruction import (
 )
 from models.diarisation.segmentation import Segmentation, segment
 from models.diarisation.speaker_models import SpeakerModels
-from models.errors import OptionError
+from models.errors import BadSpeakerCount
 from models.precision import TrunkPrecision
 from models.progress import Progress, ignore, seconds_of
 from models.statistics import sum_talk_times
@@ -41,12 +41,6 @@ up to 4.5 % in rendered focus groups (docs/developer/experiments.md)."""
 ENOUGH_SPEECH, ENOUGH_EACH = 30.0, 6.0
 """Seconds, in all, and for each voice and one more. With less speech, a person who is present may
 not have said enough to be found."""
-
-
-class BadSpeakerCount(OptionError):
-    """A number of speakers below 1 or above 20, or a minimum above the maximum."""
-
-    code = "bad_speaker_count"
 
 
 @dataclass(frozen=True)

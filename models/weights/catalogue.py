@@ -22,43 +22,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from models.errors import OptionError, WeightsError
+from models.weights.errors import (
+    CannotWriteWeights,
+    ModelMissing,
+    NoSpace,
+    UnknownModel,
+    WeightsCorrupt,
+)
 
 Kind = Literal["whisper", "pyannote"]
 
 DEMO = "demo"
 DEMO_FOLDER = Path(__file__).parents[1] / "demo"
 DEFAULT_PIPELINE = "speaker-diarization-community-1"
-
-
-class UnknownModel(OptionError):
-    """No weights have this name."""
-
-    code = "unknown_model"
-
-
-class ModelMissing(WeightsError):
-    """The weights are not installed."""
-
-    code = "model_missing"
-
-
-class WeightsCorrupt(WeightsError):
-    """A file of the weights is damaged, cut short, or not the one its name promises."""
-
-    code = "weights_corrupt"
-
-
-class NoSpace(WeightsError):
-    """The disk is full."""
-
-    code = "no_space"
-
-
-class CannotWriteWeights(WeightsError):
-    """The weights folder, or the bundle, cannot be written."""
-
-    code = "cannot_write_weights"
 
 
 # --- what exists ----------------------------------------------------------------------------------

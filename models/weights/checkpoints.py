@@ -16,23 +16,10 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from models.errors import WeightsError
-from models.weights.catalogue import WeightsCorrupt
+from models.weights.errors import UnsafeCheckpoint, UnsupportedCheckpoint, WeightsCorrupt
 
 BAD_INPUT = (RuntimeError, ValueError, LookupError, TypeError, AttributeError, EOFError)
 """What torch, numpy and zipfile raise on bytes that are not what they should be."""
-
-
-class UnsafeCheckpoint(WeightsError):
-    """A weights file wants to run something, or holds objects that are not numbers."""
-
-    code = "unsafe_checkpoint"
-
-
-class UnsupportedCheckpoint(WeightsError):
-    """A sound file, but not weights of a model that is known here."""
-
-    code = "unsupported_checkpoint"
 
 
 def read_checkpoint(file: BinaryIO, allowed: Collection[Any] = ()) -> Any:

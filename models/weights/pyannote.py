@@ -17,25 +17,18 @@ from torch import Tensor
 
 from models.audio.recording import SAMPLE_RATE
 from models.diarisation.speaker_models import SpeakerModels
-from models.errors import WeightsError
 from models.pyannote_guard import pyannote_audio
-from models.weights.catalogue import PipelineWeights, WeightsCorrupt
-from models.weights.checkpoints import (
-    BAD_INPUT,
+from models.weights.catalogue import PipelineWeights
+from models.weights.checkpoints import BAD_INPUT, check_state, read_checkpoint
+from models.weights.errors import (
     UnsafeCheckpoint,
     UnsupportedCheckpoint,
-    check_state,
-    read_checkpoint,
+    UnsupportedPipeline,
+    WeightsCorrupt,
 )
 
 MAX_CONFIG_BYTES = 64 << 10
 MAX_PLDA_BYTES = 64 << 20
-
-
-class UnsupportedPipeline(WeightsError):
-    """A pipeline folder asks for something else than the pipeline that is known here."""
-
-    code = "unsupported_pipeline"
 
 
 # --- models ---------------------------------------------------------------------------------------

@@ -22,11 +22,8 @@ from typing import IO, Any
 from models.errors import WeightsError
 from models.weights import catalogue
 from models.weights.catalogue import (
-    CannotWriteWeights,
     KnownFile,
     KnownModel,
-    NoSpace,
-    WeightsCorrupt,
     check_installed,
     is_intact,
     open_private,
@@ -35,32 +32,17 @@ from models.weights.catalogue import (
     write_manifest,
     writing,
 )
+from models.weights.errors import (
+    AccessDenied,
+    CannotWriteWeights,
+    ChecksumMismatch,
+    NetworkUnavailable,
+    NoSpace,
+    UnsafeBundle,
+    WeightsCorrupt,
+)
 
 BLOCK_BYTES = 1 << 20
-
-
-class NetworkUnavailable(WeightsError):
-    """The server with the weights cannot be reached, or broke off."""
-
-    code = "network_unavailable"
-
-
-class AccessDenied(WeightsError):
-    """The server wants an account that has accepted the model's conditions."""
-
-    code = "access_denied"
-
-
-class ChecksumMismatch(WeightsError):
-    """What was downloaded or imported is not what was published."""
-
-    code = "checksum_mismatch"
-
-
-class UnsafeBundle(WeightsError):
-    """A bundle holds something that `export` never writes."""
-
-    code = "unsafe_bundle"
 
 
 # --- fetch ----------------------------------------------------------------------------------------

@@ -10,13 +10,9 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from models.weights.catalogue import KNOWN, WeightsCorrupt, WhisperWeights, hugging_face_weights
-from models.weights.checkpoints import (
-    BAD_INPUT,
-    UnsupportedCheckpoint,
-    check_state,
-    read_checkpoint,
-)
+from models.weights.catalogue import KNOWN, WhisperWeights, hugging_face_weights
+from models.weights.checkpoints import BAD_INPUT, check_state, read_checkpoint
+from models.weights.errors import UnsupportedCheckpoint, WeightsCorrupt
 from models.weights.hugging_face import dimensions, openai_name
 
 MAX_UNPACKED_BYTES = 256 << 20  # of a checkpoint under xz; the demo's are a tenth of it

@@ -18,8 +18,8 @@ from whisper.tokenizer import Tokenizer, get_tokenizer
 from models.audio.recording import SAMPLE_RATE
 from models.device import HalvingCounter, exact_on, in_batches
 from models.diarisation.segmentation import SpeechRegion
-from models.errors import OptionError
-from models.languages import LANGUAGES, UnknownLanguage, language_code
+from models.errors import CannotTranslate, UnknownLanguage, VocabularyTooLong
+from models.languages import LANGUAGES, language_code
 from models.precision import Precision
 from models.progress import Progress, ignore, seconds_of
 from models.transcript import Word
@@ -43,18 +43,6 @@ SHARE_OF_MEMORY = {"cpu": 0.15, "cuda": 0.6}  # for the slots; of all, and of wh
 TRIAL_WINDOW = 25.0  # s of speech in a well filled window
 TRIAL_STEPS = 8
 TOKENS_PER_SECOND = 4.0  # of English or Dutch speech
-
-
-class VocabularyTooLong(OptionError):
-    """The vocabulary does not fit into Whisper's prompt."""
-
-    code = "vocabulary_too_long"
-
-
-class CannotTranslate(OptionError):
-    """An English model has nothing to translate from."""
-
-    code = "cannot_translate"
 
 
 @dataclass(frozen=True)

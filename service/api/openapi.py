@@ -9,9 +9,9 @@ from fastapi.routing import APIRoute
 
 from models.errors import SpeechError
 from service.api.access import Allowed
-from service.api.problems import MEDIA_TYPE, Problem, status_of, title_of
+from service.api.problems import MEDIA_TYPE, Problem, status_of
 from service.database import DatabaseUnreachable
-from service.domain.job_state import InternalError
+from service.domain.job_errors import InternalError
 from service.errors import (
     BodyTooLarge,
     InvalidRequest,
@@ -22,6 +22,7 @@ from service.errors import (
     TokenRevoked,
     TokenUnknown,
     TooManyRequests,
+    title_of,
 )
 from service.vault.errors import Sealed
 

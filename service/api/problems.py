@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from models.errors import AudioError, OptionError, OutOfMemory, SpeechError
 from service.database import DatabaseUnreachable
-from service.domain.job_state import InternalError
+from service.domain.job_errors import InternalError
 from service.errors import (
     BodyTooLarge,
     InvalidRequest,
@@ -32,6 +32,7 @@ from service.errors import (
     TooManyWaiting,
     UnsupportedMediaType,
     locate,
+    title_of,
 )
 
 MEDIA_TYPE = "application/problem+json"
@@ -84,10 +85,6 @@ def status_of(error: type[SpeechError | ServiceError]) -> int:
     if issubclass(error, AudioError | OptionError):
         return 422
     return 503 if issubclass(error, OutOfMemory) else 409
-
-
-def title_of(error: type[Exception]) -> str:
-    return (error.__doc__ or "").strip().partition("\n")[0]
 
 
 def problem(error: SpeechError | ServiceError, fields: list[FieldProblem] | None = None) -> Problem:

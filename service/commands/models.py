@@ -17,7 +17,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Table
 
 from models.weights import catalogue, transfer
-from models.weights.catalogue import KnownFile, KnownModel, ModelMissing, UnknownModel
+from models.weights.catalogue import KnownFile, KnownModel
+from models.weights.errors import ModelMissing, UnknownModel, WeightsCorrupt
 from service.commands.console import print_json, report_errors
 from service.commands.options import AsJson, WeightsFolder
 
@@ -103,7 +104,7 @@ def verify(
             try:
                 catalogue.verify(model, folder)
                 results.append({"name": model.name, "status": "ok"})
-            except (catalogue.ModelMissing, catalogue.WeightsCorrupt) as error:
+            except (ModelMissing, WeightsCorrupt) as error:
                 results.append({"name": model.name, "status": error.code, "message": str(error)})
     if as_json:
         print_json(results)

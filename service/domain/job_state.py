@@ -2,17 +2,12 @@
 
 A worker that was taken for dead and comes back has an old fence: it is refused (`FenceLost`) and
 must end at once, before the queue lets it write a status for a job that is no longer its own.
-
-ServiceError
-├── WorkerDied, EngineDied     an attempt ended without a word; the next one goes on
-├── GaveUp                     and three did, without finishing a stage
-└── InternalError
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import ClassVar, Literal
+from typing import Literal
 from uuid import UUID
 
 from sqlalchemy import func, select
@@ -30,34 +25,10 @@ from service.database.tables import (
     Transcript,
 )
 from service.domain.engine_job import EMBEDDINGS, EngineJob
+from service.domain.job_errors import EngineDied, GaveUp, WorkerDied
 from service.domain.stages import KEPT_STAGES, rates_of, whole
-from service.errors import ServiceError
 
 MAX_CRASHES = 3
-
-
-class WorkerDied(ServiceError):
-    """The worker was killed, or its machine failed; another one goes on after the last stage."""
-
-    code: ClassVar[str] = "worker_died"
-
-
-class EngineDied(ServiceError):
-    """The process with the models was killed: by a fault of the card, or for want of memory."""
-
-    code: ClassVar[str] = "engine_died"
-
-
-class GaveUp(ServiceError):
-    """The job crashed three times without finishing a stage."""
-
-    code: ClassVar[str] = "gave_up"
-
-
-class InternalError(ServiceError):
-    """A mistake in Fieldscribe; the worker's log has its place."""
-
-    code: ClassVar[str] = "internal_error"
 
 
 class FenceLost(Exception):

@@ -26,13 +26,13 @@ from models.roster import RosterEntry, expected
 from models.weights.catalogue import (
     DEMO,
     KNOWN,
-    ModelMissing,
     default_pipeline,
     find_pipeline,
     find_whisper,
     is_installed,
     known,
 )
+from models.weights.errors import ModelMissing
 from service.database import tables
 from service.database.queries import locked_job
 from service.database.tables import (

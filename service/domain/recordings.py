@@ -40,7 +40,7 @@ from models.audio.probe import probe
 from models.errors import AudioError, SpeechError, Stopped
 from service.database.tables import Recording
 from service.domain.callers import Caller
-from service.domain.job_state import InternalError
+from service.domain.job_errors import InternalError
 from service.domain.pages import Page, page_of
 from service.domain.studies import find_session, find_study, next_position, refuse_erased
 from service.errors import (

@@ -33,6 +33,7 @@ class Sealed(ServiceError):
 
     code = "sealed"
     status: ClassVar[int] = 503
+    user_action: ClassVar[str] = "Ask someone with the passphrase to run `fieldscribe unseal`."
 
 
 class WrongPassphrase(ServiceError):
@@ -61,6 +62,7 @@ class Erased(ServiceError):
 
     code = "erased"
     status: ClassVar[int] = 410
+    user_action: ClassVar[str] = "Nothing: erased recordings cannot be restored."
 
 
 class ArtefactMissing(ServiceError):

@@ -3,14 +3,13 @@
 import gc
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import BinaryIO, ClassVar
+from typing import BinaryIO
 
 import torch
 
 from models.audio.channels import Channels
 from models.audio.decode import decode
 from models.diarisation.diarisation import SpeakerCount
-from models.errors import WeightsError
 from models.gates import check_gates
 from models.pipeline import Pipeline, TranscribeOptions
 from models.precision import Precision
@@ -19,12 +18,7 @@ from models.stage_results import StageResults
 from models.transcript import Transcript
 from models.weights.catalogue import find_pipeline, find_whisper
 from service.domain.engine_job import EngineJob
-
-
-class WeightsChanged(WeightsError):
-    """The installed weights are not the ones the job was submitted with."""
-
-    code: ClassVar[str] = "weights_changed"
+from service.domain.job_errors import WeightsChanged
 
 
 def open_engine(weights: Path, precision: Precision | None) -> "PipelineEngine":

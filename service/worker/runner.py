@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session as DbSession
 from sqlalchemy.orm import sessionmaker
 
 from service.domain import job_state
+from service.domain.job_errors import EngineDied, InternalError
 from service.errors import ServiceError
 from service.vault.streaming import Key
 from service.worker.engine_process import EngineProcess
@@ -100,7 +101,7 @@ class Runner:
             await self._engine.kill()  # nothing reads its messages any more
             if self._ended:
                 raise
-            await self._record_crash(claim, job_state.InternalError.code, INTERNAL_ERROR_DELAY)
+            await self._record_crash(claim, InternalError.code, INTERNAL_ERROR_DELAY)
         seconds = time.monotonic() - started
         log.info("job %s: attempt %d took %.1f s", job_id, claim.attempt, seconds)
 
@@ -164,7 +165,7 @@ class Runner:
         await self._write_progress(claim, progress)
         await self._engine.kill()
         log.warning("job %s: the engine process died", claim.job.id)
-        await self._record_crash(claim, job_state.EngineDied.code)
+        await self._record_crash(claim, EngineDied.code)
 
     async def _stop(self, claim: job_state.Claim, work: "asyncio.Task[None]") -> bool:
         """Stop a cancelled job.
@@ -216,7 +217,7 @@ class Runner:
                 await asyncio.sleep(1)
 
     async def _handle_failure(self, claim: job_state.Claim, code: str, retryable: bool) -> None:
-        if code == job_state.InternalError.code or code == "out_of_memory":
+        if code == InternalError.code or code == "out_of_memory":
             await self._engine.kill()  # its state cannot be trusted any more
         if code in OBSTACLES:
             await self._wait_or_fail(claim, code)

@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.api.routes.sessions import Speakers
-from service.domain.explanations import explain
+from service.domain.job_errors import error_action, error_title
 
 Status = Literal[
     "queued", "running", "cancelling", "waiting", "succeeded", "failed", "cancelled", "erased"
@@ -73,13 +73,12 @@ class ErrorView(BaseModel):
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Self:
-        words = explain(row["code"])
         return cls.model_validate(
             {
                 **row,
                 "type": f"urn:fieldscribe:error:{row['code']}",
-                "title": words.title,
-                "user_action": words.user_action,
+                "title": error_title(row["code"]),
+                "user_action": error_action(row["code"]),
             }
         )
 

@@ -11,7 +11,8 @@ from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from pydantic import ConfigDict, Field, StringConstraints, model_validator
 from sqlalchemy.orm import Session
 
-from models.weights.catalogue import ModelMissing, UnknownModel, WeightsCorrupt
+from models.errors import OutOfMemory
+from models.weights.errors import ModelMissing, UnknownModel, WeightsCorrupt
 from service.api.access import LimitsDep, ServicesDep, allow
 from service.api.openapi import problems
 from service.api.routes.job_views import (
@@ -32,7 +33,7 @@ from service.api.watch import State, Watch
 from service.database.tables import FINAL, Job
 from service.domain import erasure, jobs, stages
 from service.domain.callers import Caller, require_still
-from service.domain.explanations import WAITING_FOR, explain
+from service.domain.job_errors import error_action
 from service.domain.jobs import (
     IdempotencyKeyReused,
     JobNotFound,
@@ -208,9 +209,9 @@ def view_of(session: Session, rates: Rates, job: Job) -> JobView:
     if job.status == "waiting" and rows.errors:
         code = rows.errors[-1]["code"]
         waiting = {
-            "reason": WAITING_FOR.get(code, "person"),
+            "reason": "card" if code == OutOfMemory.code else "person",
             "code": code,
-            "user_action": explain(code).user_action,
+            "user_action": error_action(code),
         }
     begun = job.started_at or job.finished_at or datetime.now(UTC)
     options = job.options

@@ -10,7 +10,8 @@ from pydantic.config import JsonDict
 from sqlalchemy import select
 
 from models.languages import LANGUAGES
-from models.weights.catalogue import DEMO, UnknownModel, known
+from models.weights.catalogue import DEMO, known
+from models.weights.errors import UnknownModel
 from service.api.access import ServicesDep, allow
 from service.api.openapi import problems
 from service.api.routes.views import Strict, StudyCode, StudyName
