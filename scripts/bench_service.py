@@ -2,7 +2,7 @@
 
     scripts/bench service [--gigabytes 2] [--parts start,read,upload,checking,polls,queued]
 
-Starts `serve` in a temporary folder, with the stand-in engine of the tests. `read` sends its
+Starts `serve` in a temporary folder, with a stand-in engine. `read` sends its
 requests on time whether or not the last ones were answered; times count from when a request was
 due. `upload` sends the same bytes to the service and to a server of a few lines that writes them,
 as they come, into a plain file, in turns. `checking` reads while a long recording is checked.
@@ -33,10 +33,10 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import text
 
+from scripts.stand_in.installation import Installation, free_port, wait_until
+from scripts.stand_in.jobs import make_job, make_study, read_job
 from service.database.tables import Recording
 from service.services import open_services
-from tests.installation import Installation, free_port, wait_until
-from tests.jobs import make_job, make_study, read_job
 
 PARTS = ("start", "read", "upload", "checking", "polls", "queued")
 RATE = 100  # requests per second
@@ -78,8 +78,7 @@ def run(options: argparse.Namespace) -> None:
 
 class Bench:
     def __init__(self, folder: Path, **settings: Any) -> None:
-        self.site = Installation(folder, None)
-        self.site.settings = self.site.settings.model_copy(update=settings)
+        self.site = Installation(folder, None, **settings)
 
     def start(self) -> None:
         self.site.start_serve()

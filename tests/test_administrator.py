@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.installation import ROOT, free_port
+from scripts.stand_in.installation import ROOT, free_port
 
 pytestmark = pytest.mark.slow
 

@@ -17,12 +17,12 @@ from sqlalchemy.exc import OperationalError
 
 from models.languages import LANGUAGES, language_code
 from models.weights.catalogue import DEMO
+from scripts.stand_in.installation import ROOT
 from service.api import openapi, problems
 from service.database.tables import Study
 from service.errors import ServiceError
 from service.vault.errors import Erased
 from tests.api import ADDRESS, open_api
-from tests.installation import ROOT
 
 CANARY = "Zacharias Quendolin"
 

@@ -9,6 +9,7 @@ import pytest
 from pydantic import SecretStr
 from typer.testing import CliRunner
 
+from scripts.stand_in.jobs import make_job, read_job
 from service import backup
 from service.backup import (
     BackupDamaged,
@@ -34,7 +35,6 @@ from service.vault import ArtefactClass
 from service.vault.errors import Erased
 from tests.api import open_api, tone
 from tests.finished import finish_job
-from tests.jobs import make_job, read_job
 
 PEOPLE = (("I1", "interviewer"), ("P07", "participant"))
 

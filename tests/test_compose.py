@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
+from scripts.stand_in.installation import ROOT
 from service.database.embedded import SETTINGS
 from service.settings import Settings, variable_name
-from tests.installation import ROOT
 from tests.test_docs import commands
 
 OURS = ("api", "worker")

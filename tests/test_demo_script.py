@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
+from scripts.stand_in.installation import ROOT
 from service.database.embedded import is_reachable
-from tests.installation import ROOT
 
 pytestmark = pytest.mark.slow
 

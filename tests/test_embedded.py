@@ -12,10 +12,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from scripts.stand_in.installation import wait_until
 from service.database import DatabaseInUse, DatabaseNotStarted, DataNotReachable, embedded
 from service.database.embedded import EmbeddedPostgres, is_reachable
 from service.database.engine import conninfo
-from tests.installation import wait_until
 
 
 @pytest.fixture(scope="module")

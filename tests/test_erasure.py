@@ -6,6 +6,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import select
 
+from scripts.stand_in.jobs import make_recording, make_token, read_job, stages_of
 from service.backup import back_up, restore
 from service.database.engine import create_database
 from service.database.tables import Handoff, Job, Transcript
@@ -16,7 +17,6 @@ from service.vault.errors import Erased
 from service.vault.store import Artefact
 from tests.api import open_api
 from tests.finished import begin_job, conversation, finish_job
-from tests.jobs import make_recording, make_token, read_job, stages_of
 
 JOBS = "/v1/jobs"
 NAME = {"segment": 1, "start": 12, "end": 15, "label": "PERSON", "score": 0.98}

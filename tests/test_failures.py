@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select, text
 
+from scripts.stand_in.engine import STAGES, STORED_STAGES
+from scripts.stand_in.installation import RECOVERY, Installation, fill, kill, wait_until
+from scripts.stand_in.jobs import make_job, make_study, read_job, stages_of
 from service.database.embedded import EmbeddedPostgres
 from service.database.engine import migrate, open_engine
 from service.database.queries import locked_job
@@ -17,9 +20,6 @@ from service.database.tables import Handoff, JobError, JobStage, Transcript
 from service.domain import results
 from service.domain.queue import HEARTBEAT, request_cancel
 from service.vault.files import PARTIAL
-from tests.installation import RECOVERY, Installation, fill, kill, wait_until
-from tests.jobs import make_job, make_study, read_job, stages_of
-from tests.stand_in_engine import KEPT, STAGES
 
 
 @pytest.fixture
@@ -68,7 +68,11 @@ def assert_one_result(site, job_id):
 def assert_nothing_done_twice(site, job_id, interrupted):
     """Finished stages are not done again; only the interrupted one is."""
     begun = Counter(site.begun(job_id))
-    before = KEPT[: STAGES.index(interrupted) - 1] if interrupted in KEPT else KEPT
+    before = (
+        STORED_STAGES[: STAGES.index(interrupted) - 1]
+        if interrupted in STORED_STAGES
+        else STORED_STAGES
+    )
     if interrupted == "ingest":
         before = ()
     assert {stage: begun[stage] for stage in before} == dict.fromkeys(before, 1)
@@ -83,8 +87,8 @@ def test_a_job_runs_from_the_queue_to_its_hand_off(site, worker):
     assert read_job(site.services, job_id).attempt == 1
     assert site.begun(job_id) == list(STAGES)
     stages = stages_of(site.services, job_id)
-    assert {stages[name].device for name in KEPT} == {"cpu"}
-    assert all(stages[name].artefact_id for name in KEPT)
+    assert {stages[name].device for name in STORED_STAGES} == {"cpu"}
+    assert all(stages[name].artefact_id for name in STORED_STAGES)
     begun = [at for name in STAGES if (at := stages[name].started_at)]
     assert len(begun) == len(STAGES)
     assert begun == sorted(begun)  # also of those that are over before the next beat
@@ -99,11 +103,11 @@ def test_stages_whose_results_are_of_no_use_are_done_again_and_shown_to_be(site,
         stage: results.write(
             site.services, study_id, job_id, f"stage_{stage}", f"result of {stage}".encode()
         )
-        for stage in KEPT
+        for stage in STORED_STAGES
     }
     with site.services.sessionmaker.begin() as session:
         for row in session.scalars(select(JobStage).where(JobStage.job_id == job_id)):
-            if row.name in KEPT:
+            if row.name in STORED_STAGES:
                 row.state, row.fraction, row.artefact_id = "succeeded", 1.0, kept[row.name]
     site.start_worker()
     site.wait_for_stage(job_id, "transcribe")
@@ -112,10 +116,15 @@ def test_stages_whose_results_are_of_no_use_are_done_again_and_shown_to_be(site,
     until.touch()
     site.wait_for(job_id, "succeeded")
 
-    assert [states[stage] for stage in KEPT] == ["succeeded", "running", "pending", "pending"]
+    assert [states[stage] for stage in STORED_STAGES] == [
+        "succeeded",
+        "running",
+        "pending",
+        "pending",
+    ]
     assert site.begun(job_id) == list(STAGES)
     rows = stages_of(site.services, job_id)
-    assert not {rows[stage].artefact_id for stage in KEPT} & set(kept.values())
+    assert not {rows[stage].artefact_id for stage in STORED_STAGES} & set(kept.values())
 
 
 def test_the_models_stay_from_job_to_job(site, worker):

@@ -13,9 +13,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
+from scripts.stand_in.installation import RECOVERY, Installation, fill, wait_until
+from scripts.stand_in.jobs import make_job, read_job
 from service.services import open_services
-from tests.installation import RECOVERY, Installation, fill, wait_until
-from tests.jobs import make_job, read_job
 
 pytestmark = pytest.mark.slow
 

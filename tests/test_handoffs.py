@@ -7,12 +7,12 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import select
 
+from scripts.stand_in.jobs import make_job
 from service.database.tables import Handoff, Transcript
 from service.domain.recordings import identified
 from service.vault.store import Artefact
 from tests.api import open_api
 from tests.finished import finish_job
-from tests.jobs import make_job
 from tests.test_jobs import codes
 
 CLAIM = "/v1/handoffs/claim"

@@ -11,6 +11,7 @@ from procrastinate.exceptions import ConnectorException
 from sqlalchemy import select, text
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from scripts.stand_in.jobs import make_job, make_study, read_job, stages_of
 from service.database.queries import locked_job
 from service.database.tables import Handoff, Job, JobError, StageTiming, Transcript
 from service.domain import job_state, queue
@@ -18,7 +19,6 @@ from service.domain.job_state import FenceLost, JobGone, Outcome
 from service.domain.queue import defer_job, look_after, reap, request_cancel, sweep
 from service.vault import ArtefactClass
 from service.vault.errors import DiskFull
-from tests.jobs import make_job, make_study, read_job, stages_of
 
 DONE = Outcome(uuid4(), ("SPEAKER_00", "SPEAKER_01"), ("a warning",), 10.0)
 

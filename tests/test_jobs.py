@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import select, text
 
 from models.weights.catalogue import find_pipeline, find_whisper
+from scripts.stand_in.jobs import make_recording, make_token, read_job, stages_of
 from service.api.routes.jobs import Rates
 from service.database.tables import STAGES, Job, Recording, Study
 from service.domain import job_state
@@ -17,7 +18,6 @@ from service.domain.recordings import identified
 from service.vault.store import Artefact
 from tests.api import open_api
 from tests.finished import begin_job, fail_job, finish_job
-from tests.jobs import make_recording, make_token, read_job, stages_of
 
 MINE = "/v1/jobs"
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from scripts.make_interview import make_interview, write_wav
+from scripts.stand_in.installation import ROOT, Installation, wait_until
 from service.worker.protocol import PIPELINE_ENGINE
-from tests.installation import ROOT, Installation, wait_until
 
 pytestmark = pytest.mark.slow
 

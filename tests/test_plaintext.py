@@ -14,12 +14,12 @@ import pytest
 
 from models.audio.decode import decode
 from scripts.make_interview import make_interview, write_wav
+from scripts.stand_in.installation import STAND_IN, Installation, wait_until
 from service.commands.connection import open_client
 from service.commands.tus_client import Source, UnfinishedUploads, upload
 from service.commands.upload import wait_for_recording
 from service.services import open_services
 from service.worker.protocol import PIPELINE_ENGINE
-from tests.installation import STAND_IN, Installation, wait_until
 
 FILE_NAME = "Zacharias Quendolin.wav"
 VOCABULARY = "Quendolin"

@@ -2,11 +2,11 @@
 
 import pytest
 
+from scripts.stand_in.jobs import make_recording, make_study, make_token
 from service.api.process import prepare
 from service.services import create_root_keys, has_root_keys, open_vault, unseal
 from service.vault import ArtefactClass
 from service.vault.errors import RootKeyUnusable, WrongPassphrase
-from tests.jobs import make_recording, make_study, make_token
 
 PASSPHRASE = "correct horse battery staple"
 

@@ -8,11 +8,11 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
+from scripts.stand_in.installation import ROOT, STAND_IN, Installation, wait_until
+from scripts.stand_in.jobs import make_job
 from service.api.process import LOSING_KEYS, prepare
 from service.commands.main import app
 from service.services import open_services, unseal
-from tests.installation import ROOT, STAND_IN, Installation, wait_until
-from tests.jobs import make_job
 
 PASSPHRASE = "correct horse battery staple"
 CLI = f"""

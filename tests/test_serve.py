@@ -9,10 +9,10 @@ import sys
 
 import pytest
 
+from scripts.stand_in.installation import ROOT, Installation, wait_until
+from scripts.stand_in.jobs import make_job
 from service.domain.queue import DRAINING
 from service.services import open_services
-from tests.installation import ROOT, Installation, wait_until
-from tests.jobs import make_job
 
 CLI = "from service.commands.main import main; main()"
 

@@ -15,14 +15,14 @@ from uuid import UUID
 import pytest
 from typer.testing import CliRunner
 
+from scripts.stand_in.installation import ROOT, Installation, wait_until
+from scripts.stand_in.jobs import make_recording, make_token, read_job
 from service.commands import upload as upload_module
 from service.commands.client import Client
 from service.commands.main import app
 from service.database.engine import create_database
 from service.services import open_services
 from tests.api import tone
-from tests.installation import ROOT, Installation, wait_until
-from tests.jobs import make_recording, make_token, read_job
 
 pytestmark = pytest.mark.slow
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from scripts.bench_service import Bench, after
-from tests.jobs import make_job
+from scripts.stand_in.jobs import make_job
 
 FEW_FILES = 256
 

@@ -6,6 +6,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from scripts.stand_in.jobs import make_job, make_recording, make_study, make_token, read_job
 from service.database.tables import Recording, Study
 from service.domain.recordings import destroy, identified
 from service.domain.strays import STRAY_AFTER, remove_strays
@@ -14,7 +15,6 @@ from service.vault.files import PARTIAL
 from service.vault.store import Artefact
 from tests.api import metadata, open_api, tone
 from tests.finished import finish_job, write
-from tests.jobs import make_job, make_recording, make_study, make_token, read_job
 
 
 def write_all(services, study_id, job_id):

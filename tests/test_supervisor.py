@@ -21,14 +21,14 @@ from models.audio.recording import SAMPLE_RATE
 from models.transcript_json import from_json
 from models.weights.catalogue import find_pipeline, find_whisper
 from scripts.make_interview import make_interview
+from scripts.stand_in.installation import RECOVERY, Installation, wait_until
+from scripts.stand_in.jobs import make_job, read_job, stages_of
 from service.database.tables import Handoff, Job, Transcript
 from service.domain import results
 from service.domain.handoffs import OCCURRENCES
 from service.domain.job_state import MAX_CRASHES
 from service.services import open_services
 from service.worker.protocol import PIPELINE_ENGINE
-from tests.installation import RECOVERY, Installation, wait_until
-from tests.jobs import make_job, read_job, stages_of
 from tests.visitor import Visitor
 
 

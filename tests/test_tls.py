@@ -10,6 +10,8 @@ from uuid import uuid4
 import pytest
 from typer.testing import CliRunner
 
+from scripts.stand_in.installation import Installation, wait_until
+from scripts.stand_in.jobs import make_job
 from service.commands.client import ServiceUnreachable
 from service.commands.connection import open_client
 from service.commands.main import app
@@ -17,8 +19,6 @@ from service.services import open_services
 from service.settings import BadSettings, Settings
 from service.worker.keys import keys_from_api
 from tests.certificates import make_certificate
-from tests.installation import Installation, wait_until
-from tests.jobs import make_job
 
 HOST = "transcripts.example.org"
 
@@ -143,7 +143,10 @@ def test_serve_with_a_certificate_of_its_own_does_jobs_for_the_commands_of_its_m
     data_folder, tmp_path, monkeypatch
 ):
     monkeypatch.delenv("FIELDSCRIBE_TOKEN")
-    site = Installation(data_folder, None, make_certificate(tmp_path, HOST))
+    certificate = make_certificate(tmp_path, HOST)
+    site = Installation(
+        data_folder, None, tls_certificate=certificate.path, tls_key=certificate.key
+    )
     site.start_serve()
     try:
         wait_until(site.is_ready, 120, "the service to answer")

@@ -8,12 +8,12 @@ import pytest
 from models.overlaps import find_overlaps
 from models.statistics import compute_statistics
 from models.transcript import Overlap, Source, Turn
+from scripts.stand_in.jobs import make_job
 from service.domain.recordings import identified
 from service.domain.transcripts import longest_turns, names_of, with_names
 from tests.api import open_api
 from tests.fakes import segment, transcript
 from tests.finished import conversation, finish_job
-from tests.jobs import make_job
 from tests.test_jobs import codes
 
 

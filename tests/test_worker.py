@@ -10,6 +10,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import select
 
+from scripts.stand_in.jobs import make_job, read_job
 from service.database.tables import JobError
 from service.domain.engine_job import EngineJob
 from service.domain.job_state import MAX_CRASHES
@@ -18,7 +19,6 @@ from service.vault.errors import Erased, Sealed
 from service.vault.streaming import Key
 from service.worker.keys import keys_from_api
 from service.worker.runner import RetryLater, Runner
-from tests.jobs import make_job, read_job
 
 
 @pytest.fixture

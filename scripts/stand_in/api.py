@@ -1,12 +1,13 @@
-"""As much of the API as a worker needs: keys of claimed jobs, and somebody who reaps.
+"""The part of the API that a worker needs: the keys of claimed jobs, and the reaper.
 
-python -m tests.stand_in_api PORT
+python -m scripts.stand_in.api PORT
 """
 
 import asyncio
 import base64
 import contextlib
 import sys
+from collections.abc import AsyncIterator
 from uuid import UUID
 
 import uvicorn
@@ -22,7 +23,7 @@ services = open_services(read_settings())
 
 
 @contextlib.asynccontextmanager
-async def lifespan(app):
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     task = asyncio.create_task(look_after(services))
     yield
     task.cancel()
@@ -32,7 +33,7 @@ app = FastAPI(lifespan=lifespan)
 
 
 @app.post("/internal/jobs/{job_id}/keys")
-def keys(job_id: UUID, fence: int = Body(embed=True)) -> dict[str, dict[str, str]]:
+def read_keys(job_id: UUID, fence: int = Body(embed=True)) -> dict[str, dict[str, str]]:
     keyring = services.vault.keyrings[ArtefactClass.IDENTIFIED]
     with services.sessionmaker() as session:
         job = session.get_one(Job, job_id)

@@ -1,4 +1,4 @@
-"""Jobs in the database and the vault, made without the API."""
+"""Studies, recordings and jobs written to the database and the vault without the API."""
 
 import json
 from uuid import UUID, uuid4
@@ -70,14 +70,18 @@ def make_job(
     *,
     content: bytes | None = None,
     pinned: dict[str, str] = STAND_IN_MODELS,
-    **wish: object,
+    **instructions: object,
 ) -> UUID:
-    """A queued job of one recording. `wish` is for tests/stand_in_engine.py."""
+    """A queued job of one recording.
+
+    Args:
+        content: of the recording; None: `instructions` for scripts/stand_in/engine.py.
+    """
     study_id = study_id or make_study(services)
     token_id = make_token(services)
-    recording = make_recording(
-        services, study_id, token_id, json.dumps(wish).encode() if content is None else content
-    )
+    if content is None:
+        content = json.dumps(instructions).encode()
+    recording = make_recording(services, study_id, token_id, content)
     job_id = uuid4()
     create_key(services, study_id, job_id)
     with services.sessionmaker.begin() as session:

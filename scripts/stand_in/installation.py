@@ -11,32 +11,29 @@ import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 from uuid import UUID
 
 from pydantic import SecretStr
 from sqlalchemy.exc import OperationalError
 
+from scripts.stand_in.jobs import read_job
 from service.child import WORKER, child_command
 from service.services import Services, create_root_keys, open_services
 from service.settings import Settings, read_settings
 from service.supervisor import serve
 from service.tls import trust_only
 from service.worker.protocol import ENGINE_CHILD
-from tests.certificates import Certificate
-from tests.jobs import read_job
 
-ROOT = Path(__file__).parent.parent
-STAND_IN = "tests.stand_in_engine"
+ROOT = Path(__file__).parents[2]
+STAND_IN = "scripts.stand_in.engine"
 RECOVERY = 45.0  # s in which work resumes after anything was killed
 
 
 class Installation:
     """Everything but the database; processes are started by the tests, and killed at the end."""
 
-    def __init__(
-        self, folder: Path, database_url: str | None, certificate: Certificate | None = None
-    ) -> None:
+    def __init__(self, folder: Path, database_url: str | None, **settings: Any) -> None:
         self.folder = folder
         self.log = folder / "stand-in.log"
         self.said = folder / "serve.log"  # where a test sends what `serve` says
@@ -46,8 +43,7 @@ class Installation:
             weights=folder / "weights",
             database_url=None if database_url is None else SecretStr(database_url),
             port=free_port(),
-            tls_certificate=None if certificate is None else certificate.path,
-            tls_key=None if certificate is None else certificate.key,
+            **settings,
         )
         create_root_keys(self.settings)
         self.processes: list[subprocess.Popen[bytes]] = []
@@ -64,7 +60,7 @@ class Installation:
         self, engine: str = STAND_IN, stderr: IO[bytes] | None = None
     ) -> subprocess.Popen[bytes]:
         """The real thing but for its models; open afterwards with `open_services`."""
-        return self.start("tests.installation", "serve", engine, stderr=stderr)
+        return self.start("scripts.stand_in.installation", "serve", engine, stderr=stderr)
 
     def is_ready(self) -> bool:
         try:
@@ -95,7 +91,7 @@ class Installation:
         return process
 
     def start_api(self) -> subprocess.Popen[bytes]:
-        return self.start("tests.stand_in_api", str(self.settings.port))
+        return self.start("scripts.stand_in.api", str(self.settings.port))
 
     def start_worker(self) -> subprocess.Popen[bytes]:
         return self._spawn(child_command(WORKER, STAND_IN))

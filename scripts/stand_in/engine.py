@@ -1,0 +1,127 @@
+"""An engine that loads no torch: each recording holds its instructions.
+
+A recording is a JSON object. "seconds" is how long each stage takes. "die_in", "hang_in", "fail_in"
+and "fault_in" name the stage that does so; the stage "wait_in" waits until the file "until" exists;
+the stage "decoder_dies_in" fails once and creates that file; "discard" discards the stored results.
+Any other recording finishes at once. Each step is appended to the file named by the variable
+STAND_IN_LOG, as `<stage> <job> <pid>` and `end-<stage> <job> <pid>`.
+"""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from models.audio.errors import DecoderKilled, SilentAudio
+from models.transcript import MadeWith, Segment, Source, Transcript, Turn, Word
+from service.domain.engine_job import EngineJob
+
+STORED_STAGES = ("segment", "transcribe", "align", "diarise")
+FAULT = "CUDA error: my name is Eva Muster"
+STAGES = ("ingest", *STORED_STAGES, "attribute", "check")
+
+
+def open_engine(weights: Path, precision: str | None) -> "StandInEngine":
+    return StandInEngine()
+
+
+class StandInEngine:
+    device = "cpu"
+    loaded = False
+
+    def load(self, job: EngineJob) -> dict[str, float] | None:
+        if self.loaded:
+            return None
+        self.loaded = True
+        log_step("load", job)
+        return dict.fromkeys(STORED_STAGES, 0.1)
+
+    def transcribe(
+        self,
+        job: EngineJob,
+        recordings: Sequence[IO[bytes]],
+        vocabulary: object,
+        on_progress: Callable[[str, float], object],
+        results: Any,
+    ) -> Transcript:
+        instructions = read_instructions(recordings[0].read())
+        if instructions.get("discard"):
+            results.discard()
+        for stage in STAGES:
+            if stage in STORED_STAGES and (found := results.load(stage)) is not None:
+                assert found == f"result of {stage}".encode()
+                continue
+            log_step(stage, job)
+            follow(instructions, stage, on_progress)
+            on_progress(stage, 1.0)
+            if stage in STORED_STAGES:
+                results.save(stage, f"result of {stage}".encode())
+            log_step(f"end-{stage}", job)
+        return make_transcript(len(recordings))
+
+    def unload(self) -> None:
+        if self.loaded:
+            append_to_log("unload")
+        self.loaded = False
+
+
+def read_instructions(recording: bytes) -> dict[str, Any]:
+    try:
+        instructions: dict[str, Any] = json.loads(recording)
+    except ValueError:
+        return {}
+    return instructions
+
+
+def follow(
+    instructions: dict[str, Any], stage: str, on_progress: Callable[[str, float], object]
+) -> None:
+    if instructions.get("die_in") == stage:
+        time.sleep(0.2)  # until the worker has read that the stage began
+        os.kill(os.getpid(), signal.SIGKILL)
+    if instructions.get("fail_in") == stage:
+        raise SilentAudio("as instructed")
+    if instructions.get("decoder_dies_in") == stage and not Path(instructions["until"]).exists():
+        Path(instructions["until"]).touch()
+        raise DecoderKilled("as instructed")
+    if instructions.get("fault_in") == stage:
+        raise RuntimeError(FAULT)
+    seconds = instructions.get("seconds", 0)
+    steps = max(1, round(seconds / 0.05))
+    for i in range(steps):
+        on_progress(stage, i / steps)
+        time.sleep(seconds / steps)
+    while instructions.get("hang_in") == stage:
+        time.sleep(1)
+    while instructions.get("wait_in") == stage and not Path(instructions["until"]).exists():
+        on_progress(stage, 0.5)
+        time.sleep(0.05)
+
+
+def log_step(step: str, job: EngineJob) -> None:
+    append_to_log(f"{step} {job.id} {os.getpid()}")
+
+
+def append_to_log(line: str) -> None:
+    if path := os.environ.get("STAND_IN_LOG"):
+        with open(path, "a") as file:
+            file.write(f"{line}\n")
+
+
+def make_transcript(n_recordings: int) -> Transcript:
+    words = (Word(" Hello", 0.0, 0.5, 0.9), Word(" there", 0.5, 1.0, 0.8))
+    return Transcript(
+        duration=10.0,
+        language="en",
+        language_probability=None,
+        speakers=("SPEAKER_00",),
+        segments=(Segment("SPEAKER_00", 0.0, 1.0, words),),
+        turns=(Turn(0.0, 1.0, "SPEAKER_00"),),
+        overlaps=(),
+        flags=(),
+        sources=(Source(0.0, 10.0, "wav", "pcm_s16le", 16000, 1, 320_044),) * n_recordings,
+        made_with=MadeWith("0", "stand-in", "0" * 64, "stand-in", "0" * 64, "cpu", {}, {}),
+    )
