@@ -49,11 +49,11 @@ from models.weights.pyannote import load_pipeline
 from models.weights.whisper import load_whisper
 from models.whisper_engine import (
     DecodedWindow,
-    Session,
+    DecodingRequest,
     WhisperEngine,
     WhisperOptions,
 )
-from models.whisper_engine.coverage import windows_to_hear_again, with_second_look
+from models.whisper_engine.coverage import add_recovered_words, find_missed_windows
 from models.whisper_engine.engine import Task
 from models.windows import MAX_WINDOW, Window, cut_windows
 
@@ -160,10 +160,10 @@ class Segmented:
     def cut(self, stretch: Sequence[SpeechRegion]) -> tuple[Window, ...]:
         return cut_windows(stretch, self.timeline.samples, self.timeline.joints)
 
-    def asked(self, windows: Sequence[Window], language: str, maximum: float) -> Session:
+    def asked(self, windows: Sequence[Window], language: str, maximum: float) -> DecodingRequest:
         """Some of its windows, for the engine."""
         whisper = replace(self.options.whisper, language=language)
-        return Session(self.timeline.samples, windows, whisper, maximum)
+        return DecodingRequest(self.timeline.samples, windows, whisper, maximum)
 
 
 @dataclass(frozen=True, eq=False)
@@ -300,7 +300,7 @@ class Pipeline:
         Raises:
             OutOfMemory, Stopped
         """
-        maximum = cache(lambda session: self.engine.maximum(session.timeline.samples))
+        maximum = cache(lambda session: self.engine.find_maximum(session.timeline.samples))
         stored = [
             (session.results.load("transcribe"), session.results.load("align"))
             for session in sessions
@@ -333,7 +333,7 @@ class Pipeline:
                 sessions[i].asked(sessions[i].windows, language, maximum(sessions[i]))
                 for i, (language, _) in zip(missing, guesses, strict=True)
             ]
-            found = self.engine.decode_many(asked, progress)
+            found = self.engine.decode(asked, progress)
             for i, guess, windows in zip(missing, guesses, found, strict=True):
                 text = decoded[i] = Decoded(*guess, windows, sessions[i].memory_ran_out)
                 sessions[i].results.save("transcribe", pack_decoded(text))
@@ -362,20 +362,20 @@ class Pipeline:
             session: Segmented, text: Decoded, windows: Sequence[DecodedWindow]
         ) -> tuple[Word, ...]:
             whisper = replace(session.options.whisper, language=text.language)
-            return self.engine.word_times(windows, whisper, session.regions)
+            return self.engine.time_words(windows, whisper, session.regions)
 
         words = [place(session, text, text.windows) for session, text in decoded]
         second = [
             session.asked(
-                windows_to_hear_again(text.windows, found, session.regions, session.cut),
+                find_missed_windows(text.windows, found, session.regions, session.cut),
                 text.language,
                 maximum(session),
             )
             for (session, text), found in zip(decoded, words, strict=True)
         ]
-        again = self.engine.decode_many(second, progress)
+        again = self.engine.decode(second, progress)
         return [
-            with_second_look(found, windows, partial(place, session, text))
+            add_recovered_words(found, windows, partial(place, session, text))
             for (session, text), found, windows in zip(decoded, words, again, strict=True)
         ]
 
@@ -514,7 +514,7 @@ class Pipeline:
         """
         segmenting, embedding = measure_speed(self.diarisation, self._trunk)
         aligning = 0.0  # done while transcribing, with what the decoder has at hand
-        stages = (segmenting, self.engine.try_speed(), aligning, embedding)
+        stages = (segmenting, self.engine.measure_speed(), aligning, embedding)
         return dict(zip(COSTLY_STAGES, stages, strict=True))
 
 

@@ -17,7 +17,7 @@ from models.diarisation.segmentation import Segmentation
 from models.stage_results import StageResults
 from models.transcript import Turn, Word
 from models.whisper_engine import DecodedWindow
-from models.whisper_engine.word_times import Aligned
+from models.whisper_engine.word_times import Alignment
 from models.windows import Window
 
 
@@ -54,7 +54,7 @@ def pack_decoded(decoded: Decoded) -> bytes:
     arrays: dict[str, np.ndarray] = {}
     plain = asdict(decoded)
     for i, window in enumerate(plain["windows"]):
-        if (aligned := window.pop("aligned")) is not None:
+        if (aligned := window.pop("alignment")) is not None:
             arrays |= {f"{name}_{i}": value for name, value in aligned.items()}
     return _pack(plain, **arrays)
 
@@ -65,9 +65,9 @@ def unpack_decoded(data: bytes) -> Decoded:
     def window(i: int, plain: dict[str, Any]) -> DecodedWindow:
         aligned = None
         if f"times_{i}" in arrays:
-            aligned = Aligned(arrays[f"times_{i}"], arrays[f"probabilities_{i}"])
+            aligned = Alignment(arrays[f"times_{i}"], arrays[f"probabilities_{i}"])
         own = {"window": Window(**plain["window"]), "tokens": tuple(plain["tokens"])}
-        return DecodedWindow(**{**plain, **own}, aligned=aligned)
+        return DecodedWindow(**{**plain, **own}, alignment=aligned)
 
     windows = tuple(window(i, plain) for i, plain in enumerate(plain["windows"]))
     return Decoded(

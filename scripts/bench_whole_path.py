@@ -33,7 +33,7 @@ from models.precision import Precision
 from models.progress import Progress, ignore
 from models.weights.catalogue import find_pipeline, find_whisper
 from models.weights.whisper import load_whisper
-from models.whisper_engine import DecodedWindow, Session, WhisperEngine
+from models.whisper_engine import DecodedWindow, DecodingRequest, WhisperEngine
 from scripts.bench_whisper import hardware
 from scripts.evaluate import NO_WEIGHTS_FOLDER
 from scripts.measure_memory import draw_embeddings
@@ -95,23 +95,23 @@ class Counting(WhisperEngine):
     """Counts the windows that it decodes, and remembers the first ones."""
 
     n_windows = 0
-    first: Sequence[Session] = ()
+    first: Sequence[DecodingRequest] = ()
 
-    def decode_many(
-        self, sessions: Sequence[Session], progress: Progress = ignore
+    def decode(
+        self, sessions: Sequence[DecodingRequest], progress: Progress = ignore
     ) -> list[tuple[DecodedWindow, ...]]:
         self.n_windows += sum(len(session.windows) for session in sessions)
         self.first = self.first or sessions
-        return super().decode_many(sessions, progress)
+        return super().decode(sessions, progress)
 
     def seconds_alone(self) -> float:
         """What the decoder would take for as many windows, given their spectrograms."""
-        sounds = list(islice(self._sounds(self.first), TIMES_FILLED * self.n_slots))
+        inputs = list(islice(self._make_inputs(self.first), TIMES_FILLED * self.n_slots))
         started = time.perf_counter()
         with torch.inference_mode():
-            for _ in self._decoder.decode(sounds):
+            for _ in self._decoder.decode(inputs):
                 pass
-        return (time.perf_counter() - started) / len(sounds) * self.n_windows
+        return (time.perf_counter() - started) / len(inputs) * self.n_windows
 
 
 def pipeline_of(model: str, device: str, precision: Precision | None) -> Pipeline:
@@ -188,7 +188,7 @@ def texts_of(engine: WhisperEngine, n_tokens: int | None) -> Iterator[None]:
         return
     with (
         forced_ends(engine._decoder, lambda index: n_tokens),
-        mock.patch.object(models.pipeline, "windows_to_hear_again", lambda *_: []),
+        mock.patch.object(models.pipeline, "find_missed_windows", lambda *_: []),
     ):
         yield
 

@@ -352,27 +352,27 @@ class Fieldscribe:
     def __init__(self, setup: Setup, precision: str) -> None:
         if precision == "int8" and setup.device == "cuda":
             raise Unsupported
-        from models.whisper_engine.decoder import Decoder
-        from models.whisper_engine.engine import slots_that_fit
+        from models.whisper_engine.decoder import WindowDecoder
+        from models.whisper_engine.engine import count_slots_that_fit
         from models.whisper_engine.model import InferenceModel
-        from models.whisper_engine.rules import special_tokens
+        from models.whisper_engine.rules import read_special_tokens
 
         whisper = random_whisper(setup.model).to(setup.device)
         tokenizer = tokenizer_of(whisper)
         self.prompt = tuple(tokenizer.sot_sequence)
         model = InferenceModel(whisper, precision)  # type: ignore[arg-type]
-        n_slots = setup.batch or slots_that_fit(model)
-        self.decoder = Decoder(model, special_tokens(whisper), tokenizer, n_slots)
+        n_slots = setup.batch or count_slots_that_fit(model)
+        self.decoder = WindowDecoder(model, read_special_tokens(whisper), tokenizer, n_slots)
 
     def decode(self, mels: torch.Tensor, lengths: Sequence[int]) -> Tokens:
-        from models.whisper_engine.slots import Sound
+        from models.whisper_engine.slots import WindowInput
 
-        sounds = [Sound(i, mel, self.prompt, seed=0) for i, mel in enumerate(mels)]
+        inputs = [WindowInput(i, mel, self.prompt, seed=0) for i, mel in enumerate(mels)]
         with forced_ends(self.decoder, lengths.__getitem__):
             found = {
-                sound.index: text
-                for ended in self.decoder.decode(sounds)
-                for sound, text in zip(ended.sounds, ended.texts, strict=True)
+                window_input.index: text
+                for ended in self.decoder.decode(inputs)
+                for window_input, text in zip(ended.inputs, ended.texts, strict=True)
             }
         return [list(found[i].tokens) for i in range(len(mels))]
 
@@ -386,17 +386,17 @@ def forced_ends(engine_decoder: Any, length_of: Callable[[int], int]) -> Iterato
     from models.whisper_engine import decoder
     from models.whisper_engine.slots import Slots
 
-    begin = Slots._begin_texts
+    begin = Slots._reset_texts
 
     def begin_limited(slots: Slots, slot: int, temperature: float) -> None:
         begin(slots, slot, temperature)
-        slots._limit[slots._lanes(slot)] = length_of(slots._sound(slot).index)
+        slots._limit[slots._rows(slot)] = length_of(slots._input(slot).index)
 
     engine_decoder.rules.suppressed[engine_decoder.rules.special.eot] = -torch.inf
     with (
-        mock.patch.object(Slots, "_begin_texts", begin_limited),
+        mock.patch.object(Slots, "_reset_texts", begin_limited),
         mock.patch.object(decoder, "needs_fallback", lambda text: False),
-        mock.patch.object(decoder, "can_only_fail", lambda text, n_left: False),
+        mock.patch.object(decoder, "is_bound_to_fail", lambda text, n_left: False),
     ):
         yield
 

@@ -7,9 +7,9 @@ from models.diarisation.segmentation import SpeechRegion
 from models.transcript import Word
 from models.whisper_engine import DecodedWindow
 from models.whisper_engine.coverage import (
-    stretches_without_words,
-    windows_to_hear_again,
-    with_second_look,
+    add_recovered_words,
+    find_missed_windows,
+    find_uncovered_speech,
 )
 from models.windows import Window, cut_windows
 from tests.fakes import words as words_of
@@ -40,10 +40,10 @@ class Engine:
         ]
 
     def cover(self, first, words, regions):
-        windows = windows_to_hear_again(
+        windows = find_missed_windows(
             first, words, regions, lambda some: cut_windows(some, SILENCE)
         )
-        return with_second_look(words, self.decode(windows), self.place)
+        return add_recovered_words(words, self.decode(windows), self.place)
 
 
 FIRST = [decoded(Window(0.0, 30.0)), decoded(Window(30.0, 60.0))]
@@ -107,4 +107,4 @@ def test_speech_is_measured_between_words_and_across_pauses():
     regions = [SpeechRegion(1.0, 2.2), SpeechRegion(4.0, 5.0), SpeechRegion(8.0, 9.5)]
     known = words_of("here", 6.0)
 
-    assert stretches_without_words(known, regions) == [regions[:2]]
+    assert find_uncovered_speech(known, regions) == [regions[:2]]

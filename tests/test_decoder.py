@@ -15,22 +15,22 @@ from whisper.tokenizer import Tokenizer, get_tokenizer
 
 from models.errors import OutOfMemory
 from models.precision import Precision
-from models.whisper_engine import Session, WhisperEngine, WhisperOptions
+from models.whisper_engine import DecodingRequest, WhisperEngine, WhisperOptions
 from models.whisper_engine.decoder import (
-    COMPRESSION_RATIO,
-    LOGPROB,
-    NO_SPEECH,
+    COMPRESSION_RATIO_THRESHOLD,
+    LOGPROB_THRESHOLD,
+    NO_SPEECH_THRESHOLD,
     TEMPERATURES,
-    Decoder,
-    Text,
-    can_only_fail,
-    in_loop,
+    DecodedText,
+    WindowDecoder,
+    ends_in_loop,
+    is_bound_to_fail,
     needs_fallback,
 )
-from models.whisper_engine.engine import initial_tokens, slots_that_fit
+from models.whisper_engine.engine import build_prompt, count_slots_that_fit
 from models.whisper_engine.model import InferenceModel
-from models.whisper_engine.rules import special_tokens
-from models.whisper_engine.slots import Slots, Sound, Written
+from models.whisper_engine.rules import read_special_tokens
+from models.whisper_engine.slots import Hypothesis, Slots, WindowInput
 from models.whisper_engine.word_times import align
 from models.windows import Window
 from tests.fakes import random_whisper
@@ -52,7 +52,7 @@ def whisper() -> Whisper:
 
 @pytest.fixture(scope="module")
 def mels() -> list[torch.Tensor]:
-    """Each window a different sequence of sounds, so that each has a text of its own."""
+    """Each window a different sequence of inputs, so that each has a text of its own."""
     generator = torch.Generator().manual_seed(0)
     return [
         torch.randn(80, 6 + 3 * i, generator=generator).repeat_interleave(500, dim=1)[:, :3000]
@@ -64,7 +64,7 @@ def mels() -> list[torch.Tensor]:
 def greedy(monkeypatch):
     """Random weights are never sure of anything and repeat themselves: each window would fail."""
     monkeypatch.setattr("models.whisper_engine.decoder.needs_fallback", lambda text: False)
-    monkeypatch.setattr("models.whisper_engine.decoder.in_loop", lambda tokens: False)
+    monkeypatch.setattr("models.whisper_engine.decoder.ends_in_loop", lambda tokens: False)
 
 
 def tokenizer_of(model: Whisper) -> Tokenizer:
@@ -73,24 +73,24 @@ def tokenizer_of(model: Whisper) -> Tokenizer:
     )
 
 
-def decoder_of(model: Whisper, n_slots: int = 2, precision: Precision = "fp32") -> Decoder:
-    tokenizer = tokenizer_of(model)
-    return Decoder(InferenceModel(model, precision), special_tokens(model), tokenizer, n_slots)
+def decoder_of(model: Whisper, n_slots: int = 2, precision: Precision = "fp32") -> WindowDecoder:
+    special, tokenizer = read_special_tokens(model), tokenizer_of(model)
+    return WindowDecoder(InferenceModel(model, precision), special, tokenizer, n_slots)
 
 
 def texts_of(
-    decoder: Decoder, mels: Sequence[torch.Tensor], prompt: str | None = None
-) -> list[Text]:
-    tokens = initial_tokens(decoder.tokenizer, prompt, decoder.model.dims.n_text_ctx)
-    sounds = (Sound(i, mel, tokens, seed=i) for i, mel in enumerate(mels))
-    texts: dict[int, Text] = {}
-    for decoded in decoder.decode(sounds):
-        for sound, text in zip(decoded.sounds, decoded.texts, strict=True):
-            texts[sound.index] = text
+    decoder: WindowDecoder, mels: Sequence[torch.Tensor], prompt: str | None = None
+) -> list[DecodedText]:
+    tokens = build_prompt(decoder.tokenizer, prompt, decoder.model.dims.n_text_ctx)
+    inputs = (WindowInput(i, mel, tokens, seed=i) for i, mel in enumerate(mels))
+    texts: dict[int, DecodedText] = {}
+    for decoded in decoder.decode(inputs):
+        for window_input, text in zip(decoded.inputs, decoded.texts, strict=True):
+            texts[window_input.index] = text
     return [texts[i] for i in range(len(mels))]
 
 
-def same(text: Text, expected: DecodingResult) -> None:
+def same(text: DecodedText, expected: DecodingResult) -> None:
     assert text.tokens == tuple(expected.tokens)
     assert text.text == expected.text
     assert text.avg_logprob == pytest.approx(expected.avg_logprob, abs=1e-4)
@@ -98,19 +98,19 @@ def same(text: Text, expected: DecodingResult) -> None:
     assert text.compression_ratio == pytest.approx(expected.compression_ratio)
 
 
-def limit_texts(monkeypatch: pytest.MonkeyPatch, limit: Callable[[Sound], int]) -> None:
-    begin = Slots._begin_texts
+def limit_texts(monkeypatch: pytest.MonkeyPatch, limit: Callable[[WindowInput], int]) -> None:
+    begin = Slots._reset_texts
 
     def with_limit(self: Slots, slot: int, temperature: float) -> None:
         begin(self, slot, temperature)
-        self._limit[self._lanes(slot)] = limit(self._sound(slot))
+        self._limit[self._rows(slot)] = limit(self._input(slot))
 
-    monkeypatch.setattr(Slots, "_begin_texts", with_limit)
+    monkeypatch.setattr(Slots, "_reset_texts", with_limit)
 
 
 @pytest.mark.parametrize("n_vocab", [51864, 51865, 51866])
 def test_the_text_is_that_of_whispers_own_decode(n_vocab, mels, greedy, monkeypatch):
-    limit_texts(monkeypatch, lambda sound: 40)
+    limit_texts(monkeypatch, lambda window_input: 40)
     model = random_whisper(n_vocab=n_vocab, seed=2)
     decoder = decoder_of(model)
     texts = texts_of(decoder, mels[:3])
@@ -147,33 +147,33 @@ def test_a_text_may_end_at_once(mels, greedy, monkeypatch):
 
 def test_slots_batches_order_and_neighbours_change_nothing(whisper, mels, greedy, monkeypatch):
     """One by one, all at once, refilled, backwards, and beside windows with longer prompts."""
-    limit_texts(monkeypatch, lambda sound: 30)
+    limit_texts(monkeypatch, lambda window_input: 30)
     expected = [texts_of(decoder_of(whisper, 1), [mel])[0] for mel in mels]
     for n_slots in (2, 8):
         assert_equal(texts_of(decoder_of(whisper, n_slots), mels), expected)
         assert_equal(texts_of(decoder_of(whisper, n_slots), mels[::-1]), expected[::-1])
 
     decoder = decoder_of(whisper, 3)
-    short = initial_tokens(decoder.tokenizer, None, 448)
-    long = initial_tokens(decoder.tokenizer, "Eva, Cairns, Toowoomba", 448)
-    sounds = [Sound(i, mel, long if i % 2 else short, i) for i, mel in enumerate(mels)]
+    short = build_prompt(decoder.tokenizer, None, 448)
+    long = build_prompt(decoder.tokenizer, "Eva, Cairns, Toowoomba", 448)
+    inputs = [WindowInput(i, mel, long if i % 2 else short, i) for i, mel in enumerate(mels)]
     found = {
-        sound.index: text
-        for decoded in decoder.decode(iter(sounds))
-        for sound, text in zip(decoded.sounds, decoded.texts, strict=True)
+        window_input.index: text
+        for decoded in decoder.decode(iter(inputs))
+        for window_input, text in zip(decoded.inputs, decoded.texts, strict=True)
     }
     assert_equal([found[i] for i in (0, 2, 4)], [expected[i] for i in (0, 2, 4)])
 
 
 @pytest.mark.slow
 def test_a_hundred_windows_beside_each_other_are_as_if_alone(whisper, mels, greedy, monkeypatch):
-    limit_texts(monkeypatch, lambda sound: 8)
+    limit_texts(monkeypatch, lambda window_input: 8)
     expected = texts_of(decoder_of(whisper, 1), mels)
 
     assert_equal(texts_of(decoder_of(whisper, 100), mels * 20), expected * 20)
 
 
-def assert_equal(texts: Sequence[Text], expected: Sequence[Text]) -> None:
+def assert_equal(texts: Sequence[DecodedText], expected: Sequence[DecodedText]) -> None:
     assert [text.tokens for text in texts] == [text.tokens for text in expected]
     assert [text.avg_logprob for text in texts] == pytest.approx(
         [text.avg_logprob for text in expected], abs=1e-4
@@ -182,7 +182,7 @@ def assert_equal(texts: Sequence[Text], expected: Sequence[Text]) -> None:
 
 def ending_differently(monkeypatch: pytest.MonkeyPatch) -> None:
     """Texts that end after 5, 10, 15... tokens, so that slots are refilled at different times."""
-    limit_texts(monkeypatch, lambda sound: 5 + 5 * sound.index)
+    limit_texts(monkeypatch, lambda window_input: 5 + 5 * window_input.index)
 
 
 @pytest.mark.parametrize("n_slots", [2, 3])
@@ -204,16 +204,16 @@ def test_windows_leave_as_they_end_and_the_next_is_made_only_then(
     ending_differently(monkeypatch)
     made = []
     decoder = decoder_of(whisper, 2)
-    prompt = initial_tokens(decoder.tokenizer, None, 448)
+    prompt = build_prompt(decoder.tokenizer, None, 448)
 
-    def sounds():
+    def inputs():
         for i, mel in enumerate(mels):
             made.append(i)
-            yield Sound(i, mel, prompt, i)
+            yield WindowInput(i, mel, prompt, i)
 
     left = []
-    for decoded in decoder.decode(sounds()):
-        left += [sound.index for sound in decoded.sounds]
+    for decoded in decoder.decode(inputs()):
+        left += [window_input.index for window_input in decoded.inputs]
         assert len(made) <= len(left) + 2
     assert left == [0, 1, 2, 3, 4]
 
@@ -235,7 +235,7 @@ def test_windows_leave_as_they_end_and_the_next_is_made_only_then(
 def test_a_window_is_decoded_again_as_openai_whisper_would(
     avg_logprob, no_speech_prob, compression_ratio, again
 ):
-    text = Text((), "", 0.0, avg_logprob, no_speech_prob, compression_ratio)
+    text = DecodedText((), "", 0.0, avg_logprob, no_speech_prob, compression_ratio)
 
     assert needs_fallback(text) is again
 
@@ -247,15 +247,15 @@ def test_a_window_fails_where_openai_whispers_own_does_and_is_sampled_as_often()
     }
 
     assert defaults["temperature"] == TEMPERATURES
-    assert defaults["compression_ratio_threshold"] == COMPRESSION_RATIO
-    assert defaults["logprob_threshold"] == LOGPROB
-    assert defaults["no_speech_threshold"] == NO_SPEECH
+    assert defaults["compression_ratio_threshold"] == COMPRESSION_RATIO_THRESHOLD
+    assert defaults["logprob_threshold"] == LOGPROB_THRESHOLD
+    assert defaults["no_speech_threshold"] == NO_SPEECH_THRESHOLD
 
 
 @pytest.fixture
 def short(monkeypatch):
     ending_differently(monkeypatch)
-    monkeypatch.setattr("models.whisper_engine.decoder.in_loop", lambda tokens: False)
+    monkeypatch.setattr("models.whisper_engine.decoder.ends_in_loop", lambda tokens: False)
 
 
 def failing(
@@ -268,7 +268,7 @@ def failing(
     """
     judged = []
 
-    def fails(text: Text) -> bool:
+    def fails(text: DecodedText) -> bool:
         judged.append((text.no_speech_prob, text.temperature))
         goal = [t for p, t in goals.items() if text.no_speech_prob == pytest.approx(p, rel=1e-4)]
         return bool(goal) and text.temperature < goal[0]
@@ -319,8 +319,8 @@ def test_windows_of_a_stopped_job_do_not_come_back(whisper, mels, short, monkeyp
         "models.whisper_engine.decoder.needs_fallback", lambda text: text.temperature == 0.0
     )
     decoder = decoder_of(whisper)
-    tokens = initial_tokens(decoder.tokenizer, None, 448)
-    stopped = decoder.decode(Sound(i, mel, tokens, i) for i, mel in enumerate(mels))
+    tokens = build_prompt(decoder.tokenizer, None, 448)
+    stopped = decoder.decode(WindowInput(i, mel, tokens, i) for i, mel in enumerate(mels))
     next(stopped)
     stopped.close()
 
@@ -330,16 +330,16 @@ def test_windows_of_a_stopped_job_do_not_come_back(whisper, mels, short, monkeyp
 def test_of_five_samples_the_most_probable_is_kept(whisper, mels, short, monkeypatch):
     monkeypatch.setattr("models.whisper_engine.decoder.needs_fallback", lambda text: True)
     monkeypatch.setattr("models.whisper_engine.decoder.TEMPERATURES", (0.0, 1.0))
-    samples: list[list[Written]] = []
-    written = Slots.written
+    samples: list[list[Hypothesis]] = []
+    hypotheses = Slots.hypotheses
 
-    def note(self: Slots, slot: int) -> list[Written]:
-        found = written(self, slot)
-        if self.n_lanes > 1:
+    def note(self: Slots, slot: int) -> list[Hypothesis]:
+        found = hypotheses(self, slot)
+        if self.n_candidates > 1:
             samples.append(found)
         return found
 
-    monkeypatch.setattr(Slots, "written", note)
+    monkeypatch.setattr(Slots, "hypotheses", note)
     texts = texts_of(decoder_of(whisper), mels)
     best = [max(five, key=lambda one: one.sum_logprobs / len(one.tokens)) for five in samples]
 
@@ -350,36 +350,36 @@ def test_of_five_samples_the_most_probable_is_kept(whisper, mels, short, monkeyp
 def test_whispers_ranker_would_choose_the_same_of_samples_of_different_lengths(whisper):
     decoder = decoder_of(whisper)
     samples = [
-        Written((7, 8), -1.1, 0.1),
-        Written((7, 8, 9, 7, 8, 9), -2.4, 0.1),  # less probable in all, more so on average
-        Written((), -0.5, 0.1),
-        Written((5, 6, 7), -1.4, 0.1),
+        Hypothesis((7, 8), -1.1, 0.1),
+        Hypothesis((7, 8, 9, 7, 8, 9), -2.4, 0.1),  # less probable in all, more so on average
+        Hypothesis((), -0.5, 0.1),
+        Hypothesis((5, 6, 7), -1.4, 0.1),
     ]
     (best,) = MaximumLikelihoodRanker(None).rank(
         [[torch.tensor(one.tokens) for one in samples if one.tokens]],
         [[one.sum_logprobs for one in samples if one.tokens]],
     )
     expected = [one for one in samples if one.tokens][best]
-    slots = SimpleNamespace(written=lambda slot: samples)
+    slots = SimpleNamespace(hypotheses=lambda slot: samples)
 
-    assert decoder._best_text(slots, 0, 0.2).tokens == expected.tokens  # type: ignore[arg-type]
+    assert decoder._choose_text(slots, 0, 0.2).tokens == expected.tokens  # type: ignore[arg-type]
 
 
 def test_a_text_that_has_ended_stays_as_it_is_while_others_of_its_window_go_on(whisper, mels):
     decoder = decoder_of(whisper)
     slots = Slots(decoder.model, decoder.rules, 1, 5)
-    slots.add([Sound(0, mels[0], initial_tokens(decoder.tokenizer, None, 448), seed=0)])
-    slots.begin_again(1.0)
+    slots.add([WindowInput(0, mels[0], build_prompt(decoder.tokenizer, None, 448), seed=0)])
+    slots.restart(1.0)
     slots._limit[:] = torch.arange(3, 8)
     for _ in range(3):
         slots.run()
-    first = slots.written(0)[0]
+    first = slots.hypotheses(0)[0]
     for _ in range(4):
         slots.run()
 
     assert slots.ended == [0]
-    assert [len(one.tokens) for one in slots.written(0)] == [3, 4, 5, 6, 7]
-    assert slots.written(0)[0] == first
+    assert [len(one.tokens) for one in slots.hypotheses(0)] == [3, 4, 5, 6, 7]
+    assert slots.hypotheses(0)[0] == first
 
 
 def test_samples_are_as_frequent_as_their_probabilities(whisper):
@@ -388,7 +388,7 @@ def test_samples_are_as_frequent_as_their_probabilities(whisper):
     logits = torch.full((400, 51865), -torch.inf)
     logits[:, [7, 100, 51000]] = torch.tensor([0.2, 0.5, 0.3]).log()
     slots._temperature[:] = 1.0
-    slots._chance[:] = torch.rand(slots._chance.shape, generator=torch.Generator().manual_seed(0))
+    slots._uniform[:] = torch.rand(slots._uniform.shape, generator=torch.Generator().manual_seed(0))
     drawn = slots._sample(logits, torch.zeros(400, dtype=torch.long))
     shares = [(drawn == token).float().mean().item() for token in (7, 100, 51000)]
 
@@ -413,7 +413,7 @@ def test_samples_are_as_frequent_as_their_probabilities(whisper):
     ],
 )
 def test_a_loop_is_the_same_few_tokens_four_times_at_the_end(tokens, loops):
-    assert in_loop(tokens) is loops
+    assert ends_in_loop(tokens) is loops
 
 
 def test_a_loop_is_stopped_only_when_ordinary_text_to_the_limit_could_not_save_it():
@@ -422,10 +422,10 @@ def test_a_loop_is_stopped_only_when_ordinary_text_to_the_limit_could_not_save_i
         "We met at the library in spring, and she told me about her garden, the neighbours, a "
         "quarrel over fences and how her brother had moved away to the coast years before that. "
     )
-    assert not can_only_fail(loop, 200)
-    assert can_only_fail(loop * 2, 60)
+    assert not is_bound_to_fail(loop, 200)
+    assert is_bound_to_fail(loop * 2, 60)
     saved = loop * 2 + ordinary
-    assert len(saved) / len(zlib.compress(saved.encode())) > COMPRESSION_RATIO
+    assert len(saved) / len(zlib.compress(saved.encode())) > COMPRESSION_RATIO_THRESHOLD
 
 
 def test_a_stopped_loop_is_sampled_again_as_it_would_have_been_at_its_limit(
@@ -447,14 +447,14 @@ def test_a_stopped_loop_is_sampled_again_as_it_would_have_been_at_its_limit(
 
 
 @pytest.mark.parametrize(
-    ("mkl_is_fast", "has_avx512"), [(True, True), (True, False), (False, True)]
+    ("is_mkl_fast", "has_avx512"), [(True, True), (True, False), (False, True)]
 )
 def test_another_processors_layout_gives_the_same_texts(
-    whisper, mels, greedy, monkeypatch, mkl_is_fast, has_avx512
+    whisper, mels, greedy, monkeypatch, is_mkl_fast, has_avx512
 ):
     expected = texts_of(decoder_of(whisper), mels)
     for module in ("models.whisper_engine.model", "models.whisper_engine.linear"):
-        monkeypatch.setattr(f"{module}.mkl_is_fast", lambda: mkl_is_fast)
+        monkeypatch.setattr(f"{module}.is_mkl_fast", lambda: is_mkl_fast)
         monkeypatch.setattr(f"{module}.has_avx512", lambda: has_avx512)
 
     assert_equal(texts_of(decoder_of(whisper), mels), expected)
@@ -470,10 +470,10 @@ def test_when_memory_runs_out_half_the_slots_go_on_and_no_window_is_lost(
     expected = texts_of(decoder_of(whisper), mels)
     add, decoder = Slots.add, decoder_of(whisper, 4)
 
-    def add_at_most_two(self: Slots, sounds: list[Sound]) -> None:
-        if len(sounds) > 2:
+    def add_at_most_two(self: Slots, inputs: list[WindowInput]) -> None:
+        if len(inputs) > 2:
             raise torch.OutOfMemoryError("too many")
-        add(self, sounds)
+        add(self, inputs)
 
     monkeypatch.setattr(Slots, "add", add_at_most_two)
     assert_equal(texts_of(decoder, mels), expected)
@@ -497,23 +497,23 @@ def test_memory_may_run_out_in_the_middle(whisper, mels, greedy, monkeypatch):
 
 
 def test_memory_may_run_out_in_making_a_sound(whisper, mels, greedy, monkeypatch):
-    """A generator of sounds had ended with the error, and the windows after it had no text."""
+    """A generator of inputs had ended with the error, and the windows after it had no text."""
     ending_differently(monkeypatch)
     engine = WhisperEngine(whisper, precision="fp32", n_slots=4)
     samples = np.random.default_rng(0).standard_normal(60 * 16_000, dtype=np.float32)
     windows = [Window(12.0 * i, 12.0 * i + 12.0) for i in range(5)]
-    session = Session(samples, windows, WhisperOptions(language="en"), 0.0)
-    (expected,) = engine.decode_many([session])
-    mel, n_made = engine._mel, iter(range(1000))
+    session = DecodingRequest(samples, windows, WhisperOptions(language="en"), 0.0)
+    (expected,) = engine.decode([session])
+    mel, n_made = engine._compute_mel, iter(range(1000))
 
     def run_out_once(*arguments):
         if next(n_made) == 2:  # two windows are waiting to be heard
             raise torch.OutOfMemoryError("no more")
         return mel(*arguments)
 
-    monkeypatch.setattr(engine, "_mel", run_out_once)
+    monkeypatch.setattr(engine, "_compute_mel", run_out_once)
     before = engine.halvings.count
-    (decoded,) = engine.decode_many([session])
+    (decoded,) = engine.decode([session])
 
     assert [result.tokens for result in decoded] == [result.tokens for result in expected]
     assert engine.halvings.count == before + 1
@@ -524,8 +524,8 @@ def test_memory_may_run_out_in_timing_words(whisper, mels, greedy, monkeypatch):
     engine = WhisperEngine(whisper, precision="fp32", n_slots=4)
     texts = [[50, 60, 70], [80, 90], [100, 110, 120, 130]]
     windows = [Window(0.0, 20.0)] * 3
-    cross = engine.model.cross_kv(engine.model.encode(torch.stack(mels[:3])))
-    expected = engine._alignments(engine._tokenizer("en"), windows, texts, cross)
+    cross = engine.model.make_cross_kv(engine.model.encode(torch.stack(mels[:3])))
+    expected = engine._align_windows(engine._tokenizer("en"), windows, texts, cross)
     sizes = []
 
     def one_at_a_time(model, tokenizer, texts, *arguments):
@@ -535,7 +535,7 @@ def test_memory_may_run_out_in_timing_words(whisper, mels, greedy, monkeypatch):
         return align(model, tokenizer, texts, *arguments)
 
     monkeypatch.setattr("models.whisper_engine.engine.align", one_at_a_time)
-    found = engine._alignments(engine._tokenizer("en"), windows, texts, cross)
+    found = engine._align_windows(engine._tokenizer("en"), windows, texts, cross)
 
     assert sizes == [3, 1, 1, 1]
     for one, other in zip(found, expected, strict=True):
@@ -551,10 +551,10 @@ def test_where_no_window_fits_the_job_fails_with_a_code(whisper, mels, greedy, m
         raise torch.OutOfMemoryError("nothing fits")
 
     monkeypatch.setattr("models.whisper_engine.engine.align", never)
-    session = Session(samples, [Window(0.0, 12.0)], WhisperOptions(language="en"), 0.0)
+    session = DecodingRequest(samples, [Window(0.0, 12.0)], WhisperOptions(language="en"), 0.0)
     with pytest.raises(OutOfMemory):
-        engine.decode_many([session])
-    monkeypatch.setattr(engine, "_mel", never)
+        engine.decode([session])
+    monkeypatch.setattr(engine, "_compute_mel", never)
     with pytest.raises(OutOfMemory):
         engine.detect_language(samples, session.windows, 0.0)
 
@@ -569,11 +569,11 @@ def test_slots_are_as_many_as_fit_with_those_for_sampling_again(gigabytes, n_slo
     free = int(gigabytes * 1e9)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, free))
 
-    assert slots_that_fit(model) == n_slots  # type: ignore[arg-type]
+    assert count_slots_that_fit(model) == n_slots  # type: ignore[arg-type]
 
 
 def test_a_single_window_that_does_not_fit_is_an_error(whisper, mels, monkeypatch):
-    def never(self: Slots, sounds: list[Sound]) -> None:
+    def never(self: Slots, inputs: list[WindowInput]) -> None:
         raise torch.OutOfMemoryError("nothing fits")
 
     monkeypatch.setattr(Slots, "add", never)
@@ -587,7 +587,7 @@ def test_a_single_window_that_does_not_fit_is_an_error(whisper, mels, monkeypatc
 @pytest.fixture
 def as_on_a_gpu(monkeypatch):
     """Its numbers of slots, spans and steps, but each step as it is."""
-    monkeypatch.setattr(Slots, "_recorded", True)
+    monkeypatch.setattr(Slots, "_uses_graphs", True)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
     sizes: list[tuple[int, int]] = []
 
@@ -595,15 +595,15 @@ def as_on_a_gpu(monkeypatch):
         sizes.append((n_slots, span))
         self._step(n_slots, span)
 
-    monkeypatch.setattr(Slots, "_replay", note)
+    monkeypatch.setattr(Slots, "_replay_graph", note)
     return sizes
 
 
 def test_the_steps_of_a_gpu_write_the_same_texts(whisper, mels, greedy, monkeypatch, as_on_a_gpu):
-    limit_texts(monkeypatch, lambda sound: 110 + 10 * sound.index)
+    limit_texts(monkeypatch, lambda window_input: 110 + 10 * window_input.index)
     texts = texts_of(decoder_of(whisper, 4), mels)
     sizes = set(as_on_a_gpu)
-    monkeypatch.setattr(Slots, "_recorded", False)
+    monkeypatch.setattr(Slots, "_uses_graphs", False)
 
     assert sizes == {(4, 128), (4, 256), (2, 256), (1, 128), (1, 256)}
     assert_equal(texts, texts_of(decoder_of(whisper, 4), mels))
@@ -617,9 +617,9 @@ def test_slots_that_were_never_used_are_no_danger_to_sampling(
     """
     monkeypatch.setattr("models.whisper_engine.decoder.needs_fallback", lambda text: True)
     monkeypatch.setattr("models.whisper_engine.decoder.TEMPERATURES", (0.0, 1.0))
-    monkeypatch.setattr("models.whisper_engine.decoder.fallback_slots", lambda n_slots: 4)
+    monkeypatch.setattr("models.whisper_engine.decoder.count_fallback_slots", lambda n_slots: 4)
     texts = texts_of(decoder_of(whisper, 8), mels[:3])
-    monkeypatch.setattr(Slots, "_recorded", False)
+    monkeypatch.setattr(Slots, "_uses_graphs", False)
 
     assert (4, 128) in as_on_a_gpu
     assert_equal(texts, texts_of(decoder_of(whisper, 8), mels[:3]))
@@ -637,17 +637,17 @@ def test_a_text_without_a_token_left_draws_one_all_the_same(whisper):
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_recorded_steps_write_what_single_steps_write(mels, greedy, monkeypatch, precision):
     """CUDA graphs of several sizes and spans, refilled and drained, against no graphs at all."""
-    limit_texts(monkeypatch, lambda sound: 150 + 10 * sound.index)
+    limit_texts(monkeypatch, lambda window_input: 150 + 10 * window_input.index)
     model = random_whisper(seed=1).cuda()
     recorded = texts_of(decoder_of(model, 4, precision), mels)
-    monkeypatch.setattr(Slots, "_replay", Slots._step)
+    monkeypatch.setattr(Slots, "_replay_graph", Slots._step)
 
     assert_equal(texts_of(decoder_of(model, 4, precision), mels), recorded)
 
 
 @pytest.mark.gpu
 def test_the_text_on_a_gpu_is_that_of_whispers_own_decode(mels, greedy, monkeypatch):
-    limit_texts(monkeypatch, lambda sound: 40)
+    limit_texts(monkeypatch, lambda window_input: 40)
     torch.backends.cuda.matmul.allow_tf32 = False
     model = random_whisper(seed=2).cuda()
     for mel, text in zip(mels, texts_of(decoder_of(model), mels), strict=True):

@@ -5,11 +5,12 @@ import torch
 from whisper import DecodingOptions, Whisper
 
 from models.errors import CannotTranslate
-from models.whisper_engine import Session, WhisperEngine, WhisperOptions
-from models.whisper_engine.mel import log_mel
+from models.whisper_engine import DecodingRequest, WhisperEngine, WhisperOptions
+from models.whisper_engine.mel import compute_log_mel
 from models.whisper_engine.slots import Slots
 from models.windows import Window
 from tests.fakes import random_whisper
+from tests.plain_whisper import decode_session
 from tests.test_whisper_engine import SAMPLES, WINDOWS
 
 CPU = torch.device("cpu")
@@ -29,35 +30,35 @@ def engine(whisper: Whisper) -> WhisperEngine:
 @pytest.fixture(autouse=True)
 def greedy_and_short(monkeypatch):
     monkeypatch.setattr("models.whisper_engine.decoder.needs_fallback", lambda text: False)
-    begin = Slots._begin_texts
+    begin = Slots._reset_texts
 
     def short(self, slot, temperature):
         begin(self, slot, temperature)
-        self._limit[self._lanes(slot)] = LONGEST
+        self._limit[self._rows(slot)] = LONGEST
 
-    monkeypatch.setattr(Slots, "_begin_texts", short)
+    monkeypatch.setattr(Slots, "_reset_texts", short)
 
 
 def plain(whisper: Whisper, window: Window, maximum: float, **options: str) -> tuple[int, ...]:
-    mel = log_mel(window.cut(SAMPLES), 80, maximum, CPU)
+    mel = compute_log_mel(window.cut(SAMPLES), 80, maximum, CPU)
     result = whisper.decode(mel, DecodingOptions(fp16=False, sample_len=LONGEST, **options))
     return tuple(result.tokens)
 
 
 def test_translation_is_whispers(engine, whisper):
-    maximum = engine.maximum(SAMPLES)
+    maximum = engine.find_maximum(SAMPLES)
     options = WhisperOptions(language="nl", task="translate")
-    decoded = engine.decode(SAMPLES, WINDOWS, options, maximum)
-    words = engine.word_times(decoded, options)
+    decoded = decode_session(engine, SAMPLES, WINDOWS, options, maximum)
+    words = engine.time_words(decoded, options)
 
     assert words
     for result in decoded:
         expected = plain(whisper, result.window, maximum, language="nl", task="translate")
         assert result.tokens == expected
     # Random weights care little for the task, so that this is what can fail.
-    (sound, *_) = engine._sounds([Session(SAMPLES, WINDOWS, options, maximum)])
-    assert sound.prompt == engine._tokenizer("nl", "translate").sot_sequence
-    assert sound.prompt != engine._tokenizer("nl").sot_sequence
+    (window_input, *_) = engine._make_inputs([DecodingRequest(SAMPLES, WINDOWS, options, maximum)])
+    assert window_input.prompt == engine._tokenizer("nl", "translate").sot_sequence
+    assert window_input.prompt != engine._tokenizer("nl").sot_sequence
 
 
 def test_a_window_clearly_in_another_language_is_decoded_in_it(engine, whisper, monkeypatch):
@@ -70,16 +71,17 @@ def test_a_window_clearly_in_another_language_is_decoded_in_it(engine, whisper, 
         found[tokenizer.all_language_codes.index(language)] = probability
         return found[None]
 
-    monkeypatch.setattr(engine, "_language_votes", vote)
-    maximum = engine.maximum(SAMPLES)
+    monkeypatch.setattr(engine, "_language_probabilities", vote)
+    maximum = engine.find_maximum(SAMPLES)
     options = WhisperOptions(language="en", language_per_window=True)
-    decoded = engine.decode(SAMPLES, WINDOWS, options, maximum)
+    decoded = decode_session(engine, SAMPLES, WINDOWS, options, maximum)
 
     assert [result.language for result in decoded] == ["nl", "en", "en"]
     assert [result.language_probability for result in decoded] == [0.9, 0.5, 0.95]
     for result in decoded:
+        assert result.language is not None
         assert result.tokens == plain(whisper, result.window, maximum, language=result.language)
-    assert engine.word_times(decoded, options)
+    assert engine.time_words(decoded, options)
 
 
 def test_an_english_model_refuses_to_translate():

@@ -186,13 +186,13 @@ def test_a_want_of_memory_in_any_stage_is_said_in_the_transcript(
 
 def test_speech_that_got_no_words_is_heard_again(pipeline, interview, transcript, monkeypatch):
     """As where Whisper ends a window's text early."""
-    place, n_times = pipeline.engine.word_times, itertools.count()
+    place, n_times = pipeline.engine.time_words, itertools.count()
 
     def lose_the_end(*arguments):
         words = place(*arguments)
         return tuple(word for word in words if word.end < 7) if next(n_times) == 0 else words
 
-    monkeypatch.setattr(pipeline.engine, "word_times", lose_the_end)
+    monkeypatch.setattr(pipeline.engine, "time_words", lose_the_end)
     found = pipeline.transcribe([recording_of(interview.samples)], TWO)
 
     assert next(n_times) > 1
@@ -318,7 +318,7 @@ def test_embeddings_of_an_earlier_diarisation_serve_another_number_of_speakers(
 
     monkeypatch.setattr("models.diarisation.diarisation.embed", never)
     monkeypatch.setattr("models.pipeline.segment", never)
-    monkeypatch.setattr(pipeline.engine, "decode_many", never)
+    monkeypatch.setattr(pipeline.engine, "decode", never)
     shelf.missing = {"diarise"}
     shelf.results["embeddings"] = shelf.results["diarise"]
     one = TranscribeOptions(speakers=SpeakerCount(1, 1))

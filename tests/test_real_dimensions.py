@@ -13,7 +13,7 @@ import torch
 from whisper import DecodingResult, Whisper
 from whisper.timing import find_alignment
 
-from models.whisper_engine.decoder import Text
+from models.whisper_engine.decoder import DecodedText
 from models.whisper_engine.model import InferenceModel
 from models.whisper_engine.word_times import align
 from tests.fakes import random_whisper
@@ -31,8 +31,8 @@ N_WINDOWS = 3
 @pytest.fixture(autouse=True)
 def greedy_and_short(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr("models.whisper_engine.decoder.needs_fallback", lambda text: False)
-    monkeypatch.setattr("models.whisper_engine.decoder.in_loop", lambda tokens: False)
-    limit_texts(monkeypatch, lambda sound: LONGEST)
+    monkeypatch.setattr("models.whisper_engine.decoder.ends_in_loop", lambda tokens: False)
+    limit_texts(monkeypatch, lambda window_input: LONGEST)
     with torch.inference_mode():
         yield
 
@@ -48,7 +48,7 @@ def mels_of(n_mels: int) -> list[torch.Tensor]:
 def n_excused(
     model: Whisper,
     mels: Sequence[torch.Tensor],
-    texts: Sequence[Text],
+    texts: Sequence[DecodedText],
     plain: Sequence[DecodingResult],
 ) -> int:
     """Of the texts those that differ where it does not matter; any other difference fails."""
@@ -113,7 +113,7 @@ def test_base_writes_on_a_gpu_what_whisper_writes_there(vocabulary):
 def test_a_difference_is_excused_only_where_two_tokens_are_equally_likely(monkeypatch):
     model, mels = random_whisper(seed=2), mels_of(80)[:1]
     plain = plain_decode(model, mels[0], longest=6)
-    changed = Text((*plain.tokens[:3], 1, *plain.tokens[4:]), "", 0.0, 0.0, 0.0, 0.0)
+    changed = DecodedText((*plain.tokens[:3], 1, *plain.tokens[4:]), "", 0.0, 0.0, 0.0, 0.0)
     with pytest.raises(AssertionError, match="token 3 differs"):
         n_excused(model, mels, [changed], [plain])
 
@@ -142,7 +142,7 @@ def test_words_of_base_begin_where_find_alignment_says():
     ]
     n_frames = [3000, 330, 1861]
     inference = InferenceModel(model, "fp32")
-    cross = inference.cross_kv(inference.encode(torch.stack(mels)))
+    cross = inference.make_cross_kv(inference.encode(torch.stack(mels)))
     found = align(inference, tokenizer, texts, n_frames, cross, heads)
     for text, mel, n, aligned in zip(texts, mels, n_frames, found, strict=True):
         begin = 0

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from whisper.decoding import DecodingOptions, DecodingTask, GreedyDecoder
 
-from models.whisper_engine.rules import Rules, TextState, special_tokens
+from models.whisper_engine.rules import TextState, TokenRules, read_special_tokens
 from tests.fakes import random_whisper
 
 CPU = torch.device("cpu")
@@ -38,8 +38,8 @@ def state_of(tokens: torch.Tensor, timestamp_begin: int) -> TextState:
 def test_the_rules_forbid_what_whispers_filters_forbid(task, seed, timestamps, ends):
     """Texts written at random under the rules, pulled towards timestamps or the end or neither."""
     model, whisper = task
-    special = special_tokens(model)
-    rules = Rules(special, model.dims.n_vocab, CPU)
+    special = read_special_tokens(model)
+    rules = TokenRules(special, model.dims.n_vocab, CPU)
     generator = torch.Generator().manual_seed(seed)
     tokens = torch.tensor([whisper.initial_tokens] * N_TEXTS)
     begin, greedy = len(whisper.initial_tokens), GreedyDecoder(0.0, special.eot)

@@ -10,18 +10,18 @@ from models.languages import language_code
 from models.transcript import Word
 from models.whisper_engine import (
     DecodedWindow,
-    Session,
+    DecodingRequest,
     WhisperEngine,
     WhisperOptions,
 )
-from models.whisper_engine.engine import initial_tokens
-from models.whisper_engine.mel import log_mel, log_mel_maximum
+from models.whisper_engine.engine import build_prompt
+from models.whisper_engine.mel import compute_log_mel, find_log_mel_maximum
 from models.whisper_engine.model import InferenceModel
 from models.whisper_engine.slots import Slots
-from models.whisper_engine.word_times import Aligned, time_words
+from models.whisper_engine.word_times import Alignment
 from models.windows import Window
 from tests.fakes import random_whisper
-from tests.plain_whisper import plain_decode
+from tests.plain_whisper import decode_session, plain_decode, time_words
 
 CPU = torch.device("cpu")
 ENGLISH = WhisperOptions(language="en")
@@ -44,24 +44,24 @@ def engine(whisper: Whisper) -> WhisperEngine:
 def greedy(monkeypatch):
     """Random weights are never sure of anything: every window would be decoded six times."""
     monkeypatch.setattr("models.whisper_engine.decoder.needs_fallback", lambda text: False)
-    begin = Slots._begin_texts
+    begin = Slots._reset_texts
 
     def short(self: Slots, slot: int, temperature: float) -> None:
         begin(self, slot, temperature)
-        self._limit[self._lanes(slot)] = LONGEST
+        self._limit[self._rows(slot)] = LONGEST
 
-    monkeypatch.setattr(Slots, "_begin_texts", short)
+    monkeypatch.setattr(Slots, "_reset_texts", short)
 
 
 def test_every_tensor_lies_on_the_device_that_is_asked_for(whisper):
     """As on a GPU, with the model itself left where it is: torch refuses to mix devices."""
     meta = torch.device("meta")
     model = InferenceModel(whisper, "fp32", meta)
-    cross = model.cross_kv(model.encode(torch.zeros(2, 80, 3000, device=meta)))
+    cross = model.make_cross_kv(model.encode(torch.zeros(2, 80, 3000, device=meta)))
     tokens = torch.zeros(2, 3, dtype=torch.int64, device=meta)
     logits, scores = model.logits_and_scores(tokens, cross, [(1, 0)])
-    cache, positions = model.empty_cache(2), torch.zeros(2, dtype=torch.int64, device=meta)
-    model.decoder.step(tokens[:, 0], positions, model.empty_cross_kv(2), cache, 16)
+    cache, positions = model.allocate_cache(2), torch.zeros(2, dtype=torch.int64, device=meta)
+    model.decoder.step(tokens[:, 0], positions, model.allocate_cross_kv(2), cache, 16)
 
     assert (logits.device, logits.shape) == (meta, (2, 3, whisper.dims.n_vocab))
     assert scores.device == meta
@@ -87,9 +87,9 @@ WINDOWS = (Window(0.5, 20.5), Window(21.0, 27.0), Window(30.0, 60.0))
 @pytest.mark.parametrize("n_mels", [80, 128])
 def test_mel_of_a_window_is_whispers_on_the_scale_of_the_whole_session(n_mels):
     quiet_window = np.concatenate([tones(5.0) * 0.01, tones(25.0)])
-    maximum = log_mel_maximum(quiet_window, n_mels, CPU)
+    maximum = find_log_mel_maximum(quiet_window, n_mels, CPU)
     whole = log_mel_spectrogram(quiet_window, n_mels)
-    window = log_mel(quiet_window[: 5 * SAMPLE_RATE], n_mels, maximum, CPU)
+    window = compute_log_mel(quiet_window[: 5 * SAMPLE_RATE], n_mels, maximum, CPU)
 
     # Frames at the window's end see silence where the session has sound; the others are equal.
     assert torch.allclose(window[:, :498], whole[:, :498], atol=1e-5)
@@ -100,25 +100,25 @@ def test_mel_of_a_window_is_whispers_on_the_scale_of_the_whole_session(n_mels):
 def test_the_maximum_is_found_block_by_block():
     samples = tones(150.0)
     power = log_mel_spectrogram(samples, 80)
-    maximum = log_mel_maximum(samples, 80, CPU)
+    maximum = find_log_mel_maximum(samples, 80, CPU)
 
     assert maximum == pytest.approx(power.max().item() * 4 - 4, abs=1e-4)
 
 
 def test_the_maximum_of_very_short_sound_is_found_too():
-    assert log_mel_maximum(tones(1.0)[:100], 80, CPU) > -10
+    assert find_log_mel_maximum(tones(1.0)[:100], 80, CPU) > -10
 
 
 def test_a_window_over_thirty_seconds_is_refused_rather_than_trimmed():
     with pytest.raises(ValueError, match="30 s"):
-        log_mel(tones(31.0), 80, 0.0, CPU)
+        compute_log_mel(tones(31.0), 80, 0.0, CPU)
 
 
 def test_decode_gives_the_tokens_of_whispers_own_decode(engine, whisper, greedy):
-    maximum = engine.maximum(SAMPLES)
-    decoded = engine.decode(SAMPLES, WINDOWS, ENGLISH, maximum)
+    maximum = engine.find_maximum(SAMPLES)
+    decoded = decode_session(engine, SAMPLES, WINDOWS, ENGLISH, maximum)
     for window, result in zip(WINDOWS, decoded, strict=True):
-        mel = log_mel(window.cut(SAMPLES), 80, maximum, CPU)
+        mel = compute_log_mel(window.cut(SAMPLES), 80, maximum, CPU)
         expected = plain_decode(whisper, mel, longest=LONGEST)
         assert result.tokens == tuple(expected.tokens)
         assert result.avg_logprob == pytest.approx(expected.avg_logprob, abs=1e-4)
@@ -126,14 +126,14 @@ def test_decode_gives_the_tokens_of_whispers_own_decode(engine, whisper, greedy)
 
 
 def test_texts_are_in_the_order_of_their_windows_however_they_end(engine, monkeypatch, greedy):
-    begin = Slots._begin_texts
+    begin = Slots._reset_texts
 
     def the_first_is_the_longest(self: Slots, slot: int, temperature: float) -> None:
         begin(self, slot, temperature)
-        self._limit[self._lanes(slot)] = LONGEST - 6 * self._sound(slot).index
+        self._limit[self._rows(slot)] = LONGEST - 6 * self._input(slot).index
 
-    monkeypatch.setattr(Slots, "_begin_texts", the_first_is_the_longest)
-    decoded = engine.decode(SAMPLES, WINDOWS, ENGLISH, 0.0)
+    monkeypatch.setattr(Slots, "_reset_texts", the_first_is_the_longest)
+    decoded = decode_session(engine, SAMPLES, WINDOWS, ENGLISH, 0.0)
 
     assert [result.window for result in decoded] == list(WINDOWS)
     assert [len(result.tokens) for result in decoded] == [20, 14, 8]
@@ -141,23 +141,24 @@ def test_texts_are_in_the_order_of_their_windows_however_they_end(engine, monkey
 
 def test_sessions_decoded_beside_each_other_are_as_if_alone(engine, greedy):
     other = tones(40.0, seed=5)
-    sessions = [
-        Session(SAMPLES, WINDOWS, ENGLISH, engine.maximum(SAMPLES)),
-        Session(SAMPLES, (), ENGLISH, 0.0),
-        Session(other, WINDOWS[:1], WhisperOptions("nl", ("Eva",)), engine.maximum(other)),
+    dutch = WhisperOptions("nl", ("Eva",))
+    requests = [
+        DecodingRequest(SAMPLES, WINDOWS, ENGLISH, engine.find_maximum(SAMPLES)),
+        DecodingRequest(SAMPLES, (), ENGLISH, 0.0),
+        DecodingRequest(other, WINDOWS[:1], dutch, engine.find_maximum(other)),
     ]
-    together = engine.decode_many(sessions)
-    for session, decoded in zip(sessions, together, strict=True):
-        alone = engine.decode(session.samples, session.windows, session.options, session.maximum)
-        assert [result.window for result in decoded] == list(session.windows)
+    together = engine.decode(requests)
+    for request, decoded in zip(requests, together, strict=True):
+        (alone,) = engine.decode([request])
+        assert [result.window for result in decoded] == list(request.windows)
         assert [result.tokens for result in decoded] == [result.tokens for result in alone]
         for result, expected in zip(decoded, alone, strict=True):
-            assert result.aligned.times == pytest.approx(expected.aligned.times, abs=0.021)
+            assert result.alignment.times == pytest.approx(expected.alignment.times, abs=0.021)
 
 
 def test_a_window_alone_equals_whispers_decode_of_its_padded_sound(engine):
     samples = tones(20.0, seed=3)
-    mel = log_mel(samples, 80, engine.maximum(samples), CPU)
+    mel = compute_log_mel(samples, 80, engine.find_maximum(samples), CPU)
     expected = log_mel_spectrogram(pad_or_trim(samples), 80)
 
     assert torch.allclose(mel, expected, atol=1e-5)
@@ -171,16 +172,17 @@ def test_decode_reports_progress_between_batches_and_stops_when_told(engine, gre
         raise Stopped
 
     with pytest.raises(Stopped):
-        engine.decode(SAMPLES, WINDOWS, ENGLISH, 0.0, stop_after_first)
+        decode_session(engine, SAMPLES, WINDOWS, ENGLISH, 0.0, stop_after_first)
 
     assert seen == [pytest.approx(2 / 3)]
-    decoded = engine.decode(SAMPLES, WINDOWS, ENGLISH, 0.0)  # none of the stopped job's windows
+    # None of the stopped job's windows come back.
+    decoded = decode_session(engine, SAMPLES, WINDOWS, ENGLISH, 0.0)
     assert [result.window for result in decoded] == list(WINDOWS)
 
 
 def test_word_times_are_in_order_inside_their_windows_with_probabilities(engine, greedy):
-    decoded = engine.decode(SAMPLES, WINDOWS, ENGLISH, engine.maximum(SAMPLES))
-    words = engine.word_times(decoded, ENGLISH)
+    decoded = decode_session(engine, SAMPLES, WINDOWS, ENGLISH, engine.find_maximum(SAMPLES))
+    words = engine.time_words(decoded, ENGLISH)
 
     assert (
         "".join(word.text for word in words).split()
@@ -192,34 +194,34 @@ def test_word_times_are_in_order_inside_their_windows_with_probabilities(engine,
 
 
 def test_words_are_those_that_the_word_pass_finds_alone(engine, whisper, greedy):
-    maximum = engine.maximum(SAMPLES)
-    decoded = engine.decode(SAMPLES, WINDOWS, ENGLISH, maximum)
+    maximum = engine.find_maximum(SAMPLES)
+    decoded = decode_session(engine, SAMPLES, WINDOWS, ENGLISH, maximum)
     tokenizer = engine._tokenizer("en")
     expected: list[Word] = []
     for result in decoded:
-        mel = engine._mel(SAMPLES, result.window, maximum)
+        mel = engine._compute_mel(SAMPLES, result.window, maximum)
         with torch.inference_mode():
-            cross = engine.model.cross_kv(engine.model.encode(mel[None]))
+            cross = engine.model.make_cross_kv(engine.model.encode(mel[None]))
         heads = [(layer, head) for layer, head in whisper.alignment_heads.indices().T.tolist()]
         tokens = [result.tokens]
         expected += time_words(engine.model, tokenizer, [result.window], tokens, cross, heads)[0]
 
-    for word, other in zip(engine.word_times(decoded, ENGLISH), expected, strict=True):
+    for word, other in zip(engine.time_words(decoded, ENGLISH), expected, strict=True):
         assert word.text == other.text
         assert word.start == pytest.approx(other.start, abs=0.021)
 
 
 def test_a_window_without_text_has_no_words(engine):
-    nothing = Aligned(np.zeros(1), np.zeros(0))
+    nothing = Alignment(np.zeros(1), np.zeros(0))
     empty = DecodedWindow(WINDOWS[0], (), "", 0.0, -0.5, 0.9, 1.0, nothing)
 
-    assert engine.word_times([empty], ENGLISH) == ()
+    assert engine.time_words([empty], ENGLISH) == ()
 
 
 def test_language_is_the_most_probable_over_several_windows(engine, whisper):
-    maximum = engine.maximum(SAMPLES)
+    maximum = engine.find_maximum(SAMPLES)
     guess = engine.detect_language(SAMPLES, WINDOWS, maximum)
-    mels = [log_mel(window.cut(SAMPLES), 80, maximum, CPU) for window in WINDOWS]
+    mels = [compute_log_mel(window.cut(SAMPLES), 80, maximum, CPU) for window in WINDOWS]
     _, probabilities = whisper.detect_language(torch.stack(mels))
     mean = {code: np.mean([p[code] for p in probabilities]) for code in probabilities[0]}
 
@@ -260,14 +262,14 @@ def test_a_vocabulary_that_whisper_would_cut_off_is_refused(engine):
 
 def test_the_vocabulary_reaches_every_window(engine, greedy):
     options = WhisperOptions(language="en", vocabulary=("Eva", "Cairns"))
-    session = Session(SAMPLES, WINDOWS, options, 0.0)
+    session = DecodingRequest(SAMPLES, WINDOWS, options, 0.0)
     tokenizer = engine._tokenizer("en")
-    expected = initial_tokens(tokenizer, "Eva, Cairns", 448)
+    expected = build_prompt(tokenizer, "Eva, Cairns", 448)
 
     assert tokenizer.decode(list(expected[1:3])) == " Eva,"
-    assert [sound.prompt for sound in engine._sounds([session])] == [expected] * 3
+    assert [sound.prompt for sound in engine._make_inputs([session])] == [expected] * 3
 
 
 @pytest.mark.parametrize("n_slots", [1, 2, 5])
 def test_the_trial_says_how_long_a_second_takes(n_slots):
-    assert 0 < WhisperEngine(random_whisper(), n_slots=n_slots).try_speed() < 100
+    assert 0 < WhisperEngine(random_whisper(), n_slots=n_slots).measure_speed() < 100

@@ -18,11 +18,12 @@ from models.audio.recording import SAMPLE_RATE
 from models.diarisation.segmentation import SpeechRegion
 from models.weights.catalogue import find_whisper
 from models.weights.whisper import load_whisper
-from models.whisper_engine.mel import log_mel, log_mel_maximum
+from models.whisper_engine.mel import compute_log_mel, find_log_mel_maximum
 from models.whisper_engine.model import CrossKV, InferenceModel
-from models.whisper_engine.word_times import _attention, _smooth, align, time_words, warp
+from models.whisper_engine.word_times import _average_attention, _smooth, align, warp
 from models.windows import Window
 from tests.fakes import random_whisper
+from tests.plain_whisper import time_words
 
 CPU = torch.device("cpu")
 STEP = 0.02
@@ -64,14 +65,14 @@ def tokenizer() -> Tokenizer:
 @pytest.fixture(scope="module")
 def mels() -> torch.Tensor:
     samples = sound()
-    maximum = log_mel_maximum(samples, 80, CPU)
-    return torch.stack([log_mel(w.cut(samples), 80, maximum, CPU) for w in WINDOWS])
+    maximum = find_log_mel_maximum(samples, 80, CPU)
+    return torch.stack([compute_log_mel(w.cut(samples), 80, maximum, CPU) for w in WINDOWS])
 
 
 @pytest.fixture(scope="module")
 def cross(model: InferenceModel, mels: torch.Tensor) -> CrossKV:
     with torch.inference_mode():
-        found: CrossKV = model.cross_kv(model.encode(mels))
+        found: CrossKV = model.make_cross_kv(model.encode(mels))
     return found
 
 
@@ -212,7 +213,7 @@ def test_what_the_heads_see_is_normalised_over_a_texts_own_tokens_and_sound():
     generator = torch.Generator().manual_seed(0)
     scores = 3 * torch.randn(3, 2, 9, 200, generator=generator)
     lengths, positions = torch.tensor([4, 9, 6]), torch.tensor([50, 200, 133])
-    together = _attention(scores, lengths, positions)
+    together = _average_attention(scores, lengths, positions)
     for i, (n_tokens, n_positions) in enumerate(zip(lengths, positions, strict=True)):
         weights = scores[i, :, :n_tokens, :n_positions].softmax(dim=-1)
         std, mean = torch.std_mean(weights, dim=-2, keepdim=True, unbiased=False)
@@ -254,13 +255,13 @@ def test_words_of_the_demo_interview_begin_where_find_alignment_says():
     with Path("demo/interview.flac").open("rb") as file:
         samples = decode(file).samples[0]
     windows = [Window(12.0 * i, 12.0 * i + 12.0) for i in range(4)]
-    maximum = log_mel_maximum(samples, whisper.dims.n_mels, CPU)
+    maximum = find_log_mel_maximum(samples, whisper.dims.n_mels, CPU)
     mels = torch.stack(
-        [log_mel(w.cut(samples), whisper.dims.n_mels, maximum, CPU) for w in windows]
+        [compute_log_mel(w.cut(samples), whisper.dims.n_mels, maximum, CPU) for w in windows]
     )
     with torch.inference_mode():
         model = InferenceModel(whisper, "fp32")
-        cross = model.cross_kv(model.encode(mels))
+        cross = model.make_cross_kv(model.encode(mels))
         results = whisper.decode(mels, DecodingOptions(language="en", fp16=False))
     texts = [[t for t in result.tokens if t < tokenizer.eot] for result in results]
     assert sum(map(len, texts)) > 50

@@ -1,21 +1,22 @@
 """Windows to words with openai-whisper's weights.
 
-    engine.py       what the pipeline calls: windows of sessions in, texts and words out
-    decoder.py      which window is decoded when: slots refilled, failing windows sampled again
-    slots.py        texts being written, a token of each at every step
+    engine.py       the interface to the pipeline: windows of sessions in, texts and words out
+    decoder.py      scheduling: refills slots, samples failing windows again
+    slots.py        one decoding step for many texts
     rules.py        which token may come next
     model.py        the network; linear.py has its matrices in fp32, bf16 and int8
-    mel.py          what the network hears
-    word_times.py   when each word of a finished text was said
-    coverage.py     a second look at speech that got no words
+    mel.py          the network's input
+    word_times.py   the time of each word of a finished text
+    coverage.py     a second pass over speech that got no words
 
-In fp32 the tokens are those of `whisper.decode`: tests/test_decoder.py and test_real_dimensions.py.
+In fp32 the tokens equal those of `whisper.decode` (tests/test_decoder.py, test_real_dimensions.py).
+Imports torch, whisper and the plain data of models/; models/pipeline.py imports it.
 """
 
 from models.whisper_engine.engine import (
     DecodedWindow,
+    DecodingRequest,
     LanguageGuess,
-    Session,
     WhisperEngine,
     WhisperOptions,
 )
@@ -23,7 +24,7 @@ from models.whisper_engine.engine import (
 __all__ = [
     "DecodedWindow",
     "LanguageGuess",
-    "Session",
+    "DecodingRequest",
     "WhisperEngine",
     "WhisperOptions",
 ]

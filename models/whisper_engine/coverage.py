@@ -1,9 +1,8 @@
-"""A second look at speech that got no words.
+"""A second pass over speech that got no words.
 
-Whisper now and then passes over speech: it ends a window's text early, or takes a quiet voice for
-silence. Such a stretch is decoded once more, in windows of its own. Where it gets no words again,
-or improbable ones, it stays empty and the check flags it (models/quality.py): nothing is invented
-to fill it.
+Whisper sometimes skips speech: it ends a window's text early, or takes a quiet voice for silence.
+Such a stretch is decoded once more, in windows of its own. If it again gets no words, or only
+improbable ones, it stays empty and is flagged (models/quality.py): nothing is invented to fill it.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,76 +11,81 @@ import numpy as np
 
 from models.diarisation.segmentation import SpeechRegion
 from models.transcript import Word
-from models.whisper_engine.decoder import COMPRESSION_RATIO, LOGPROB
+from models.whisper_engine.decoder import COMPRESSION_RATIO_THRESHOLD, LOGPROB_THRESHOLD
 from models.whisper_engine.engine import DecodedWindow
 from models.windows import Window
 
-LEAST = 2.0  # s of speech without a word that are worth another window
+MIN_UNCOVERED = 2.0  # s of speech without a word that justify another window
 
 
-def windows_to_hear_again(
+def find_missed_windows(
     decoded: Sequence[DecodedWindow],
     words: Sequence[Word],
     regions: Sequence[SpeechRegion],
     cut: Callable[[Sequence[SpeechRegion]], Sequence[Window]],
 ) -> list[Window]:
-    """
+    """The windows to decode in the second pass.
+
     Args:
-        decoded, words: of the first look.
+        decoded, words: of the first pass.
         regions: speech, in order, without overlap.
-        cut: windows that hold regions.
+        cut: cuts windows around regions.
     """
-    known = {result.window for result in decoded}  # which would only say the same again
+    known = {result.window for result in decoded}  # decoding them again gives the same
     return [
         window
-        for stretch in stretches_without_words(words, regions)
+        for stretch in find_uncovered_speech(words, regions)
         for window in cut(stretch)
         if window not in known
     ]
 
 
-def with_second_look(
+def add_recovered_words(
     words: Sequence[Word],
-    again: Sequence[DecodedWindow],
-    place: Callable[[Sequence[DecodedWindow]], Sequence[Word]],
+    second: Sequence[DecodedWindow],
+    time_words: Callable[[Sequence[DecodedWindow]], Sequence[Word]],
 ) -> tuple[Word, ...]:
-    """All words, in order of time.
+    """All words, by start.
 
     Args:
-        words: of the first look.
-        again: what the windows of the second one were decoded to.
-        place: the words of what was decoded.
+        words: of the first pass.
+        second: the decoded windows of the second pass.
+        time_words: gives the words of decoded windows.
     """
-    sure = [result for result in again if is_sure(result)]
-    # At the edges of a window its padding may hold words that are known.
-    found = [word for word in place(sure) if not overlaps_any(word, words)] if sure else []
+    reliable = [result for result in second if is_reliable(result)]
+    recovered = time_words(reliable) if reliable else ()
+    # The padding at the edges of a window may hold words of the first pass.
+    found = [word for word in recovered if not overlaps_any(word, words)]
     return tuple(sorted([*words, *found], key=lambda word: word.start))
 
 
-def stretches_without_words(
+def find_uncovered_speech(
     words: Sequence[Word], regions: Sequence[SpeechRegion]
 ) -> list[list[SpeechRegion]]:
-    """The speech between two neighbouring words, or beside them, where it is at least LEAST."""
+    """The stretches of speech before, between or after words that last at least MIN_UNCOVERED."""
     ordered = sorted(words, key=lambda word: word.start)
     ends = np.maximum.accumulate([0.0, *(word.end for word in ordered)]).tolist()
     starts = [*(word.start for word in ordered), np.inf]
     found = []
     for begin, end in zip(ends, starts, strict=True):
-        if end - begin < LEAST:
+        if end - begin < MIN_UNCOVERED:
             continue
         stretch = [
             SpeechRegion(max(region.start, begin), min(region.end, end))
             for region in regions
             if region.start < end and region.end > begin
         ]
-        if sum(region.duration for region in stretch) >= LEAST:
+        if sum(region.duration for region in stretch) >= MIN_UNCOVERED:
             found.append(stretch)
     return found
 
 
-def is_sure(result: DecodedWindow) -> bool:
-    """Not merely the last of the temperatures."""
-    return result.avg_logprob >= LOGPROB and result.compression_ratio <= COMPRESSION_RATIO
+def is_reliable(result: DecodedWindow) -> bool:
+    """Whether the text passed; the one of the last temperature is kept even if it did not."""
+    return (
+        result.avg_logprob >= LOGPROB_THRESHOLD
+        and result.compression_ratio <= COMPRESSION_RATIO_THRESHOLD
+    )
 
 
 def overlaps_any(word: Word, words: Sequence[Word]) -> bool:

@@ -1,8 +1,8 @@
-"""Windows to tokens, many at a time.
+"""Windows to tokens, many windows at a time.
 
-When a text ends, its slot takes the next window, which may be another recording's: no text waits
-for its neighbours. A text that fails (improbable, or repeating itself) is sampled again at rising
-temperatures, on the same sound. Source: whisper/transcribe.py, `decode_with_fallback`.
+When a window's text ends, its slot takes the next window, possibly of another recording, so no
+text waits for the others. A text that fails (improbable, or repetitive) is sampled again at rising
+temperatures from the same encoder output. Source: whisper/transcribe.py, `decode_with_fallback`.
 """
 
 import zlib
@@ -17,28 +17,28 @@ from whisper.utils import compression_ratio
 from models.device import HalvingCounter
 from models.errors import OutOfMemory
 from models.whisper_engine.model import CrossKV, InferenceModel
-from models.whisper_engine.rules import Rules, SpecialTokens
-from models.whisper_engine.slots import Slots, Sound
+from models.whisper_engine.rules import SpecialTokens, TokenRules
+from models.whisper_engine.slots import Slots, WindowInput
 
-# When a window is decoded again, and how. Source: whisper/transcribe.py, `transcribe`.
+# When and how a window is decoded again. Source: whisper/transcribe.py, `transcribe`.
 TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 BEST_OF = 5
-COMPRESSION_RATIO = 2.4
-LOGPROB = -1.0
-NO_SPEECH = 0.6
+COMPRESSION_RATIO_THRESHOLD = 2.4
+LOGPROB_THRESHOLD = -1.0
+NO_SPEECH_THRESHOLD = 0.6
 
-FALLBACK_SLOTS = 4  # windows that are sampled again at the same time, at most
+MAX_FALLBACK_SLOTS = 4  # windows sampled again at the same time
 
-LOOKS_BETWEEN_LOOP_CHECKS = 8
-LONGEST_LOOP = 24  # tokens
-LOOP_REPEATS = 4
-BYTES_PER_TOKEN = 4  # of ordinary text
-ORDINARY_RATIO = 1.3  # how well zlib compresses it; less than it really does
+RUNS_BETWEEN_LOOP_CHECKS = 8
+MAX_LOOP_TOKENS = 24
+MIN_LOOP_REPEATS = 4
+TYPICAL_BYTES_PER_TOKEN = 4  # of ordinary text
+TYPICAL_RATIO = 1.3  # compression ratio of ordinary text, on the low side
 
 
 @dataclass(frozen=True)
-class Text:
-    """What was written of one window. The fields are those of whisper's DecodingResult."""
+class DecodedText:
+    """The text of one window. The fields are those of whisper's DecodingResult."""
 
     tokens: tuple[int, ...]
     text: str
@@ -49,23 +49,25 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Decoded:
-    """Windows whose texts have ended together.
+class DecodedBatch:
+    """Windows whose texts ended in the same step.
 
     Args:
-        cross: what the decoder hears of them, a row each; it holds until the next are asked for.
+        cross: their cross-attention keys and values, a row each; valid until the next batch is
+            requested.
     """
 
-    sounds: tuple[Sound, ...]
-    texts: tuple[Text, ...]
+    inputs: tuple[WindowInput, ...]
+    texts: tuple[DecodedText, ...]
     cross: CrossKV
 
 
-class Decoder:
-    """
+class WindowDecoder:
+    """Decodes any number of windows in a fixed number of slots.
+
     Args:
-        n_slots: windows decoded at the same time; memory grows with it. They are halved where it
-            runs out, and stay so.
+        n_slots: windows decoded at the same time; memory grows with it. Halved, for good, when
+            memory runs out.
     """
 
     def __init__(
@@ -80,25 +82,25 @@ class Decoder:
         self.tokenizer = tokenizer
         self.n_slots = n_slots
         self.halvings = halvings or HalvingCounter()
-        self.rules = Rules(special, model.dims.n_vocab, model.device)
+        self.rules = TokenRules(special, model.dims.n_vocab, model.device)
         self._slots: Slots | None = None
         self._fallback: Slots | None = None
 
     @torch.inference_mode()
-    def decode(self, sounds: Iterable[Sound]) -> Generator[Decoded, None, None]:
-        """The text of every sound, as they end.
+    def decode(self, inputs: Iterable[WindowInput]) -> Generator[DecodedBatch, None, None]:
+        """Yield the text of every window, in the order in which the texts end.
 
         Args:
-            sounds: where memory runs out in making one, it is asked for again.
+            inputs: if memory runs out while one is being made, it is requested again.
 
         Raises:
             OutOfMemory: not even one window fits.
         """
-        waiting = iter(sounds)
+        waiting = iter(inputs)
         while True:
-            in_work: dict[int, Sound] = {}
+            unfinished: dict[int, WindowInput] = {}
             try:
-                yield from self._decode(waiting, in_work)
+                yield from self._decode(waiting, unfinished)
                 return
             except torch.OutOfMemoryError as error:
                 self._slots = self._fallback = None
@@ -109,84 +111,92 @@ class Decoder:
             self.halvings.count += 1
             if self.model.device.type == "cuda":
                 torch.cuda.empty_cache()
-            waiting = chain(in_work.values(), waiting)
+            waiting = chain(unfinished.values(), waiting)
 
-    def _decode(self, waiting: Iterator[Sound], in_work: dict[int, Sound]) -> Iterator[Decoded]:
-        """
+    def _decode(
+        self, waiting: Iterator[WindowInput], unfinished: dict[int, WindowInput]
+    ) -> Iterator[DecodedBatch]:
+        """Decode with the present number of slots.
+
         Args:
-            in_work: sounds by index that were taken from `waiting` and have no text yet.
+            unfinished: inputs by index that were taken from `waiting` and have no text yet.
         """
         slots = self._slots = self._slots or Slots(self.model, self.rules, self.n_slots)
-        again = self._fallback
-        for left_over in (slots, again):  # of a job that was stopped
+        fallback = self._fallback
+        for left_over in (slots, fallback):  # by a job that was stopped
             if left_over is not None:
                 left_over.clear()
-        for look in count():
+        for run in count():
             new = []
-            for sound in islice(waiting, slots.n_free):
-                in_work[sound.index] = sound  # at once: to make the next may take too much memory
-                new.append(sound)
+            for window_input in islice(waiting, slots.n_free):
+                # At once: making the next input may run out of memory.
+                unfinished[window_input.index] = window_input
+                new.append(window_input)
             slots.add(new)
             if slots.n_used == 0:
                 break
             slots.run()
-            if look % LOOKS_BETWEEN_LOOP_CHECKS == 0:
+            if run % RUNS_BETWEEN_LOOP_CHECKS == 0:
                 self._stop_loops(slots)
-            texts = {slot: self._best_text(slots, slot, 0.0) for slot in slots.ended}
-            yield from self._finish(slots, texts, in_work)
+            texts = {slot: self._choose_text(slots, slot, 0.0) for slot in slots.ended}
+            yield from self._accept(slots, texts, unfinished)
             for slot in slots.ended:
                 if needs_fallback(texts[slot]):
-                    if again is None:
-                        again = self._fallback = self._new_fallback()
-                    elif again.n_free == 0:
-                        yield from self._sample_again(again, in_work)
-                    again.add_heard(slots, slot)
+                    if fallback is None:
+                        fallback = self._fallback = self._create_fallback_slots()
+                    elif fallback.n_free == 0:
+                        yield from self._sample_again(fallback, unfinished)
+                    fallback.add_encoded(slots, slot)
                 slots.remove(slot)
-        if again is not None:
-            yield from self._sample_again(again, in_work)
+        if fallback is not None:
+            yield from self._sample_again(fallback, unfinished)
 
-    def _new_fallback(self) -> Slots:
-        return Slots(self.model, self.rules, fallback_slots(self.n_slots), BEST_OF)
+    def _create_fallback_slots(self) -> Slots:
+        return Slots(self.model, self.rules, count_fallback_slots(self.n_slots), BEST_OF)
 
-    def _sample_again(self, slots: Slots, in_work: dict[int, Sound]) -> Iterator[Decoded]:
-        """Every window in the slots, at rising temperatures until a text will do.
+    def _sample_again(
+        self, slots: Slots, unfinished: dict[int, WindowInput]
+    ) -> Iterator[DecodedBatch]:
+        """Sample every window in the slots at rising temperatures until a text passes.
 
-        The last text is kept, never nothing.
+        The text of the last temperature is kept even if it fails, so no window is left empty.
         """
         for temperature in TEMPERATURES[1:]:
             if slots.n_used == 0:
                 return
-            slots.begin_again(temperature)
+            slots.restart(temperature)
             while len(slots.ended) < slots.n_used:
                 slots.run()
-            texts = {slot: self._best_text(slots, slot, temperature) for slot in slots.ended}
+            texts = {slot: self._choose_text(slots, slot, temperature) for slot in slots.ended}
             is_last = temperature == TEMPERATURES[-1]
-            yield from self._finish(slots, texts, in_work, whatever=is_last)
+            yield from self._accept(slots, texts, unfinished, accept_all=is_last)
             for slot in slots.ended:
                 if is_last or not needs_fallback(texts[slot]):
                     slots.remove(slot)
 
-    def _finish(
+    def _accept(
         self,
         slots: Slots,
-        texts: dict[int, Text],
-        in_work: dict[int, Sound],
-        whatever: bool = False,
-    ) -> Iterator[Decoded]:
-        """Those of the texts, by slot, that will do, or all of them."""
-        good = [slot for slot, text in texts.items() if whatever or not needs_fallback(text)]
+        texts: dict[int, DecodedText],
+        unfinished: dict[int, WindowInput],
+        accept_all: bool = False,
+    ) -> Iterator[DecodedBatch]:
+        """Yield the texts, by slot, that need no fallback, or all of them."""
+        good = [slot for slot, text in texts.items() if accept_all or not needs_fallback(text)]
         if not good:
             return
-        sounds, cross = slots.heard(good)
-        for sound in sounds:
-            del in_work[sound.index]
-        yield Decoded(sounds, tuple(texts[slot] for slot in good), cross)
+        inputs, cross = slots.select(good)
+        for window_input in inputs:
+            del unfinished[window_input.index]
+        yield DecodedBatch(inputs, tuple(texts[slot] for slot in good), cross)
 
-    def _best_text(self, slots: Slots, slot: int, temperature: float) -> Text:
-        """Of the texts in a slot the one whose tokens are the most probable on average."""
-        best = max(slots.written(slot), key=lambda one: one.sum_logprobs / max(len(one.tokens), 1))
+    def _choose_text(self, slots: Slots, slot: int, temperature: float) -> DecodedText:
+        """The slot's hypothesis with the highest mean log-probability per token."""
+        best = max(
+            slots.hypotheses(slot), key=lambda one: one.sum_logprobs / max(len(one.tokens), 1)
+        )
         text = self.tokenizer.decode(list(best.tokens)).strip()
-        return Text(
+        return DecodedText(
             best.tokens,
             text,
             temperature,
@@ -196,39 +206,41 @@ class Decoder:
         )
 
     def _stop_loops(self, slots: Slots) -> None:
-        """End texts that repeat themselves and so could only fail, here and not at their limit."""
+        """Stop texts in a repetition loop that are bound to fail, well before their limit."""
         for slot in range(slots.n_used):
-            (written,) = slots.written(slot)
-            if written.no_speech_prob <= NO_SPEECH and in_loop(written.tokens):
-                text = self.tokenizer.decode(list(written.tokens)).strip()
-                if can_only_fail(text, slots.n_left(slot)):
+            (hypothesis,) = slots.hypotheses(slot)
+            is_speech = hypothesis.no_speech_prob <= NO_SPEECH_THRESHOLD
+            if is_speech and ends_in_loop(hypothesis.tokens):
+                text = self.tokenizer.decode(list(hypothesis.tokens)).strip()
+                if is_bound_to_fail(text, slots.n_steps_left(slot)):
                     slots.stop(slot)
 
 
-def fallback_slots(n_slots: int) -> int:
-    """A quarter, because each has five texts, up to FALLBACK_SLOTS."""
-    return max(1, min(FALLBACK_SLOTS, n_slots // 4))
+def count_fallback_slots(n_slots: int) -> int:
+    """A quarter of the slots, because each holds five texts; at most MAX_FALLBACK_SLOTS."""
+    return max(1, min(MAX_FALLBACK_SLOTS, n_slots // 4))
 
 
-def needs_fallback(text: Text) -> bool:
-    """Source: whisper/transcribe.py, `decode_with_fallback`."""
-    improbable = text.avg_logprob < LOGPROB
-    if improbable and text.no_speech_prob > NO_SPEECH:
+def needs_fallback(text: DecodedText) -> bool:
+    """Whether to sample again. Source: whisper/transcribe.py, `decode_with_fallback`."""
+    improbable = text.avg_logprob < LOGPROB_THRESHOLD
+    if improbable and text.no_speech_prob > NO_SPEECH_THRESHOLD:
         return False  # silence: another temperature would only invent something
-    return improbable or text.compression_ratio > COMPRESSION_RATIO
+    return improbable or text.compression_ratio > COMPRESSION_RATIO_THRESHOLD
 
 
-def in_loop(tokens: Sequence[int]) -> bool:
-    """Whether the last tokens are the same few again and again."""
+def ends_in_loop(tokens: Sequence[int]) -> bool:
+    """Whether the tokens end with the same short sequence repeated MIN_LOOP_REPEATS times."""
     return any(
-        len(tokens) >= LOOP_REPEATS * n
-        and all(tokens[-i] == tokens[-i - n] for i in range(1, (LOOP_REPEATS - 1) * n + 1))
-        for n in range(1, LONGEST_LOOP + 1)
+        len(tokens) >= MIN_LOOP_REPEATS * n
+        and all(tokens[-i] == tokens[-i - n] for i in range(1, (MIN_LOOP_REPEATS - 1) * n + 1))
+        for n in range(1, MAX_LOOP_TOKENS + 1)
     )
 
 
-def can_only_fail(text: str, n_left: int) -> bool:
-    """Whether a text is too repetitive even if ordinary text follows, of so many tokens."""
+def is_bound_to_fail(text: str, n_tokens_left: int) -> bool:
+    """Whether the text stays too repetitive even if all tokens left are ordinary text."""
     n_bytes, compressed = len(text.encode()), len(zlib.compress(text.encode()))
-    n_more = n_left * BYTES_PER_TOKEN
-    return (n_bytes + n_more) / (compressed + n_more / ORDINARY_RATIO) > COMPRESSION_RATIO
+    n_more = n_tokens_left * TYPICAL_BYTES_PER_TOKEN
+    ratio = (n_bytes + n_more) / (compressed + n_more / TYPICAL_RATIO)
+    return ratio > COMPRESSION_RATIO_THRESHOLD

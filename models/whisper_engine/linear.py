@@ -1,8 +1,8 @@
-"""Matrices in the precision and the layout that the device multiplies fastest.
+"""Linear layers in the precision and memory layout that the device multiplies fastest.
 
-A CPU has two libraries that multiply: MKL, which is torch's own path, and oneDNN, which is asked
-here for matrices that it has laid out itself. Which is faster depends on the processor and on how
-many rows there are (docs/developer/experiments.md).
+A CPU has two libraries for this: MKL, which torch uses by default, and oneDNN, which is called here
+with matrices in its own layout. Which is faster depends on the processor and on the number of rows
+(docs/developer/experiments.md).
 """
 
 from functools import cache
@@ -17,7 +17,7 @@ from models.precision import Precision
 
 HAS_ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 
-QUANTISED_ROWS = 375  # at a time, so that what is in between stays in the processor's cache
+QUANTISED_ROWS = 375  # at a time, so that intermediate results stay in the processor's cache
 
 
 class Linear(Protocol):
@@ -27,7 +27,7 @@ class Linear(Protocol):
 
 
 def dtype_of(precision: Precision | None, device: torch.device) -> tuple[torch.dtype, bool]:
-    """What activations are, and whether matrices are int8.
+    """The type of activations, and whether matrices are int8.
 
     Args:
         precision: None: bf16 where the device computes in it, else fp32.
@@ -46,14 +46,14 @@ def has_avx512() -> bool:
 
 
 @cache
-def mkl_is_fast() -> bool:
-    """Whether MKL uses all of this processor: it leaves AVX-512 alone on others than Intel's."""
-    about = Path("/proc/cpuinfo")
-    return not has_avx512() or (about.exists() and "GenuineIntel" in about.read_text())
+def is_mkl_fast() -> bool:
+    """Whether MKL uses this processor fully: it does not use AVX-512 on non-Intel processors."""
+    cpuinfo = Path("/proc/cpuinfo")
+    return not has_avx512() or (cpuinfo.exists() and "GenuineIntel" in cpuinfo.read_text())
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Any GPU since 2020 has it, and CPUs with AVX512-BF16 or AMX."""
+    """Whether the device computes in bf16: GPUs since 2020, CPUs with AVX512-BF16 or AMX."""
     return bool(
         torch.cuda.is_bf16_supported(including_emulation=False)
         if device.type == "cuda"
@@ -63,7 +63,7 @@ def has_bf16(device: torch.device) -> bool:
 
 @cache
 def has_vnni() -> bool:
-    """Whether the processor adds up products of int8 without cutting their sums off at 16 bits."""
+    """Whether the processor sums products of int8 without saturating at 16 bits."""
     found = torch.cpu.get_capabilities()
     return bool(found.get("avx512_vnni") or found.get("avx_vnni") or found.get("amx_int8"))
 
@@ -75,10 +75,11 @@ def make_linear(
     quantised: bool = False,
     many_rows: bool = False,
 ) -> Linear:
-    """
+    """The fastest implementation for this matrix.
+
     Args:
         weight: (n_out, n_in)
-        many_rows: it will be given hundreds at a time, never the few of a decoding step.
+        many_rows: inputs have hundreds of rows, never the few of a decoding step.
     """
     weight, bias = weight.detach(), None if bias is None else bias.detach()
     if quantised:
@@ -96,11 +97,11 @@ class _PlainLinear:
 
     def __call__(self, x: Tensor, gelu: bool = False) -> Tensor:
         x = F.linear(x, self.weight, self.bias)
-        return torch.ops.aten.gelu_(x) if gelu else x  # memory of its own takes longer
+        return torch.ops.aten.gelu_(x) if gelu else x  # in place: allocating takes longer
 
 
 class _PackedLinear:
-    """Laid out by oneDNN, the GELU part of the multiplication."""
+    """In oneDNN's layout, with the GELU fused into the multiplication."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight)
@@ -114,11 +115,11 @@ class _PackedLinear:
 
 
 class _QuantisedLinear:
-    """int8 times int8: a scale for each row of the matrix and for each token's activations.
+    """int8 times int8, with a scale for each row of the matrix and for each token's activations.
 
-    Activations are stored as unsigned numbers around the middle of their range, which is what the
-    processor's instructions multiply; oneDNN takes the middle out again. Without VNNI two products
-    are added up in 16 bits, which only numbers of 7 bits are sure to fit into.
+    Activations are stored as unsigned numbers around a zero point, because the processor multiplies
+    unsigned by signed; oneDNN subtracts the zero point again. Without VNNI the processor sums two
+    products in 16 bits, which can overflow unless activations have only 7 bits.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
@@ -126,8 +127,8 @@ class _QuantisedLinear:
         scales = (weight.abs().amax(dim=1) / 127).clamp(min=1e-12)
         quantised = (weight / scales[:, None]).round().to(torch.int8)
         self.weight = torch.ops.onednn.qlinear_prepack(quantised, None)
-        self.largest = 127 if has_vnni() else 63
-        self.scales = scales / self.largest  # a token's own is what its largest number is
+        self.limit = 127 if has_vnni() else 63
+        self.scales = scales / self.limit  # the scale of a token is its largest magnitude
         self.zeros = torch.zeros(len(weight), dtype=torch.int32)
         self.bias = None if bias is None else bias.to(dtype)
         self.dtype = dtype
@@ -142,14 +143,14 @@ class _QuantisedLinear:
 
     def _multiply(self, x: Tensor, out: Tensor, gelu: bool) -> None:
         x = x.float()
-        middle = self.largest + 1
+        zero_point = self.limit + 1
         scale = x.abs().amax(dim=1, keepdim=True).clamp_(min=1e-10)  # a norm takes 8 times as long
-        # The half rounds: what is behind the point is cut off.
-        unsigned = torch.addcmul(torch.tensor(middle + 0.5), x, self.largest / scale).to(
+        # Adding a half rounds: the conversion truncates.
+        unsigned = torch.addcmul(torch.tensor(zero_point + 0.5), x, self.limit / scale).to(
             torch.uint8
         )
         product = torch.ops.onednn.qlinear_pointwise(
-            *(unsigned, 1.0, middle, self.weight, self.scales, self.zeros, None),
+            *(unsigned, 1.0, zero_point, self.weight, self.scales, self.zeros, None),
             *(1.0, 0, self.dtype, "none", [], ""),
         )
         scale = scale.to(self.dtype)
@@ -162,7 +163,7 @@ class _QuantisedLinear:
 
 
 def matmul_nt(a: Tensor, b: Tensor) -> Tensor:
-    """(n, k) and (m, k) to (n, m), on a CPU."""
+    """a @ b.t() on a CPU: (n, k) and (m, k) to (n, m)."""
     if not HAS_ONEDNN:
         return a @ b.t()
     return torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")  # type: ignore[no-any-return]

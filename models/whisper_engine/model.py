@@ -1,13 +1,13 @@
-"""Whisper's network, for inference alone.
+"""Whisper's network, for inference only.
 
-Made from a loaded openai-whisper model, whose weights it rearranges: queries, keys and values of
-self-attention in one matrix, the scale of attention's scores multiplied into the queries, each
-matrix in the precision and the layout that the device multiplies fastest. The mathematics is
-openai-whisper's; Source: whisper/model.py.
+It rearranges the weights of a loaded openai-whisper model: queries, keys and values of
+self-attention are one matrix, the scale of the attention scores is folded into the queries, and
+each matrix has the precision and layout that the device multiplies fastest. The mathematics is
+openai-whisper's. Source: whisper/model.py.
 
-The decoder is used in two ways. `forward` takes whole rows of tokens (a prompt, or a finished text
-for its word times); `step` takes one more token of each row, and reads the earlier ones' keys and
-values from a `SelfCache`.
+The decoder has two modes. `forward` takes whole rows of tokens (a prompt, or a finished text to
+align); `step` takes one more token of each row and reads the keys and values of earlier tokens from
+a `SelfCache`.
 """
 
 import copy
@@ -28,22 +28,23 @@ from models.whisper_engine.linear import (
     dtype_of,
     has_avx512,
     has_vnni,
+    is_mkl_fast,
     make_linear,
     matmul_nt,
-    mkl_is_fast,
 )
 
 Module = TypeVar("Module", bound=nn.Module)
-Make = partial[Linear]  # of `make_linear`, that knows everything but weight and bias
+BuildLinear = partial[Linear]  # `make_linear` but for weight and bias
 
 
 @dataclass(frozen=True)
 class CrossKV:
-    """What the decoder hears of a batch of windows: keys and values of each layer.
+    """Cross-attention keys and values of a batch of windows, one tensor per layer.
 
-    Each is (batch, n_heads, 1500, head_dim), in memory as a step reads them fastest
-    (`keys_by_channel`). `picked`: the windows that are meant, if not
-    all; int64, (n_windows,).
+    Args:
+        keys, values: (batch, n_heads, 1500, head_dim), in the memory layout that a step reads
+            fastest (`stores_keys_by_channel`).
+        picked: the windows selected from the batch, int64, (n_windows,); None: all.
     """
 
     keys: tuple[Tensor, ...]
@@ -54,13 +55,16 @@ class CrossKV:
         return len(self.keys[0] if self.picked is None else self.picked)
 
     def layer(self, i: int) -> tuple[Tensor, Tensor]:
-        """Keys and values; picked windows are copied here, a layer at a time: all of large-v3's
-        take a quarter of a gigabyte for each window."""
+        """Keys and values of a layer.
+
+        Selected windows are copied only here: all layers of large-v3 together take a quarter of a
+        gigabyte per window.
+        """
         keys, values = self.keys[i], self.values[i]
         return (keys, values) if self.picked is None else (keys[self.picked], values[self.picked])
 
     def rows(self, rows: slice | list[int]) -> "CrossKV":
-        """Some windows of the batch, which stay where they are."""
+        """Select windows of the batch without copying them."""
         if (
             isinstance(rows, list)
             and self.picked is None
@@ -80,7 +84,7 @@ class CrossKV:
 
 
 class SelfCache:
-    """Keys and values of the tokens of some texts so far: (n_rows, n_heads, n_ctx, head_dim)."""
+    """Self-attention keys and values of each text's tokens, (n_rows, n_heads, n_ctx, head_dim)."""
 
     def __init__(self, keys: list[Tensor], values: list[Tensor]) -> None:
         self.keys, self.values = keys, values
@@ -91,11 +95,12 @@ class SelfCache:
 
 
 class InferenceModel:
-    """
+    """Whisper's encoder and decoder on one device, in one precision.
+
     Args:
         precision: of the matrices; None: bf16 where the device has it, else fp32.
-        device: to compute on, where a model on another one goes block by block: on a small GPU
-            there is no room for it in fp32 too. None: the model's.
+        device: to compute on; None: the model's. A model on another device is moved block by block,
+            because a small GPU has no room for all of it in fp32.
     """
 
     def __init__(
@@ -107,28 +112,28 @@ class InferenceModel:
         self.dims: ModelDimensions = model.dims
         self.device: torch.device = device or model.device
         self.dtype, quantised = dtype_of(precision, self.device)
-        # Where there is bf16, int8 would make the encoder less exact and hardly faster.
+        # With bf16 available, int8 makes the encoder less exact and hardly faster.
         quantised_encoder = quantised and self.dtype == torch.float32
-        self.encoder = _Encoder(model, self.device, self.dtype, quantised_encoder)
-        # Without VNNI a step's few rows take longer than in fp32: docs/developer/experiments.md.
-        self.decoder = _Decoder(model, self.device, self.dtype, quantised and has_vnni())
+        self.encoder = _AudioEncoder(model, self.device, self.dtype, quantised_encoder)
+        # Without VNNI, a step of few rows is slower than in fp32 (docs/developer/experiments.md).
+        self.decoder = _TextDecoder(model, self.device, self.dtype, quantised and has_vnni())
 
     def encode(self, mel: Tensor) -> Tensor:
         """(batch, n_mels, 3000) to (batch, 1500, n_state)"""
         mel = mel.to(self.device, self.dtype)
         if self.device.type == "cuda":
             return self.encoder(mel)
-        # One by one, a window's activations stay in the processor's cache.
+        # One window at a time, activations stay in the processor's cache.
         return torch.cat([self.encoder(window) for window in mel[:, None]])
 
-    def cross_kv(self, encoded: Tensor) -> CrossKV:
-        """encoded: (batch, 1500, n_state)"""
-        cross = self.empty_cross_kv(len(encoded))
-        self.hear(encoded, cross, range(len(encoded)))
+    def make_cross_kv(self, encoded: Tensor) -> CrossKV:
+        """The cross-attention keys and values of encoder output (batch, 1500, n_state)."""
+        cross = self.allocate_cross_kv(len(encoded))
+        self.write_cross_kv(encoded, cross, range(len(encoded)))
         return cross
 
-    def hear(self, encoded: Tensor, cross: CrossKV, rows: Sequence[int]) -> None:
-        """`cross_kv` into these rows of `cross`, a layer at a time."""
+    def write_cross_kv(self, encoded: Tensor, cross: CrossKV, rows: Sequence[int]) -> None:
+        """Write the keys and values of encoder output into these rows of `cross`."""
         for block, keys, values in zip(self.decoder.blocks, cross.keys, cross.values, strict=True):
             for made, kept in (
                 (block.cross.key(encoded), keys),
@@ -137,20 +142,23 @@ class InferenceModel:
                 for row, of_window in zip(rows, made, strict=True):
                     _copy_heads(of_window, kept[row])
 
-    def empty_cross_kv(self, n_windows: int) -> CrossKV:
-        """Room for the sound of some windows."""
+    def allocate_cross_kv(self, n_windows: int) -> CrossKV:
+        """Memory for the keys and values of some windows."""
         dims, head_dim = self.dims, self.dims.n_text_state // self.dims.n_text_head
 
-        def room(by_channel: bool) -> tuple[Tensor, ...]:
-            """Made as it lies, never copied: on a GPU it takes most of the memory."""
+        def allocate(by_channel: bool) -> tuple[Tensor, ...]:
+            """In its final layout, never copied: it takes most of a GPU's memory."""
             if by_channel:
-                turned = self._zeros((n_windows, dims.n_text_head, head_dim, dims.n_audio_ctx))
-                return tuple(tensor.mT for tensor in turned)
+                transposed = self._zeros((n_windows, dims.n_text_head, head_dim, dims.n_audio_ctx))
+                return tuple(tensor.mT for tensor in transposed)
             return self._zeros((n_windows, dims.n_text_head, dims.n_audio_ctx, head_dim))
 
-        return CrossKV(room(keys_by_channel(self.device)), room(values_by_channel(self.device)))
+        return CrossKV(
+            allocate(stores_keys_by_channel(self.device)),
+            allocate(stores_values_by_channel(self.device)),
+        )
 
-    def empty_cache(self, n_rows: int) -> SelfCache:
+    def allocate_cache(self, n_rows: int) -> SelfCache:
         dims = self.dims
         head_dim = dims.n_text_state // dims.n_text_head
         shape = (n_rows, dims.n_text_head, dims.n_text_ctx, head_dim)
@@ -166,11 +174,11 @@ class InferenceModel:
     def logits_and_scores(
         self, tokens: Tensor, cross: CrossKV, heads: Sequence[tuple[int, int]]
     ) -> tuple[Tensor, Tensor]:
-        """What the model thinks of whole texts.
+        """Run the decoder on whole texts.
 
         Args:
             tokens: (batch, n_tokens), int64, one row per window of `cross`.
-            heads: (layer, head) of the cross-attention heads whose scores are wanted.
+            heads: (layer, head) of the cross-attention heads whose scores to return.
 
         Returns:
             Logits, (batch, n_tokens, n_vocab), and scores before their softmax,
@@ -185,17 +193,17 @@ class InferenceModel:
 
 
 class _Attention:
-    """Self-attention: queries, keys and values from the same matrix."""
+    """Self-attention with one matrix for queries, keys and values."""
 
-    def __init__(self, attention: MultiHeadAttention, make: Make) -> None:
+    def __init__(self, attention: MultiHeadAttention, build_linear: BuildLinear) -> None:
         self.n_heads: int = attention.n_head
         query, key, value = attention.query, attention.key, attention.value
         scale = (query.weight.shape[0] // self.n_heads) ** -0.5
-        self.qkv = make(
+        self.qkv = build_linear(
             torch.cat([query.weight * scale, key.weight, value.weight]),
             torch.cat([query.bias * scale, torch.zeros_like(value.bias), value.bias]),
         )
-        self.out = make(attention.out.weight, attention.out.bias)
+        self.out = build_linear(attention.out.weight, attention.out.bias)
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(batch, n_tokens, n_state) to three times (batch, n_heads, n_tokens, head_dim)"""
@@ -206,19 +214,19 @@ class _Attention:
 
 
 class _CrossAttention:
-    """Attention of text to sound."""
+    """Attention of the text to the audio."""
 
-    def __init__(self, attention: MultiHeadAttention, make: Make) -> None:
+    def __init__(self, attention: MultiHeadAttention, build_linear: BuildLinear) -> None:
         self.n_heads: int = attention.n_head
         query, key, value = attention.query, attention.key, attention.value
         scale = (query.weight.shape[0] // self.n_heads) ** -0.5
-        self.query = make(query.weight * scale, query.bias * scale)
-        self.key = make(key.weight, None, many_rows=True)
-        self.value = make(value.weight, value.bias, many_rows=True)
-        self.out = make(attention.out.weight, attention.out.bias)
+        self.query = build_linear(query.weight * scale, query.bias * scale)
+        self.key = build_linear(key.weight, None, many_rows=True)
+        self.value = build_linear(value.weight, value.bias, many_rows=True)
+        self.out = build_linear(attention.out.weight, attention.out.bias)
 
 
-class _Encoder:
+class _AudioEncoder:
     def __init__(
         self, model: Whisper, device: torch.device, dtype: torch.dtype, quantised: bool
     ) -> None:
@@ -228,11 +236,12 @@ class _Encoder:
             for conv, stride in ((encoder.conv1, 1), (encoder.conv2, 2))
         ]
         self.positions = encoder.positional_embedding.to(device, dtype)
-        make = partial(make_linear, dtype=dtype, quantised=quantised, many_rows=True)
+        build_linear = partial(make_linear, dtype=dtype, quantised=quantised, many_rows=True)
         self.blocks = [
-            _EncoderBlock(on_device(block, device), dtype, make) for block in encoder.blocks
+            _EncoderBlock(copy_to_device(block, device), dtype, build_linear)
+            for block in encoder.blocks
         ]
-        self.norm = _Norm(on_device(encoder.ln_post, device), dtype)
+        self.norm = _Norm(copy_to_device(encoder.ln_post, device), dtype)
 
     def __call__(self, x: Tensor) -> Tensor:
         """(batch, n_mels, 3000) to (batch, 1500, n_state)"""
@@ -245,44 +254,51 @@ class _Encoder:
 
 
 class _EncoderBlock:
-    def __init__(self, block: ResidualAttentionBlock, dtype: torch.dtype, make: Make) -> None:
+    def __init__(
+        self, block: ResidualAttentionBlock, dtype: torch.dtype, build_linear: BuildLinear
+    ) -> None:
         self.attention_norm = _Norm(block.attn_ln, dtype)
-        self.attention = _Attention(block.attn, make)
-        self.mlp = _MLP(block, dtype, make)
+        self.attention = _Attention(block.attn, build_linear)
+        self.mlp = _MLP(block, dtype, build_linear)
 
     def __call__(self, x: Tensor) -> Tensor:
         query, key, value = self.attention.project(self.attention_norm(x))
-        one_by_one = x.device.type == "cpu" and not (mkl_is_fast() and x.dtype == torch.float32)
+        one_by_one = x.device.type == "cpu" and not (is_mkl_fast() and x.dtype == torch.float32)
         attend = attend_head_by_head if one_by_one else _attend_at_once
-        x = self.attention.out(attend(query, key, value)).add_(x)  # memory of its own takes longer
+        x = self.attention.out(attend(query, key, value)).add_(
+            x
+        )  # in place: allocating takes longer
         return self.mlp(x).add_(x)
 
 
 class _MLP:
-    def __init__(self, block: ResidualAttentionBlock, dtype: torch.dtype, make: Make) -> None:
+    def __init__(
+        self, block: ResidualAttentionBlock, dtype: torch.dtype, build_linear: BuildLinear
+    ) -> None:
         self.norm = _Norm(block.mlp_ln, dtype)
         first, _, second = block.mlp
-        self.first = make(first.weight, first.bias)
-        self.second = make(second.weight, second.bias)
+        self.first = build_linear(first.weight, first.bias)
+        self.second = build_linear(second.weight, second.bias)
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.second(self.first(self.norm(x), gelu=True))
 
 
-class _Decoder:
+class _TextDecoder:
     def __init__(
         self, model: Whisper, device: torch.device, dtype: torch.dtype, quantised: bool
     ) -> None:
         decoder = model.decoder
-        make = partial(make_linear, dtype=dtype, quantised=quantised)
+        build_linear = partial(make_linear, dtype=dtype, quantised=quantised)
         self.blocks = [
-            _DecoderBlock(on_device(block, device), dtype, make) for block in decoder.blocks
+            _DecoderBlock(copy_to_device(block, device), dtype, build_linear)
+            for block in decoder.blocks
         ]
-        self.norm = _Norm(on_device(decoder.ln, device), dtype)
+        self.norm = _Norm(copy_to_device(decoder.ln, device), dtype)
         embedding = decoder.token_embedding.weight.detach().to(device)
         self.embedding = embedding.to(dtype)
         self.positions = decoder.positional_embedding.detach().to(device, dtype)
-        self.vocabulary: Linear = make(embedding, None)
+        self.vocabulary: Linear = build_linear(embedding, None)
 
     def forward(
         self,
@@ -292,11 +308,11 @@ class _Decoder:
         cache: SelfCache | None = None,
         cache_rows: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Whole rows of tokens, (batch, n_tokens), from the first on.
+        """Run whole rows of tokens, (batch, n_tokens), from position 0.
 
         Args:
-            cache: gets the keys and values, for the steps that follow.
-            cache_rows: (batch, n_lanes), where in the cache those of each row of tokens go.
+            cache: receives the keys and values, for the steps that follow.
+            cache_rows: (batch, n_candidates), the cache rows for each row of tokens.
 
         Returns:
             The last layer's output, (batch, n_tokens, n_state), and the cross-attention scores of
@@ -327,12 +343,12 @@ class _Decoder:
     def step(
         self, tokens: Tensor, positions: Tensor, cross: CrossKV, cache: SelfCache, span: int
     ) -> Tensor:
-        """One token more of each text.
+        """Run one more token of each text.
 
         Args:
-            tokens, positions: (n_rows,), int64. With n_rows a multiple of the windows in `cross`,
-                neighbouring rows are texts of the same window.
-            cache: its first n_rows rows are these texts'.
+            tokens, positions: (n_rows,), int64. n_rows is a multiple of the windows in `cross`;
+                the texts of a window are consecutive rows.
+            cache: its first n_rows rows belong to these texts.
             span: all positions are below it.
 
         Returns:
@@ -352,18 +368,20 @@ class _Decoder:
             attended = scores.softmax(dim=-1)[:, :, None] @ values[:n_rows, :, :span]
             x = x + block.attention.out(attended.flatten(1))
             query = block.cross_query(x[:, None])[:, :, 0]
-            x = x + block.cross.out(_attend_to_sound(query, *cross.layer(i)))
+            x = x + block.cross.out(_attend_to_audio(query, *cross.layer(i)))
             x = x + block.mlp(x)
         return self.norm(x)
 
 
 class _DecoderBlock:
-    def __init__(self, block: ResidualAttentionBlock, dtype: torch.dtype, make: Make) -> None:
+    def __init__(
+        self, block: ResidualAttentionBlock, dtype: torch.dtype, build_linear: BuildLinear
+    ) -> None:
         self.attention_norm = _Norm(block.attn_ln, dtype)
-        self.attention = _Attention(block.attn, make)
+        self.attention = _Attention(block.attn, build_linear)
         self.cross_norm = _Norm(block.cross_attn_ln, dtype)
-        self.cross = _CrossAttention(block.cross_attn, make)
-        self.mlp = _MLP(block, dtype, make)
+        self.cross = _CrossAttention(block.cross_attn, build_linear)
+        self.mlp = _MLP(block, dtype, build_linear)
 
     def cross_query(self, x: Tensor) -> Tensor:
         """(batch, n_tokens, n_state) to (batch, n_heads, n_tokens, head_dim)"""
@@ -371,8 +389,8 @@ class _DecoderBlock:
         return split_heads(query, self.cross.n_heads).transpose(1, 2)
 
 
-def on_device(module: Module, device: torch.device) -> Module:
-    """The module, or a copy where it lies elsewhere: the original stays there."""
+def copy_to_device(module: Module, device: torch.device) -> Module:
+    """The module itself, or a copy if it is on another device."""
     here = next(module.parameters()).device
     return module if here == device else copy.deepcopy(module).to(device)
 
@@ -399,33 +417,35 @@ def _attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = N
     return (scores.softmax(dim=-1) @ values).transpose(1, 2).flatten(2)
 
 
-def keys_by_channel(device: torch.device) -> bool:
-    """Whether a step is faster where each channel of the keys lies together, or each position
-    (docs/developer/experiments.md)."""
-    return mkl_is_fast() and device.type == "cpu"
+def stores_keys_by_channel(device: torch.device) -> bool:
+    """Whether to store keys channel by channel instead of position by position.
+
+    Whichever makes a step faster (docs/developer/experiments.md).
+    """
+    return is_mkl_fast() and device.type == "cpu"
 
 
-def values_by_channel(device: torch.device) -> bool:
-    return not (keys_by_channel(device) and has_avx512())
+def stores_values_by_channel(device: torch.device) -> bool:
+    return not (stores_keys_by_channel(device) and has_avx512())
 
 
 def _copy_heads(source: Tensor, target: Tensor) -> None:
-    """(1500, n_state) to (n_heads, 1500, head_dim), however that lies in memory."""
+    """(1500, n_state) to (n_heads, 1500, head_dim) in either memory layout."""
     by_channel = target.mT
     if by_channel.is_contiguous():
-        by_channel.flatten(0, 1).copy_(source.t())  # half the time of head by head
+        by_channel.flatten(0, 1).copy_(source.t())  # half the time of copying head by head
     else:
         target.copy_(split_heads(source, len(target)).transpose(0, 1))
 
 
-def _attend_to_sound(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """One token of each text, (n_rows, n_heads, head_dim), to (n_rows, n_state).
+def _attend_to_audio(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Queries of one token of each text, (n_rows, n_heads, head_dim), to (n_rows, n_state).
 
     Texts of the same window share a matrix multiplication.
     """
     n_windows = len(keys)
     query = query.view(n_windows, -1, *query.shape[1:])
-    if keys_by_channel(query.device):
+    if stores_keys_by_channel(query.device):
         weights = (query.transpose(1, 2) @ keys.mT).softmax(dim=-1)
         return (weights @ values).transpose(1, 2).flatten(0, 1).flatten(1)
     query = query.permute(0, 2, 3, 1)  # (n_windows, n_heads, head_dim, n_texts)
@@ -440,13 +460,13 @@ def _attend_at_once(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
 
 
 def attend_head_by_head(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """`_attend` on a CPU, where one head's scores fit into the processor's cache.
+    """`_attend` on a CPU, one head at a time, so that its scores fit into the processor's cache.
 
-    Not on Intel's, on others torch's own kernel takes ten times as long on 1500 positions
+    On other processors than Intel's, torch's own kernel takes ten times as long on 1500 positions
     (docs/developer/experiments.md).
     """
     out = torch.empty_like(query.transpose(1, 2), memory_format=torch.contiguous_format)
-    # oneDNN multiplies strided matrices with a kernel that is a thousand times slower.
+    # For strided matrices, oneDNN uses a kernel that is a thousand times slower.
     query, keys, values = query.contiguous(), keys.contiguous(), values.mT.contiguous()
     for window in range(query.shape[0]):
         for head in range(query.shape[1]):

@@ -1,9 +1,9 @@
 """Words with times from Whisper's cross-attention, for a batch of windows in one pass.
 
-The decoder reads the text it wrote once more, all tokens at once. In the alignment heads each token
-looks at the sound it stands for; dynamic time warping makes one path, forward only, through what
-the heads see, and a token begins where the path reaches it. The path is found for all windows of
-a batch at once, on the model's device. Source: whisper/timing.py.
+The decoder reads its finished text once more, all tokens at once. In the alignment heads each token
+attends to the audio it stands for. Dynamic time warping finds a monotone path through their
+weights, and a token starts where the path reaches it. The paths of a batch are found together, on
+the model's device. Source: whisper/timing.py.
 """
 
 from collections.abc import Sequence
@@ -22,9 +22,9 @@ from models.diarisation.segmentation import SpeechRegion
 from models.transcript import Word
 from models.windows import Window
 
-POSITION = 2 * HOP_LENGTH / SAMPLE_RATE  # s, one position of the encoder's output
+POSITION_SECONDS = 2 * HOP_LENGTH / SAMPLE_RATE  # per position of the encoder's output
 MEDIAN_WIDTH = 7  # positions
-# The pairs that have to be sorted, in this order, until the fourth of seven numbers is the median.
+# Sorting these pairs in this order makes the fourth of seven numbers the median.
 # Source: N. Devillard, Fast median search: an ANSI C implementation (1998), `opt_med7`.
 MEDIAN_OF_7 = (
     *((0, 5), (0, 3), (1, 6), (2, 4), (0, 1), (3, 5), (2, 6)),
@@ -32,17 +32,17 @@ MEDIAN_OF_7 = (
 )
 
 MIN_WORD = 0.02  # s, one step of Whisper's time
-USUAL_WORD = 0.7  # s, an upper limit of the median duration, as in whisper
-LONGEST_WORD = 1.0  # s, and
-LONGEST_LETTER = 0.15  # s for each letter: nobody draws a word out further
+MAX_MEDIAN_WORD = 0.7  # s, upper limit of the median duration of a word, as in whisper
+MAX_WORD = 1.0  # s, plus
+MAX_LETTER = 0.15  # s for each letter: nobody draws a word out further
 SENTENCE_ENDS = ".。!！?？"
 PREPENDED = "\"'“¿([{-"
 APPENDED = "\"'.。,，!！?？:：”)]}、"
 BRIEF_PAUSE = 0.3  # s; a shorter gap between two speech regions may lie inside a word
 
 
-class WordModel(Protocol):
-    """What the word pass asks of a model."""
+class AlignmentModel(Protocol):
+    """A model that can align texts; InferenceModel is one."""
 
     @property
     def device(self) -> torch.device: ...
@@ -50,63 +50,50 @@ class WordModel(Protocol):
     def logits_and_scores(
         self, tokens: Tensor, cross: Any, heads: Sequence[tuple[int, int]]
     ) -> tuple[Tensor, Tensor]:
-        """Of (batch, n_tokens): logits (batch, n_tokens, n_vocab) and the scores of (layer, head)
-        pairs before the softmax, (batch, n_heads, n_tokens, 1500), float32.
+        """Logits, (batch, n_tokens, n_vocab), and the cross-attention scores of `heads`.
+
+        Args:
+            tokens: (batch, n_tokens)
+            heads: (layer, head) pairs; their scores, before the softmax, are
+                (batch, n_heads, n_tokens, 1500), float32.
         """
         ...
 
 
 @dataclass(frozen=True)
-class Aligned:
-    """Where each text token begins and the last one ends, and how probable each is."""
+class Alignment:
+    """The start of each text token, the end of the last, and the probability of each."""
 
     times: np.ndarray  # (n_tokens + 1,), s from the start of the window
     probabilities: np.ndarray  # (n_tokens,)
-
-
-def time_words(
-    model: WordModel,
-    tokenizer: Tokenizer,
-    windows: Sequence[Window],
-    tokens: Sequence[Sequence[int]],
-    cross: Any,
-    heads: Sequence[tuple[int, int]],
-    regions: Sequence[SpeechRegion] = (),
-) -> list[tuple[Word, ...]]:
-    """The words of each window, in order, no word before the one before it, inside the window.
-
-    Args:
-        tokens: of each window as decoded, timestamps included.
-        cross: keys and values of cross-attention, one row per window.
-        heads: the model's alignment heads, (layer, head).
-        regions: a word that reaches into a pause between them is cut off there.
-    """
-    texts = [text_tokens(of_window, tokenizer) for of_window in tokens]
-    n_frames = [round(window.duration * SAMPLE_RATE / HOP_LENGTH) for window in windows]
-    aligned = align(model, tokenizer, texts, n_frames, cross, heads)
-    return place_words(tokenizer, windows, tokens, aligned, regions)
 
 
 def place_words(
     tokenizer: Tokenizer,
     windows: Sequence[Window],
     tokens: Sequence[Sequence[int]],
-    aligned: Sequence[Aligned],
+    alignments: Sequence[Alignment],
     regions: Sequence[SpeechRegion] = (),
 ) -> list[tuple[Word, ...]]:
-    """`time_words` of windows whose tokens have been aligned already."""
-    spoken = _without_brief_pauses(regions)
+    """The words of each window, in order; no word starts before its predecessor.
+
+    Args:
+        tokens: of each window as decoded, with timestamps.
+        alignments: of each window's text tokens.
+        regions: a word that reaches into a pause between them is cut off there.
+    """
+    spoken = _join_brief_pauses(regions)
     found = []
-    for window, of_window, alignment in zip(windows, tokens, aligned, strict=True):
-        timings = _words(tokenizer, text_tokens(of_window, tokenizer), alignment)
-        _limit_durations(timings, _segments(of_window, tokenizer, window.duration))
+    for window, of_window, alignment in zip(windows, tokens, alignments, strict=True):
+        timings = _build_words(tokenizer, strip_timestamps(of_window, tokenizer), alignment)
+        _limit_durations(timings, _find_segments(of_window, tokenizer, window.duration))
         near = [r for r in spoken if r.start < window.end and r.end > window.start]
-        found.append(_in_order(timings, window, near))
+        found.append(_order_words(timings, window, near))
     return found
 
 
-def text_tokens(tokens: Sequence[int], tokenizer: Tokenizer) -> list[int]:
-    """Without timestamps."""
+def strip_timestamps(tokens: Sequence[int], tokenizer: Tokenizer) -> list[int]:
+    """The text tokens: those below the special tokens and timestamps."""
     return [token for token in tokens if token < tokenizer.eot]
 
 
@@ -115,26 +102,28 @@ def text_tokens(tokens: Sequence[int], tokenizer: Tokenizer) -> list[int]:
 
 @torch.inference_mode()
 def align(
-    model: WordModel,
+    model: AlignmentModel,
     tokenizer: Tokenizer,
     texts: Sequence[Sequence[int]],
     n_frames: Sequence[int],
     cross: Any,
     heads: Sequence[tuple[int, int]],
-) -> list[Aligned]:
-    """Each text token's time and probability, as `whisper.timing.find_alignment` finds them.
+) -> list[Alignment]:
+    """The time and probability of each text token, as in `whisper.timing.find_alignment`.
 
     Args:
         texts: text tokens of each window, without timestamps.
-        n_frames: of each window's spectrogram, without the silence after its end.
+        n_frames: of each window's spectrogram, without the padding.
+        cross: the windows' cross-attention keys and values, as `model` takes them.
+        heads: the model's alignment heads, (layer, head).
     """
     if not any(texts):
-        return [Aligned(np.zeros(1), np.zeros(0)) for _ in texts]
-    before = [*tokenizer.sot_sequence, tokenizer.no_timestamps]
-    n_tokens = [len(before) + len(text) + 1 for text in texts]
-    rows = [[*before, *text] for text in texts]
+        return [Alignment(np.zeros(1), np.zeros(0)) for _ in texts]
+    prompt = [*tokenizer.sot_sequence, tokenizer.no_timestamps]
+    n_tokens = [len(prompt) + len(text) + 1 for text in texts]
+    rows = [[*prompt, *text] for text in texts]
     longest = max(n_tokens)
-    # Attention is causal, so what stands after a window's own tokens does not change them.
+    # Attention is causal, so padding after a window's own tokens does not change them.
     padded = [row + [tokenizer.eot] * (longest - len(row)) for row in rows]
     batch = torch.tensor(padded).to(model.device)
     lengths = torch.tensor(n_tokens).to(model.device)
@@ -142,52 +131,52 @@ def align(
 
     logits, scores = model.logits_and_scores(batch, cross, heads)
     n_sot = len(tokenizer.sot_sequence)
-    probabilities = _probabilities(logits[:, n_sot:-1, : tokenizer.eot], batch[:, n_sot + 1 :])
+    probabilities = _find_probabilities(logits[:, n_sot:-1, : tokenizer.eot], batch[:, n_sot + 1 :])
     del logits
-    matrix = _attention(scores, lengths, positions)[:, n_sot:-1]
+    matrix = _average_attention(scores, lengths, positions)[:, n_sot:-1]
     starts = warp(-matrix, lengths - n_sot - 1, positions).cpu().numpy()
     likely = probabilities.cpu().numpy()
     return [
-        Aligned(starts[i, : len(text) + 1] * POSITION, likely[i, : len(text)])
+        Alignment(starts[i, : len(text) + 1] * POSITION_SECONDS, likely[i, : len(text)])
         for i, text in enumerate(texts)
     ]
 
 
-def _probabilities(logits: Tensor, following: Tensor) -> Tensor:
-    """Of each following token among the text tokens, (batch, n_tokens)."""
+def _find_probabilities(logits: Tensor, following: Tensor) -> Tensor:
+    """The probability of each following token among the text tokens, (batch, n_tokens)."""
     logits = logits.float()
-    following = following.clamp(max=logits.shape[-1] - 1)  # the padding's do not matter
+    following = following.clamp(max=logits.shape[-1] - 1)  # padding does not matter
     chosen = logits.gather(-1, following[..., None])[..., 0]
     return (chosen - logits.logsumexp(-1)).exp()
 
 
-def _attention(scores: Tensor, lengths: Tensor, positions: Tensor) -> Tensor:
-    """What the heads see on average, (batch, n_tokens, 1500): normalised and smoothed.
+def _average_attention(scores: Tensor, lengths: Tensor, positions: Tensor) -> Tensor:
+    """The mean attention of the heads, normalised and smoothed, (batch, n_tokens, 1500).
 
     Args:
         scores: (batch, n_heads, n_tokens, 1500), before the softmax.
-        lengths, positions: how many tokens and encoder positions are a window's own, (batch,).
+        lengths, positions: (batch,), tokens and encoder positions of each window without padding.
     """
     n_tokens, n_positions = scores.shape[-2:]
-    is_sound = torch.arange(n_positions, device=scores.device) < positions[:, None]
+    is_audio = torch.arange(n_positions, device=scores.device) < positions[:, None]
     is_token = torch.arange(n_tokens, device=scores.device) < lengths[:, None]
-    weights = scores.masked_fill(~is_sound[:, None, None], -torch.inf).softmax(-1)
+    weights = scores.masked_fill(~is_audio[:, None, None], -torch.inf).softmax(-1)
 
     own = is_token[:, None, :, None]
     n_own = lengths[:, None, None, None]
     mean = (weights * own).sum(-2, keepdim=True) / n_own
     deviations = weights - mean
     spread = ((deviations * own).square().sum(-2, keepdim=True) / n_own).sqrt()
-    normalised = deviations / spread.masked_fill(~is_sound[:, None, None], 1.0)
-    # One window after the other: the filter takes seven times the memory of what it filters.
+    normalised = deviations / spread.masked_fill(~is_audio[:, None, None], 1.0)
+    # One window at a time: the filter takes seven times the memory of its input.
     return torch.stack([_smooth(*each).mean(0) for each in zip(normalised, positions, strict=True)])
 
 
 def _smooth(weights: Tensor, n_own: Tensor) -> Tensor:
     """Median over MEDIAN_WIDTH positions of (n_heads, n_tokens, n_positions).
 
-    At both ends of a window's own positions the filter sees them mirrored. Windows too short for
-    that, of 0.06 s, are left as they are, as whisper's `median_filter` does.
+    Positions are mirrored at both ends of a window. Windows too short for that, up to 0.06 s, are
+    left unchanged, as in whisper's `median_filter`.
     """
     n_positions, half = weights.shape[-1], MEDIAN_WIDTH // 2
     index = torch.arange(-half, n_positions + half, device=weights.device).abs()
@@ -203,16 +192,16 @@ def _smooth(weights: Tensor, n_own: Tensor) -> Tensor:
 def warp(costs: Tensor, n_rows: Tensor, n_columns: Tensor) -> Tensor:
     """Dynamic time warping: the column in which the cheapest path enters each row, (batch, rows).
 
-    A path goes from the first row and column to a window's own last ones, one to the right, down
-    or both at a time. Cells of one anti-diagonal do not depend on each other, so that each takes
-    three operations for the whole batch, in the order of sums of whisper's `dtw_cuda`.
+    A path goes from the first row and column to a window's last ones; each step goes right, down or
+    both. The cells of an anti-diagonal are independent of each other, so each anti-diagonal takes
+    three operations for the whole batch, in the same order of sums as whisper's `dtw_cuda`.
 
     Args:
         costs: float32, (batch, rows, columns).
-        n_rows, n_columns: a window's own, (batch,); cells beyond cannot be on its path.
+        n_rows, n_columns: (batch,), without padding; a path never enters the padding.
     """
     batch, rows, columns = costs.shape
-    total = costs.new_full((batch, rows + 1, columns + 1), torch.inf)  # with a border before
+    total = costs.new_full((batch, rows + 1, columns + 1), torch.inf)  # with a border in front
     total[:, 0, 0] = 0.0
     cells, sums = costs.flatten(1), total.flatten(1)
     for k in range(rows + columns - 1):  # row + column of a cell
@@ -224,26 +213,26 @@ def warp(costs: Tensor, n_rows: Tensor, n_columns: Tensor) -> Tensor:
         )
         best = torch.minimum(torch.minimum(upper_left, above), left)
         torch.add(own, best, out=here)
-    return _entered(total, n_rows, n_columns)
+    return _trace_paths(total, n_rows, n_columns)
 
 
 def _diagonal(flat: Tensor, k: int, first: int, last: int, width: int) -> Tensor:
-    """Cells (row, k - row), row from first to last, of rows of one width end to end: a view."""
+    """A view of the cells (row, k - row) for row from first to last, in flattened rows."""
     step = max(1, width - 1)
     return flat[:, k + first * (width - 1) : k + last * (width - 1) + 1 : step]
 
 
-def _entered(total: Tensor, n_rows: Tensor, n_columns: Tensor) -> Tensor:
-    """Back along the path, row by row: where it came from above into each row.
+def _trace_paths(total: Tensor, n_rows: Tensor, n_columns: Tensor) -> Tensor:
+    """Follow the cheapest paths back and return the column in which each row was entered.
 
     Args:
-        total: cost of the cheapest path to each cell, with a border before them.
+        total: cost of the cheapest path to each cell, with a border in front.
     """
     upper_left, above, left = total[:, :-1, :-1], total[:, :-1, 1:], total[:, 1:, :-1]
     diagonal = (upper_left <= above) & (upper_left <= left)
     from_above = diagonal | (above <= left)
     column = torch.arange(total.shape[2] - 1, device=total.device, dtype=torch.int32)
-    # The last column, up to each one, at which a path along the row would have entered it.
+    # For each column, the last one up to it at which a path along the row can have entered.
     entry = torch.where(from_above, column, 0).cummax(-1).values.long()
 
     entered = torch.zeros(entry.shape[:2], dtype=torch.long, device=total.device)
@@ -260,14 +249,14 @@ def _entered(total: Tensor, n_rows: Tensor, n_columns: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Segment:
-    """What Whisper wrote between two of its timestamps."""
+    """The text between two of Whisper's timestamps."""
 
     start: float  # s from the start of the window
     end: float
     n_tokens: int
 
 
-def _segments(tokens: Sequence[int], tokenizer: Tokenizer, duration: float) -> list[_Segment]:
+def _find_segments(tokens: Sequence[int], tokenizer: Tokenizer, duration: float) -> list[_Segment]:
     """Source: whisper/transcribe.py, `new_segment`."""
     segments = []
     begin, n_tokens = 0.0, 0
@@ -275,14 +264,14 @@ def _segments(tokens: Sequence[int], tokenizer: Tokenizer, duration: float) -> l
         if token < tokenizer.eot:
             n_tokens += 1
         elif token >= tokenizer.timestamp_begin:
-            time = (token - tokenizer.timestamp_begin) * POSITION
+            time = (token - tokenizer.timestamp_begin) * POSITION_SECONDS
             if n_tokens:
                 segments.append(_Segment(begin, min(time, duration), n_tokens))
             begin, n_tokens = time, 0
     return segments
 
 
-def _words(tokenizer: Tokenizer, text: Sequence[int], aligned: Aligned) -> list[WordTiming]:
+def _build_words(tokenizer: Tokenizer, text: Sequence[int], aligned: Alignment) -> list[WordTiming]:
     """Source: whisper/timing.py, the end of `find_alignment`."""
     words, tokens = tokenizer.split_to_word_tokens([*text, tokenizer.eot])
     bounds = np.cumsum([0, *(len(of_word) for of_word in tokens[:-1])])
@@ -301,15 +290,15 @@ def _words(tokenizer: Tokenizer, text: Sequence[int], aligned: Aligned) -> list[
 
 
 def _limit_durations(timings: list[WordTiming], segments: Sequence[_Segment]) -> None:
-    """Merge punctuation with its words, and shorten words that have swallowed a pause.
+    """Merge punctuation with its words, and shorten words that include a pause.
 
-    Words beside a sentence's or a segment's end are those that do.
+    Those are words next to the end of a sentence or segment.
     Source: whisper/timing.py, `add_word_timestamps`.
     """
     durations = [timing.end - timing.start for timing in timings if timing.end > timing.start]
-    usual = min(USUAL_WORD, float(np.median(durations))) if durations else 0.0
+    typical = min(MAX_MEDIAN_WORD, float(np.median(durations))) if durations else 0.0
     if durations:
-        _limit_at_sentence_ends(timings, 2 * usual)
+        _limit_at_sentence_ends(timings, 2 * typical)
     merge_punctuations(timings, PREPENDED, APPENDED)
 
     i, last_speech = 0, 0.0
@@ -325,7 +314,7 @@ def _limit_durations(timings: list[WordTiming], segments: Sequence[_Segment]) ->
                 )
             i += 1
         if words:
-            last_speech = _limit_in_segment(words, segment, usual, last_speech)
+            last_speech = _limit_in_segment(words, segment, typical, last_speech)
 
 
 def _limit_at_sentence_ends(timings: Sequence[WordTiming], longest: float) -> None:
@@ -338,10 +327,10 @@ def _limit_at_sentence_ends(timings: Sequence[WordTiming], longest: float) -> No
 
 
 def _limit_in_segment(
-    words: Sequence[WordTiming], segment: _Segment, usual: float, last_speech: float
+    words: Sequence[WordTiming], segment: _Segment, typical: float, last_speech: float
 ) -> float:
-    """Returns where the segment ends, in seconds."""
-    first, longest = words[0], 2 * usual
+    """Adjust the first and last word. Returns the end of the segment in seconds."""
+    first, longest = words[0], 2 * typical
     second = words[1] if len(words) > 1 else None
     if first.end - last_speech > 2 * longest and (
         first.end - first.start > longest
@@ -351,26 +340,26 @@ def _limit_in_segment(
             first.end = second.start = max(second.end / 2, second.end - longest)
         first.start = max(0.0, first.end - longest)
     if segment.start < first.end and segment.start - 0.5 > first.start:
-        first.start = max(0.0, min(first.end - usual, segment.start))
+        first.start = max(0.0, min(first.end - typical, segment.start))
 
     last = words[-1]
     if segment.end > last.start and segment.end + 0.5 < last.end:
-        last.end = max(last.start + usual, segment.end)
+        last.end = max(last.start + typical, segment.end)
         return segment.end
     return float(last.end)
 
 
-def _in_order(
+def _order_words(
     timings: Sequence[WordTiming], window: Window, spoken: Sequence[SpeechRegion]
 ) -> tuple[Word, ...]:
     words = []
     earliest = window.start
     for timing in timings:
         if not timing.word:
-            continue  # punctuation that now belongs to its word
-        longest = LONGEST_WORD + LONGEST_LETTER * len(timing.word.strip())
-        start, end = _in_speech(window.start + timing.start, window.start + timing.end, spoken)
-        start = max(start, end - longest)  # a pause is before a word more often than after it
+            continue  # punctuation, merged into its word
+        longest = MAX_WORD + MAX_LETTER * len(timing.word.strip())
+        start, end = _clip_to_speech(window.start + timing.start, window.start + timing.end, spoken)
+        start = max(start, end - longest)  # a pause precedes a word more often than it follows one
         start = min(max(start, earliest), window.end)
         end = max(start, min(max(end, start + MIN_WORD), window.end))
         words.append(
@@ -380,8 +369,10 @@ def _in_order(
     return tuple(words)
 
 
-def _in_speech(start: float, end: float, spoken: Sequence[SpeechRegion]) -> tuple[float, float]:
-    """The part of [start, end) in the region that has most of it; all of it where none has any."""
+def _clip_to_speech(
+    start: float, end: float, spoken: Sequence[SpeechRegion]
+) -> tuple[float, float]:
+    """The part of [start, end) in the region that overlaps it most, or all of it if none does."""
     parts = [
         (max(start, region.start), min(end, region.end))
         for region in spoken
@@ -390,7 +381,7 @@ def _in_speech(start: float, end: float, spoken: Sequence[SpeechRegion]) -> tupl
     return max(parts, key=lambda part: part[1] - part[0], default=(start, end))
 
 
-def _without_brief_pauses(regions: Sequence[SpeechRegion]) -> list[SpeechRegion]:
+def _join_brief_pauses(regions: Sequence[SpeechRegion]) -> list[SpeechRegion]:
     joined: list[SpeechRegion] = []
     for region in regions:
         if joined and region.start - joined[-1].end < BRIEF_PAUSE:
