@@ -34,7 +34,7 @@ with a stable `code`. Every response under /v1 is `no-store`."""
 def problems(*kinds: type[ServiceError | SpeechError]) -> dict[int | str, dict[str, Any]]:
     """`responses` for a route: the errors it may raise besides those that every route may."""
     by_status = defaultdict(list)
-    for kind in kinds:
+    for kind in dict.fromkeys(kinds):  # groups may overlap
         by_status[status_of(kind)].append(kind)
     return {
         status: {

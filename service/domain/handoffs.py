@@ -29,12 +29,10 @@ from service.domain.studies import find_study
 from service.domain.transcripts import read_document
 from service.errors import ServiceError
 from service.services import Services
-from service.vault.errors import ArtefactDamaged, ArtefactMissing, Erased, KeyDamaged, KeyMissing
+from service.vault.errors import MISSING_ERRORS, PERMANENT_ERRORS
 
 LEASE = timedelta(minutes=2)
 OCCURRENCES = "occurrences"
-UNREADABLE = (Erased, KeyDamaged, ArtefactDamaged)  # for good
-MISSING = (KeyMissing, ArtefactMissing)  # a folder is not mounted, perhaps
 
 log = logging.getLogger(__name__)
 
@@ -87,11 +85,11 @@ def claim(services: Services, caller: Caller) -> Claim | None:
             transcript = session.get_one(Transcript, handoff.transcript_id)
             try:
                 document = read_document(services, transcript)
-            except UNREADABLE as error:
+            except PERMANENT_ERRORS as error:
                 log.error("hand-off %s: its transcript is unreadable: %s", handoff.id, error.code)
                 _end(handoff, "failed", failure_code=error.code)
                 continue
-            except MISSING as error:
+            except MISSING_ERRORS as error:
                 log.error("hand-off %s: its transcript is away: %s", handoff.id, error.code)
                 passed_over[handoff.id] = error
                 continue

@@ -112,3 +112,19 @@ class DiskFull(ServiceError):
 
     code = "disk_full"
     status: ClassVar[int] = 507  # Insufficient Storage
+
+
+KEY_ERRORS = (Erased, KeyMissing, KeyDamaged)
+"""Raised when a key is opened."""
+
+READ_ERRORS = (*KEY_ERRORS, ArtefactMissing, ArtefactDamaged)
+"""Raised when an artefact is read."""
+
+WRITE_ERRORS = (*KEY_ERRORS, DiskFull)
+"""Raised when an artefact is written."""
+
+PERMANENT_ERRORS = (Erased, KeyDamaged, ArtefactDamaged)
+"""The artefact can never be read again."""
+
+MISSING_ERRORS = (KeyMissing, ArtefactMissing)
+"""The artefact may become readable again: perhaps a folder is not mounted."""

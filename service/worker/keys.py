@@ -9,13 +9,13 @@ from uuid import UUID
 from service.domain.engine_job import keys_from_json
 from service.settings import Settings
 from service.tls import trust_only
-from service.vault.errors import Erased, KeyDamaged, KeyMissing, Sealed
+from service.vault.errors import KEY_ERRORS, Sealed
 from service.vault.streaming import Key
 
 FetchKeys = Callable[[UUID, int], dict[UUID, Key]]
 """Job id and fence to data keys by recording id and job id."""
 
-KEY_ERRORS = {error.code: error for error in (Sealed, Erased, KeyMissing, KeyDamaged)}
+REFUSALS = {error.code: error for error in (Sealed, *KEY_ERRORS)}
 
 
 def keys_from_api(settings: Settings) -> FetchKeys:
@@ -70,6 +70,6 @@ def _as_exception(refusal: urllib.error.HTTPError) -> Exception:
             code = json.load(refusal).get("code")
         except ValueError:
             code = None
-    if code in KEY_ERRORS:
-        return KEY_ERRORS[code](f"The API refused the keys: {code}")
+    if code in REFUSALS:
+        return REFUSALS[code](f"The API refused the keys: {code}")
     return ConnectionError(f"the API answered with status {refusal.code}")

@@ -16,14 +16,7 @@ from service.domain.callers import Caller
 from service.domain.handoffs import BadOccurrence, HandoffNotFound, HandoffTaken
 from service.domain.pages import BadCursor
 from service.errors import StudyNotFound
-from service.vault.errors import (
-    ArtefactDamaged,
-    ArtefactMissing,
-    DiskFull,
-    Erased,
-    KeyDamaged,
-    KeyMissing,
-)
+from service.vault.errors import MISSING_ERRORS, READ_ERRORS, DiskFull, Erased
 
 router = APIRouter(prefix="/v1/handoffs", tags=["handoffs"])
 Deidentifier = Annotated[Caller, Depends(allow("deidentifier"))]
@@ -185,7 +178,7 @@ CLAIM_ERRORS = (HandoffNotFound, HandoffTaken, Erased)
     response_model=ClaimedView,
     responses={
         204: {"description": "No transcript is waiting."},
-        **problems(KeyMissing, ArtefactMissing),
+        **problems(*MISSING_ERRORS),
     },
 )
 def claim_handoff(
@@ -221,11 +214,8 @@ def extend_lease(
     responses=problems(
         *CLAIM_ERRORS,
         BadOccurrence,
+        *READ_ERRORS,
         DiskFull,
-        KeyMissing,
-        KeyDamaged,
-        ArtefactMissing,
-        ArtefactDamaged,
     ),
 )
 def complete_handoff(

@@ -54,14 +54,7 @@ from service.errors import (
     TooManyWaiting,
 )
 from service.services import Services
-from service.vault.errors import (
-    ArtefactDamaged,
-    ArtefactMissing,
-    DiskFull,
-    Erased,
-    KeyDamaged,
-    KeyMissing,
-)
+from service.vault.errors import READ_ERRORS, DiskFull, Erased
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 Researcher = Annotated[Caller, Depends(allow("researcher"))]
@@ -90,7 +83,6 @@ SOURCES = (
     Erased,
 )
 WEIGHTS = (UnknownModel, ModelMissing, WeightsCorrupt)
-KEPT = (KeyMissing, KeyDamaged, DiskFull)
 
 
 # --- requests -------------------------------------------------------------------------------------
@@ -282,9 +274,8 @@ ACCEPTED: dict[int | str, dict[str, Any]] = {
         **problems(
             *SOURCES,
             *WEIGHTS,
-            *KEPT,
-            ArtefactMissing,
-            ArtefactDamaged,
+            *READ_ERRORS,
+            DiskFull,
             SessionEmpty,
             StudiesMixed,
             IdempotencyKeyReused,
@@ -409,9 +400,8 @@ def cancel_job(
             JobUnfinished,
             *SOURCES,
             *WEIGHTS,
-            *KEPT,
-            ArtefactMissing,
-            ArtefactDamaged,
+            *READ_ERRORS,
+            DiskFull,
             IdempotencyKeyReused,
         ),
     },

@@ -17,7 +17,7 @@ from service.database.tables import JobRecording
 from service.domain.callers import WORKER, Caller
 from service.domain.recordings import identified
 from service.errors import StaleFence
-from service.vault.errors import Erased, KeyDamaged, KeyMissing
+from service.vault.errors import KEY_ERRORS
 
 router = APIRouter(prefix="/internal", tags=["workers"])
 Worker = Annotated[Caller, Depends(allow(WORKER))]
@@ -41,7 +41,7 @@ class Keys(BaseModel):
     )
 
 
-@router.post("/jobs/{job_id}/keys", responses=problems(StaleFence, Erased, KeyMissing, KeyDamaged))
+@router.post("/jobs/{job_id}/keys", responses=problems(StaleFence, *KEY_ERRORS))
 def read_keys(job_id: UUID, claim: Claim, caller: Worker, services: ServicesDep) -> Keys:
     """Those of its recordings, and its own. No job and somebody else's job look the same."""
     with services.sessionmaker.begin() as session:

@@ -39,20 +39,12 @@ from service.errors import (
     TooManyWaiting,
 )
 from service.services import Services
-from service.vault.errors import (
-    ArtefactDamaged,
-    ArtefactMissing,
-    Erased,
-    KeyDamaged,
-    KeyMissing,
-    UploadBusy,
-)
+from service.vault.errors import READ_ERRORS, Erased, UploadBusy
 from service.vault.streaming import Key
 
 router = APIRouter(prefix="/v1/recordings", tags=["recordings"])
 Researcher = Annotated[Caller, Depends(allow("researcher"))]
 Eraser = Annotated[Caller, Depends(allow("researcher", sealed_too=True))]  # needs no root key
-KEPT = (KeyMissing, KeyDamaged, ArtefactMissing, ArtefactDamaged)
 State = Literal["receiving", "checking", "ready", "refused"]
 MAX_WAIT = 60.0  # s
 POLL_EVERY = 0.5  # s
@@ -218,7 +210,7 @@ def read_recordings(
         return RecordingList(items=items, next_cursor=page.next_cursor)
 
 
-@router.get("/{recording_id}", responses=problems(RecordingNotFound, Erased, TooManyWaiting, *KEPT))
+@router.get("/{recording_id}", responses=problems(RecordingNotFound, TooManyWaiting, *READ_ERRORS))
 async def read_recording(
     recording_id: UUID,
     caller: Researcher,
@@ -263,9 +255,8 @@ def _view(services: Services, caller: Caller, recording_id: UUID) -> RecordingVi
             RecordingNotFound,
             RecordingNotReady,
             RecordingRefused,
-            Erased,
             RangeNotSatisfiable,
-            *KEPT,
+            *READ_ERRORS,
         ),
     },
 )

@@ -21,22 +21,13 @@ from service.domain.erasure import erase_study
 from service.domain.studies import create_study_keys, find_study, store_vocabulary, study_vocabulary
 from service.errors import RecordingInUse, StudyCodeTaken, StudyNotFound
 from service.vault import ArtefactClass
-from service.vault.errors import (
-    ArtefactDamaged,
-    ArtefactMissing,
-    DiskFull,
-    Erased,
-    KeyDamaged,
-    KeyMissing,
-    UploadBusy,
-)
+from service.vault.errors import READ_ERRORS, DiskFull, Erased, UploadBusy
 
 router = APIRouter(prefix="/v1/studies", tags=["studies"])
 Administrator = Annotated[Caller, Depends(allow("admin"))]
 Eraser = Annotated[Caller, Depends(allow("admin", sealed_too=True))]  # needs no root key
 Anybody = Annotated[Caller, Depends(allow(*SEES_STUDIES))]
 Researcher = Annotated[Caller, Depends(allow("researcher"))]
-KEPT = (Erased, DiskFull, KeyMissing, KeyDamaged, ArtefactMissing, ArtefactDamaged)
 
 EXAMPLE: JsonDict = {"code": "PEER", "language": "de", "model": "large-v3-turbo"}
 
@@ -167,7 +158,7 @@ def change_study(
     return StudyView.of(found)
 
 
-@router.get("/{study}/vocabulary", responses=problems(StudyNotFound, *KEPT))
+@router.get("/{study}/vocabulary", responses=problems(StudyNotFound, *READ_ERRORS, DiskFull))
 def read_vocabulary(study: StudyName, caller: Researcher, services: ServicesDep) -> Vocabulary:
     """Words that jobs of the study listen for unless they bring their own."""
     with services.sessionmaker() as session:
@@ -175,7 +166,7 @@ def read_vocabulary(study: StudyName, caller: Researcher, services: ServicesDep)
     return Vocabulary(words=study_vocabulary(services, found))
 
 
-@router.put("/{study}/vocabulary", responses=problems(StudyNotFound, *KEPT))
+@router.put("/{study}/vocabulary", responses=problems(StudyNotFound, *READ_ERRORS, DiskFull))
 def replace_vocabulary(
     study: StudyName, vocabulary: Vocabulary, caller: Researcher, services: ServicesDep
 ) -> Vocabulary:

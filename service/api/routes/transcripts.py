@@ -17,7 +17,7 @@ from service.domain.jobs import job_recordings
 from service.domain.transcripts import TranscriptNotFound, UnknownSpeaker
 from service.exports import FORMATS, Format
 from service.services import Services
-from service.vault.errors import ArtefactDamaged, ArtefactMissing, Erased, KeyDamaged, KeyMissing
+from service.vault.errors import READ_ERRORS
 
 router = APIRouter(prefix="/v1/transcripts", tags=["transcripts"])
 Researcher = Annotated[Caller, Depends(allow("researcher"))]
@@ -27,7 +27,6 @@ MEDIA_TYPES = {
     Format.VTT: "text/vtt; charset=utf-8",
     Format.SRT: "application/x-subrip; charset=utf-8",
 }
-VAULT = (Erased, KeyMissing, KeyDamaged, ArtefactMissing, ArtefactDamaged)
 
 NAMED = {
     "SPEAKER_00": {"role": "interviewer", "code": "I1"},
@@ -96,7 +95,7 @@ class TranscriptSpeakers(BaseModel):
             "description": "The identified transcript, with names and everything people said.",
             "content": {media.partition(";")[0]: {} for media in MEDIA_TYPES.values()},
         },
-        **problems(TranscriptNotFound, *VAULT),
+        **problems(TranscriptNotFound, *READ_ERRORS),
     },
 )
 def read_transcript(
@@ -124,7 +123,7 @@ def read_transcript(
     )
 
 
-@router.get("/{transcript_id}/speakers", responses=problems(TranscriptNotFound, *VAULT))
+@router.get("/{transcript_id}/speakers", responses=problems(TranscriptNotFound, *READ_ERRORS))
 def read_speakers(
     transcript_id: UUID, caller: Researcher, services: ServicesDep
 ) -> TranscriptSpeakers:
@@ -136,7 +135,7 @@ def read_speakers(
 
 @router.put(
     "/{transcript_id}/speakers",
-    responses=problems(TranscriptNotFound, UnknownSpeaker, *VAULT),
+    responses=problems(TranscriptNotFound, UnknownSpeaker, *READ_ERRORS),
 )
 def put_speakers(
     transcript_id: UUID,

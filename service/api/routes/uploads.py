@@ -57,10 +57,9 @@ from service.errors import (
 )
 from service.services import Services
 from service.vault.errors import (
-    DiskFull,
+    KEY_ERRORS,
+    WRITE_ERRORS,
     Erased,
-    KeyDamaged,
-    KeyMissing,
     UploadBusy,
     UploadDamaged,
     WrongOffset,
@@ -87,10 +86,7 @@ TRANSFER_ERRORS = (
     WrongOffset,
     UploadBusy,
     UploadDamaged,
-    DiskFull,
-    KeyMissing,
-    KeyDamaged,
-    Erased,
+    *WRITE_ERRORS,
 )
 
 
@@ -211,7 +207,7 @@ async def create_upload(
             "headers": {**OFFSET_HEADERS, "Upload-Length": {"schema": {"type": "string"}}},
             "description": "Where to resume.",
         },
-        **problems(RecordingNotFound, UnsupportedTusVersion, Erased, KeyMissing, KeyDamaged),
+        **problems(RecordingNotFound, UnsupportedTusVersion, *KEY_ERRORS),
     },
     openapi_extra={"parameters": [TUS_VERSION]},
 )
