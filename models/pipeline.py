@@ -2,29 +2,27 @@
 
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib.metadata import version
-from typing import Any
 
 import numpy as np
 import torch
 
 from models.attribution import attribute
-from models.audio.channels import Channels, Timeline, timeline_of
+from models.audio.channels import Timeline, timeline_of
 from models.audio.errors import NoSpeech
 from models.audio.recording import SAMPLE_RATE, Recording
 from models.device import HalvingCounter
 from models.diarisation.diarisation import (
     Diarisation,
     RunningDiarisation,
-    SpeakerCount,
     measure_speed,
     start_diarisation,
 )
 from models.diarisation.segmentation import Segmentation, SpeechRegion, find_speech_regions, segment
 from models.gates import resolve_precision
-from models.languages import language_code
+from models.options import JobOptions, SpeakerCount
 from models.overlaps import find_overlaps
 from models.precision import Precision
 from models.progress import Progress
@@ -41,7 +39,7 @@ from models.results import (
     unpack_segmentation,
     unpack_words,
 )
-from models.roster import RosterEntry, check_roster, expected
+from models.roster import expected
 from models.stage_results import NoStageResults, StageResults
 from models.transcript import MadeWith, Source, Transcript, Word, speakers_in_order
 from models.weights.catalogue import PipelineWeights, WhisperWeights
@@ -67,51 +65,6 @@ DEMO_WARNING = (
     "Made with the demo weights, which know a few hundred words and eight synthetic voices: "
     "for demonstration and tests, never for research."
 )
-
-
-@dataclass(frozen=True)
-class TranscribeOptions:
-    """What somebody may choose for one session."""
-
-    language: str | None = None  # a code or an English name; None: found by vote
-    speakers: SpeakerCount = field(default_factory=SpeakerCount)
-    vocabulary: tuple[str, ...] = ()
-    channels: Channels = Channels.AUTO  # needs recordings that were decoded with channels apart
-    roster: tuple[RosterEntry, ...] = ()
-    translate: bool = False  # into English, whatever is spoken
-    mixed_languages: bool = False  # a window may be clearly in another one than the session
-    precision: Precision | None = None  # that the pipeline was loaded with; None: the device's own
-
-    def __post_init__(self) -> None:
-        """
-        Raises:
-            BadRoster
-        """
-        check_roster(self.roster)
-
-    @property
-    def expected(self) -> SpeakerCount:
-        """As asked for, else as many as are on the roster."""
-        if self.by_roster:
-            return SpeakerCount(*expected(self.roster))
-        return self.speakers
-
-    @property
-    def by_roster(self) -> bool:
-        """Whether that is where `expected` comes from."""
-        return self.speakers == SpeakerCount() and bool(self.roster)
-
-    @property
-    def whisper(self) -> WhisperOptions:
-        language = None if self.language is None else language_code(self.language)
-        task: Task = "translate" if self.translate else "transcribe"
-        return WhisperOptions(language, self.vocabulary, task, self.mixed_languages)
-
-    def as_dict(self) -> dict[str, Any]:
-        """As a transcript's JSON keeps them."""
-        chosen = {**asdict(self), "speakers": str(self.speakers)}
-        lists = {"vocabulary": list(self.vocabulary), "roster": list(chosen["roster"])}
-        return {**chosen, **lists, "channels": str(self.channels)}
 
 
 @dataclass(frozen=True)
@@ -142,7 +95,7 @@ class Heard:
 class Segmented:
     """A session in which speech was found, on the way to a transcript."""
 
-    options: TranscribeOptions
+    options: JobOptions
     results: StageResults
     timeline: Timeline
     sources: tuple[Source, ...]
@@ -162,7 +115,7 @@ class Segmented:
 
     def asked(self, windows: Sequence[Window], language: str, maximum: float) -> DecodingRequest:
         """Some of its windows, for the engine."""
-        whisper = replace(self.options.whisper, language=language)
+        whisper = replace(whisper_options(self.options), language=language)
         return DecodingRequest(self.timeline.samples, windows, whisper, maximum)
 
 
@@ -225,7 +178,7 @@ class Pipeline:
     def transcribe(
         self,
         recordings: Sequence[Recording],
-        options: TranscribeOptions,
+        options: JobOptions,
         on_progress: OnProgress = lambda progress: None,
         results: StageResults | None = None,
     ) -> Transcript:
@@ -248,16 +201,14 @@ class Pipeline:
     def segment(
         self,
         recordings: Sequence[Recording],
-        options: TranscribeOptions,
+        options: JobOptions,
         on_progress: OnProgress,
         results: StageResults | None = None,
     ) -> Segmented:
         """Args, raises: see `transcribe`."""
         results, halvings_before = results or NoStageResults(), self._halvings.count
-        if options.precision != self.precision:
-            raise ValueError("the pipeline was loaded with another precision")
-        self.engine.check(options.whisper)
-        speakers = options.expected
+        self.engine.check(whisper_options(options))
+        speakers = options.expected_speakers
         timeline = timeline_of(recordings, options.channels, (speakers.minimum, speakers.maximum))
         sources = tuple(
             Source(
@@ -343,7 +294,7 @@ class Pipeline:
         self, session: Segmented, maximum: Maximum, progress: Progress
     ) -> tuple[str, float | None]:
         """As given, else as found with its probability."""
-        if (given := session.options.whisper.language) is not None:
+        if (given := session.options.language) is not None:
             return given, None
         progress(0.0)
         samples = session.timeline.samples
@@ -361,7 +312,7 @@ class Pipeline:
         def place(
             session: Segmented, text: Decoded, windows: Sequence[DecodedWindow]
         ) -> tuple[Word, ...]:
-            whisper = replace(session.options.whisper, language=text.language)
+            whisper = replace(whisper_options(session.options), language=text.language)
             return self.engine.time_words(windows, whisper, session.regions)
 
         words = [place(session, text, text.windows) for session, text in decoded]
@@ -403,7 +354,7 @@ class Pipeline:
             self.diarisation,
             timeline.samples,
             session.segmentation,
-            session.options.expected,
+            session.options.expected_speakers,
             reporting(on_progress, "diarise", most=CLUSTERING_BEGINS),
             embeddings=None if earlier is None else unpack_diarisation(earlier).embeddings,
             precision=self._trunk,
@@ -440,7 +391,7 @@ class Pipeline:
         heard: Heard,
         sources: tuple[Source, ...],
         timeline: Timeline,
-        options: TranscribeOptions,
+        options: JobOptions,
         on_progress: OnProgress,
     ) -> Transcript:
         on_progress(StageProgress("attribute", 0.0))
@@ -467,7 +418,7 @@ class Pipeline:
         on_progress(StageProgress("check", 1.0))
         return transcript
 
-    def _made_with(self, options: TranscribeOptions) -> MadeWith:
+    def _made_with(self, options: JobOptions) -> MadeWith:
         packages = ("openai-whisper", "pyannote.audio", "torch")
         return MadeWith(
             fieldscribe=version("fieldscribe"),
@@ -476,14 +427,14 @@ class Pipeline:
             diarisation_pipeline=self.diarisation_weights.name,
             diarisation_sha256=self.diarisation_weights.sha256,
             device=str(self.device),
-            options=options.as_dict(),
+            options=options.to_transcript(self.precision),
             versions={
                 "python": platform.python_version(),
                 **{package: version(package) for package in packages},
             },
         )
 
-    def _warnings(self, heard: Heard, timeline: Timeline, options: TranscribeOptions) -> list[str]:
+    def _warnings(self, heard: Heard, timeline: Timeline, options: JobOptions) -> list[str]:
         warnings = []
         if self.whisper_weights.demo or self.diarisation_weights.demo:
             warnings.append(DEMO_WARNING)
@@ -518,13 +469,18 @@ class Pipeline:
         return dict(zip(COSTLY_STAGES, stages, strict=True))
 
 
+def whisper_options(options: JobOptions) -> WhisperOptions:
+    task: Task = "translate" if options.translate else "transcribe"
+    return WhisperOptions(options.language, options.vocabulary, task, options.mixed_languages)
+
+
 def reporting(on_progress: OnProgress, stage: str, most: float = 1.0) -> Progress:
     """The Progress of a stage, which begins; `most`: the fraction at its end."""
     on_progress(StageProgress(stage, 0.0))
     return lambda fraction: on_progress(StageProgress(stage, most * fraction))
 
 
-def wrong_count(found: int, options: TranscribeOptions) -> list[str]:
+def wrong_count(found: int, options: JobOptions) -> list[str]:
     """Also where as many were found as somebody asked for, but the roster has others."""
     asked = options.speakers
     by_roster = SpeakerCount(*expected(options.roster)) if options.roster else SpeakerCount()

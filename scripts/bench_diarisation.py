@@ -30,17 +30,13 @@ import torch
 
 from models.audio.recording import SAMPLE_RATE
 from models.diarisation.clustering import Clusters, start_clustering
-from models.diarisation.diarisation import (
-    Diarisation,
-    RunningDiarisation,
-    SpeakerCount,
-    start_diarisation,
-)
+from models.diarisation.diarisation import Diarisation, RunningDiarisation, start_diarisation
 from models.diarisation.embedding import embed
 from models.diarisation.pyannote_clustering import NOBODY
 from models.diarisation.reconstruction import count_speakers
 from models.diarisation.segmentation import Segmentation, segment
 from models.diarisation.speaker_models import SpeakerModels
+from models.options import SpeakerCount
 from models.precision import TrunkPrecision
 from models.weights.catalogue import find_pipeline
 from models.weights.pyannote import load_pipeline

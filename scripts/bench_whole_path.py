@@ -27,8 +27,8 @@ from unittest import mock
 import torch
 
 import models.pipeline
-from models.diarisation.diarisation import SpeakerCount
-from models.pipeline import COSTLY_STAGES, Pipeline, StageProgress, TranscribeOptions
+from models.options import JobOptions, SpeakerCount
+from models.pipeline import COSTLY_STAGES, Pipeline, StageProgress
 from models.precision import Precision
 from models.progress import Progress, ignore
 from models.weights.catalogue import find_pipeline, find_whisper
@@ -45,7 +45,7 @@ from service.exports import Format
 
 SHORT_FILE = 2.0  # minutes, of each of many files
 INTERVIEW = Path(__file__).parent.parent / "demo" / "interview.flac"
-OPTIONS = TranscribeOptions(language="en", speakers=SpeakerCount(2, 2))
+OPTIONS = JobOptions(language="en", speakers=SpeakerCount(2, 2))
 TO_WORDS = ("ingest", "transcribe", "align")
 STAGES = ("ingest", *COSTLY_STAGES, "attribute", "check")
 TIMES_FILLED = 3  # how often the slots are filled to measure the decoder alone

@@ -24,17 +24,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from models.audio.channels import Channels
 from models.audio.decode import decode
 from models.audio.errors import NoSpeech
 from models.audio.probe import probe
 from models.audio.recording import SAMPLE_RATE, Recording
-from models.diarisation.diarisation import SpeakerCount
 from models.errors import SpeechError
 from models.gates import Gate, gates_of
-from models.languages import language_code
 from models.metrics import Spoken, TimedText, summed
-from models.pipeline import Pipeline, TranscribeOptions
+from models.options import Channels, JobOptions, SpeakerCount
+from models.pipeline import Pipeline
 from models.precision import Precision
 from models.transcript import Turn
 from models.weights.catalogue import DEMO, default_pipeline, find_pipeline, find_whisper
@@ -126,15 +124,14 @@ def measure(pipeline: Pipeline, kind: Kind, seed: int, seconds: float) -> Measur
     interview = render(kind, seed, seconds)
     recording, reference = recording_of(interview.samples), reference_of(interview)
     told = (kind.n_speakers, kind.n_speakers) if kind.told else (None, None)
-    options = TranscribeOptions(speakers=SpeakerCount(*told))
+    options = JobOptions(speakers=SpeakerCount(*told))
     return measure_one(pipeline, recording, reference, options)
 
 
 def measure_one(
-    pipeline: Pipeline, recording: Recording, reference: Annotation, options: TranscribeOptions
+    pipeline: Pipeline, recording: Recording, reference: Annotation, options: JobOptions
 ) -> Measured:
     started = time.monotonic()
-    options = replace(options, precision=pipeline.precision)
     try:
         transcript = pipeline.transcribe([recording], options)
     except NoSpeech:
@@ -151,7 +148,7 @@ def measure_rendered(pipeline: Pipeline, n_recordings: int, seconds: float) -> I
         for _ in range(n_recordings):
             seed = seeds.getrandbits(30)
             yield Row(kind.name, str(seed), measure(pipeline, kind, seed, seconds))
-    english = TranscribeOptions(language="en")
+    english = JobOptions(language="en")
     for name, sound in WITHOUT_SPEECH.items():
         for seed in range(n_recordings):
             samples = sound(round(seconds * SAMPLE_RATE), np.random.default_rng(seed))
@@ -200,14 +197,14 @@ def check(entry: Entry) -> None:
         raise BadReference(f"{entry.audio.name}: {error}") from None
 
 
-def options_of(entry: Entry) -> TranscribeOptions:
+def options_of(entry: Entry) -> JobOptions:
     """
     Raises:
         OptionError
     """
     language, speakers = entry.options.get("language"), entry.options.get("speakers")
-    return TranscribeOptions(
-        language=None if language is None else language_code(language),
+    return JobOptions(
+        language=language,
         speakers=SpeakerCount() if speakers is None else SpeakerCount.parse(speakers),
         channels=Channels(entry.options.get("channels", "auto")),
     )

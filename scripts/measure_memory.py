@@ -18,9 +18,9 @@ import torch
 
 import models.diarisation.diarisation
 from models.audio.recording import SAMPLE_RATE
-from models.diarisation.diarisation import SpeakerCount
 from models.diarisation.segmentation import Segmentation
-from models.pipeline import Pipeline, StageProgress, TranscribeOptions
+from models.options import JobOptions, SpeakerCount
+from models.pipeline import Pipeline, StageProgress
 from models.weights.catalogue import find_pipeline, find_whisper
 from scripts.evaluate import NO_WEIGHTS_FOLDER
 from scripts.make_interview import make_interview, recording_of
@@ -66,7 +66,7 @@ def main() -> None:
         peaks[progress.stage] = peak_bytes()
 
     transcript = pipeline.transcribe(
-        [recording_of(samples)], TranscribeOptions(speakers=SpeakerCount(2, 2)), note
+        [recording_of(samples)], JobOptions(speakers=SpeakerCount(2, 2)), note
     )
     report = {
         "minutes": options.minutes,

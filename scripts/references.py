@@ -23,8 +23,8 @@ from itertools import groupby
 from pathlib import Path
 
 from models.attribution import attribute_by_turns, split_sentences
-from models.audio.channels import Channels
 from models.metrics import Spoken, TimedText
+from models.options import Channels
 from models.transcript import Transcript, Turn, Word, text_of
 from models.transcript_json import from_json
 

@@ -4,9 +4,10 @@ from typing import Any
 
 import numpy as np
 
-from models.diarisation.diarisation import Diarisation, SpeakerCount, start_diarisation
+from models.diarisation.diarisation import Diarisation, start_diarisation
 from models.diarisation.segmentation import Segmentation
 from models.diarisation.speaker_models import SpeakerModels
+from models.options import SpeakerCount
 from models.progress import Progress, ignore
 
 

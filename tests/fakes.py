@@ -8,7 +8,9 @@ import torch
 
 from models.audio.recording import Recording
 from models.diarisation.segmentation import Segmentation
-from models.pipeline import OnProgress, StageProgress, TranscribeOptions
+from models.options import JobOptions
+from models.pipeline import OnProgress, StageProgress
+from models.precision import Precision
 from models.transcript import MadeWith, Segment, Source, Transcript, Turn, Word
 
 
@@ -64,15 +66,17 @@ def transcript(segments: Sequence[Segment], **changes: Any) -> Transcript:
 class FakePipeline:
     """Says the same for every recording, in no time."""
 
-    def __init__(self, text: str = "my name is Eva Muster") -> None:
-        self.text = text
+    def __init__(
+        self, text: str = "my name is Eva Muster", precision: Precision | None = None
+    ) -> None:
+        self.text, self.precision = text, precision
         self.transcribed: list[Sequence[Recording]] = []
         self.heard_together: list[int] = []  # sessions
 
     def transcribe(
         self,
         recordings: Sequence[Recording],
-        options: TranscribeOptions,
+        options: JobOptions,
         on_progress: OnProgress = lambda progress: None,
     ) -> Transcript:
         self.transcribed.append(recordings)
@@ -85,13 +89,13 @@ class FakePipeline:
         return transcript(
             [segment("SPEAKER_00", self.text)],
             sources=sources,
-            made_with=made_with(options=options.as_dict()),
+            made_with=made_with(options=options.to_transcript(self.precision)),
         )
 
     seconds_at_once = 3600.0
 
     def segment(
-        self, recordings: Sequence[Recording], options: TranscribeOptions, on_progress: OnProgress
+        self, recordings: Sequence[Recording], options: JobOptions, on_progress: OnProgress
     ) -> Any:
         return recordings, options
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from models.metrics import Rate, summed
-from models.pipeline import Pipeline, TranscribeOptions
+from models.options import JobOptions
+from models.pipeline import Pipeline
 from models.weights.catalogue import find_pipeline, find_whisper
 from scripts.evaluate import FIRST_SEED, KINDS, WITHOUT_SPEECH, measure, measure_one
 from scripts.evaluation import Measured
@@ -68,8 +69,6 @@ def test_noise_interruptions_and_six_voices_cost_a_little(pipeline, kind):
 @pytest.mark.parametrize("sound", ["silence", "noise", "hum"])
 def test_nothing_is_heard_in_silence_noise_and_hum(pipeline, sound):
     samples = WITHOUT_SPEECH[sound](20 * 16_000, np.random.default_rng(0)).astype(np.float32)
-    measured = measure_one(
-        pipeline, recording_of(samples), Annotation(), TranscribeOptions(language="en")
-    )
+    measured = measure_one(pipeline, recording_of(samples), Annotation(), JobOptions(language="en"))
 
     assert measured.rates["invented"] == Rate(0.0, 20.0)

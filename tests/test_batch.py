@@ -18,7 +18,8 @@ import pytest
 from models.audio.decode import decode
 from models.audio.errors import NoSpeech
 from models.errors import OutOfMemory, UnknownLanguage
-from models.pipeline import StageProgress, TranscribeOptions
+from models.options import JobOptions
+from models.pipeline import StageProgress
 from models.transcript_json import from_json
 from models.weights.catalogue import PipelineWeights, WhisperWeights
 from service.batch.batch import Batch, SessionFiles, group_into_sessions, prepare_output, run
@@ -55,7 +56,7 @@ def batch(recordings, out, **changes):
         "sessions": group_into_sessions(recordings, join=False),
         "out": out,
         "formats": (Format.JSON, Format.TXT),
-        "options": TranscribeOptions(),
+        "options": JobOptions(),
         "whisper": WhisperWeights("fake", Path("fake.pt"), "a" * 64, False),
         "diarisation": PipelineWeights("fake", Path("fake"), "b" * 64, False),
     }
@@ -111,8 +112,8 @@ def test_a_format_that_is_missing_is_written_from_the_finished_transcript(record
 @pytest.mark.parametrize(
     "changes",
     [
-        {"options": TranscribeOptions(language="en")},
-        {"options": TranscribeOptions(vocabulary=("Eva",))},
+        {"options": JobOptions(language="en")},
+        {"options": JobOptions(vocabulary=("Eva",))},
         {"whisper": WhisperWeights("other", Path("other.pt"), "c" * 64, False)},
     ],
 )

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from models.attribution import attribute
 from models.audio.channels import (
-    Channels,
     Dominance,
     Timeline,
     distinct_channels,
@@ -23,6 +22,7 @@ from models.audio.channels import (
 )
 from models.diarisation.segmentation import SpeechRegion
 from models.metrics import diarisation_parts
+from models.options import Channels, JobOptions
 from models.transcript import Flag, Segment, Turn, Word
 from scripts.make_interview import Interview, make_split_interview, recording_of
 from tests.fakes import segment, words
@@ -351,10 +351,9 @@ def words_in_anothers_time(interview: Interview, segments: Sequence[Segment]) ->
 def test_no_word_of_a_split_interview_has_the_wrong_speaker(pipeline, seed, bleed, overlap):
     """The whole path with the demo weights."""
     from models.metrics import Spoken, speaker_errors
-    from models.pipeline import TranscribeOptions
 
     interview, channels = make_split_interview(seed, seconds=30, bleed=bleed, overlap=overlap)
-    transcript = pipeline.transcribe([recording_of(channels)], TranscribeOptions(language="en"))
+    transcript = pipeline.transcribe([recording_of(channels)], JobOptions(language="en"))
 
     found = [Spoken(s.speaker, s.start, s.end, s.text) for s in transcript.segments]
     reference = [Spoken(u.speaker, u.start, u.end, u.text) for u in interview.utterances]
@@ -369,12 +368,11 @@ def test_no_word_of_a_split_interview_has_the_wrong_speaker(pipeline, seed, blee
 @pytest.mark.parametrize("overlap", [0.0, 0.2])
 def test_no_word_of_a_telephone_interview_has_the_wrong_speaker(pipeline, overlap):
     """The demo Whisper has not learned the telephone's sound: words are judged by their times."""
-    from models.pipeline import TranscribeOptions
 
     interview, channels = make_split_interview(
         911, seconds=30, bleed=-20.0, overlap=overlap, phone=True
     )
-    transcript = pipeline.transcribe([recording_of(channels)], TranscribeOptions(language="en"))
+    transcript = pipeline.transcribe([recording_of(channels)], JobOptions(language="en"))
 
     assert {segment.speaker for segment in transcript.segments} == {"SPEAKER_00", "SPEAKER_01"}
     assert words_in_anothers_time(interview, transcript.segments) == []

@@ -18,9 +18,9 @@ from models.diarisation.clustering import (
     start_clustering,
 )
 from models.diarisation.clustering_process import ClusteringProcesses, completed
-from models.diarisation.diarisation import SpeakerCount
 from models.diarisation.pyannote_clustering import _constrained_argmax
 from models.errors import OutOfMemory, Stopped
+from models.options import SpeakerCount
 from scripts.synthetic_diarisation import conversation, random_pipeline
 from tests.diarising import diarise
 

@@ -8,9 +8,9 @@ import torch
 import whisper
 
 from models.audio.decode import decode
-from models.diarisation.diarisation import SpeakerCount
 from models.metrics import Rate, Spoken, speaker_errors
-from models.pipeline import Pipeline, TranscribeOptions
+from models.options import JobOptions, SpeakerCount
+from models.pipeline import Pipeline
 from models.weights.catalogue import DEMO_FOLDER, find_pipeline, find_whisper
 from scripts.evaluate import FIRST_SEED, KINDS, NO_WEIGHTS_FOLDER, measure
 from scripts.references import read_stm
@@ -84,7 +84,7 @@ def test_who_said_what_in_the_demo_recordings(pipeline, name, n_speakers):
     """What scripts/demo shows."""
     with (DEMO / f"{name}.flac").open("rb") as file:
         recording = decode(file, split_channels=True)
-    options = TranscribeOptions(speakers=SpeakerCount(n_speakers, n_speakers))
+    options = JobOptions(speakers=SpeakerCount(n_speakers, n_speakers))
     transcript = pipeline.transcribe([recording], options)
 
     reference = read_stm(DEMO / f"{name}.stm", name).utterances

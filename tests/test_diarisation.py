@@ -11,7 +11,6 @@ import torch
 from models.audio.decode import decode
 from models.diarisation.diarisation import (
     Diarisation,
-    SpeakerCount,
     measure_speed,
     start_diarisation,
     warn_of_brief_speakers,
@@ -21,6 +20,7 @@ from models.diarisation.embedding import embed
 from models.diarisation.segmentation import segment
 from models.errors import BadSpeakerCount, OutOfMemory, Stopped
 from models.metrics import diarisation_errors
+from models.options import SpeakerCount
 from models.transcript import Turn
 from models.weights.catalogue import find_pipeline
 from models.weights.pyannote import load_pipeline

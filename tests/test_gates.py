@@ -15,7 +15,7 @@ from models import gates
 from models.errors import UnavailablePrecision, UnmeasuredPrecision
 from models.gates import Gate, ModelPrecisions, check_gates, gates_of, resolve_precision
 from models.metrics import Rate
-from models.pipeline import Pipeline, TranscribeOptions
+from models.options import JobOptions
 from models.weights.catalogue import PipelineWeights, WhisperWeights, find_pipeline, find_whisper
 from scripts import evaluate
 from scripts.evaluation import Measured, Row
@@ -178,7 +178,7 @@ def test_batch_mode_says_what_to_run_and_uses_int8_when_the_gate_is_passed(
 
     def load(*arguments):
         loaded.append(arguments[-1])
-        return FakePipeline()
+        return FakePipeline(precision=arguments[-1])
 
     monkeypatch.setattr(transcribe_command, "Pipeline", load)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -210,7 +210,7 @@ def job_with_the_demo_weights() -> EngineJob:
         id=uuid4(),
         study_id=uuid4(),
         recordings=(uuid4(),),
-        options={},
+        options=JobOptions(),
         vocabulary_artefact_id=None,
         whisper_model="demo",
         whisper_sha256=find_whisper("demo", Path()).sha256,
@@ -233,14 +233,6 @@ def test_a_workers_setting_reaches_the_process_with_the_models(tmp_path):
     (failed,) = asyncio.run(events())
     expected = "unavailable" if torch.cuda.is_available() else "unmeasured"
     assert failed == {"event": "failed", "code": f"{expected}_precision", "retryable": False}
-
-
-def test_a_pipeline_does_not_say_another_precision_than_it_has():
-    pipeline = object.__new__(Pipeline)
-    pipeline.precision = None
-
-    with pytest.raises(ValueError, match="precision"):
-        pipeline.transcribe([], TranscribeOptions(precision="int8"))
 
 
 # --- scripts/evaluate ---

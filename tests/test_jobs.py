@@ -9,6 +9,8 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import select, text
 
+from models.options import SpeakerCount
+from models.roster import RosterEntry
 from models.weights.catalogue import find_pipeline, find_whisper
 from scripts.stand_in.jobs import make_recording, make_token, read_job, stages_of
 from service.api.routes.jobs import Rates
@@ -113,9 +115,10 @@ def test_a_sessions_roster_says_how_many_speak_unless_somebody_does(api, study):
 
     assert job["options"]["speakers"] == {"min": 6, "max": 6}
     assert told["options"]["speakers"] == {"min": 5, "max": 5}
-    assert begin_job(api.services, UUID(told["id"])).job.options["roster"] == roster
+    entries = tuple(RosterEntry(**person) for person in roster)
+    assert begin_job(api.services, UUID(told["id"])).job.options.roster == entries
     begun = begin_job(api.services, UUID(job["id"])).job.options
-    assert begun["speakers_min"] is begun["speakers_max"] is None  # nobody asked for six
+    assert begun.speakers == SpeakerCount()  # nobody asked for six
 
 
 def test_what_is_not_said_is_as_the_study_has_it(api, study):

@@ -1,5 +1,6 @@
 """What the engine of the service hands to the pipeline."""
 
+import io
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,15 +9,18 @@ from uuid import uuid4
 
 import pytest
 
-from models.audio.channels import Channels
 from models.audio.memory_file import memory_file
-from models.diarisation.diarisation import SpeakerCount
-from models.pipeline import TranscribeOptions
+from models.options import Channels, JobOptions, SpeakerCount
 from models.roster import RosterEntry
 from models.stage_results import NoStageResults
 from models.weights.catalogue import find_pipeline, find_whisper
-from service.domain.engine_job import EngineJob
+from scripts.stand_in.engine import StandInEngine
+from service.domain.engine_job import VOCABULARY, EngineJob
 from service.domain.job_errors import WeightsChanged
+from service.vault import ArtefactClass
+from service.vault.store import Artefact, Store
+from service.vault.streaming import KEY_SIZE, Key
+from service.worker.engine_child import EngineChild
 from service.worker.pipeline_engine import PipelineEngine
 from tests.api import tone
 
@@ -29,27 +33,29 @@ OPTIONS = {
 }
 
 
-def job(**options: object) -> EngineJob:
+def job(options: JobOptions) -> EngineJob:
     return EngineJob(
         uuid4(), uuid4(), (uuid4(),), options, None, "demo", "0" * 64, "demo", "0" * 64, {}
     )
 
 
-def handed_over(of: EngineJob, monkeypatch: pytest.MonkeyPatch) -> TranscribeOptions:
+def handed_over(of: EngineJob, monkeypatch: pytest.MonkeyPatch) -> JobOptions:
     engine = PipelineEngine(Path(), None)
-    given: list[TranscribeOptions] = []
+    given: list[JobOptions] = []
 
-    def transcribe(recordings: object, options: TranscribeOptions, *_: object) -> None:
+    def transcribe(recordings: object, options: JobOptions, *_: object) -> None:
         given.append(options)
 
     monkeypatch.setattr(engine, "_pipeline", SimpleNamespace(transcribe=transcribe))
     with memory_file(iter([tone()])) as file:
-        engine.transcribe(of, [file], ["Seroquel"], lambda *_: None, NoStageResults())
+        engine.transcribe(of, [file], lambda *_: None, NoStageResults())
     return given[0]
 
 
 def test_all_that_was_asked_for_reaches_the_pipeline(monkeypatch):
-    assert handed_over(job(**OPTIONS), monkeypatch) == TranscribeOptions(
+    asked = replace(JobOptions.from_row(OPTIONS), vocabulary=("Seroquel",))
+
+    assert handed_over(job(asked), monkeypatch) == JobOptions(
         "de",
         SpeakerCount(2, 3),
         ("Seroquel",),
@@ -67,9 +73,35 @@ def test_a_job_is_not_done_with_other_weights_than_it_was_submitted_with(changed
     engine = PipelineEngine(Path(), None)
 
     with pytest.raises(WeightsChanged) as raised:
-        engine.load(replace(job(), **{**pinned, changed: "0" * 64}))
+        engine.load(replace(job(JobOptions()), **{**pinned, changed: "0" * 64}))
     assert (raised.value.code, raised.value.retryable) == ("weights_changed", False)
 
 
 def test_what_was_not_asked_for_is_found_from_the_recording(monkeypatch):
-    assert handed_over(job(), monkeypatch) == TranscribeOptions(vocabulary=("Seroquel",))
+    assert handed_over(job(JobOptions.from_row({})), monkeypatch) == JobOptions()
+
+
+def test_the_engine_child_adds_the_decrypted_vocabulary_to_the_options(tmp_path):
+    store = Store(ArtefactClass.IDENTIFIED, tmp_path)
+    key, sound = Key(b"k" * KEY_SIZE), Key(b"s" * KEY_SIZE)
+    without = job(JobOptions(language="de"))
+    (recording,) = without.recordings
+    id = uuid4()
+    of = replace(without, vocabulary_artefact_id=id, keys={without.id: key, recording: sound})
+    vocabulary = of.artefact(VOCABULARY, id)
+    for artefact, its_key, content in (
+        (vocabulary, key, b"Seroquel\nBirkenau\n"),
+        (Artefact(of.study_id, recording, "recording", recording), sound, b"sound"),
+    ):
+        with store.write(artefact, its_key) as file:
+            file.write(content)
+    given = []
+
+    class Engine(StandInEngine):
+        def transcribe(self, job, *others):
+            given.append(job.options)
+            return super().transcribe(job, *others)
+
+    EngineChild(Engine(), store, io.StringIO(), 1.0)._transcribe(of)
+
+    assert given == [JobOptions(language="de", vocabulary=("Seroquel", "Birkenau"))]

@@ -12,11 +12,11 @@ import torch
 
 from models.audio.decode import decode
 from models.audio.errors import NoSpeech
-from models.diarisation.diarisation import SpeakerCount
 from models.diarisation.embedding import embed
 from models.errors import Stopped, UnknownLanguage
 from models.metrics import TimedText, diarisation_errors, time_errors, word_errors
-from models.pipeline import COSTLY_STAGES, Pipeline, StageProgress, TranscribeOptions, no_speech
+from models.options import JobOptions, SpeakerCount
+from models.pipeline import COSTLY_STAGES, Pipeline, StageProgress, no_speech, whisper_options
 from models.results import pack_diarisation, unpack_diarisation
 from models.roster import RosterEntry
 from models.transcript import Turn
@@ -31,7 +31,7 @@ from scripts.make_interview import (
     write_wav,
 )
 
-TWO = TranscribeOptions(speakers=SpeakerCount(2, 2))
+TWO = JobOptions(speakers=SpeakerCount(2, 2))
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def test_a_lower_precision_is_what_both_models_compute_in(interview, monkeypatch
     monkeypatch.setattr("models.gates.has_bf16", lambda device: True)
     whisper, diarisation = find_whisper("demo", Path()), find_pipeline("demo", Path())
     pipeline = Pipeline(whisper, diarisation, torch.device("cpu"), "int8")
-    found = pipeline.transcribe([recording_of(interview.samples)], replace(TWO, precision="int8"))
+    found = pipeline.transcribe([recording_of(interview.samples)], TWO)
 
     assert isinstance(pipeline.engine.model.decoder.vocabulary, _QuantisedLinear)
     assert trunks == ["bf16"]
@@ -200,10 +200,13 @@ def test_speech_that_got_no_words_is_heard_again(pipeline, interview, transcript
 
 
 def test_a_want_of_another_language_or_of_english_reaches_whisper():
-    options = TranscribeOptions(language="Dutch", translate=True, mixed_languages=True)
+    options = JobOptions(language="Dutch", translate=True, mixed_languages=True)
 
-    assert options.whisper == WhisperOptions("nl", (), "translate", language_per_window=True)
-    assert options.as_dict()["translate"] is options.as_dict()["mixed_languages"] is True
+    assert whisper_options(options) == WhisperOptions(
+        "nl", (), "translate", language_per_window=True
+    )
+    recorded = options.to_transcript(precision=None)
+    assert recorded["translate"] is recorded["mixed_languages"] is True
 
 
 def test_an_unknown_language_is_refused_before_anything_is_computed(pipeline, interview):
@@ -212,7 +215,7 @@ def test_an_unknown_language_is_refused_before_anything_is_computed(pipeline, in
 
     with pytest.raises(UnknownLanguage):
         pipeline.transcribe(
-            [recording_of(interview.samples)], TranscribeOptions(language="klingon"), never
+            [recording_of(interview.samples)], JobOptions(language="klingon"), never
         )
 
 
@@ -321,7 +324,7 @@ def test_embeddings_of_an_earlier_diarisation_serve_another_number_of_speakers(
     monkeypatch.setattr(pipeline.engine, "decode", never)
     shelf.missing = {"diarise"}
     shelf.results["embeddings"] = shelf.results["diarise"]
-    one = TranscribeOptions(speakers=SpeakerCount(1, 1))
+    one = JobOptions(speakers=SpeakerCount(1, 1))
 
     made = pipeline.transcribe([recording_of(interview.samples)], one, results=shelf)
 
@@ -338,7 +341,7 @@ def test_what_is_doubtful_about_the_speakers_is_said_in_the_transcript(pipeline,
     roster = tuple(RosterEntry(f"P{i}", "participant") for i in range(6))
 
     made = pipeline.transcribe(
-        [recording_of(interview.samples)], TranscribeOptions(roster=roster), results=kept
+        [recording_of(interview.samples)], JobOptions(roster=roster), results=kept
     )
 
     assert doubt in made.warnings
@@ -349,7 +352,7 @@ def test_what_is_doubtful_about_the_speakers_is_said_in_the_transcript(pipeline,
 def test_channels_that_are_mixed_for_another_number_of_speakers_begin_afresh(pipeline):
     """Two channels were a speaker each, until somebody said that three people speak."""
     _, channels = make_split_interview(810_002, seconds=8)
-    three = TranscribeOptions(language="en", speakers=SpeakerCount(3, 3))
+    three = JobOptions(language="en", speakers=SpeakerCount(3, 3))
     own = Shelf()
     pipeline.transcribe(
         [recording_of(channels)], replace(three, speakers=TWO.speakers), results=own

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.diarisation.diarisation import SpeakerCount
 from models.diarisation.reconstruction import (
     _track_names,
     build_turns,
@@ -14,6 +13,7 @@ from models.diarisation.reconstruction import (
     count_votes,
     select_active,
 )
+from models.options import SpeakerCount
 from scripts.synthetic_diarisation import (
     conversation,
     random_pipeline,

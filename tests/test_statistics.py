@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.diarisation.diarisation import SpeakerCount
 from models.errors import BadRoster
-from models.pipeline import TranscribeOptions, wrong_count
+from models.options import JobOptions, SpeakerCount
+from models.pipeline import wrong_count
 from models.roster import RosterEntry, read_line
 from models.statistics import Suggestion, compute_statistics, count_questions, sum_talk_times
 from models.transcript import Overlap, Transcript, Turn
@@ -141,38 +141,38 @@ def test_talk_time_counts_every_second_of_a_speaker_once(turns):
 
 
 def test_a_roster_determines_how_many_speakers_to_expect():
-    assert TranscribeOptions(roster=GROUP).expected == SpeakerCount(6, 6)
-    range_given = TranscribeOptions(roster=GROUP, speakers=SpeakerCount(5, 7))
-    assert range_given.expected == SpeakerCount(5, 7)
-    assert TranscribeOptions().expected == SpeakerCount()
-    assert TranscribeOptions(roster=GROUP).by_roster
-    assert not range_given.by_roster and not TranscribeOptions().by_roster
+    assert JobOptions(roster=GROUP).expected_speakers == SpeakerCount(6, 6)
+    range_given = JobOptions(roster=GROUP, speakers=SpeakerCount(5, 7))
+    assert range_given.expected_speakers == SpeakerCount(5, 7)
+    assert JobOptions().expected_speakers == SpeakerCount()
+    assert JobOptions(roster=GROUP).by_roster
+    assert not range_given.by_roster and not JobOptions().by_roster
 
 
 @pytest.mark.parametrize("role", ["observer", "Observer", " OBSERVER "])
 def test_an_observer_may_stay_silent(role):
     with_observer = (*GROUP, RosterEntry("O1", role))
 
-    assert TranscribeOptions(roster=with_observer).expected == SpeakerCount(6, 7)
-    assert TranscribeOptions(roster=with_observer[6:]).expected == SpeakerCount(1, 1)
+    assert JobOptions(roster=with_observer).expected_speakers == SpeakerCount(6, 7)
+    assert JobOptions(roster=with_observer[6:]).expected_speakers == SpeakerCount(1, 1)
 
 
 def test_a_number_of_speakers_other_than_the_rosters_is_a_warning():
-    options = TranscribeOptions(roster=GROUP)
+    options = JobOptions(roster=GROUP)
 
     assert wrong_count(6, options) == []
     assert wrong_count(5, options)[0].startswith(
         "5 speakers were found where 6 were expected by the roster"
     )
-    asked = TranscribeOptions(speakers=SpeakerCount(2, 3))
+    asked = JobOptions(speakers=SpeakerCount(2, 3))
     assert "where 2-3 were expected:" in wrong_count(4, asked)[0]
-    assert wrong_count(9, TranscribeOptions()) == []
+    assert wrong_count(9, JobOptions()) == []
 
 
 def test_a_requested_number_other_than_the_rosters_is_a_warning_even_if_it_is_found():
-    options = TranscribeOptions(roster=GROUP, speakers=SpeakerCount(5, 5))
+    options = JobOptions(roster=GROUP, speakers=SpeakerCount(5, 5))
 
-    assert options.expected == SpeakerCount(5, 5)
+    assert options.expected_speakers == SpeakerCount(5, 5)
     (warning,) = wrong_count(5, options)
     assert warning.startswith("5 speakers were found where 6 were expected by the roster")
 
@@ -190,7 +190,7 @@ def test_a_requested_number_other_than_the_rosters_is_a_warning_even_if_it_is_fo
 )
 def test_an_invalid_roster_is_refused(roster):
     with pytest.raises(BadRoster):
-        TranscribeOptions(roster=tuple(roster))
+        JobOptions(roster=tuple(roster))
 
 
 def test_a_line_of_a_roster_is_a_code_and_a_role():
@@ -202,7 +202,7 @@ def test_a_line_of_a_roster_is_a_code_and_a_role():
 
 
 def test_the_roster_is_stored_with_the_transcript():
-    kept = TranscribeOptions(roster=GROUP[:1]).as_dict()
+    kept = JobOptions(roster=GROUP[:1]).to_transcript(None)
 
     assert kept["roster"] == [{"code": "P00", "role": "moderator"}]
     assert json.loads(json.dumps(kept)) == kept

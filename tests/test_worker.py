@@ -10,6 +10,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import select
 
+from models.options import JobOptions, SpeakerCount
 from scripts.stand_in.jobs import make_job, read_job
 from service.database.tables import JobError
 from service.domain.engine_job import EngineJob
@@ -104,7 +105,7 @@ def test_a_job_is_the_same_on_the_other_side_of_the_pipe():
         id=uuid4(),
         study_id=uuid4(),
         recordings=recordings,
-        options={"language": "en"},
+        options=JobOptions(language="en", speakers=SpeakerCount(2, 3)),
         vocabulary_artefact_id=uuid4(),
         whisper_model="demo",
         whisper_sha256="0",

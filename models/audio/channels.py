@@ -12,7 +12,6 @@ other's sentence is well above the bleed.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from itertools import groupby, pairwise
 
 import numpy as np
@@ -20,6 +19,7 @@ import numpy as np
 from models.attribution import PAUSE, ends_sentence
 from models.audio.recording import SAMPLE_RATE, Recording, join
 from models.diarisation.segmentation import SpeechRegion
+from models.options import Channels
 from models.transcript import Flag, Segment, Turn, Word
 
 FRAME = 320  # samples, 20 ms
@@ -40,14 +40,6 @@ BLEED_AROUND = 5  # frames beside a voice that are kept from bleed: words begin 
 PAUSE_AROUND = 15  # frames beside a voice that are kept from pauses
 SILENCED = 10 ** (-50 / 20)
 PHRASE = 0.5  # s of pause, in which the other may have the word
-
-
-class Channels(StrEnum):
-    """What the channels of a recording are. `auto` looks whether each is a speaker."""
-
-    AUTO = "auto"
-    MIX = "mix"
-    SPLIT = "split"
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,6 @@ turns, with at most one speaker at a time, which words are attributed with.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
 
 import numpy as np
 
@@ -26,13 +25,12 @@ from models.diarisation.reconstruction import (
 )
 from models.diarisation.segmentation import Segmentation, segment
 from models.diarisation.speaker_models import SpeakerModels
-from models.errors import BadSpeakerCount
+from models.options import SpeakerCount
 from models.precision import TrunkPrecision
 from models.progress import Progress, ignore, seconds_of
 from models.statistics import sum_talk_times
 from models.transcript import Turn
 
-MAX_SPEAKERS = 20
 FEW_SECONDS, SMALL_SHARE = 3.0, 0.01
 """A speaker with less speech than both of these may be a cough or a laugh."""
 CLEAR_SHARE = 0.05
@@ -41,41 +39,6 @@ up to 4.5 % in rendered focus groups (docs/developer/experiments.md)."""
 ENOUGH_SPEECH, ENOUGH_EACH = 30.0, 6.0
 """Seconds, in all, and for each voice and one more. With less speech, a person who is present may
 not have said enough to be found."""
-
-
-@dataclass(frozen=True)
-class SpeakerCount:
-    """How many people speak: an exact number, bounds, or (None, None) where nobody knows."""
-
-    minimum: int | None = None
-    maximum: int | None = None
-
-    def __post_init__(self) -> None:
-        for bound in (self.minimum, self.maximum):
-            if bound is not None and not 1 <= bound <= MAX_SPEAKERS:
-                raise BadSpeakerCount(f"There can be 1 to {MAX_SPEAKERS} speakers, not {bound}.")
-        if self.minimum and self.maximum and self.minimum > self.maximum:
-            raise BadSpeakerCount(
-                f"At least {self.minimum} and at most {self.maximum} speakers cannot both be true."
-            )
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """`6` or `2-4`."""
-        low, dash, high = text.partition("-")
-        try:
-            return cls(int(low), int(high if dash else low))
-        except ValueError:
-            raise BadSpeakerCount("A number of speakers is written 6, a range 2-4.") from None
-
-    @property
-    def is_exact(self) -> bool:
-        return self.minimum is not None and self.minimum == self.maximum
-
-    def __str__(self) -> str:
-        if self.minimum == self.maximum:
-            return "unknown" if self.minimum is None else str(self.minimum)
-        return f"{self.minimum or 1}-{self.maximum or MAX_SPEAKERS}"
 
 
 @dataclass(frozen=True)

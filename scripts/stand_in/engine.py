@@ -43,7 +43,6 @@ class StandInEngine:
         self,
         job: EngineJob,
         recordings: Sequence[IO[bytes]],
-        vocabulary: object,
         on_progress: Callable[[str, float], object],
         results: Any,
     ) -> Transcript:

@@ -14,9 +14,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from models.audio.channels import Channels
 from models.errors import OptionError, SpeechError, Stopped, WeightsError
-from models.pipeline import COSTLY_STAGES, OnProgress, Pipeline, StageProgress, TranscribeOptions
+from models.options import Channels, JobOptions
+from models.pipeline import COSTLY_STAGES, OnProgress, Pipeline, StageProgress
+from models.precision import Precision
 from models.transcript import Transcript
 from models.transcript_json import from_json
 from models.weights.catalogue import PipelineWeights, WhisperWeights
@@ -58,9 +59,10 @@ class Batch:
     sessions: tuple[SessionFiles, ...]
     out: Path
     formats: tuple[Format, ...]
-    options: TranscribeOptions
+    options: JobOptions
     whisper: WhisperWeights
     diarisation: PipelineWeights
+    precision: Precision | None = None  # of the models; None: the device's own
 
 
 def group_into_sessions(files: Sequence[Path], *, join: bool) -> tuple[SessionFiles, ...]:
@@ -366,7 +368,7 @@ def find_finished(session: SessionFiles, batch: Batch) -> Transcript | None:
     same = (
         made_with.whisper_sha256 == batch.whisper.sha256
         and made_with.diarisation_sha256 == batch.diarisation.sha256
-        and made_with.options == batch.options.as_dict()
+        and made_with.options == batch.options.to_transcript(batch.precision)
         and [source.n_bytes for source in transcript.sources] == sizes
     )
     return transcript if same else None

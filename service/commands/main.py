@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
+from models.options import Channels, JobOptions, SpeakerCount
 from service.commands import access, backup, jobs, models, serve, transcript, upload, watch
 from service.commands.console import print_json, report_errors
 from service.commands.options import (
@@ -26,6 +27,8 @@ from service.commands.options import (
     Vocabulary,
     WeightsFolder,
     language_option,
+    read_roster,
+    read_vocabulary,
     roster_option,
 )
 from service.exports import Format
@@ -100,6 +103,15 @@ def transcribe(
     Finished recordings are skipped: run the same command again after an interruption.
     """
     with report_errors(as_json):
+        options = JobOptions(
+            language=language,
+            speakers=SpeakerCount() if speakers is None else SpeakerCount.parse(speakers),
+            roster=() if roster is None else read_roster(roster),
+            vocabulary=() if vocabulary is None else read_vocabulary(vocabulary),
+            channels=Channels(channels),
+            translate=translate,
+            mixed_languages=mixed_languages,
+        )
         # here, because it imports torch, which takes seconds
         from service.commands import transcribe
 
@@ -108,13 +120,7 @@ def transcribe(
             out=out,
             model=model,
             diarisation=diarisation,
-            language=language,
-            speakers=speakers,
-            roster=roster,
-            vocabulary=vocabulary,
-            channels=channels,
-            translate=translate,
-            mixed_languages=mixed_languages,
+            options=options,
             formats=tuple(format or Format),
             join=join,
             precision=precision,

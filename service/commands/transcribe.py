@@ -9,13 +9,11 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from models.audio.channels import Channels
 from models.audio.probe import probe
-from models.diarisation.diarisation import SpeakerCount
 from models.errors import AudioError
 from models.gates import check_gates
-from models.languages import language_code
-from models.pipeline import COSTLY_STAGES, Pipeline, StageProgress, TranscribeOptions
+from models.options import JobOptions
+from models.pipeline import COSTLY_STAGES, Pipeline, StageProgress
 from models.precision import Precision
 from models.weights.catalogue import default_pipeline, default_whisper, find_pipeline, find_whisper
 from service.batch.batch import (
@@ -31,7 +29,6 @@ from service.batch.eta import EtaEstimator
 from service.batch.reading import open_recording
 from service.commands.console import STAGE_LABELS, describe_seconds, print_json, printable
 from service.commands.interrupts import Interrupts
-from service.commands.options import read_roster, read_vocabulary
 from service.errors import RecordingNotFound
 from service.exports import Format
 from service.exports.text import clock
@@ -43,13 +40,7 @@ def transcribe(
     out: Path,
     model: str | None,
     diarisation: str | None,
-    language: str | None,
-    speakers: str | None,
-    roster: Path | None,
-    vocabulary: Path | None,
-    channels: str,
-    translate: bool,
-    mixed_languages: bool,
+    options: JobOptions,
     formats: tuple[Format, ...],
     join: bool,
     precision: Precision | None,
@@ -57,16 +48,6 @@ def transcribe(
     as_json: bool,
 ) -> int:
     """Returns the exit code: 0 all done, 1 some sessions failed, 130 interrupted."""
-    options = TranscribeOptions(
-        language=None if language is None else language_code(language),
-        speakers=SpeakerCount() if speakers is None else SpeakerCount.parse(speakers),
-        roster=() if roster is None else read_roster(roster),
-        vocabulary=() if vocabulary is None else read_vocabulary(vocabulary),
-        channels=Channels(channels),
-        translate=translate,
-        mixed_languages=mixed_languages,
-        precision=precision,
-    )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     whisper_name = model or default_whisper(device.type)
     pipeline_name = diarisation or default_pipeline(whisper_name)
@@ -75,7 +56,7 @@ def transcribe(
     check_gates(precision, device, whisper_weights, pipeline_weights, weights)
     sessions = group_into_sessions(files, join=join)
     prepare_output(out)
-    batch = Batch(sessions, out, formats, options, whisper_weights, pipeline_weights)
+    batch = Batch(sessions, out, formats, options, whisper_weights, pipeline_weights, precision)
 
     view = View(batch)
 

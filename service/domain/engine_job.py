@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+from models.options import JobOptions
 from service.vault.store import Artefact
 from service.vault.streaming import Key
 
@@ -19,6 +20,7 @@ class EngineJob:
     """
     Args:
         recordings: in order.
+        options: without the vocabulary, which the engine child reads from its artefact.
         kept: artefacts by the stage whose result they are.
         keys: of the recordings, and one for what is made of them, by the id of the job.
     """
@@ -26,7 +28,7 @@ class EngineJob:
     id: UUID
     study_id: UUID
     recordings: tuple[UUID, ...]
-    options: Mapping[str, Any]
+    options: JobOptions
     vocabulary_artefact_id: UUID | None
     whisper_model: str
     whisper_sha256: str
@@ -47,6 +49,7 @@ class EngineJob:
             "id": str(self.id),
             "study_id": str(self.study_id),
             "recordings": [str(id) for id in self.recordings],
+            "options": self.options.to_row(),
             "vocabulary_artefact_id": self.vocabulary_artefact_id
             and str(self.vocabulary_artefact_id),
             "kept": {stage: str(id) for stage, id in self.kept.items()},
@@ -64,6 +67,7 @@ class EngineJob:
                 "id": UUID(message["id"]),
                 "study_id": UUID(message["study_id"]),
                 "recordings": tuple(UUID(id) for id in message["recordings"]),
+                "options": JobOptions.from_row(message["options"]),
                 "vocabulary_artefact_id": None if vocabulary is None else UUID(vocabulary),
                 "kept": {stage: UUID(id) for stage, id in message["kept"].items()},
                 "keys": keys_from_json(message["keys"]),

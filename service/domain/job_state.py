@@ -13,6 +13,7 @@ from uuid import UUID
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from models.options import JobOptions
 from service.database.queries import locked_job, touch_job
 from service.database.tables import (
     FINAL,
@@ -256,7 +257,7 @@ def _engine_job(session: Session, job: Job) -> EngineJob:
         id=job.id,
         study_id=job.study_id,
         recordings=tuple(recordings),
-        options=job.options,
+        options=JobOptions.from_row(job.options),
         vocabulary_artefact_id=job.vocabulary_artefact_id,
         whisper_model=job.whisper_model,
         whisper_sha256=job.whisper_sha256,

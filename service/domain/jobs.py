@@ -11,7 +11,7 @@ import hmac
 import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,7 +22,8 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
-from models.roster import RosterEntry, expected
+from models.options import JobOptions, SpeakerCount
+from models.roster import RosterEntry
 from models.weights.catalogue import (
     DEMO,
     KNOWN,
@@ -63,7 +64,6 @@ from service.services import Services
 from service.vault.errors import Erased
 from service.vault.streaming import KEY_SIZE
 
-AUTO = "auto"
 RERUN_STAGES = STAGES[:-1]  # a hand-off is made with its transcript
 DEFAULT_WHISPER = ("large-v3-turbo", "small")  # what `fieldscribe models fetch` gets, best first
 
@@ -116,27 +116,22 @@ class StudiesMixed(ServiceError):
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What somebody asks for. None is the study's or the session's default.
-
+class JobRequest:
+    """
     Args:
-        study: whose recordings they are; needed where `session` is a code.
+        study: id or code of the study of the recordings; needed if `session` is a code.
         session: id or code; its recordings in order, unless `recordings` are given.
-        language: a code, or "auto".
-        channels: "auto", "mix" or "split".
+        model: name of Whisper weights; None: the study's, or the service's default.
+        chosen: names of the `options` that were chosen; the others get the study's and the
+            session's defaults.
     """
 
     study: str | None = None
     session: str | None = None
     recordings: tuple[UUID, ...] = ()
-    language: str | None = None
     model: str | None = None
-    speakers_min: int | None = None
-    speakers_max: int | None = None
-    channels: str = AUTO
-    translate: bool = False
-    mixed_languages: bool = False
-    vocabulary: tuple[str, ...] | None = None
+    options: JobOptions = JobOptions()
+    chosen: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -156,7 +151,11 @@ class Submitted:
 
 
 def submit_job(
-    session: Session, services: Services, caller: Caller, wish: Wish, key: str | None = None
+    session: Session,
+    services: Services,
+    caller: Caller,
+    request: JobRequest,
+    key: str | None = None,
 ) -> Submitted:
     """Put a job in line, once for every idempotency key.
 
@@ -166,49 +165,41 @@ def submit_job(
         UnknownModel, ModelMissing, WeightsCorrupt
         IdempotencyKeyReused, DiskFull
     """
-    study, of, recordings = _sources(session, caller, wish)
+    study, of, recordings = _sources(session, caller, request)
 
     def make() -> UUID:
-        pinned = pin(wish.model or study.model, services.settings.weights)
-        language = wish.language or study.language
+        pinned = pin(request.model or study.model, services.settings.weights)
+        options = _with_defaults(services, request, study, of)
         job = Job(
             id=uuid4(),
             study_id=study.id,
             session_id=of.id if of else None,
             token_id=caller.token_id,
-            options={
-                "language": None if language == AUTO else language,
-                **_speakers(wish, of),
-                "channels": wish.channels,
-                "translate": wish.translate,
-                "mixed_languages": wish.mixed_languages,
-                "roster": of.roster if of else [],
-            },
+            options=options.to_row(),
             audio_seconds=sum(recording.duration or 0.0 for recording in recordings),
             **asdict(pinned),
         )
         results.create_key(services, study.id, job.id)
-        words = wish.vocabulary
-        if words is None:
-            words = tuple(study_vocabulary(services, study))
-        if words:
-            content = "\n".join(words).encode()
+        if options.vocabulary:
+            content = "\n".join(options.vocabulary).encode()
             vocabulary = results.write(services, study.id, job.id, VOCABULARY, content)
             job.vocabulary_artefact_id = vocabulary
         _enqueue(session, job, [recording.id for recording in recordings], {})
         log.info("job %s: submitted by token %s", job.id, caller.token_id)
         return job.id
 
-    return _once(session, services, caller, study, key, ["submit", asdict(wish)], make)
+    return _once(session, services, caller, study, key, ["submit", asdict(request)], make)
 
 
 def _sources(
-    session: Session, caller: Caller, wish: Wish
+    session: Session, caller: Caller, request: JobRequest
 ) -> tuple[Study, tables.Session | None, list[Recording]]:
     """Whose recordings, of which session, and which, in order; none of them is erased meanwhile."""
-    study = find_study(session, caller, wish.study) if wish.study is not None else None
-    of = find_session(session, caller, wish.session, study) if wish.session is not None else None
-    ids = list(wish.recordings)
+    study = find_study(session, caller, request.study) if request.study is not None else None
+    of = None
+    if request.session is not None:
+        of = find_session(session, caller, request.session, study)
+    ids = list(request.recordings)
     if not ids and of is not None:
         ids = [recording.id for recording in session_recordings(session, of.id)]
         if not ids:
@@ -226,20 +217,25 @@ def _sources(
     return find_study(session, caller, studies.pop()), of, recordings
 
 
-def _speakers(wish: Wish, of: tables.Session | None) -> dict[str, int | None]:
-    """As asked for, else as the session says; not as its roster has it, which is kept on its own
-    because it is doubted where nobody asked for a number."""
-    bounds = wish.speakers_min, wish.speakers_max
-    if bounds == (None, None) and of is not None and not of.roster:
-        bounds = of.speakers_min, of.speakers_max
-    return {"speakers_min": bounds[0], "speakers_max": bounds[1]}
+def _with_defaults(
+    services: Services, request: JobRequest, study: Study, of: tables.Session | None
+) -> JobOptions:
+    """The chosen options, and the study's and the session's defaults for the others.
 
-
-def expected_speakers(job: Job) -> tuple[int | None, int | None]:
-    """At least and at most: as asked for, else as many as are on the roster."""
-    bounds = job.options.get("speakers_min"), job.options.get("speakers_max")
-    roster = [RosterEntry(**entry) for entry in job.options.get("roster", ())]
-    return expected(roster) if roster and bounds == (None, None) else bounds
+    A roster does not become a number of speakers here: the pipeline doubts a number that comes
+    from a roster, and takes a chosen one as it is.
+    """
+    defaults: dict[str, Any] = {"language": study.language}
+    if "vocabulary" not in request.chosen:
+        defaults["vocabulary"] = tuple(study_vocabulary(services, study))
+    if of is not None:
+        defaults["roster"] = tuple(RosterEntry(**entry) for entry in of.roster)
+        if not of.roster:
+            defaults["speakers"] = SpeakerCount(of.speakers_min, of.speakers_max)
+    return replace(
+        request.options,
+        **{name: value for name, value in defaults.items() if name not in request.chosen},
+    )
 
 
 def pin(model: str | None, weights: Path) -> Pinned:
@@ -399,7 +395,7 @@ def rerun_job(
     job_id: UUID,
     *,
     stage: str,
-    speakers: tuple[int | None, int | None] | None = None,
+    speakers: SpeakerCount | None = None,
     key: str | None = None,
 ) -> Submitted:
     """A new job of the same recordings that begins with `stage`; it has what was found before.
@@ -421,19 +417,19 @@ def rerun_job(
     study = find_study(session, caller, old.study_id)
     of = session.get(tables.Session, old.session_id) if old.session_id else None
     ids = job_recordings(session, old.id)
-    _sources(session, caller, Wish(recordings=tuple(ids)))
+    _sources(session, caller, JobRequest(recordings=tuple(ids)))
 
     def make() -> UUID:
-        options = dict(old.options)
+        options = JobOptions.from_row(old.options)
         if speakers is not None:
-            options["speakers_min"], options["speakers_max"] = speakers
+            options = replace(options, speakers=speakers)
         pinned = pin(old.whisper_model, services.settings.weights)
         job = Job(
             id=uuid4(),
             study_id=old.study_id,
             session_id=of.id if of else None,
             token_id=caller.token_id,
-            options=options,
+            options=options.to_row(),
             audio_seconds=old.audio_seconds,
             rerun_from=stage,
             **asdict(pinned),
@@ -447,7 +443,7 @@ def rerun_job(
         log.info("job %s: %s again from %s", job.id, old.id, stage)
         return job.id
 
-    request = ["rerun", str(job_id), stage, speakers]
+    request = ["rerun", str(job_id), stage, speakers and astuple(speakers)]
     return _once(session, services, caller, study, key, request, make)
 
 

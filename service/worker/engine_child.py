@@ -111,10 +111,10 @@ class EngineChild:
     def _transcribe(self, job: EngineJob) -> dict[str, Any]:
         trial = self._engine.load(job)
         self._send("loaded", device=self._engine.device, trial=trial)
-        vocabulary: list[str] = []
         if job.vocabulary_artefact_id is not None:
             words = self._read(job, job.artefact(VOCABULARY, job.vocabulary_artefact_id))
-            vocabulary = [line for line in words.decode().splitlines() if line.strip()]
+            vocabulary = tuple(line for line in words.decode().splitlines() if line.strip())
+            job = replace(job, options=replace(job.options, vocabulary=vocabulary))
         results = JobResults(self, job)
         with ExitStack() as stack:
             recordings = []
@@ -127,7 +127,6 @@ class EngineChild:
             transcript = self._engine.transcribe(
                 job,
                 recordings,
-                vocabulary,
                 lambda stage, fraction: self._report_progress(results, stage, fraction),
                 results,
             )

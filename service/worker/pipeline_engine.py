@@ -7,13 +7,11 @@ from typing import BinaryIO
 
 import torch
 
-from models.audio.channels import Channels
 from models.audio.decode import decode
-from models.diarisation.diarisation import SpeakerCount
 from models.gates import check_gates
-from models.pipeline import Pipeline, TranscribeOptions
+from models.options import Channels
+from models.pipeline import Pipeline
 from models.precision import Precision
-from models.roster import RosterEntry
 from models.stage_results import StageResults
 from models.transcript import Transcript
 from models.weights.catalogue import find_pipeline, find_whisper
@@ -56,22 +54,11 @@ class PipelineEngine:
         self,
         job: EngineJob,
         recordings: Sequence[BinaryIO],
-        vocabulary: Sequence[str],
         on_progress: Callable[[str, float], None],
         results: StageResults,
     ) -> Transcript:
         assert self._pipeline is not None
-        options = TranscribeOptions(
-            language=job.options.get("language"),
-            speakers=SpeakerCount(job.options.get("speakers_min"), job.options.get("speakers_max")),
-            vocabulary=tuple(vocabulary),
-            channels=Channels(job.options.get("channels", Channels.AUTO)),
-            translate=job.options.get("translate", False),
-            mixed_languages=job.options.get("mixed_languages", False),
-            precision=self._precision,
-            roster=tuple(RosterEntry(**entry) for entry in job.options.get("roster", ())),
-        )
-        split = options.channels != Channels.MIX
+        split = job.options.channels != Channels.MIX
         decoded = []
         for i, file in enumerate(recordings):
             share = i / len(recordings)
@@ -83,7 +70,7 @@ class PipelineEngine:
         on_progress("ingest", 1.0)
         return self._pipeline.transcribe(
             decoded,
-            options,
+            job.options,
             lambda progress: on_progress(progress.stage, progress.fraction),
             results,
         )

@@ -41,7 +41,6 @@ class Engine(Protocol):
         self,
         job: EngineJob,
         recordings: Sequence[BinaryIO],
-        vocabulary: Sequence[str],
         on_progress: Callable[[str, float], None],
         results: StageResults,
     ) -> Transcript:

@@ -7,7 +7,9 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from models.options import JobOptions
 from service.api.routes.sessions import Speakers
+from service.database.tables import Job
 from service.domain.job_errors import error_action, error_title
 
 Status = Literal[
@@ -98,6 +100,19 @@ class OptionsView(BaseModel):
     model: Weights
     diarisation: Weights
 
+    @classmethod
+    def of(cls, job: Job) -> Self:
+        options = JobOptions.from_row(job.options)
+        return cls.model_validate(
+            {
+                **options.to_row(),
+                "speakers": Speakers.of(options.expected_speakers),
+                "has_vocabulary": job.vocabulary_artefact_id is not None,
+                "model": {"name": job.whisper_model, "sha256": job.whisper_sha256},
+                "diarisation": {"name": job.diarisation_pipeline, "sha256": job.diarisation_sha256},
+            }
+        )
+
 
 class JobView(BaseModel):
     model_config = ConfigDict(
@@ -180,26 +195,6 @@ class JobView(BaseModel):
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
-
-
-OWN_FIELDS = (
-    "id",
-    "study_id",
-    "session_id",
-    "status",
-    "version",
-    "attempt",
-    "stage",
-    "audio_seconds",
-    "rerun_from",
-    "transcript_id",
-    "warnings",
-    "heartbeat_at",
-    "created_at",
-    "started_at",
-    "finished_at",
-)
-"""Those of a JobView that are columns of the job."""
 
 
 class JobSummary(BaseModel):

@@ -12,17 +12,18 @@ from pydantic import ConfigDict, Field, StringConstraints, model_validator
 from sqlalchemy.orm import Session
 
 from models.errors import OutOfMemory
+from models.options import Channels, JobOptions
 from models.weights.errors import ModelMissing, UnknownModel, WeightsCorrupt
 from service.api.access import LimitsDep, ServicesDep, allow
 from service.api.openapi import problems
 from service.api.routes.job_views import (
-    OWN_FIELDS,
     RECORDING,
     DestroyedView,
     ErrorView,
     JobList,
     JobSummary,
     JobView,
+    OptionsView,
     StageView,
     Status,
 )
@@ -37,11 +38,11 @@ from service.domain.job_errors import error_action
 from service.domain.jobs import (
     IdempotencyKeyReused,
     JobNotFound,
+    JobRequest,
     JobRunning,
     JobUnfinished,
     SessionEmpty,
     StudiesMixed,
-    Wish,
 )
 from service.domain.pages import BadCursor
 from service.domain.stages import Rate
@@ -134,20 +135,28 @@ class NewJob(Strict):
             raise ValueError("a recording is there twice")
         return self
 
-    def wish(self) -> Wish:
-        speakers = self.speakers or Speakers()
-        return Wish(
-            study=self.study,
-            session=self.session,
-            recordings=tuple(self.recordings),
-            language=self.language,
-            model=self.model,
-            speakers_min=speakers.min,
-            speakers_max=speakers.max,
-            channels=self.channels,
-            translate=self.translate,
-            mixed_languages=self.mixed_languages,
-            vocabulary=None if self.vocabulary is None else tuple(self.vocabulary),
+    def to_request(self) -> JobRequest:
+        chosen = {
+            name: value
+            for name, value in self
+            if name in JobOptions.__dataclass_fields__ and value is not None
+        }
+        chosen["channels"] = Channels(self.channels)
+        if self.language == "auto":
+            chosen["language"] = None
+        if self.vocabulary is not None:
+            chosen["vocabulary"] = tuple(self.vocabulary)
+        if self.speakers is not None:
+            chosen["speakers"] = self.speakers.count
+            if self.speakers == Speakers():
+                del chosen["speakers"]
+        return JobRequest(
+            self.study,
+            self.session,
+            tuple(self.recordings),
+            self.model,
+            JobOptions(**chosen),
+            tuple(chosen),
         )
 
 
@@ -206,11 +215,10 @@ def view_of(session: Session, rates: Rates, job: Job) -> JobView:
             "user_action": error_action(code),
         }
     begun = job.started_at or job.finished_at or datetime.now(UTC)
-    options = job.options
-    plain = {name: getattr(job, name) for name in OWN_FIELDS}
+    columns = JobView.model_fields.keys() & Job.__table__.columns.keys()
     return JobView.model_validate(
         {
-            **plain,
+            **{name: getattr(job, name) for name in columns},
             "recordings": rows.recordings,
             "stages": stage_views,
             "progress": {
@@ -223,19 +231,7 @@ def view_of(session: Session, rates: Rates, job: Job) -> JobView:
                 "waited_seconds": round((begun - job.created_at).total_seconds(), 1),
             },
             "waiting_for": waiting,
-            "options": {
-                "language": options.get("language"),
-                "speakers": dict(zip(("min", "max"), jobs.expected_speakers(job), strict=True)),
-                "channels": options.get("channels", jobs.AUTO),
-                "translate": options.get("translate", False),
-                "mixed_languages": options.get("mixed_languages", False),
-                "has_vocabulary": job.vocabulary_artefact_id is not None,
-                "model": {"name": job.whisper_model, "sha256": job.whisper_sha256},
-                "diarisation": {
-                    "name": job.diarisation_pipeline,
-                    "sha256": job.diarisation_sha256,
-                },
-            },
+            "options": OptionsView.of(job),
             "errors": [ErrorView.of(row) for row in rows.errors],
         }
     )
@@ -292,7 +288,7 @@ def submit_job(
 ) -> JobView:
     """Have a session, or uploads in order, transcribed. Poll the job until it has ended."""
     with services.sessionmaker.begin() as session:
-        submitted = jobs.submit_job(session, services, caller, wanted.wish(), idempotency_key)
+        submitted = jobs.submit_job(session, services, caller, wanted.to_request(), idempotency_key)
         return _submitted(session, rates, caller, submitted, response)
 
 
@@ -416,7 +412,7 @@ def rerun_job(
     idempotency_key: IdempotencyKey = None,
 ) -> JobView:
     """A new job of the same recordings that begins with a stage; it has what came before it."""
-    speakers = None if wanted.speakers is None else (wanted.speakers.min, wanted.speakers.max)
+    speakers = None if wanted.speakers is None else wanted.speakers.count
     with services.sessionmaker.begin() as session:
         submitted = jobs.rerun_job(
             session,

@@ -10,6 +10,7 @@ from pydantic.config import JsonDict
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from models.options import MAX_SPEAKERS, SpeakerCount
 from models.roster import MAX_ROSTER, RosterEntry, expected
 from service.api.access import ServicesDep, allow
 from service.api.openapi import problems
@@ -32,7 +33,6 @@ router = APIRouter(prefix="/v1/sessions", tags=["sessions"])
 Researcher = Annotated[Caller, Depends(allow("researcher"))]
 Eraser = Annotated[Caller, Depends(allow("researcher", sealed_too=True))]  # needs no root key
 Reader = Annotated[Caller, Depends(allow("researcher", "coder", "custodian"))]
-MAX_SPEAKERS = 20
 Kind = Literal["interview", "focus_group"]
 
 EXAMPLE: JsonDict = {
@@ -52,6 +52,14 @@ class Speakers(Strict):
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError("the minimum is above the maximum")
         return self
+
+    @classmethod
+    def of(cls, count: SpeakerCount) -> Self:
+        return cls(min=count.minimum, max=count.maximum)
+
+    @property
+    def count(self) -> SpeakerCount:
+        return SpeakerCount(self.min, self.max)
 
 
 class Speaker(Strict):
