@@ -1,4 +1,4 @@
-"""Certificates as an administrator has them: of an authority, or signed by themselves."""
+"""Makes certificates like an administrator's: signed by an authority, or self-signed."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -20,7 +20,7 @@ class Certificate:
 
 
 def make_certificate(folder: Path, name: str, by: Certificate | None = None) -> Certificate:
-    """For a host of this name, and never for 127.0.0.1; the file holds the signer's as well."""
+    """Make a certificate for this host name, not for 127.0.0.1. The file includes the signer's."""
     secret = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.now(UTC)

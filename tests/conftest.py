@@ -23,7 +23,7 @@ TEMPLATE = "migrated"
 
 @pytest.fixture(autouse=True)
 def no_outbound_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Nothing leaves the building: a connection to anywhere but loopback fails the test."""
+    """A connection to anywhere but loopback fails the test."""
     connect = socket.socket.connect
 
     def loopback_only(self: socket.socket, address: Any) -> None:
@@ -38,7 +38,7 @@ def no_outbound_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def no_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not even one to this machine is opened."""
+    """Opening any socket, even to this machine, fails the test."""
 
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a socket was opened")
@@ -68,14 +68,14 @@ def make_recording(tmp_path_factory: pytest.TempPathFactory) -> MakeRecording:
 
 @pytest.fixture
 def canary(tmp_path: Path) -> Iterator[Path]:
-    """What a `Bomb` would touch."""
+    """The file that a `Bomb` would create."""
     yield tmp_path / "canary"
     assert not (tmp_path / "canary").exists()
 
 
 @pytest.fixture
 def data_folder() -> Iterator[Path]:
-    """Where an embedded database can live: pytest's own folders are closed to other users."""
+    """A folder for an embedded database: pytest's own are closed to the database's user."""
     folder = Path(tempfile.mkdtemp(prefix="fieldscribe-test-"))
     folder.chmod(0o711)
     yield folder
@@ -84,7 +84,7 @@ def data_folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[EmbeddedPostgres]:
-    """One embedded server for the run, with a migrated database to copy. It need not last."""
+    """One embedded server for the run, without fsync, and with a migrated database to copy."""
     folder = Path(tempfile.mkdtemp(prefix="fieldscribe-test-"))
     folder.chmod(0o711)
     server = EmbeddedPostgres(folder / "database")
@@ -103,7 +103,7 @@ def postgres() -> Iterator[EmbeddedPostgres]:
 
 @pytest.fixture(scope="module")
 def database_url(postgres: EmbeddedPostgres, request: pytest.FixtureRequest) -> str:
-    """An empty, migrated database of the module's own."""
+    """An empty, migrated database for the module."""
     name = request.module.__name__.rpartition(".")[2]
     create_database(postgres.url("postgres"), name, TEMPLATE)
     return postgres.url(name).render_as_string(hide_password=False)
@@ -111,7 +111,7 @@ def database_url(postgres: EmbeddedPostgres, request: pytest.FixtureRequest) -> 
 
 @pytest.fixture
 def settings(database_url: str, tmp_path: Path) -> Settings:
-    """A vault of the test's own, the module's database."""
+    """A vault for the test, with the module's database."""
     return new_settings(database_url, tmp_path)
 
 

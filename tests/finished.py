@@ -1,4 +1,4 @@
-"""Jobs done without a worker: what it would have written, by the functions that it writes with."""
+"""Finishes jobs without a worker, with the functions that a worker uses to write its results."""
 
 from uuid import UUID, uuid4
 
@@ -18,7 +18,7 @@ def begin_job(services: Services, job_id: UUID) -> job_state.Claim:
 
 
 def finish_job(services: Services, job_id: UUID, document: Transcript | None = None) -> UUID:
-    """Id of the transcript."""
+    """Finish a job and return the transcript's id."""
     held = begin_job(services, job_id)
     for stage in KEPT_STAGES:
         if stage not in held.job.kept:
@@ -47,7 +47,7 @@ def write(services: Services, job_id: UUID, kind: str, content: bytes) -> UUID:
 
 
 def conversation() -> Transcript:
-    """Two speakers, the first one in several turns."""
+    """A transcript with two speakers, the first in several turns."""
     said = [
         ("SPEAKER_00", 0.0, 2.0, " Good morning."),
         ("SPEAKER_01", 2.5, 8.0, " My name is Eva Muster."),

@@ -1,8 +1,8 @@
-"""The commands of docs/administrator/guide.md, typed as they are written: without root and systemd.
+"""The commands of docs/administrator/guide.md, run as written but without root and systemd.
 
-Stand-ins take the place of what needs those or a network: sudo, runuser, useradd, install's owners,
-systemctl (it starts what the unit says, with the unit's environment), git and scripts/setup.
-Folders outside the checkout lie below one of the test's own.
+Stand-ins replace what needs those or a network: sudo, runuser, useradd, install's owners, systemctl
+(which starts the unit's command with the unit's environment), git and scripts/setup. Folders
+outside the checkout are placed in a folder of the test.
 """
 
 import re
@@ -56,7 +56,7 @@ umask 022
 mkdir -p .venv/bin
 cat >.venv/bin/fieldscribe <<'END'
 #!/bin/sh
-[ "$1" != models ] || exit 0 # it would ask a network
+[ "$1" != models ] || exit 0 # it would need a network
 PYTHONPATH={ROOT} exec {sys.executable} -c 'from service.commands.main import main; main()' "$@"
 END
 chmod 755 .venv/bin/fieldscribe
@@ -89,12 +89,12 @@ class Site:
         moved = OUTSIDE.sub(lambda found: f"{self.folder}{found[0]}", text)
         return moved.replace("127.0.0.1:8321", f"127.0.0.1:{self.port}")
 
-    def type(self, script: str) -> tuple[str, list[str]]:
-        """What it printed, and the commands that failed."""
-        told = "trap 'echo \"FAILED: $BASH_COMMAND\" >&2' ERR\n"
+    def run(self, script: str) -> tuple[str, list[str]]:
+        """Run a script; its output and the commands that failed."""
+        trap = "trap 'echo \"FAILED: $BASH_COMMAND\" >&2' ERR\n"
         checkout = self.folder / "opt/fieldscribe"
         done = subprocess.run(
-            ["bash", "-c", told + self.within(textwrap.dedent(script))],
+            ["bash", "-c", trap + self.within(textwrap.dedent(script))],
             cwd=checkout if checkout.exists() else self.folder,
             env={"PATH": f"{self.folder}/bin:{self.folder}/usr/local/bin:/usr/bin:/bin"},
             umask=0o077,
@@ -106,7 +106,7 @@ class Site:
         return done.stdout, re.findall(r"FAILED: (.*)", done.stderr)
 
     def wait(self) -> None:
-        self.type(f"curl -s --retry 240 --retry-delay 1 --retry-connrefused {self.url}/readyz")
+        self.run(f"curl -s --retry 240 --retry-delay 1 --retry-connrefused {self.url}/readyz")
 
     @property
     def url(self) -> str:
@@ -118,10 +118,10 @@ def site(data_folder):
     site = Site(data_folder)
     yield site
     if (data_folder / "pid").exists():
-        site.type("systemctl stop")
+        site.run("systemctl stop")
 
 
-def test_the_administrators_page_runs_as_written(site):
+def test_the_administrators_guide_runs_as_written(site):
     page = (ROOT / "docs/administrator/guide.md").read_text(encoding="utf-8")
     blocks = BLOCK.findall(page)
     names = [name for name, _ in blocks]
@@ -129,40 +129,40 @@ def test_the_administrators_page_runs_as_written(site):
     assert names == ["", "", "", "", "restore", "move away", "", ""]
     install, start, tokens, backup, _, _, upgrade, monitoring = [text for _, text in blocks]
 
-    assert only_the_doctor(site.type(install)[1])
+    assert only_the_doctor(site.run(install)[1])
     assert is_open_to_all(site.folder / "opt/fieldscribe")
-    assert site.type(start)[1] == []
+    assert site.run(start)[1] == []
     site.wait()
-    said, failed = site.type(tokens)
+    said, failed = site.run(tokens)
     assert failed == []
     assert re.search(r"^fieldscribe_\S{43}$", said, re.M)
-    assert site.type(backup)[1] == []
+    assert site.run(backup)[1] == []
 
-    assert site.type(dict(blocks)["move away"])[1] == []
-    assert site.type(with_names(blocks[restore][1], site.folder))[1] == []
+    assert site.run(dict(blocks)["move away"])[1] == []
+    assert site.run(with_names(blocks[restore][1], site.folder))[1] == []
     site.wait()
-    assert "PEER" in site.type("sudo fieldscribe study list")[0]
+    assert "PEER" in site.run("sudo fieldscribe study list")[0]
 
-    assert site.type(upgrade)[1] == []
+    assert site.run(upgrade)[1] == []
     site.wait()
-    said, failed = site.type(monitoring)
+    said, failed = site.run(monitoring)
     assert only_the_doctor(failed)
     assert '{"status":"ok"}' in said
     assert 'fieldscribe_jobs{status="waiting"} 0' in said
 
 
 def only_the_doctor(failed: list[str]) -> bool:
-    """No weights are installed, which it says."""
+    """`fieldscribe doctor` fails because no weights are installed."""
     return len(failed) == 1 and "doctor" in failed[0]
 
 
 def is_open_to_all(folder: Path) -> bool:
-    """The service's user reads what root has installed under umask 077."""
+    """Whether the service's user can read what root installed under umask 077."""
     return all(path.stat().st_mode & 0o004 for path in (folder, *folder.rglob("*")))
 
 
 def with_names(script: str, folder: Path) -> str:
-    """The archives that were made, in place of those of the example."""
+    """The script with the archives just made in place of the example's."""
     (data,) = (folder / "mnt/backup").glob("*.tar")
     (keys,) = (folder / "mnt/elsewhere").glob("*.tar")
     script = re.sub(r"fieldscribe-\d\S+\.tar", data.name, script)

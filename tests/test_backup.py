@@ -1,4 +1,4 @@
-"""Backups, and restores onto an empty machine: empty folders and an empty database."""
+"""Backups, and their restore onto a machine with empty folders and an empty database."""
 
 import io
 import json
@@ -52,7 +52,7 @@ def study(api):
 
 @pytest.fixture
 def empty(postgres, tmp_path):
-    """Settings of a machine on which there is nothing yet."""
+    """Settings of an empty machine."""
     name = f"empty_{uuid4().hex}"
     create_database(postgres.url("postgres"), name)
     return Settings(
@@ -86,7 +86,9 @@ def recording_of(api, job_id):
     return api.get(f"/v1/jobs/{job_id}").json()["recordings"][0]
 
 
-def test_everything_is_there_again_on_an_empty_machine(api, study, settings, empty, tmp_path):
+def test_a_restore_onto_an_empty_machine_brings_everything_back(
+    api, study, settings, empty, tmp_path
+):
     job_id, transcript_id = finished(api, study)
     data, keys = backed_up(settings, tmp_path)
     done = restore(empty, data, keys)
@@ -102,10 +104,10 @@ def test_everything_is_there_again_on_an_empty_machine(api, study, settings, emp
     assert empty.owner_token.read_text() == same
 
 
-def test_a_recording_that_is_put_together_meanwhile_is_in_it(
+def test_a_recording_that_is_merged_during_a_backup_is_in_it(
     api, study, settings, empty, tmp_path, monkeypatch
 ):
-    """Its parts were gone when their turn came, and its place had been looked at before."""
+    """Its parts were gone by the time they were listed, and recordings had been listed before."""
     sound = tone()
     begin = {"Upload-Length": str(len(sound))}
     location = api.post(f"/v1/uploads?study={study}", headers=begin).headers["Location"]
@@ -133,9 +135,7 @@ def test_a_recording_that_is_put_together_meanwhile_is_in_it(
         assert restored.checked(id)["state"] == "ready"
 
 
-def test_neither_archive_holds_what_was_said_or_is_for_others_to_read(
-    api, study, settings, tmp_path
-):
+def test_neither_archive_contains_speech_or_is_readable_by_others(api, study, settings, tmp_path):
     finished(api, study)
     data, keys = backed_up(settings, tmp_path)
 
@@ -146,7 +146,9 @@ def test_neither_archive_holds_what_was_said_or_is_for_others_to_read(
         assert not [name for name in archive.getnames() if name.endswith((".key", ".token"))]
 
 
-def test_what_was_erased_since_the_backup_is_erased_again(api, study, settings, empty, tmp_path):
+def test_jobs_and_recordings_erased_since_the_backup_are_erased_again(
+    api, study, settings, empty, tmp_path
+):
     (job, transcript), (kept, _), (other, _) = (finished(api, study) for _ in range(3))
     data, keys = backed_up(settings, tmp_path)
     recording = recording_of(api, other)
@@ -171,7 +173,9 @@ def test_what_was_erased_since_the_backup_is_erased_again(api, study, settings, 
             keyring.data_key(UUID(study), UUID(recording))
 
 
-def test_a_ledger_that_lies_there_outlives_an_older_backup(api, study, settings, empty, tmp_path):
+def test_a_ledger_on_the_machine_is_kept_when_an_older_backup_is_restored(
+    api, study, settings, empty, tmp_path
+):
     job, _ = finished(api, study)
     data, keys = backed_up(settings, tmp_path)
     api.request("DELETE", f"/v1/jobs/{job}")
@@ -184,8 +188,8 @@ def test_a_ledger_that_lies_there_outlives_an_older_backup(api, study, settings,
     services.close()
 
 
-def test_what_others_put_beside_ours_makes_no_backup_useless(api, study, settings, empty, tmp_path):
-    """A restore refuses what it does not know: once such a backup could not be restored."""
+def test_foreign_files_in_the_folders_do_not_spoil_a_backup(api, study, settings, empty, tmp_path):
+    """A restore refuses unknown files, so a backup that contained them could not be restored."""
     _, transcript_id = finished(api, study)
     vault = settings.vault / "identified"
     for path in (vault / ".DS_Store", settings.root_keys / "identified.key~", vault / "lost+found"):
@@ -217,7 +221,7 @@ def test_a_study_erased_since_the_backup_is_erased_again(api, study, settings, e
 
 
 def test_a_session_erased_since_the_backup_is_erased_again(api, study, settings, empty, tmp_path):
-    """The ledger once knew keys only, and a session has none: its code and roster came back."""
+    """The ledger listed only keys, and a session has none, so its code and roster came back."""
     body = {"study": study, "roster": [{"code": code, "role": role} for code, role in PEOPLE]}
     gone, kept = (api.post("/v1/sessions", json=body).json()["id"] for _ in range(2))
     data, _ = backed_up(settings, tmp_path)
@@ -232,10 +236,8 @@ def test_a_session_erased_since_the_backup_is_erased_again(api, study, settings,
             assert session.get_one(Session, UUID(gone)).roster == []
 
 
-def test_a_tool_of_the_database_that_fails_is_an_error_which_quotes_nothing(
-    api, settings, tmp_path
-):
-    """It writes what it was about to standard error, a row for instance."""
+def test_the_error_of_a_failed_database_tool_quotes_nothing(api, settings, tmp_path):
+    """Such a tool writes data to standard error, for instance a row."""
     tools = tmp_path / "tools"
     tools.mkdir()
     (tools / "pg_dump").write_text("#!/bin/sh\necho 'DETAIL: Eva Muster' >&2\nexit 3\n")
@@ -247,17 +249,17 @@ def test_a_tool_of_the_database_that_fails_is_an_error_which_quotes_nothing(
         back_up(settings, out, keys_out)
     assert raised.value.code == "database_tool_failed"
     assert str(raised.value) == "pg_dump ended with status 3"
-    assert list(out.iterdir()) == list(keys_out.iterdir()) == []  # nor half an archive
+    assert list(out.iterdir()) == list(keys_out.iterdir()) == []  # not even a partial archive
 
 
-def test_keys_and_data_do_not_go_into_one_folder(settings, tmp_path):
+def test_keys_and_data_cannot_be_backed_up_into_one_folder(settings, tmp_path):
     with pytest.raises(KeysNotApart):
         back_up(settings, tmp_path, tmp_path / "x" / "..")
 
 
 @pytest.mark.parametrize("which", ["data", "keys"])
-def test_a_folder_that_cannot_be_written_is_said_before_anything_is(settings, tmp_path, which):
-    """As root too, whom no mode keeps out: a file lies where the folder should be."""
+def test_an_unwritable_folder_is_reported_before_anything_is_written(settings, tmp_path, which):
+    """A file takes the folder's place, so that root, whom no mode stops, fails too."""
     good, bad = tmp_path / "good", tmp_path / "bad"
     bad.write_text("a file")
     targets = (bad, good) if which == "data" else (good, bad / "below")
@@ -267,7 +269,7 @@ def test_a_folder_that_cannot_be_written_is_said_before_anything_is(settings, tm
     assert not good.exists() or list(good.iterdir()) == []
 
 
-def test_somebody_elses_installation_is_not_backed_up(settings, tmp_path, monkeypatch):
+def test_another_users_installation_is_not_backed_up(settings, tmp_path, monkeypatch):
     def read_text(path):
         raise PermissionError(13, "Permission denied")
 
@@ -299,7 +301,7 @@ def test_keys_of_another_installation_are_refused(api, settings, empty, tmp_path
 
 
 def rewritten(archive, change):
-    """A copy whose members `change` has had in its hands, as a dict of TarInfo and content."""
+    """A copy of the archive with `change` applied to its list of (TarInfo, content)."""
     with tarfile.open(archive) as old:
         members = [
             (member, file.read() if (file := old.extractfile(member)) else b"")
@@ -320,9 +322,9 @@ def added(name, **fields):
         for field, value in fields.items():
             setattr(member, field, value)
         manifest, content = members[-1]
-        told = json.loads(content)
-        told["n_files"] += 1
-        return [*members[:-1], (member, b""), (manifest, json.dumps(told).encode())]
+        values = json.loads(content)
+        values["n_files"] += 1
+        return [*members[:-1], (member, b""), (manifest, json.dumps(values).encode())]
 
     return change
 
@@ -375,7 +377,7 @@ def test_a_damaged_backup_is_refused(api, study, settings, empty, tmp_path):
     assert not empty.data.exists()
 
 
-def test_the_time_of_a_backup_is_noted_for_the_doctor(api, settings, tmp_path):
+def test_the_time_of_a_backup_is_recorded_for_the_doctor(api, settings, tmp_path):
     back_up(settings, *folders(tmp_path))
 
     assert "at" in json.loads((settings.data / "backup.json").read_text())
@@ -385,9 +387,9 @@ def test_the_password_of_the_database_is_in_no_command_line(api, settings, tmp_p
     seen = []
     run = backup.subprocess.run  # type: ignore[attr-defined]
 
-    def watched(command, **wish):
+    def watched(command, **options):
         seen.append(" ".join(map(str, command)))
-        return run(command, **wish)
+        return run(command, **options)
 
     monkeypatch.setattr("service.backup.subprocess.run", watched)
     back_up(settings, *folders(tmp_path))
@@ -397,7 +399,7 @@ def test_the_password_of_the_database_is_in_no_command_line(api, settings, tmp_p
 
 @pytest.mark.slow
 def test_the_commands_back_up_and_restore_the_embedded_database(data_folder, tmp_path, monkeypatch):
-    """Both ends with a database of their own, which does not run before or after."""
+    """Both machines have an embedded database, which is not running before or after."""
     old = Settings(data=data_folder / "a/data", keys=data_folder / "a/keys", port=0)
     (data_folder / "a").mkdir(mode=0o711)
     (data_folder / "b").mkdir(mode=0o711)

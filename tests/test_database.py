@@ -1,4 +1,4 @@
-"""The tables, and how programs of different ages share them."""
+"""The schema, its migrations, and programs of different versions on one database."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -31,7 +31,7 @@ def fresh(postgres, request):
     engine.dispose()
 
 
-def test_the_migrations_make_the_tables_that_the_program_has(services):
+def test_the_migrations_create_the_tables_of_the_program(services):
     with services.engine.connect() as connection:
         options = {
             "include_name": lambda name, kind, _: kind != "table" or name in Table.metadata.tables
@@ -41,8 +41,8 @@ def test_the_migrations_make_the_tables_that_the_program_has(services):
         assert compare_metadata(context, Table.metadata) == []
 
 
-def test_the_queue_s_tables_are_those_of_the_installed_procrastinate():
-    """It keeps no record of its migrations: a new one is to become a migration of ours."""
+def test_the_queues_tables_match_the_installed_procrastinate():
+    """Procrastinate does not record its migrations: a new one must become a migration of ours."""
     shipped = Path(procrastinate.__file__).parent / "sql"
     ours = next((MIGRATIONS / "versions").glob("procrastinate_*.sql"))
     newest = max(path.name for path in (shipped / "migrations").glob("*.sql"))
@@ -62,36 +62,36 @@ def test_an_older_program_refuses_a_newer_schema(fresh):
         require_schema(fresh)
 
 
-def test_a_program_that_does_not_migrate_waits_for_one_that_does(fresh):
+def test_a_program_that_does_not_migrate_refuses_an_older_schema(fresh):
     with pytest.raises(SchemaTooOld):
         require_schema(fresh)
     migrate(fresh)
     require_schema(fresh)
 
 
-def test_two_programs_that_migrate_at_once_do_it_once(fresh):
+def test_programs_that_migrate_at_the_same_time_migrate_once(fresh):
     with ThreadPoolExecutor(4) as pool:
         for done in [pool.submit(migrate, fresh) for _ in range(4)]:
             done.result(60)
     require_schema(fresh)
 
 
-def test_connections_stay_open_for_the_next_crowd(fresh):
+def test_connections_stay_open_for_the_next_requests(fresh):
     opened = []
     event.listen(fresh, "connect", lambda *_: opened.append(1))
-    everybody = threading.Barrier(25)
+    all_connected = threading.Barrier(25)
 
     def ask(_):
         with fresh.connect() as connection:
             connection.execute(text("SELECT 1"))
-            everybody.wait(30)
+            all_connected.wait(30)
 
     for _ in range(2):
-        with ThreadPoolExecutor(25) as crowd:
-            list(crowd.map(ask, range(25)))
+        with ThreadPoolExecutor(25) as pool:
+            list(pool.map(ask, range(25)))
     assert len(opened) == 25
 
 
-def test_only_a_postgres_will_do():
+def test_only_postgres_is_accepted():
     with pytest.raises(BadSettings):
         open_engine("sqlite:///x.db")

@@ -1,4 +1,4 @@
-"""The embedded database: private, adopted, restarted."""
+"""The embedded Postgres: private, adopted after a kill, restarted."""
 
 import os
 import shutil
@@ -33,7 +33,7 @@ def ask(server, question="SELECT 1"):
         return connection.execute(question).fetchone()
 
 
-def test_it_listens_on_a_private_socket_with_a_password(server):
+def test_the_server_has_a_private_socket_and_a_password(server):
     host = server.run
     assert ask(server, "SHOW listen_addresses") == ("",)
     assert host.stat().st_mode & 0o777 == 0o700
@@ -42,7 +42,7 @@ def test_it_listens_on_a_private_socket_with_a_password(server):
         psycopg.connect(f"host={host} user={embedded.USER} dbname=postgres")
 
 
-def test_it_logs_no_statement_and_no_value(server):
+def test_the_server_logs_no_statements_or_values(server):
     with pytest.raises(psycopg.Error):
         ask(server, "SELECT 'Eva Muster'::int")
     with pytest.raises(psycopg.Error):
@@ -51,12 +51,12 @@ def test_it_logs_no_statement_and_no_value(server):
     assert "Muster" not in (server.folder / "postgres.log").read_text()
 
 
-def test_one_supervisor_for_each_folder(server):
+def test_a_folder_has_only_one_supervisor(server):
     with pytest.raises(DatabaseInUse):
         EmbeddedPostgres(server.folder).start()
 
 
-def test_somebody_elses_folder_is_said_so(data_folder, monkeypatch):
+def test_another_users_folder_is_refused_with_the_reason(data_folder, monkeypatch):
     def chmod(path, mode):
         raise PermissionError(1, "Operation not permitted")
 
@@ -65,20 +65,20 @@ def test_somebody_elses_folder_is_said_so(data_folder, monkeypatch):
         EmbeddedPostgres(data_folder / "database").start()
 
 
-def test_a_server_that_was_killed_is_started_again(server):
+def test_a_killed_server_is_restarted(server):
     with psycopg.connect(conninfo(server.url()), autocommit=True) as connection:
         connection.execute("CREATE TABLE kept AS SELECT 7 AS n")
     assert not server.check()
     server.process.kill()
-    wait_until(lambda: was_started_again(server), 30, "the server to be started again")
+    wait_until(lambda: was_restarted(server), 30, "the server to be restarted")
 
     assert ask(server, "SELECT n FROM kept") == (7,)
 
 
-def was_started_again(server):
+def was_restarted(server):
     try:
         return server.check()
-    except DatabaseNotStarted:  # what the killed one has left is still ending
+    except DatabaseNotStarted:  # the killed server's processes are still ending
         return False
 
 
@@ -115,7 +115,7 @@ def test_a_server_whose_supervisor_was_killed_is_adopted(data_folder):
 
 
 def test_a_power_cut_leaves_a_database_that_starts(data_folder):
-    """The file with its process id then names nobody, or somebody else."""
+    """The file with the server's process id then names no process, or another one."""
     folder = data_folder / "database"
     supervisor, pid = supervisor_of(folder)
     supervisor.kill()
@@ -124,7 +124,7 @@ def test_a_power_cut_leaves_a_database_that_starts(data_folder):
     time.sleep(0.5)
     id_file = folder / "data" / "postmaster.pid"
     lines = id_file.read_text().splitlines()
-    id_file.write_text("\n".join(["1", *lines[1:]]) + "\n")  # init: alive, and no Postgres
+    id_file.write_text("\n".join(["1", *lines[1:]]) + "\n")  # init: running, but not Postgres
 
     server = EmbeddedPostgres(folder)
     server.start()
@@ -132,7 +132,7 @@ def test_a_power_cut_leaves_a_database_that_starts(data_folder):
     server.stop()
 
 
-def test_half_of_a_new_database_is_made_anew(data_folder):
+def test_an_interrupted_creation_of_the_database_starts_again(data_folder):
     folder = data_folder / "database"
     (folder / "data.partial").mkdir(parents=True)
     (folder / "data").mkdir()
@@ -142,7 +142,7 @@ def test_half_of_a_new_database_is_made_anew(data_folder):
     server.stop()
 
 
-def test_another_version_is_refused(data_folder):
+def test_a_database_of_another_version_is_refused(data_folder):
     folder = data_folder / "database"
     (folder / "data").mkdir(parents=True)
     (folder / "data" / "PG_VERSION").write_text("15\n")
@@ -156,8 +156,8 @@ def test_a_path_too_long_for_a_socket_is_refused(tmp_path):
         EmbeddedPostgres(tmp_path / ("x" * 100)).start()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root starts it as somebody else")
-def test_as_root_it_runs_as_somebody_else_who_must_reach_it(tmp_path, data_folder):
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root starts it as another user")
+def test_root_starts_it_as_another_user_who_must_reach_the_folder(tmp_path, data_folder):
     with pytest.raises(DataNotReachable):
         EmbeddedPostgres(tmp_path / "database").start()  # pytest's folders are closed
 
@@ -169,8 +169,8 @@ def test_as_root_it_runs_as_somebody_else_who_must_reach_it(tmp_path, data_folde
     assert owner != 0
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root starts it as somebody else")
-def test_as_root_it_runs_from_a_copy_where_the_programs_cannot_be_reached(data_folder, monkeypatch):
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root starts it as another user")
+def test_root_starts_a_copy_of_programs_that_the_other_user_cannot_reach(data_folder, monkeypatch):
     monkeypatch.setattr(
         embedded,
         "is_reachable",

@@ -1,4 +1,4 @@
-"""Real processes, real kills: nothing is lost, nothing is done twice, work resumes within 45 s."""
+"""Killed processes: nothing is lost, no stage runs twice, and work resumes within 45 s."""
 
 import os
 import signal
@@ -26,7 +26,7 @@ from service.vault.files import PARTIAL
 def site(database_url, tmp_path):
     site = Installation(tmp_path, database_url)
     site.open()
-    with site.services.engine.begin() as connection:  # jobs of earlier tests are nobody's business
+    with site.services.engine.begin() as connection:  # remove the jobs of earlier tests
         connection.execute(text("TRUNCATE procrastinate_jobs, procrastinate_workers CASCADE"))
         connection.execute(text("TRUNCATE study, token CASCADE"))
     yield site
@@ -66,7 +66,7 @@ def assert_one_result(site, job_id):
 
 
 def assert_nothing_done_twice(site, job_id, interrupted):
-    """Finished stages are not done again; only the interrupted one is."""
+    """Finished stages do not run again; only the interrupted one does."""
     begun = Counter(site.begun(job_id))
     before = (
         STORED_STAGES[: STAGES.index(interrupted) - 1]
@@ -91,11 +91,11 @@ def test_a_job_runs_from_the_queue_to_its_hand_off(site, worker):
     assert all(stages[name].artefact_id for name in STORED_STAGES)
     begun = [at for name in STAGES if (at := stages[name].started_at)]
     assert len(begun) == len(STAGES)
-    assert begun == sorted(begun)  # also of those that are over before the next beat
+    assert begun == sorted(begun)  # even those of stages that end before the next heartbeat
 
 
-def test_stages_whose_results_are_of_no_use_are_done_again_and_shown_to_be(site, api, tmp_path):
-    """They were of another layout of the channels; once they stood as succeeded meanwhile."""
+def test_stages_with_unusable_results_run_again_and_are_shown_as_pending(site, api, tmp_path):
+    """The stored results were for another channel layout, and the API showed them as succeeded."""
     until = tmp_path / "until"
     job_id = make_job(site.services, discard=True, wait_in="transcribe", until=str(until))
     study_id = read_job(site.services, job_id).study_id
@@ -127,7 +127,7 @@ def test_stages_whose_results_are_of_no_use_are_done_again_and_shown_to_be(site,
     assert not {rows[stage].artefact_id for stage in STORED_STAGES} & set(kept.values())
 
 
-def test_the_models_stay_from_job_to_job(site, worker):
+def test_the_models_stay_loaded_between_jobs(site, worker):
     first, second = make_job(site.services), make_job(site.services)
     site.wait_for(first, "succeeded")
     site.wait_for(second, "succeeded")
@@ -136,7 +136,7 @@ def test_the_models_stay_from_job_to_job(site, worker):
     assert "load" not in [name for name, _ in site.lines(second)]
 
 
-def test_the_models_are_let_go_of_after_idle_minutes(site, api):
+def test_the_models_are_unloaded_after_the_idle_minutes(site, api):
     site.settings = site.settings.model_copy(update={"idle_unload_minutes": 0.01})
     site.start_worker()
     site.wait_for(make_job(site.services), "succeeded")
@@ -208,7 +208,7 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def test_a_stopping_worker_finishes_what_it_can(site, worker):
+def test_a_stopping_worker_finishes_a_short_job(site, worker):
     job_id = make_job(site.services, seconds=0.3)
     site.wait_for_stage(job_id, "transcribe")
     worker.terminate()
@@ -220,7 +220,7 @@ def test_a_stopping_worker_finishes_what_it_can(site, worker):
 
 
 @pytest.mark.slow
-def test_a_stopping_worker_puts_back_what_takes_longer(site, worker, tmp_path):
+def test_a_stopping_worker_returns_an_unfinished_job_to_the_queue(site, worker, tmp_path):
     go = tmp_path / "go"
     job_id = make_job(site.services, wait_in="align", until=str(go))
     site.wait_for_stage(job_id, "align")
@@ -228,7 +228,7 @@ def test_a_stopping_worker_puts_back_what_takes_longer(site, worker, tmp_path):
     site.start_worker()
     worker.terminate()
     assert worker.wait(25) == 0
-    assert not is_running(engine)  # never run by two
+    assert not is_running(engine)  # two never run it at once
     stopped = time.monotonic()
     go.touch()
     site.wait_for(job_id, "succeeded", 10)
@@ -240,7 +240,7 @@ def test_a_stopping_worker_puts_back_what_takes_longer(site, worker, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_worker_that_was_frozen_writes_nothing(site, worker, tmp_path):
+def test_a_frozen_worker_writes_nothing_when_it_resumes(site, worker, tmp_path):
     go = tmp_path / "go"
     job_id = make_job(site.services, wait_in="diarise", until=str(go))
     site.wait_for_stage(job_id, "diarise")
@@ -261,7 +261,7 @@ def test_a_worker_that_was_frozen_writes_nothing(site, worker, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_worker_that_was_frozen_does_not_take_the_job_from_the_other(site, worker, tmp_path):
+def test_a_frozen_worker_does_not_take_its_job_back(site, worker, tmp_path):
     go = tmp_path / "go"
     job_id = make_job(site.services, wait_in="diarise", until=str(go))
     site.wait_for_stage(job_id, "diarise")
@@ -291,7 +291,7 @@ def test_a_job_is_cancelled_in_every_stage(site, worker, tmp_path):
     assert len({pid for _, pid in site.lines(job_id)}) == 1  # the engine was not killed
 
 
-def test_a_job_that_does_not_listen_is_cancelled_all_the_same(site, worker):
+def test_a_job_whose_engine_hangs_can_be_cancelled(site, worker):
     job_id = make_job(site.services, hang_in="transcribe")
     site.wait_for_stage(job_id, "transcribe")
     cancel(site, job_id)
@@ -310,9 +310,11 @@ def test_a_job_that_kills_the_engine_fails_and_the_next_one_runs(site, worker):
     assert Counter(site.begun(poison))["segment"] == 1
 
 
-def test_a_mistake_in_the_engine_fails_after_three_attempts_without_its_words(site, capfd):
+def test_a_bug_in_the_engine_fails_the_job_after_three_attempts_and_its_message_is_not_logged(
+    site, capfd
+):
     site.start_api()
-    site.start_worker()  # not a fixture: what starts in those is not captured here
+    site.start_worker()  # not the fixtures: their processes' output is not captured here
     job_id = make_job(site.services, fault_in="segment")
     site.wait_for(job_id, "failed")
 
@@ -322,7 +324,7 @@ def test_a_mistake_in_the_engine_fails_after_three_attempts_without_its_words(si
     assert "Eva" not in log
 
 
-def test_a_recording_that_cannot_be_used_fails_at_once(site, worker):
+def test_an_unusable_recording_fails_the_job_at_once(site, worker):
     job_id = make_job(site.services, fail_in="ingest")
     site.wait_for(job_id, "failed")
 
@@ -330,8 +332,8 @@ def test_a_recording_that_cannot_be_used_fails_at_once(site, worker):
     assert read_job(site.services, job_id).attempt == 1
 
 
-def test_a_job_whose_decoder_was_killed_is_tried_again(site, worker, tmp_path):
-    """The kernel kills for want of memory what takes the most of it: that may be ffmpeg."""
+def test_a_job_whose_decoder_was_killed_is_retried(site, worker, tmp_path):
+    """When memory runs out, the kernel kills the largest process, which may be ffmpeg."""
     once = tmp_path / "once"
     job_id = make_job(site.services, decoder_dies_in="ingest", until=str(once))
     site.wait_for(job_id, "succeeded")
@@ -351,7 +353,7 @@ def test_two_workers_never_run_the_same_job(site, worker):
     assert len({site.lines(job_id)[0][1] for job_id in jobs}) == 2
 
 
-def test_a_worker_waits_for_an_api_that_is_away(site):
+def test_a_worker_waits_for_an_unreachable_api(site):
     site.start_worker()
     job_id = make_job(site.services)
     site.wait_for(job_id, "running")
@@ -370,7 +372,7 @@ def small_disk(tmp_path):
         capture_output=True,
     )
     if mounted.returncode:
-        pytest.skip("only root can make a small disk")
+        pytest.skip("only root can mount a small disk")
     yield folder
     subprocess.run(["umount", "-l", folder], check=True)
 
@@ -416,7 +418,7 @@ def test_a_job_outlives_its_database(own_postgres, tmp_path):
         site.wait_for_stage(job_id, "align")
         assert own_postgres.process is not None
         own_postgres.process.kill()
-        time.sleep(12)  # longer than anything waits for a connection
+        time.sleep(12)  # longer than any timeout of a connection
         assert own_postgres.check()
         go.touch()
         site.wait_for(job_id, "succeeded", RECOVERY)
@@ -426,12 +428,12 @@ def test_a_job_outlives_its_database(own_postgres, tmp_path):
         assert Counter(site.begun(job_id)) == Counter(STAGES)
         site.wait_for(make_job(site.services), "succeeded", 10)
         before = last_heartbeat(site)
-        wait_until(lambda: last_heartbeat(site) > before, 3 * HEARTBEAT, "the heart to beat")
+        wait_until(lambda: last_heartbeat(site) > before, 3 * HEARTBEAT, "another heartbeat")
     finally:
         site.stop()
 
 
 def last_heartbeat(site):
-    """Of the worker in the queue's table, by which it is taken for dead."""
+    """The worker's last heartbeat in the queue's table, which decides when it is presumed dead."""
     with site.services.engine.connect() as connection:
         return connection.scalar(text("SELECT max(last_heartbeat) FROM procrastinate_workers"))

@@ -1,4 +1,4 @@
-"""The disk of everything is full, that of the database too: nothing is lost, and it is said."""
+"""The disk of the vault and the database is full: nothing is lost, and the service says so."""
 
 import json
 import subprocess
@@ -26,7 +26,7 @@ def small_disk():
     mount = ["mount", "-t", "tmpfs", "-o", "size=300m,mode=711", "tmpfs", str(folder)]
     if subprocess.run(mount, check=False, capture_output=True).returncode:
         folder.rmdir()
-        pytest.skip("only root can make a small disk")
+        pytest.skip("only root can mount a small disk")
     yield folder
     subprocess.run(["umount", "-l", folder], check=True)
     folder.rmdir()
@@ -47,7 +47,7 @@ def site(small_disk, tmp_path):
 
 
 def ask(site, method, path, **headers):
-    """Status, and the code of the problem."""
+    """Send a request; its status and the problem's code."""
     token = site.settings.owner_token.read_text().strip()
     request = urllib.request.Request(
         f"{site.settings.local_url}{path}",
@@ -62,7 +62,7 @@ def ask(site, method, path, **headers):
             return error.code, json.load(error)["code"]
 
 
-def test_uploads_are_refused_long_before_and_jobs_go_on_when_there_is_room(
+def test_a_nearly_full_disk_refuses_uploads_and_jobs_resume_when_there_is_space(
     site, small_disk, tmp_path
 ):
     go = tmp_path / "go"
@@ -74,12 +74,12 @@ def test_uploads_are_refused_long_before_and_jobs_go_on_when_there_is_room(
     assert ask(site, "GET", "/readyz") == (507, "disk_full")
 
     filler = fill(small_disk)
-    exhaust_the_log_of_the_database(site)
+    exhaust_the_databases_log(site)
     go.touch()
     time.sleep(12)
     assert site.status(job_id) is None  # the database cannot even start
     assert "Postgres did not start: the disk is full; trying again in" in said(site)
-    assert said(site).count("did not start") < 8  # ever more slowly
+    assert said(site).count("did not start") < 8  # restarts slow down
     filler.unlink()
     site.wait_for(job_id, "succeeded", RECOVERY)
 
@@ -91,8 +91,8 @@ def said(site: Installation) -> str:
     return site.said.read_text()
 
 
-def exhaust_the_log_of_the_database(site: Installation) -> None:
-    """Until it cannot write a record more, which is the end of the server."""
+def exhaust_the_databases_log(site: Installation) -> None:
+    """Write until the server cannot write another record, which ends it."""
     with pytest.raises(OperationalError):
         for _ in range(1000):
             with site.services.engine.begin() as connection:

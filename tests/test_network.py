@@ -1,4 +1,4 @@
-"""The whole service where there is nothing but loopback: it works, and does not try to leave."""
+"""The whole service on a machine with loopback only: it works and attempts no other connection."""
 
 import json
 import os
@@ -18,8 +18,8 @@ pytestmark = pytest.mark.slow
 CLI = "from service.commands.main import main; main()"
 
 
-def alone(program: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """In a network namespace of its own."""
+def run_isolated(program: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run a program in its own network namespace."""
     mapped = [] if os.geteuid() == 0 else ["--map-current-user", "--keep-caps"]
     namespace = ["unshare", *mapped, "--net", "sh", "-c"]
     if subprocess.run([*namespace, "ip link set lo up"], capture_output=True).returncode:
@@ -44,7 +44,7 @@ def alone(program: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
 
 
 def n_attempts() -> int:
-    """To reach something that is not this machine, a name server included, since the namespace."""
+    """Number of attempts in this namespace to reach another machine, including name servers."""
     names, values = (
         line.split() for line in Path("/proc/net/snmp").read_text().splitlines() if "Ip:" in line
     )
@@ -55,26 +55,28 @@ def n_attempts() -> int:
     )
 
 
-def test_from_recording_to_hand_off_nothing_tries_to_leave(data_folder):
-    ended = alone("from tests.test_network import journey; journey()", str(data_folder))
+def test_no_connection_is_attempted_from_recording_to_hand_off(data_folder):
+    ended = run_isolated(
+        "from tests.test_network import run_workflow; run_workflow()", str(data_folder)
+    )
 
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert ended.stdout.splitlines()[-1] == "attempts: 0"
 
 
-def test_an_attempt_to_leave_would_be_seen():
+def test_an_attempted_connection_would_be_seen():
     program = """
 import contextlib, socket; from tests.test_network import n_attempts
 with contextlib.suppress(OSError): socket.create_connection(("192.0.2.1", 80), 1)
 print(n_attempts())
 """
-    ended = alone(program)
+    ended = run_isolated(program)
 
     assert int(ended.stdout) > 0, ended.stderr
 
 
-def journey() -> None:
-    """With the real models and the commands as a researcher types them."""
+def run_workflow() -> None:
+    """From upload to hand-off, with the real models and a researcher's commands."""
     assert [name for _, name in socket.if_nameindex()] == ["lo"]
     folder = Path(sys.argv[1])
     site = Installation(folder, None)

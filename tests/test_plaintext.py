@@ -1,4 +1,4 @@
-"""After all of it, kills included: what was recorded and said lies nowhere in the clear."""
+"""After a whole run, including kills, no recording and no speech is stored unencrypted."""
 
 import base64
 import os
@@ -29,7 +29,7 @@ MARK_BYTES = 64
 
 @pytest.fixture
 def recording(tmp_path):
-    """Its samples are nobody else's: noise that was drawn now."""
+    """A recording with unique samples: it contains fresh noise."""
     samples = make_interview(810_001, seconds=8).samples
     noise = np.frombuffer(os.urandom(2 * len(samples)), dtype="<i2") / 2**15
     path = tmp_path / FILE_NAME
@@ -43,7 +43,7 @@ def recording(tmp_path):
     [STAND_IN, pytest.param(PIPELINE_ENGINE, marks=pytest.mark.slow)],
     ids=["stand-in", "real"],
 )
-def test_nothing_that_was_said_lies_in_the_clear(
+def test_nothing_that_was_said_is_stored_unencrypted(
     engine, temp, data_folder, recording, tmp_path, monkeypatch
 ):
     temporary = tmp_path / "temporary"
@@ -57,24 +57,24 @@ def test_nothing_that_was_said_lies_in_the_clear(
         site.start_serve(engine, stderr=stderr)
     wait_until(site.is_ready, 120, "the service to answer")
     try:
-        words = whole_path(site, recording, tmp_path)
+        words = run_job(site, recording, tmp_path)
     finally:
         site.power_cut()
 
-    marks = sound_marks(recording)
-    assert where(marks, files_under(*new_in_shared_folders(started), since=started)) == []
+    marks = sound_samples(recording)
+    assert files_with(marks, files_under(*new_in_shared_folders(started), since=started)) == []
     marks += [word.encode() for word in (words, FILE_NAME, VOCABULARY)]
     marks.append(base64.b64encode(FILE_NAME.encode()))  # as tus sends it
     ours = list(files_under(data_folder, temporary)) + [said]
     assert len(ours) > 100  # the database is among them
-    assert where(marks, ours) == []
+    assert files_with(marks, ours) == []
 
 
-def whole_path(site: Installation, recording: Path, tmp_path: Path) -> str:
-    """Upload to transcript; the engine is killed in between, and the API.
+def run_job(site: Installation, recording: Path, tmp_path: Path) -> str:
+    """From upload to transcript, killing the engine and the API in between.
 
     Returns:
-        Words of the transcript.
+        The transcript's first words.
     """
     with open_client(site.settings) as client:
         client.post("/v1/studies", {"code": "PEER", "language": "en", "model": "demo"})
@@ -100,8 +100,8 @@ def whole_path(site: Installation, recording: Path, tmp_path: Path) -> str:
     return "".join(words[:6]).strip()
 
 
-def sound_marks(recording: Path) -> list[bytes]:
-    """Of the file, of what is decoded (float32), and of 16-bit samples at 16 kHz."""
+def sound_samples(recording: Path) -> list[bytes]:
+    """Excerpts of the file, of its decoded samples (float32) and of 16-bit samples at 16 kHz."""
     with recording.open("rb") as file:
         samples = decode(file).samples[0]
     plain = (recording.read_bytes(), samples.tobytes(), (samples * 32767).astype("<i2").tobytes())
@@ -113,7 +113,7 @@ def sound_marks(recording: Path) -> list[bytes]:
 
 
 def new_in_shared_folders(since: float) -> list[Path]:
-    """Without the folders of this and other tests."""
+    """New entries, except the folders of this and other tests."""
     entries = [path for folder in SHARED for path in folder.iterdir()]
     return [
         path
@@ -125,12 +125,12 @@ def new_in_shared_folders(since: float) -> list[Path]:
 def files_under(*folders: Path, since: float = 0.0) -> Iterator[Path]:
     for folder in folders:
         for path in (folder, *folder.rglob("*")):
-            with suppress(OSError):  # somebody else's, and gone by now
+            with suppress(OSError):  # another process's, and already deleted
                 if path.is_file() and not path.is_symlink() and path.stat().st_mtime >= since:
                     yield path
 
 
-def where(marks: Iterable[bytes], files: Iterable[Path]) -> list[Path]:
+def files_with(marks: Iterable[bytes], files: Iterable[Path]) -> list[Path]:
     found = []
     for path in files:
         with suppress(OSError):
@@ -141,8 +141,8 @@ def where(marks: Iterable[bytes], files: Iterable[Path]) -> list[Path]:
 
 @pytest.mark.parametrize("form", [0, 2, 4])
 def test_the_search_finds_every_form_of_the_sound(recording, tmp_path, form):
-    """Else the test above would prove nothing."""
-    marks = sound_marks(recording)
+    """Otherwise the test above would prove nothing."""
+    marks = sound_samples(recording)
     (tmp_path / "leak").write_bytes(b"x" + marks[form] + b"x")
 
-    assert tmp_path / "leak" in where(marks, files_under(tmp_path))
+    assert tmp_path / "leak" in files_with(marks, files_under(tmp_path))

@@ -1,4 +1,4 @@
-"""Root keys at the start: made once, completed after a kill, never anew for what is encrypted."""
+"""Root keys at the start: created once, completed after a kill, never replaced if still needed."""
 
 import pytest
 
@@ -19,7 +19,7 @@ def contents(settings):
     return {path.name: path.read_bytes() for path in settings.root_keys.iterdir()}
 
 
-def test_root_keys_that_are_there_are_left_alone(settings):
+def test_existing_root_keys_are_left_unchanged(settings):
     before = contents(settings)
 
     assert not create_root_keys(settings)
@@ -28,8 +28,8 @@ def test_root_keys_that_are_there_are_left_alone(settings):
 
 
 @pytest.mark.parametrize("gone", [list(ArtefactClass), [ArtefactClass.LINKAGE]], ids=str)
-def test_no_new_root_keys_are_made_for_what_is_encrypted(services, settings, gone):
-    """The folder of keys was not mounted: the start made new ones, and went on without a word."""
+def test_lost_root_keys_that_files_are_encrypted_with_are_not_replaced(services, settings, gone):
+    """With the keys folder not mounted, a start silently created new keys and carried on."""
     study_id = make_study(services)
     make_recording(services, study_id, make_token(services), b"sound")
     settings.keys.rename(settings.keys.with_name("away"))
@@ -43,7 +43,7 @@ def test_no_new_root_keys_are_made_for_what_is_encrypted(services, settings, gon
     assert [name for name in ArtefactClass if not root(settings, name).exists()] == gone
 
 
-def test_no_new_root_keys_are_made_for_keys_that_they_wrapped(services, settings):
+def test_lost_root_keys_that_study_keys_are_wrapped_with_are_not_replaced(services, settings):
     make_study(services)  # no recording yet
     for name in ArtefactClass:
         root(settings, name).unlink()
@@ -52,11 +52,11 @@ def test_no_new_root_keys_are_made_for_keys_that_they_wrapped(services, settings
         create_root_keys(settings)
 
 
-@pytest.mark.parametrize("killed", ["between two of them", "while it wrote one"])
+@pytest.mark.parametrize("killed", ["between two keys", "while writing a key"])
 def test_a_first_start_that_was_killed_is_completed(settings, killed):
     kept = root(settings, ArtefactClass.IDENTIFIED).read_bytes()
     root(settings, ArtefactClass.LINKAGE).unlink()
-    if killed == "while it wrote one":
+    if killed == "while writing a key":
         root(settings, ArtefactClass.DEIDENTIFIED).write_bytes(b"")
     else:
         root(settings, ArtefactClass.DEIDENTIFIED).unlink()
@@ -67,7 +67,7 @@ def test_a_first_start_that_was_killed_is_completed(settings, killed):
     assert not open_vault(settings).sealed
 
 
-def test_a_killed_first_start_under_a_passphrase_is_completed_under_the_same(services, settings):
+def test_a_killed_first_start_with_a_passphrase_is_completed_with_the_same_one(services, settings):
     for name in ArtefactClass:
         root(settings, name).unlink()
     create_root_keys(settings, PASSPHRASE)

@@ -1,4 +1,4 @@
-"""The keys of an installation: what its first start says of them, and keys under a passphrase."""
+"""The warning about root keys at the first start, and root keys under a passphrase."""
 
 import os
 import shutil
@@ -24,9 +24,7 @@ main.main()
 """
 
 
-def test_the_first_start_says_what_losing_the_keys_means_and_the_next_ones_do_not(
-    settings, tmp_path, caplog
-):
+def test_only_the_first_start_warns_about_losing_the_keys(settings, tmp_path, caplog):
     new = settings.model_copy(update={"keys": tmp_path / "new keys"})
     prepare(new)
     assert caplog.messages.count(LOSING_KEYS % new.root_keys) == 1
@@ -54,8 +52,8 @@ def run(*arguments, input=None):
 
 
 @pytest.mark.slow
-def test_a_job_waits_while_the_service_is_sealed_and_goes_on_when_it_is_unsealed(site, tmp_path):
-    """A worker tries such a job every 30 s."""
+def test_a_job_waits_while_the_service_is_sealed_and_resumes_when_it_is_unsealed(site, tmp_path):
+    """A worker retries a waiting job every 30 s."""
     first = subprocess.Popen(
         [sys.executable, "-c", CLI, "serve", "--passphrase"],
         env={**os.environ, "STAND_IN_LOG": str(site.log), "PYTHONPATH": str(ROOT)},

@@ -1,4 +1,4 @@
-"""`fieldscribe serve` itself: what it says when something is in its way, and what it leaves."""
+"""`fieldscribe serve` as a command: its messages and the processes it leaves running."""
 
 import os
 import re
@@ -25,13 +25,13 @@ def site(data_folder):
 
 
 def start(site):
-    """What it says goes into a file."""
+    """Start `serve`, with its log in a file."""
     with site.said.open("wb") as said:
         return site.start_serve(stderr=said)
 
 
 def refused(site: Installation) -> str:
-    """Of the command, to its end."""
+    """Run `serve`, which must refuse to start; its error output."""
     finished = subprocess.run(
         [sys.executable, "-c", CLI, "serve"],
         env={**os.environ, **site.settings.as_environment(), "PYTHONPATH": str(ROOT)},
@@ -45,7 +45,7 @@ def refused(site: Installation) -> str:
     return finished.stderr
 
 
-def test_a_second_one_on_the_same_folder_is_refused_and_the_first_goes_on(site):
+def test_a_second_serve_on_the_same_folder_is_refused_and_the_first_keeps_running(site):
     start(site)
     wait_until(site.is_ready, 60, "the service to answer")
     before = site.pids()
@@ -57,8 +57,8 @@ def test_a_second_one_on_the_same_folder_is_refused_and_the_first_goes_on(site):
     assert site.is_ready()
 
 
-def test_a_token_in_the_terminal_of_serve_is_not_the_workers(site, monkeypatch):
-    """Where somebody had typed `export FIELDSCRIBE_TOKEN=...`, jobs waited for keys for ever."""
+def test_the_worker_does_not_use_a_token_from_serves_environment(site, monkeypatch):
+    """A user's exported FIELDSCRIBE_TOKEN made the jobs of `serve` wait for keys for ever."""
     monkeypatch.setenv("FIELDSCRIBE_TOKEN", "fs_somebody-elses")
     monkeypatch.setenv("FIELDSCRIBE_URL", "http://127.0.0.1:9")
     start(site)
@@ -70,7 +70,7 @@ def test_a_token_in_the_terminal_of_serve_is_not_the_workers(site, monkeypatch):
         site.services.close()
 
 
-def test_a_database_of_another_version_is_refused_and_left_alone(site):
+def test_a_database_of_another_version_is_refused_and_left_unchanged(site):
     version = site.settings.database / "data" / "PG_VERSION"
     version.parent.mkdir(parents=True)
     version.write_text("15\n")
@@ -84,22 +84,22 @@ def test_a_database_of_another_version_is_refused_and_left_alone(site):
 
 
 @pytest.mark.slow
-def test_an_api_whose_port_was_taken_is_started_ever_more_slowly_until_it_is_free(site):
+def test_an_api_whose_port_was_taken_is_restarted_after_growing_delays_until_it_is_free(site):
     start(site)
     wait_until(site.is_ready, 60, "the service to answer")
     (api,) = site.pids()["api"]
     os.kill(api, signal.SIGKILL)
-    wait_until(lambda: bool(pauses(site)), 10, "its death to be seen")  # a pause begins
+    wait_until(lambda: bool(delays(site)), 10, "its death to be noticed")  # a delay begins
     with socket.create_server(("127.0.0.1", site.settings.port)):
-        wait_until(lambda: len(pauses(site)) >= 4, 90, "the API to die again and again")
+        wait_until(lambda: len(delays(site)) >= 4, 90, "the API to die again and again")
     assert "address already in use" in said(site)
-    assert pauses(site)[1:4] == [2 * pause for pause in pauses(site)[:3]]
+    assert delays(site)[1:4] == [2 * delay for delay in delays(site)[:3]]
 
     wait_until(site.is_ready, 60, "the service to answer")
     assert len(site.pids()["postgres"]) == len(site.pids()["worker"]) == 1
 
 
-def pauses(site: Installation) -> list[float]:
+def delays(site: Installation) -> list[float]:
     found = re.findall(r"the API ended with status \S+; restarting it in (\S+) s", said(site))
     return [float(seconds) for seconds in found]
 
@@ -109,7 +109,7 @@ def said(site: Installation) -> str:
 
 
 @pytest.mark.parametrize("moment", ["postgres", "api", "worker", "engine"])
-def test_sigterm_during_the_start_leaves_nothing_running(site, moment):
+def test_sigterm_during_startup_leaves_no_process_running(site, moment):
     serve = start(site)
     wait_until(lambda: moment in site.pids(), 60, f"{moment} to be there")
     serve.terminate()
@@ -120,7 +120,7 @@ def test_sigterm_during_the_start_leaves_nothing_running(site, moment):
 
 
 @pytest.mark.slow
-def test_its_sudden_death_leaves_the_database_alone_which_the_next_one_adopts(site, tmp_path):
+def test_a_killed_serve_leaves_its_database_to_be_adopted_by_the_next(site, tmp_path):
     first = start(site)
     wait_until(site.is_ready, 60, "the service to answer")
     site.services = open_services(site.settings)

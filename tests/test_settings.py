@@ -1,4 +1,4 @@
-"""Settings: read in one place, refused when they make no sense."""
+"""Settings are read in one place and refused when they are invalid."""
 
 import re
 from pathlib import Path
@@ -15,32 +15,32 @@ def test_a_misspelt_variable_stops_the_start(monkeypatch):
         read_settings()
 
 
-def test_arguments_win_over_the_environment(monkeypatch):
+def test_arguments_override_the_environment(monkeypatch):
     monkeypatch.setenv("FIELDSCRIBE_PORT", "1")
 
     assert read_settings(port=2, host=None).port == 2
 
 
-def test_keys_do_not_lie_in_the_data_folder(tmp_path):
+def test_the_keys_folder_must_not_be_inside_the_data_folder(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "data")
 
     with pytest.raises(BadSettings, match="keys"):
         read_settings(data=tmp_path / "data", keys=tmp_path / "link" / "keys")
 
 
-def test_other_machines_reach_it_with_a_certificate_or_behind_a_proxy_only():
+def test_other_machines_can_connect_only_with_a_certificate_or_through_a_proxy():
     with pytest.raises(BadSettings):
         read_settings(host="0.0.0.0")
     assert read_settings(host="0.0.0.0", behind_proxy=True)
 
 
-def test_settings_that_contradict_each_other_are_said_in_a_sentence(tmp_path):
-    """It began with ": Value error, " once: pydantic's words, and the name of no setting."""
+def test_contradictory_settings_are_explained_in_a_sentence(tmp_path):
+    """The message began with pydantic's ": Value error, " and named no setting."""
     with pytest.raises(BadSettings, match="^the keys folder must not be inside the data folder$"):
         read_settings(data=tmp_path, keys=tmp_path / "keys")
 
 
-def test_a_value_that_makes_no_sense_is_said_with_its_setting():
+def test_an_invalid_value_is_reported_with_its_setting():
     with pytest.raises(BadSettings, match="^port: "):
         read_settings(port=-1)
 

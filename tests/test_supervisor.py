@@ -1,4 +1,4 @@
-"""`fieldscribe serve`: whatever part of it is killed, jobs end well."""
+"""`fieldscribe serve`: whichever of its processes is killed, jobs succeed."""
 
 import contextlib
 import io
@@ -49,7 +49,7 @@ def kill(site, name):
     return time.monotonic()
 
 
-def test_it_starts_everything_and_stops_everything(site):
+def test_serve_starts_and_stops_all_processes(site):
     site.wait_for(make_job(site.services), "succeeded", 60)
     assert set(site.pids()) == {"serve", "api", "worker", "engine", "postgres"}
     (serve,) = site.processes
@@ -60,8 +60,8 @@ def test_it_starts_everything_and_stops_everything(site):
 
 
 @pytest.mark.slow
-def test_a_port_that_is_taken_is_said_once(data_folder):
-    """`serve` once started an API that could not listen again and again, for ever."""
+def test_serve_fails_at_once_if_its_port_is_taken(data_folder):
+    """`serve` restarted an API that could not listen for ever."""
     site = Installation(data_folder, None)
     command = [sys.executable, "-c", "from service.commands.main import main; main()", "serve"]
     with socket.create_server(("127.0.0.1", site.settings.port)):
@@ -79,7 +79,7 @@ def test_a_port_that_is_taken_is_said_once(data_folder):
     assert site.pids() == {}
 
 
-def test_no_process_leaves_core_dumps(site):
+def test_no_process_writes_core_dumps(site):
     site.wait_for(make_job(site.services), "succeeded", 60)
     for name, pids in site.pids().items():
         with open(f"/proc/{pids[0]}/limits") as limits:
@@ -92,7 +92,7 @@ def test_no_process_leaves_core_dumps(site):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", ["api", "serve", "worker", "engine", "postgres"])
-def test_a_job_survives_whatever_is_killed(site, victim, tmp_path):
+def test_a_job_survives_the_kill_of_any_process(site, victim, tmp_path):
     go = tmp_path / "go"
     job_id = make_job(site.services, wait_in="transcribe", until=str(go))
     site.wait_for_stage(job_id, "transcribe", 60)
@@ -104,7 +104,7 @@ def test_a_job_survives_whatever_is_killed(site, victim, tmp_path):
         site.start_serve()
     go.touch()
     wait_until(lambda: len(site.lines(job_id)) > before, RECOVERY, "work to resume")
-    print(f"{victim}: work went on after {time.monotonic() - killed:.1f} s")  # noqa: T201
+    print(f"{victim}: work resumed after {time.monotonic() - killed:.1f} s")  # noqa: T201
     site.wait_for(job_id, "succeeded", 60)
 
     begun = site.begun(job_id)
@@ -151,7 +151,7 @@ def real_site(data_folder):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", ["api", "serve", "worker", "engine", "postgres"])
-def test_the_real_models_survive_whatever_is_killed(real_site, victim, interview):
+def test_a_job_with_the_real_models_survives_the_kill_of_any_process(real_site, victim, interview):
     site = real_site
     job_id = make_job(site.services, content=interview, pinned=demo_models())
     wait_until(
@@ -167,7 +167,7 @@ def test_the_real_models_survive_whatever_is_killed(real_site, victim, interview
     site.wait_for(job_id, "succeeded", 300)
 
     assert stages_of(site.services, job_id)["segment"].artefact_id == artefact
-    # After the end of `serve` the old worker may have finished it, and the new one just begun.
+    # After a kill of `serve` the old worker may finish the job while the new one is still starting.
     wait_until(lambda: has_torch(site, "engine"), 60, "the engine to be ready")
     assert not has_torch(site, "worker")
     transcript = read_transcript(site.services, job_id)
@@ -176,9 +176,9 @@ def test_the_real_models_survive_whatever_is_killed(real_site, victim, interview
 
 
 def has_torch(site, name):
-    """Whether all processes of this name, and there are some, hold the models' library."""
+    """Whether there are processes of this name and all of them have loaded torch."""
     pids = site.pids().get(name, ())
-    with contextlib.suppress(FileNotFoundError):  # ended just now
+    with contextlib.suppress(FileNotFoundError):  # just ended
         return {"libtorch" in Path(f"/proc/{pid}/maps").read_text() for pid in pids} == {True}
     return False
 
@@ -191,7 +191,7 @@ def read_transcript(services, job_id):
 
 
 def cut_the_power(site, times):
-    """Jobs, uploads and hand-offs come in all the time; what was acknowledged must end well."""
+    """Cut the power during jobs, uploads and hand-offs, and check all that was acknowledged."""
     generator = random.Random(times)
     acknowledged: list[UUID] = []
     visitor = Visitor(site.settings, 3 * times)
@@ -230,8 +230,8 @@ def cut_the_power(site, times):
             handoff = session.get_one(Handoff, id)
             job_id = session.get_one(Transcript, handoff.transcript_id).job_id
         assert handoff.status == "completed"
-        of = site.services, visitor.study, job_id, OCCURRENCES, handoff.occurrences_artefact_id
-        assert results.read(*of) == b"[]"
+        place = site.services, visitor.study, job_id, OCCURRENCES, handoff.occurrences_artefact_id
+        assert results.read(*place) == b"[]"
     visitor.close()
     print(f"{len(visitor.uploads)} uploads, {len(visitor.completed)} hand-offs")  # noqa: T201
 
@@ -241,12 +241,12 @@ def has_begun(site, job_id, stage, times):
 
 
 @pytest.mark.slow
-def test_a_job_outlives_more_power_cuts_in_one_stage_than_it_has_attempts(site, tmp_path):
+def test_a_job_survives_more_power_cuts_in_one_stage_than_it_has_attempts(site, tmp_path):
     go = tmp_path / "go"
     job_id = make_job(site.services, wait_in="transcribe", until=str(go))
     for cut in range(1, MAX_CRASHES + 2):
         wait_until(partial(has_begun, site, job_id, "transcribe", cut), 90, "work to resume")
-        time.sleep(1.5)  # a heartbeat
+        time.sleep(1.5)  # longer than a heartbeat
         site.power_cut()
         site.services.engine.dispose()
         site.processes.clear()

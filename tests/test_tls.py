@@ -1,4 +1,4 @@
-"""An API with a certificate, and the programs of its machine, which reach it as 127.0.0.1."""
+"""An API with a certificate, reached as 127.0.0.1 by programs on its own machine."""
 
 import http.server
 import json
@@ -30,7 +30,7 @@ def authority(tmp_path):
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch):
-    monkeypatch.setenv("FIELDSCRIBE_TOKEN", "of somebody")
+    monkeypatch.setenv("FIELDSCRIBE_TOKEN", "a token")
     monkeypatch.delenv("FIELDSCRIBE_URL", raising=False)
 
 
@@ -50,7 +50,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @contextmanager
 def serving(certificate, port=0):
-    """The port of something that answers with this certificate."""
+    """Serve with this certificate; the port."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate.path, certificate.key)
     server = http.server.HTTPServer(("127.0.0.1", port), Handler)
@@ -81,10 +81,8 @@ def keys(settings):
 
 
 @pytest.mark.parametrize("signed", ["by an authority", "by itself"])
-def test_the_certificate_of_this_machine_is_trusted_whatever_name_it_is_for(
-    authority, tmp_path, signed
-):
-    """With one, the commands once found no service on its own machine."""
+def test_this_machines_certificate_is_trusted_whatever_its_host_name(authority, tmp_path, signed):
+    """Commands on the service's own machine rejected its certificate."""
     by = authority if signed == "by an authority" else None
     certificate = make_certificate(tmp_path, HOST, by)
     with serving(certificate) as port:
@@ -95,7 +93,7 @@ def test_the_certificate_of_this_machine_is_trusted_whatever_name_it_is_for(
 
 
 def test_another_certificate_of_the_same_authority_is_not_trusted(authority, tmp_path):
-    """The file of a certificate holds that of its authority as well, which was trusted too."""
+    """The authority's certificate, which is in the same file, was trusted too."""
     own = make_certificate(tmp_path, HOST, authority)
     with serving(make_certificate(tmp_path, "other.example.org", authority)) as port:
         settings = settings_of(tmp_path, own, port)
@@ -106,7 +104,7 @@ def test_another_certificate_of_the_same_authority_is_not_trusted(authority, tmp
             keys(settings)
 
 
-def test_a_service_elsewhere_needs_a_certificate_that_this_machine_trusts(
+def test_a_remote_service_needs_a_certificate_that_this_machine_trusts(
     authority, tmp_path, monkeypatch
 ):
     certificate = make_certificate(tmp_path, HOST, authority)
@@ -117,7 +115,7 @@ def test_a_service_elsewhere_needs_a_certificate_that_this_machine_trusts(
             studies(settings_of(tmp_path, certificate, port))
 
 
-def test_a_worker_goes_on_when_the_certificate_is_renewed(authority, tmp_path):
+def test_a_worker_keeps_working_when_the_certificate_is_renewed(authority, tmp_path):
     certificate = make_certificate(tmp_path, HOST, authority)
     with serving(certificate) as port:
         settings = settings_of(tmp_path, certificate, port)
@@ -128,7 +126,7 @@ def test_a_worker_goes_on_when_the_certificate_is_renewed(authority, tmp_path):
 
 
 @pytest.mark.parametrize("content", [None, "", "no certificate"])
-def test_a_certificate_that_cannot_be_read_is_said_so(authority, tmp_path, content):
+def test_an_unreadable_certificate_is_reported(authority, tmp_path, content):
     settings = settings_of(tmp_path, authority, 1)
     authority.path.unlink()
     if content is not None:
@@ -139,7 +137,7 @@ def test_a_certificate_that_cannot_be_read_is_said_so(authority, tmp_path, conte
 
 
 @pytest.mark.slow
-def test_serve_with_a_certificate_of_its_own_does_jobs_for_the_commands_of_its_machine(
+def test_serve_with_a_certificate_runs_jobs_for_commands_on_its_machine(
     data_folder, tmp_path, monkeypatch
 ):
     monkeypatch.delenv("FIELDSCRIBE_TOKEN")

@@ -1,4 +1,4 @@
-"""The API as a process of its own: what it needs for a long upload, and what a kill leaves."""
+"""The API as a separate process: memory during a long upload, and state after a kill."""
 
 import contextlib
 import http.client
@@ -70,7 +70,7 @@ class Process:
 
     @property
     def peak(self) -> int:
-        """Most bytes of memory so far."""
+        """Peak memory so far, in bytes."""
         status = Path(f"/proc/{self._child.pid}/status").read_text()
         line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) * 1024
@@ -123,7 +123,7 @@ def process(settings):
 
 
 def noise(n_bytes: int) -> Iterator[bytes]:
-    """A WAV in 96 kHz and eight channels, so that it is short for its bytes."""
+    """A WAV with 96 kHz and eight channels, so that it is short for its size."""
     channels, rate = 8, 96_000
     n_data = n_bytes - 44
     yield (
@@ -146,8 +146,8 @@ def noise(n_bytes: int) -> Iterator[bytes]:
         pytest.param(2 * 10**9 // 16 * 16 + 44, id="2 GB", marks=pytest.mark.slow),
     ],
 )
-def test_the_memory_of_the_api_does_not_grow_with_an_upload(process, n_bytes):
-    """Nor with its being checked, which works on a file in memory that is not the process's."""
+def test_the_apis_memory_does_not_grow_with_an_upload(process, n_bytes):
+    """Nor with the check of the recording, which uses a memory file outside the process."""
     study = process.study()
     before = process.peak
     started = time.monotonic()
@@ -200,14 +200,14 @@ def test_nothing_acknowledged_is_lost_when_the_api_is_killed(process, settings):
         "PATCH", location, sound[offset:], Upload_Offset=str(offset), **OCTETS
     )
     assert status == 204
-    process.kill()  # before or while it is checked
+    process.kill()  # before or during the check
     process.start()
     view = process.checked(view["id"], 60)
     assert view["state"] == "ready"
     assert view["duration"] == pytest.approx((len(sound) - 44) / 16 / 96_000, rel=0.01)
 
 
-def test_what_arrived_of_a_request_that_was_cut_off_stays(process):
+def test_the_bytes_of_a_request_that_was_cut_off_are_kept(process):
     study = process.study()
     _, headers, _ = process.request("POST", f"/v1/uploads?study={study}", Upload_Length="5000000")
     location = headers["location"]

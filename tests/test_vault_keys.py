@@ -1,3 +1,5 @@
+"""The key hierarchy, erasure and root keys."""
+
 import os
 import shutil
 import stat
@@ -41,7 +43,7 @@ class Place:
     recording: UUID
 
     def ring(self, name: ArtefactClass = IDENTIFIED, root: Key | None = None) -> KeyRing:
-        """As after a new start."""
+        """As after a restart."""
         return KeyRing(name, self.keys, self.ledger, root or self.root)
 
     def file(self, name: object, study: UUID | None = None) -> Path:
@@ -57,14 +59,14 @@ def place(tmp_path):
     return place
 
 
-def test_a_data_key_is_the_same_after_a_new_start(place):
+def test_a_data_key_is_the_same_after_a_restart(place):
     other = uuid4()
     created = place.ring().create_data_key(place.study, other)
 
     assert place.ring().data_key(place.study, other) == created
 
 
-def test_every_recording_has_a_key_of_its_own(place):
+def test_every_recording_has_its_own_key(place):
     other = uuid4()
     place.ring().create_data_key(place.study, other)
 
@@ -89,26 +91,26 @@ def test_a_key_is_never_replaced(place):
         place.ring().create_study_key(place.study)
 
 
-def test_a_lost_key_is_not_made_anew(place):
+def test_a_lost_key_is_not_created_again(place):
     place.file(place.recording).unlink()
 
     with pytest.raises(KeyMissing):
         place.ring().data_key(place.study, place.recording)
 
 
-def test_without_its_study_key_a_data_key_says_what_is_missing(place):
+def test_a_data_key_without_its_study_key_names_what_is_missing(place):
     place.file("study").unlink()
 
     with pytest.raises(KeyMissing):
         place.ring().data_key(place.study, place.recording)
 
 
-def test_wrapped_keys_can_be_read_by_their_owner_only(place):
+def test_only_their_owner_can_read_wrapped_keys(place):
     for path in [place.keys, *place.keys.rglob("*")]:
         assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600)
 
 
-def test_no_key_is_in_any_file(place):
+def test_no_file_contains_an_unwrapped_key(place):
     secrets = [place.root.secret, place.ring().data_key(place.study, place.recording).secret]
 
     for path in place.keys.rglob("*.key"):
@@ -184,7 +186,7 @@ def test_an_artefact_whose_key_was_erased_cannot_be_opened_again(place, tmp_path
 
 def test_an_erased_key_is_overwritten_before_its_file_is_deleted(place):
     path = place.file(place.recording)
-    with open(path, "rb") as file:  # still sees what is on disk after the name is gone
+    with open(path, "rb") as file:  # an open file still shows the content after its name is deleted
         place.ring().erase(place.study, place.recording)
 
         assert set(file.read()) == {0}
@@ -200,7 +202,7 @@ def test_other_recordings_survive_an_erasure(place):
     assert place.ring().data_key(place.study, other) == created
 
 
-def test_erasing_twice_is_no_error_and_keeps_the_first_entry(place):
+def test_erasing_twice_succeeds_and_keeps_the_first_entry(place):
     place.ring().erase(place.study, place.recording)
     entry = place.ledger / "identified" / str(place.study) / str(place.recording)
     first = entry.read_bytes()
@@ -227,7 +229,7 @@ def test_an_erased_study_has_no_key_left(place):
         place.ring().create_study_key(place.study)
 
 
-def test_an_erasure_in_one_class_leaves_the_others(place):
+def test_an_erasure_in_one_class_does_not_affect_the_others(place):
     ring = place.ring(LINKAGE)
     ring.create_study_key(place.study)
     created = ring.create_data_key(place.study, place.recording)
@@ -255,7 +257,7 @@ def test_a_key_that_a_restore_brought_back_is_refused_and_destroyed_again(
     assert not place.file(place.recording).exists()
 
 
-def test_an_erasure_cut_off_by_a_crash_is_finished_at_the_next_start(place, monkeypatch):
+def test_an_erasure_interrupted_by_a_crash_is_finished_at_the_next_start(place, monkeypatch):
     def crash(path):
         raise KeyboardInterrupt
 
@@ -267,7 +269,7 @@ def test_an_erasure_cut_off_by_a_crash_is_finished_at_the_next_start(place, monk
     assert not place.file(place.recording).exists()
 
 
-def test_half_of_a_ledger_entry_erases_nothing(place):
+def test_a_half_written_ledger_entry_erases_nothing(place):
     folder = place.ledger / "identified" / str(place.study)
     folder.mkdir(parents=True)
     (folder / f".study{files.PARTIAL}").touch()
@@ -276,7 +278,7 @@ def test_half_of_a_ledger_entry_erases_nothing(place):
     place.ring().data_key(place.study, place.recording)
 
 
-def test_the_ledger_says_when(place):
+def test_the_ledger_records_the_time_of_an_erasure(place):
     place.ring().erase(place.study, place.recording)
 
     entry = place.ledger / "identified" / str(place.study) / str(place.recording)
@@ -286,7 +288,7 @@ def test_the_ledger_says_when(place):
 # Sealed
 
 
-def test_a_sealed_ring_says_so(place):
+def test_a_sealed_key_ring_refuses_to_give_keys(place):
     ring = KeyRing(IDENTIFIED, place.keys, place.ledger, root=None)
 
     assert ring.sealed
@@ -296,7 +298,7 @@ def test_a_sealed_ring_says_so(place):
         ring.create_study_key(uuid4())
 
 
-def test_unsealing_opens_it(place):
+def test_unsealing_opens_the_key_ring(place):
     ring = KeyRing(IDENTIFIED, place.keys, place.ledger, root=None)
 
     ring.unseal(place.root)
@@ -327,7 +329,7 @@ def cheap_argon2(monkeypatch):
     monkeypatch.setattr(roots, "ARGON2_MEMORY", 64)
 
 
-def test_a_root_key_is_random_and_its_owner_s_only(tmp_path, data_folder):
+def test_a_root_key_is_random_and_only_its_owner_can_read_it(tmp_path, data_folder):
     paths = {name: tmp_path / name for name in ArtefactClass}
     for path in paths.values():
         create_root_key(path)
@@ -349,7 +351,7 @@ def test_a_root_key_is_never_overwritten(tmp_path, create, cheap_argon2):
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o620, 0o604, 0o602, 0o610])
-def test_a_root_key_that_others_can_reach_is_refused(tmp_path, data_folder, mode):
+def test_a_root_key_that_others_can_read_is_refused(tmp_path, data_folder, mode):
     create_root_key(tmp_path / "root")
     (tmp_path / "root").chmod(mode)
 
@@ -357,14 +359,14 @@ def test_a_root_key_that_others_can_reach_is_refused(tmp_path, data_folder, mode
         read_root_keys({IDENTIFIED: tmp_path / "root"}, data_folder=data_folder)
 
 
-def test_a_root_key_under_the_data_folder_is_refused(data_folder):
+def test_a_root_key_inside_the_data_folder_is_refused(data_folder):
     create_root_key(data_folder / "root")
 
     with pytest.raises(RootKeyExposed, match="data folder"):
         read_root_keys({IDENTIFIED: data_folder / "root"}, data_folder=data_folder)
 
 
-def test_a_link_to_a_root_key_under_the_data_folder_is_refused(tmp_path, data_folder):
+def test_a_link_to_a_root_key_inside_the_data_folder_is_refused(tmp_path, data_folder):
     create_root_key(data_folder / "root")
     (tmp_path / "link").symlink_to(data_folder / "root")
 
@@ -377,7 +379,7 @@ def test_a_missing_root_key_is_named(tmp_path, data_folder):
         read_root_keys({IDENTIFIED: tmp_path / "root"}, data_folder=data_folder)
 
 
-def test_what_is_not_a_key_is_refused_and_not_quoted(tmp_path, data_folder):
+def test_a_file_that_is_not_a_key_is_refused_and_not_quoted(tmp_path, data_folder):
     create_root_key(tmp_path / "root")
     (tmp_path / "root").write_text("s3cret" * 3)
 
@@ -424,7 +426,7 @@ def test_the_sealed_root_key_of_another_class_is_refused(sealed, data_folder):
         unseal_root_key(sealed, IDENTIFIED, "correct hörse", data_folder=data_folder)
 
 
-def test_a_root_key_file_without_passphrase_cannot_be_unsealed(tmp_path, data_folder):
+def test_a_root_key_without_a_passphrase_cannot_be_unsealed(tmp_path, data_folder):
     create_root_key(tmp_path / "root")
 
     with pytest.raises(RootKeyUnusable):

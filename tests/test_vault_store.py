@@ -1,3 +1,5 @@
+"""The folder of artefacts: names, bindings, atomic writes, disk space."""
+
 import os
 import shutil
 import stat
@@ -40,7 +42,7 @@ def files_in(folder):
 
 
 def recorded(monkeypatch, *names):
-    """The calls of these functions of `os`, in order; they still do their work."""
+    """Record the calls of these `os` functions, in order. They still do their work."""
     calls: list[str] = []
 
     def record(name, function):
@@ -55,7 +57,7 @@ def recorded(monkeypatch, *names):
     return calls
 
 
-def test_an_artefact_comes_back(vault, key):
+def test_an_artefact_can_be_read_back(vault, key):
     transcript = artefact()
     put(vault, transcript, key)
 
@@ -63,7 +65,7 @@ def test_an_artefact_comes_back(vault, key):
         assert file.read() == CANARY
 
 
-def test_a_path_holds_ids_only(vault, key):
+def test_a_path_contains_only_ids(vault, key):
     transcript = artefact()
     put(vault, transcript, key)
 
@@ -72,7 +74,7 @@ def test_a_path_holds_ids_only(vault, key):
     assert path == vault.folder / "artefacts" / name[:2] / name[2:4] / name
 
 
-def test_only_the_owner_may_read_files_and_folders(vault, key):
+def test_only_the_owner_can_read_files_and_folders(vault, key):
     put(vault, artefact(), key)
 
     for path in [vault.folder, *vault.folder.rglob("*")]:
@@ -95,7 +97,7 @@ def test_an_artefact_in_the_place_of_another_is_refused(vault, key):
 @pytest.mark.parametrize(
     "other", [{"study_id": uuid4()}, {"subject_id": uuid4()}, {"kind": "recording"}]
 )
-def test_an_artefact_taken_for_something_else_is_refused(vault, key, other):
+def test_an_artefact_opened_as_another_is_refused(vault, key, other):
     transcript = artefact("transcript")
     put(vault, transcript, key)
 
@@ -116,7 +118,7 @@ def test_a_kind_that_could_imitate_another_artefact_is_a_bug():
         artefact("transcript|part 0")
 
 
-def test_an_artefact_that_is_not_there_is_named(vault, key):
+def test_the_error_for_a_missing_artefact_names_it(vault, key):
     missing = artefact()
 
     with pytest.raises(ArtefactMissing, match=str(missing.id)):
@@ -131,7 +133,7 @@ def test_a_crash_in_the_first_write_leaves_nothing(vault, key):
     assert files_in(vault.folder) == []
 
 
-def test_a_crash_in_a_second_write_leaves_the_first(vault, key):
+def test_a_crash_while_replacing_an_artefact_keeps_the_old_one(vault, key):
     transcript = artefact()
     put(vault, transcript, key)
 
@@ -144,7 +146,7 @@ def test_a_crash_in_a_second_write_leaves_the_first(vault, key):
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])
-def test_an_artefact_that_did_not_reach_the_disk_is_not_there(vault, key, monkeypatch, step):
+def test_an_artefact_that_was_not_synced_does_not_exist(vault, key, monkeypatch, step):
     vault.folder.mkdir()
     transcript = artefact()
     files.make_folder(vault._path(transcript.id).parent)
@@ -159,7 +161,7 @@ def test_an_artefact_that_did_not_reach_the_disk_is_not_there(vault, key, monkey
     assert files_in(vault.folder) == []
 
 
-def test_an_artefact_and_its_name_are_on_disk_before_the_write_returns(vault, key, monkeypatch):
+def test_an_artefact_and_its_name_are_synced_before_the_write_returns(vault, key, monkeypatch):
     transcript = artefact()
     files.make_folder(vault._path(transcript.id).parent)
     steps = recorded(monkeypatch, "fsync", "replace")
@@ -169,7 +171,7 @@ def test_an_artefact_and_its_name_are_on_disk_before_the_write_returns(vault, ke
     assert steps == ["fsync", "replace", "fsync"]
 
 
-def test_the_list_holds_what_is_finished(vault, key):
+def test_ids_lists_only_finished_artefacts(vault, key):
     done = [artefact() for _ in range(3)]
     for one in done:
         put(vault, one, key)
@@ -189,11 +191,11 @@ def test_a_deleted_artefact_is_gone(vault, key):
     assert files_in(vault.folder) == []
 
 
-def test_deleting_twice_is_no_error(vault):
+def test_deleting_twice_succeeds(vault):
     vault.delete(uuid4())
 
 
-def test_what_a_killed_process_left_is_deleted_after_a_day(vault, key):
+def test_the_partial_file_of_a_killed_process_is_deleted_after_a_day(vault, key):
     with pytest.raises(FileNotFoundError), vault.write(artefact(), key):  # its own clean-up fails
         [partial] = files_in(vault.folder)
         long_ago = time.time() - store.ABANDONED_AFTER - 60
@@ -202,7 +204,7 @@ def test_what_a_killed_process_left_is_deleted_after_a_day(vault, key):
         assert files_in(vault.folder) == []
 
 
-def test_what_is_being_written_is_not_deleted_as_abandoned(vault, key):
+def test_a_file_being_written_is_not_deleted_as_abandoned(vault, key):
     transcript = artefact()
     with vault.write(transcript, key):
         vault.delete_abandoned()
@@ -219,7 +221,7 @@ def test_an_upload_that_does_not_fit_is_refused_before_it_begins(vault, monkeypa
         vault.require_space(1001)
 
 
-def test_a_disk_that_becomes_full_is_named_and_nothing_is_left(vault, key):
+def test_a_disk_that_becomes_full_is_reported_and_no_file_is_left(vault, key):
     full = OSError(28, "No space left on device")
 
     with pytest.raises(DiskFull), vault.write(artefact(), key):
@@ -228,7 +230,7 @@ def test_a_disk_that_becomes_full_is_named_and_nothing_is_left(vault, key):
     assert files_in(vault.folder) == []
 
 
-def test_what_was_said_is_in_no_file_even_while_it_is_written(vault, key):
+def test_no_file_contains_speech_even_during_a_write(vault, key):
     long = CANARY * 5000  # several segments
     with vault.write(artefact(), key) as writer:
         writer.write(long)

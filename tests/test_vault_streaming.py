@@ -1,3 +1,5 @@
+"""The encrypted file format: Tink's, random access, tampering."""
+
 import hashlib
 import io
 import os
@@ -95,18 +97,18 @@ def assert_refused(encrypted: bytes) -> None:
 
 
 @pytest.mark.parametrize("length", LENGTHS)
-def test_what_was_encrypted_comes_back(length):
+def test_encrypted_data_can_be_read_back(length):
     assert reader(encrypt(PLAIN[:length])).readall() == PLAIN[:length]
 
 
 @pytest.mark.parametrize("length", LENGTHS)
-def test_the_size_of_a_file_tells_how_much_was_encrypted(length):
+def test_the_plain_size_follows_from_the_files_size(length):
     assert plain_size(len(encrypt(PLAIN[:length]))) == length
 
 
 @given(sizes=st.lists(st.integers(0, 70_000), max_size=4))
 @settings(max_examples=30, deadline=None)
-def test_how_the_bytes_were_written_does_not_matter(sizes):
+def test_the_sizes_of_writes_do_not_matter(sizes):
     file = io.BytesIO()
     writer = EncryptingWriter(file, KEY, b"")
     data = [PLAIN[:size] for size in sizes]
@@ -122,7 +124,7 @@ LONG = encrypt(PLAIN[:200_000])
 
 @given(reads=st.lists(st.tuples(st.integers(0, 200_100), st.integers(0, 140_000)), max_size=5))
 @settings(max_examples=50, deadline=None)
-def test_reads_anywhere_equal_those_of_a_plain_file(reads):
+def test_reads_at_any_position_match_a_plain_file(reads):
     plain = io.BytesIO(PLAIN[:200_000])
     decrypted = io.BufferedReader(reader(LONG))
 
@@ -133,7 +135,7 @@ def test_reads_anywhere_equal_those_of_a_plain_file(reads):
 
 
 @pytest.mark.parametrize(("offset", "whence"), [(7, 0), (7, 1), (-7, 2)])
-def test_seeking_is_that_of_a_plain_file(offset, whence):
+def test_seeking_matches_a_plain_file(offset, whence):
     plain, decrypted = io.BytesIO(PLAIN[:200_000]), reader(LONG)
     plain.seek(100)
     decrypted.seek(100)
@@ -141,8 +143,8 @@ def test_seeking_is_that_of_a_plain_file(offset, whence):
     assert decrypted.seek(offset, whence) == plain.seek(offset, whence)
 
 
-def test_a_range_touches_only_its_segments():
-    """Damage elsewhere is not noticed, because nothing elsewhere is read."""
+def test_a_range_reads_only_its_segments():
+    """Damage elsewhere goes unnoticed, because no other segment is read."""
     damaged = bytearray(LONG)
     damaged[SEGMENT_SIZE + 100] ^= 1
     decrypted = reader(bytes(damaged))
@@ -155,7 +157,7 @@ def test_a_range_touches_only_its_segments():
 
 
 @pytest.mark.parametrize(("length", "header", "digest"), TINK_VECTORS)
-def test_files_are_those_that_tink_writes(length, header, digest, monkeypatch):
+def test_files_are_identical_to_tinks(length, header, digest, monkeypatch):
     salt_and_prefix = io.BytesIO(bytes.fromhex(header))
     monkeypatch.setattr(os, "urandom", salt_and_prefix.read)
 
@@ -214,7 +216,7 @@ def test_a_recording_of_more_than_4_gib_can_be_read_at_its_end(tmp_path):
     with open(tmp_path / "sparse", "w+b") as file:
         writer = EncryptingWriter(file, KEY, b"")
         file.seek(number * SEGMENT_SIZE)
-        writer._n_segments = number  # as if what lies before had been written
+        writer._n_segments = number  # as if all earlier segments had been written
         writer.write(PLAIN[: NEXT + 10])
         writer.finish()
         decrypted = io.BufferedReader(DecryptingReader(file, KEY, b""))
@@ -223,11 +225,11 @@ def test_a_recording_of_more_than_4_gib_can_be_read_at_its_end(tmp_path):
         assert decrypted.read() == PLAIN[5 : NEXT + 10]
 
 
-def test_the_number_of_a_segment_has_four_bytes():
+def test_a_segments_number_has_four_bytes():
     assert streaming._nonce(b"prefix.", 65_537, last=True) == b"prefix." + bytes([0, 1, 0, 1, 1])
 
 
-def test_what_is_read_before_the_damage_is_what_was_written():
+def test_data_before_the_damage_can_still_be_read():
     damaged = bytearray(LONG)
     damaged[2 * SEGMENT_SIZE] ^= 1
     decrypted = reader(bytes(damaged))
@@ -249,7 +251,7 @@ def test_other_associated_data_are_refused():
         reader(LONG, associated_data=b"there")
 
 
-def test_a_writer_that_was_not_finished_leaves_nothing_readable():
+def test_an_unfinished_file_cannot_be_read():
     file = io.BytesIO()
     EncryptingWriter(file, KEY, b"here").write(PLAIN[:200_000])
 
@@ -260,7 +262,7 @@ def test_the_same_bytes_are_encrypted_differently_each_time():
     assert encrypt(b"")[1:40] != encrypt(b"")[1:40]
 
 
-def test_a_key_does_not_show_itself():
+def test_a_key_does_not_appear_in_its_repr():
     secret = os.urandom(32)
 
     assert repr(secret) not in repr(Key(secret)) and secret.hex() not in repr(Key(secret))

@@ -1,3 +1,5 @@
+"""Uploads in parts: synced, merged, resumed, never in the clear."""
+
 import hashlib
 import os
 import shutil
@@ -67,7 +69,7 @@ def test_parts_of_any_size_become_one_artefact(vault, sizes):
 
 
 def recorded(monkeypatch, *names):
-    """The calls of these functions of `os`, in order; they still do their work."""
+    """Record the calls of these `os` functions, in order. They still do their work."""
     calls: list[str] = []
 
     def record(name, function):
@@ -82,14 +84,14 @@ def recorded(monkeypatch, *names):
     return calls
 
 
-def test_parts_are_gone_when_they_are_merged(vault, recording):
+def test_parts_are_deleted_when_they_are_merged(vault, recording):
     send(vault, recording, CANARY)
     merge(vault, recording, KEY, length=len(CANARY), sha256=None)
 
     assert parts(vault) == []
 
 
-def test_a_part_has_a_salt_of_its_own(vault, recording):
+def test_every_part_has_its_own_salt(vault, recording):
     send(vault, recording, CANARY)
     send(vault, recording, CANARY)
 
@@ -97,7 +99,7 @@ def test_a_part_has_a_salt_of_its_own(vault, recording):
     assert one != two
 
 
-def test_a_part_is_on_disk_before_it_is_acknowledged(vault, recording, monkeypatch):
+def test_a_part_is_synced_before_it_is_acknowledged(vault, recording, monkeypatch):
     send(vault, recording, CANARY)
     steps = recorded(monkeypatch, "fsync", "replace")
 
@@ -106,14 +108,14 @@ def test_a_part_is_on_disk_before_it_is_acknowledged(vault, recording, monkeypat
     assert steps == ["fsync", "replace", "fsync"]
 
 
-def test_half_of_a_part_is_discarded(vault, recording, monkeypatch):
+def test_a_half_written_part_is_discarded(vault, recording, monkeypatch):
     send(vault, recording, CANARY)
     with (
         monkeypatch.context() as patch,
         pytest.raises(KeyboardInterrupt),
         write_part(vault, recording, KEY, offset=len(CANARY)) as writer,
     ):
-        patch.setattr(os, "unlink", lambda path: None)  # a killed process tidies nothing
+        patch.setattr(os, "unlink", lambda path: None)  # a killed process cleans nothing up
         writer.write(CANARY * 10_000)
         raise KeyboardInterrupt
     assert len(parts(vault)) == 2
@@ -125,14 +127,14 @@ def test_half_of_a_part_is_discarded(vault, recording, monkeypatch):
     assert content(vault, recording) == CANARY + b"again"
 
 
-def test_half_of_the_first_part_counts_as_nothing(vault, recording):
+def test_a_half_written_first_part_does_not_count(vault, recording):
     with write_part(vault, recording, KEY, offset=0) as writer:
         writer.write(CANARY)
 
         assert received(vault, recording.id) == 0
 
 
-def test_a_part_that_raises_leaves_the_upload_where_it_was(vault, recording):
+def test_a_failed_part_does_not_change_the_upload(vault, recording):
     send(vault, recording, CANARY)
 
     with (
@@ -146,7 +148,7 @@ def test_a_part_that_raises_leaves_the_upload_where_it_was(vault, recording):
 
 
 @pytest.mark.parametrize("offset", [0, len(CANARY) - 1, len(CANARY) + 1])
-def test_a_part_that_begins_elsewhere_is_refused(vault, recording, offset):
+def test_a_part_with_the_wrong_offset_is_refused(vault, recording, offset):
     send(vault, recording, CANARY)
 
     with pytest.raises(WrongOffset), write_part(vault, recording, KEY, offset=offset):
@@ -168,7 +170,7 @@ def test_an_upload_cannot_end_while_a_part_is_written(vault, recording):
 
 
 @pytest.mark.parametrize("length", [len(CANARY) - 1, len(CANARY) + 1])
-def test_an_upload_of_another_length_stays_open(vault, recording, length):
+def test_an_upload_of_the_wrong_length_stays_open(vault, recording, length):
     send(vault, recording, CANARY)
 
     with pytest.raises(UploadIncomplete):
@@ -178,7 +180,7 @@ def test_an_upload_of_another_length_stays_open(vault, recording, length):
     assert received(vault, recording.id) == len(CANARY)
 
 
-def test_an_upload_with_another_checksum_is_refused(vault, recording):
+def test_an_upload_with_the_wrong_checksum_is_refused(vault, recording):
     send(vault, recording, CANARY)
 
     with pytest.raises(UploadDamaged):
@@ -188,7 +190,7 @@ def test_an_upload_with_another_checksum_is_refused(vault, recording):
     assert received(vault, recording.id) == len(CANARY)
 
 
-def test_a_part_that_vanished_is_noticed(vault, recording):
+def test_a_missing_part_is_noticed(vault, recording):
     send(vault, recording, CANARY)
     send(vault, recording, CANARY)
     parts(vault)[0].unlink()
@@ -221,7 +223,7 @@ def test_a_part_of_another_recording_is_refused(vault, recording):
         merge(vault, recording, KEY, length=len(CANARY), sha256=None)
 
 
-def test_a_merge_that_was_killed_before_it_tidied_up_can_be_repeated(vault, recording, monkeypatch):
+def test_a_merge_killed_before_it_deleted_the_parts_can_be_repeated(vault, recording, monkeypatch):
     send(vault, recording, CANARY)
     send(vault, recording, CANARY)
 
@@ -238,7 +240,7 @@ def test_a_merge_that_was_killed_before_it_tidied_up_can_be_repeated(vault, reco
     assert content(vault, recording) == 2 * CANARY
 
 
-def test_a_merge_that_does_not_fit_keeps_the_parts(vault, recording, monkeypatch):
+def test_a_merge_without_enough_space_keeps_the_parts(vault, recording, monkeypatch):
     send(vault, recording, CANARY)
     usage = namedtuple("usage", "free")
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(store.RESERVED_SPACE))
@@ -258,7 +260,7 @@ def test_a_discarded_upload_leaves_nothing(vault, recording):
     assert received(vault, recording.id) == 0
 
 
-def test_what_was_said_is_in_no_part(vault, recording):
+def test_no_part_contains_speech(vault, recording):
     send(vault, recording, CANARY * 5000)
     send(vault, recording, CANARY)
 

@@ -1,4 +1,4 @@
-"""How a worker gets the keys of its job."""
+"""The worker: getting a job's keys, and handling bugs and obstacles."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ from service.worker.runner import RetryLater, Runner
 
 @pytest.fixture
 def api():
-    """Answers what the test puts into `answer`, and keeps what it was asked."""
+    """Returns the test's `answer` and records the requests in `asked`."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         answer: tuple[int, dict[str, object]] = (200, {"keys": {}})
@@ -65,7 +65,7 @@ def worker_settings(folder, url):
     return settings
 
 
-def test_keys_are_of_the_claimed_job_and_under_its_fence(api, fetch):
+def test_keys_are_requested_for_the_claimed_job_under_its_fence(api, fetch):
     job, recording = uuid4(), uuid4()
     api.answer = (200, {"keys": {str(recording): "AAAA" * 10 + "AAA="}})
 
@@ -74,7 +74,7 @@ def test_keys_are_of_the_claimed_job_and_under_its_fence(api, fetch):
 
 
 @pytest.mark.parametrize("error", [Sealed, Erased])
-def test_a_refusal_that_is_about_the_keys_is_the_job_s_error(api, fetch, error):
+def test_a_refusal_about_the_keys_is_the_jobs_error(api, fetch, error):
     api.answer = (error.status, {"code": error.code})
 
     with pytest.raises(error):
@@ -82,24 +82,24 @@ def test_a_refusal_that_is_about_the_keys_is_the_job_s_error(api, fetch, error):
 
 
 @pytest.mark.parametrize("status", [401, 404, 409, 429, 500, 503])
-def test_any_other_refusal_may_pass(api, fetch, status):
+def test_any_other_refusal_can_be_retried(api, fetch, status):
     api.answer = (status, {"code": "something"})
 
     with pytest.raises(OSError, match=str(status)):
         fetch(uuid4(), 1)
 
 
-def test_an_api_that_is_not_there_may_come_back(tmp_path):
+def test_an_unreachable_api_can_be_retried(tmp_path):
     with pytest.raises(OSError):
         keys_from_api(worker_settings(tmp_path, "http://127.0.0.1:9"))(uuid4(), 1)
 
 
-def test_keys_pass_no_proxy(api, fetch, monkeypatch):
+def test_keys_are_not_sent_through_a_proxy(api, fetch, monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     assert fetch(uuid4(), 1) == {}
 
 
-def test_a_job_is_the_same_on_the_other_side_of_the_pipe():
+def test_a_job_survives_the_trip_through_the_pipe():
     recordings = (uuid4(), uuid4())
     job = EngineJob(
         id=uuid4(),
@@ -122,7 +122,7 @@ SAID = "my name is Eva Muster"
 
 
 class BrokenEngine:
-    """As if there were a mistake in how the worker listens to it."""
+    """Raises an error in the worker, as a bug in reading its messages would."""
 
     n_killed = 0
 
@@ -134,7 +134,7 @@ class BrokenEngine:
         self.n_killed += 1
 
 
-def test_a_mistake_in_the_worker_is_the_job_s_error_and_leaves_no_engine_behind(services, caplog):
+def test_a_bug_in_the_worker_is_the_jobs_error_and_leaves_no_engine_running(services, caplog):
     job_id = make_job(services)
     engine = BrokenEngine()
     runner = Runner(services.sessionmaker, engine, lambda job_id, fence: {})  # type: ignore[arg-type]
@@ -150,8 +150,8 @@ def test_a_mistake_in_the_worker_is_the_job_s_error_and_leaves_no_engine_behind(
     assert "Eva" not in caplog.text
 
 
-class FullCard:
-    """Another program holds the card."""
+class FullGpu:
+    """Another program uses the GPU's memory."""
 
     n_killed = 0
 
@@ -162,20 +162,20 @@ class FullCard:
         self.n_killed += 1
 
 
-def test_a_job_waits_for_a_busy_card_as_long_as_it_takes(services):
-    """It failed after a minute and a half, and a night's jobs with it."""
+def test_a_job_waits_for_a_busy_gpu_as_long_as_it_takes(services):
+    """Jobs failed after a minute and a half, so that a busy GPU failed a whole night's queue."""
     job_id = make_job(services)
-    engine = FullCard()
+    engine = FullGpu()
     runner = Runner(services.sessionmaker, engine, lambda job_id, fence: {})  # type: ignore[arg-type]
 
-    async def try_again_and_again():
+    async def run_repeatedly():
         for _ in range(MAX_CRASHES + 2):
             with pytest.raises(RetryLater):
                 await runner.run(job_id)
 
-    asyncio.run(try_again_and_again())
+    asyncio.run(run_repeatedly())
     with services.sessionmaker() as session:
         codes = session.scalars(select(JobError.code).where(JobError.job_id == job_id)).all()
     assert read_job(services, job_id).status == "waiting"
     assert codes == ["out_of_memory"]
-    assert engine.n_killed == MAX_CRASHES + 2  # what it holds of the card, it lets go of
+    assert engine.n_killed == MAX_CRASHES + 2  # which frees its GPU memory

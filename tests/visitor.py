@@ -1,4 +1,4 @@
-"""Somebody who uses the service over HTTP while its power is cut, and notes what was answered."""
+"""A client that uses the service over HTTP during power cuts and records what it answered."""
 
 import random
 import threading
@@ -14,11 +14,11 @@ from tests.api import OCTETS, tone
 
 TUS = {"Tus-Resumable": "1.0.0"}
 PART = 5_000  # bytes
-LATER = (423, 429)
+RETRY_LATER = (423, 429)
 
 
 class Away(Exception):
-    """No answer, or one that says later: whether it was done is not known."""
+    """No answer, or one to retry later: the request may or may not have been carried out."""
 
 
 @dataclass
@@ -33,10 +33,10 @@ class Upload:
 class Visitor(threading.Thread):
     """
     Args:
-        most: uploads, each of which becomes a job.
+        max_uploads: number of uploads, each of which becomes a job.
     """
 
-    def __init__(self, settings: Settings, most: int) -> None:
+    def __init__(self, settings: Settings, max_uploads: int) -> None:
         super().__init__()
         self._http = httpx2.Client(
             base_url=settings.local_url,
@@ -45,11 +45,11 @@ class Visitor(threading.Thread):
             trust_env=False,
         )
         made = self.ask("POST", "/v1/studies", json={"code": "POWER", "model": "demo"})
-        self.study, self._most = UUID(made.json()["id"]), most
+        self.study, self._max_uploads = UUID(made.json()["id"]), max_uploads
         self._leaving = threading.Event()
         self.uploads: list[Upload] = []
         self.completed: list[UUID] = []
-        self.mistake: Exception | None = None
+        self.error: Exception | None = None
 
     def run(self) -> None:
         try:
@@ -59,20 +59,20 @@ class Visitor(threading.Thread):
                     self.upload()
                 except Away:
                     continue
-        except Exception as error:  # noqa: BLE001  # for the test, which `finish` tells
-            self.mistake = error
+        except Exception as error:  # noqa: BLE001  # raised again by `finish`
+            self.error = error
 
     def finish(self) -> None:
-        """Stop, and do what was left undone; the service answers from now on."""
+        """Stop, then complete every upload. The service must be up from now on."""
         self._leaving.set()
         self.join()
-        if self.mistake is not None:
-            raise self.mistake
+        if self.error is not None:
+            raise self.error
         end = time.monotonic() + 120
         for upload in self.uploads:
             while True:
                 try:
-                    self.go_on(upload)
+                    self.resume(upload)
                     break
                 except Away:
                     if time.monotonic() > end:
@@ -82,21 +82,21 @@ class Visitor(threading.Thread):
     def upload(self) -> None:
         unfinished = [each for each in self.uploads if each.job_id is None]
         if not unfinished:
-            if len(self.uploads) >= self._most:
+            if len(self.uploads) >= self._max_uploads:
                 return
             level = random.uniform(0.05, 0.5)  # no two alike
             unfinished = [Upload(tone(1.0, level))]
             self.uploads += unfinished
-        self.go_on(unfinished[0])
+        self.resume(unfinished[0])
 
-    def go_on(self, upload: Upload) -> None:
+    def resume(self, upload: Upload) -> None:
         if upload.location is None:
             length = {**TUS, "Upload-Length": str(len(upload.content))}
             answer = self.ask("POST", f"/v1/uploads?study={self.study}", headers=length)
             upload.location = answer.headers["Location"]
         answer = self.ask("HEAD", upload.location, headers=TUS)
         offset = int(answer.headers["Upload-Offset"])
-        assert offset >= upload.offset, "a part that was acknowledged is gone"
+        assert offset >= upload.offset, "an acknowledged part is lost"
         while offset < len(upload.content):
             headers = {**TUS, **OCTETS, "Upload-Offset": str(offset)}
             part = upload.content[offset : offset + PART]
@@ -115,7 +115,7 @@ class Visitor(threading.Thread):
             headers={"Idempotency-Key": upload.key},
         )
         job_id = answer.json()["id"]
-        assert upload.job_id in (None, job_id), "a job that was acknowledged is gone"
+        assert upload.job_id in (None, job_id), "an acknowledged job is lost"
         upload.job_id = job_id
 
     def hand_off(self) -> None:
@@ -135,16 +135,16 @@ class Visitor(threading.Thread):
     def close(self) -> None:
         self._http.close()
 
-    def ask(self, method: str, path: str, **wish: Any) -> httpx2.Response:
+    def ask(self, method: str, path: str, **options: Any) -> httpx2.Response:
         """
         Raises:
             Away
         """
         try:
-            answer = self._http.request(method, path, **wish)
+            answer = self._http.request(method, path, **options)
         except httpx2.TransportError as error:
             raise Away from error
-        if answer.status_code >= 500 or answer.status_code in LATER:
+        if answer.status_code >= 500 or answer.status_code in RETRY_LATER:
             raise Away(answer.text)
         assert answer.is_success, (method, path, answer.text)
         return answer

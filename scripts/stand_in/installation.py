@@ -27,16 +27,16 @@ from service.worker.protocol import ENGINE_CHILD
 
 ROOT = Path(__file__).parents[2]
 STAND_IN = "scripts.stand_in.engine"
-RECOVERY = 45.0  # s in which work resumes after anything was killed
+RECOVERY = 45.0  # s in which work resumes after any kill
 
 
 class Installation:
-    """Everything but the database; processes are started by the tests, and killed at the end."""
+    """Everything but the database. The tests start the processes, which are killed at the end."""
 
     def __init__(self, folder: Path, database_url: str | None, **settings: Any) -> None:
         self.folder = folder
         self.log = folder / "stand-in.log"
-        self.said = folder / "serve.log"  # where a test sends what `serve` says
+        self.said = folder / "serve.log"  # for the log of `serve`
         self.settings = Settings(
             data=folder / "data",
             keys=folder / "keys",
@@ -49,7 +49,7 @@ class Installation:
         self.processes: list[subprocess.Popen[bytes]] = []
 
     def open(self) -> Services:
-        """For a test whose API is the stand-in."""
+        """Open the services, for a test that uses the stand-in API."""
         self.services = open_services(self.settings)
         token = self.settings.worker_token
         token.parent.mkdir(exist_ok=True)
@@ -59,7 +59,7 @@ class Installation:
     def start_serve(
         self, engine: str = STAND_IN, stderr: IO[bytes] | None = None
     ) -> subprocess.Popen[bytes]:
-        """The real thing but for its models; open afterwards with `open_services`."""
+        """Start `serve` with a stand-in for the models. Use `open_services` afterwards."""
         return self.start("scripts.stand_in.installation", "serve", engine, stderr=stderr)
 
     def is_ready(self) -> bool:
@@ -97,7 +97,7 @@ class Installation:
         return self._spawn(child_command(WORKER, STAND_IN))
 
     def lines(self, job_id: UUID) -> list[tuple[str, int]]:
-        """What engines did for a job: (stage, pid)."""
+        """What engines did for a job, as (stage, pid)."""
         if not self.log.exists():
             return []
         words = (line.split() for line in self.log.read_text().splitlines())
@@ -113,14 +113,14 @@ class Installation:
         wait_until(lambda: self.status(job_id) == status, seconds, f"a job to be {status}")
 
     def status(self, job_id: UUID) -> str | None:
-        """None while the database is away."""
+        """A job's status, or None while the database is unreachable."""
         try:
             return read_job(self.services, job_id).status
         except OperationalError:
             return None
 
     def pids(self) -> dict[str, list[int]]:
-        """Processes of this installation by name: serve, api, worker, engine, postgres."""
+        """Process ids of this installation by name: serve, api, worker, engine, postgres."""
         found: dict[str, list[int]] = {}
         for folder in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
@@ -142,14 +142,14 @@ class Installation:
         return None
 
     def power_cut(self) -> None:
-        """Everything at once, as far as one process can kill others."""
+        """Kill everything at once, as far as one process can."""
         for pids in self.pids().values():
             for pid in pids:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         for process in self.processes:
             process.wait()
-        wait_until(lambda: not self.pids(), 20, "everything to be dead")
+        wait_until(lambda: not self.pids(), 20, "every process to end")
 
     def stop(self) -> None:
         for process in self.processes:
@@ -161,7 +161,7 @@ class Installation:
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> float:
-    """Seconds that it took."""
+    """Wait for a condition and return the seconds it took."""
     started = time.monotonic()
     while not condition():
         if time.monotonic() > started + seconds:
@@ -171,7 +171,7 @@ def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> floa
 
 
 def fill(folder: Path) -> Path:
-    """The rest of a small disk; room is made by deleting what this returns."""
+    """Fill a small disk with a file. Delete the returned path to free the space."""
     path = folder / "filler"
     with path.open("wb", buffering=0) as file:
         try:
