@@ -1,4 +1,9 @@
-"""What is heard in a recording: audio to a transcript. Nothing here knows of the service."""
+"""Audio in, transcript out: a library that knows no web, database or user.
+
+On top are the plain data (`transcript`), the pipeline and the steps that need no room of their own.
+May import torch, openai-whisper and pyannote.audio, never `service`. `service` and `scripts` import
+it; the API process only those modules that load no torch.
+"""
 
 from models.environment import set_library_variables
 

@@ -1,14 +1,14 @@
-"""How exactly the models compute, and whether somebody has measured what less costs.
+"""The precision that models compute in, and the gates that a lower one must pass.
 
-As it is, Whisper computes in bf16 where the device does and in fp32 elsewhere, diarisation in fp32.
-Lower precision is faster and may cost words or speakers, with one model and some voices more than
-with others. So it is used only when it is asked for, and only behind a gate: `scripts/evaluate
---precision int8` has compared it with fp32 on recordings whose words and turns are known, and has
-left for each model a file that says so.
+By default, Whisper computes in bf16 on devices that support it and in fp32 elsewhere; diarisation
+computes in fp32. Lower precision is faster, but may cost words or speakers, more with some models
+and voices than with others. So it is used only on request, and only after an evaluation:
+`scripts/evaluate --precision int8` compares it with fp32 on recordings whose words and turns are
+known, and writes a gate file for each model that passes.
 
     <weights folder>/gates/<sha256 of the weights>.int8.cpu.json
 
-A gate vouches for these very weights, at this precision, on this kind of device.
+A gate vouches for these weights only, at this precision, on this kind of device.
 """
 
 import json
@@ -26,49 +26,50 @@ from models.whisper_engine.linear import HAS_ONEDNN, has_bf16, has_vnni
 
 Metric = Literal["wer", "der"]
 
-LARGEST_LOSS = 0.001  # of the words, or of the speech: 0.1 percentage points above fp32
-LEAST = {"wer": 1000, "der": 600}
-"""Words, and seconds of speech, in the references. With fewer words one weighs more than the
-largest loss.
-"""
+LARGEST_LOSS = 0.001  # 0.1 percentage points of the words or the speech, above fp32
+MIN_REFERENCE = {"wer": 1000, "der": 600}
+"""Words, or seconds of speech, in the references. With fewer words, a single error would exceed the
+largest loss."""
 
 
 @dataclass(frozen=True)
 class ModelPrecisions:
-    """Of each model; Whisper's None: the device's own."""
+    """The precision of each model."""
 
-    whisper: Precision | None
+    whisper: Precision | None  # None: the device's default
     trunk: TrunkPrecision  # of diarisation's embedding model
 
 
 def resolve_precision(requested: Precision | None, device: torch.device) -> ModelPrecisions:
-    """What somebody's choice means for each model; None: the default.
+    """Return the precision of each model for the requested one; None is the default.
 
     Raises:
         UnavailablePrecision
     """
     if requested == "int8" and (device.type != "cpu" or not HAS_ONEDNN):
-        raise UnavailablePrecision("int8 is for CPUs; on a GPU choose bf16.")
+        raise UnavailablePrecision("int8 runs only on CPUs; on a GPU choose bf16.")
     if requested == "bf16" and not has_bf16(device):
-        raise UnavailablePrecision("This device has no bf16; choose fp32, or int8 on a CPU.")
+        raise UnavailablePrecision(
+            "This device does not support bf16; choose fp32, or int8 on a CPU."
+        )
     lower = requested in ("bf16", "int8") and has_bf16(device)
     return ModelPrecisions(requested, "bf16" if lower else "fp32")
 
 
 @dataclass(frozen=True)
 class Gate:
-    """What one model loses at a lower precision, as measured.
+    """One model's measured loss at a lower precision.
 
     Args:
-        model: its name, for people; `sha256` says which weights they were.
-        metric: "wer" of Whisper, "der" of diarisation.
-        fp32, lower: errors and words, or seconds, of the same recordings at either precision.
+        model: its name, for people; `sha256` identifies the weights.
+        metric: "wer" for Whisper, "der" for diarisation.
+        fp32, lower: the error rates of the same recordings at both precisions.
     """
 
     model: str
     sha256: str
     precision: Precision
-    device: str  # cpu or cuda; cpu-7bit, where int8 is less exact
+    device: str  # cpu or cuda; cpu-7bit for processors with less exact int8
     metric: Metric
     fp32: Rate
     lower: Rate
@@ -79,7 +80,7 @@ class Gate:
 
     @property
     def has_enough(self) -> bool:
-        return min(self.fp32.total, self.lower.total) >= LEAST[self.metric]
+        return min(self.fp32.total, self.lower.total) >= MIN_REFERENCE[self.metric]
 
     @property
     def holds(self) -> bool:
@@ -89,7 +90,7 @@ class Gate:
         return weights_folder / "gates" / f"{self.sha256}.{self.precision}.{self.device}.json"
 
     def save(self, weights_folder: Path) -> None:
-        """Vouch for the weights, or take back what an earlier measurement said.
+        """Write the gate's file, or delete an earlier one if the gate does not hold.
 
         Raises:
             CannotWriteWeights, NoSpace
@@ -105,12 +106,12 @@ class Gate:
                 out.write(json.dumps(asdict(self), indent=1).encode())
             partial.replace(path)
 
-    def vouched(self, weights_folder: Path) -> bool:
-        """Whether there is a file for these weights, precision and device, and it says so."""
+    def is_vouched(self, weights_folder: Path) -> bool:
+        """Return whether a file vouches for these weights, precision and device."""
         try:
-            kept: dict[str, Any] = json.loads(self.path(weights_folder).read_text())
-            rates = {name: Rate(**kept[name]) for name in ("fp32", "lower")}
-            found = Gate(**{**kept, **rates})
+            stored: dict[str, Any] = json.loads(self.path(weights_folder).read_text())
+            rates = {name: Rate(**stored[name]) for name in ("fp32", "lower")}
+            found = Gate(**{**stored, **rates})
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             return False
         same = (found.sha256, found.precision, found.device, found.metric) == (
@@ -123,20 +124,21 @@ class Gate:
         verdict = "may be used" if self.holds else "is not used"
         if not self.has_enough:
             unit = {"wer": "words", "der": "seconds of speech"}[self.metric]
-            verdict += f": {self.fp32.total:.0f} of {LEAST[self.metric]} {unit} are too few to tell"
+            needed = MIN_REFERENCE[self.metric]
+            verdict += f": {self.fp32.total:.0f} {unit} are too few, {needed} are needed"
         return (
             f"{self.model}, {self.precision}: {name} {self.lower.rate:.2%}, in fp32 "
             f"{self.fp32.rate:.2%} ({100 * self.loss:+.2f} points); it {verdict}"
         )
 
 
-def gates_of(
+def required_gates(
     requested: Precision | None,
     device: torch.device,
     whisper: WhisperWeights,
     diarisation: PipelineWeights,
 ) -> list[Gate]:
-    """Those that have to be passed, with nothing measured yet.
+    """Return the gates that the requested precision must pass, without measurements.
 
     Raises:
         UnavailablePrecision
@@ -163,13 +165,13 @@ def check_gates(
     diarisation: PipelineWeights,
     weights_folder: Path,
 ) -> None:
-    """Before models are loaded.
+    """Check that the requested precision may be used. Called before models are loaded.
 
     Raises:
         UnavailablePrecision, UnmeasuredPrecision
     """
-    for gate in gates_of(requested, device, whisper, diarisation):
-        if not gate.vouched(weights_folder):
+    for gate in required_gates(requested, device, whisper, diarisation):
+        if not gate.is_vouched(weights_folder):
             raise UnmeasuredPrecision(
                 f"No evaluation vouches for {gate.model} at {requested}: run "
                 f"`scripts/evaluate --precision {requested} --model {whisper.name} "

@@ -1,10 +1,10 @@
-"""The languages Whisper knows, for those who must not load it; a test compares the two."""
+"""The languages Whisper knows, without loading Whisper. A test compares the two lists."""
 
 from models.errors import UnknownLanguage
 
 
 def _pairs(text: str) -> list[tuple[str, str]]:
-    """Codes and names."""
+    """Split into pairs of code and name."""
     pairs = [" ".join(pair.split()).split(" ", 1) for pair in text.split(";")]
     return [(code, name) for code, name in pairs]
 
@@ -28,7 +28,7 @@ tatar; haw hawaiian; ln lingala; ha hausa; ba bashkir; jw javanese; su sundanese
 """
     )
 )
-"""The English name of each, by its code."""
+"""English names by code."""
 
 _OTHER_NAMES = _pairs(
     """
@@ -41,16 +41,16 @@ _CODES = {name: code for code, name in [*LANGUAGES.items(), *_OTHER_NAMES]}
 
 
 def language_code(name: str) -> str:
-    """`en` for `en`, `EN` and `English`.
+    """Return the code of a language: `en` for `en`, `EN` and `English`.
 
     Raises:
-        UnknownLanguage: Whisper has none of that name.
+        UnknownLanguage: Whisper knows no language of that name.
     """
     code = name.strip().lower()
     code = _CODES.get(code, code)
     if code not in LANGUAGES:
         raise UnknownLanguage(
-            f"Whisper knows no language of that name; it knows {len(LANGUAGES)}, by codes such as "
-            "en, de, es or nl, or by their English names."
+            "Whisper knows no language of that name. Give one of its "
+            f"{len(LANGUAGES)} languages, by code (such as en, de, es or nl) or by English name."
         )
     return code

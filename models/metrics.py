@@ -1,7 +1,7 @@
-"""How far a transcript is from a reference: word errors, word times, speakers of words, turns.
+"""Metrics of a transcript against a reference: word errors, word times, speakers, turns.
 
-Every figure is a `Rate`. Over several recordings rates are summed before they are divided; means of
-rates would favour short recordings. docs/researcher/accuracy.md says what each figure is.
+Every metric is a `Rate`. Over several recordings, errors and totals are summed before dividing,
+because a mean of rates would favour short recordings. docs/researcher/accuracy.md explains each.
 """
 
 import unicodedata
@@ -14,13 +14,13 @@ import numpy as np
 
 from models.transcript import Turn
 
-WITHOUT_SPACES = ("zh", "yue", "ja", "th", "lo", "my", "km")  # characters stand for words
+WITHOUT_SPACES = ("zh", "yue", "ja", "th", "lo", "my", "km")  # each character counts as a word
 TCP_COLLAR = 5.0  # s, MeetEval's recommendation for long recordings
 
 
 @dataclass(frozen=True)
 class Rate:
-    """`errors` of `total`; the units are those of who counted."""
+    """`errors` out of `total`, in the unit of the metric: words, seconds or speakers."""
 
     errors: float
     total: float
@@ -38,9 +38,9 @@ def summed(rates: Sequence[Rate]) -> Rate:
 
 
 def interval(rates: Sequence[Rate], *, share: float = 0.95) -> tuple[float, float] | None:
-    """Bootstrap interval of the summed rate: recordings drawn anew, with replacement, 2,000 times.
+    """Return a bootstrap interval of the summed rate, resampling recordings 2,000 times.
 
-    None for fewer than three recordings, which say nothing about other recordings.
+    None for fewer than three recordings, which do not represent other recordings.
     """
     if len(rates) < 3:
         return None
@@ -63,7 +63,7 @@ class TimedText:
 
 @dataclass(frozen=True)
 class Spoken:
-    """What one speaker says in one stretch. `speaker` is None where a hypothesis names nobody."""
+    """One speaker's words in one stretch. `speaker` is None if a hypothesis names none."""
 
     speaker: str | None
     start: float
@@ -72,7 +72,10 @@ class Spoken:
 
 
 def normaliser(language: str) -> Callable[[str], str]:
-    """Whisper's own, as its paper uses them; characters are words where nobody writes spaces."""
+    """Return Whisper's own normaliser, as in its paper.
+
+    In languages without spaces, it makes each character a word.
+    """
     from whisper.normalizers import BasicTextNormalizer, EnglishTextNormalizer
 
     chosen: Callable[[str], str] = (
@@ -90,7 +93,7 @@ def normaliser_name(language: str) -> str:
 
 
 def word_errors(reference: str, hypothesis: str, language: str = "en") -> Rate:
-    """Substitutions, deletions and insertions of reference words, after whisper's normaliser."""
+    """Count substitutions, deletions and insertions after whisper's normaliser (WER)."""
     import jiwer
 
     normalise = normaliser(language)
@@ -105,9 +108,10 @@ def word_errors(reference: str, hypothesis: str, language: str = "en") -> Rate:
 def cp_word_errors(
     reference: Sequence[Spoken], hypothesis: Sequence[Spoken], language: str = "en"
 ) -> Rate:
-    """Word errors of each speaker's words in a row, under the best assignment of speakers (cpWER).
+    """Count word errors in each speaker's concatenated words, with the best pairing of speakers.
 
-    A word with the wrong speaker is two errors: missing here, too many there. Source: MeetEval.
+    This is cpWER. A word with the wrong speaker is two errors: a deletion for one speaker and an
+    insertion for the other. Source: MeetEval.
     """
     from meeteval.wer import cp_word_error_rate
 
@@ -122,9 +126,9 @@ def tcp_word_errors(
     *,
     collar: float = TCP_COLLAR,
 ) -> Rate:
-    """cpWER in which words only match within `collar` seconds (tcpWER).
+    """Count word errors as in cpWER, but match words only within `collar` seconds (tcpWER).
 
-    Words are placed in their stretches by their lengths, in reference and hypothesis alike.
+    A stretch's time is divided among its words by their lengths, in reference and hypothesis alike.
     """
     from meeteval.wer import time_constrained_minimum_permutation_word_error_rate as tcp
 
@@ -154,17 +158,21 @@ def _seglst(spoken: Sequence[Spoken], language: str) -> Any:
 def speaker_errors(
     reference: Sequence[Spoken], hypothesis: Sequence[Spoken], language: str = "en"
 ) -> tuple[Rate, Rate]:
-    """Of the words that were recognised rightly: those with the wrong speaker, those with none.
+    """Count correctly recognised words with the wrong speaker, and those without a speaker.
 
-    Speakers are paired so that as many words as possible are right. A speaker beyond the
-    reference's number is wrong with every word. Words of nobody's in the reference do not count.
+    Speakers are paired so that as many words as possible are right. If the hypothesis has more
+    speakers than the reference, all words of the unpaired ones are wrong. Words without a speaker
+    in the reference do not count.
+
+    Returns:
+        The words with the wrong speaker, and those without one.
     """
     from scipy.optimize import linear_sum_assignment
 
     expected, found = _words_of(reference, language), _words_of(hypothesis, language)
     pairs = Counter(
         (expected[i][1], found[j][1])
-        for i, j in _equal_words([text for text, _ in expected], [text for text, _ in found])
+        for i, j in _match_words([text for text, _ in expected], [text for text, _ in found])
         if expected[i][1] is not None
     )
     total = pairs.total()
@@ -183,18 +191,18 @@ def _words_of(spoken: Sequence[Spoken], language: str) -> list[tuple[str, str | 
 
 
 def _bare_words(text: str, language: str) -> list[str]:
-    """Without case and punctuation; characters where nobody writes spaces."""
+    """Split into words without case and punctuation, or characters for WITHOUT_SPACES."""
 
-    def belongs(c: str) -> bool:  # marks are the vowels of Hindi, Thai and others
+    def is_kept(c: str) -> bool:  # marks are vowels in Hindi, Thai and other languages
         return c.isalnum() or unicodedata.category(c).startswith("M")
 
     words = unicodedata.normalize("NFKC", text).lower().split()
-    bare = ["".join(filter(belongs, word)) for word in words]
+    bare = ["".join(filter(is_kept, word)) for word in words]
     return list("".join(bare)) if language in WITHOUT_SPACES else [word for word in bare if word]
 
 
-def _equal_words(reference: Sequence[str], hypothesis: Sequence[str]) -> list[tuple[int, int]]:
-    """Pairs of indices of words that were recognised rightly."""
+def _match_words(reference: Sequence[str], hypothesis: Sequence[str]) -> list[tuple[int, int]]:
+    """Return pairs of indices of the words that were recognised correctly."""
     import jiwer
 
     if not reference or not hypothesis:
@@ -215,12 +223,12 @@ def time_errors(
     *,
     tolerance: float = 0.3,
 ) -> Rate:
-    """Words recognised rightly whose start or end is off by more than `tolerance` seconds."""
+    """Count correctly recognised words that start or end more than `tolerance` seconds off."""
     expected, found = (
-        [bare for word in words for bare in _bare_timed(word, language)]
+        [bare for word in words for bare in _bare_timed_words(word, language)]
         for words in (reference, hypothesis)
     )
-    pairs = _equal_words([word.text for word in expected], [word.text for word in found])
+    pairs = _match_words([word.text for word in expected], [word.text for word in found])
     off = sum(
         abs(expected[i].start - found[j].start) > tolerance
         or abs(expected[i].end - found[j].end) > tolerance
@@ -229,8 +237,8 @@ def time_errors(
     return Rate(off, len(pairs))
 
 
-def _bare_timed(word: TimedText, language: str) -> list[TimedText]:
-    """As `_bare_words`; characters share their word's time evenly."""
+def _bare_timed_words(word: TimedText, language: str) -> list[TimedText]:
+    """Split as `_bare_words` does; characters share their word's time evenly."""
     bare = _bare_words(word.text, language)
     edges = np.linspace(word.start, word.end, len(bare) + 1).tolist()
     return [TimedText(text, *edges[i : i + 2]) for i, text in enumerate(bare)]
@@ -239,7 +247,7 @@ def _bare_timed(word: TimedText, language: str) -> list[TimedText]:
 def diarisation_errors(
     reference: Sequence[Turn], hypothesis: Sequence[Turn], *, collar: float = 0.0
 ) -> Rate:
-    """Diarisation error rate with overlap scored, each of its speakers counting."""
+    """Return the diarisation error rate; overlap is scored for each of its speakers."""
     return diarisation_parts(reference, hypothesis, collar=collar)["error"]
 
 
@@ -250,14 +258,14 @@ def diarisation_parts(
     collar: float = 0.0,
     skip_overlap: bool = False,
 ) -> dict[str, Rate]:
-    """`error`, and what it is the sum of: `false alarm`, `missed detection`, `confusion`.
+    """Return `error` and its parts: `false alarm`, `missed detection` and `confusion`.
 
-    Seconds, of the reference's speech time. Nobody overlaps with themselves: where turns of one
-    speaker do, each second counts once. Source: pyannote.metrics.
+    In seconds, out of the reference's speech time. Where turns of one speaker overlap, each second
+    counts once. Source: pyannote.metrics.
 
     Args:
         collar: seconds around each reference boundary that do not count, half on each side.
-        skip_overlap: leave out where the reference has several speakers.
+        skip_overlap: ignore the times when the reference has several speakers.
     """
     from pyannote.core import Annotation, Segment, Timeline
     from pyannote.metrics.diarization import DiarizationErrorRate
@@ -266,7 +274,7 @@ def diarisation_parts(
         made = Annotation()
         for speaker in dict.fromkeys(turn.speaker for turn in turns):
             own = ((turn.start, turn.end) for turn in turns if turn.speaker == speaker)
-            for start, end in union(own):
+            for start, end in merge_intervals(own):
                 made[Segment(start, end), speaker] = speaker
         return made
 
@@ -283,7 +291,7 @@ def diarisation_parts(
 
 
 def count_errors(reference: Sequence[Turn], hypothesis: Sequence[Turn]) -> Rate:
-    """Speakers too many or too few, of the reference's speakers."""
+    """Count the speakers that are missing or surplus, out of the reference's speakers."""
     expected, found = ({turn.speaker for turn in turns} for turns in (reference, hypothesis))
     return Rate(abs(len(expected) - len(found)), len(expected))
 
@@ -291,10 +299,10 @@ def count_errors(reference: Sequence[Turn], hypothesis: Sequence[Turn]) -> Rate:
 def seconds_without_words(
     reference: Sequence[Turn], hypothesis: Sequence[TimedText], *, shortest: float = 1.5
 ) -> Rate:
-    """Seconds of speech in stretches of at least `shortest` that no word touches, of all speech."""
-    words = union((word.start, word.end) for word in hypothesis)
-    speech = union((turn.start, turn.end) for turn in reference)
-    missed = [b - a for a, b in without(speech, words) if b - a >= shortest]
+    """Sum the seconds of speech in stretches of at least `shortest` without any word."""
+    words = merge_intervals((word.start, word.end) for word in hypothesis)
+    speech = merge_intervals((turn.start, turn.end) for turn in reference)
+    missed = [b - a for a, b in subtract_intervals(speech, words) if b - a >= shortest]
     return Rate(sum(missed), sum(b - a for a, b in speech))
 
 
@@ -305,16 +313,17 @@ def invented_seconds(
     *,
     beside: float = 0.5,
 ) -> Rate:
-    """Seconds of words further than `beside` from all speech, of the seconds that lie there."""
-    speech = union((turn.start - beside, turn.end + beside) for turn in reference)
-    words = union((word.start, word.end) for word in hypothesis)
-    silence = without([(0.0, duration)], speech)
-    without_words = without(silence, words)
+    """Sum the seconds of words further than `beside` from speech, out of all such seconds."""
+    speech = merge_intervals((turn.start - beside, turn.end + beside) for turn in reference)
+    words = merge_intervals((word.start, word.end) for word in hypothesis)
+    silence = subtract_intervals([(0.0, duration)], speech)
+    without_words = subtract_intervals(silence, words)
     total = sum(b - a for a, b in silence)
     return Rate(total - sum(b - a for a, b in without_words), total)
 
 
-def union(intervals: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+def merge_intervals(intervals: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Sort intervals and join those that overlap or adjoin."""
     joined: list[tuple[float, float]] = []
     for start, end in sorted(intervals):
         if joined and start <= joined[-1][1]:
@@ -324,10 +333,10 @@ def union(intervals: Iterable[tuple[float, float]]) -> list[tuple[float, float]]
     return joined
 
 
-def without(
+def subtract_intervals(
     intervals: Sequence[tuple[float, float]], others: Sequence[tuple[float, float]]
 ) -> list[tuple[float, float]]:
-    """What is left of `intervals`; both as `union` returns them."""
+    """Remove `others` from `intervals`; both as `merge_intervals` returns them."""
     left = []
     i = 0
     for start, end in intervals:

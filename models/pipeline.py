@@ -26,9 +26,9 @@ from models.options import JobOptions, SpeakerCount
 from models.overlaps import find_overlaps
 from models.precision import Precision
 from models.progress import Progress
-from models.quality import check
+from models.quality import find_flags
 from models.results import (
-    Decoded,
+    DecodedSession,
     check_timeline,
     pack_decoded,
     pack_diarisation,
@@ -122,7 +122,7 @@ class Segmented:
 @dataclass(frozen=True, eq=False)
 class Transcribed:
     session: Segmented
-    decoded: Decoded
+    decoded: DecodedSession
     words: tuple[Word, ...]
 
 
@@ -271,10 +271,10 @@ class Pipeline:
     def _decoded(
         self,
         sessions: Sequence[Segmented],
-        stored: Sequence[Decoded | None],
+        stored: Sequence[DecodedSession | None],
         maximum: Maximum,
         on_progress: OnProgress,
-    ) -> list[Decoded]:
+    ) -> list[DecodedSession]:
         decoded = list(stored)
         missing = [i for i, text in enumerate(stored) if text is None]
         if missing:
@@ -286,7 +286,7 @@ class Pipeline:
             ]
             found = self.engine.decode(asked, progress)
             for i, guess, windows in zip(missing, guesses, found, strict=True):
-                text = decoded[i] = Decoded(*guess, windows, sessions[i].memory_ran_out)
+                text = decoded[i] = DecodedSession(*guess, windows, sessions[i].memory_ran_out)
                 sessions[i].results.save("transcribe", pack_decoded(text))
         return [text for text in decoded if text is not None]
 
@@ -303,14 +303,14 @@ class Pipeline:
 
     def _words(
         self,
-        decoded: Sequence[tuple[Segmented, Decoded]],
+        decoded: Sequence[tuple[Segmented, DecodedSession]],
         maximum: Maximum,
         on_progress: OnProgress,
     ) -> list[tuple[Word, ...]]:
         progress = reporting(on_progress, "align")
 
         def place(
-            session: Segmented, text: Decoded, windows: Sequence[DecodedWindow]
+            session: Segmented, text: DecodedSession, windows: Sequence[DecodedWindow]
         ) -> tuple[Word, ...]:
             whisper = replace(whisper_options(session.options), language=text.language)
             return self.engine.time_words(windows, whisper, session.regions)
@@ -400,7 +400,7 @@ class Pipeline:
         folded = attribute(heard.words, turns_of_words, regions, certain=timeline.is_split)
         segments = timeline.unfold(folded)
         on_progress(StageProgress("check", 0.0))
-        flags = timeline.unfold_flags(check(folded, regions, heard.decoded, heard.language))
+        flags = timeline.unfold_flags(find_flags(folded, regions, heard.decoded, heard.language))
         turns = heard.diarisation.turns
         transcript = Transcript(
             duration=round(timeline.duration, 3),

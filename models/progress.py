@@ -1,18 +1,18 @@
-"""How a long step tells how far it is, how it is told to stop, and how long it will take."""
+"""Progress callbacks of long steps, and timing of short trials."""
 
 import time
 from collections.abc import Callable
 
 Progress = Callable[[float], None]
-"""Called between batches with the share done, 0 to 1. To stop the step it raises `Stopped`."""
+"""Called between batches with the fraction done, 0 to 1; raises `Stopped` to stop the step."""
 
 
 def ignore(fraction: float) -> None:
-    """The Progress of a caller that does not want to know."""
+    """A Progress that does nothing."""
 
 
 def seconds_of(step: Callable[[], object]) -> float:
-    """How long the second of two runs takes; the first one allocates."""
+    """Time the second of two runs of a step; the first one allocates memory."""
     step()
     started = time.perf_counter()
     step()

@@ -1,7 +1,7 @@
-"""The check: places of a transcript that somebody should listen to again, with the evidence.
+"""Flags the places of a transcript that a person should listen to, with the evidence.
 
-Whisper invents text where nobody speaks and loses words where somebody does. Nothing is removed
-here and nothing is invented: a flag says what was measured and where. docs/reference/transcript.md
+Whisper invents text where nobody speaks and loses words where somebody does. Flags do not change
+the transcript: they say what was measured and where. docs/reference/transcript.md
 lists the kinds.
 """
 
@@ -14,46 +14,52 @@ from models.diarisation.segmentation import SpeechRegion
 from models.transcript import Flag, Segment, Word
 from models.whisper_engine import DecodedWindow
 
-MISSED_SPEECH = 1.5  # s of speech without a word; shorter ones are breaths and back-channels
-INVENTED = 0.2  # share of a segment's time that is speech, below which its words are doubtful
-LOOP_RATIO = 2.4  # whisper's own compression ratio threshold
+MISSED_SPEECH = 1.5  # s of speech without a word; shorter stretches are breaths or back-channels
+INVENTED = 0.2  # speech's share of a segment's time, below which the words are doubtful
+LOOP_RATIO = 2.4  # whisper's own threshold for the compression ratio
 IMPROBABLE = 0.4  # mean probability of a segment's words
-MAX_WORDS_PER_SECOND = 7.0  # nobody speaks faster for a whole segment of ten words
-MIN_WORDS_PER_SECOND = 0.7  # of speech; who thinks aloud says twice as many
-DRAWN_OUT = 2.0  # s of speech, which a single word may take with a breath or a laugh
+MAX_WORDS_PER_SECOND = 7.0  # people do not speak faster for a whole segment of ten words
+MIN_WORDS_PER_SECOND = 0.7  # of speech; people who think aloud say twice as many
+DRAWN_OUT = 2.0  # s of speech; a single word may take less with a breath or a laugh
 
 
-def check(
+def find_flags(
     segments: Sequence[Segment],
     regions: Sequence[SpeechRegion],
     decoded: Sequence[DecodedWindow],
     language: str,
 ) -> tuple[Flag, ...]:
-    """
+    """Find all flags of a session, by time.
+
     Args:
         language: the session's.
     """
     words = [word for segment in segments for word in segment.words]
     flags = [
-        *speech_without_words(words, regions),
-        *few_words(words, regions),
-        *words_without_speech(segments, regions),
-        *loops(decoded),
-        *other_languages(decoded, language),
-        *improbable(segments),
-        *too_fast(segments),
+        *flag_speech_without_words(words, regions),
+        *flag_few_words(words, regions),
+        *flag_words_without_speech(segments, regions),
+        *flag_loops(decoded),
+        *flag_other_languages(decoded, language),
+        *flag_improbable(segments),
+        *flag_too_fast(segments),
     ]
     return tuple(sorted(flags, key=lambda flag: (flag.start, flag.end, flag.kind)))
 
 
-def speech_without_words(words: Sequence[Word], regions: Sequence[SpeechRegion]) -> Iterator[Flag]:
-    """Stretches of speech between two words, or beside them, that got no word."""
-    for start, end in _gaps(words, regions):
+def flag_speech_without_words(
+    words: Sequence[Word], regions: Sequence[SpeechRegion]
+) -> Iterator[Flag]:
+    """Flag stretches of speech, between words or beside them, that have no words."""
+    for start, end in _find_gaps(words, regions):
         evidence = {"speech_seconds": round(end - start, 2)}
         yield Flag("speech_without_words", round(start, 3), round(end, 3), evidence)
 
 
-def _gaps(words: Sequence[Word], regions: Sequence[SpeechRegion]) -> Iterator[tuple[float, float]]:
+def _find_gaps(
+    words: Sequence[Word], regions: Sequence[SpeechRegion]
+) -> Iterator[tuple[float, float]]:
+    """Yield the [start, end) of each stretch of at least MISSED_SPEECH without a word."""
     ordered = sorted(words, key=lambda word: word.start)
     i = 0  # the first word that may reach into the region
     for region in regions:
@@ -70,23 +76,23 @@ def _gaps(words: Sequence[Word], regions: Sequence[SpeechRegion]) -> Iterator[tu
             yield covered, region.end
 
 
-def few_words(words: Sequence[Word], regions: Sequence[SpeechRegion]) -> Iterator[Flag]:
-    """Stretches with far fewer words than somebody says while speaking so long.
+def flag_few_words(words: Sequence[Word], regions: Sequence[SpeechRegion]) -> Iterator[Flag]:
+    """Flag stretches with far fewer words than people say in so much speech.
 
-    Whisper can pass over most of a sentence and leave one word of it, whose time is drawn out over
-    what is missing, so that no gap shows it.
+    Whisper can skip most of a sentence and keep one word of it, whose time is then drawn out over
+    the missing words, so that there is no gap.
     """
     ordered = sorted(words, key=lambda word: word.start)
     middles = [(word.start + word.end) / 2 for word in ordered]
-    for speech in _speech_with_words(regions, list(_gaps(ordered, regions))):
+    for speech in _split_speech(regions, list(_find_gaps(ordered, regions))):
         begin, end = speech[0].start, speech[-1].end
         own = ordered[bisect_left(middles, begin) : bisect_left(middles, end)]
         if not own:
             continue
-        # Each word has the speech up to the next one, and the first the speech before it too.
+        # Speech counts for the word before it; speech before the first word counts for that one.
         times = np.array([begin, *(min(word.start, end) for word in own[1:]), end])
         seconds = np.diff(speech_before(times, speech))
-        for first, after in _above_zero(seconds - 1 / MIN_WORDS_PER_SECOND):
+        for first, after in _find_positive_runs(seconds - 1 / MIN_WORDS_PER_SECOND):
             spoken = float(seconds[first:after].sum())
             if spoken >= DRAWN_OUT:
                 evidence = {"words": after - first, "speech_seconds": round(spoken, 2)}
@@ -94,10 +100,10 @@ def few_words(words: Sequence[Word], regions: Sequence[SpeechRegion]) -> Iterato
                 yield Flag("few_words", round(start, 3), round(stop, 3), evidence)
 
 
-def _speech_with_words(
+def _split_speech(
     regions: Sequence[SpeechRegion], gaps: Sequence[tuple[float, float]]
 ) -> Iterator[list[SpeechRegion]]:
-    """Speech without the gaps, as stretches parted by the gaps or by as much silence."""
+    """Yield the speech outside the gaps, split at the gaps and at silences of that length."""
     stretch: list[SpeechRegion] = []
     left = list(reversed(gaps))
     for region in regions:
@@ -115,8 +121,8 @@ def _speech_with_words(
         yield stretch
 
 
-def _above_zero(scores: np.ndarray) -> Iterator[tuple[int, int]]:
-    """[first, after) of each run with a sum above zero, as far as its sum grows."""
+def _find_positive_runs(scores: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Yield the [first, after) of each run whose sum is positive, up to its greatest sum."""
     total = greatest = 0.0
     begin = after = 0
     for i, score in enumerate(scores.tolist()):
@@ -130,7 +136,7 @@ def _above_zero(scores: np.ndarray) -> Iterator[tuple[int, int]]:
             begin = i + 1
 
 
-def words_without_speech(
+def flag_words_without_speech(
     segments: Sequence[Segment], regions: Sequence[SpeechRegion]
 ) -> Iterator[Flag]:
     for segment in segments:
@@ -143,7 +149,12 @@ def words_without_speech(
 
 
 def speech_before(times: np.ndarray, regions: Sequence[SpeechRegion]) -> np.ndarray:
-    """Seconds of speech before each time; of any shape. Regions: in order, without overlap."""
+    """Return the seconds of speech before each time.
+
+    Args:
+        times: of any shape.
+        regions: in order, without overlap.
+    """
     if not regions:
         return np.zeros_like(times)
     edges = np.array([(region.start, region.end) for region in regions])
@@ -153,14 +164,14 @@ def speech_before(times: np.ndarray, regions: Sequence[SpeechRegion]) -> np.ndar
     return before
 
 
-def loops(decoded: Sequence[DecodedWindow]) -> Iterator[Flag]:
+def flag_loops(decoded: Sequence[DecodedWindow]) -> Iterator[Flag]:
     for result in decoded:
         if result.compression_ratio > LOOP_RATIO:
             evidence = {"compression_ratio": round(result.compression_ratio, 2)}
             yield Flag("loop", result.window.start, result.window.end, evidence)
 
 
-def other_languages(decoded: Sequence[DecodedWindow], language: str) -> Iterator[Flag]:
+def flag_other_languages(decoded: Sequence[DecodedWindow], language: str) -> Iterator[Flag]:
     for result in decoded:
         own, probability = result.language, result.language_probability
         if own is not None and probability is not None and own != language:
@@ -168,7 +179,7 @@ def other_languages(decoded: Sequence[DecodedWindow], language: str) -> Iterator
             yield Flag("other_language", result.window.start, result.window.end, evidence)
 
 
-def improbable(segments: Sequence[Segment]) -> Iterator[Flag]:
+def flag_improbable(segments: Sequence[Segment]) -> Iterator[Flag]:
     for segment in segments:
         probability = sum(word.probability for word in segment.words) / len(segment.words)
         if probability < IMPROBABLE:
@@ -176,7 +187,7 @@ def improbable(segments: Sequence[Segment]) -> Iterator[Flag]:
             yield Flag("low_probability", segment.start, segment.end, evidence)
 
 
-def too_fast(segments: Sequence[Segment]) -> Iterator[Flag]:
+def flag_too_fast(segments: Sequence[Segment]) -> Iterator[Flag]:
     for segment in segments:
         duration = max(segment.end - segment.start, 0.01)
         rate = len(segment.words) / duration

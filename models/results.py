@@ -1,7 +1,7 @@
-"""Results of the costly stages as bytes, so that a job goes on where it was interrupted.
+"""Serialises the results of the costly stages, so that an interrupted job resumes where it stopped.
 
-Each is numpy's .npz: arrays as they are, everything else as JSON in one of them. They hold what
-people said: whoever keeps them encrypts them.
+Each result is a numpy .npz file: arrays as they are, everything else as JSON in one of them. They
+hold what people said, so callers must encrypt them.
 """
 
 import io
@@ -22,10 +22,10 @@ from models.windows import Window
 
 
 def check_timeline(results: StageResults, n_seconds: float) -> None:
-    """Discards what is of another timeline.
+    """Discard stored results that belong to another timeline.
 
-    With another number of speakers, channels that were one speaker's each may be mixed, or the
-    other way round, and a session is twice or half as long to the models.
+    With another number of speakers, channels that were split may be mixed, or the other way round:
+    the timeline that the models see is then shorter or longer.
     """
     data = results.load("segment")
     if data is not None and abs(unpack_segmentation(data).audio_duration - n_seconds) >= 0.01:
@@ -33,11 +33,11 @@ def check_timeline(results: StageResults, n_seconds: float) -> None:
 
 
 @dataclass(frozen=True)
-class Decoded:
+class DecodedSession:
     language: str
     language_probability: float | None
     windows: tuple[DecodedWindow, ...]
-    memory_ran_out: bool = False  # and batches were halved
+    memory_ran_out: bool = False  # so that batches were halved
 
 
 def pack_segmentation(segmentation: Segmentation) -> bytes:
@@ -50,7 +50,7 @@ def unpack_segmentation(data: bytes) -> Segmentation:
     return Segmentation(activity=arrays["activity"], **plain)
 
 
-def pack_decoded(decoded: Decoded) -> bytes:
+def pack_decoded(decoded: DecodedSession) -> bytes:
     arrays: dict[str, np.ndarray] = {}
     plain = asdict(decoded)
     for i, window in enumerate(plain["windows"]):
@@ -59,7 +59,7 @@ def pack_decoded(decoded: Decoded) -> bytes:
     return _pack(plain, **arrays)
 
 
-def unpack_decoded(data: bytes) -> Decoded:
+def unpack_decoded(data: bytes) -> DecodedSession:
     plain, arrays = _unpack(data)
 
     def window(i: int, plain: dict[str, Any]) -> DecodedWindow:
@@ -70,7 +70,7 @@ def unpack_decoded(data: bytes) -> Decoded:
         return DecodedWindow(**{**plain, **own}, alignment=aligned)
 
     windows = tuple(window(i, plain) for i, plain in enumerate(plain["windows"]))
-    return Decoded(
+    return DecodedSession(
         plain["language"], plain["language_probability"], windows, plain["memory_ran_out"]
     )
 

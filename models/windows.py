@@ -1,8 +1,8 @@
-"""Speech regions to windows: what Whisper sees in one pass, at most 30 s.
+"""Cuts speech regions into windows of at most 30 s, each of which Whisper sees in one pass.
 
-A window is a contiguous span of the session; the pauses inside it stay. It begins and ends in
-pauses where the speech allows, because a word that is cut in two is lost twice. Each window costs
-the same however little is in it, so that there are as few as the pauses allow.
+A window is a contiguous span of the session and includes the pauses in it. It starts and ends in
+pauses if possible, because cutting a word in two spoils both windows. Each window costs the same
+however little it holds, so there are as few as the pauses allow.
 """
 
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ from models.diarisation.segmentation import SpeechRegion
 
 MAX_WINDOW = 30.0  # s, what Whisper was trained on
 PADDING = 0.2  # s kept before and after speech: a detected edge may lie inside a word
-LAST_PART = 10.0  # s of a window, where speech without a pause is cut
-SHORT_PAUSE = 0.3  # s; a cut in a shorter one may hurt a word or part a sentence, and
-SHORT_PAUSE_COST = 0.5  # windows is what avoiding it may cost
-SECOND_COST = 1e-3  # windows; of as many windows, the ones with less silence inside
-FRAME = 320  # samples (20 ms), for finding the quietest place where there is no pause
+LAST_PART = 10.0  # s at the end of a window, in which speech without a pause is cut
+SHORT_PAUSE = 0.3  # s; a cut in a shorter pause may damage a word or split a sentence
+SHORT_PAUSE_COST = 0.5  # windows, of a cut in a short pause
+SECOND_COST = 1e-3  # windows per second, to prefer windows with less silence inside
+FRAME = 320  # samples (20 ms), for finding the quietest place in speech without a pause
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,13 @@ class Window:
         return self.end - self.start
 
     def cut(self, samples: np.ndarray) -> np.ndarray:
-        """This window's part of (n_samples,)."""
+        """Return this window's part of (n_samples,)."""
         return samples[round(self.start * SAMPLE_RATE) : round(self.end * SAMPLE_RATE)]
 
 
 @dataclass(frozen=True)
 class _Piece:
-    """Speech with its padding, that is cut no further; `pause` is before it, without padding."""
+    """Padded speech that is not cut further; `pause` is the silence before it, without padding."""
 
     start: float
     end: float
@@ -50,11 +50,11 @@ class _Piece:
 def cut_windows(
     regions: Sequence[SpeechRegion], samples: np.ndarray, joints: Sequence[float] = ()
 ) -> tuple[Window, ...]:
-    """Windows that hold all speech, in order, without overlap.
+    """Return windows that hold all speech, in order, without overlap.
 
     Args:
         regions: in order, without overlap.
-        samples: float32, (n_samples,), 16 kHz: decides where to cut speech that has no pause.
+        samples: float32, (n_samples,), 16 kHz, to find where to cut speech that has no pause.
         joints: where one recording of a session ends and the next begins; no window crosses one.
     """
     duration = len(samples) / SAMPLE_RATE
@@ -66,15 +66,13 @@ def cut_windows(
             for region in regions
             if region.start < end and region.end > begin
         ]
-        pieces = _fitting(_padded(inside, begin, end), samples)
-        windows += [
-            Window(pieces[first].start, pieces[last].end) for first, last in _fewest(pieces)
-        ]
+        pieces = _cut_long(_pad(inside, begin, end), samples)
+        windows += [Window(pieces[first].start, pieces[last].end) for first, last in _group(pieces)]
     return tuple(windows)
 
 
-def _padded(regions: Sequence[SpeechRegion], begin: float, end: float) -> list[_Piece]:
-    """Regions with PADDING on both sides, or half the pause where it is shorter, on 10 ms."""
+def _pad(regions: Sequence[SpeechRegion], begin: float, end: float) -> list[_Piece]:
+    """Pad regions with PADDING on both sides, or half of a shorter pause; round to 10 ms."""
     padded = []
     for i, region in enumerate(regions):
         before = regions[i - 1].end if i > 0 else begin - 2 * PADDING
@@ -88,23 +86,23 @@ def _padded(regions: Sequence[SpeechRegion], begin: float, end: float) -> list[_
     return padded
 
 
-def _fitting(padded: Sequence[_Piece], samples: np.ndarray) -> list[_Piece]:
-    """Pieces that fit into a window: longer ones are cut where they are quietest."""
+def _cut_long(padded: Sequence[_Piece], samples: np.ndarray) -> list[_Piece]:
+    """Cut pieces that do not fit into a window where they are quietest."""
     pieces = []
     for piece in padded:
         while piece.end - piece.start > MAX_WINDOW:
             full = piece.start + MAX_WINDOW
-            cut = _quietest(samples, full - LAST_PART, full)
+            cut = _find_quietest(samples, full - LAST_PART, full)
             pieces.append(replace(piece, end=cut))
             piece = _Piece(cut, piece.end, pause=0.0)
         pieces.append(piece)
     return pieces
 
 
-def _fewest(pieces: Sequence[_Piece]) -> list[tuple[int, int]]:
-    """First and last piece of each window, at the least cost of all ways to group them."""
-    costs = [0.0]  # of the cheapest windows for the first n pieces
-    begins: list[int] = []  # of the last of these windows
+def _group(pieces: Sequence[_Piece]) -> list[tuple[int, int]]:
+    """Return the first and last piece of each window, grouped at the lowest possible cost."""
+    costs = [0.0]  # lowest cost of windows for the first n pieces
+    begins: list[int] = []  # first piece of the last of these windows
     for last in range(len(pieces)):
         least, begin = np.inf, last
         for first in range(last, -1, -1):
@@ -126,8 +124,8 @@ def _fewest(pieces: Sequence[_Piece]) -> list[tuple[int, int]]:
     return grouped[::-1]
 
 
-def _quietest(samples: np.ndarray, start: float, end: float) -> float:
-    """The middle of the quietest 20 ms between two times, on 10 ms."""
+def _find_quietest(samples: np.ndarray, start: float, end: float) -> float:
+    """Return the middle of the quietest 20 ms between two times, rounded to 10 ms."""
     part = samples[round(start * SAMPLE_RATE) : round(end * SAMPLE_RATE)]
     frames = part[: len(part) // FRAME * FRAME].reshape(-1, FRAME)
     quietest = int(np.square(frames).mean(axis=1).argmin())

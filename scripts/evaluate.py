@@ -29,7 +29,7 @@ from models.audio.errors import NoSpeech
 from models.audio.probe import probe
 from models.audio.recording import SAMPLE_RATE, Recording
 from models.errors import SpeechError
-from models.gates import Gate, gates_of
+from models.gates import Gate, required_gates
 from models.metrics import Spoken, TimedText, summed
 from models.options import Channels, JobOptions, SpeakerCount
 from models.pipeline import Pipeline
@@ -269,7 +269,7 @@ def main() -> None:
         pipeline_name = options.diarisation or default_pipeline(options.model)
         diarisation = find_pipeline(pipeline_name, options.weights)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        gates = gates_of(options.precision, device, whisper, diarisation)
+        gates = required_gates(options.precision, device, whisper, diarisation)
 
         def measured(precision: Precision | None, out: Path) -> list[Row]:
             pipeline = Pipeline(whisper, diarisation, device, precision)

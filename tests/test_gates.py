@@ -1,4 +1,4 @@
-"""Lower precision is asked for, measured, and vouched for before it is used."""
+"""Lower precision is requested, measured and vouched for before it is used."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from models import gates
 from models.errors import UnavailablePrecision, UnmeasuredPrecision
-from models.gates import Gate, ModelPrecisions, check_gates, gates_of, resolve_precision
+from models.gates import Gate, ModelPrecisions, check_gates, required_gates, resolve_precision
 from models.metrics import Rate
 from models.options import JobOptions
 from models.weights.catalogue import PipelineWeights, WhisperWeights, find_pipeline, find_whisper
@@ -51,7 +51,7 @@ def no_bf16(monkeypatch):
     monkeypatch.setattr(gates, "has_bf16", lambda device: False)
 
 
-def of_whisper(**changes: Any) -> Gate:
+def whisper_gate(**changes: Any) -> Gate:
     gate = Gate("small", WHISPER.sha256, "int8", "cpu", "wer", fp32=WORDS, lower=WORDS)
     return replace(gate, **changes)
 
@@ -64,18 +64,18 @@ def is_used(folder: Path, **changes: Any) -> bool:
     return True
 
 
-# --- what a choice means ---
+# --- what a requested precision means ---
 
 
-def test_the_default_and_fp32_have_to_pass_no_gate(bf16):
-    assert gates_of(None, CPU, WHISPER, DIARISATION) == []
-    assert gates_of("fp32", GPU, WHISPER, DIARISATION) == []
+def test_the_default_and_fp32_need_no_gate(bf16):
+    assert required_gates(None, CPU, WHISPER, DIARISATION) == []
+    assert required_gates("fp32", GPU, WHISPER, DIARISATION) == []
     assert resolve_precision(None, CPU) == ModelPrecisions(None, "fp32")
 
 
-def test_int8_is_whispers_and_diarisation_takes_bf16_where_there_is_some(bf16):
+def test_with_int8_for_whisper_diarisation_uses_bf16_if_the_device_has_it(bf16):
     assert resolve_precision("int8", CPU) == ModelPrecisions("int8", "bf16" if bf16 else "fp32")
-    gates = gates_of("int8", CPU, WHISPER, DIARISATION)
+    gates = required_gates("int8", CPU, WHISPER, DIARISATION)
     whisper, diarisation = ("wer", "a" * 64, "int8"), ("der", "b" * 64, "bf16")
 
     assert [(gate.metric, gate.sha256, gate.precision) for gate in gates] == (
@@ -83,7 +83,7 @@ def test_int8_is_whispers_and_diarisation_takes_bf16_where_there_is_some(bf16):
     )
 
 
-def test_what_a_device_does_not_compute_in_is_refused(no_bf16):
+def test_a_precision_the_device_does_not_support_is_refused(no_bf16):
     with pytest.raises(UnavailablePrecision, match="CPU"):
         resolve_precision("int8", GPU)
     with pytest.raises(UnavailablePrecision, match="bf16"):
@@ -95,28 +95,28 @@ def test_what_a_device_does_not_compute_in_is_refused(no_bf16):
 
 def test_a_gate_vouches_for_these_weights_on_this_kind_of_device_only(tmp_path, no_bf16):
     assert not is_used(tmp_path)
-    of_whisper().save(tmp_path)
+    whisper_gate().save(tmp_path)
 
     assert is_used(tmp_path)
     assert not is_used(tmp_path, sha256="c" * 64)
-    assert not of_whisper(device="cuda").vouched(tmp_path)
-    assert not of_whisper(precision="bf16").vouched(tmp_path)
+    assert not whisper_gate(device="cuda").is_vouched(tmp_path)
+    assert not whisper_gate(precision="bf16").is_vouched(tmp_path)
 
 
 def test_a_gate_does_not_vouch_for_a_processor_whose_int8_is_less_exact(
     tmp_path, monkeypatch, no_bf16
 ):
-    of_whisper().save(tmp_path)
+    whisper_gate().save(tmp_path)
     monkeypatch.setattr(gates, "has_vnni", lambda: False)
     assert not is_used(tmp_path)
 
-    of_whisper(device="cpu-7bit").save(tmp_path)
+    whisper_gate(device="cpu-7bit").save(tmp_path)
     assert is_used(tmp_path)
 
 
 def test_both_models_have_to_pass(tmp_path, monkeypatch):
     monkeypatch.setattr(gates, "has_bf16", lambda device: True)
-    of_whisper().save(tmp_path)
+    whisper_gate().save(tmp_path)
     assert not is_used(tmp_path)
     Gate("community", "b" * 64, "bf16", "cpu", "der", fp32=SPEECH, lower=SPEECH).save(tmp_path)
 
@@ -134,12 +134,12 @@ def test_both_models_have_to_pass(tmp_path, monkeypatch):
     ],
 )
 def test_a_tenth_of_a_point_is_the_largest_loss(fp32, lower, holds):
-    assert of_whisper(fp32=fp32, lower=lower).holds is holds
+    assert whisper_gate(fp32=fp32, lower=lower).holds is holds
 
 
-def test_a_measurement_that_fails_takes_back_what_an_earlier_one_said(tmp_path, no_bf16):
-    of_whisper().save(tmp_path)
-    of_whisper(lower=Rate(300, 10_000)).save(tmp_path)
+def test_a_failed_measurement_removes_the_earlier_gate(tmp_path, no_bf16):
+    whisper_gate().save(tmp_path)
+    whisper_gate(lower=Rate(300, 10_000)).save(tmp_path)
 
     assert not is_used(tmp_path)
     assert list((tmp_path / "gates").iterdir()) == []
@@ -149,21 +149,21 @@ def test_a_measurement_that_fails_takes_back_what_an_earlier_one_said(tmp_path, 
     "content", ["", "{", "[]", "{}", json.dumps({"sha256": "a" * 64, "fp32": 1, "lower": 2})]
 )
 def test_a_damaged_gate_vouches_for_nothing(tmp_path, no_bf16, content):
-    of_whisper().save(tmp_path)
-    of_whisper().path(tmp_path).write_text(content)
+    whisper_gate().save(tmp_path)
+    whisper_gate().path(tmp_path).write_text(content)
 
     assert not is_used(tmp_path)
 
 
-def test_a_gate_of_other_weights_under_this_name_vouches_for_nothing(tmp_path, no_bf16):
-    other = of_whisper(sha256="c" * 64)
+def test_a_gate_of_other_weights_under_these_weights_name_vouches_for_nothing(tmp_path, no_bf16):
+    other = whisper_gate(sha256="c" * 64)
     other.save(tmp_path)
-    other.path(tmp_path).rename(of_whisper().path(tmp_path))
+    other.path(tmp_path).rename(whisper_gate().path(tmp_path))
 
     assert not is_used(tmp_path)
 
 
-# --- where it is asked for ---
+# --- where it is requested ---
 
 
 def transcribe(folder: Path, *arguments: object) -> Any:
@@ -171,7 +171,7 @@ def transcribe(folder: Path, *arguments: object) -> Any:
     return CliRunner().invoke(app, ["transcribe", *map(str, options)])
 
 
-def test_batch_mode_says_what_to_run_and_uses_int8_when_the_gate_is_passed(
+def test_batch_mode_names_the_evaluation_to_run_and_uses_int8_once_it_has_passed(
     tmp_path, monkeypatch, no_bf16
 ):
     loaded = []
@@ -189,7 +189,7 @@ def test_batch_mode_says_what_to_run_and_uses_int8_when_the_gate_is_passed(
     assert "unmeasured_precision" in refused.stderr
     assert "scripts/evaluate --precision int8" in refused.stderr
 
-    of_whisper(sha256=find_whisper("demo", tmp_path).sha256).save(tmp_path)
+    whisper_gate(sha256=find_whisper("demo", tmp_path).sha256).save(tmp_path)
     result = transcribe(tmp_path, "--precision", "int8", recording)
     made = json.loads((tmp_path / "out" / "INT-07.identified.json").read_text())
 
@@ -197,7 +197,7 @@ def test_batch_mode_says_what_to_run_and_uses_int8_when_the_gate_is_passed(
     assert made["made_with"]["options"]["precision"] == "int8"
 
 
-def test_a_job_of_a_worker_whose_precision_nobody_measured_fails_with_a_name(tmp_path, no_bf16):
+def test_a_job_fails_if_no_evaluation_vouches_for_the_workers_precision(tmp_path, no_bf16):
     engine = PipelineEngine(tmp_path, "int8")
     engine._device = CPU
 
@@ -220,7 +220,7 @@ def job_with_the_demo_weights() -> EngineJob:
     )
 
 
-def test_a_workers_setting_reaches_the_process_with_the_models(tmp_path):
+def test_a_workers_precision_setting_reaches_the_engine_child(tmp_path):
     folders = {name: tmp_path / name for name in ("data", "keys", "weights")}
     child = EngineProcess(PIPELINE_ENGINE, Settings(precision="int8", **folders))
 
@@ -238,7 +238,7 @@ def test_a_workers_setting_reaches_the_process_with_the_models(tmp_path):
 # --- scripts/evaluate ---
 
 
-def test_evaluate_compares_with_fp32_and_leaves_a_gate(tmp_path, monkeypatch, capsys, no_bf16):
+def test_evaluate_compares_with_fp32_and_writes_a_gate(tmp_path, monkeypatch, capsys, no_bf16):
     errors = {"fp32": 200, "int8": 205}
     written = {}
 
@@ -272,7 +272,7 @@ def test_evaluate_compares_with_fp32_and_leaves_a_gate(tmp_path, monkeypatch, ca
         check_gates("int8", CPU, whisper, DIARISATION, tmp_path)
 
 
-def test_rendered_voices_do_not_vouch_for_weights_of_ones_own(monkeypatch, capsys):
+def test_rendered_voices_do_not_vouch_for_other_weights(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["evaluate", "--model", "small", "--precision", "int8"])
 
     with pytest.raises(SystemExit):

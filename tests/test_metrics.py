@@ -11,13 +11,13 @@ from models.metrics import (
     diarisation_parts,
     interval,
     invented_seconds,
+    merge_intervals,
     seconds_without_words,
     speaker_errors,
+    subtract_intervals,
     summed,
     tcp_word_errors,
     time_errors,
-    union,
-    without,
     word_errors,
 )
 from models.transcript import Turn
@@ -30,15 +30,15 @@ def test_rates_are_summed_before_they_are_divided():
     assert summed([Rate(1, 10), Rate(0, 90)]).rate == 0.01
 
 
-def test_equal_texts_have_no_word_errors_whatever_the_case_and_the_punctuation():
+def test_case_and_punctuation_are_no_word_errors():
     assert word_errors("Where do you work?", "where do you work") == Rate(0, 4)
 
 
-def test_words_out_of_nothing_are_all_errors():
+def test_all_words_are_errors_if_the_reference_is_empty():
     assert word_errors("", "thank you for watching") == Rate(4, 0)
 
 
-def test_a_language_without_spaces_is_counted_in_characters():
+def test_languages_without_spaces_are_counted_in_characters():
     assert word_errors("我在医院", "我在学院", "zh") == Rate(1, 4)
 
 
@@ -70,14 +70,14 @@ def test_tcpwer_does_not_match_words_far_apart():
     assert tcp_word_errors([QUESTION], [elsewhere]) == Rate(8, 4)
 
 
-def test_words_without_a_speaker_are_counted_apart():
+def test_words_without_a_speaker_are_counted_separately():
     nobody = Spoken(None, 0.0, 1.5, QUESTION.text)
 
     assert speaker_errors([QUESTION, ANSWER], [nobody, ANSWER]) == (Rate(0, 9), Rate(4, 9))
 
 
-def test_words_of_which_the_reference_names_no_speaker_are_not_with_the_wrong_one():
-    """They were a speaker of their own, whom the hypothesis had missed."""
+def test_words_without_a_speaker_in_the_reference_do_not_count():
+    """They used to count as another speaker, whom the hypothesis had missed."""
     nobody = Spoken(None, 0.0, 1.5, QUESTION.text)
     all_one = [Spoken("A", 0.0, 4.0, f"{QUESTION.text} {ANSWER.text}")]
 
@@ -85,7 +85,7 @@ def test_words_of_which_the_reference_names_no_speaker_are_not_with_the_wrong_on
     assert speaker_errors([nobody, ANSWER], [nobody, ANSWER]) == (Rate(0, 5), Rate(0, 5))
 
 
-def test_a_speaker_too_many_is_wrong_with_every_word():
+def test_all_words_of_a_surplus_speaker_are_wrong():
     parts = [Spoken("A", 0.0, 1.5, QUESTION.text), *_split(ANSWER, "B", "C")]
 
     assert speaker_errors([QUESTION, ANSWER], parts)[0] == Rate(2, 9)
@@ -101,12 +101,12 @@ def _split(spoken: Spoken, *speakers: str) -> list[Spoken]:
     ]
 
 
-def test_nothing_recognised_is_no_wrong_speaker():
+def test_without_recognised_words_there_are_no_speaker_errors():
     assert speaker_errors([QUESTION], []) == (Rate(0, 0), Rate(0, 0))
 
 
-def test_characters_have_speakers_and_times_where_nobody_writes_spaces():
-    """A sentence was one word, so that nearly none was recognised rightly: 0 of 0 were wrong."""
+def test_in_languages_without_spaces_characters_have_speakers_and_times():
+    """A sentence used to be one word, so hardly any was recognised correctly: 0 of 0 were wrong."""
     reference = [Spoken("I", 0.0, 1.0, "你好吗？"), Spoken("P", 1.0, 2.0, "我在医院。")]
     hypothesis = [Spoken("A", 0.0, 1.5, "你好吗我"), Spoken("B", 1.5, 2.0, "在医院")]
 
@@ -117,7 +117,7 @@ def test_characters_have_speakers_and_times_where_nobody_writes_spaces():
 
 
 def test_words_that_differ_in_vowel_signs_are_different_words():
-    """Hindi's vowel signs are marks and no letters."""
+    """Hindi's vowel signs are marks, not letters."""
     said, misheard = [Spoken("I", 0.0, 1.0, "दिन भर")], [Spoken("A", 0.0, 1.0, "दान भर।")]
 
     assert speaker_errors(said, misheard, "hi")[0] == Rate(0, 1)
@@ -125,7 +125,7 @@ def test_words_that_differ_in_vowel_signs_are_different_words():
     assert speaker_errors(composed, apart, "de")[0] == Rate(0, 1)
 
 
-def test_a_dash_is_no_word():
+def test_punctuation_is_no_word():
     dash, dots = [TimedText("-", 0.0, 0.1)], [TimedText("...", 7.0, 7.1)]
 
     assert time_errors(dash, dots) == Rate(0, 0)
@@ -147,8 +147,8 @@ def test_diarisation_errors_come_with_their_parts():
     assert forgiving["error"].errors == pytest.approx(0.0)
 
 
-def test_nobody_overlaps_with_themselves():
-    """Two turns of one speaker, half a second of them together, made a perfect result wrong."""
+def test_overlapping_turns_of_one_speaker_count_once():
+    """A perfect result counted as wrong where two turns of one speaker overlapped."""
     reference = [Turn(0.0, 10.0, "P"), Turn(9.5, 14.0, "P"), Turn(12.0, 20.0, "I")]
     hypothesis = [Turn(0.0, 14.0, "A"), Turn(12.0, 20.0, "B"), Turn(12.0, 20.0, "B")]
 
@@ -161,21 +161,21 @@ def test_nobody_overlaps_with_themselves():
         assert forgiving.total == pytest.approx(12.0 - 0.5 + 6.0 - 0.5)
 
 
-def test_speech_that_became_no_words_is_counted_in_seconds():
+def test_speech_without_words_is_counted_in_seconds():
     turns = [Turn(0.0, 10.0, "I"), Turn(20.0, 21.0, "P")]
     words = [TimedText("so", 0.2, 0.5), TimedText("then", 9.0, 9.5)]
 
     assert seconds_without_words(turns, words) == Rate(8.5, 11.0)
 
 
-def test_words_beside_all_speech_are_counted_in_seconds():
+def test_words_outside_speech_are_counted_in_seconds():
     words = [TimedText("so", 0.2, 0.5), TimedText("thanks", 30.0, 31.0)]
 
     assert invented_seconds([Turn(0.0, 10.0, "I")], words, 60.0) == Rate(1.0, 49.5)
     assert invented_seconds([], [], 60.0) == Rate(0.0, 60.0)
 
 
-def test_the_interval_holds_the_rate_and_narrows_with_more_recordings():
+def test_the_interval_contains_the_rate_and_narrows_with_more_recordings():
     rates = [Rate(errors, 100) for errors in (10, 20, 30, 40)]
     few, many = interval(rates), interval(rates * 25)
 
@@ -193,10 +193,10 @@ pieces = st.lists(
 
 
 @given(pieces, pieces)
-def test_what_is_left_of_intervals_is_what_counting_tenths_says(some, others):
+def test_subtracting_intervals_equals_counting_tenths(some, others):
     def tenths(intervals):
         return {t for a, b in intervals for t in range(round(a * 10), round(b * 10))}
 
-    left = without(union(some), union(others))
+    left = subtract_intervals(merge_intervals(some), merge_intervals(others))
     assert tenths(left) == tenths(some) - tenths(others)
     assert sum(b - a for a, b in left) * 10 == len(tenths(left))

@@ -1,4 +1,4 @@
-"""Results of stages survive being kept, to the last bit."""
+"""Stored stage results are read back exactly."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ import pytest
 from models.diarisation.diarisation import Diarisation
 from models.diarisation.segmentation import Segmentation
 from models.results import (
-    Decoded,
+    DecodedSession,
     pack_decoded,
     pack_diarisation,
     pack_segmentation,
@@ -25,7 +25,7 @@ from models.windows import Window
 RANDOM = np.random.default_rng(0)
 
 
-def test_a_segmentation_is_the_same_afterwards():
+def test_a_segmentation_is_read_back_exactly():
     activity = RANDOM.random((3, 5, 2), dtype=np.float32)
     segmentation = Segmentation(activity, 10.0, 1.0, 0.0619375, 0.016875, 1 / 3)
 
@@ -36,21 +36,21 @@ def test_a_segmentation_is_the_same_afterwards():
 
 
 @pytest.mark.parametrize("probability", [None, 0.9])
-def test_decoded_windows_are_the_same_afterwards(probability):
+def test_decoded_windows_are_read_back_exactly(probability):
     window = DecodedWindow(Window(0.1, 29.97), (50364, 7), " Grüße \ud83d", 0.2, -1 / 3, 0.1, 1.5)
-    decoded = Decoded("de", probability, (window, window))
+    decoded = DecodedSession("de", probability, (window, window))
 
     assert unpack_decoded(pack_decoded(decoded)) == decoded
 
 
-def test_words_are_the_same_afterwards():
+def test_words_are_read_back_exactly():
     words = (Word(" so", 0.1, 1 / 3, 2 / 3), Word("…", 0.4, 0.5, 1.0))
 
     assert unpack_words(pack_words(words)) == words
     assert unpack_words(pack_words(())) == ()
 
 
-def test_a_diarisation_is_the_same_afterwards_with_its_nans():
+def test_a_diarisation_is_read_back_exactly_with_its_nans():
     embeddings = RANDOM.random((2, 3, 4), dtype=np.float32)
     embeddings[0, 1] = np.nan
     turns = (Turn(0.0, 1.5, "SPEAKER_00"), Turn(1.0, 2.5, "SPEAKER_01"))

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from models.audio.recording import SAMPLE_RATE
 from models.diarisation.segmentation import SpeechRegion
-from models.windows import MAX_WINDOW, PADDING, Window, _padded, cut_windows
+from models.windows import MAX_WINDOW, PADDING, Window, _pad, cut_windows
 
 
 def silence(seconds: float) -> np.ndarray:
@@ -51,7 +51,7 @@ def test_windows_are_as_few_as_the_pauses_allow():
     assert all(window.duration > 29 for window in windows)
 
 
-def test_a_cut_in_a_short_pause_is_avoided_where_another_window_is_not_needed():
+def test_a_cut_in_a_short_pause_is_avoided_if_that_takes_no_further_window():
     regions = [SpeechRegion(0.0, 18.0), SpeechRegion(18.6, 29.0), SpeechRegion(29.2, 40.0)]
     windows = cut_windows(regions, silence(60))
 
@@ -80,13 +80,13 @@ def test_no_window_crosses_from_one_recording_into_the_next():
         max_size=8,
     )
 )
-def test_no_other_way_to_cut_needs_fewer_windows_or_has_better_cuts(lengths):
+def test_no_other_grouping_needs_fewer_windows_or_has_better_cuts(lengths):
     regions = []
     position = 0.3
     for speech, pause in lengths:
         regions.append(SpeechRegion(round(position, 2), round(position + speech, 2)))
         position += speech + pause
-    edges = _padded(regions, 0.0, position)
+    edges = _pad(regions, 0.0, position)
     best = min(
         cost
         for cuts in product([False, True], repeat=len(edges) - 1)
@@ -99,7 +99,7 @@ def test_no_other_way_to_cut_needs_fewer_windows_or_has_better_cuts(lengths):
 
 
 def cost_of(edges, begins):
-    """Windows, half a window for each cut in a short pause; None where one is too long."""
+    """Count windows, and half a window for each cut in a short pause; None if one is too long."""
     firsts, lasts = [0, *begins], [*(begin - 1 for begin in begins), len(edges) - 1]
     if any(edges[b].end - edges[a].start > 30 for a, b in zip(firsts, lasts, strict=True)):
         return None
@@ -112,7 +112,7 @@ def cost_of(edges, begins):
     ),
     joint=st.one_of(st.none(), st.floats(0.01, 0.99)),
 )
-def test_windows_hold_all_speech_in_order_and_are_never_longer_than_whispers(lengths, joint):
+def test_windows_hold_all_speech_in_order_and_fit_whisper(lengths, joint):
     regions = []
     position = 0.3
     for speech, pause in lengths:
@@ -130,5 +130,5 @@ def test_windows_hold_all_speech_in_order_and_are_never_longer_than_whispers(len
             max(0.0, min(region.end, window.end) - max(region.start, window.start))
             for window in windows
         )
-        # A window starts and ends on 10 ms, so each of its edges may miss half of that.
+        # Windows start and end on multiples of 10 ms, so each edge may miss half of that.
         assert covered >= region.duration - 0.011 * (2 + region.duration // 20 + 2 * len(joints))
