@@ -156,7 +156,18 @@ def test_a_path_too_long_for_a_socket_is_refused(tmp_path):
         EmbeddedPostgres(tmp_path / ("x" * 100)).start()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root starts it as another user")
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root starts it as another user")
+
+
+@pytest.fixture(params=[0o022, 0o077], ids=["umask 022", "umask 077"])
+def umask(request):
+    """The usual umask, and that of `serve` and of hardened servers."""
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+@as_root
 def test_root_starts_it_as_another_user_who_must_reach_the_folder(tmp_path, data_folder):
     with pytest.raises(DataNotReachable):
         EmbeddedPostgres(tmp_path / "database").start()  # pytest's folders are closed
@@ -169,15 +180,57 @@ def test_root_starts_it_as_another_user_who_must_reach_the_folder(tmp_path, data
     assert owner != 0
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root starts it as another user")
-def test_root_starts_a_copy_of_programs_that_the_other_user_cannot_reach(data_folder, monkeypatch):
+@as_root
+def test_root_lets_the_other_user_pass_every_new_folder_above_the_database(data_folder, umask):
+    server = EmbeddedPostgres(data_folder / "new" / "data" / "database")
+    server.start()
+    assert ask(server, "SELECT 1") == (1,)
+    server.stop()
+    for folder in (data_folder / "new", data_folder / "new" / "data"):
+        assert folder.stat().st_mode & 0o777 == 0o711
+
+
+@as_root
+def test_root_starts_a_copy_of_programs_that_the_other_user_cannot_reach(
+    data_folder, umask, monkeypatch
+):
+    """`serve` sets umask 077, which closed the folder above the copy to the other user."""
+    close_site_packages(monkeypatch)
+    require_copy_that_runs(data_folder)
+
+
+@as_root
+def test_root_starts_a_copy_of_programs_that_only_root_can_read(data_folder, umask, monkeypatch):
+    """pip had installed them under umask 077."""
+    wheel = embedded.wheel_folder()
+    closed = data_folder / "site-packages" / wheel.name
+    for folder in (wheel / f"pginstall{embedded.VERSION}", wheel.with_name(f"{wheel.name}.libs")):
+        copy = closed.parent / folder.relative_to(wheel.parent)
+        shutil.copytree(folder, copy, symlinks=True)
+        subprocess.run(["chmod", "-R", "go=", copy], check=True)
+    monkeypatch.setattr(embedded, "wheel_folder", lambda: closed)
+    require_copy_that_runs(data_folder / "data")
+
+
+@as_root
+def test_a_copy_that_the_other_user_cannot_reach_is_replaced(data_folder, monkeypatch):
+    close_site_packages(monkeypatch)
+    require_copy_that_runs(data_folder)
+    (data_folder / "database" / "postgres").chmod(0o700)
+    require_copy_that_runs(data_folder)
+
+
+def close_site_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         embedded,
         "is_reachable",
-        lambda folder, *ids: "site-packages" not in str(folder) and is_reachable(folder, *ids),
+        lambda path, *ids: "site-packages" not in str(path) and is_reachable(path, *ids),
     )
-    server = EmbeddedPostgres(data_folder / "database")
+
+
+def require_copy_that_runs(data: Path) -> None:
+    server = EmbeddedPostgres(data / "database")
     server.start()
     assert ask(server, "SELECT 1") == (1,)
-    assert server.binaries.is_relative_to(data_folder)
+    assert server.binaries.is_relative_to(data)
     server.stop()

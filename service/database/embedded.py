@@ -149,11 +149,10 @@ class EmbeddedPostgres:
             )
         data = self.folder.parent
         try:
-            data.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # The database's user must pass through these folders, but not list them.
+            make_folders(data, 0o711 if self._as_user else 0o700)
             if self._as_user:
-                data.chmod(
-                    data.stat().st_mode | 0o011
-                )  # other users can pass through, but not list it
+                data.chmod(data.stat().st_mode | 0o011)
                 require_reachable(data, self._uid, self._gid)
             for folder in (self.folder, self.data, self.run):
                 self._make_folder(folder)
@@ -181,23 +180,24 @@ class EmbeddedPostgres:
         """The installed programs, or a copy if the unprivileged user cannot reach them."""
         if self._programs is not None:
             return self._programs
+        programs = installed_programs()
+        if not self._as_user or is_reachable(programs / "postgres", self._uid, self._gid):
+            return programs
         package = wheel_folder()
-        if not self._as_user or is_reachable(package, self._uid, self._gid):
-            return installed_programs()
         copy = self.folder / "postgres"
-        copied = copy / package.name / f"pginstall{VERSION}"
-        if not copied.exists():
+        copied = copy / programs.relative_to(package.parent)
+        if not copied.exists() or not is_reachable(copied / "postgres", self._uid, self._gid):
             # The programs find their libraries relative to their own location.
             libraries = package.with_name(f"{package.name}.libs")
             partial = copy.with_name("postgres.partial")
             shutil.rmtree(partial, ignore_errors=True)
-            shutil.copytree(libraries, partial / libraries.name)
-            shutil.copytree(
-                package / copied.name, partial / package.name / copied.name, symlinks=True
-            )
+            for source in (libraries, programs.parent):
+                target = partial / source.relative_to(package.parent)
+                shutil.copytree(source, target, symlinks=True)
+            make_readable(partial)
             shutil.rmtree(copy, ignore_errors=True)
             partial.rename(copy)
-        return copied / "bin"
+        return copied
 
     def _init(self) -> None:
         shutil.rmtree(self.data)  # empty, or left by an initdb that was killed
@@ -328,13 +328,30 @@ def require_reachable(folder: Path, uid: int, gid: int) -> None:
         )
 
 
-def is_reachable(folder: Path, uid: int, gid: int) -> bool:
-    """Whether this user can enter the folder and every folder above it."""
+def make_folders(folder: Path, mode: int) -> None:
+    """Make the folder and the missing ones above it with this mode, whatever the umask."""
+    if not folder.is_dir():
+        make_folders(folder.parent, mode)
+        folder.mkdir(mode, exist_ok=True)
+        folder.chmod(mode)
 
-    def can_enter(path: Path) -> bool:
+
+def make_readable(folder: Path) -> None:
+    """Let every user who can reach the folder read its files and run its programs."""
+    for parent, _, names in os.walk(folder):
+        os.chmod(parent, 0o755)
+        for path in (Path(parent, name) for name in names):
+            if not path.is_symlink():
+                path.chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)
+
+
+def is_reachable(path: Path, uid: int, gid: int) -> bool:
+    """Whether this user can run the program, or enter the folder, and enter all folders above."""
+
+    def is_executable(path: Path) -> bool:
         status = path.stat()
         shift = 6 if status.st_uid == uid else 3 if status.st_gid == gid else 0
         return bool(status.st_mode >> shift & 1)
 
-    resolved = folder.resolve()
-    return all(can_enter(path) for path in (resolved, *resolved.parents))
+    resolved = path.resolve()
+    return all(is_executable(path) for path in (resolved, *resolved.parents))
