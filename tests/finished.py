@@ -10,9 +10,9 @@ from service.domain.stages import KEPT_STAGES
 from service.services import Services
 
 
-def begin_job(services: Services, job_id: UUID) -> job_state.Claim:
+def begin_job(services: Services, job_id: UUID) -> job_state.JobClaim:
     with services.sessionmaker.begin() as session:
-        held = job_state.claim(session, job_id)
+        held = job_state.claim_job(session, job_id)
     assert held is not None
     return held
 
@@ -24,20 +24,20 @@ def finish_job(services: Services, job_id: UUID, document: Transcript | None = N
         if stage not in held.job.kept:
             id = write(services, job_id, f"stage_{stage}", b"a result")
             with services.sessionmaker.begin() as session:
-                job_state.saved(session, held, stage, id, 1.0)
+                job_state.record_result(session, held, stage, id, 1.0)
     document = document or conversation()
     artefact_id = write(services, job_id, "transcript", to_json(document).encode())
     outcome = job_state.Outcome(artefact_id, document.speakers, (), document.duration)
     transcript_id = uuid4()
     with services.sessionmaker.begin() as session:
-        job_state.finish(session, held, transcript_id, outcome)
+        job_state.finish_job(session, held, transcript_id, outcome)
     return transcript_id
 
 
 def fail_job(services: Services, job_id: UUID, code: str) -> None:
     held = begin_job(services, job_id)
     with services.sessionmaker.begin() as session:
-        job_state.failed(session, held, code)
+        job_state.record_failure(session, held, code)
 
 
 def write(services: Services, job_id: UUID, kind: str, content: bytes) -> UUID:

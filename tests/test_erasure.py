@@ -220,7 +220,7 @@ def test_a_running_job_is_deleted_only_with_force(api, study):
     assert codes(api.request("DELETE", f"{JOBS}/{id}")) == (423, "job_running")
     delete(api, f"{JOBS}/{id}?force=true")
     with pytest.raises(job_state.JobGone), api.services.sessionmaker.begin() as session:
-        job_state.beat(session, held)
+        job_state.record_heartbeat(session, held)
 
 
 def test_a_queued_job_is_deleted_and_nobody_begins_it(api, study):
@@ -228,7 +228,7 @@ def test_a_queued_job_is_deleted_and_nobody_begins_it(api, study):
 
     delete(api, f"{JOBS}/{id}")
     with api.services.sessionmaker.begin() as session:
-        assert job_state.claim(session, id) is None
+        assert job_state.claim_job(session, id) is None
 
 
 # --- deleting a recording -------------------------------------------------------------------------

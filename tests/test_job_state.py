@@ -50,7 +50,7 @@ def job_id(services):
 
 @pytest.fixture
 def held(services, job_id):
-    return do(services, job_state.claim, job_id)
+    return do(services, job_state.claim_job, job_id)
 
 
 def test_a_claim_says_what_is_to_be_done(services, job_id, held):
@@ -65,7 +65,7 @@ def test_a_claim_says_what_is_to_be_done(services, job_id, held):
 
 def test_the_end_of_a_job_is_a_transcript_and_a_hand_off(services, job_id, held):
     transcript_id = uuid4()
-    do(services, job_state.finish, held, transcript_id, DONE)
+    do(services, job_state.finish_job, held, transcript_id, DONE)
 
     job = read_job(services, job_id)
     assert (job.status, job.transcript_id, job.fraction) == ("succeeded", transcript_id, 1.0)
@@ -83,8 +83,8 @@ def test_the_end_of_a_job_is_a_transcript_and_a_hand_off(services, job_id, held)
 
 def test_a_result_whose_acknowledgement_was_lost_is_written_once(services, job_id, held):
     transcript_id = uuid4()
-    do(services, job_state.finish, held, transcript_id, DONE)
-    do(services, job_state.finish, held, transcript_id, DONE)
+    do(services, job_state.finish_job, held, transcript_id, DONE)
+    do(services, job_state.finish_job, held, transcript_id, DONE)
 
     with services.sessionmaker() as session:
         found = session.scalars(select(Transcript).where(Transcript.job_id == job_id)).all()
@@ -92,25 +92,25 @@ def test_a_result_whose_acknowledgement_was_lost_is_written_once(services, job_i
 
 
 def test_a_finished_job_is_not_claimed_again(services, job_id, held):
-    do(services, job_state.finish, held, uuid4(), DONE)
+    do(services, job_state.finish_job, held, uuid4(), DONE)
 
-    assert do(services, job_state.claim, job_id) is None
+    assert do(services, job_state.claim_job, job_id) is None
 
 
 WRITES = {
-    "beat": (job_state.beat, ()),
-    "saved": (job_state.saved, ("segment", uuid4(), 1.0)),
-    "finish": (job_state.finish, (uuid4(), DONE)),
-    "failed": (job_state.failed, ("silent_audio",)),
-    "crashed": (job_state.crashed, ("engine_died",)),
-    "put_back": (job_state.put_back, ()),
-    "cancelled": (job_state.cancelled, ()),
+    "beat": (job_state.record_heartbeat, ()),
+    "saved": (job_state.record_result, ("segment", uuid4(), 1.0)),
+    "finish": (job_state.finish_job, (uuid4(), DONE)),
+    "failed": (job_state.record_failure, ("silent_audio",)),
+    "crashed": (job_state.record_crash, ("engine_died",)),
+    "put_back": (job_state.put_back_job, ()),
+    "cancelled": (job_state.record_cancelled, ()),
 }
 
 
 @pytest.mark.parametrize("name", WRITES)
 def test_who_was_taken_for_dead_writes_nothing(services, job_id, held, name):
-    later = do(services, job_state.claim, job_id)
+    later = do(services, job_state.claim_job, job_id)
     version = read_job(services, job_id).version
     write, arguments = WRITES[name]
 
@@ -118,17 +118,17 @@ def test_who_was_taken_for_dead_writes_nothing(services, job_id, held, name):
         do(services, write, held, *arguments)
 
     assert read_job(services, job_id).version == version
-    assert do(services, job_state.beat, later) == "running"
+    assert do(services, job_state.record_heartbeat, later) == "running"
 
 
 def test_who_was_taken_for_dead_writes_nothing_while_the_job_waits_for_another(
     services, job_id, held
 ):
     with services.sessionmaker.begin() as session:
-        job_state.orphaned(session, session.get_one(Job, job_id))
+        job_state.requeue_orphan(session, session.get_one(Job, job_id))
 
     with pytest.raises(FenceLost):
-        do(services, job_state.beat, held)
+        do(services, job_state.record_heartbeat, held)
     assert errors_of(services, job_id) == [("worker_died", None, 1, True)]
 
 
@@ -137,13 +137,13 @@ def test_a_job_erased_under_our_hands_is_let_go_of(services, job_id, held):
         session.get_one(Job, job_id).status = "erased"
 
     with pytest.raises(JobGone):
-        do(services, job_state.beat, held)
+        do(services, job_state.record_heartbeat, held)
 
 
 def test_progress_is_of_the_stage_and_of_the_whole(services, job_id, held):
-    do(services, job_state.beat, held, "ingest", 1.0)
+    do(services, job_state.record_heartbeat, held, "ingest", 1.0)
     version = read_job(services, job_id).version
-    do(services, job_state.beat, held, "segment", 0.5)
+    do(services, job_state.record_heartbeat, held, "segment", 0.5)
 
     job, stages = read_job(services, job_id), stages_of(services, job_id)
     assert job.version > version
@@ -155,15 +155,15 @@ def test_progress_is_of_the_stage_and_of_the_whole(services, job_id, held):
 
 
 def test_late_news_of_a_stage_does_not_undo_it(services, job_id, held):
-    do(services, job_state.saved, held, "segment", uuid4(), 1.0)
-    do(services, job_state.beat, held, "segment", 1.0)
+    do(services, job_state.record_result, held, "segment", uuid4(), 1.0)
+    do(services, job_state.record_heartbeat, held, "segment", 1.0)
 
     assert stages_of(services, job_id)["segment"].state == "succeeded"
 
 
 def test_a_heartbeat_alone_is_no_new_version(services, job_id, held):
     job = read_job(services, job_id)
-    do(services, job_state.beat, held)
+    do(services, job_state.record_heartbeat, held)
 
     assert read_job(services, job_id).version == job.version
     later = read_job(services, job_id).heartbeat_at
@@ -172,10 +172,10 @@ def test_a_heartbeat_alone_is_no_new_version(services, job_id, held):
 
 def test_the_next_attempt_goes_on_after_the_last_stage(services, job_id, held):
     artefact = uuid4()
-    do(services, job_state.loaded, held, "cpu", {"segment": 0.1})
-    do(services, job_state.saved, held, "segment", artefact, 1.5)
+    do(services, job_state.record_loaded, held, "cpu", {"segment": 0.1})
+    do(services, job_state.record_result, held, "segment", artefact, 1.5)
 
-    assert do(services, job_state.claim, job_id).job.kept == {"segment": artefact}
+    assert do(services, job_state.claim_job, job_id).job.kept == {"segment": artefact}
     with services.sessionmaker() as session:
         timings = session.scalars(select(StageTiming).order_by(StageTiming.at)).all()
         assert [(t.seconds, t.audio_seconds, t.trial) for t in timings][-2:] == [
@@ -192,13 +192,13 @@ def test_a_rerun_with_other_speakers_gets_the_embeddings(services, job_id):
             {"id": artefact, "job": job_id},
         )
 
-    assert do(services, job_state.claim, job_id).job.kept == {"embeddings": artefact}
+    assert do(services, job_state.claim_job, job_id).job.kept == {"embeddings": artefact}
 
 
 def test_a_job_that_kills_its_workers_fails_after_three_attempts(services, job_id):
     for _ in range(3):
-        assert do(services, job_state.claim, job_id) is not None
-    assert do(services, job_state.claim, job_id) is None
+        assert do(services, job_state.claim_job, job_id) is not None
+    assert do(services, job_state.claim_job, job_id) is None
 
     assert read_job(services, job_id).status == "failed"
     assert [error[0] for error in errors_of(services, job_id)] == ["worker_died"] * 3 + ["gave_up"]
@@ -206,8 +206,8 @@ def test_a_job_that_kills_its_workers_fails_after_three_attempts(services, job_i
 
 def test_a_job_that_kills_the_engine_fails_after_three_attempts(services, job_id):
     for expected in (True, True, False):
-        held = do(services, job_state.claim, job_id)
-        assert do(services, job_state.crashed, held, "engine_died") is expected
+        held = do(services, job_state.claim_job, job_id)
+        assert do(services, job_state.record_crash, held, "engine_died") is expected
 
     assert read_job(services, job_id).status == "failed"
     assert [error[0] for error in errors_of(services, job_id)] == ["engine_died"] * 3 + ["gave_up"]
@@ -218,35 +218,35 @@ def test_a_power_cut_does_not_count(services, job_id, found_by):
     """The worker was last heard of before the database's start: it died with everything else."""
     before = "UPDATE job SET heartbeat_at = pg_postmaster_start_time() - interval '1 second'"
     for _ in range(4):
-        assert do(services, job_state.claim, job_id) is not None
+        assert do(services, job_state.claim_job, job_id) is not None
         with services.sessionmaker.begin() as session:
             session.execute(text(before + " WHERE id = :id"), {"id": job_id})
             if found_by == "the reaper":
-                job_state.orphaned(session, session.get_one(Job, job_id))
+                job_state.requeue_orphan(session, session.get_one(Job, job_id))
 
-    assert do(services, job_state.claim, job_id) is not None
+    assert do(services, job_state.claim_job, job_id) is not None
     assert [error[0] for error in errors_of(services, job_id)] == ["worker_died"] * 4
 
 
 def test_an_attempt_that_finished_a_stage_does_not_count(services, job_id):
     for stage in ("segment", "transcribe", "align", "diarise"):
-        held = do(services, job_state.claim, job_id)
-        do(services, job_state.saved, held, stage, uuid4(), 1.0)
-        assert do(services, job_state.crashed, held, "engine_died")
+        held = do(services, job_state.claim_job, job_id)
+        do(services, job_state.record_result, held, stage, uuid4(), 1.0)
+        assert do(services, job_state.record_crash, held, "engine_died")
 
     assert read_job(services, job_id).status == "queued"
 
 
 def test_an_attempt_that_ended_in_order_does_not_count(services, job_id):
     for _ in range(5):
-        do(services, job_state.put_back, do(services, job_state.claim, job_id))
+        do(services, job_state.put_back_job, do(services, job_state.claim_job, job_id))
 
     assert read_job(services, job_id).status == "queued"
 
 
 def test_a_job_that_waits_says_for_what_once(services, job_id):
     for _ in range(4):
-        do(services, job_state.put_back, do(services, job_state.claim, job_id), "disk_full")
+        do(services, job_state.put_back_job, do(services, job_state.claim_job, job_id), "disk_full")
 
     assert read_job(services, job_id).status == "waiting"
     assert errors_of(services, job_id) == [("disk_full", None, 1, True)]
@@ -256,27 +256,27 @@ def test_a_queued_job_is_cancelled_at_once(services, job_id):
     cancel(services, job_id)
 
     assert read_job(services, job_id).status == "cancelled"
-    assert do(services, job_state.claim, job_id) is None
+    assert do(services, job_state.claim_job, job_id) is None
 
 
 def test_a_running_job_is_cancelled_by_its_worker(services, job_id, held):
     cancel(services, job_id)
     assert read_job(services, job_id).status == "cancelling"
-    assert do(services, job_state.beat, held) == "cancelling"
+    assert do(services, job_state.record_heartbeat, held) == "cancelling"
 
-    do(services, job_state.cancelled, held)
+    do(services, job_state.record_cancelled, held)
     assert read_job(services, job_id).status == "cancelled"
 
 
 def test_a_result_that_comes_after_the_cancel_is_not_written(services, job_id, held):
     cancel(services, job_id)
-    do(services, job_state.finish, held, uuid4(), DONE)
+    do(services, job_state.finish_job, held, uuid4(), DONE)
 
     assert read_job(services, job_id).status == "cancelled"
     assert read_job(services, job_id).transcript_id is None
 
 
-@pytest.mark.parametrize("end", [job_state.put_back, job_state.crashed])
+@pytest.mark.parametrize("end", [job_state.put_back_job, job_state.record_crash])
 def test_a_job_that_ends_while_it_is_being_cancelled_is_cancelled(services, job_id, held, end):
     cancel(services, job_id)
     do(services, end, held, "engine_died")
@@ -287,13 +287,13 @@ def test_a_job_that_ends_while_it_is_being_cancelled_is_cancelled(services, job_
 def test_a_job_whose_worker_died_while_it_was_cancelled_is_cancelled(services, job_id, held):
     cancel(services, job_id)
 
-    assert do(services, job_state.claim, job_id) is None
+    assert do(services, job_state.claim_job, job_id) is None
     assert read_job(services, job_id).status == "cancelled"
 
 
 def test_cancelling_twice_changes_nothing(services, job_id, held):
     cancel(services, job_id)
-    do(services, job_state.cancelled, held)
+    do(services, job_state.record_cancelled, held)
     version = read_job(services, job_id).version
     cancel(services, job_id)
 

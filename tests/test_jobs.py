@@ -388,10 +388,10 @@ def test_a_running_job_says_how_far_it_is(api, study):
     id = submitted(api, study)
     held = begin_job(api.services, UUID(id))
     with api.services.sessionmaker.begin() as session:
-        job_state.loaded(
+        job_state.record_loaded(
             session, held, "cpu", dict.fromkeys(stages_of(api.services, UUID(id)), 0.5)
         )
-        job_state.beat(session, held, "transcribe", 0.5)
+        job_state.record_heartbeat(session, held, "transcribe", 0.5)
     api.app.state.rates = Rates()
     job = api.get(f"{MINE}/{id}").json()
     stage = next(stage for stage in job["stages"] if stage["name"] == "transcribe")
@@ -425,7 +425,7 @@ def test_a_waiting_job_says_for_whom(api, study):
     for code, reason in (("sealed", "person"), ("out_of_memory", "card")):
         held = begin_job(api.services, UUID(id))
         with api.services.sessionmaker.begin() as session:
-            job_state.put_back(session, held, code)
+            job_state.put_back_job(session, held, code)
         job = api.get(f"{MINE}/{id}").json()
         assert job["status"] == "waiting"
         assert job["waiting_for"]["reason"] == reason

@@ -10,7 +10,8 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.orm import Session as DbSession
+from sqlalchemy.orm import sessionmaker
 
 from service.database import DatabaseUnreachable, SchemaTooNew, SchemaTooOld
 from service.settings import BadSettings
@@ -46,7 +47,7 @@ def open_engine(url: str | URL) -> Engine:
     )
 
 
-def open_sessions(engine: Engine) -> sessionmaker[Session]:
+def open_sessions(engine: Engine) -> sessionmaker[DbSession]:
     return sessionmaker(engine, expire_on_commit=False)
 
 

@@ -3,26 +3,26 @@
 from uuid import UUID
 
 from sqlalchemy import func, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session as DbSession
 
 from service.database.tables import Job
 
 JOB_CHANNEL = "fieldscribe_job"  # NOTIFY with the job's id
 
 
-def touch_job(session: Session, job: Job) -> None:
+def touch_job(session: DbSession, job: Job) -> None:
     """Record a change of a job: raise its version (the ETag) and notify waiting requests."""
     job.version = Job.version + 1
     session.flush()
     notify_job(session, job.id)
 
 
-def notify_job(session: Session, job_id: UUID) -> None:
+def notify_job(session: DbSession, job_id: UUID) -> None:
     """Notify waiting requests when the transaction commits."""
     session.execute(select(func.pg_notify(JOB_CHANNEL, str(job_id))))
 
 
-def locked_job(session: Session, job_id: UUID) -> Job | None:
+def locked_job(session: DbSession, job_id: UUID) -> Job | None:
     """Read a job afresh and lock it until the transaction ends. None if there is no such job."""
     return session.scalar(
         select(Job)

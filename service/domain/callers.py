@@ -20,7 +20,7 @@ from uuid import UUID
 
 from sqlalchemy import Select, false, func, select
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session as DbSession
 
 from service.database.tables import Token, TokenStudy
 from service.errors import (
@@ -60,7 +60,7 @@ class Caller:
         return statement.where(study_id.in_(self.studies) if self.studies else false())
 
 
-def find_caller(session: Session, secret: str) -> Caller:
+def find_caller(session: DbSession, secret: str) -> Caller:
     """
     Raises:
         TokenUnknown, TokenRevoked, TokenExpired

@@ -14,7 +14,7 @@ from uuid import UUID
 import psycopg
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.orm import Session as DatabaseSession
+from sqlalchemy.orm import Session as DbSession
 
 from service.database.queries import touch_job
 from service.database.tables import (
@@ -52,7 +52,7 @@ class Destroyed:
 
 
 def delete_job(
-    session: DatabaseSession, services: Services, caller: Caller, job_id: UUID, *, force: bool
+    session: DbSession, services: Services, caller: Caller, job_id: UUID, *, force: bool
 ) -> Destroyed:
     """
     Args:
@@ -67,7 +67,7 @@ def delete_job(
     return erase_job(session, services, job)
 
 
-def erase_job(session: DatabaseSession, services: Services, job: Job) -> Destroyed:
+def erase_job(session: DbSession, services: Services, job: Job) -> Destroyed:
     """Everything that was made for a job. Safe to run twice, and while sealed.
 
     Args:
@@ -175,7 +175,7 @@ def erase_study(services: Services, caller: Caller, study: str) -> None:
     log.info("study %s: erased", found.id)
 
 
-def erase_rest(session: DatabaseSession, services: Services, study: Study) -> None:
+def erase_rest(session: DbSession, services: Services, study: Study) -> None:
     """Of a study without its recordings and jobs. Safe to run twice."""
     for keyring in services.vault.keyrings.values():
         keyring.erase_study(study.id)
@@ -203,7 +203,7 @@ def not_while_checked() -> Iterator[None]:
 
 
 def _erase(
-    session: DatabaseSession,
+    session: DbSession,
     services: Services,
     recordings: ColumnElement[bool],
     jobs: ColumnElement[bool],

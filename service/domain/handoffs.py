@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 from uuid import UUID
 
 from sqlalchemy import and_, or_, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session as DbSession
 
 from service.database.tables import Handoff, Job, Transcript
 from service.domain import results
@@ -59,13 +59,13 @@ class BadOccurrence(ServiceError):
 
 
 @dataclass(frozen=True)
-class Claim:
+class HandoffClaim:
     handoff: Handoff
     transcript: Transcript
     document: dict[str, Any]
 
 
-def claim(services: Services, caller: Caller) -> Claim | None:
+def claim(services: Services, caller: Caller) -> HandoffClaim | None:
     """The oldest hand-off that nobody has, with its transcript; None if there is none.
 
     One whose transcript can never be read has failed, and the next one is taken. One whose
@@ -98,7 +98,7 @@ def claim(services: Services, caller: Caller) -> Claim | None:
             handoff.token_id = caller.token_id
             handoff.lease_until = _now() + LEASE
             log.info("hand-off %s: claimed by token %s", handoff.id, caller.token_id)
-            return Claim(handoff, transcript, document)
+            return HandoffClaim(handoff, transcript, document)
 
 
 def _free(caller: Caller) -> Any:
@@ -115,7 +115,7 @@ def _free(caller: Caller) -> Any:
     return caller.limit(query, Handoff.study_id)
 
 
-def heartbeat(session: Session, caller: Caller, handoff_id: UUID, fence: int) -> Handoff:
+def heartbeat(session: DbSession, caller: Caller, handoff_id: UUID, fence: int) -> Handoff:
     """
     Raises:
         HandoffNotFound, HandoffTaken, Erased
@@ -126,7 +126,7 @@ def heartbeat(session: Session, caller: Caller, handoff_id: UUID, fence: int) ->
 
 
 def complete(
-    session: Session,
+    session: DbSession,
     services: Services,
     caller: Caller,
     handoff_id: UUID,
@@ -155,7 +155,7 @@ def complete(
     return handoff
 
 
-def fail(session: Session, caller: Caller, handoff_id: UUID, fence: int, code: str) -> Handoff:
+def fail(session: DbSession, caller: Caller, handoff_id: UUID, fence: int, code: str) -> Handoff:
     """Safe to repeat with the same fence.
 
     Raises:
@@ -171,7 +171,7 @@ def fail(session: Session, caller: Caller, handoff_id: UUID, fence: int, code: s
 
 
 def find_handoff(
-    session: Session, caller: Caller, handoff_id: UUID, *, lock: bool = False
+    session: DbSession, caller: Caller, handoff_id: UUID, *, lock: bool = False
 ) -> Handoff:
     """
     Raises:
@@ -187,7 +187,7 @@ def find_handoff(
 
 
 def list_handoffs(
-    session: Session,
+    session: DbSession,
     caller: Caller,
     *,
     study: str | None = None,
@@ -208,7 +208,7 @@ def list_handoffs(
     return page_of(session, Handoff, query, limit=limit, cursor=cursor)
 
 
-def _claimed(session: Session, caller: Caller, handoff_id: UUID, fence: int) -> Handoff:
+def _claimed(session: DbSession, caller: Caller, handoff_id: UUID, fence: int) -> Handoff:
     handoff = find_handoff(session, caller, handoff_id, lock=True)
     if handoff.status != "claimed" or not _is_current(handoff, caller, fence):
         raise HandoffTaken("This claim is over: the hand-off was given to another, or has ended")

@@ -11,7 +11,7 @@ from typing import Literal
 from uuid import UUID
 
 from sqlalchemy import func, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session as DbSession
 
 from models.options import JobOptions
 from service.database.queries import locked_job, touch_job
@@ -41,7 +41,7 @@ class JobGone(Exception):
 
 
 @dataclass(frozen=True)
-class Claim:
+class JobClaim:
     job: EngineJob  # without its keys
     fence: int
     attempt: int
@@ -57,7 +57,7 @@ class Outcome:
     audio_seconds: float
 
 
-def claim(session: Session, job_id: UUID) -> Claim | None:
+def claim_job(session: DbSession, job_id: UUID) -> JobClaim | None:
     """Take a job; None if there is nothing to do for it any more."""
     job = locked_job(session, job_id)
     if job is None or job.status in FINAL:
@@ -80,11 +80,11 @@ def claim(session: Session, job_id: UUID) -> Claim | None:
         if row.name not in KEPT_STAGES:  # ran in an earlier attempt, and does again
             row.state, row.fraction = "pending", 0.0
     touch_job(session, job)
-    return Claim(_engine_job(session, job), job.fence, job.attempt)
+    return JobClaim(_engine_job(session, job), job.fence, job.attempt)
 
 
-def beat(
-    session: Session, held: Claim, stage: str | None = None, fraction: float = 0.0
+def record_heartbeat(
+    session: DbSession, held: JobClaim, stage: str | None = None, fraction: float = 0.0
 ) -> Literal["running", "cancelling"]:
     """Say that the job is alive, and how far; hear whether somebody wants it to stop.
 
@@ -99,7 +99,9 @@ def beat(
     return "cancelling" if job.status == "cancelling" else "running"
 
 
-def loaded(session: Session, held: Claim, device: str, trial: dict[str, float] | None) -> None:
+def record_loaded(
+    session: DbSession, held: JobClaim, device: str, trial: dict[str, float] | None
+) -> None:
     job = _fenced(session, held)
     for stage in _stages(session, job).values():
         if stage.state in ("pending", "running"):
@@ -117,7 +119,9 @@ def loaded(session: Session, held: Claim, device: str, trial: dict[str, float] |
         )
 
 
-def saved(session: Session, held: Claim, stage: str, artefact_id: UUID, seconds: float) -> None:
+def record_result(
+    session: DbSession, held: JobClaim, stage: str, artefact_id: UUID, seconds: float
+) -> None:
     """A stage is done and its result kept: from now on it is never done again."""
     job = _fenced(session, held)
     row = _stages(session, job)[stage]
@@ -128,7 +132,7 @@ def saved(session: Session, held: Claim, stage: str, artefact_id: UUID, seconds:
     touch_job(session, job)
 
 
-def discarded(session: Session, held: Claim) -> None:
+def record_discarded(session: DbSession, held: JobClaim) -> None:
     """The results that were kept are of no use, and their stages are done again."""
     job = _fenced(session, held)
     for row in _stages(session, job).values():
@@ -138,7 +142,7 @@ def discarded(session: Session, held: Claim) -> None:
     touch_job(session, job)
 
 
-def finish(session: Session, held: Claim, transcript_id: UUID, outcome: Outcome) -> None:
+def finish_job(session: DbSession, held: JobClaim, transcript_id: UUID, outcome: Outcome) -> None:
     """The transcript, its hand-off and the end of the job, together. Safe to repeat."""
     if (job := locked_job(session, held.job.id)) and job.transcript_id == transcript_id:
         return  # the answer to the first commit was lost
@@ -168,15 +172,15 @@ def finish(session: Session, held: Claim, transcript_id: UUID, outcome: Outcome)
     _end(session, job, "succeeded")
 
 
-def cancelled(session: Session, held: Claim) -> None:
+def record_cancelled(session: DbSession, held: JobClaim) -> None:
     _end(session, _fenced(session, held), "cancelled")
 
 
-def failed(session: Session, held: Claim, code: str) -> None:
+def record_failure(session: DbSession, held: JobClaim, code: str) -> None:
     _fail(session, _fenced(session, held), code)
 
 
-def crashed(session: Session, held: Claim, code: str) -> bool:
+def record_crash(session: DbSession, held: JobClaim, code: str) -> bool:
     """The attempt came to nothing.
 
     Returns:
@@ -194,7 +198,7 @@ def crashed(session: Session, held: Claim, code: str) -> bool:
     return True
 
 
-def put_back(session: Session, held: Claim, code: str | None = None) -> None:
+def put_back_job(session: DbSession, held: JobClaim, code: str | None = None) -> None:
     """The attempt ends in order and does not count: the worker stops, or something is in the way.
 
     Args:
@@ -210,7 +214,7 @@ def put_back(session: Session, held: Claim, code: str | None = None) -> None:
     _to_queue(session, job, "queued" if code is None else "waiting")
 
 
-def orphaned(session: Session, job: Job) -> None:
+def requeue_orphan(session: DbSession, job: Job) -> None:
     """Whoever had the job is gone; called by who has put it back into the queue."""
     if job.status == "running":
         _worker_died(session, job)
@@ -219,7 +223,7 @@ def orphaned(session: Session, job: Job) -> None:
         _end(session, job, "cancelled")
 
 
-def _worker_died(session: Session, job: Job) -> None:
+def _worker_died(session: DbSession, job: Job) -> None:
     """Counts, unless the database died with it: no recording does that, a power cut does."""
     _note(session, job, WorkerDied.code)
     started = session.scalar(select(func.pg_postmaster_start_time()))
@@ -227,7 +231,7 @@ def _worker_died(session: Session, job: Job) -> None:
         job.crashes = max(0, job.crashes - 1)
 
 
-def _fenced(session: Session, held: Claim) -> Job:
+def _fenced(session: DbSession, held: JobClaim) -> Job:
     job = locked_job(session, held.job.id)
     if job is None or job.fence != held.fence:
         raise FenceLost
@@ -238,7 +242,7 @@ def _fenced(session: Session, held: Claim) -> Job:
     return job
 
 
-def _engine_job(session: Session, job: Job) -> EngineJob:
+def _engine_job(session: DbSession, job: Job) -> EngineJob:
     recordings = session.scalars(
         select(JobRecording.recording_id)
         .where(JobRecording.job_id == job.id)
@@ -267,12 +271,12 @@ def _engine_job(session: Session, job: Job) -> EngineJob:
     )
 
 
-def _stages(session: Session, job: Job) -> dict[str, JobStage]:
+def _stages(session: DbSession, job: Job) -> dict[str, JobStage]:
     rows = session.scalars(select(JobStage).where(JobStage.job_id == job.id))
     return {row.name: row for row in rows}
 
 
-def _progress(session: Session, job: Job, stage: str, fraction: float) -> None:
+def _progress(session: DbSession, job: Job, stage: str, fraction: float) -> None:
     rows = _stages(session, job)
     if rows[stage].state == "succeeded":
         return  # what was left to say when the result was kept
@@ -288,7 +292,7 @@ def _progress(session: Session, job: Job, stage: str, fraction: float) -> None:
     job.fraction = whole(stage, fraction, rates_of(session, job.whisper_model))
 
 
-def _succeeded(session: Session, job: Job, row: JobStage, seconds: float | None = None) -> None:
+def _succeeded(session: DbSession, job: Job, row: JobStage, seconds: float | None = None) -> None:
     row.state, row.fraction, row.finished_at = "succeeded", 1.0, _now()
     row.started_at = row.started_at or row.finished_at
     row.seconds = (row.finished_at - row.started_at).total_seconds() if seconds is None else seconds
@@ -305,40 +309,40 @@ def _succeeded(session: Session, job: Job, row: JobStage, seconds: float | None 
         )
 
 
-def _last_error(session: Session, job: Job) -> str | None:
+def _last_error(session: DbSession, job: Job) -> str | None:
     return session.scalar(
         select(JobError.code).where(JobError.job_id == job.id).order_by(JobError.at.desc()).limit(1)
     )
 
 
-def _note(session: Session, job: Job, code: str) -> None:
+def _note(session: DbSession, job: Job, code: str) -> None:
     session.add(
         JobError(job_id=job.id, code=code, stage=job.stage, attempt=job.attempt, retryable=True)
     )
 
 
-def _fail(session: Session, job: Job, code: str) -> None:
+def _fail(session: DbSession, job: Job, code: str) -> None:
     session.add(
         JobError(job_id=job.id, code=code, stage=job.stage, attempt=job.attempt, retryable=False)
     )
     _end(session, job, "failed")
 
 
-def _to_queue(session: Session, job: Job, status: str) -> None:
+def _to_queue(session: DbSession, job: Job, status: str) -> None:
     for row in _running(session, job):
         row.state, row.fraction, row.started_at = "pending", 0.0, None
     job.status = status
     touch_job(session, job)
 
 
-def _end(session: Session, job: Job, status: str) -> None:
+def _end(session: DbSession, job: Job, status: str) -> None:
     for row in _running(session, job):
         row.state, row.finished_at = "failed" if status == "failed" else "pending", _now()
     job.status, job.finished_at = status, _now()
     touch_job(session, job)
 
 
-def _running(session: Session, job: Job) -> Sequence[JobStage]:
+def _running(session: DbSession, job: Job) -> Sequence[JobStage]:
     session.flush()
     return session.scalars(
         select(JobStage).where(JobStage.job_id == job.id, JobStage.state == "running")

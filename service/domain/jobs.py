@@ -20,7 +20,7 @@ from uuid import UUID, uuid4
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from sqlalchemy import func, select, text
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session as DbSession
 
 from models.options import JobOptions, SpeakerCount
 from models.roster import RosterEntry
@@ -151,7 +151,7 @@ class Submitted:
 
 
 def submit_job(
-    session: Session,
+    session: DbSession,
     services: Services,
     caller: Caller,
     request: JobRequest,
@@ -192,7 +192,7 @@ def submit_job(
 
 
 def _sources(
-    session: Session, caller: Caller, request: JobRequest
+    session: DbSession, caller: Caller, request: JobRequest
 ) -> tuple[Study, tables.Session | None, list[Recording]]:
     """Whose recordings, of which session, and which, in order; none of them is erased meanwhile."""
     study = find_study(session, caller, request.study) if request.study is not None else None
@@ -264,7 +264,7 @@ def _default_model(weights: Path) -> str:
 
 
 def _enqueue(
-    session: Session, job: Job, recordings: Sequence[UUID], stages: dict[str, dict[str, Any]]
+    session: DbSession, job: Job, recordings: Sequence[UUID], stages: dict[str, dict[str, Any]]
 ) -> None:
     """
     Args:
@@ -281,7 +281,7 @@ def _enqueue(
 
 
 def _once(
-    session: Session,
+    session: DbSession,
     services: Services,
     caller: Caller,
     study: Study,
@@ -331,7 +331,7 @@ def _idempotency_secret(services: Services, study: Study) -> bytes:
 # --- finding --------------------------------------------------------------------------------------
 
 
-def find_job(session: Session, caller: Caller, job_id: UUID, *, lock: bool = False) -> Job:
+def find_job(session: DbSession, caller: Caller, job_id: UUID, *, lock: bool = False) -> Job:
     """
     Raises:
         JobNotFound: there is none, or it is not the caller's.
@@ -351,7 +351,7 @@ def refuse_erased(job: Job) -> None:
 
 
 def list_jobs(
-    session: Session,
+    session: DbSession,
     caller: Caller,
     *,
     study: str | None = None,
@@ -378,7 +378,7 @@ def list_jobs(
 # --- cancelling, running again --------------------------------------------------------------------
 
 
-def cancel_job(session: Session, caller: Caller, job_id: UUID) -> Job:
+def cancel_job(session: DbSession, caller: Caller, job_id: UUID) -> Job:
     """
     Raises:
         JobNotFound, Erased
@@ -389,7 +389,7 @@ def cancel_job(session: Session, caller: Caller, job_id: UUID) -> Job:
 
 
 def rerun_job(
-    session: Session,
+    session: DbSession,
     services: Services,
     caller: Caller,
     job_id: UUID,
@@ -448,7 +448,7 @@ def rerun_job(
 
 
 def _kept(
-    session: Session, old: Job, stage: str, copy: Callable[[str, UUID], UUID]
+    session: DbSession, old: Job, stage: str, copy: Callable[[str, UUID], UUID]
 ) -> dict[str, dict[str, Any]]:
     """The stages before this one that have results, with copies of these."""
     earlier = STAGES[: STAGES.index(stage)]
@@ -468,7 +468,7 @@ def _kept(
     return kept
 
 
-def job_recordings(session: Session, job_id: UUID) -> list[UUID]:
+def job_recordings(session: DbSession, job_id: UUID) -> list[UUID]:
     """Their ids, in order."""
     query = select(JobRecording.recording_id).where(JobRecording.job_id == job_id)
     return list(session.scalars(query.order_by(JobRecording.position)))
@@ -486,7 +486,7 @@ SELECT count(*) FROM procrastinate_jobs mine
 """)
 
 
-def position(session: Session, job: Job) -> int | None:
+def position(session: DbSession, job: Job) -> int | None:
     """How many jobs are taken before it, for one that waits its turn."""
     if job.status not in ("queued", "waiting") or job.queue_job_id is None:
         return None
@@ -515,7 +515,7 @@ class JobRows:
     """Their ids, in order."""
 
 
-def rows_of(session: Session, job: Job) -> JobRows:
+def rows_of(session: DbSession, job: Job) -> JobRows:
     """All of them in one query: jobs are polled more often than anything else is asked."""
     session.flush()
     row = session.execute(ROWS, {"id": job.id}).one()

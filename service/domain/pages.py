@@ -9,7 +9,7 @@ from typing import ClassVar, Generic, TypeVar
 from uuid import UUID
 
 from sqlalchemy import Select, tuple_
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session as DbSession
 
 from service.database.tables import Handoff, Job, Recording
 from service.errors import ServiceError
@@ -31,7 +31,7 @@ class Page(Generic[Row]):
 
 
 def page_of(
-    session: Session,
+    session: DbSession,
     table: type[Row],
     query: Select[Row],
     *,

@@ -19,11 +19,12 @@ import psycopg_pool
 from procrastinate.exceptions import ConnectorException
 from sqlalchemy import func, select, text
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.orm import Session as DbSession
+from sqlalchemy.orm import sessionmaker
 
 from service.database.queries import locked_job, touch_job
 from service.database.tables import FINAL, Job
-from service.domain.job_state import orphaned
+from service.domain.job_state import requeue_orphan
 from service.domain.strays import remove_strays
 from service.errors import ServiceError
 from service.services import Services
@@ -69,7 +70,7 @@ log = logging.getLogger(__name__)
 _deferrer = procrastinate.App(connector=procrastinate.SyncPsycopgConnector())
 
 
-def defer_job(session: Session, job_id: UUID, study_id: UUID) -> None:
+def defer_job(session: DbSession, job_id: UUID, study_id: UUID) -> None:
     """Put a job in line, in the transaction that made it.
 
     The more unfinished jobs a study has, the later its next one comes, so that a batch of thirty
@@ -94,7 +95,7 @@ def defer_job(session: Session, job_id: UUID, study_id: UUID) -> None:
     touch_job(session, job)
 
 
-def request_cancel(session: Session, job: Job) -> None:
+def request_cancel(session: DbSession, job: Job) -> None:
     """Cancel a job at once if nobody has begun it, else ask its worker to stop.
 
     Leaves a job alone that has ended.
@@ -136,7 +137,7 @@ async def look_after(services: Services) -> None:
         await asyncio.sleep(REAP_EVERY)
 
 
-def reap(sessions: sessionmaker[Session], stalled: float = STALLED) -> int:
+def reap(sessions: sessionmaker[DbSession], stalled: float = STALLED) -> int:
     """Put the jobs of dead workers back into the queue.
 
     Returns:
@@ -148,11 +149,11 @@ def reap(sessions: sessionmaker[Session], stalled: float = STALLED) -> int:
             job = locked_job(session, job_id)
             assert job is not None
             log.warning("job %s: its worker died, it goes back into the queue", job_id)
-            orphaned(session, job)
+            requeue_orphan(session, job)
     return len(rows)
 
 
-def sweep(sessions: sessionmaker[Session]) -> int:
+def sweep(sessions: sessionmaker[DbSession]) -> int:
     """Put jobs back into the queue that have no row there."""
     with sessions.begin() as session:
         lost = session.scalars(LOST).all()
@@ -160,13 +161,13 @@ def sweep(sessions: sessionmaker[Session]) -> int:
             job = locked_job(session, job_id)
             assert job is not None
             log.warning("job %s: was lost by the queue", job_id)
-            orphaned(session, job)
+            requeue_orphan(session, job)
             if job.status not in FINAL:
                 defer_job(session, job.id, job.study_id)
     return len(lost)
 
 
-def raw_connection(session: Session) -> psycopg.Connection[Any]:
+def raw_connection(session: DbSession) -> psycopg.Connection[Any]:
     connection = session.connection().connection.driver_connection
     assert isinstance(connection, psycopg.Connection)
     return connection

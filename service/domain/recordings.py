@@ -30,7 +30,7 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session as DbSession
 
 from models.audio.decode import measure
 from models.audio.errors import DecoderKilled, FfmpegMissing, SandboxUnavailable
@@ -104,7 +104,7 @@ def sound_of(recording: Recording) -> Artefact:
 # --- looking them up ------------------------------------------------------------------------------
 
 
-def find_recording(session: Session, caller: Caller, recording_id: UUID) -> Recording:
+def find_recording(session: DbSession, caller: Caller, recording_id: UUID) -> Recording:
     """
     Raises:
         RecordingNotFound: there is none, or it is not the caller's.
@@ -119,7 +119,7 @@ def find_recording(session: Session, caller: Caller, recording_id: UUID) -> Reco
 
 
 def list_recordings(
-    session: Session,
+    session: DbSession,
     caller: Caller,
     *,
     study: str | None = None,
@@ -137,7 +137,7 @@ def list_recordings(
     return page_of(session, Recording, query, limit=limit, cursor=cursor)
 
 
-def ready_recording(session: Session, caller: Caller, recording_id: UUID) -> Recording:
+def ready_recording(session: DbSession, caller: Caller, recording_id: UUID) -> Recording:
     """
     Raises:
         RecordingNotFound, Erased, RecordingNotReady, RecordingRefused
@@ -150,7 +150,7 @@ def ready_recording(session: Session, caller: Caller, recording_id: UUID) -> Rec
     return recording
 
 
-def session_recordings(session: Session, session_id: UUID) -> list[Recording]:
+def session_recordings(session: DbSession, session_id: UUID) -> list[Recording]:
     """In order, without those that are no more."""
     query = select(Recording).where(
         Recording.session_id == session_id, Recording.state.not_in(("erased", "refused"))

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session as DbSession
 
 from service.database.tables import StageTiming
 
@@ -21,7 +21,7 @@ MARGIN = 2.0  # what people say decides how long decoding takes: a trial may be 
 
 
 @dataclass(frozen=True)
-class Eta:
+class RemainingTime:
     """Seconds until the job is done, once it runs. `basis`: "history" or "self-test"."""
 
     low: float
@@ -64,7 +64,7 @@ def whole(stage: str, fraction: float, rates: Mapping[str, Rate]) -> float:
 
 def remaining(
     stages: Sequence[StageRow], audio_seconds: float, rates: Mapping[str, Rate]
-) -> Eta | None:
+) -> RemainingTime | None:
     left = {stage.name: stage for stage in stages if stage.state in ("pending", "running")}
     missing = [name for name in KEPT_STAGES if name in left and name not in rates]
     if missing:
@@ -82,10 +82,10 @@ def remaining(
             shortest, longest = min(measured, longest), max(measured, shortest)
         low, high = low + shortest, high + longest
     trial = any(rates[name].trial for name in left if name in rates)
-    return Eta(round(low, 1), round(high, 1), "self-test" if trial else "history")
+    return RemainingTime(round(low, 1), round(high, 1), "self-test" if trial else "history")
 
 
-def rates_of(session: Session, model: str) -> dict[str, Rate]:
+def rates_of(session: DbSession, model: str) -> dict[str, Rate]:
     """By this installation's own history; stages that never ran are missing."""
     rates = {}
     for stage in TIMED_STAGES:

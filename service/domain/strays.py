@@ -11,7 +11,7 @@ from contextlib import suppress
 from uuid import UUID
 
 from sqlalchemy import ARRAY, Uuid, cast, func, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session as DbSession
 
 from service.database.tables import Recording, Table
 from service.domain.recordings import identified
@@ -47,7 +47,7 @@ def remove_strays(services: Services) -> None:
         log.info("vault: %d files without a row removed", n)
 
 
-def _unknown(session: Session, ids: list[UUID]) -> set[UUID]:
+def _unknown(session: DbSession, ids: list[UUID]) -> set[UUID]:
     """Those that no row names, in whatever table."""
     if not ids:
         return set()

@@ -5,7 +5,7 @@ import re
 from uuid import UUID, uuid4
 
 from sqlalchemy import func, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session as DbSession
 
 from service.database import tables
 from service.database.tables import Recording, Study
@@ -20,7 +20,7 @@ PREFIXES = {"interview": "INT", "focus_group": "FG"}
 VOCABULARY = "vocabulary"
 
 
-def find_study(session: Session, caller: Caller, id_or_code: str | UUID) -> Study:
+def find_study(session: DbSession, caller: Caller, id_or_code: str | UUID) -> Study:
     """
     Raises:
         StudyNotFound: there is none, or it is not the caller's.
@@ -46,7 +46,7 @@ def refuse_erased(owner: Study | tables.Session) -> None:
 
 
 def find_session(
-    session: Session, caller: Caller, id_or_code: str | UUID, study: Study | None = None
+    session: DbSession, caller: Caller, id_or_code: str | UUID, study: Study | None = None
 ) -> tables.Session:
     """
     Args:
@@ -76,7 +76,7 @@ def as_id(id_or_code: str | UUID) -> UUID | None:
     return UUID(id_or_code) if len(id_or_code) == 36 and "-" in id_or_code[8:9] else None
 
 
-def session_code(session: Session, study_id: UUID, kind: str, wanted: str | None) -> str:
+def session_code(session: DbSession, study_id: UUID, kind: str, wanted: str | None) -> str:
     """The code that was asked for, else the next one: INT-01, INT-02, FG-1.
 
     Locks the study, so that two sessions made at once get two codes.
@@ -97,7 +97,7 @@ def session_code(session: Session, study_id: UUID, kind: str, wanted: str | None
     return f"{prefix}-{max(numbers, default=0) + 1:0{width}}"
 
 
-def order_recordings(session: Session, made: tables.Session, ids: list[UUID]) -> None:
+def order_recordings(session: DbSession, made: tables.Session, ids: list[UUID]) -> None:
     """These recordings of the study, in this order and no others, are the session's.
 
     Who checks a recording has its row for minutes; nobody waits for that, see `not_while_checked`.
@@ -122,7 +122,7 @@ def order_recordings(session: Session, made: tables.Session, ids: list[UUID]) ->
         row.position = ids.index(row.id) if row.id in ids else None
 
 
-def next_position(session: Session, session_id: UUID) -> int:
+def next_position(session: DbSession, session_id: UUID) -> int:
     last = session.scalar(
         select(func.max(Recording.position)).where(Recording.session_id == session_id)
     )

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 from uuid import UUID
 
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session as DbSession
 
 from models.overlaps import find_overlaps
 from models.transcript import Transcript as Document
@@ -49,7 +49,7 @@ Speakers = Mapping[str, Mapping[str, str | None]]
 
 
 def find_transcript(
-    session: Session, caller: Caller, transcript_id: UUID, *, lock: bool = False
+    session: DbSession, caller: Caller, transcript_id: UUID, *, lock: bool = False
 ) -> Transcript:
     """
     Raises:
@@ -76,7 +76,7 @@ def read_document(services: Services, transcript: Transcript) -> dict[str, Any]:
     return document
 
 
-def session_code(session: Session, transcript: Transcript) -> str | None:
+def session_code(session: DbSession, transcript: Transcript) -> str | None:
     job = session.get_one(Job, transcript.job_id)
     of = session.get(tables.Session, job.session_id) if job.session_id else None
     return of.code if of else None

@@ -69,7 +69,7 @@ class Runner:
         Raises:
             RetryLater: the queue must run the job again.
         """
-        claim = await self._transaction(job_state.claim, job_id)
+        claim = await self._transaction(job_state.claim_job, job_id)
         if claim is None:
             return
         self._ended = False
@@ -82,7 +82,7 @@ class Runner:
             await self._engine.kill()
             if not self._ended:
                 with contextlib.suppress(job_state.JobGone):
-                    await self._write_last(job_state.put_back, claim)
+                    await self._write_last(job_state.put_back_job, claim)
                 log.info("job %s: returned to the queue because the worker is stopping", job_id)
             raise
         except job_state.JobGone:
@@ -105,7 +105,7 @@ class Runner:
         seconds = time.monotonic() - started
         log.info("job %s: attempt %d took %.1f s", job_id, claim.attempt, seconds)
 
-    async def _run_attempt(self, claim: job_state.Claim) -> None:
+    async def _run_attempt(self, claim: job_state.JobClaim) -> None:
         progress = Progress()
         stop = asyncio.Event()
         work = asyncio.create_task(self._run_engine(claim, progress))
@@ -123,7 +123,7 @@ class Runner:
                 task.cancel()
             await asyncio.gather(work, beats, stopped, return_exceptions=True)
 
-    async def _run_engine(self, claim: job_state.Claim, progress: Progress) -> None:
+    async def _run_engine(self, claim: job_state.JobClaim, progress: Progress) -> None:
         """Have the engine run the job, and write each of its messages to the database."""
         try:
             keys = await self._get_keys(claim)
@@ -139,12 +139,16 @@ class Runner:
                 if is_new_stage:  # not at the next heartbeat: a short stage may be over by then
                     await self._write_progress(claim, progress)
             elif event == "loaded":
-                await self._write(job_state.loaded, claim, message["device"], message["trial"])
+                await self._write(
+                    job_state.record_loaded, claim, message["device"], message["trial"]
+                )
             elif event == "saved":
                 id = UUID(message["artefact_id"])
-                await self._write(job_state.saved, claim, message["stage"], id, message["seconds"])
+                await self._write(
+                    job_state.record_result, claim, message["stage"], id, message["seconds"]
+                )
             elif event == "discarded":
-                await self._write(job_state.discarded, claim)
+                await self._write(job_state.record_discarded, claim)
             elif event == "done":
                 outcome = job_state.Outcome(
                     UUID(message["artefact_id"]),
@@ -152,11 +156,11 @@ class Runner:
                     tuple(message["warnings"]),
                     message["audio_seconds"],
                 )
-                await self._write_last(job_state.finish, claim, uuid4(), outcome)
+                await self._write_last(job_state.finish_job, claim, uuid4(), outcome)
                 log.info("job %s: succeeded", claim.job.id)
                 return
             elif event == "stopped":
-                await self._write_last(job_state.cancelled, claim)
+                await self._write_last(job_state.record_cancelled, claim)
                 return
             elif event == "failed":
                 await self._write_progress(claim, progress)
@@ -167,7 +171,7 @@ class Runner:
         log.warning("job %s: the engine process died", claim.job.id)
         await self._record_crash(claim, EngineDied.code)
 
-    async def _stop(self, claim: job_state.Claim, work: "asyncio.Task[None]") -> bool:
+    async def _stop(self, claim: job_state.JobClaim, work: "asyncio.Task[None]") -> bool:
         """Stop a cancelled job.
 
         Returns:
@@ -180,19 +184,19 @@ class Runner:
         work.cancel()
         await asyncio.gather(work, return_exceptions=True)
         await self._engine.kill()
-        await self._write_last(job_state.cancelled, claim)
+        await self._write_last(job_state.record_cancelled, claim)
         log.info("job %s: cancelled; the engine process had to be killed", claim.job.id)
         return True
 
     async def _send_heartbeats(
-        self, claim: job_state.Claim, progress: Progress, stop: asyncio.Event
+        self, claim: job_state.JobClaim, progress: Progress, stop: asyncio.Event
     ) -> None:
         while True:
             if await self._write_progress(claim, progress) == "cancelling":
                 stop.set()
             await asyncio.sleep(BEAT_INTERVAL)
 
-    async def _write_progress(self, claim: job_state.Claim, progress: Progress) -> str:
+    async def _write_progress(self, claim: job_state.JobClaim, progress: Progress) -> str:
         """Write a heartbeat, with the progress if it has changed.
 
         Returns:
@@ -204,9 +208,9 @@ class Runner:
         async with self._writing:
             if self._ended:
                 return "running"
-            return await self._write_under_fence(job_state.beat, claim, stage, now[1])
+            return await self._write_under_fence(job_state.record_heartbeat, claim, stage, now[1])
 
-    async def _get_keys(self, claim: job_state.Claim) -> dict[UUID, Key]:
+    async def _get_keys(self, claim: job_state.JobClaim) -> dict[UUID, Key]:
         while True:
             try:
                 return await asyncio.to_thread(self._fetch_keys, claim.job.id, claim.fence)
@@ -216,7 +220,7 @@ class Runner:
                 )
                 await asyncio.sleep(1)
 
-    async def _handle_failure(self, claim: job_state.Claim, code: str, retryable: bool) -> None:
+    async def _handle_failure(self, claim: job_state.JobClaim, code: str, retryable: bool) -> None:
         if code == InternalError.code or code == "out_of_memory":
             await self._engine.kill()  # its state cannot be trusted any more
         if code in OBSTACLES:
@@ -224,37 +228,39 @@ class Runner:
         elif retryable:
             await self._record_crash(claim, code)
         else:
-            await self._write_last(job_state.failed, claim, code)
+            await self._write_last(job_state.record_failure, claim, code)
             log.info("job %s: failed: %s", claim.job.id, code)
 
-    async def _wait_or_fail(self, claim: job_state.Claim, code: str) -> None:
+    async def _wait_or_fail(self, claim: job_state.JobClaim, code: str) -> None:
         if code not in OBSTACLES:
-            await self._write_last(job_state.failed, claim, code)
+            await self._write_last(job_state.record_failure, claim, code)
             return
-        await self._write_last(job_state.put_back, claim, code)
+        await self._write_last(job_state.put_back_job, claim, code)
         log.warning(
             "job %s: waiting, it is tried again in %.0f s: %s", claim.job.id, OBSTACLE_DELAY, code
         )
         raise RetryLater(OBSTACLE_DELAY)
 
-    async def _record_crash(self, claim: job_state.Claim, code: str, delay: float = 0.0) -> None:
-        if await self._write_last(job_state.crashed, claim, code):
+    async def _record_crash(self, claim: job_state.JobClaim, code: str, delay: float = 0.0) -> None:
+        if await self._write_last(job_state.record_crash, claim, code):
             raise RetryLater(delay)
 
     async def _write_last(
-        self, write: Callable[..., T], claim: job_state.Claim, *arguments: Any
+        self, write: Callable[..., T], claim: job_state.JobClaim, *arguments: Any
     ) -> T:
         """The last write of an attempt."""
         async with self._writing:
             self._ended = True
             return await self._write_under_fence(write, claim, *arguments)
 
-    async def _write(self, write: Callable[..., T], claim: job_state.Claim, *arguments: Any) -> T:
+    async def _write(
+        self, write: Callable[..., T], claim: job_state.JobClaim, *arguments: Any
+    ) -> T:
         async with self._writing:
             return await self._write_under_fence(write, claim, *arguments)
 
     async def _write_under_fence(
-        self, write: Callable[..., T], claim: job_state.Claim, *arguments: Any
+        self, write: Callable[..., T], claim: job_state.JobClaim, *arguments: Any
     ) -> T:
         try:
             return await self._transaction(write, claim, *arguments)

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from pydantic import ConfigDict, Field, StringConstraints, model_validator
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session as DbSession
 
 from models.errors import OutOfMemory
 from models.options import Channels, JobOptions
@@ -184,7 +184,7 @@ class Rates:
     def __init__(self) -> None:
         self._rates: dict[str, tuple[float, Mapping[str, Rate]]] = {}
 
-    def of(self, session: Session, model: str) -> Mapping[str, Rate]:
+    def of(self, session: DbSession, model: str) -> Mapping[str, Rate]:
         read_at, rates = self._rates.get(model, (0.0, {}))
         if time.monotonic() > read_at + RATES_FOR:
             rates = stages.rates_of(session, model)
@@ -200,7 +200,7 @@ async def get_rates(request: Request) -> Rates:
 RatesDep = Annotated[Rates, Depends(get_rates)]
 
 
-def view_of(session: Session, rates: Rates, job: Job) -> JobView:
+def view_of(session: DbSession, rates: Rates, job: Job) -> JobView:
     rows = jobs.rows_of(session, job)
     stage_views = [StageView.model_validate(row) for row in rows.stages]
     eta = None
@@ -237,7 +237,7 @@ def view_of(session: Session, rates: Rates, job: Job) -> JobView:
     )
 
 
-def describe(session: Session, rates: Rates, job: Job, response: Response) -> JobView:
+def describe(session: DbSession, rates: Rates, job: Job, response: Response) -> JobView:
     response.headers["ETag"] = etag(job.version)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return view_of(session, rates, job)
@@ -447,7 +447,7 @@ def delete_job(
 
 
 def _submitted(
-    session: Session,
+    session: DbSession,
     rates: Rates,
     caller: Caller,
     submitted: jobs.Submitted,

@@ -25,7 +25,7 @@ Worker = Annotated[Caller, Depends(allow(WORKER))]
 log = logging.getLogger(__name__)
 
 
-class Claim(Strict):
+class ClaimedJob(Strict):
     model_config = ConfigDict(json_schema_extra={"examples": [{"fence": 3}]})
 
     fence: int = Field(ge=0, le=2**63 - 1)
@@ -42,7 +42,7 @@ class Keys(BaseModel):
 
 
 @router.post("/jobs/{job_id}/keys", responses=problems(StaleFence, *KEY_ERRORS))
-def read_keys(job_id: UUID, claim: Claim, caller: Worker, services: ServicesDep) -> Keys:
+def read_keys(job_id: UUID, claim: ClaimedJob, caller: Worker, services: ServicesDep) -> Keys:
     """Those of its recordings, and its own. No job and somebody else's job look the same."""
     with services.sessionmaker.begin() as session:
         job = locked_job(session, job_id)

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
 from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session as DbSession
 
 from models.options import MAX_SPEAKERS, SpeakerCount
 from models.roster import MAX_ROSTER, RosterEntry, expected
@@ -219,5 +219,5 @@ def delete_session(session_id: UUID, caller: Eraser, services: ServicesDep) -> N
     erase_session(services, caller, session_id)
 
 
-def view_of(session: Session, row: tables.Session) -> SessionView:
+def view_of(session: DbSession, row: tables.Session) -> SessionView:
     return SessionView.of(row, [one.id for one in session_recordings(session, row.id)])

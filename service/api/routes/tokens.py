@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 from fastapi import APIRouter, Depends
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator
 from sqlalchemy import func, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session as DbSession
 
 from service.api.access import ServicesDep, allow
 from service.api.openapi import problems
@@ -153,6 +153,6 @@ def revoke_token(token_id: UUID, caller: Administrator, services: ServicesDep) -
         return view_of(session, token)
 
 
-def view_of(session: Session, token: Token) -> TokenView:
+def view_of(session: DbSession, token: Token) -> TokenView:
     query = select(TokenStudy.study_id).where(TokenStudy.token_id == token.id)
     return TokenView.of(token, list(session.scalars(query)))

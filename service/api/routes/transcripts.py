@@ -5,7 +5,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Body, Depends, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session as DbSession
 
 from service.api.access import LimitsDep, ServicesDep, allow
 from service.api.openapi import problems
@@ -151,7 +151,7 @@ def put_speakers(
         return _speakers(session, services, transcript)
 
 
-def _speakers(session: Session, services: Services, transcript: Transcript) -> TranscriptSpeakers:
+def _speakers(session: DbSession, services: Services, transcript: Transcript) -> TranscriptSpeakers:
     document = transcripts.read_document(services, transcript)
     names = transcripts.names_of(document["speakers"], transcript.speakers)
     turns = transcripts.longest_turns(document, job_recordings(session, transcript.job_id))
