@@ -1,3 +1,5 @@
+"""Batch mode with fake models: results, skipping, failures, and groups of sessions."""
+
 import json
 import os
 import stat
@@ -68,7 +70,7 @@ def results_of(work, pipeline=None, on_start=lambda group: None, on_progress=lam
     return list(run(work, lambda: pipeline, on_start, on_progress))
 
 
-def test_every_recording_gets_its_transcripts(recordings, tmp_path):
+def test_every_recording_gets_a_transcript_in_each_format(recordings, tmp_path):
     out = tmp_path / "out"
     results = results_of(batch(recordings, out))
 
@@ -79,7 +81,7 @@ def test_every_recording_gets_its_transcripts(recordings, tmp_path):
     assert "Eva Muster" in (out / "INT-01.identified.txt").read_text()
 
 
-def test_results_are_for_their_owner_only(recordings, tmp_path):
+def test_results_are_readable_only_by_their_owner(recordings, tmp_path):
     out = tmp_path / "out"
     results_of(batch(recordings, out))
 
@@ -87,7 +89,7 @@ def test_results_are_for_their_owner_only(recordings, tmp_path):
     assert {stat.S_IMODE(path.stat().st_mode) for path in out.iterdir()} == {0o600}
 
 
-def test_what_is_done_is_skipped_without_loading_the_models(recordings, tmp_path):
+def test_finished_sessions_are_skipped_without_loading_the_models(recordings, tmp_path):
     work = batch(recordings, tmp_path / "out")
     results_of(work)
 
@@ -99,7 +101,7 @@ def test_what_is_done_is_skipped_without_loading_the_models(recordings, tmp_path
     assert [result.status for result in again] == ["skipped"] * 3
 
 
-def test_a_format_that_is_missing_is_written_from_the_finished_transcript(recordings, tmp_path):
+def test_a_missing_format_is_written_from_the_finished_transcript(recordings, tmp_path):
     results_of(batch(recordings, tmp_path / "out"))
     pipeline = FakePipeline()
     again = results_of(batch(recordings, tmp_path / "out", formats=(Format.SRT,)), pipeline)
@@ -117,24 +119,24 @@ def test_a_format_that_is_missing_is_written_from_the_finished_transcript(record
         {"whisper": WhisperWeights("other", Path("other.pt"), "c" * 64, False)},
     ],
 )
-def test_other_options_or_weights_are_transcribed_again(recordings, tmp_path, changes):
+def test_changed_options_or_weights_cause_another_transcription(recordings, tmp_path, changes):
     work = batch(recordings[:1], tmp_path / "out")
     results_of(work)
 
     assert [result.status for result in results_of(replace(work, **changes))] == ["done"]
 
 
-def test_a_recording_that_has_changed_is_transcribed_again(recordings, tmp_path):
+def test_a_changed_recording_is_transcribed_again(recordings, tmp_path):
     work = batch(recordings[:1], tmp_path / "out")
     results_of(work)
     write_tone(recordings[0], 4.0)
-    os.utime(recordings[0], (1, 1))  # a copy may keep an old time; its size differs
+    os.utime(recordings[0], (1, 1))  # a copy may keep an old time, but its size differs
 
     assert [result.status for result in results_of(work)] == ["done"]
 
 
 @pytest.mark.parametrize("content", ['{"schema": "fieldscribe', "[]", "[" * 100_000, "\0"])
-def test_a_damaged_result_is_made_again(recordings, tmp_path, content):
+def test_a_damaged_result_is_replaced(recordings, tmp_path, content):
     work = batch(recordings[:1], tmp_path / "out")
     results_of(work)
     (tmp_path / "out" / "INT-01.identified.json").write_text(content)
@@ -142,7 +144,7 @@ def test_a_damaged_result_is_made_again(recordings, tmp_path, content):
     assert [result.status for result in results_of(work)] == ["done"]
 
 
-def test_a_bad_file_does_not_stop_the_others(recordings, tmp_path):
+def test_an_unreadable_file_does_not_stop_the_others(recordings, tmp_path):
     recordings[1].write_text("this is not a recording")
     results = results_of(batch(recordings, tmp_path / "out"))
 
@@ -151,7 +153,7 @@ def test_a_bad_file_does_not_stop_the_others(recordings, tmp_path):
     assert not list((tmp_path / "out").glob("INT-02*"))
 
 
-def test_a_recording_that_is_not_there_is_a_failure_of_its_own(recordings, tmp_path):
+def test_a_missing_recording_fails_only_its_own_session(recordings, tmp_path):
     recordings[0].unlink()
     results = results_of(batch(recordings, tmp_path / "out"))
 
@@ -159,7 +161,7 @@ def test_a_recording_that_is_not_there_is_a_failure_of_its_own(recordings, tmp_p
     assert "INT-01" not in results[0].message
 
 
-def test_an_interrupt_loses_nothing_that_is_finished(recordings, tmp_path):
+def test_an_interrupt_loses_no_finished_session(recordings, tmp_path):
     work = batch(recordings, tmp_path / "out")
 
     class Interrupted(FakePipeline):
@@ -183,7 +185,7 @@ def test_joined_recordings_become_one_transcript(recordings, tmp_path):
     assert result.outputs[-1].name == "INT-01.identified.json"
 
 
-def test_of_joined_recordings_the_bad_one_is_named_by_its_number(recordings, tmp_path):
+def test_an_unreadable_joined_recording_is_named_by_its_number(recordings, tmp_path):
     recordings[1].write_bytes(b"")
     work = batch(recordings, tmp_path / "out", sessions=group_into_sessions(recordings, join=True))
     (result,) = results_of(work)
@@ -192,7 +194,7 @@ def test_of_joined_recordings_the_bad_one_is_named_by_its_number(recordings, tmp
     assert result.message.startswith("Recording 2 of 3: The file has 0 bytes")
 
 
-def test_recordings_that_differ_in_their_ending_only_keep_it():
+def test_recordings_that_differ_only_in_their_suffix_keep_it():
     sessions = group_into_sessions([Path("a/INT-01.wav"), Path("a/INT-01.m4a")], join=False)
 
     assert [session.name for session in sessions] == ["INT-01.wav", "INT-01.m4a"]
@@ -202,19 +204,19 @@ def test_the_same_file_twice_is_one_session():
     assert len(group_into_sessions([Path("INT-01.wav"), Path("INT-01.wav")], join=False)) == 1
 
 
-def test_two_recordings_of_the_same_name_are_refused_before_they_overwrite_each_other():
+def test_two_recordings_of_the_same_name_are_refused():
     with pytest.raises(SameName):
         group_into_sessions([Path("a/INT-01.wav"), Path("b/INT-01.wav")], join=False)
 
 
-def test_an_output_folder_that_cannot_be_made_is_refused_at_once(tmp_path):
+def test_an_output_folder_that_cannot_be_created_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
 
     with pytest.raises(OutputNotWritable, match="--out"):
         prepare_output(tmp_path / "file" / "out")
 
 
-def test_a_full_disk_fails_the_recording_and_leaves_no_half_result(
+def test_a_full_disk_fails_the_session_and_leaves_no_partial_result(
     recordings, tmp_path, monkeypatch
 ):
     work = batch(recordings[:1], tmp_path / "out")
@@ -229,18 +231,16 @@ def test_a_full_disk_fails_the_recording_and_leaves_no_half_result(
     assert names_in(tmp_path / "out") == []
 
 
-def test_a_disk_that_becomes_full_between_two_formats_leaves_neither(
-    recordings, tmp_path, monkeypatch
-):
+def test_a_disk_that_fills_up_between_two_formats_leaves_neither(recordings, tmp_path, monkeypatch):
     work = batch(recordings[:1], tmp_path / "out")
     fsync, n_calls = os.fsync, iter(range(100))
 
-    def full_in_the_end(descriptor):
-        if next(n_calls) > 1:  # 0 is the note in the folder, 1 the text, 2 the JSON
+    def full_at_the_end(descriptor):
+        if next(n_calls) > 1:  # 0 is the notice in the folder, 1 the text, 2 the JSON
             raise OSError(28, "No space left on device")
         fsync(descriptor)
 
-    monkeypatch.setattr("os.fsync", full_in_the_end)
+    monkeypatch.setattr("os.fsync", full_at_the_end)
     pipeline = FakePipeline()
     (result,) = results_of(work, pipeline)
 
@@ -249,7 +249,7 @@ def test_a_disk_that_becomes_full_between_two_formats_leaves_neither(
     assert names_in(tmp_path / "out") == []
 
 
-def test_a_full_disk_is_noticed_before_hours_are_spent(recordings, tmp_path, monkeypatch):
+def test_a_full_disk_is_noticed_before_transcribing(recordings, tmp_path, monkeypatch):
     work = batch(recordings, tmp_path / "out")
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
     pipeline = FakePipeline()
@@ -258,8 +258,8 @@ def test_a_full_disk_is_noticed_before_hours_are_spent(recordings, tmp_path, mon
     assert not pipeline.transcribed
 
 
-def test_a_result_that_could_not_be_written_is_noticed_before_hours_are_spent(recordings, tmp_path):
-    """A name that is too long only with its ending, a folder where the result should be."""
+def test_an_output_that_cannot_be_written_is_noticed_before_transcribing(recordings, tmp_path):
+    """A name that is too long only with its suffix; a folder that has the name of the result."""
     long = recordings[0].rename(recordings[0].with_name("a" * 245 + ".wav"))
     work = batch([long, *recordings[1:]], tmp_path / "out")
     (tmp_path / "out" / "INT-02.identified.txt").mkdir()
@@ -273,18 +273,18 @@ def test_a_result_that_could_not_be_written_is_noticed_before_hours_are_spent(re
     assert len(pipeline.transcribed) == 1
 
 
-def test_an_option_that_only_the_model_can_judge_ends_the_batch(recordings, tmp_path):
-    """It was listed as a failure of each recording, with the exit code of a bad recording."""
+def test_an_option_that_the_model_refuses_ends_the_batch(recordings, tmp_path):
+    """It used to be listed as a failure of each recording, with exit code 1."""
 
-    class Choosy(FakePipeline):
+    class EnglishOnly(FakePipeline):
         def transcribe(self, *arguments, **options):
             raise UnknownLanguage("This model knows English only.")
 
     with pytest.raises(UnknownLanguage):
-        results_of(batch(recordings, tmp_path / "out"), Choosy())
+        results_of(batch(recordings, tmp_path / "out"), EnglishOnly())
 
 
-def test_bad_recordings_alone_do_not_load_the_models(recordings, tmp_path):
+def test_unreadable_recordings_alone_do_not_load_the_models(recordings, tmp_path):
     for path in recordings:
         path.write_text("this is not a recording")
 
@@ -297,8 +297,8 @@ def test_bad_recordings_alone_do_not_load_the_models(recordings, tmp_path):
     assert [result.status for result in failed] == ["failed"] * 3
 
 
-def test_the_length_is_that_of_the_sound_and_not_what_a_header_says(recordings, tmp_path):
-    """Ogg, AMR and many an MP3 declare none; their estimate was zero."""
+def test_the_duration_is_measured_and_not_read_from_a_header(recordings, tmp_path):
+    """Ogg, AMR and many MP3 files declare none, and their estimate was zero."""
     seen = []
     work = batch(recordings, tmp_path / "out")
     results_of(work, on_start=lambda group: seen.extend(group.values()))
@@ -306,15 +306,15 @@ def test_the_length_is_that_of_the_sound_and_not_what_a_header_says(recordings, 
     assert seen == [1.0, 2.0, 3.0]
 
 
-def test_the_sound_of_one_group_is_let_go_before_the_next_begins(recordings, tmp_path, monkeypatch):
-    """Four hours take a gigabyte; two sessions in a row took two."""
-    alive = []
+def test_the_audio_of_one_group_is_freed_before_the_next_begins(recordings, tmp_path, monkeypatch):
+    """Four hours of audio take a gigabyte; two sessions in a row used to take two."""
+    audio = []
 
-    class Weak(FakePipeline):
+    class WeakPipeline(FakePipeline):
         seconds_at_once = 0.5
 
         def segment(self, recordings, *arguments):
-            alive.append(weakref.ref(recordings[0]))
+            audio.append(weakref.ref(recordings[0]))
             return super().segment(recordings, *arguments)
 
         def transcribe(self, *arguments, **options):
@@ -322,16 +322,16 @@ def test_the_sound_of_one_group_is_let_go_before_the_next_begins(recordings, tmp
             self.transcribed.clear()
             return made
 
-    when_each_is_read = []
+    audio_at_each_read = []
 
     def note(progress):
         if progress == StageProgress("ingest", 1.0):
-            when_each_is_read.append([sound() for sound in alive])
+            audio_at_each_read.append([recording() for recording in audio])
 
     monkeypatch.setattr("service.batch.reading.MAX_HELD_SECONDS", 0.5)  # nothing is read ahead
-    results_of(batch(recordings, tmp_path / "out"), Weak(), on_progress=note)
+    results_of(batch(recordings, tmp_path / "out"), WeakPipeline(), on_progress=note)
 
-    assert [list(starts) for starts in dict.fromkeys(map(tuple, when_each_is_read))] == [
+    assert [list(state) for state in dict.fromkeys(map(tuple, audio_at_each_read))] == [
         [],
         [None],
         [None, None],
@@ -365,7 +365,7 @@ def test_the_next_recording_is_read_while_one_is_transcribed(recordings, tmp_pat
 # --- groups ---
 
 
-def test_short_sessions_are_heard_together_and_a_long_one_alone(tmp_path):
+def test_short_sessions_are_transcribed_together_and_a_long_one_alone(tmp_path):
     recordings = [tmp_path / f"INT-0{i}.wav" for i in range(1, 7)]
     for path, seconds in zip(recordings, (1.0, 2.0, 4.0, 0.5, 0.5, 2.5), strict=True):
         write_tone(path, seconds)
@@ -377,7 +377,7 @@ def test_short_sessions_are_heard_together_and_a_long_one_alone(tmp_path):
     assert [result.session.name for result in results] == [path.stem for path in recordings]
 
 
-def test_a_group_with_a_bad_file_and_a_finished_one_goes_on_in_order(recordings, tmp_path):
+def test_failed_and_finished_sessions_in_a_group_keep_their_order(recordings, tmp_path):
     more = [recordings[0].with_name(f"INT-0{i}.wav") for i in (4, 5)]
     write_tone(more[0], 1.0)
     more[1].write_text("this is not a recording")
@@ -389,8 +389,8 @@ def test_a_group_with_a_bad_file_and_a_finished_one_goes_on_in_order(recordings,
     assert pipeline.heard_together == [3]
 
 
-def test_what_a_session_lacks_fails_it_alone(recordings, tmp_path):
-    class Deaf(FakePipeline):
+def test_a_session_without_speech_fails_alone(recordings, tmp_path):
+    class NoSpeechPipeline(FakePipeline):
         def segment(self, recordings, *arguments):
             if recordings[0].duration == 2.0:
                 raise NoSpeech("In 2 s of sound no speech was found.")
@@ -401,14 +401,14 @@ def test_what_a_session_lacks_fails_it_alone(recordings, tmp_path):
                 raise NoSpeech("In 3 s of sound no words were found.")
             return session
 
-    results = results_of(batch(recordings, tmp_path / "out"), Deaf())
+    results = results_of(batch(recordings, tmp_path / "out"), NoSpeechPipeline())
 
     assert [result.code for result in results] == [None, "no_speech", "no_speech"]
     assert names_in(tmp_path / "out") != []
 
 
-def test_no_memory_for_a_group_fails_it_and_the_next_one_is_tried(recordings, tmp_path):
-    class Small(FakePipeline):
+def test_a_group_that_exceeds_memory_fails_and_the_next_one_is_tried(recordings, tmp_path):
+    class SmallMemory(FakePipeline):
         seconds_at_once = 3.0
 
         def hear(self, sessions, on_progress):
@@ -416,15 +416,15 @@ def test_no_memory_for_a_group_fails_it_and_the_next_one_is_tried(recordings, tm
                 raise OutOfMemory("One window does not fit into the memory of cuda.")
             return sessions
 
-    results = results_of(batch(recordings, tmp_path / "out"), Small())
+    results = results_of(batch(recordings, tmp_path / "out"), SmallMemory())
 
     assert [result.code for result in results] == ["out_of_memory", "out_of_memory", None]
 
 
-def test_speakers_are_told_apart_while_the_next_session_is_embedded(recordings, tmp_path):
+def test_a_session_is_finished_after_the_next_one_is_embedded(recordings, tmp_path):
     steps = []
 
-    class Noting(FakePipeline):
+    class RecordingPipeline(FakePipeline):
         def diarise(self, session, on_progress):
             steps.append(("diarise", session[0][0].duration))
             return session
@@ -433,7 +433,7 @@ def test_speakers_are_told_apart_while_the_next_session_is_embedded(recordings, 
             steps.append(("finish", session[0][0].duration))
             return super().finish(session, on_progress)
 
-    results_of(batch(recordings, tmp_path / "out"), Noting())
+    results_of(batch(recordings, tmp_path / "out"), RecordingPipeline())
 
     assert steps == [
         ("diarise", 1.0),
@@ -445,8 +445,8 @@ def test_speakers_are_told_apart_while_the_next_session_is_embedded(recordings, 
     ]
 
 
-def test_progress_is_that_of_the_group_and_never_goes_back(recordings, tmp_path):
-    class Reporting(FakePipeline):
+def test_progress_covers_the_group_and_never_goes_back(recordings, tmp_path):
+    class ReportingPipeline(FakePipeline):
         def segment(self, recordings, options, on_progress):
             on_progress(StageProgress("segment", 0.5))
             return recordings, options
@@ -461,7 +461,7 @@ def test_progress_is_that_of_the_group_and_never_goes_back(recordings, tmp_path)
             return super().transcribe(recordings, options)
 
     seen: list[StageProgress] = []
-    results_of(batch(recordings, tmp_path / "out"), Reporting(), on_progress=seen.append)
+    results_of(batch(recordings, tmp_path / "out"), ReportingPipeline(), on_progress=seen.append)
     stages = list(dict.fromkeys(progress.stage for progress in seen))
 
     assert stages == ["ingest", "segment", "diarise", "check"]
@@ -473,7 +473,7 @@ def test_progress_is_that_of_the_group_and_never_goes_back(recordings, tmp_path)
     assert seen[-1] == StageProgress("check", 1.0)
 
 
-def test_the_time_it_took_is_without_loading_the_models(recordings, tmp_path):
+def test_the_reported_time_excludes_loading_the_models(recordings, tmp_path):
     pipeline = FakePipeline()
 
     def load():
@@ -486,8 +486,8 @@ def test_the_time_it_took_is_without_loading_the_models(recordings, tmp_path):
     assert result.seconds < 2
 
 
-def test_what_a_killed_run_had_begun_to_write_is_removed(recordings, tmp_path):
-    """It has what people said in it, under a hidden name that nobody would look for."""
+def test_unfinished_files_of_a_killed_run_are_removed(recordings, tmp_path):
+    """They hold what people said, under hidden names that nobody would look for."""
     out = tmp_path / "out"
     program = (
         "import os; from pathlib import Path; from service.exports.files import write_whole\n"
@@ -504,7 +504,7 @@ def test_what_a_killed_run_had_begun_to_write_is_removed(recordings, tmp_path):
     assert [path.name for path in out.iterdir()] == [".fieldscribe-identified"]
 
 
-def test_what_another_run_is_writing_stays(tmp_path):
+def test_files_that_another_run_is_writing_are_kept(tmp_path):
     out = tmp_path / "out"
     prepare_output(out)
     with ExitStack() as stack:
@@ -517,7 +517,7 @@ def names_in(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir() if path.name != ".fieldscribe-identified"]
 
 
-def test_the_json_is_the_transcript(recordings, tmp_path):
+def test_the_json_holds_the_whole_transcript(recordings, tmp_path):
     (result,) = results_of(batch(recordings[:1], tmp_path / "out", formats=(Format.TXT,)))
     path = SessionFiles("INT-01", ()).output(tmp_path / "out", Format.JSON)
 

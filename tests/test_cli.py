@@ -1,4 +1,4 @@
-"""The command as a researcher types it. The models behind it are a stand-in but for one test."""
+"""`fieldscribe transcribe` and `doctor` as a user types them, mostly with fake models."""
 
 import errno
 import json
@@ -45,7 +45,9 @@ def transcribe(*arguments):
     return CliRunner().invoke(app, ["transcribe", "--model", "demo", *map(str, arguments)])
 
 
-def test_a_recording_becomes_files_and_the_exit_code_is_0(pipeline, recording, tmp_path):
+def test_a_recording_is_transcribed_into_all_formats_with_exit_code_0(
+    pipeline, recording, tmp_path
+):
     result = transcribe(recording, "--out", tmp_path / "out")
 
     assert result.exit_code == 0, result.output
@@ -67,7 +69,7 @@ def test_data_goes_to_standard_output_and_progress_to_standard_error(pipeline, r
     assert "identified" in result.stderr
 
 
-def test_a_roster_says_who_was_there(pipeline, recording, tmp_path):
+def test_the_roster_is_recorded_in_the_transcript(pipeline, recording, tmp_path):
     people = tmp_path / "FG-1.roster"
     people.write_text("M1 moderator\n\nP01 participant\nP02 participant\n")
     result = transcribe(recording, "--out", tmp_path / "out", "--roster", people)
@@ -82,7 +84,7 @@ def test_a_roster_says_who_was_there(pipeline, recording, tmp_path):
 
 
 @pytest.mark.parametrize("text", ["M1\n", "M1 moderator\nM1 participant\n"])
-def test_a_roster_that_makes_no_sense_is_refused(pipeline, recording, tmp_path, text):
+def test_an_invalid_roster_is_refused(pipeline, recording, tmp_path, text):
     people = tmp_path / "FG-1.roster"
     people.write_text(text)
     result = transcribe(recording, "--out", tmp_path / "out", "--roster", people)
@@ -92,19 +94,19 @@ def test_a_roster_that_makes_no_sense_is_refused(pipeline, recording, tmp_path, 
     assert pipeline.transcribed == []
 
 
-def test_a_warning_is_shown_when_the_recording_is_done(monkeypatch, recording, tmp_path):
-    class Warning(FakePipeline):
+def test_warnings_are_shown_when_a_recording_is_finished(monkeypatch, recording, tmp_path):
+    class WarningPipeline(FakePipeline):
         def transcribe(self, *arguments):
             made = super().transcribe(*arguments)
             return replace(made, warnings=("5 speakers were found where 6 were expected.",))
 
-    monkeypatch.setattr(transcribe_command, "Pipeline", lambda *arguments: Warning())
+    monkeypatch.setattr(transcribe_command, "Pipeline", lambda *arguments: WarningPipeline())
     result = transcribe(recording, "--out", tmp_path / "out")
 
     assert "WARNING: 5 speakers were found where 6 were expected." in result.stderr
 
 
-def test_of_a_group_one_line_says_how_long_it_will_take(pipeline, recording, tmp_path):
+def test_one_line_says_how_long_a_group_will_take(pipeline, recording, tmp_path):
     other = tmp_path / "INT-08.wav"
     write_tone(other, 1.0)
     result = transcribe(recording, other, "--out", tmp_path / "out")
@@ -114,13 +116,13 @@ def test_of_a_group_one_line_says_how_long_it_will_take(pipeline, recording, tmp
     assert [line.split(":")[0] for line in lines[1:3]] == ["INT-07", "INT-08"]
 
 
-def test_what_was_said_is_not_shown_while_it_is_transcribed(pipeline, recording, tmp_path):
+def test_spoken_words_are_not_shown_during_transcription(pipeline, recording, tmp_path):
     result = transcribe(recording, "--out", tmp_path / "out")
 
     assert "Eva" not in result.output
 
 
-def test_a_bad_file_is_listed_at_the_end_and_the_exit_code_is_1(pipeline, recording, tmp_path):
+def test_unreadable_files_are_listed_at_the_end_with_exit_code_1(pipeline, recording, tmp_path):
     bad = tmp_path / "INT-08.wav"
     bad.write_text("not a recording")
     result = transcribe(bad, recording, "--out", tmp_path / "out")
@@ -142,7 +144,7 @@ def test_a_bad_file_is_listed_at_the_end_and_the_exit_code_is_1(pipeline, record
         (["--model", "enormous"], "unknown_model"),
     ],
 )
-def test_a_value_that_makes_no_sense_is_one_sentence_and_exit_code_2(
+def test_an_invalid_value_is_reported_in_one_line_with_exit_code_2(
     pipeline, recording, tmp_path, arguments, code
 ):
     result = transcribe(recording, "--out", tmp_path / "out", *arguments)
@@ -152,14 +154,14 @@ def test_a_value_that_makes_no_sense_is_one_sentence_and_exit_code_2(
     assert not (tmp_path / "out").exists()
 
 
-def test_an_unknown_format_is_refused_before_anything_is_done(pipeline, recording, tmp_path):
+def test_an_unknown_format_is_refused_before_any_work(pipeline, recording, tmp_path):
     result = transcribe(recording, "--out", tmp_path / "out", "--format", "docx")
 
     assert result.exit_code == 2
     assert not (tmp_path / "out").exists()
 
 
-def test_weights_that_are_missing_name_the_command_and_exit_code_1(recording, tmp_path):
+def test_missing_weights_are_reported_with_the_command_that_fetches_them(recording, tmp_path):
     result = CliRunner().invoke(
         app,
         [
@@ -179,7 +181,7 @@ def test_weights_that_are_missing_name_the_command_and_exit_code_1(recording, tm
     assert "fieldscribe models fetch small" in result.stderr
 
 
-def test_an_error_can_be_had_as_json(pipeline, recording, tmp_path):
+def test_an_error_is_printed_as_json_on_request(pipeline, recording, tmp_path):
     result = transcribe(recording, "--out", tmp_path / "out", "--speakers", "0", "--json")
 
     assert json.loads(result.stdout)["error"]["code"] == "bad_speaker_count"
@@ -192,7 +194,7 @@ def test_the_vocabulary_file_has_a_term_on_each_line(pipeline, recording, tmp_pa
     assert read_vocabulary(vocabulary) == ("Eva Muster", "Toowoomba")
 
 
-def test_channels_are_split_mixed_or_looked_at(pipeline, recording, tmp_path):
+def test_channels_can_be_split_mixed_or_decided_automatically(pipeline, recording, tmp_path):
     folders = [tmp_path / str(i) for i in range(2)]
     transcribe(recording, "--out", folders[0])
     transcribe(recording, "--out", folders[1], "--channels", "split")
@@ -205,7 +207,7 @@ def test_channels_are_split_mixed_or_looked_at(pipeline, recording, tmp_path):
     assert transcribe(recording, "--out", tmp_path, "--channels", "left").exit_code == 2
 
 
-def test_a_vocabulary_that_is_no_text_is_refused(pipeline, recording, tmp_path):
+def test_a_vocabulary_that_is_not_text_is_refused(pipeline, recording, tmp_path):
     vocabulary = tmp_path / "names.docx"
     vocabulary.write_bytes(b"PK\x03\x04\xff\xfe")
     result = transcribe(recording, "--out", tmp_path / "out", "--vocabulary", vocabulary)
@@ -214,7 +216,7 @@ def test_a_vocabulary_that_is_no_text_is_refused(pipeline, recording, tmp_path):
     assert "vocabulary_not_readable" in result.stderr
 
 
-def test_the_demo_is_never_chosen_by_itself(recording, tmp_path):
+def test_the_demo_model_is_never_the_default(recording, tmp_path):
     result = CliRunner().invoke(
         app,
         ["transcribe", str(recording), "--out", str(tmp_path), "--weights", str(tmp_path / "w")],
@@ -223,7 +225,7 @@ def test_the_demo_is_never_chosen_by_itself(recording, tmp_path):
     assert "model_missing" in result.stderr
 
 
-def test_the_doctor_says_a_line_each_with_the_remedy(tmp_path):
+def test_the_doctor_prints_a_line_per_check_with_the_remedy(tmp_path):
     result = CliRunner().invoke(app, ["doctor", "--weights", str(tmp_path / "none")])
 
     assert result.exit_code == 1
@@ -232,7 +234,7 @@ def test_the_doctor_says_a_line_each_with_the_remedy(tmp_path):
     assert "fieldscribe models fetch" in result.stdout
 
 
-def test_the_doctor_speaks_json(tmp_path):
+def test_the_doctor_prints_json_on_request(tmp_path):
     result = CliRunner().invoke(app, ["doctor", "--json", "--weights", str(tmp_path / "none")])
     checks = {check["name"]: check["status"] for check in json.loads(result.stdout)}
 
@@ -240,11 +242,11 @@ def test_the_doctor_speaks_json(tmp_path):
     assert checks["weights small"] == "problem"
 
 
-def test_the_doctor_may_not_look_everywhere(tmp_path, monkeypatch):
-    def refuse(path):
+def test_the_doctor_copes_with_folders_it_may_not_read(tmp_path, monkeypatch):
+    def deny(path):
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
-    monkeypatch.setattr(Path, "exists", refuse)
+    monkeypatch.setattr(Path, "exists", deny)
     (disk,) = check_disk(tmp_path / "another's" / "weights")
 
     assert "free where the weights go" in disk.message
@@ -257,7 +259,7 @@ def test_help_does_not_load_torch():
 
 
 @pytest.mark.parametrize("stage", ["ingest", "segment", "transcribe", "align", "diarise", "check"])
-def test_an_interrupt_in_any_stage_ends_the_run_and_says_how_to_go_on(
+def test_an_interrupt_in_any_stage_ends_the_run_and_says_how_to_resume(
     pipeline, recording, tmp_path, monkeypatch, stage
 ):
     def interrupt(view, progress):
@@ -273,19 +275,17 @@ def test_an_interrupt_in_any_stage_ends_the_run_and_says_how_to_go_on(
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".fieldscribe-identified"]
 
 
-def test_an_interrupt_that_a_library_swallows_ends_the_run_all_the_same(
-    recording, tmp_path, monkeypatch
-):
-    """In a destructor Python prints it and goes on: once both sessions of a batch were finished."""
+def test_an_interrupt_that_a_library_swallows_still_ends_the_run(recording, tmp_path, monkeypatch):
+    """Python ignores an interrupt in a destructor: a batch once ran on to its end after Ctrl-C."""
 
-    class Deaf(FakePipeline):
+    class SwallowingPipeline(FakePipeline):
         def transcribe(self, *arguments, **options):
             with suppress(KeyboardInterrupt):
                 os.kill(os.getpid(), signal.SIGINT)
                 time.sleep(1)
             return super().transcribe(*arguments, **options)
 
-    monkeypatch.setattr(transcribe_command, "Pipeline", lambda *arguments: Deaf())
+    monkeypatch.setattr(transcribe_command, "Pipeline", lambda *arguments: SwallowingPipeline())
     result = transcribe(recording, "--out", tmp_path / "out")
 
     assert result.exit_code == 130
@@ -293,10 +293,10 @@ def test_an_interrupt_that_a_library_swallows_ends_the_run_all_the_same(
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_an_interrupt_before_the_work_begins_has_its_exit_code_too(
+def test_an_interrupt_before_the_work_begins_has_exit_code_130(
     pipeline, recording, tmp_path, monkeypatch
 ):
-    """Loading torch takes seconds, and checking weights as well."""
+    """Loading torch and checking the weights take seconds."""
 
     def interrupt(*_):
         os.kill(os.getpid(), signal.SIGINT)
@@ -308,7 +308,7 @@ def test_an_interrupt_before_the_work_begins_has_its_exit_code_too(
 
 
 @pytest.mark.parametrize("name", ["\x1b[2JINT.wav", "INT\n1.wav", "I\udcffNT.wav", "[red]Zoë.wav"])
-def test_a_file_name_may_hold_anything_and_commands_no_terminal(pipeline, tmp_path, name):
+def test_a_file_name_cannot_control_the_terminal(pipeline, tmp_path, name):
     good, bad = tmp_path / name, tmp_path / f"bad {name}"
     write_tone(good, 1.0)
     bad.write_text("no recording")
@@ -332,8 +332,8 @@ def test_a_file_name_may_hold_anything_and_commands_no_terminal(pipeline, tmp_pa
 
 
 @pytest.mark.slow
-def test_an_interrupt_keeps_what_is_finished_and_says_so(tmp_path):
-    """A real process, real demo weights, a real Ctrl-C."""
+def test_an_interrupt_keeps_finished_sessions_and_says_so(tmp_path):
+    """With a real process, the demo weights and a real SIGINT."""
     from scripts.make_interview import make_interview, write_wav
 
     out = tmp_path / "out"
@@ -369,7 +369,7 @@ def test_an_output_folder_that_cannot_be_written_to_is_refused(pipeline, recordi
     assert "output_not_writable" in result.stderr
 
 
-def test_a_cut_off_wav_header_leaves_nothing_behind(pipeline, tmp_path):
+def test_a_truncated_wav_file_leaves_no_output(pipeline, tmp_path):
     path = tmp_path / "INT-09.wav"
     with wave.open(str(path), "wb") as file:
         file.setparams((1, 2, 16_000, 0, "NONE", ""))
@@ -383,8 +383,8 @@ def test_a_cut_off_wav_header_leaves_nothing_behind(pipeline, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_whole_path_runs_without_a_network(tmp_path):
-    """In a network namespace of its own, where there is nothing but loopback."""
+def test_transcription_runs_without_a_network(tmp_path):
+    """In a network namespace that has only a loopback device."""
     from scripts.make_interview import make_interview, write_wav
 
     recording = tmp_path / "INT-01.wav"
@@ -408,9 +408,9 @@ def test_the_whole_path_runs_without_a_network(tmp_path):
 
 
 @pytest.mark.slow
-def test_nothing_but_the_output_folder_needs_to_be_writable_and_only_we_speak(tmp_path):
-    """A user without a home, as in a container; libraries used to complain on standard error."""
-    home = "/proc/none"  # not even root can make it
+def test_only_the_output_folder_is_written_to_and_libraries_print_nothing(tmp_path):
+    """For a user without a home, as in a container; libraries used to print warnings there."""
+    home = "/proc/none"  # not even root can create it
     out = tmp_path / "out"
     recording = tmp_path / "INT-01.wav"
     sound = ["-t", "8", "-i", str(ROOT / "demo" / "interview.flac")]
@@ -433,7 +433,7 @@ def test_nothing_but_the_output_folder_needs_to_be_writable_and_only_we_speak(tm
 
 
 def test_no_library_phones_home():
-    """pyannote.audio reports files to its makers; onnxruntime, which it imports, to Microsoft."""
+    """pyannote.audio and onnxruntime, which it imports, send telemetry unless told not to."""
     program = (
         "import os; from models.pyannote_guard import pyannote_audio; pyannote_audio();"
         "print(os.environ['PYANNOTE_METRICS_ENABLED'], os.environ['HF_HUB_OFFLINE'],"
@@ -446,8 +446,8 @@ def test_no_library_phones_home():
     assert shown.stdout == "0 1 1\n"
 
 
-def test_a_terminal_shows_the_stage_and_how_long_it_will_take(recording, tmp_path):
-    """A real one: everywhere else in these tests the bars are switched off."""
+def test_a_terminal_shows_progress_and_the_time_left(recording, tmp_path):
+    """In a pseudo-terminal: all other tests run without progress bars."""
     program = (
         "from service.commands import transcribe as transcribe_command;"
         "from tests.fakes import FakePipeline;"
@@ -455,9 +455,9 @@ def test_a_terminal_shows_the_stage_and_how_long_it_will_take(recording, tmp_pat
         "from service.commands.main import main; main()"
     )
     ours, theirs = pty.openpty()
-    words = ["transcribe", str(recording), "--model", "demo", "--out", str(tmp_path / "out")]
+    arguments = ["transcribe", str(recording), "--model", "demo", "--out", str(tmp_path / "out")]
     process = subprocess.Popen(
-        [sys.executable, "-c", program, *words],
+        [sys.executable, "-c", program, *arguments],
         cwd=ROOT,
         env={**os.environ, "TERM": "xterm", "COLUMNS": "120"},
         stdin=theirs,
@@ -465,7 +465,7 @@ def test_a_terminal_shows_the_stage_and_how_long_it_will_take(recording, tmp_pat
     )
     os.close(theirs)
     shown = b""
-    with suppress(OSError):  # a terminal whose last user has gone
+    with suppress(OSError):  # the process has closed the terminal
         while block := os.read(ours, 4096):
             shown += block
     os.close(ours)

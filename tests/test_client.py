@@ -1,4 +1,4 @@
-"""The client of the command line: tokens, outages, uploads that go on."""
+"""The command line's HTTP client: tokens, outages, and uploads that resume."""
 
 import time
 from contextlib import ExitStack
@@ -24,8 +24,8 @@ from service.vault.files import locked
 from tests.api import open_api, tone
 
 
-class Flaky(httpx2.BaseTransport):
-    """The application without a network; `lose` says which requests or answers get lost."""
+class LossyTransport(httpx2.BaseTransport):
+    """The application in this process; `lose` says which requests or responses are lost."""
 
     def __init__(self, inner: httpx2.BaseTransport) -> None:
         self._inner = inner
@@ -37,10 +37,10 @@ class Flaky(httpx2.BaseTransport):
         self.requests.append(f"{request.method} {request.url.path}")
         if self.lose.get(number) == "request":
             raise httpx2.ConnectError("lost")
-        answer = self._inner.handle_request(request)
-        if self.lose.get(number) == "answer":
+        response = self._inner.handle_request(request)
+        if self.lose.get(number) == "response":
             raise httpx2.ReadError("lost")
-        return answer
+        return response
 
     def count(self, method: str) -> int:
         return sum(line.startswith(method) for line in self.requests)
@@ -54,7 +54,7 @@ def api(settings):
 
 @pytest.fixture
 def network(api):
-    return Flaky(api.client._transport)
+    return LossyTransport(api.client._transport)
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def source(api, tmp_path):
     return Source(path, api.study()["code"])
 
 
-def test_a_file_arrives_in_parts(client, network, source, unfinished):
+def test_a_file_is_uploaded_in_parts(client, network, source, unfinished):
     reached: list[int] = []
     id = upload(client, source, unfinished, reached.append)
 
@@ -92,10 +92,8 @@ def test_a_file_arrives_in_parts(client, network, source, unfinished):
     assert network.count("PATCH") == 4
 
 
-@pytest.mark.parametrize("lost", ["request", "answer"])
-def test_what_is_lost_on_the_way_is_sent_again_and_nothing_else(
-    client, network, source, unfinished, lost
-):
+@pytest.mark.parametrize("lost", ["request", "response"])
+def test_only_lost_parts_are_sent_again(client, network, source, unfinished, lost):
     network.lose = {2: lost}
     id = upload(client, source, unfinished)
 
@@ -104,22 +102,22 @@ def test_what_is_lost_on_the_way_is_sent_again_and_nothing_else(
     assert network.count("HEAD") == 1
 
 
-def test_the_same_command_goes_on_with_an_upload(client, network, source, unfinished):
+def test_the_same_command_resumes_an_upload(client, network, source, unfinished):
     def interrupt(n_bytes):
         if n_bytes == 20_000:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         upload(client, source, unfinished, interrupt)
-    begun = network.count("PATCH")
+    n_sent = network.count("PATCH")
     id = upload(client, source, unfinished)
 
     assert wait_for_recording(client, id)["state"] == "ready"
     assert network.count("POST") == 1
-    assert network.count("PATCH") - begun == 2
+    assert network.count("PATCH") - n_sent == 2
 
 
-def test_an_upload_without_progress_ends_and_goes_on_with_the_same_command(
+def test_a_stalled_upload_ends_and_the_same_command_resumes_it(
     api, client, network, source, unfinished, monkeypatch
 ):
     monkeypatch.setattr(tus_client, "STALL_LIMIT", 0.5)
@@ -141,14 +139,14 @@ def test_an_upload_without_progress_ends_and_goes_on_with_the_same_command(
     assert network.count("POST") == 1
 
 
-def test_a_file_that_has_changed_is_another_upload(client, network, source, unfinished):
+def test_a_changed_file_is_a_new_upload(client, network, source, unfinished):
     first = upload(client, source, unfinished)
     source.path.write_bytes(tone(0.5))
 
     assert upload(client, source, unfinished) != first
 
 
-def test_an_upload_that_the_service_forgot_begins_anew(api, client, source, unfinished):
+def test_an_upload_that_the_service_no_longer_knows_starts_again(api, client, source, unfinished):
     first = upload(client, source, unfinished)
     wait_for_recording(client, first)
     api.request("DELETE", f"/v1/recordings/{first}")
@@ -159,19 +157,19 @@ def test_an_upload_that_the_service_forgot_begins_anew(api, client, source, unfi
     assert wait_for_recording(client, second)["state"] == "ready"
 
 
-def test_what_is_remembered_of_an_upload_names_no_file(client, source, unfinished, tmp_path):
+def test_remembered_uploads_hold_no_file_names(client, source, unfinished, tmp_path):
     upload(client, source, unfinished)
 
     assert "Eva" not in (tmp_path / "uploads.json").read_text()
 
 
-def test_a_file_that_is_not_there_is_said_so(client, unfinished, tmp_path):
+def test_a_missing_file_is_reported_without_its_name(client, unfinished, tmp_path):
     with pytest.raises(FileNotReadable) as raised:
         upload(client, Source(tmp_path / "Eva Muster.wav", "PEER"), unfinished)
     assert "Eva" not in str(raised.value)
 
 
-def test_a_refusal_is_not_asked_for_again(client, network, tmp_path, unfinished):
+def test_a_refused_request_is_not_retried(client, network, tmp_path, unfinished):
     path = tmp_path / "a.wav"
     path.write_bytes(b"sound")
 
@@ -181,20 +179,18 @@ def test_a_refusal_is_not_asked_for_again(client, network, tmp_path, unfinished)
     assert len(network.requests) == 1
 
 
-def test_an_outage_is_waited_out_but_nothing_is_done_twice(client, network):
-    network.lose = {0: "request", 1: "answer"}
+def test_an_outage_is_waited_out_without_repeating_unsafe_requests(client, network):
+    network.lose = {0: "request", 1: "response"}
 
     assert client.get("/v1/studies")["items"] is not None
-    network.lose = {3: "answer"}
+    network.lose = {3: "response"}
     with pytest.raises(ServiceUnreachable):
         client.post("/v1/studies", {"code": "ONCE"})
     assert network.requests[3:] == ["POST /v1/studies"]
     assert [study["code"] for study in client.get("/v1/studies")["items"]].count("ONCE") == 1
 
 
-def test_a_service_that_is_away_for_longer_is_not_waited_for_in_silence(
-    client, network, monkeypatch, capsys
-):
+def test_a_longer_outage_is_announced_once(client, network, monkeypatch, capsys):
     monkeypatch.setattr("service.commands.client.NOTICE_AFTER", 0.0)
     network.lose = {0: "request", 1: "request"}
 
@@ -203,9 +199,9 @@ def test_a_service_that_is_away_for_longer_is_not_waited_for_in_silence(
     assert capsys.readouterr().err.count("No answer from") == 1
 
 
-def test_what_is_not_fieldscribe_is_said_so():
-    answer = httpx2.Response(500, text="<h1>A proxy</h1>")
-    client = Client("http://x", "t", transport=httpx2.MockTransport(lambda request: answer))
+def test_an_answer_from_another_program_is_recognised():
+    response = httpx2.Response(500, text="<h1>A proxy</h1>")
+    client = Client("http://x", "t", transport=httpx2.MockTransport(lambda request: response))
 
     with pytest.raises(Refused) as raised:
         client.get("/v1/jobs")

@@ -1,4 +1,4 @@
-"""What commands say to what makes no sense: plain sentences with what to do."""
+"""Invalid arguments are answered in plain sentences that say what to do."""
 
 import re
 from uuid import uuid4
@@ -22,19 +22,19 @@ def api(module_settings):
 
 @pytest.fixture
 def run(api, monkeypatch, tmp_path):
-    """A command against the API in this process."""
+    """Runs a command against the API in this process."""
     token = api.headers["Authorization"].removeprefix("Bearer ")
 
-    class Here(Client):
+    class LocalClient(Client):
         def __init__(self, url, token_, *, tls):
             assert tls is None  # FIELDSCRIBE_URL is set
             super().__init__(url, token, transport=api.client._transport)
 
-    monkeypatch.setattr("service.commands.connection.Client", Here)
+    monkeypatch.setattr("service.commands.connection.Client", LocalClient)
     monkeypatch.setattr("service.commands.connection.find_token", lambda settings: token)
     monkeypatch.setenv("FIELDSCRIBE_URL", "http://testserver")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    monkeypatch.setattr(upload, "UnfinishedUploads", lambda: UNREMEMBERED)
+    monkeypatch.setattr(upload, "UnfinishedUploads", lambda: FORGETFUL)
 
     def run(*arguments):
         return CliRunner().invoke(app, [str(argument) for argument in arguments])
@@ -42,7 +42,9 @@ def run(api, monkeypatch, tmp_path):
     return run
 
 
-class Nothing:
+class ForgetfulUploads:
+    """Stands in for UnfinishedUploads: every upload starts from the beginning."""
+
     def find(self, key):
         return None
 
@@ -53,7 +55,7 @@ class Nothing:
         pass
 
 
-UNREMEMBERED = Nothing()
+FORGETFUL = ForgetfulUploads()
 
 
 @pytest.mark.parametrize(
@@ -69,18 +71,18 @@ UNREMEMBERED = Nothing()
     ids=" ".join,
 )
 @pytest.mark.parametrize("id", ["123", "../studies", "INT-07", "x" * 36])
-def test_what_is_no_id_is_said_to_be_none_with_the_command_that_lists_them(run, command, id):
+def test_an_invalid_id_is_reported_with_the_command_that_lists_ids(run, command, id):
     result = run(*command, id)
-    told = " ".join(re.sub("[│╭╮╰╯─]", " ", result.output).split())
+    message = " ".join(result.output.split())
 
     assert result.exit_code == 2
     lister = "fieldscribe token list" if command[0] == "token" else "fieldscribe jobs"
-    assert f"this is not an id of 36 characters; `{lister}` shows them" in told
+    assert f"this is not an id of 36 characters; `{lister}` shows them" in message
     assert not RAW.search(result.output)
 
 
 @pytest.mark.parametrize(
-    ("command", "told"),
+    ("command", "sentence"),
     [
         (("jobs", "--study", "peer study"), "A study is named by its code (PEER)"),
         (("jobs", "--status", "done"), "The status is queued, running"),
@@ -102,7 +104,7 @@ def test_what_is_no_id_is_said_to_be_none_with_the_command_that_lists_them(run, 
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else "",
 )
-def test_a_field_that_is_refused_is_said_in_a_sentence(api, run, tmp_path, command, told):
+def test_a_refused_field_is_explained_in_a_sentence(api, run, tmp_path, command, sentence):
     api.post("/v1/studies", json={"code": "PEER"})
     file = tmp_path / "a.wav"
     file.write_bytes(tone(0.5))
@@ -111,19 +113,19 @@ def test_a_field_that_is_refused_is_said_in_a_sentence(api, run, tmp_path, comma
 
     assert result.exit_code == 2, result.output
     (line,) = [line for line in result.output.splitlines() if "invalid_request" in line]
-    assert told in line
+    assert sentence in line
     assert not RAW.search(line)
 
 
 @pytest.mark.parametrize(
-    ("options", "code", "told"),
+    ("options", "code", "message"),
     [
         (("--language", "klingon"), "unknown_language", "by their English names"),
-        (("nobody.wav",), "file_not_readable", "nobody.wav:"),
+        (("missing.wav",), "file_not_readable", "missing.wav:"),
     ],
     ids=str,
 )
-def test_a_slip_is_found_before_anything_is_uploaded(api, run, tmp_path, options, code, told):
+def test_mistakes_are_found_before_anything_is_uploaded(api, run, tmp_path, options, code, message):
     api.post("/v1/studies", json={"code": "SLIP"})
     file = tmp_path / "a.wav"
     file.write_bytes(tone(0.5))
@@ -131,12 +133,12 @@ def test_a_slip_is_found_before_anything_is_uploaded(api, run, tmp_path, options
     result = run("upload", str(file), *options, "--study", "SLIP", "--session", "INT-01")
 
     assert result.exit_code == 2, result.output
-    assert code in result.output and told in result.output
+    assert code in result.output and message in result.output
     assert api.get("/v1/recordings", params={"study": "SLIP"}).json()["items"] == []
     assert api.get("/v1/sessions", params={"study": "SLIP"}).json()["items"] == []
 
 
-def test_the_language_of_a_study_may_be_named(api, run):
+def test_the_language_of_a_study_can_be_given_by_name(api, run):
     run("study", "create", "NEW", "--language", "German")
 
     (study,) = (s for s in api.get("/v1/studies").json()["items"] if s["code"] == "NEW")

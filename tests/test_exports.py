@@ -1,3 +1,5 @@
+"""The formats of a transcript, and writing them to files."""
+
 import re
 import stat
 
@@ -22,7 +24,7 @@ def test_text_has_a_line_per_segment_with_time_and_speaker():
     assert "[1:02:05] unknown: Here." in lines
 
 
-def test_text_says_that_it_is_identified_and_what_made_it_doubtful():
+def test_text_says_that_it_is_identified_and_shows_warnings_and_flags():
     text = txt(
         transcript(
             [segment("SPEAKER_00", "Where?")],
@@ -36,7 +38,7 @@ def test_text_says_that_it_is_identified_and_what_made_it_doubtful():
     assert "[0:00:00 - 0:00:20] the text repeats itself (compression_ratio 3.1)" in text
 
 
-def test_text_has_a_line_per_speaker_with_what_their_questions_suggest():
+def test_text_has_a_line_per_speaker_with_a_suggested_role():
     asks = segment("SPEAKER_01", "Where? When? And why?")
     text = txt(transcript([asks, segment("SPEAKER_00", "Here. In March.", 3.0)]))
 
@@ -44,7 +46,7 @@ def test_text_has_a_line_per_speaker_with_what_their_questions_suggest():
     assert "1 turn, 4 words; perhaps the interviewer: asks 100% of the questions\n" in text
 
 
-def test_text_marks_who_else_speaks():
+def test_text_marks_overlapping_speakers():
     text = txt(
         transcript(
             [segment("SPEAKER_00", "Where do you work?")],
@@ -55,7 +57,7 @@ def test_text_marks_who_else_speaks():
     assert "Where do you work? [overlap with SPEAKER_01]" in text
 
 
-def test_a_second_voice_without_words_is_marked():
+def test_an_overlapping_speaker_without_words_is_marked():
     made = transcript(
         [segment("SPEAKER_00", "Where do you work?")],
         overlaps=(Overlap(0.2, 0.9, ("SPEAKER_00", "SPEAKER_01"), ("SPEAKER_01",)),),
@@ -65,7 +67,7 @@ def test_a_second_voice_without_words_is_marked():
     assert "<v SPEAKER_00>Where do you work? [SPEAKER_01 speaks too]" in vtt(made)
 
 
-def test_every_kind_of_flag_has_words():
+def test_every_kind_of_flag_has_a_description():
     import inspect
 
     from models import quality
@@ -75,14 +77,14 @@ def test_every_kind_of_flag_has_words():
     assert kinds == set(FLAGS)
 
 
-def test_vtt_has_voices_and_escapes_what_would_be_markup():
+def test_vtt_names_speakers_and_escapes_markup():
     text = vtt(transcript([segment("SPEAKER_00", "a <b> & c", 61.5)]))
 
     assert text.startswith("WEBVTT\n\n")
     assert "00:01:01.500 --> 00:01:02.700\n<v SPEAKER_00>a &lt;b&gt; &amp; c\n" in text
 
 
-def test_srt_is_numbered_and_has_commas():
+def test_srt_is_numbered_and_uses_decimal_commas():
     text = srt(transcript([segment("SPEAKER_00", "one"), segment("SPEAKER_01", "two", 2.0)]))
 
     assert text == (
@@ -92,16 +94,16 @@ def test_srt_is_numbered_and_has_commas():
 
 
 @given(st.lists(st.text("abc", min_size=1, max_size=20), min_size=1, max_size=80))
-def test_cues_hold_every_word_once_in_order_and_can_be_read(texts):
-    own = tuple(Word(f" {text}", i * 0.4, i * 0.4 + 0.4, 0.9) for i, text in enumerate(texts))
-    made = list(cues(transcript([Segment("A", 0.0, own[-1].end, own)])))
+def test_cues_hold_every_word_once_in_order_within_the_limits(texts):
+    words = tuple(Word(f" {text}", i * 0.4, i * 0.4 + 0.4, 0.9) for i, text in enumerate(texts))
+    made = list(cues(transcript([Segment("A", 0.0, words[-1].end, words)])))
 
     assert " ".join(cue.text for cue in made) == " ".join(texts)
     assert all(cue.end - cue.start <= MAX_CUE_SECONDS + 1e-6 for cue in made)
     assert all(len(cue.text) <= MAX_CUE_CHARACTERS for cue in made)
 
 
-def test_text_without_spaces_between_words_stays_without():
+def test_text_without_spaces_between_words_gets_none():
     japanese = tuple(Word(text, i * 0.3, i * 0.3 + 0.3, 0.9) for i, text in enumerate("私は看護師"))
     made = transcript([Segment("A", 0.0, 1.5, japanese)])
 
@@ -110,14 +112,14 @@ def test_text_without_spaces_between_words_stays_without():
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_every_format_shows_every_word(format):
+def test_every_format_contains_every_word(format):
     made = transcript([segment("SPEAKER_00", "one two"), segment("SPEAKER_01", "three", 4.0)])
     text = FORMATS[format](made)
 
     assert all(word.text.strip() in text for word in made.words)
 
 
-def test_a_file_is_written_whole_for_its_owner_only(tmp_path):
+def test_a_file_is_written_whole_and_readable_only_by_its_owner(tmp_path):
     path = tmp_path / "INT-07.identified.txt"
     write_whole(path, "first")
     write_whole(path, "second")
@@ -127,7 +129,7 @@ def test_a_file_is_written_whole_for_its_owner_only(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "INT-07.identified.txt"
     write_whole(path, "first")
 

@@ -1,3 +1,5 @@
+"""`fieldscribe models` against weights on a loopback server."""
+
 import errno
 import json
 import shutil
@@ -16,7 +18,7 @@ server = pytest.fixture(serve)
 
 @pytest.fixture(autouse=True)
 def published(server, monkeypatch):
-    """The weights of a machine without a GPU lie on a loopback server."""
+    """A loopback server offers the weights for a machine without a GPU."""
     publish(server, monkeypatch)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
@@ -32,7 +34,7 @@ def run(tmp_path):
     return run
 
 
-def test_fetch_takes_what_suits_the_machine_and_names_the_licences(run, tmp_path):
+def test_fetch_downloads_what_suits_the_machine_and_names_the_licences(run, tmp_path):
     result = run("fetch")
 
     assert result.stdout.splitlines() == [
@@ -42,7 +44,7 @@ def test_fetch_takes_what_suits_the_machine_and_names_the_licences(run, tmp_path
     assert (tmp_path / "weights" / "whisper" / "small.pt").read_bytes() == WHISPER
 
 
-def test_what_is_fetched_as_json_is_all_of_standard_output(run):
+def test_fetch_as_json_prints_nothing_else_on_standard_output(run):
     assert json.loads(run("fetch", "small", "--json").stdout) == {
         "installed": ["small"],
         "fetched": ["small"],
@@ -50,11 +52,11 @@ def test_what_is_fetched_as_json_is_all_of_standard_output(run):
     assert json.loads(run("fetch", "small", "--json").stdout)["fetched"] == []
 
 
-def test_a_name_given_twice_is_one_model(run):
+def test_a_name_given_twice_is_fetched_once(run):
     assert len(run("fetch", "small", "small").stdout.splitlines()) == 1
 
 
-def test_the_token_comes_from_standard_input_and_is_never_shown(run, server):
+def test_the_token_is_read_from_standard_input_and_never_shown(run, server):
     result = run("fetch", catalogue.DEFAULT_PIPELINE, "--token-stdin", input="hf_secret\n")
 
     assert server.asked_for("Authorization") == ["Bearer hf_secret"] * 2
@@ -67,7 +69,7 @@ def test_standard_input_without_a_token_is_misuse(run, server, text):
     assert server.requests == []
 
 
-def test_a_gated_model_is_one_sentence_and_no_traceback(run, server):
+def test_a_gated_model_is_reported_in_one_sentence(run, server):
     server.status = 401
     result = run("fetch", catalogue.DEFAULT_PIPELINE, exit_code=1)
 
@@ -93,7 +95,7 @@ def test_a_name_that_cannot_be_fetched_or_carried_is_misuse(run, command, name, 
     assert sentence in result.stderr
 
 
-def test_list_shows_what_is_installed_and_what_there_is(run):
+def test_list_shows_installed_and_available_weights(run):
     run("fetch", "small")
 
     lines = run("list").stdout.splitlines()
@@ -117,7 +119,7 @@ def test_list_as_json_has_sizes_licences_and_sources(run):
     }
 
 
-def test_verify_names_what_is_damaged_and_what_is_not(run, tmp_path):
+def test_verify_tells_damaged_weights_from_intact_ones(run, tmp_path):
     run("fetch")
     run("verify")
     (tmp_path / "weights" / "whisper" / "small.pt").write_bytes(b"damaged")
@@ -132,11 +134,11 @@ def test_verify_names_what_is_damaged_and_what_is_not(run, tmp_path):
 
 
 @pytest.mark.parametrize("command", [["verify"], ["export", "bundle.tar"]])
-def test_nothing_installed_is_nothing_to_do_and_said(run, command):
+def test_a_machine_without_weights_has_nothing_to_verify_or_export(run, command):
     assert "model_missing: No weights are installed" in run(*command, exit_code=1).stderr
 
 
-def test_a_bundle_goes_from_one_machine_to_another(run, tmp_path):
+def test_a_bundle_carries_weights_to_another_machine(run, tmp_path):
     run("fetch")
     exported = json.loads(run("export", tmp_path / "bundle.tar", "--json").stdout)
     shutil.rmtree(tmp_path / "weights")
@@ -148,31 +150,31 @@ def test_a_bundle_goes_from_one_machine_to_another(run, tmp_path):
     run("verify")
 
 
-def test_a_bundle_may_hold_some_of_the_weights(run, tmp_path):
+def test_a_bundle_can_hold_only_some_of_the_weights(run, tmp_path):
     run("fetch")
     run("export", tmp_path / "bundle.tar", "small")
     assert run("import", tmp_path / "bundle.tar").stdout == "small: installed (licence MIT)\n"
 
 
-def test_a_bundle_that_is_none_is_refused(run, tmp_path):
+def test_a_file_that_is_not_a_bundle_is_refused(run, tmp_path):
     (tmp_path / "bundle.tar").write_bytes(b"no bundle")
     assert "weights_corrupt" in run("import", tmp_path / "bundle.tar", exit_code=1).stderr
     run("import", tmp_path / "missing.tar", exit_code=2)
 
 
-def test_the_folder_can_be_given_with_an_option(run, tmp_path):
+def test_the_weights_folder_can_be_given_as_an_option(run, tmp_path):
     run("fetch", "small", "--weights", tmp_path / "elsewhere")
     assert (tmp_path / "elsewhere" / "whisper" / "small.json").exists()
 
 
 @pytest.mark.parametrize("words", [["list"], ["fetch", "small"], ["verify"], ["export", "b.tar"]])
-def test_a_folder_that_this_user_may_not_look_into_is_a_sentence(run, monkeypatch, words):
-    """Another user's weights, in a folder of mode 0700 as `fetch` makes it: it was a traceback."""
+def test_a_folder_that_this_user_may_not_read_is_reported_in_one_sentence(run, monkeypatch, words):
+    """Another user's weights, in a folder of mode 0700 as `fetch` creates it, gave a traceback."""
 
-    def refuse(path: Path) -> bool:
+    def deny(path: Path) -> bool:
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
-    monkeypatch.setattr(Path, "is_file", refuse)
+    monkeypatch.setattr(Path, "is_file", deny)
     result = run(*words, exit_code=1)
 
     assert "model_missing: This user may not read the weights" in result.stderr

@@ -1,3 +1,5 @@
+"""Reading recordings ahead: the memory limit, errors, and stopping."""
+
 import threading
 import time
 from dataclasses import replace
@@ -18,7 +20,7 @@ from tests.test_batch import write_tone
 
 @pytest.fixture
 def sessions(tmp_path: Path) -> dict[str, list[Path]]:
-    """Of one, two and three seconds."""
+    """Three sessions, of one, two and three seconds."""
     paths = {f"INT-0{i}": [tmp_path / f"INT-0{i}.wav"] for i in (1, 2, 3)}
     for i, (path,) in enumerate(paths.values()):
         write_tone(path, 1.0 + i)
@@ -27,7 +29,7 @@ def sessions(tmp_path: Path) -> dict[str, list[Path]]:
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The thread of each recording that was decoded, in the order of their ends."""
+    """Names of the threads that decoded a recording, in the order in which they finished."""
     threads: list[str] = []
 
     def note(*arguments, **options):
@@ -50,7 +52,7 @@ def wait_until(condition):
         time.sleep(0.01)
 
 
-def test_recordings_are_decoded_before_anybody_asks_for_them(sessions, decoded):
+def test_recordings_are_decoded_before_they_are_taken(sessions, decoded):
     with reader(sessions) as ahead:
         wait_until(lambda: len(decoded) == 3)
         taken = [ahead.take(name) for name in sessions]
@@ -60,7 +62,9 @@ def test_recordings_are_decoded_before_anybody_asks_for_them(sessions, decoded):
     assert all(name.startswith("reader") for name in decoded)
 
 
-def test_what_would_be_too_much_at_once_is_read_when_its_turn_comes(sessions, decoded, monkeypatch):
+def test_a_session_that_exceeds_the_limit_is_read_when_its_turn_comes(
+    sessions, decoded, monkeypatch
+):
     monkeypatch.setattr(reading, "MAX_HELD_SECONDS", 3.5)
     with reader(sessions) as ahead:
         ahead.take("INT-01")
@@ -73,8 +77,8 @@ def test_what_would_be_too_much_at_once_is_read_when_its_turn_comes(sessions, de
     assert decoded[-1] == "MainThread"
 
 
-def test_a_length_that_no_header_tells_is_noticed_on_the_way(sessions, decoded, monkeypatch):
-    """An estimate would be wrong by hours; AMR and many an MP3 have none."""
+def test_an_undeclared_length_is_noticed_while_decoding(sessions, decoded, monkeypatch):
+    """AMR and many MP3 files declare no length; an estimate could be wrong by hours."""
     monkeypatch.setattr(reading, "MAX_HELD_SECONDS", 3.5)
     monkeypatch.setattr(reading, "probe", lambda file: replace(probe(file), duration=None))
     with reader(sessions) as ahead:
@@ -94,7 +98,7 @@ def test_a_session_longer_than_the_limit_is_read_at_its_turn(sessions, monkeypat
             ahead.release(name)
 
 
-def test_whether_a_session_fits_is_known_before_its_turn(sessions, monkeypatch):
+def test_fits_is_known_before_a_session_is_taken(sessions, monkeypatch):
     monkeypatch.setattr(reading, "MAX_HELD_SECONDS", 3.5)
     sessions = {**sessions, "bad": [Path("none")], "done": sessions["INT-01"]}
     with reader(sessions, is_wanted=lambda name: name != "done") as ahead:
@@ -106,7 +110,7 @@ def test_whether_a_session_fits_is_known_before_its_turn(sessions, monkeypatch):
     assert not small
 
 
-def test_what_is_not_wanted_is_not_read_ahead_but_when_asked_for(sessions, decoded):
+def test_an_unwanted_session_is_read_only_when_taken(sessions, decoded):
     with reader(sessions, is_wanted=lambda name: name != "INT-02") as ahead:
         wait_until(lambda: len(decoded) == 2)
         ahead.take("INT-02")
@@ -114,17 +118,17 @@ def test_what_is_not_wanted_is_not_read_ahead_but_when_asked_for(sessions, decod
     assert decoded[2] == "MainThread"
 
 
-def test_each_channel_counts(tmp_path, monkeypatch):
+def test_each_channel_counts_towards_the_limit(tmp_path, monkeypatch):
     monkeypatch.setattr(reading, "MAX_HELD_SECONDS", 3.0)
     path = tmp_path / "INT-01.wav"
     path.write_bytes(wav((noise(2 * 16_000, 2) * 32767).astype(np.int16)))
     with reader({"none": [], "INT-01": [path]}, split_channels=True) as ahead:
         wait_until(lambda: ahead._ahead["INT-01"].done())
-        assert ahead._ahead["INT-01"].result() is None  # four seconds
+        assert ahead._ahead["INT-01"].result() is None  # four seconds, both channels added up
         assert ahead.take("INT-01")[0].samples.shape[0] == 2
 
 
-def test_an_error_is_that_of_whoever_asks_and_the_others_go_on(sessions):
+def test_an_error_is_raised_on_take_and_other_sessions_can_be_read(sessions):
     sessions["INT-02"][0].unlink()
     with reader(sessions) as ahead:
         assert ahead.take("INT-01")
@@ -134,8 +138,8 @@ def test_an_error_is_that_of_whoever_asks_and_the_others_go_on(sessions):
         assert ahead._held["INT-02"] == 0.0
 
 
-def test_what_was_read_ahead_for_nobody_makes_room(sessions, monkeypatch):
-    """A session whose result cannot be written is not taken."""
+def test_releasing_a_session_that_was_not_taken_frees_its_audio(sessions, monkeypatch):
+    """A session whose result cannot be written is released without being taken."""
     monkeypatch.setattr(reading, "MAX_HELD_SECONDS", 3.5)
     with reader(sessions) as ahead:
         wait_until(lambda: ahead._held["INT-02"] == 2.0)
@@ -146,7 +150,7 @@ def test_what_was_read_ahead_for_nobody_makes_room(sessions, monkeypatch):
         assert list(ahead._ahead) == ["INT-03"]
 
 
-def test_whoever_waits_can_stop(sessions, monkeypatch):
+def test_the_progress_callback_can_stop_the_reading(sessions, monkeypatch):
     def never(*_, on_progress, **__):
         while True:
             time.sleep(0.01)
@@ -162,7 +166,7 @@ def test_whoever_waits_can_stop(sessions, monkeypatch):
     assert all(future.done() for future in ahead._ahead.values())
 
 
-def test_no_ffmpeg_stays_behind(tmp_path):
+def test_closing_the_reader_leaves_no_ffmpeg_running(tmp_path):
     path = tmp_path / "INT-01.wav"
     n_bytes = 8 * 3600 * 32_000
     path.write_bytes(wav((noise(1000) * 32767).astype(np.int16), declared_bytes=n_bytes))

@@ -1,4 +1,4 @@
-"""The commands against a service of real processes, whose engine is a stand-in."""
+"""The commands against a service of real processes with a fake engine."""
 
 import itertools
 import json
@@ -56,14 +56,14 @@ def run(*arguments, code=0, input=None):
     return result
 
 
-def told(*arguments, code=0):
+def run_json(*arguments, code=0):
     return json.loads(run(*arguments, "--json", code=code).stdout)
 
 
 @pytest.fixture
 def study_code(environment):
-    """Made once, with the environment of the first test that needs it."""
-    codes = [study["code"] for study in told("study", "list")]
+    """Code of a study that the first test to need it creates."""
+    codes = [study["code"] for study in run_json("study", "list")]
     if "PEER" not in codes:
         run("study", "create", "PEER", "--language", "en", "--model", "demo")
     return "PEER"
@@ -77,61 +77,63 @@ def recordings(tmp_path):
     return paths
 
 
-def submitted(service, study_code, **wish):
-    """A job whose recording says what the stand-in does."""
-    studies = {study["code"]: study["id"] for study in told("study", "list")}
-    content = json.dumps(wish).encode()
-    sound = make_recording(
+def submit(service, study_code, **behaviour):
+    """Submit a job whose recording tells the fake engine how to behave; returns its id."""
+    studies = {study["code"]: study["id"] for study in run_json("study", "list")}
+    content = json.dumps(behaviour).encode()
+    recording = make_recording(
         service.services, UUID(studies[study_code]), make_token(service.services), content
     )
     token = service.settings.owner_token.read_text().strip()
     client = Client(service.settings.local_url, token)
-    job = client.post("/v1/jobs", {"recordings": [str(sound)]})
+    job = client.post("/v1/jobs", {"recordings": [str(recording)]})
     client.close()
     return job["id"]
 
 
-def test_from_files_to_transcripts(study_code, recordings, tmp_path):
-    jobs = told("upload", *recordings, "--study", study_code, "--speakers", "2", "--watch")
+def test_uploaded_files_become_transcripts(study_code, recordings, tmp_path):
+    jobs = run_json("upload", *recordings, "--study", study_code, "--speakers", "2", "--watch")
 
     assert [job["status"] for job in jobs] == ["succeeded", "succeeded"]
     assert jobs[0]["options"]["speakers"] == {"min": 2, "max": 2}
     assert "SPEAKER_00: Hello there" in run("transcript", jobs[0]["id"]).stdout
     assert run("transcript", jobs[0]["id"], "--format", "vtt").stdout.startswith("WEBVTT")
-    assert told("transcript", jobs[0]["id"])["language"] == "en"
+    assert run_json("transcript", jobs[0]["id"])["language"] == "en"
     out = tmp_path / "INT-01.identified.txt"
     assert run("transcript", jobs[0]["id"], "--out", out).stdout == ""
     nowhere = tmp_path / "none" / "a.txt"
-    said = run("transcript", jobs[0]["id"], "--out", nowhere, code=2).stderr
-    assert said.startswith("output_not_writable") and "Traceback" not in said
+    message = run("transcript", jobs[0]["id"], "--out", nowhere, code=2).stderr
+    assert message.startswith("output_not_writable") and "Traceback" not in message
     assert "Hello there" in out.read_text()
     assert out.stat().st_mode & 0o077 == 0
 
 
-def test_files_of_a_session_become_one_job(study_code, recordings):
-    (job,) = told("upload", *recordings, "--study", study_code, "--session", "INT-07", "--watch")
+def test_files_of_one_session_become_one_job(study_code, recordings):
+    (job,) = run_json(
+        "upload", *recordings, "--study", study_code, "--session", "INT-07", "--watch"
+    )
 
     assert len(job["recordings"]) == 2
     assert job["session_id"] is not None
 
 
-def test_a_new_session_has_the_roster_that_is_given(study_code, recordings, tmp_path):
+def test_a_new_session_gets_the_given_roster(study_code, recordings, tmp_path):
     people = tmp_path / "INT-08.roster"
     people.write_text("I1 interviewer\nP08 participant\nP09 participant\n")
     upload = ("upload", recordings[0], "--study", study_code, "--roster", people)
-    (job,) = told(*upload, "--session", "INT-08")
+    (job,) = run_json(*upload, "--session", "INT-08")
     people.write_text("I1 interviewer\nP08 participant\n")
 
     assert job["options"]["speakers"] == {"min": 3, "max": 3}
-    error = told(*upload, "--session", "INT-08", code=2)["error"]
+    error = run_json(*upload, "--session", "INT-08", code=2)["error"]
     assert error["code"] == "roster_differs"
-    run(*upload, code=2)  # of which session?
+    run(*upload, code=2)  # no session named
 
 
-def test_files_that_are_joined_become_one_job(study_code, recordings, tmp_path):
+def test_joined_files_become_one_job(study_code, recordings, tmp_path):
     names = tmp_path / "names.txt"
     names.write_text("Birkenau\n")
-    (job,) = told(
+    (job,) = run_json(
         "upload", *recordings, "--study", study_code, "--join", "--vocabulary", names, "--watch"
     )
 
@@ -147,17 +149,19 @@ def test_ids_go_to_standard_output_and_progress_to_standard_error(study_code, re
     assert "succeeded" in result.stderr
 
 
-def test_a_useless_recording_is_refused_with_the_reason(study_code, tmp_path):
-    """And fails, as in batch mode; 2 is for what made no sense."""
+def test_an_unusable_recording_is_refused_with_the_reason(study_code, tmp_path):
+    """With exit code 1, as in batch mode; 2 is for misuse."""
     path = tmp_path / "silent.wav"
     path.write_bytes(tone(1.0, level=0.0))
     result = run("upload", path, "--study", study_code, code=1)
 
     assert "silent_audio" in result.stderr
-    assert told("upload", path, "--study", study_code, code=1)["error"]["code"] == "silent_audio"
+    assert (
+        run_json("upload", path, "--study", study_code, code=1)["error"]["code"] == "silent_audio"
+    )
 
 
-def test_a_useless_recording_does_not_stop_the_others(study_code, tmp_path):
+def test_an_unusable_recording_does_not_stop_the_others(study_code, tmp_path):
     silent, good = tmp_path / "silent.wav", tmp_path / "good.wav"
     silent.write_bytes(tone(1.0, level=0.0))
     good.write_bytes(tone(1.0))
@@ -167,20 +171,20 @@ def test_a_useless_recording_does_not_stop_the_others(study_code, tmp_path):
     assert "silent.wav: silent_audio: " in result.stderr
 
 
-def test_the_same_command_after_an_interruption_makes_no_second_job(
+def test_the_same_command_after_an_interruption_creates_no_second_job(
     study_code, tmp_path, monkeypatch
 ):
     files = [tmp_path / "first.wav", tmp_path / "second.wav"]
     for seconds, path in enumerate(files, start=1):
         path.write_bytes(tone(seconds))
-    bring, n_groups = upload_module.upload_all, itertools.count()
+    upload_all, n_groups = upload_module.upload_all, itertools.count()
 
-    def interrupted(*arguments):
+    def interrupt_second(*arguments):
         if next(n_groups) == 1:
             raise KeyboardInterrupt
-        return bring(*arguments)
+        return upload_all(*arguments)
 
-    monkeypatch.setattr(upload_module, "upload_all", interrupted)
+    monkeypatch.setattr(upload_module, "upload_all", interrupt_second)
     first = run("upload", *files, "--study", study_code, code=130).stdout.split()
     both = run("upload", *files, "--study", study_code).stdout.split()
 
@@ -190,25 +194,25 @@ def test_the_same_command_after_an_interruption_makes_no_second_job(
 
 
 def test_a_failed_job_says_why(service, study_code):
-    id = submitted(service, study_code, fail_in="segment")
+    id = submit(service, study_code, fail_in="segment")
     watched = run("watch", id, code=1)
     status = run("status", id).stdout
 
     assert "failed" in watched.stderr
     assert "silent_audio" in status
-    assert told("status", id)["errors"][0]["code"] == "silent_audio"
+    assert run_json("status", id)["errors"][0]["code"] == "silent_audio"
     assert run("transcript", id, code=2).stderr.startswith("transcript_not_ready")
 
 
 def test_a_running_job_is_cancelled_and_run_again(service, study_code):
-    id = submitted(service, study_code, hang_in="align")
+    id = submit(service, study_code, hang_in="align")
     wait_until(lambda: read_job(service.services, UUID(id)).stage == "align", 60, "the job to hang")
     assert "running" in run("status", id).stdout
     assert id in run("jobs", "--study", study_code, "--status", "running").stdout
 
     run("cancel", id)
-    watched = told("watch", id, code=1)
-    again = told("rerun", id, "--from", "align", "--speakers", "3")
+    watched = run_json("watch", id, code=1)
+    again = run_json("rerun", id, "--from", "align", "--speakers", "3")
 
     assert watched["status"] == "cancelled"
     states = {stage["name"]: stage["state"] for stage in again["stages"]}
@@ -218,27 +222,29 @@ def test_a_running_job_is_cancelled_and_run_again(service, study_code):
 
 
 def test_a_job_that_crashes_every_time_fails_in_the_end(service, study_code):
-    id = submitted(service, study_code, die_in="segment")
+    id = submit(service, study_code, die_in="segment")
 
-    codes = [error["code"] for error in told("watch", id, code=1)["errors"]]
+    codes = [error["code"] for error in run_json("watch", id, code=1)["errors"]]
 
     assert codes == ["engine_died", "engine_died", "engine_died", "gave_up"]
 
 
-def test_jobs_are_listed_with_the_codes_that_people_know(study_code, recordings):
-    (job,) = told("upload", recordings[0], "--study", study_code, "--session", "INT-11")
+def test_jobs_are_listed_with_the_codes_of_study_and_session(study_code, recordings):
+    (job,) = run_json("upload", recordings[0], "--study", study_code, "--session", "INT-11")
 
-    assert len(told("jobs", "--study", study_code, "--limit", "2")) <= 2
+    assert len(run_json("jobs", "--study", study_code, "--limit", "2")) <= 2
     (line,) = (line for line in run("jobs").stdout.splitlines() if job["id"] in line)
     assert line.split()[:2] == [study_code, "INT-11"]
 
 
-def test_a_job_is_deleted_by_whoever_says_yes(study_code, recordings):
-    (job,) = told("upload", recordings[0], "--study", study_code, "--session", "INT-12", "--watch")
+def test_a_job_is_deleted_only_after_confirmation(study_code, recordings):
+    (job,) = run_json(
+        "upload", recordings[0], "--study", study_code, "--session", "INT-12", "--watch"
+    )
 
     asked = run("delete", job["id"], input="n\n", code=1)
     assert f"{study_code}, INT-12, succeeded" in asked.stderr
-    assert told("status", job["id"])["status"] == "succeeded"
+    assert run_json("status", job["id"])["status"] == "succeeded"
 
     run("delete", job["id"], input="", code=1)
     deleted = run("delete", job["id"], input="y\n").stdout
@@ -246,28 +252,28 @@ def test_a_job_is_deleted_by_whoever_says_yes(study_code, recordings):
     assert run("status", job["id"], code=1).stderr.startswith("erased")
 
 
-def test_deleting_tells_a_program_what_is_gone(service, study_code):
-    id = submitted(service, study_code)
+def test_delete_reports_as_json_what_was_deleted(service, study_code):
+    id = submit(service, study_code)
     run("watch", id)
 
-    assert told("delete", id, "--yes")["transcript"] is True
+    assert run_json("delete", id, "--yes")["transcript"] is True
     assert run("delete", id, "--yes", code=1).stderr.startswith("erased")
 
 
-def test_tokens_are_made_used_and_revoked(service, study_code, monkeypatch):
-    made = told("token", "create", "--role", "researcher", "--study", study_code)
-    assert made["id"] in run("token", "list").stdout
-    monkeypatch.setenv("FIELDSCRIBE_TOKEN", made["secret"])
-    assert told("jobs", "--limit", "1") is not None
+def test_tokens_are_created_used_and_revoked(service, study_code, monkeypatch):
+    token = run_json("token", "create", "--role", "researcher", "--study", study_code)
+    assert token["id"] in run("token", "list").stdout
+    monkeypatch.setenv("FIELDSCRIBE_TOKEN", token["secret"])
+    assert run_json("jobs", "--limit", "1") is not None
     assert run("token", "list", code=1).stderr.startswith("not_allowed")
     monkeypatch.delenv("FIELDSCRIBE_TOKEN")
-    run("token", "revoke", made["id"])
-    monkeypatch.setenv("FIELDSCRIBE_TOKEN", made["secret"])
+    run("token", "revoke", token["id"])
+    monkeypatch.setenv("FIELDSCRIBE_TOKEN", token["secret"])
     assert run("jobs", code=1).stderr.startswith("token_revoked")
 
 
 @pytest.mark.parametrize(
-    ("arguments", "exit_code", "said"),
+    ("arguments", "exit_code", "error_code"),
     [
         (["status", "00000000-0000-4000-8000-000000000000"], 1, "job_not_found"),
         (["study", "create", "Eva Muster"], 2, "invalid_request"),
@@ -278,16 +284,16 @@ def test_tokens_are_made_used_and_revoked(service, study_code, monkeypatch):
     ],
     ids=str,
 )
-def test_what_goes_wrong_is_a_code_a_sentence_and_an_exit_code(
-    study_code, arguments, exit_code, said
+def test_errors_are_reported_as_a_code_a_sentence_and_an_exit_code(
+    study_code, arguments, exit_code, error_code
 ):
     result = run(*arguments, code=exit_code)
 
-    assert result.stderr.splitlines()[-1].startswith(said)
+    assert result.stderr.splitlines()[-1].startswith(error_code)
     assert "Traceback" not in result.output
 
 
-def test_what_is_no_id_is_said_with_the_command_that_shows_ids():
+def test_an_invalid_id_is_reported_with_the_command_that_lists_ids():
     result = run("status", "nonsense", code=2)
 
     assert "not an id of 36 characters" in result.stderr
@@ -328,19 +334,19 @@ def test_the_curl_of_the_readme_runs_as_written(service, study_code, tmp_path):
     assert (tmp_path / "claim.json").stat().st_mode & 0o077 == 0  # it holds what people said
 
 
-def test_a_service_that_is_not_there_is_said_so(monkeypatch):
+def test_an_unreachable_service_is_reported(monkeypatch):
     monkeypatch.setenv("FIELDSCRIBE_URL", "http://127.0.0.1:9")
     monkeypatch.setattr("service.commands.client.RETRY_FOR", 0.1)
 
     assert "service_unreachable" in run("jobs", code=1).stderr
 
 
-def test_a_wrong_passphrase_does_not_unseal_what_is_open():
-    """Keys in files are never sealed: nothing happens, whatever is said."""
+def test_unsealing_an_open_vault_ignores_the_passphrase():
+    """A vault whose keys are files is never sealed."""
     assert run("unseal", input="nonsense\n").stdout.strip() == "unsealed"
 
 
-def test_the_doctor_looks_at_the_service(service):
+def test_the_doctor_checks_the_service(service):
     checks = {check["name"]: check for check in json.loads(doctor().stdout)}
 
     assert checks["database"]["status"] == "ok"
