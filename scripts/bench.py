@@ -1,8 +1,8 @@
-"""Measure speed against others, in one run on one machine.
+"""Measure speed against other engines, in one run on one machine.
 
     scripts/bench whisper --help
 
-docs/developer/performance.md says what is measured and how, and holds the results.
+docs/developer/performance.md explains the measurements and holds the results.
 """
 
 import argparse

@@ -1,27 +1,26 @@
-"""Measure the diarisation against stock pyannote.audio, and print one JSON document.
+"""Measure our diarisation against stock pyannote.audio, and print one JSON document.
 
-    scripts/bench diarisation --threads 2           against stock, some minutes
-    scripts/bench diarisation --parts flatness      10 minutes to 4 hours
+    scripts/bench diarisation --threads 2           against stock, takes some minutes
+    scripts/bench diarisation --parts flatness      sessions of 10 minutes to 4 hours
 
-Models have random weights at community-1's real dimensions: what is computed does not depend on
-them. Stock and ours take turns in one process, so that a busy machine is busy for both. Parts:
+The models have community-1's real dimensions and random weights, which do not change the amount of
+computation. Stock and ours take turns in one process, so that other load on the machine affects
+both. Parts:
 
-    speed           segmentation to turns, from samples: stock, ours in fp32, and with a bf16 trunk
-                    where the processor has bf16 (emulated, it is slower than fp32)
-    postprocessing  counting, reconstruction and turns of an hour, without the models and
-                    without pyannote's clustering, which is timed beside it
-    flatness        everything but the clustering, per hour of sound, as sessions get longer; with
-                    the small demo models unless on a GPU
+    speed           samples to turns: stock, ours in fp32, and ours with a bf16 trunk where the
+                    processor has bf16 (emulated, it is slower than fp32)
+    postprocessing  counting, reconstruction and turns of one hour, without the models; pyannote's
+                    clustering is timed separately
+    flatness        everything but the clustering, per hour of audio, for sessions of increasing
+                    length; with the small demo models unless on a GPU
 """
 
 import argparse
-import json
 import os
 import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +40,7 @@ from models.precision import TrunkPrecision
 from models.weights.catalogue import find_pipeline
 from models.weights.pyannote import load_pipeline
 from models.whisper_engine.linear import has_bf16
+from scripts.reports import read_cpu_name, read_peak_bytes, read_versions, write_report
 from scripts.synthetic_diarisation import (
     conversation,
     loud_and_quiet,
@@ -51,13 +51,14 @@ from scripts.synthetic_diarisation import (
 
 PARTS = ("speed", "postprocessing", "flatness")
 N_SPEAKERS = 6
+PACKAGES = ("torch", "pyannote.audio", "numpy", "scipy", "scikit-learn")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS[:2])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--seconds", type=float, default=60.0, help="of sound, for speed")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of audio, for speed")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--minutes", nargs="+", type=float, default=[10, 60, 240])
     parser.add_argument("--json", type=Path, default=Path("build/bench/diarisation.json"))
@@ -66,32 +67,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)
-    measured: dict[str, Any] = {"machine": machine(device)}
+    report: dict[str, Any] = {"machine": describe_machine(device)}
     if "speed" in options.parts:
-        measured["speed"] = speed(device, options.seconds, options.rounds)
+        report["speed"] = measure_speed(device, options.seconds, options.rounds)
     if "postprocessing" in options.parts:
-        measured["postprocessing"] = postprocessing(options.rounds)
+        report["postprocessing"] = measure_postprocessing(options.rounds)
     if "flatness" in options.parts:
-        measured["flatness"] = flatness(device, options.minutes)
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(measured, indent=1) + "\n")
+        report["flatness"] = measure_flatness(device, options.minutes)
+    write_report(options.json, report)
     print(options.json.read_text(), end="")
 
 
-def machine(device: torch.device) -> dict[str, Any]:
-    cpu = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
-    packages = ("torch", "pyannote.audio", "numpy", "scipy", "scikit-learn")
+def describe_machine(device: torch.device) -> dict[str, Any]:
     return {
-        "cpu": cpu[0].partition(":")[2].strip() if cpu else platform.processor(),
+        "cpu": read_cpu_name(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "load_average": [round(load, 2) for load in os.getloadavg()],
         "python": platform.python_version(),
-        "versions": {package: version(package) for package in packages},
+        "versions": read_versions(PACKAGES),
     }
 
 
-def speed(device: torch.device, seconds: float, rounds: int) -> dict[str, Any]:
+def measure_speed(device: torch.device, seconds: float, rounds: int) -> dict[str, Any]:
     pipeline = random_pipeline().to(device)
     samples = loud_and_quiet(seconds)
     count = SpeakerCount()
@@ -115,7 +113,7 @@ def speed(device: torch.device, seconds: float, rounds: int) -> dict[str, Any]:
     found: dict[str, list[dict[str, float]]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
-            found[name].append(timed(run, device))
+            found[name].append(measure_run(run, device))
     active = segment(pipeline, samples).is_active
     result: dict[str, Any] = {
         "audio_seconds": seconds,
@@ -134,8 +132,8 @@ def speed(device: torch.device, seconds: float, rounds: int) -> dict[str, Any]:
     return result
 
 
-def timed(run: Callable[[], object], device: torch.device) -> dict[str, float]:
-    """Wall-clock seconds, and the highest memory of the process or, on a GPU, of torch there."""
+def measure_run(run: Callable[[], object], device: torch.device) -> dict[str, float]:
+    """Wall-clock seconds, and the peak memory of the process or, on a GPU, of torch."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
@@ -150,13 +148,11 @@ def timed(run: Callable[[], object], device: torch.device) -> dict[str, float]:
             "peak_mb": torch.cuda.max_memory_allocated(device) / 1e6,
         }
     seconds = time.perf_counter() - started
-    status = Path("/proc/self/status").read_text()
-    peak_kb = int(status.partition("VmHWM:")[2].split()[0])
-    return {"seconds": seconds, "peak_mb": peak_kb / 1e3}
+    return {"seconds": seconds, "peak_mb": read_peak_bytes() / 1e6}
 
 
-def postprocessing(rounds: int) -> dict[str, Any]:
-    """Of one hour with six speakers, on one core."""
+def measure_postprocessing(rounds: int) -> dict[str, Any]:
+    """One hour with six speakers, on one core."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     pipeline = random_pipeline()
@@ -169,7 +165,7 @@ def postprocessing(rounds: int) -> dict[str, Any]:
         started = time.perf_counter()
         count = count_speakers(segmentation)
         counting.append(time.perf_counter() - started)
-        rest.append(seconds_to_turns(pipeline, segmentation, embeddings, count, clusters))
+        rest.append(time_turns(pipeline, segmentation, embeddings, count, clusters))
         started = time.perf_counter()
         start_clustering(pipeline, segmentation, embeddings, None, None).result()
         clustering.append(time.perf_counter() - started)
@@ -186,7 +182,7 @@ def postprocessing(rounds: int) -> dict[str, Any]:
     }
 
 
-def seconds_to_turns(
+def time_turns(
     pipeline: SpeakerModels,
     segmentation: Segmentation,
     embeddings: np.ndarray,
@@ -200,8 +196,8 @@ def seconds_to_turns(
     return time.perf_counter() - started
 
 
-def flatness(device: torch.device, minutes: Sequence[float]) -> list[dict[str, float]]:
-    """Seconds per hour of sound of each stage."""
+def measure_flatness(device: torch.device, minutes: Sequence[float]) -> list[dict[str, float]]:
+    """Seconds of each stage per hour of audio."""
     if device.type == "cuda":
         pipeline = random_pipeline().to(device)
     else:
@@ -212,21 +208,21 @@ def flatness(device: torch.device, minutes: Sequence[float]) -> list[dict[str, f
     for length in minutes:
         samples = np.resize(minute, round(length * 60 * SAMPLE_RATE))
         started = time.perf_counter()
-        heard = segment(pipeline, samples)
+        segmentation = segment(pipeline, samples)
         segmented = time.perf_counter()
-        embeddings = embed(pipeline, samples, heard)
+        embeddings = embed(pipeline, samples, segmentation)
         embedded = time.perf_counter()
-        # What noise sounds like to the models is no conversation; what they are put together from
-        # is one of the same length.
-        heard = conversation(length * 60, N_SPEAKERS, 2)[0]
-        active = heard.is_active
+        # To the models noise is no conversation, so the turns are built from a synthetic
+        # conversation of the same length.
+        segmentation = conversation(length * 60, N_SPEAKERS, 2)[0]
+        active = segmentation.is_active
         labels = np.where(active, rng.integers(N_SPEAKERS, size=active.shape), NOBODY)
         similarities = rng.random((*active.shape, N_SPEAKERS), dtype=np.float32)
         clusters = Clusters(labels.astype(np.int32), similarities, sampled=False)
         started_counting = time.perf_counter()
-        count = count_speakers(heard)
+        count = count_speakers(segmentation)
         turns = time.perf_counter() - started_counting
-        turns += seconds_to_turns(pipeline, heard, embeddings, count, clusters)
+        turns += time_turns(pipeline, segmentation, embeddings, count, clusters)
         hours = length / 60
         result.append(
             {

@@ -1,13 +1,20 @@
-"""Latency and throughput of the job service, with an engine that computes nothing.
+"""Measure latency and throughput of the service, with an engine that computes nothing.
 
     scripts/bench service [--gigabytes 2] [--parts start,read,upload,checking,polls,queued]
 
-Starts `serve` in a temporary folder, with a stand-in engine. `read` sends its
-requests on time whether or not the last ones were answered; times count from when a request was
-due. `upload` sends the same bytes to the service and to a server of a few lines that writes them,
-as they come, into a plain file, in turns. `checking` reads while a long recording is checked.
-`queued` measures the parts before it once more, with 1,000 jobs in line. Every part begins when the
-service has nothing left to do. Prints a table, and writes what it found as JSON.
+Starts `serve` in a temporary folder, with a stand-in engine. Each part starts when the service is
+idle:
+
+    start     from queueing a job to starting it
+    read      `GET /v1/jobs/{id}` at a fixed rate, whether or not earlier requests were answered;
+              latency counts from the time at which a request was due
+    upload    the same bytes in turns to the service and to a minimal server that writes a plain
+              file
+    checking  reads while a long recording is checked
+    polls     as many long polls as may wait, and one more
+    queued    all other parts again with 1,000 jobs in the queue
+
+Prints a table and writes the results as JSON.
 """
 
 import argparse
@@ -16,7 +23,6 @@ import gc
 import io
 import json
 import os
-import platform
 import re
 import statistics
 import struct
@@ -33,6 +39,7 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import text
 
+from scripts.reports import read_cpu_name, read_peak_bytes, write_report
 from scripts.stand_in.installation import Installation, free_port, wait_until
 from scripts.stand_in.jobs import make_job, make_study, read_job
 from service.database.tables import Recording
@@ -53,9 +60,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     parts = options.parts.split(",")
     if unknown := set(parts) - set(PARTS):
-        raise SystemExit(f"no such parts: {', '.join(sorted(unknown))}")
+        names = ", ".join(sorted(unknown))
+        raise SystemExit(f"Unknown parts: {names}. Choose from {', '.join(PARTS)}.")
     busy = os.getloadavg()[0]
-    machine = f"{processor()}, {os.cpu_count()} cores, load {busy:.1f} before"
+    machine = f"{read_cpu_name()}, {os.cpu_count()} cores, load {busy:.1f} before"
     results: dict[str, Any] = {"machine": machine}
     with tempfile.TemporaryDirectory(prefix="fieldscribe-bench-") as folder:
         Path(folder).chmod(0o711)
@@ -64,19 +72,20 @@ def run(options: argparse.Namespace) -> None:
             bench.start()
             results |= bench.measure(parts, options)
             if "queued" in parts:
-                bench.queue(1000)
+                bench.fill_queue(1000)
                 results |= {
                     f"{name} with 1,000 queued": result
                     for name, result in bench.measure(parts, options).items()
                 }
         finally:
             bench.stop()
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(results, indent=1) + "\n")
-    print(table(results))
+    write_report(options.json, results)
+    print(format_table(results))
 
 
 class Bench:
+    """A running service, and the measurements of it."""
+
     def __init__(self, folder: Path, **settings: Any) -> None:
         self.site = Installation(folder, None, **settings)
 
@@ -98,7 +107,7 @@ class Bench:
         results: dict[str, Any] = {}
         n_bytes = round(options.gigabytes * 2**30)
         if "start" in parts:
-            results["start"] = self.enqueue_to_start(40)
+            results["start"] = self.measure_start(40)
         if "read" in parts:
             results["read"] = asyncio.run(self.read(options.seconds))
         if "upload" in parts:
@@ -107,11 +116,11 @@ class Bench:
             results["checking"] = asyncio.run(self.read_while_checking(n_bytes))
         if "polls" in parts:
             limit = self.site.settings.long_poll_limit
-            results["polls"] = asyncio.run(self.long_polls(limit))
+            results["polls"] = asyncio.run(self.measure_long_polls(limit))
         return results
 
-    def enqueue_to_start(self, n: int) -> dict[str, float]:
-        """From the row's time to the claim's, of jobs of their own studies, one at a time."""
+    def measure_start(self, n: int) -> dict[str, float]:
+        """Milliseconds from a job's row to its claim; one job at a time, each of its own study."""
         times = []
         for _ in range(n):
             job_id = make_job(self.services)
@@ -119,7 +128,7 @@ class Bench:
             job = read_job(self.services, job_id)
             assert job.started_at is not None
             times.append((job.started_at - job.created_at).total_seconds() * 1000)
-        return summary(times)
+        return summarise(times)
 
     async def read(self, seconds: float) -> dict[str, float]:
         """`GET /v1/jobs/{id}` of a running job."""
@@ -131,10 +140,10 @@ class Bench:
         return result
 
     async def read_while_checking(self, n_bytes: int) -> dict[str, float]:
-        """The same, of a job that has ended, while a recording is merged, decoded and measured."""
+        """The same for an ended job, while a recording is merged, decoded and measured."""
         job_id = make_job(self.services)
         await asyncio.to_thread(self.site.wait_for, job_id, "succeeded", 60)
-        recording = await self.send(wav(n_bytes), n_bytes)
+        recording = await self.send(make_wav(n_bytes), n_bytes)
         started = time.perf_counter()
         checked = asyncio.create_task(asyncio.to_thread(self.wait_until_checked, recording))
         result = await self.read_until(job_id, checked.done)
@@ -152,39 +161,39 @@ class Bench:
             statuses[status] += 1
             times.append((time.perf_counter() - due) * 1000)
 
-        await at_rate(rate, one, until=after(1.0))  # the first ones open the connections
+        await repeat(rate, one, until=after(1.0))  # the first requests open the connections
         first, times[:] = max(times), []
         gc.collect()
-        gc.freeze()  # collecting what `queue` has left behind would delay the requests by 200 ms
-        cpu = self.api_cpu()
-        await at_rate(rate, one, until=done)
-        cpu = (self.api_cpu() - cpu) / len(times)
+        gc.freeze()  # collecting the garbage of `fill_queue` would delay requests by 200 ms
+        cpu = self.read_api_cpu()
+        await repeat(rate, one, until=done)
+        cpu = (self.read_api_cpu() - cpu) / len(times)
         pool.close()
         return {
-            **summary(times),
+            **summarise(times),
             "not_200": statuses.total() - statuses[200],
             "max_of_first_second": round(first, 1),
             "api_cpu_ms_each": round(cpu * 1000, 2),
         }
 
     async def upload(self, n_bytes: int, rounds: int = 2) -> dict[str, float]:
-        """MB/s into a plain file and into the vault; the better one of each."""
+        """MB/s into a plain file and into the vault; the best round of each."""
         plain, vault = [], []
         for _ in range(rounds):
-            plain.append(await plain_rate(self.site.folder / "plain", n_bytes))
+            plain.append(await measure_plain_upload(self.site.folder / "plain", n_bytes))
             started = time.perf_counter()
-            recording = await self.send(noise(n_bytes), n_bytes)
+            recording = await self.send(make_noise(n_bytes), n_bytes)
             vault.append(n_bytes / (time.perf_counter() - started))
             await asyncio.to_thread(self.wait_until_checked, recording)
         return {
             "plain_MB_s": round(max(plain) / 1e6, 1),
             "vault_MB_s": round(max(vault) / 1e6, 1),
             "ratio": round(max(vault) / max(plain), 3),
-            "api_peak_MB": self.api_peak(),
+            "api_peak_MB": self.read_api_peak(),
         }
 
     async def send(self, blocks: Iterator[bytes], n_bytes: int) -> str:
-        """The recording's id."""
+        """Upload a recording and return its id."""
         status, answer = await post(
             self.site.settings.port,
             f"/v1/uploads?study={self.study}",
@@ -199,25 +208,24 @@ class Bench:
         return id
 
     def wait_until_checked(self, recording: str) -> None:
-        def checked() -> bool:
+        def is_checked() -> bool:
             with self.services.sessionmaker() as session:
                 return session.get_one(Recording, UUID(recording)).state != "checking"
 
-        wait_until(checked, 600, "a recording to be checked")
+        wait_until(is_checked, 600, "a recording to be checked")
 
-    def api_cpu(self) -> float:
-        """Seconds that the API has computed."""
+    def read_api_cpu(self) -> float:
+        """The processor seconds that the API has used."""
         (pid,) = self.site.pids()["api"]
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
-    def api_peak(self) -> float:
+    def read_api_peak(self) -> float:
         (pid,) = self.site.pids()["api"]
-        status = Path(f"/proc/{pid}/status").read_text()
-        return round(int(status.split("VmHWM:")[1].split()[0]) / 1024, 1)
+        return round(read_peak_bytes(pid) / 2**20, 1)
 
-    def queue(self, n: int) -> None:
-        """In line, but not to be begun for an hour: the worker stays free for what is timed."""
+    def fill_queue(self, n: int) -> None:
+        """Queue jobs scheduled an hour from now, so that the worker stays free."""
         later = (
             "UPDATE procrastinate_jobs SET scheduled_at = now() + interval '1 hour' WHERE id = :id"
         )
@@ -226,8 +234,8 @@ class Bench:
             with self.services.engine.begin() as connection:
                 connection.execute(text(later), {"id": job.queue_job_id})
 
-    async def long_polls(self, limit: int) -> dict[str, Any]:
-        """As many as may wait, of one job, which then ends; and one more."""
+    async def measure_long_polls(self, limit: int) -> dict[str, Any]:
+        """As many long polls of one job as may wait, and one more; then the job ends."""
         go = self.site.folder / f"go-{uuid4()}"
         job_id = make_job(self.services, wait_in="align", until=str(go))
         await asyncio.to_thread(self.site.wait_for_stage, job_id, "align", 60)
@@ -237,7 +245,7 @@ class Bench:
         waiting, most = 0, asyncio.get_running_loop().time() + 30
         while waiting < limit and asyncio.get_running_loop().time() < most:
             await asyncio.sleep(0.2)
-            waiting = await self.n_waiting()
+            waiting = await self.count_waiting()
         all_wait_after = time.perf_counter() - started
         beyond, _ = await self.get_once(path, self.headers)
         go.touch()
@@ -259,13 +267,13 @@ class Bench:
         pool.close()
         return answer
 
-    async def n_waiting(self) -> int:
+    async def count_waiting(self) -> int:
         _, metrics = await self.get_once("/metrics")
         return int(re.findall(rb"^fieldscribe_requests_waiting (\d+)$", metrics, re.M)[0])
 
 
 class Connections:
-    """HTTP/1.1 with as many kept connections as are needed at the same time."""
+    """A pool of HTTP/1.1 connections, as large as the number of concurrent requests."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -273,7 +281,7 @@ class Connections:
 
     async def get(self, path: str, headers: str) -> tuple[int, bytes]:
         while self._free and self._free[-1][0].at_eof():
-            self._free.pop()[1].close()  # the server closes what was idle for some seconds
+            self._free.pop()[1].close()  # the server closes idle connections after some seconds
         if self._free:
             reader, writer = self._free.pop()
         else:
@@ -296,9 +304,10 @@ async def read_answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
     return int(head.split()[1]), body
 
 
-async def at_rate(
+async def repeat(
     rate: float, one: Callable[[float], Awaitable[None]], *, until: Callable[[], bool]
 ) -> None:
+    """Start `one` at a fixed rate, each with the time at which it was due."""
     started = time.perf_counter()
     tasks: list[asyncio.Future[None]] = []
     while not until() or not tasks:
@@ -313,21 +322,21 @@ def after(seconds: float) -> Callable[[], bool]:
     return lambda: time.perf_counter() > end
 
 
-def noise(n_bytes: int) -> Iterator[bytes]:
-    """No recording: it is refused as soon as it was merged."""
+def make_noise(n_bytes: int) -> Iterator[bytes]:
+    """Bytes that are no recording: the service refuses them once they are merged."""
     block = os.urandom(BLOCK)
     for start in range(0, n_bytes, BLOCK):
         yield block[: n_bytes - start]
 
 
-def wav(n_bytes: int) -> Iterator[bytes]:
-    """A recording of noise, 48 kHz in stereo."""
+def make_wav(n_bytes: int) -> Iterator[bytes]:
+    """A recording of noise, 48 kHz, stereo."""
     file = io.BytesIO()
     with wave.open(file, "wb") as writer:
         writer.setparams((2, 2, 48_000, 0, "NONE", ""))
     head = file.getvalue()
     yield head[:4] + struct.pack("<I", n_bytes - 8) + head[8:-4] + struct.pack("<I", n_bytes - 44)
-    yield from noise(n_bytes - len(head))
+    yield from make_noise(n_bytes - len(head))
 
 
 async def post(
@@ -366,7 +375,7 @@ uvicorn.run(app, port=int(sys.argv[2]), log_level="warning", lifespan="off")
 """
 
 
-async def plain_rate(path: Path, n_bytes: int) -> float:
+async def measure_plain_upload(path: Path, n_bytes: int) -> float:
     port = free_port()
     server = await asyncio.create_subprocess_exec(
         sys.executable, "-c", PLAIN_SERVER, str(path), str(port)
@@ -379,7 +388,7 @@ async def plain_rate(path: Path, n_bytes: int) -> float:
                 break
             await asyncio.sleep(0.1)
         started = time.perf_counter()
-        assert (await post(port, "/", "", noise(n_bytes), n_bytes))[0] == 201
+        assert (await post(port, "/", "", make_noise(n_bytes), n_bytes))[0] == 201
         return n_bytes / (time.perf_counter() - started)
     finally:
         server.kill()
@@ -387,7 +396,7 @@ async def plain_rate(path: Path, n_bytes: int) -> float:
         path.unlink(missing_ok=True)
 
 
-def summary(times: list[float]) -> dict[str, float]:
+def summarise(times: list[float]) -> dict[str, float]:
     ordered = sorted(times)
     return {
         "n": len(ordered),
@@ -398,20 +407,11 @@ def summary(times: list[float]) -> dict[str, float]:
     }
 
 
-def table(results: Mapping[str, Any]) -> str:
-    """For docs/developer/performance.md."""
+def format_table(results: Mapping[str, Any]) -> str:
+    """Markdown, for docs/developer/performance.md."""
     lines = [f"{results['machine']}.", "", "| part | figures |", "|---|---|"]
     for name, result in results.items():
         if isinstance(result, dict):
             figures = ", ".join(f"{key} {value}" for key, value in result.items())
             lines.append(f"| {name} | {figures} |")
     return "\n".join(lines)
-
-
-def processor() -> str:
-    """As its maker calls it."""
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.machine()

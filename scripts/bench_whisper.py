@@ -1,26 +1,23 @@
-"""Whisper engines with the same random weights, windows and numbers of tokens, taking turns.
+"""Compare Whisper engines on the same random weights, windows and numbers of tokens.
 
     scripts/bench whisper --model base --precisions fp32 bf16 int8
     scripts/bench whisper --model large-v3 --device cuda --batch 64 --precisions bf16
 
-Every contestant lives in a process of its own and waits while another one works. The random weights
-would never end a text, so that its end is forced: after a fixed number of tokens, and after numbers
-drawn from a distribution as of real windows, the same for all. All decode greedily (beam 1) without
-fallback, with timestamps; then each with the batch and the beams it has if nobody asks for others.
-One exception in the drawn case: CTranslate2 takes one limit per batch, and is given the batch's
-mean, as if texts that ended cost it nothing. Needs the packages of `scripts/setup bench`.
+The engines take turns, each in its own process. Random weights never end a text, so its end is
+forced: in the case `fixed` after a fixed number of tokens, in the case `drawn` after numbers drawn
+from a distribution like that of real windows, the same for all engines. All decode greedily (beam
+1), with timestamps and without fallback; in the part `defaults` each uses its own default batch and
+beams. One exception in the case `drawn`: CTranslate2 takes one limit per batch, and is given the
+batch's mean, as if ended texts cost it nothing. Needs `pip install .[bench]`.
 """
 
 import argparse
-import contextlib
-import json
 import os
 import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -28,6 +25,7 @@ from typing import Any
 
 import torch
 
+from scripts.reports import describe_hardware, read_peak_bytes, read_versions, write_report
 from scripts.whisper_contestants import (
     CONTESTANTS,
     DEFAULTS,
@@ -41,13 +39,13 @@ from scripts.whisper_contestants import (
 PACKAGES = ("torch", "openai-whisper", "transformers", "faster-whisper", "ctranslate2", "numpy")
 
 PARTS = {"equal": ("fixed", "drawn"), "defaults": ("fixed",)}
-"""Cases of each part: all alike, and each as it comes."""
+"""The cases of each part: equal settings for all, and the defaults of each."""
 
 # --- the limit of the hardware --------------------------------------------------------------------
 
 
-def gemm_rate(device: str, precision: str) -> float:
-    """FLOP/s of a large matrix multiplication, by the faster of torch's two ways on a CPU."""
+def measure_gemm_rate(device: str, precision: str) -> float:
+    """FLOP/s of a large matrix multiplication, with the faster of torch's two CPU libraries."""
     n = 8192 if device == "cuda" else 1536
     has_onednn = device == "cpu" and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     if precision == "int8":
@@ -71,8 +69,8 @@ def gemm_rate(device: str, precision: str) -> float:
     return 2 * n**3 / min(seconds)
 
 
-def copy_rate(device: str) -> float:
-    """Bytes read and written per second, of a copy far larger than any cache."""
+def measure_copy_rate(device: str) -> float:
+    """Bytes read and written per second when copying far more than any cache holds."""
     source = torch.ones((1 << 30) if device == "cuda" else (1 << 27), device=device)
     target = torch.empty_like(source)
     return 2 * source.nbytes / _best_seconds(lambda: target.copy_(source), device)
@@ -89,11 +87,13 @@ def _best_seconds(step: Callable[[], object], device: str) -> float:
     return min(seconds)
 
 
-def least_seconds(setup: Setup, lengths: Sequence[int], precision: str, rates: Any) -> float:
-    """What the arithmetic and the memory traffic of all windows take at the measured rates.
+def compute_least_seconds(
+    setup: Setup, lengths: Sequence[int], precision: str, rates: Any
+) -> float:
+    """The least time for all windows, by arithmetic and memory traffic at the measured rates.
 
-    Encoder and cross-attention's keys and values are bound by arithmetic; a step of decoding by
-    arithmetic or by reading each weight once per batch and each window's keys and values.
+    The encoder and the cross-attention keys and values are bound by arithmetic; a decoding step by
+    arithmetic, or by reading each weight once per batch and each window's keys and values.
     """
     n_mels, n_vocab, n, _, n_audio, n_text = DIMENSIONS[setup.model]
     gemm, copy = float(rates["gemm"][precision]), float(rates["copy"])
@@ -102,9 +102,9 @@ def least_seconds(setup: Setup, lengths: Sequence[int], precision: str, rates: A
     cross = n_text * 2 * 2 * 1500 * n * n
     weights = n_text * 14 * n * n + n * n_vocab
     n_bytes = {"fp32": 4, "bf16": 2, "int8": 1}[precision]
-    kept = {"fp32": 4, "bf16": 2, "int8": 2}[precision]  # keys and values
+    kv_bytes = {"fp32": 4, "bf16": 2, "int8": 2}[precision]  # keys and values
     step_flops = 2 * weights + 4 * 1500 * n * n_text
-    step_bytes = weights * n_bytes / setup.batch + 2 * 1500 * n * n_text * kept
+    step_bytes = weights * n_bytes / setup.batch + 2 * 1500 * n * n_text * kv_bytes
     step = max(step_flops / gemm, step_bytes / copy)
     return len(lengths) * (encoder + cross) / gemm + sum(lengths) * step
 
@@ -113,14 +113,14 @@ def least_seconds(setup: Setup, lengths: Sequence[int], precision: str, rates: A
 
 
 def work(pipe: Connection, name: str, precision: str, setup: Setup) -> None:
-    """Build a contestant, then one round per case that is asked for, until None is."""
+    """Build a contestant, then run one round for each case received, until None."""
     torch.set_num_threads(setup.threads)
     torch.set_grad_enabled(False)
     try:
         pipe.send({"peak": take_turns(pipe, CONTESTANTS[name], precision, setup)})
     except Unsupported:
         pipe.send({"unsupported": True})
-    except Exception as error:  # noqa: BLE001 - a peer that cannot run is reported, never as slow
+    except Exception as error:  # noqa: BLE001 - an engine that cannot run is reported, never as slow
         pipe.send({"error": f"{type(error).__name__}: {error}"})
 
 
@@ -137,22 +137,15 @@ def take_turns(
         if setup.device == "cuda":
             torch.cuda.synchronize()
         pipe.send({"seconds": time.perf_counter() - started, "texts": texts})
-    peak = {"peak_rss_bytes": peak_memory()}
-    if setup.device == "cuda":  # of torch; CTranslate2 allocates on its own
+    peak = {"peak_rss_bytes": read_peak_bytes()}
+    if setup.device == "cuda":  # torch's only; CTranslate2 has its own allocator
         peak["peak_gpu_bytes"] = torch.cuda.max_memory_allocated()
     return peak
 
 
-def peak_memory() -> int:
-    """Bytes of this process alone: the peak that getrusage tells begins with the parent's."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    kibibytes = next(line.split()[1] for line in lines if line.startswith("VmHWM:"))
-    return int(kibibytes) * 1024
-
-
 @dataclass
 class Entry:
-    """A contestant at a precision, and what was measured of it."""
+    """A contestant at one precision, and its measurements."""
 
     name: str
     precision: str
@@ -172,8 +165,8 @@ class Entry:
         self.texts[case] = reply["texts"]
 
 
-def start(name: str, precision: str, setup: Setup) -> Entry | None:
-    """None where the contestant does not have this precision."""
+def start_contestant(name: str, precision: str, setup: Setup) -> Entry | None:
+    """Start a contestant's process; None if it does not have this precision."""
     context = get_context("spawn")
     pipe, theirs = context.Pipe()
     process = context.Process(target=work, args=(theirs, name, precision, setup), daemon=True)
@@ -195,9 +188,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--precisions", nargs="+", choices=("fp32", "bf16", "int8"), default=["fp32"]
     )
     parser.add_argument("--contestants", nargs="+", choices=CONTESTANTS, default=[*CONTESTANTS])
-    parser.add_argument("--batch", type=int, default=8, help="windows at a time, slots of ours")
+    parser.add_argument("--batch", type=int, default=8, help="windows at a time")
     parser.add_argument("--windows", type=int, default=16)
-    parser.add_argument("--tokens", type=int, default=110, help="of each window, if fixed")
+    parser.add_argument("--tokens", type=int, default=110, help="per window in the case `fixed`")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=[*PARTS])
@@ -215,13 +208,12 @@ def run(arguments: argparse.Namespace) -> None:
     )
     os.environ["OMP_NUM_THREADS"] = str(setup.threads)
     report = {}
-    arguments.json.parent.mkdir(parents=True, exist_ok=True)
     for part in arguments.parts:
         report[part] = measure(
             setup, arguments.contestants, arguments.precisions, arguments.rounds, part
         )
-        arguments.json.write_text(json.dumps(report, indent=2) + "\n")
-        print(f"{part}: {table(report[part])}\n", flush=True)
+        write_report(arguments.json, report)
+        print(f"{part}: {format_table(report[part])}\n", flush=True)
 
 
 def measure(
@@ -244,18 +236,18 @@ def measure(
         entry
         for precision in precisions
         for name, own in setups.items()
-        if (entry := start(name, precision, own)) is not None
+        if (entry := start_contestant(name, precision, own)) is not None
     ]
     for i in range(rounds + 1):
-        # A limit measured once, in a slow moment, is one that contestants then exceed.
-        rates["copy"] = max(rates["copy"], copy_rate(setup.device))
+        # A limit measured once, in a slow moment, could be exceeded by a contestant.
+        rates["copy"] = max(rates["copy"], measure_copy_rate(setup.device))
         for precision, rate in rates["gemm"].items():
-            rates["gemm"][precision] = max(rate, gemm_rate(setup.device, precision))
+            rates["gemm"][precision] = max(rate, measure_gemm_rate(setup.device, precision))
         for case in PARTS[part]:
             for entry in started:
                 if "error" not in entry.result:
                     entry.ask(case)
-        if i == 0:  # it sets up what stays, and is told apart
+        if i == 0:  # includes one-off initialisation, so it is reported separately
             for entry in started:
                 entry.result["first_round_seconds"] = dict(entry.seconds)
                 entry.seconds.clear()
@@ -264,16 +256,16 @@ def measure(
         entry.pipe.send(None)
         entry.result.update(entry.pipe.recv()["peak"])
         entry.process.join()
-        entry.result.update(results(entry, setup, running[0]))
-        for case in PARTS[part] if part == "equal" else ():  # with beams it is another one
-            least = least_seconds(setup, setup.lengths(case), entry.precision, rates)
+        entry.result.update(summarise(entry, setup, running[0]))
+        for case in PARTS[part] if part == "equal" else ():  # the limit does not count beams
+            least = compute_least_seconds(setup, setup.lengths(case), entry.precision, rates)
             median = statistics.median(entry.seconds[case])
             entry.result[case]["share_of_limit"] = least / median
     return {
         "setup": asdict(setup),
         "rounds": rounds,
-        "hardware": hardware(setup.device),
-        "versions": {"python": platform.python_version(), **_versions()},
+        "hardware": describe_hardware(setup.device),
+        "versions": {"python": platform.python_version(), **read_versions(PACKAGES)},
         "rates": {**rates, "unit": "FLOP/s and bytes/s"},
         "contestants": [
             {
@@ -288,7 +280,7 @@ def measure(
     }
 
 
-def results(entry: Entry, setup: Setup, reference: Entry) -> dict[str, Any]:
+def summarise(entry: Entry, setup: Setup, reference: Entry) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for case, seconds in entry.seconds.items():
         median = statistics.median(seconds)
@@ -298,13 +290,13 @@ def results(entry: Entry, setup: Setup, reference: Entry) -> dict[str, Any]:
             "rtfx": WINDOW * setup.windows / median,
             "tokens": sum(map(len, entry.texts[case])),
             "tokens_asked_for": sum(lengths),
-            "same_as_first_contestant": same_share(entry.texts[case], reference.texts[case]),
+            "same_as_first_contestant": compute_agreement(entry.texts[case], reference.texts[case]),
         }
     return found
 
 
-def same_share(texts: Tokens, others: Tokens) -> float:
-    """The share of tokens before the first one that differs, 1 where all are the same."""
+def compute_agreement(texts: Tokens, others: Tokens) -> float:
+    """The share of tokens before the first difference in each text; 1 if all are equal."""
     same = total = 0
     for text, other in zip(texts, others, strict=True):
         n = min(len(text), len(other))
@@ -313,26 +305,7 @@ def same_share(texts: Tokens, others: Tokens) -> float:
     return round(same / max(1, total), 4)
 
 
-def hardware(device: str) -> dict[str, Any]:
-    model = ""
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next((line.split(":")[1].strip() for line in lines if "model name" in line), "")
-    found: dict[str, Any] = {"cpu": model, "cpus": os.cpu_count()}
-    if device == "cuda":
-        found["gpu"] = torch.cuda.get_device_name()
-    return found
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in PACKAGES:
-        with contextlib.suppress(ImportError):
-            found[package] = version(package)
-    return found
-
-
-def table(report: dict[str, Any]) -> str:
+def format_table(report: dict[str, Any]) -> str:
     """Markdown, for docs/developer/performance.md."""
     setup, rates = report["setup"], report["rates"]
     lines = [

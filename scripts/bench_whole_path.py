@@ -1,18 +1,18 @@
-"""Files in, transcripts out: what an hour of sound costs in one long file and in many short ones.
+"""Measure the time from files to transcripts, for one long file and for many short ones.
 
     scripts/bench whole-path --model base --minutes 1 10 60 240 --files 1 20 200
     scripts/bench whole-path --model demo --minutes 1 10 --files 1 20
     scripts/bench whole-path --model turbo --device cuda --diarisation real
 
-Batch mode as it is, on the demo interview over and over. Random weights and 110 tokens a window, as
-in `scripts/bench whisper`, or the demo weights as they are. Speaker embeddings are drawn, unless
-`--diarisation real` takes models of community-1's size, with random weights: what both engines do
-together on one device. The share of the engine's own rate is that of reading, transcribing and
-timing words together, by what the decoder alone takes for as many windows.
+Runs batch mode on the demo interview, repeated. Whisper has random weights and 110 tokens per
+window, as in `scripts/bench whisper`, or the demo weights with their own texts. Speaker embeddings
+are random numbers; `--diarisation real` uses models of community-1's size with random weights
+instead, to measure both engines on one device. The share of the engine's own rate is the time that
+the decoder alone takes for as many windows, divided by the time of reading, transcribing and timing
+words.
 """
 
 import argparse
-import json
 import os
 import subprocess
 import tempfile
@@ -34,9 +34,9 @@ from models.progress import Progress, ignore
 from models.weights.catalogue import find_pipeline, find_whisper
 from models.weights.whisper import load_whisper
 from models.whisper_engine import DecodedWindow, DecodingRequest, WhisperEngine
-from scripts.bench_whisper import hardware
 from scripts.evaluate import NO_WEIGHTS_FOLDER
 from scripts.measure_memory import draw_embeddings
+from scripts.reports import describe_hardware, write_report
 from scripts.synthetic_diarisation import random_pipeline
 from scripts.whisper_contestants import DIMENSIONS, forced_ends, random_whisper
 from service.batch.batch import Batch, group_into_sessions, prepare_output
@@ -48,7 +48,7 @@ INTERVIEW = Path(__file__).parent.parent / "demo" / "interview.flac"
 OPTIONS = JobOptions(language="en", speakers=SpeakerCount(2, 2))
 TO_WORDS = ("ingest", "transcribe", "align")
 STAGES = ("ingest", *COSTLY_STAGES, "attribute", "check")
-TIMES_FILLED = 3  # how often the slots are filled to measure the decoder alone
+TIMES_FILLED = 3  # how often all slots are filled to measure the decoder alone
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(arguments.threads)
-    pipeline = pipeline_of(arguments.model, arguments.device, arguments.precision)
+    pipeline = build_pipeline(arguments.model, arguments.device, arguments.precision)
     if arguments.diarisation == "drawn":
         draw_embeddings(pipeline)
     else:
@@ -75,37 +75,36 @@ def run(arguments: argparse.Namespace) -> None:
     cases += [(SHORT_FILE, n_files) for n_files in arguments.files]
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        measure(pipeline, interviews(0.5, 1, Path(folder)), n_tokens)  # sets up what stays
+        measure(pipeline, make_recordings(0.5, 1, Path(folder)), n_tokens)  # one-off initialisation
         for minutes, n_files in cases:
-            files = interviews(minutes, n_files, Path(folder))
+            files = make_recordings(minutes, n_files, Path(folder))
             row = {"files": n_files, "minutes_each": minutes}
             rows.append(row | measure(pipeline, files, n_tokens))
-            print(line(rows[-1]), flush=True)
+            print(format_row(rows[-1]), flush=True)
     report = {
         "setup": {name: str(value) for name, value in vars(arguments).items() if name != "run"},
-        "hardware": hardware(arguments.device),
+        "hardware": describe_hardware(arguments.device),
         "slots": pipeline.engine.n_slots,
         "cases": rows,
     }
-    arguments.json.parent.mkdir(parents=True, exist_ok=True)
-    arguments.json.write_text(json.dumps(report, indent=2) + "\n")
+    write_report(arguments.json, report)
 
 
-class Counting(WhisperEngine):
-    """Counts the windows that it decodes, and remembers the first ones."""
+class CountingEngine(WhisperEngine):
+    """Counts the windows it decodes and remembers the first requests."""
 
     n_windows = 0
     first: Sequence[DecodingRequest] = ()
 
     def decode(
-        self, sessions: Sequence[DecodingRequest], progress: Progress = ignore
+        self, requests: Sequence[DecodingRequest], progress: Progress = ignore
     ) -> list[tuple[DecodedWindow, ...]]:
-        self.n_windows += sum(len(session.windows) for session in sessions)
-        self.first = self.first or sessions
-        return super().decode(sessions, progress)
+        self.n_windows += sum(len(request.windows) for request in requests)
+        self.first = self.first or requests
+        return super().decode(requests, progress)
 
-    def seconds_alone(self) -> float:
-        """What the decoder would take for as many windows, given their spectrograms."""
+    def measure_decoder(self) -> float:
+        """Seconds of the decoder alone for as many windows, given their spectrograms."""
         inputs = list(islice(self._make_inputs(self.first), TIMES_FILLED * self.n_slots))
         started = time.perf_counter()
         with torch.inference_mode():
@@ -114,17 +113,17 @@ class Counting(WhisperEngine):
         return (time.perf_counter() - started) / len(inputs) * self.n_windows
 
 
-def pipeline_of(model: str, device: str, precision: Precision | None) -> Pipeline:
-    """Everything but the engine's weights is the demo's."""
+def build_pipeline(model: str, device: str, precision: Precision | None) -> Pipeline:
+    """The demo pipeline with an engine of this model."""
     demo, place = find_whisper("demo", NO_WEIGHTS_FOLDER), torch.device(device)
     pipeline = Pipeline(demo, find_pipeline("demo", NO_WEIGHTS_FOLDER), place)
     weights = load_whisper(demo) if model == "demo" else random_whisper(model)
-    pipeline.engine = Counting(weights, precision=precision, device=place)
+    pipeline.engine = CountingEngine(weights, precision=precision, device=place)
     return pipeline
 
 
-def interviews(minutes: float, n_files: int, folder: Path) -> list[Path]:
-    """FLAC files of the demo interview over and over."""
+def make_recordings(minutes: float, n_files: int, folder: Path) -> list[Path]:
+    """FLAC files of the demo interview, repeated."""
     first = folder / f"{minutes}.flac"
     if not first.exists():
         sound = ["-stream_loop", "-1", "-i", str(INTERVIEW), "-t", str(60 * minutes)]
@@ -137,13 +136,13 @@ def interviews(minutes: float, n_files: int, folder: Path) -> list[Path]:
 
 
 def measure(pipeline: Pipeline, files: Sequence[Path], n_tokens: int | None) -> dict[str, Any]:
-    """Seconds of each stage of a batch, and of the decoder alone on as many windows.
+    """Measure each stage of a batch, and the decoder alone on as many windows.
 
     Args:
-        n_tokens: of each window; None: as many as the weights write.
+        n_tokens: of each window; None: the texts of the weights.
     """
     engine = pipeline.engine
-    assert isinstance(engine, Counting)
+    assert isinstance(engine, CountingEngine)
     engine.n_windows, engine.first = 0, ()
     seconds = dict.fromkeys(STAGES, 0.0)
     stage, last = "ingest", time.perf_counter()
@@ -154,7 +153,7 @@ def measure(pipeline: Pipeline, files: Sequence[Path], n_tokens: int | None) -> 
         seconds[stage] += now - last
         stage, last = progress.stage, now
 
-    with tempfile.TemporaryDirectory() as out, texts_of(engine, n_tokens):
+    with tempfile.TemporaryDirectory() as out, force_texts(engine, n_tokens):
         prepare_output(Path(out))
         batch = Batch(
             group_into_sessions(files, join=False),
@@ -166,7 +165,7 @@ def measure(pipeline: Pipeline, files: Sequence[Path], n_tokens: int | None) -> 
         )
         results = list(run_batch(batch, lambda: pipeline, lambda group: None, note))
         seconds[stage] += time.perf_counter() - last
-        alone = engine.seconds_alone()
+        alone = engine.measure_decoder()
     assert all(result.status == "done" for result in results), results
     audio = sum(result.transcript.duration for result in results if result.transcript)
     to_words = sum(seconds[stage] for stage in TO_WORDS)
@@ -181,8 +180,8 @@ def measure(pipeline: Pipeline, files: Sequence[Path], n_tokens: int | None) -> 
 
 
 @contextmanager
-def texts_of(engine: WhisperEngine, n_tokens: int | None) -> Iterator[None]:
-    """Texts of so many tokens, and none decoded again: random weights would never end."""
+def force_texts(engine: WhisperEngine, n_tokens: int | None) -> Iterator[None]:
+    """Give each text this many tokens and no fallback: random weights never end a text."""
     if n_tokens is None:
         yield
         return
@@ -193,7 +192,7 @@ def texts_of(engine: WhisperEngine, n_tokens: int | None) -> Iterator[None]:
         yield
 
 
-def line(row: dict[str, Any]) -> str:
+def format_row(row: dict[str, Any]) -> str:
     seconds = ", ".join(f"{stage} {value:.2f} s" for stage, value in row["seconds"].items())
     return (
         f"{row['files']} x {row['minutes_each']} min: RTFx {row['rtfx']:.1f}, to words "

@@ -1,17 +1,16 @@
-"""Measure the peak memory of the whole path on a session of any length, with the demo weights.
+"""Measure the peak memory of the whole pipeline on a session of any length, with the demo weights.
 
     scripts/measure_memory --minutes 240
     scripts/measure_memory --minutes 240 --real-embeddings     an hour or more on two cores
 
-Prints one JSON document. The session is a rendered minute over and over. Speaker embeddings are
-drawn at random unless asked for: their model sees a few chunks at a time whatever the length, and
-takes by far the longest; what is done with them is what grows.
+Prints one JSON document. The session is a rendered minute, repeated. Speaker embeddings are random
+unless asked for: their model takes by far the longest, but processes a few chunks at a time
+whatever the length; only what uses the embeddings grows.
 """
 
 import argparse
 import json
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,16 +23,11 @@ from models.pipeline import Pipeline, StageProgress
 from models.weights.catalogue import find_pipeline, find_whisper
 from scripts.evaluate import NO_WEIGHTS_FOLDER
 from scripts.make_interview import make_interview, recording_of
-
-
-def peak_bytes() -> int:
-    """Of this process since its start; getrusage's also counts what its parent had."""
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(status["VmHWM"].split()[0]) * 1024
+from scripts.reports import read_peak_bytes
 
 
 def draw_embeddings(pipeline: Pipeline) -> None:
-    """Replaces the embedding model by one that draws vectors of its size."""
+    """Replace the embedding model by random vectors of the same size."""
     size, rng = pipeline.diarisation.embedding.dimension, np.random.default_rng(0)
 
     def draw(
@@ -42,7 +36,7 @@ def draw_embeddings(pipeline: Pipeline) -> None:
         n_chunks, _frames, n_local = segmentation.activity.shape
         return rng.standard_normal((n_chunks, n_local, size), dtype=np.float32)
 
-    models.diarisation.diarisation.embed = draw  # type: ignore[attr-defined, assignment]  # it is imported there
+    models.diarisation.diarisation.embed = draw  # type: ignore[attr-defined, assignment]  # where it is imported
 
 
 def main() -> None:
@@ -59,11 +53,11 @@ def main() -> None:
         draw_embeddings(pipeline)
     minute = make_interview(7, seconds=57.0).samples[: 60 * SAMPLE_RATE]
     samples = np.resize(minute, round(options.minutes * 60 * SAMPLE_RATE))
-    loaded, started = peak_bytes(), time.monotonic()
+    loaded, started = read_peak_bytes(), time.monotonic()
     peaks: dict[str, int] = {}
 
     def note(progress: StageProgress) -> None:
-        peaks[progress.stage] = peak_bytes()
+        peaks[progress.stage] = read_peak_bytes()
 
     transcript = pipeline.transcribe(
         [recording_of(samples)], JobOptions(speakers=SpeakerCount(2, 2)), note
@@ -74,7 +68,7 @@ def main() -> None:
         "samples_bytes": samples.nbytes,
         "peak_bytes_after_loading": loaded,
         "peak_bytes_by_stage": peaks,
-        "peak_bytes": peak_bytes(),
+        "peak_bytes": read_peak_bytes(),
         "segments": len(transcript.segments),
         "seconds": round(time.monotonic() - started, 1),
     }

@@ -1,4 +1,4 @@
-"""The bench compares what it says: the same weights, windows and numbers of tokens."""
+"""The benchmark compares equal work: the same weights, windows and numbers of tokens."""
 
 from multiprocessing import get_context
 
@@ -6,12 +6,12 @@ import pytest
 
 from scripts import bench_whole_path
 from scripts.bench_whisper import (
-    least_seconds,
+    compute_agreement,
+    compute_least_seconds,
+    format_table,
     measure,
-    peak_memory,
-    same_share,
-    table,
 )
+from scripts.reports import read_peak_bytes
 from scripts.whisper_contestants import CONTESTANTS, DIMENSIONS, Setup
 
 SETUP = Setup("micro", "cpu", threads=1, batch=2, windows=3, tokens=8)
@@ -19,7 +19,7 @@ RATES = {"gemm": {"fp32": 1e9, "bf16": 2e9}, "copy": 1e9}
 
 
 @pytest.mark.slow
-def test_contestants_write_the_same_tokens_as_many_as_asked_for():
+def test_contestants_decode_the_same_tokens_in_the_requested_number():
     lengths = SETUP.lengths("drawn")
     texts = {}
     for name in CONTESTANTS:
@@ -28,18 +28,18 @@ def test_contestants_write_the_same_tokens_as_many_as_asked_for():
         texts[name] = CONTESTANTS[name](SETUP, "fp32").decode(SETUP.mels(), lengths)
     expected = texts["openai-whisper"]
 
-    assert len(set(map(tuple, expected))) == SETUP.windows  # they differ by what they hear
+    assert len(set(map(tuple, expected))) == SETUP.windows  # the texts depend on the audio
     assert len(set(lengths)) > 1
     for name, found in texts.items():
-        # transformers and CTranslate2 have written the rules for timestamps anew.
+        # transformers and CTranslate2 have their own implementations of the timestamp rules.
         least = 0.9 if name in ("transformers", "faster-whisper") else 1
-        assert same_share(found, expected) >= least, name
-        if name != "faster-whisper":  # one limit per batch: module docstring
+        assert compute_agreement(found, expected) >= least, name
+        if name != "faster-whisper":  # it takes one limit per batch
             assert [len(text) for text in found] == lengths, name
 
 
 @pytest.mark.slow
-def test_contestants_take_turns_in_processes_of_their_own():
+def test_contestants_take_turns_in_separate_processes():
     report = measure(SETUP, ["openai-whisper", "fieldscribe"], ["fp32"], rounds=1)
 
     assert [one["name"] for one in report["contestants"]] == ["openai-whisper", "fieldscribe"]
@@ -50,7 +50,7 @@ def test_contestants_take_turns_in_processes_of_their_own():
 
 
 @pytest.mark.slow
-def test_everybody_s_own_defaults_write_as_many_tokens():
+def test_contestants_decode_as_many_tokens_with_their_own_defaults():
     names = ["openai-whisper", "openai-whisper in batches", "transformers", "fieldscribe"]
     report = measure(SETUP, names, ["fp32"], rounds=1, part="defaults")
 
@@ -61,29 +61,29 @@ def test_everybody_s_own_defaults_write_as_many_tokens():
         "fieldscribe": (0, 1),
     }
     assert all(one["fixed"]["tokens"] == 24 for one in found.values()), found
-    assert "| openai-whisper | fp32 | 1, 5 | " in table(report)
+    assert "| openai-whisper | fp32 | 1, 5 | " in format_table(report)
 
 
-def memory_of_child(pipe):
-    pipe.send(peak_memory())
+def send_peak(pipe):
+    pipe.send(read_peak_bytes())
 
 
-def test_the_peak_is_that_of_a_contestants_own_process():
-    """getrusage gave every contestant at least the peak of the process that started it."""
+def test_peak_memory_is_that_of_the_contestants_own_process():
+    """getrusage reported at least the peak of the parent process."""
     ours = bytearray(400 << 20)
     ours[::4096] = b"x" * len(ours[::4096])
     del ours
     context = get_context("spawn")
     pipe, theirs = context.Pipe()
-    child = context.Process(target=memory_of_child, args=(theirs,))
+    child = context.Process(target=send_peak, args=(theirs,))
     child.start()
     found = pipe.recv()
     child.join()
 
-    assert found < peak_memory() - (100 << 20)
+    assert found < read_peak_bytes() - (100 << 20)
 
 
-def test_what_cannot_run_is_reported_and_never_slow(monkeypatch):
+def test_a_contestant_that_cannot_run_is_reported_as_such(monkeypatch):
     def refuse(setup, precision):
         raise RuntimeError("no such card")
 
@@ -101,28 +101,28 @@ def test_what_cannot_run_is_reported_and_never_slow(monkeypatch):
     assert sent == [{"error": "RuntimeError: no such card"}]
 
 
-def test_the_limit_of_large_v3_is_that_of_its_arithmetic_and_memory():
-    """Source of the numbers: 2,273 + 315 GFLOP a window, 1.6 GB of weights a step in bf16."""
+def test_the_limit_of_large_v3_is_set_by_its_arithmetic_and_memory():
+    """2,273 + 315 GFLOP per window and 1.6 GB of weights per step in bf16."""
     n_mels, n_vocab, *_ = DIMENSIONS["large-v3"]
     one = Setup("large-v3", "cuda", threads=1, batch=1, windows=1, tokens=0)
     rates = {"gemm": {"bf16": 1e9}, "copy": 1e9}
     assert (n_mels, n_vocab) == (128, 51866)
-    assert least_seconds(one, [0], "bf16", rates) == pytest.approx(2273 + 315, rel=0.01)
+    assert compute_least_seconds(one, [0], "bf16", rates) == pytest.approx(2273 + 315, rel=0.01)
 
-    quick = {"gemm": {"bf16": 1e18}, "copy": 1e9}
-    assert least_seconds(one, [1], "bf16", quick) == pytest.approx(1.6 + 0.246, rel=0.01)
+    fast = {"gemm": {"bf16": 1e18}, "copy": 1e9}
+    assert compute_least_seconds(one, [1], "bf16", fast) == pytest.approx(1.6 + 0.246, rel=0.01)
 
 
-def test_the_share_of_same_tokens_stops_at_the_first_that_differs():
-    assert same_share([[1, 2, 3, 4], [5, 6]], [[1, 2, 9, 4], [5, 6]]) == pytest.approx(
+def test_the_share_of_equal_tokens_stops_at_the_first_difference():
+    assert compute_agreement([[1, 2, 3, 4], [5, 6]], [[1, 2, 9, 4], [5, 6]]) == pytest.approx(
         4 / 6, abs=1e-4
     )
 
 
 @pytest.mark.slow
-def test_the_whole_path_goes_from_files_to_transcripts(tmp_path):
-    pipeline = bench_whole_path.pipeline_of("micro", "cpu", "fp32")
-    row = bench_whole_path.measure(pipeline, bench_whole_path.interviews(0.2, 2, tmp_path), 10)
+def test_the_whole_path_turns_files_into_transcripts(tmp_path):
+    pipeline = bench_whole_path.build_pipeline("micro", "cpu", "fp32")
+    row = bench_whole_path.measure(pipeline, bench_whole_path.make_recordings(0.2, 2, tmp_path), 10)
 
     assert row["audio_seconds"] == pytest.approx(24.0, abs=0.1)
     assert row["windows"] == 2

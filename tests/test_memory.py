@@ -27,12 +27,12 @@ from models.audio.decode import decode
 from models.diarisation.segmentation import SpeechRegion
 from models.whisper_engine.mel import compute_log_mel, find_log_mel_maximum
 from models.windows import cut_windows
-from scripts.measure_memory import peak_bytes
+from scripts.reports import read_peak_bytes
 
 torch.set_num_threads(1)
 cpu = torch.device("cpu")
 find_log_mel_maximum(torch.zeros(16_000).numpy(), 128, cpu)  # loads what is loaded once
-loaded = peak_bytes()
+loaded = read_peak_bytes()
 with open(sys.argv[1], "rb") as file:
     samples = decode(file).samples[0]
 regions = [SpeechRegion(start, start + 8.0) for start in range(0, len(samples) // 16_000 - 8, 9)]
@@ -41,7 +41,7 @@ maximum = find_log_mel_maximum(samples, 128, cpu)
 for window in windows:
     compute_log_mel(window.cut(samples), 128, maximum, cpu)
 assert len(windows) > len(samples) / 16_000 / 40
-print(peak_bytes() - loaded)
+print(read_peak_bytes() - loaded)
 """
 
 

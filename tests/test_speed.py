@@ -1,4 +1,4 @@
-"""Ceilings that even a busy machine keeps; docs/developer/performance.md has measurements."""
+"""Limits that even a busy machine meets; docs/developer/performance.md has real figures."""
 
 import asyncio
 import resource
@@ -17,7 +17,7 @@ FEW_FILES = 256
 
 @pytest.fixture(scope="module")
 def bench():
-    """As systemd starts it: with fewer files than requests may wait."""
+    """As started by systemd, with a limit of open files below the number of waiting requests."""
     folder = Path(tempfile.mkdtemp(prefix="fieldscribe-test-"))
     folder.chmod(0o711)
     bench = Bench(folder, long_poll_limit=300)
@@ -32,11 +32,11 @@ def bench():
     shutil.rmtree(folder)
 
 
-def test_a_job_begins_soon_after_it_was_queued(bench):
-    assert bench.enqueue_to_start(5)["median"] < 2000  # ms
+def test_a_job_starts_soon_after_it_is_queued(bench):
+    assert bench.measure_start(5)["median"] < 2000  # ms
 
 
-def test_reading_a_job_takes_no_time_to_speak_of(bench):
+def test_reading_a_job_takes_almost_no_time(bench):
     job_id = make_job(bench.services)
     bench.site.wait_for(job_id, "succeeded", 60)
 
@@ -49,9 +49,9 @@ def test_an_upload_is_no_bottleneck(bench):
     assert asyncio.run(bench.upload(30 * 2**20, rounds=1))["vault_MB_s"] > 2
 
 
-def test_as_many_as_may_wait_do_and_one_more_is_refused(bench):
+def test_long_polls_wait_up_to_the_limit_and_one_more_is_refused(bench):
     started = time.monotonic()
-    polls = asyncio.run(bench.long_polls(300))
+    polls = asyncio.run(bench.measure_long_polls(300))
 
     assert (polls["waited"], polls["one_more"], polls["answered_200"]) == (300, 429, 300)
-    assert time.monotonic() - started < 60  # they were told, and did not wait to the end
+    assert time.monotonic() - started < 60  # they were notified and did not wait for the timeout
