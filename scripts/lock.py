@@ -19,13 +19,14 @@ ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "requirements"
 PROJECT = "pyproject.toml"
 
-# File: the extras of pyproject.toml whose packages it holds. All but the first hold only what the
-# first lacks.
-EXTRAS: dict[str, tuple[str, ...]] = {
-    "worker": (),
-    "dev": ("dev",),
-    "evaluate": ("evaluate",),
-    "bench": ("bench",),
+# File: the extra of pyproject.toml whose packages it holds. Those of `build`, `cuda`, `client` and
+# `worker` are not repeated in the files after them.
+EXTRAS: dict[str, list[str]] = {
+    "client": [],
+    "worker": ["--extra=worker"],
+    "dev": ["--extra=dev"],
+    "evaluate": ["--extra=evaluate"],
+    "bench": ["--extra=bench"],
 }
 # torch and the packages that only its CUDA build needs. openai-whisper requires triton too, but
 # uses it on a GPU alone; elsewhere it would be 1 GB for nothing.
@@ -54,11 +55,10 @@ def main() -> None:
             "cuda": {name for name in pins if CUDA.match(name)},
         }
         installed = files["build"] | files["cuda"]
-        for file, extras in EXTRAS.items():
-            options = [f"--extra={extra}" for extra in extras]
-            names = set(pins_by_name(resolve([PROJECT, *options, *pinned])))
+        for file, extra in EXTRAS.items():
+            names = set(pins_by_name(resolve([PROJECT, *extra, *pinned])))
             files[file] = names - installed
-            if file == "worker":
+            if file in ("client", "worker"):
                 installed |= names
 
     FOLDER.mkdir(exist_ok=True)

@@ -8,14 +8,13 @@ from packaging.markers import Marker
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from scripts.lock import CUDA, FOLDER, build_requirements, fingerprint, read_lock
-from scripts.stand_in.installation import ROOT
+from scripts.lock import CUDA, FOLDER, ROOT, build_requirements, fingerprint, read_lock
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PYTHONS = ("3.11", "3.12", "3.13")
 FILES = sorted(path.stem for path in FOLDER.glob("*.txt"))
-# What is installed together; `build` and `worker` are in the image, too.
-BASE = ("build", "cuda", "worker")
+# What the image holds, and every machine that scripts/setup prepared.
+BASE = ("build", "cuda", "client", "worker")
 
 
 def pins(file: str, python: str) -> dict[str, str]:
@@ -52,21 +51,23 @@ def test_every_change_of_the_requirements_is_noticed(change):
 
 @pytest.mark.parametrize("python", PYTHONS)
 @pytest.mark.parametrize(
-    ("extras", "files"),
+    ("extra", "files"),
     [
-        (["worker"], BASE),
-        (["dev"], (*BASE, "dev")),
-        (["evaluate"], (*BASE, "evaluate")),
-        (["bench"], (*BASE, "bench")),
+        ("client", ("build", "client")),
+        ("server", BASE),
+        ("worker", BASE),
+        ("dev", (*BASE, "dev")),
+        ("evaluate", (*BASE, "evaluate")),
+        ("bench", (*BASE, "bench")),
     ],
-    ids=lambda each: each[-1],
+    ids=lambda each: each if isinstance(each, str) else "",
 )
-def test_every_requirement_is_pinned_to_a_version_that_it_allows(extras, files, python):
+def test_every_requirement_is_pinned_to_a_version_that_it_allows(extra, files, python):
     metadata = PROJECT["project"]
     wanted = [*build_requirements(PROJECT), *metadata["dependencies"]]
-    for extra in extras:
-        wanted += metadata["optional-dependencies"].get(extra, [])
+    wanted += metadata["optional-dependencies"].get(extra, [])
     pinned = {name: version for file in files for name, version in pins(file, python).items()}
+    pinned["fieldscribe"] = metadata["version"]  # extras may include each other
 
     for requirement in map(Requirement, wanted):
         name = canonicalize_name(requirement.name)

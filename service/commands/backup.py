@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from service.commands.console import print_json, report_errors
+from service.commands.extras import require_packages
 from service.commands.options import AsJson
 from service.settings import read_settings
 
@@ -28,9 +29,10 @@ def backup_command(
 
     The keys are stored apart from the rest. The service may keep running.
     """
-    from service.backup import back_up
-
     with report_errors(as_json):
+        require_packages("backup", "server")
+        from service.backup import back_up
+
         archives = back_up(read_settings(), out, keys_to)
     if as_json:
         data = None if archives.data is None else str(archives.data)
@@ -55,9 +57,10 @@ def restore_command(
 
     Everything that was erased since the backup is erased again.
     """
-    from service.backup import restore
-
     with report_errors(as_json):
+        require_packages("restore", "server")
+        from service.backup import restore
+
         restored = restore(read_settings(), archive, keys_from)
     if as_json:
         print_json(vars(restored))

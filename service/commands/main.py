@@ -15,6 +15,7 @@ from rich.console import Console
 from models.options import Channels, JobOptions, SpeakerCount
 from service.commands import access, backup, jobs, models, serve, transcript, upload, watch
 from service.commands.console import print_json, report_errors
+from service.commands.extras import require_packages
 from service.commands.options import (
     CHANNELS_HELP,
     AsJson,
@@ -103,6 +104,7 @@ def transcribe(
     Finished recordings are skipped: run the same command again after an interruption.
     """
     with report_errors(as_json):
+        require_packages("transcribe", "worker")
         options = JobOptions(
             language=language,
             speakers=SpeakerCount() if speakers is None else SpeakerCount.parse(speakers),
@@ -139,9 +141,10 @@ def doctor(
 
     Prints a line for each thing that transcription and the service need, and how to fix it.
     """
-    from service import doctor as checks
-
     with report_errors(as_json):
+        require_packages("doctor", "worker")
+        from service import doctor as checks
+
         results = checks.examine(read_settings(weights=weights))
     if as_json:
         print_json([check.as_dict() for check in results])

@@ -20,6 +20,7 @@ from models.weights import catalogue, transfer
 from models.weights.catalogue import KnownFile, KnownModel
 from models.weights.errors import ModelMissing, UnknownModel, WeightsCorrupt
 from service.commands.console import print_json, report_errors
+from service.commands.extras import require_packages
 from service.commands.options import AsJson, WeightsFolder
 
 app = typer.Typer(no_args_is_help=True, help="Download, check and move model weights.")
@@ -160,6 +161,12 @@ def import_(
 
 
 def default_names() -> list[str]:
+    """The models that suit this machine.
+
+    Raises:
+        PackagesMissing
+    """
+    require_packages("models fetch", "worker")
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"

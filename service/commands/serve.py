@@ -7,6 +7,7 @@ import typer
 
 from service.commands.access import read_passphrase
 from service.commands.console import report_errors
+from service.commands.extras import require_packages
 from service.commands.options import PrecisionOption
 from service.settings import read_settings
 
@@ -71,6 +72,7 @@ def serve_command(
             tls_key=tls_key,
             precision=precision,
         )
+        require_packages("serve", "worker")
         from service.services import has_root_keys
         from service.supervisor import serve
 
@@ -104,6 +106,7 @@ def api_command(
             tls_certificate=tls_certificate,
             tls_key=tls_key,
         )
+        require_packages("api", "server")
         from service.api import process as api
 
         exit_code = api.main(settings)
@@ -130,6 +133,7 @@ def worker_command(
             idle_unload_minutes=idle_unload_minutes,
             precision=precision,
         )
+        require_packages("worker", "worker")
         from service.worker import process as worker
 
         exit_code = worker.main(settings)

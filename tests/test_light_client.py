@@ -1,0 +1,184 @@
+"""`pip install fieldscribe` without extras: the client's commands work, the others say what to do.
+
+The installation is a folder of links to the packages that requirements/client.txt lists.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import distribution
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scripts.lock import ROOT
+from tests.test_lock import pins
+
+ID = "0b5e7c1c-59d5-4d3e-8a0e-0a5f3a2f7a11"
+
+# Runs commands one after the other, and prints for each its exit code, output and exception.
+RUN = """
+import json, sys
+from typer.testing import CliRunner
+from service.commands.main import app
+for command in json.load(sys.stdin):
+    result = CliRunner().invoke(app, command)
+    raised = result.exception and type(result.exception).__name__
+    print(json.dumps([result.exit_code, result.output, raised]))
+"""
+Outcome = tuple[int, str, str | None]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `pip install fieldscribe` puts into site-packages."""
+    folder = tmp_path_factory.mktemp("site")
+    for name in ["fieldscribe", *pins("client", f"3.{sys.version_info.minor}")]:
+        installed = distribution(name)
+        for top in {file.parts[0] for file in installed.files or ()} - {".."}:
+            if not top.endswith(".pth"):
+                (folder / top).symlink_to(str(installed.locate_file(top)))
+    for package in ("models", "service"):
+        (folder / package).symlink_to(ROOT / package)
+    return folder
+
+
+class Api(BaseHTTPRequestHandler):
+    """Lists are empty, and nothing else exists."""
+
+    def answer(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        is_list = self.command == "GET" and self.path.split("?")[0].count("/") == 2
+        found: dict[str, Any] = {"items": [], "next_cursor": None}
+        problem = {"code": "not_here", "status": 404, "title": "Not here", "detail": "It is not."}
+        body = json.dumps(found if is_list else problem).encode()
+        self.send_response(200 if is_list else 404)
+        self.send_header("Content-Type", f"application/{'' if is_list else 'problem+'}json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_GET = do_POST = do_DELETE = do_HEAD = do_PATCH = answer
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Api)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+def run(site: Path, folder: Path, url: str, *commands: list[str]) -> list[Outcome]:
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", RUN],  # -S: without the packages that are installed here
+        env={
+            "PATH": os.environ["PATH"],
+            "HOME": str(folder),
+            "PYTHONPATH": str(site),
+            "FIELDSCRIBE_URL": url,
+            "FIELDSCRIBE_TOKEN": "a token",
+        },
+        cwd=folder,
+        input=json.dumps(commands),
+        capture_output=True,
+        text=True,
+    )
+    assert not done.returncode, done.stderr
+    return [tuple(json.loads(line)) for line in done.stdout.splitlines()]
+
+
+def test_the_packages_of_the_models_and_the_server_are_not_there(site):
+    search = "from importlib.util import find_spec; print([find_spec(n) for n in NAMES])"
+    names = ["torch", "whisper", "pyannote", "numpy", "fastapi", "sqlalchemy", "psycopg"]
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", search.replace("NAMES", repr(names))],
+        env={"PYTHONPATH": str(site)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert done.stdout.strip() == str([None] * len(names))
+
+
+def test_every_command_has_its_help(site, tmp_path):
+    from typer.main import get_command
+
+    from service.commands.main import app
+
+    paths: list[list[str]] = [[]]
+    everything: Any = get_command(app)
+    for name, command in everything.commands.items():
+        paths += [[name], *([name, each] for each in getattr(command, "commands", ()))]
+    outcomes = run(site, tmp_path, "http://127.0.0.1:1", *([*path, "--help"] for path in paths))
+
+    assert len(paths) > 25
+    for path, (exit_code, output, _) in zip(paths, outcomes, strict=True):
+        assert exit_code == 0 and "Usage:" in output, path
+
+
+def test_the_clients_commands_work(site, tmp_path, url):
+    recording = tmp_path / "INT-07.wav"
+    recording.write_bytes(b"RIFF")
+    lists = [["jobs"], ["jobs", "--json"], ["study", "list"], ["token", "list"]]
+    others = [
+        *([command, ID] for command in ("status", "watch", "transcript", "cancel", "delete")),
+        ["rerun", ID, "--from", "diarise"],
+        ["upload", str(recording), "--study", "PEER"],
+        ["study", "create", "PEER"],
+        ["token", "create", "--role", "admin"],
+        ["token", "revoke", ID],
+    ]
+    outcomes = run(site, tmp_path, url, *lists, *others)
+
+    for command, (exit_code, output, _) in zip(lists, outcomes, strict=False):
+        assert exit_code == 0, (command, output)
+    for command, (exit_code, output, raised) in zip(others, outcomes[len(lists) :], strict=True):
+        assert (exit_code, raised) == (1, "SystemExit"), (command, output)
+        assert "not_here: It is not." in output, (command, output)
+
+
+def test_weights_are_listed_and_moved_without_the_models(site, tmp_path):
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    ((exit_code, output, _),) = run(
+        site, tmp_path, "http://127.0.0.1:1", ["models", "list", "--weights", str(weights)]
+    )
+
+    assert exit_code == 0
+    assert "large-v3-turbo" in output
+
+
+@pytest.mark.parametrize(
+    ("command", "extra"),
+    [
+        (["serve"], "worker"),
+        (["api"], "server"),
+        (["worker"], "worker"),
+        (["transcribe", "INT-07.wav", "--out", "."], "worker"),
+        (["doctor"], "worker"),
+        (["backup", "--keys-to", "keys"], "server"),
+        (["restore", "a.tar", "--keys-from", "b.tar"], "server"),
+        (["models", "fetch"], "worker"),
+    ],
+    ids=lambda each: each if isinstance(each, str) else each[0],
+)
+def test_any_other_command_says_what_to_install(site, tmp_path, command, extra):
+    ((exit_code, output, raised),) = run(site, tmp_path, "http://127.0.0.1:1", command)
+
+    name = " ".join(command[:2]) if command[0] == "models" else command[0]
+    assert (exit_code, raised) == (1, "SystemExit")
+    assert output == (
+        f"packages_missing: `fieldscribe {name}` needs packages that are not installed. "
+        f"Type: pip install 'fieldscribe[{extra}]'\n"
+    )
