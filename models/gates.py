@@ -21,7 +21,12 @@ import torch
 from models.errors import UnavailablePrecision, UnmeasuredPrecision
 from models.metrics import Rate
 from models.precision import Precision, TrunkPrecision
-from models.weights.catalogue import PipelineWeights, WhisperWeights, open_private, writing
+from models.weights.catalogue import (
+    PipelineWeights,
+    WhisperWeights,
+    open_private,
+    translate_write_errors,
+)
 from models.whisper_engine.linear import HAS_ONEDNN, has_bf16, has_vnni
 
 Metric = Literal["wer", "der"]
@@ -96,7 +101,7 @@ class Gate:
             CannotWriteWeights, NoSpace
         """
         path = self.path(weights_folder)
-        with writing():
+        with translate_write_errors():
             if not self.holds:
                 path.unlink(missing_ok=True)
                 return

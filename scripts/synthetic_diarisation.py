@@ -14,7 +14,7 @@ import torch
 from models.audio.recording import SAMPLE_RATE
 from models.diarisation.segmentation import Segmentation
 from models.diarisation.speaker_models import SpeakerModels
-from models.pyannote_guard import pyannote_audio
+from models.pyannote_guard import import_pyannote_audio
 
 PARAMETERS: dict[str, dict[str, Any]] = {
     "VBxClustering": {"threshold": 0.6, "Fa": 0.07, "Fb": 0.8},
@@ -103,7 +103,7 @@ def random_pipeline(clustering: str = "VBxClustering", *, seed: int = 0) -> Spea
 
     With plain random weights, every frame would be of the same class and all voices one.
     """
-    pyannote_audio()
+    import_pyannote_audio()
     from pyannote.audio.core.plda import PLDA
     from pyannote.audio.core.task import Problem, Resolution, Specifications
     from pyannote.audio.models.embedding import WeSpeakerResNet34

@@ -444,9 +444,9 @@ MAX_SPEAKERS = 3  # within a chunk
 
 
 def build_segmentation() -> Any:
-    from models.pyannote_guard import pyannote_audio
+    from models.pyannote_guard import import_pyannote_audio
 
-    pyannote_audio()
+    import_pyannote_audio()
     from pyannote.audio.core.task import Problem, Resolution, Specifications
     from pyannote.audio.models.segmentation import PyanNet
 
@@ -616,9 +616,9 @@ EMBEDDING_SIZE = 256
 
 
 def build_embedding() -> Any:
-    from models.pyannote_guard import pyannote_audio
+    from models.pyannote_guard import import_pyannote_audio
 
-    pyannote_audio()
+    import_pyannote_audio()
     from pyannote.audio.models.embedding import WeSpeakerResNet34
     from pyannote.audio.models.embedding.wespeaker.resnet import BasicBlock, ResNet
 

@@ -142,10 +142,10 @@ class Transformers:
     def __init__(self, setup: Setup, precision: str) -> None:
         if precision == "int8":
             raise Unsupported
-        from models.pyannote_guard import stand_in_for_torchaudio_extension
+        from models.pyannote_guard import stub_torchaudio_extension
         from models.weights.hugging_face import openai_name
 
-        stand_in_for_torchaudio_extension()
+        stub_torchaudio_extension()
         from transformers import WhisperConfig, WhisperForConditionalGeneration, logging
 
         logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # it warns of every call's arguments

@@ -1,4 +1,4 @@
-"""Weights on a loopback server, in place of the real ones."""
+"""A loopback server that publishes small stand-ins for the real weights."""
 
 import hashlib
 import threading
@@ -17,17 +17,17 @@ CONFIG, SEGMENTATION = b"pipeline: {}", b"a segmentation model " * 100
 
 @dataclass
 class Server:
-    """Serves files on loopback and remembers what it was asked."""
+    """Serves files on loopback and records the requests."""
 
     files: dict[str, bytes] = field(default_factory=dict)
     redirects: dict[str, str] = field(default_factory=dict)
     status: int = 200
-    knows_ranges: bool = True
-    break_off_after: int | None = None
+    supports_ranges: bool = True
+    drop_after: int | None = None
     requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     url: str = ""
 
-    def asked_for(self, name: str) -> list[str | None]:
+    def request_headers(self, name: str) -> list[str | None]:
         return [headers.get(name) for _, headers in self.requests]
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
@@ -39,7 +39,7 @@ class Server:
             return
         content, status, start = self.files.get(handler.path, b""), self.status, 0
         asked = handler.headers.get("Range")
-        if status == 200 and self.knows_ranges and asked is not None:
+        if status == 200 and self.supports_ranges and asked is not None:
             start = int(asked.removeprefix("bytes=").removesuffix("-"))
             status = 206 if start < len(content) else 416
         handler.send_response(status)
@@ -48,7 +48,7 @@ class Server:
             handler.send_header("Content-Range", f"bytes {start}-{last}/{len(content)}")
         handler.send_header("Content-Length", str(len(content) - start))
         handler.end_headers()
-        handler.wfile.write(content[start:][: self.break_off_after])
+        handler.wfile.write(content[start:][: self.drop_after])
 
 
 def serve() -> Iterator[Server]:
@@ -81,7 +81,7 @@ def known_model(
 
 
 def publish(server: Server, monkeypatch: pytest.MonkeyPatch) -> dict[str, KnownModel]:
-    """A Whisper model and a gated pipeline that the loopback server has, in place of the real."""
+    """Replace the catalogue by a Whisper model and a gated pipeline on the loopback server."""
     whisper = {"whisper/small.pt": WHISPER}
     folder = f"pyannote/{catalogue.DEFAULT_PIPELINE}"
     pipeline = {f"{folder}/config.yaml": CONFIG, f"{folder}/segmentation/a.bin": SEGMENTATION}

@@ -1,3 +1,5 @@
+"""The catalogue of weights: finding and verifying them."""
+
 import errno
 import hashlib
 import json
@@ -35,7 +37,7 @@ def pipeline(published: dict[str, KnownModel]) -> KnownModel:
 
 
 def install(model: KnownModel, folder: Path) -> Path:
-    """Fetch it; the path of its first file."""
+    """Fetch a model and return the path of its first file."""
     fetch(model, folder)
     return folder / model.files[0].path
 
@@ -43,7 +45,7 @@ def install(model: KnownModel, folder: Path) -> Path:
 # --- what exists
 
 
-def test_the_checksums_are_those_of_the_installed_whisper():
+def test_checksums_match_the_installed_whisper():
     from whisper import _MODELS
 
     urls = {
@@ -53,7 +55,7 @@ def test_the_checksums_are_those_of_the_installed_whisper():
     assert all(file.sha256 in file.url for file in catalogue.KNOWN["large-v3"].files)
 
 
-def test_asking_what_is_installed_does_not_import_torch():
+def test_listing_installed_models_does_not_import_torch():
     code = "import sys, models.weights.catalogue; sys.exit('torch' in sys.modules)"
     root = Path(catalogue.__file__).parents[2]
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
@@ -62,52 +64,52 @@ def test_asking_what_is_installed_does_not_import_torch():
 @pytest.mark.parametrize(
     ("device", "name"), [("cpu", "small"), ("cuda", "large-v3-turbo"), ("cuda:1", "large-v3-turbo")]
 )
-def test_the_default_suits_the_device(device, name):
+def test_the_default_model_suits_the_device(device, name):
     assert catalogue.default_whisper(device) == name
 
 
-def test_the_demo_weights_go_with_each_other_only():
+def test_demo_weights_are_only_used_together():
     assert catalogue.default_pipeline("demo") == "demo"
     assert catalogue.default_pipeline("small") == catalogue.DEFAULT_PIPELINE
 
 
-def test_an_unknown_name_gets_the_known_ones_and_is_not_repeated(tmp_path):
+def test_an_unknown_name_is_answered_with_the_known_ones_and_not_repeated(tmp_path):
     with pytest.raises(UnknownModel, match="large-v3-turbo, demo") as caught:
         find_whisper("eva-muster", tmp_path)
     assert caught.value.code == "unknown_model"
     assert "eva" not in str(caught.value)
 
 
-def test_a_pipeline_is_no_whisper_model(tmp_path):
+def test_a_pipeline_is_not_a_whisper_model(tmp_path):
     with pytest.raises(UnknownModel):
         find_whisper(catalogue.DEFAULT_PIPELINE, tmp_path)
     with pytest.raises(UnknownModel):
         find_pipeline("small", tmp_path)
 
 
-# --- where it lies
+# --- find and verify
 
 
 @pytest.mark.parametrize("name", ["large-v3-turbo", "turbo"])
-def test_a_missing_model_says_how_to_get_it(tmp_path, name):
+def test_the_error_for_a_missing_model_says_how_to_fetch_it(tmp_path, name):
     with pytest.raises(ModelMissing, match="`fieldscribe models fetch large-v3-turbo`") as caught:
         find_whisper(name, tmp_path)
     assert caught.value.code == "model_missing"
 
 
-def test_a_missing_gated_model_says_that_it_takes_a_token(tmp_path):
+def test_the_error_for_a_missing_gated_model_mentions_the_token(tmp_path):
     with pytest.raises(ModelMissing, match=f"fetch {catalogue.DEFAULT_PIPELINE} --token-stdin`"):
         find_pipeline(catalogue.DEFAULT_PIPELINE, tmp_path)
 
 
-def test_nothing_at_a_path_is_a_missing_model_and_the_path_is_not_repeated(tmp_path):
+def test_a_wrong_path_is_a_missing_model_and_is_not_repeated(tmp_path):
     for find, path in [(find_whisper, "eva/muster.pt"), (find_pipeline, "eva/muster")]:
         with pytest.raises(ModelMissing) as caught:
             find(str(tmp_path / path), tmp_path)
         assert "muster" not in str(caught.value)
 
 
-def test_files_that_were_copied_there_by_hand_are_found(small, tmp_path):
+def test_files_copied_by_hand_are_found(small, tmp_path):
     (tmp_path / "whisper").mkdir()
     (tmp_path / "whisper" / "small.pt").write_bytes(WHISPER)
 
@@ -118,7 +120,7 @@ def test_files_that_were_copied_there_by_hand_are_found(small, tmp_path):
     assert not found.demo
 
 
-def test_a_damaged_file_is_not_found(small, tmp_path):
+def test_a_damaged_file_is_refused(small, tmp_path):
     install(small, tmp_path).write_bytes(WHISPER[:-1] + b"?")
 
     with pytest.raises(WeightsCorrupt, match="fetch small") as caught:
@@ -126,14 +128,14 @@ def test_a_damaged_file_is_not_found(small, tmp_path):
     assert caught.value.code == "weights_corrupt"
 
 
-def test_an_installed_file_is_not_read_at_every_start(small, tmp_path, monkeypatch):
+def test_an_installed_file_is_not_hashed_at_every_start(small, tmp_path, monkeypatch):
     install(small, tmp_path)
     monkeypatch.setattr(catalogue, "sha256_of", None)
 
     assert find_whisper("small", tmp_path).sha256 == hashlib.sha256(WHISPER).hexdigest()
 
 
-def test_a_file_with_another_time_is_read_again(small, tmp_path):
+def test_a_file_with_a_new_time_is_hashed_again(small, tmp_path):
     path = install(small, tmp_path)
     path.write_bytes(WHISPER[:-1] + b"?")  # same size
     os.utime(path, ns=(1, 1))
@@ -142,7 +144,7 @@ def test_a_file_with_another_time_is_read_again(small, tmp_path):
         find_whisper("small", tmp_path)
 
 
-def test_a_manifest_with_another_checksum_is_not_believed(small, tmp_path):
+def test_a_manifest_cannot_override_a_published_checksum(small, tmp_path):
     path = install(small, tmp_path)
     path.write_bytes(b"something else")
     status = path.stat()
@@ -159,14 +161,14 @@ def test_a_manifest_with_another_checksum_is_not_believed(small, tmp_path):
 
 
 @pytest.mark.parametrize("manifest", ["", "[]", '{"files": [{}]}', '{"files": 3}'])
-def test_a_bad_manifest_only_costs_time(small, tmp_path, manifest):
+def test_an_invalid_manifest_only_costs_time(small, tmp_path, manifest):
     install(small, tmp_path)
     (tmp_path / "whisper" / "small.json").write_text(manifest)
 
     assert find_whisper("small", tmp_path).name == "small"
 
 
-def test_verify_finds_damage_that_the_time_does_not_show(small, tmp_path):
+def test_verify_finds_damage_that_left_size_and_time_unchanged(small, tmp_path):
     path = install(small, tmp_path)
     before = path.stat().st_mtime_ns
     path.write_bytes(WHISPER[:-1] + b"?")
@@ -176,7 +178,7 @@ def test_verify_finds_damage_that_the_time_does_not_show(small, tmp_path):
         catalogue.verify(small, tmp_path)
 
 
-def test_after_verify_a_copied_file_is_not_read_at_every_start(small, tmp_path, monkeypatch):
+def test_a_verified_copy_is_not_hashed_at_every_start(small, tmp_path, monkeypatch):
     (tmp_path / "whisper").mkdir()
     (tmp_path / "whisper" / "small.pt").write_bytes(WHISPER)
     catalogue.verify(small, tmp_path)
@@ -185,7 +187,7 @@ def test_after_verify_a_copied_file_is_not_read_at_every_start(small, tmp_path, 
     assert find_whisper("small", tmp_path).name == "small"
 
 
-def test_a_checkpoint_of_ones_own_is_named_after_its_checksum(tmp_path):
+def test_a_checkpoint_given_by_path_is_named_after_its_checksum(tmp_path):
     (tmp_path / "eva-muster.pt").write_bytes(b"weights")
     sha256 = hashlib.sha256(b"weights").hexdigest()
 
@@ -195,7 +197,7 @@ def test_a_checkpoint_of_ones_own_is_named_after_its_checksum(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["small", "own.pt"])
-def test_weights_of_another_user_are_missing_not_a_crash(small, tmp_path, monkeypatch, name):
+def test_unreadable_weights_count_as_missing(small, tmp_path, monkeypatch, name):
     def refuse(path: Path) -> str:
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
@@ -203,7 +205,7 @@ def test_weights_of_another_user_are_missing_not_a_crash(small, tmp_path, monkey
     os.utime(path, ns=(1, 1))
     (tmp_path / "own.pt").write_bytes(b"")
     monkeypatch.setattr(catalogue, "sha256_of", refuse)
-    with pytest.raises(ModelMissing, match="may not read"):
+    with pytest.raises(ModelMissing, match="do not have permission"):
         find_whisper(name if name == "small" else str(tmp_path / name), tmp_path)
 
 
@@ -214,7 +216,7 @@ def own_pipeline(folder: Path, config: bytes = CONFIG) -> Path:
     return folder
 
 
-def test_a_pipeline_s_checksum_is_of_its_visible_files_wherever_they_lie(pipeline, tmp_path):
+def test_the_checksum_of_a_pipeline_covers_its_visible_files_in_any_folder(pipeline, tmp_path):
     install(pipeline, tmp_path)
     installed = find_pipeline(catalogue.DEFAULT_PIPELINE, tmp_path)
     own = own_pipeline(tmp_path / "own")

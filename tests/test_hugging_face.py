@@ -1,4 +1,4 @@
-"""Checkpoints as Hugging Face's transformers saves them, against transformers itself."""
+"""Checkpoints saved by Hugging Face transformers, compared with transformers itself."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from models.pyannote_guard import stand_in_for_torchaudio_extension
+from models.pyannote_guard import stub_torchaudio_extension
 from models.weights.catalogue import find_whisper
 from models.weights.errors import (
     ModelMissing,
@@ -21,8 +21,8 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def theirs() -> Any:
-    stand_in_for_torchaudio_extension()  # transformers imports torchaudio where there is one
+def reference_model() -> Any:
+    stub_torchaudio_extension()  # transformers imports torchaudio if it is installed
     from transformers import WhisperConfig, WhisperForConditionalGeneration
 
     torch.manual_seed(0)
@@ -46,8 +46,8 @@ def theirs() -> Any:
 
 
 @pytest.fixture
-def folder(theirs: Any, tmp_path: Path) -> Path:
-    theirs.save_pretrained(tmp_path)
+def folder(reference_model: Any, tmp_path: Path) -> Path:
+    reference_model.save_pretrained(tmp_path)
     return tmp_path
 
 
@@ -61,29 +61,29 @@ def change_json(path: Path, **values: Any) -> None:
 
 
 @torch.inference_mode()
-def test_logits_of_a_converted_checkpoint_are_those_of_transformers(theirs, folder):
+def test_a_converted_checkpoint_gives_the_logits_of_transformers(reference_model, folder):
     mel = torch.randn(2, 80, 3000)
     tokens = torch.randint(0, 51865, (2, 9))
-    expected = theirs(input_features=mel, decoder_input_ids=tokens).logits
+    expected = reference_model(input_features=mel, decoder_input_ids=tokens).logits
     found = load(folder)(mel, tokens)
 
     assert expected.std() > 0.01
     assert torch.allclose(found, expected, atol=1e-3 * expected.abs().max().item())
 
 
-def test_a_checkpoint_in_parts_is_the_same_checkpoint(theirs, folder, tmp_path):
+def test_a_sharded_checkpoint_loads_the_same_weights(reference_model, folder, tmp_path):
     parts = tmp_path / "parts"
-    theirs.save_pretrained(parts, max_shard_size="2MB")
+    reference_model.save_pretrained(parts, max_shard_size="2MB")
     assert len(list(parts.glob("model-*.safetensors"))) > 1
     whole, parted = load(folder).state_dict(), load(parts).state_dict()
 
     assert all(torch.equal(parted[name], tensor) for name, tensor in whole.items())
 
 
-def test_a_pytorch_model_bin_is_read_as_data(theirs, folder):
+def test_a_pytorch_model_bin_is_read_as_data(reference_model, folder):
     whole = load(folder).state_dict()
     (folder / "model.safetensors").unlink()
-    state = {name: tensor.clone() for name, tensor in theirs.state_dict().items()}
+    state = {name: tensor.clone() for name, tensor in reference_model.state_dict().items()}
     torch.save(state, folder / "pytorch_model.bin")
 
     assert all(torch.equal(load(folder).state_dict()[name], whole[name]) for name in whole)
@@ -93,13 +93,13 @@ def test_a_pytorch_model_bin_is_read_as_data(theirs, folder):
         load(folder)
 
 
-def test_alignment_heads_are_those_of_the_generation_config(folder):
+def test_alignment_heads_come_from_the_generation_config(folder):
     change_json(folder / "generation_config.json", alignment_heads=[[1, 3], [2, 0]])
 
     assert load(folder).alignment_heads.indices().T.tolist() == [[1, 3], [2, 0]]
 
 
-def test_without_a_generation_config_the_upper_half_of_the_layers_aligns(folder):
+def test_without_a_generation_config_the_upper_half_of_the_layers_is_used_for_alignment(folder):
     (folder / "generation_config.json").unlink(missing_ok=True)
 
     assert load(folder).alignment_heads.to_dense().sum(1).tolist() == [0, 4, 4]
@@ -123,7 +123,7 @@ def test_alignment_heads_that_the_model_does_not_have_are_refused(folder, heads)
         {"decoder_layers": 2},
     ],
 )
-def test_a_model_that_is_not_a_whisper_of_its_sizes_is_refused(folder, changes):
+def test_a_config_that_does_not_describe_the_weights_is_refused(folder, changes):
     change_json(folder / "config.json", **changes)
     with pytest.raises(UnsupportedCheckpoint):
         load(folder)
@@ -136,19 +136,19 @@ def test_a_config_that_is_not_json_is_refused(folder, content):
         load(folder)
 
 
-def test_a_file_that_was_cut_short_is_corrupt(folder):
+def test_a_truncated_file_is_corrupt(folder):
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(WeightsCorrupt):
         load(folder)
 
 
-def test_a_folder_without_weights_says_what_is_missing(tmp_path):
+def test_the_error_for_a_folder_without_weights_names_the_missing_files(tmp_path):
     with pytest.raises(ModelMissing, match="safetensors"):
         find_whisper(str(tmp_path), Path())
 
 
-def test_what_training_left_beside_the_weights_changes_nothing(folder):
+def test_other_files_left_by_training_are_ignored(folder):
     before = find_whisper(str(folder), Path())
     (folder / "optimizer.pt").write_bytes(b"anything")
     (folder / "model.fp32-00001-of-00002.safetensors").write_bytes(b"anything")
@@ -156,10 +156,12 @@ def test_what_training_left_beside_the_weights_changes_nothing(folder):
     assert find_whisper(str(folder), Path()) == before
 
 
-def test_an_output_matrix_of_its_own_is_refused(theirs, folder):
+def test_an_output_matrix_that_differs_from_the_embedding_is_refused(reference_model, folder):
     from safetensors.torch import save_file
 
-    state = {name: tensor.contiguous().clone() for name, tensor in theirs.state_dict().items()}
+    state = {
+        name: tensor.contiguous().clone() for name, tensor in reference_model.state_dict().items()
+    }
     state["proj_out.weight"] = state["model.decoder.embed_tokens.weight"] + 1
     save_file(state, folder / "model.safetensors")
     with pytest.raises(UnsupportedCheckpoint, match="output matrix"):

@@ -59,7 +59,7 @@ def test_a_name_given_twice_is_fetched_once(run):
 def test_the_token_is_read_from_standard_input_and_never_shown(run, server):
     result = run("fetch", catalogue.DEFAULT_PIPELINE, "--token-stdin", input="hf_secret\n")
 
-    assert server.asked_for("Authorization") == ["Bearer hf_secret"] * 2
+    assert server.request_headers("Authorization") == ["Bearer hf_secret"] * 2
     assert "hf_secret" not in result.output
 
 
@@ -73,7 +73,7 @@ def test_a_gated_model_is_reported_in_one_sentence(run, server):
     server.status = 401
     result = run("fetch", catalogue.DEFAULT_PIPELINE, exit_code=1)
 
-    assert "access_denied: The model is given to registered users only" in result.stderr
+    assert "access_denied: The model is available to registered users only" in result.stderr
     assert "Traceback" not in result.output
     assert result.stdout == ""
 
@@ -177,4 +177,4 @@ def test_a_folder_that_this_user_may_not_read_is_reported_in_one_sentence(run, m
     monkeypatch.setattr(Path, "is_file", deny)
     result = run(*words, exit_code=1)
 
-    assert "model_missing: This user may not read the weights" in result.stderr
+    assert "model_missing: You do not have permission to read the weights" in result.stderr

@@ -1,3 +1,5 @@
+"""Fetching weights from a loopback server, and bundles."""
+
 import errno
 import io
 import json
@@ -47,7 +49,7 @@ def pipeline(published: dict[str, KnownModel]) -> KnownModel:
 
 
 def install(model: KnownModel, folder: Path) -> Path:
-    """Fetch it; the path of its first file."""
+    """Fetch a model and return the path of its first file."""
     fetch(model, folder)
     return folder / model.files[0].path
 
@@ -55,7 +57,7 @@ def install(model: KnownModel, folder: Path) -> Path:
 # --- fetch
 
 
-def test_fetched_weights_are_whole_and_for_this_user_alone(pipeline, tmp_path):
+def test_fetched_weights_are_complete_and_private_to_this_user(pipeline, tmp_path):
     folder = tmp_path / "new" / "weights"
     assert fetch(pipeline, folder)
 
@@ -68,7 +70,7 @@ def test_fetched_weights_are_whole_and_for_this_user_alone(pipeline, tmp_path):
     assert manifest["files"][1]["size"] == len(SEGMENTATION)
 
 
-def test_what_is_installed_is_not_fetched_again(small, server, tmp_path):
+def test_installed_weights_are_not_fetched_again(small, server, tmp_path):
     assert fetch(small, tmp_path)
     assert not fetch(small, tmp_path)
     assert len(server.requests) == 1
@@ -89,21 +91,21 @@ def partial(tmp_path: Path, content: bytes) -> Path:
     return path
 
 
-def test_a_download_goes_on_where_it_broke_off(small, server, tmp_path):
-    server.break_off_after = 5000
+def test_an_interrupted_download_resumes(small, server, tmp_path):
+    server.drop_after = 5000
     with pytest.raises(NetworkUnavailable, match="run the same command again"):
         fetch(small, tmp_path)
-    server.break_off_after = None
+    server.drop_after = None
     assert not (tmp_path / "whisper" / "small.pt").exists()
 
     fetch(small, tmp_path)
 
-    assert server.asked_for("Range") == [None, "bytes=5000-"]
+    assert server.request_headers("Range") == [None, "bytes=5000-"]
     assert (tmp_path / "whisper" / "small.pt").read_bytes() == WHISPER
 
 
-def test_a_server_that_ignores_ranges_starts_anew(small, server, tmp_path):
-    server.knows_ranges = False
+def test_a_server_that_ignores_ranges_restarts_the_download(small, server, tmp_path):
+    server.supports_ranges = False
     partial(tmp_path, WHISPER[:7])
 
     fetch(small, tmp_path)
@@ -111,17 +113,17 @@ def test_a_server_that_ignores_ranges_starts_anew(small, server, tmp_path):
     assert (tmp_path / "whisper" / "small.pt").read_bytes() == WHISPER
 
 
-def test_a_beginning_longer_than_the_file_starts_anew(small, server, tmp_path):
+def test_a_partial_file_longer_than_the_whole_restarts_the_download(small, server, tmp_path):
     partial(tmp_path, WHISPER + b"more")
 
     fetch(small, tmp_path)
 
-    assert server.asked_for("Range") == [f"bytes={len(WHISPER) + 4}-", None]
+    assert server.request_headers("Range") == [f"bytes={len(WHISPER) + 4}-", None]
     assert (tmp_path / "whisper" / "small.pt").read_bytes() == WHISPER
 
 
 @pytest.mark.parametrize("content", [b"?" + WHISPER[1:], WHISPER * 5])
-def test_a_download_that_is_not_the_published_file_is_thrown_away(small, server, tmp_path, content):
+def test_a_download_that_is_not_the_published_file_is_discarded(small, server, tmp_path, content):
     server.files["/whisper/small.pt"] = content
 
     with pytest.raises(ChecksumMismatch) as caught:
@@ -131,15 +133,17 @@ def test_a_download_that_is_not_the_published_file_is_thrown_away(small, server,
     assert list((tmp_path / "whisper").iterdir()) == []
 
 
-def test_a_machine_without_network_is_told_about_bundles(small, server, tmp_path):
-    nobody = known_model("small", "whisper", "http://127.0.0.1:1", {"whisper/small.pt": WHISPER})
+def test_the_error_on_a_machine_without_a_network_mentions_bundles(small, server, tmp_path):
+    unreachable = known_model(
+        "small", "whisper", "http://127.0.0.1:1", {"whisper/small.pt": WHISPER}
+    )
 
     with pytest.raises(NetworkUnavailable, match="fieldscribe models export") as caught:
-        fetch(nobody, tmp_path)
+        fetch(unreachable, tmp_path)
     assert caught.value.code == "network_unavailable"
 
 
-def test_a_server_in_trouble_is_named_by_its_answer(small, server, tmp_path):
+def test_the_error_of_a_failing_server_gives_its_status(small, server, tmp_path):
     server.status = 503
     with pytest.raises(NetworkUnavailable, match="answered 503"):
         fetch(small, tmp_path)
@@ -153,7 +157,9 @@ def test_a_server_in_trouble_is_named_by_its_answer(small, server, tmp_path):
         (403, "hf_right", "has not accepted the conditions"),
     ],
 )
-def test_a_gated_model_explains_how_to_get_in(pipeline, server, tmp_path, status, token, problem):
+def test_the_error_for_a_gated_model_explains_how_to_get_access(
+    pipeline, server, tmp_path, status, token, problem
+):
     server.status = status
     with pytest.raises(AccessDenied, match=problem) as caught:
         fetch(pipeline, tmp_path, token=token)
@@ -164,16 +170,16 @@ def test_a_gated_model_explains_how_to_get_in(pipeline, server, tmp_path, status
     assert "hf_" not in message
 
 
-def test_the_token_goes_to_gated_models_only_and_is_not_kept(published, server, tmp_path):
+def test_the_token_is_sent_for_gated_models_only_and_not_stored(published, server, tmp_path):
     for model in published.values():
         fetch(model, tmp_path, token="hf_secret")
 
-    assert server.asked_for("Authorization") == [None, "Bearer hf_secret", "Bearer hf_secret"]
+    assert server.request_headers("Authorization") == [None, "Bearer hf_secret", "Bearer hf_secret"]
     kept = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
     assert not any(b"hf_secret" in content for content in kept)
 
 
-def test_the_token_follows_a_redirect_on_its_host_but_not_to_another(
+def test_the_token_follows_redirects_on_its_host_but_not_to_another(
     pipeline, server, other_server, tmp_path
 ):
     config, model = (f"/{file.path}" for file in pipeline.files)
@@ -183,19 +189,19 @@ def test_the_token_follows_a_redirect_on_its_host_but_not_to_another(
 
     fetch(pipeline, tmp_path, token="hf_secret")
 
-    assert server.asked_for("Authorization") == ["Bearer hf_secret"] * 3
-    assert other_server.asked_for("Authorization") == [None]
+    assert server.request_headers("Authorization") == ["Bearer hf_secret"] * 3
+    assert other_server.request_headers("Authorization") == [None]
 
 
-def test_a_redirect_out_of_tls_is_refused():
+def test_a_redirect_from_tls_to_plain_http_is_refused():
     request = urllib.request.Request("https://model.page/file")
     with pytest.raises(NetworkUnavailable, match="without TLS"):
-        transfer._TokenStaysAtItsHost().redirect_request(
+        transfer._KeepTokenOnHost().redirect_request(
             request, io.BytesIO(), 302, "Found", {}, "http://model.page/file"
         )
 
 
-def test_too_little_space_is_said_before_the_download(small, server, tmp_path, monkeypatch):
+def test_a_lack_of_space_is_reported_before_the_download(small, server, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: type("usage", (), {"free": 10}))
     with pytest.raises(NoSpace) as caught:
         fetch(small, tmp_path)
@@ -203,7 +209,7 @@ def test_too_little_space_is_said_before_the_download(small, server, tmp_path, m
     assert server.requests == []
 
 
-def test_a_disk_that_fills_up_is_an_error_of_its_own(small, tmp_path, monkeypatch):
+def test_a_full_disk_is_a_named_error(small, tmp_path, monkeypatch):
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -225,14 +231,14 @@ def test_a_folder_that_cannot_be_written_is_a_named_error(small, tmp_path):
 
 @pytest.fixture
 def bundle(published, tmp_path):
-    """Of both models."""
+    """A bundle with both models."""
     for model in published.values():
         fetch(model, tmp_path / "here")
     export(list(published.values()), tmp_path / "here", tmp_path / "bundle.tar")
     return tmp_path / "bundle.tar"
 
 
-def test_a_bundle_carries_weights_to_a_machine_without_network(published, bundle, tmp_path):
+def test_a_bundle_brings_weights_to_a_machine_without_a_network(published, bundle, tmp_path):
     there = tmp_path / "there"
 
     models = import_bundle(bundle, there)
@@ -261,7 +267,7 @@ def test_damaged_weights_are_not_exported(small, tmp_path):
 
 
 def test_a_bundle_is_not_overwritten(published, bundle, tmp_path):
-    with pytest.raises(CannotWriteWeights, match="exists already"):
+    with pytest.raises(CannotWriteWeights, match="already exists"):
         export(list(published.values()), tmp_path / "here", bundle)
 
 
@@ -311,21 +317,21 @@ def test_a_bundle_with_a_hostile_member_installs_nothing(bundle, tmp_path, what)
     assert list((tmp_path / "there").iterdir()) == []
 
 
-def test_a_bundle_with_the_same_file_twice_installs_nothing(bundle, tmp_path):
+def test_a_bundle_with_a_duplicate_file_installs_nothing(bundle, tmp_path):
     contents = members(bundle)
     rewrite(bundle, [*contents, contents[1]])
     with pytest.raises(UnsafeBundle):
         import_bundle(bundle, tmp_path / "there")
 
 
-def test_a_bundle_with_a_file_that_is_too_large_is_not_unpacked(bundle, tmp_path):
+def test_a_bundle_with_an_oversized_file_is_not_extracted(bundle, tmp_path):
     contents = members(bundle)
     rewrite(bundle, [contents[0], (contents[1][0], WHISPER * 3), *contents[2:]])
     with pytest.raises(UnsafeBundle):
         import_bundle(bundle, tmp_path / "there")
 
 
-def test_a_bundle_with_another_file_under_a_known_name_installs_nothing(bundle, tmp_path):
+def test_a_bundle_with_the_wrong_content_under_a_known_name_installs_nothing(bundle, tmp_path):
     contents = members(bundle)
     rewrite(bundle, [contents[0], (contents[1][0], b"?" + WHISPER[1:]), *contents[2:]])
     with pytest.raises(ChecksumMismatch):
@@ -362,19 +368,19 @@ def test_a_bundle_without_a_manifest_installs_nothing(bundle, tmp_path):
 
 
 @pytest.mark.parametrize("kept", [5000, 1024, 100, 0])
-def test_a_bundle_that_is_cut_short_installs_nothing(bundle, tmp_path, kept):
+def test_a_truncated_bundle_installs_nothing(bundle, tmp_path, kept):
     bundle.write_bytes(bundle.read_bytes()[:kept])
-    with pytest.raises((WeightsCorrupt, UnsafeBundle), match="cut short|begin with a manifest"):
+    with pytest.raises((WeightsCorrupt, UnsafeBundle), match="truncated|begin with a manifest"):
         import_bundle(bundle, tmp_path / "there")
 
 
 def test_a_bundle_that_lacks_a_file_installs_nothing(bundle, tmp_path):
     rewrite(bundle, members(bundle)[:-1])
-    with pytest.raises(WeightsCorrupt, match="cut short"):
+    with pytest.raises(WeightsCorrupt, match="truncated"):
         import_bundle(bundle, tmp_path / "there")
 
 
-def test_a_compressed_bundle_is_no_bundle(bundle, tmp_path):
+def test_a_compressed_bundle_is_refused(bundle, tmp_path):
     contents = members(bundle)
     with tarfile.open(bundle, "w:gz") as tar:
         for member, content in contents:

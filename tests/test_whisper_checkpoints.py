@@ -1,3 +1,5 @@
+"""Loading Whisper checkpoints, including hostile ones."""
+
 import dataclasses
 import lzma
 import pickle
@@ -40,7 +42,7 @@ def saved(checkpoint: Any, path: Path) -> WhisperWeights:
     return find_whisper(str(path), path.parent)
 
 
-def test_a_checkpoint_of_openai_whisper_is_loaded_in_fp32_for_evaluation(checkpoint, tmp_path):
+def test_an_openai_whisper_checkpoint_is_loaded_in_fp32_for_evaluation(checkpoint, tmp_path):
     model = load_whisper(saved(checkpoint, tmp_path / "own.pt"))
 
     assert isinstance(model, Whisper)
@@ -50,7 +52,7 @@ def test_a_checkpoint_of_openai_whisper_is_loaded_in_fp32_for_evaluation(checkpo
         assert torch.equal(tensor, checkpoint["model_state_dict"][name].float())
 
 
-def test_a_checkpoint_under_xz_is_the_same_checkpoint(checkpoint, tmp_path):
+def test_an_xz_compressed_checkpoint_loads_the_same_weights(checkpoint, tmp_path):
     plain = saved(checkpoint, tmp_path / "own.pt")
     packed = tmp_path / "own.pt.xz"
     packed.write_bytes(lzma.compress(plain.path.read_bytes(), preset=0))
@@ -61,7 +63,7 @@ def test_a_checkpoint_under_xz_is_the_same_checkpoint(checkpoint, tmp_path):
     assert all(torch.equal(tensor, expected[name]) for name, tensor in model.state_dict().items())
 
 
-def test_a_file_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):
+def test_a_file_that_expands_too_much_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(whisper, "MAX_UNPACKED_BYTES", 1000)
     packed = tmp_path / "own.pt.xz"
     packed.write_bytes(lzma.compress(bytes(1001), preset=0))
@@ -70,7 +72,7 @@ def test_a_file_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("kept", [0, 1, 10, 5000, -30, -1])
-def test_a_checkpoint_that_is_cut_short_is_corrupt(checkpoint, tmp_path, kept):
+def test_a_truncated_checkpoint_is_corrupt(checkpoint, tmp_path, kept):
     path = saved(checkpoint, tmp_path / "own.pt").path
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(WeightsCorrupt):
@@ -78,7 +80,7 @@ def test_a_checkpoint_that_is_cut_short_is_corrupt(checkpoint, tmp_path, kept):
 
 
 @pytest.mark.parametrize("kept", [0, 10, -10])
-def test_a_checkpoint_under_xz_that_is_cut_short_is_corrupt(tmp_path, kept):
+def test_a_truncated_xz_checkpoint_is_corrupt(tmp_path, kept):
     packed = tmp_path / "own.pt.xz"
     packed.write_bytes(lzma.compress(bytes(1000), preset=0)[:kept])
     with pytest.raises(WeightsCorrupt):
@@ -93,7 +95,7 @@ def test_a_checkpoint_with_a_damaged_pickle_is_corrupt(checkpoint, tmp_path):
 
 
 @pytest.mark.parametrize("place", ["everything", "dims", "model_state_dict", "a tensor"])
-def test_a_checkpoint_that_wants_to_run_something_is_refused(checkpoint, tmp_path, canary, place):
+def test_a_checkpoint_that_would_run_code_is_refused(checkpoint, tmp_path, canary, place):
     if place == "everything":
         checkpoint = Bomb(canary)
     elif place == "a tensor":
@@ -129,14 +131,14 @@ def test_a_torchscript_program_is_refused(checkpoint, tmp_path):
         load_whisper(find_whisper(str(path), tmp_path))
 
 
-def test_a_checkpoint_that_would_unpack_to_more_is_refused(checkpoint, tmp_path):
+def test_an_internally_compressed_checkpoint_is_refused(checkpoint, tmp_path):
     path = saved(checkpoint, tmp_path / "own.pt").path
     rewrite(path, {}, zipfile.ZIP_DEFLATED)
     with pytest.raises(UnsupportedCheckpoint, match="compressed"):
         load_whisper(find_whisper(str(path), tmp_path))
 
 
-def test_weights_of_another_project_are_named_as_such(tmp_path):
+def test_the_error_for_weights_of_another_project_says_so(tmp_path):
     transformers = {"model.encoder.conv1.weight": torch.zeros(1)}
     others: list[Any] = [transformers, [], {"dims": {}}]
     for other in others:
@@ -192,10 +194,10 @@ def test_tensors_that_do_not_fit_are_refused(checkpoint, tmp_path, what):
         load_whisper(own)
 
 
-def test_a_small_file_with_large_dimensions_does_not_take_the_memory(checkpoint, tmp_path):
+def test_a_small_file_with_large_dimensions_does_not_exhaust_memory(checkpoint, tmp_path):
     large = {"n_audio_state": 2048, "n_text_state": 2048, "n_audio_layer": 64, "n_text_layer": 64}
     own = saved(checkpoint | {"dims": checkpoint["dims"] | large}, tmp_path / "own.pt")
-    with pytest.raises(UnsupportedCheckpoint):  # 20 GB and a minute, were it built first
+    with pytest.raises(UnsupportedCheckpoint):  # building it first would take 20 GB and a minute
         load_whisper(own)
 
 
@@ -235,7 +237,7 @@ def test_a_fine_tuned_model_keeps_the_heads_of_its_original(
     assert found == whisper._ALIGNMENT_HEADS[name]
 
 
-def test_an_official_file_has_its_own_heads():
+def test_each_official_file_has_its_own_heads():
     import whisper  # the library
 
     dims = ModelDimensions(80, 1500, 1280, 20, 32, 51865, 448, 1280, 20, 32)
@@ -257,6 +259,6 @@ def test_the_heads_of_the_original_are_set(tmp_path, checkpoint, monkeypatch):
     assert model.alignment_heads.to_dense().tolist() == heads.tolist()
 
 
-def test_a_model_of_another_size_takes_the_upper_half_of_the_layers(tmp_path, checkpoint):
+def test_a_model_of_unofficial_size_uses_the_upper_half_of_the_layers(tmp_path, checkpoint):
     model = load_whisper(saved(checkpoint, tmp_path / "own.pt"))
     assert model.alignment_heads.to_dense().tolist() == [[False, False], [True, True]]

@@ -1,4 +1,5 @@
-"""Which weights exist, where they are, their checksums, and how to read them safely.
+"""Model weights: which exist, fetching them, and reading them safely.
 
-`catalogue` and `transfer` never import torch, so that the API and the command line can use them.
+`catalogue`, `transfer` and `errors` never import torch, so the API and the command line can use
+them.
 """

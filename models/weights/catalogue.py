@@ -1,14 +1,14 @@
-"""Which weights exist, where they lie and what they must contain: the catalogue, find, verify.
+"""The catalogue of weights: names, checksums, licences, where files are installed.
 
     <folder>/whisper/large-v3.pt
     <folder>/whisper/large-v3.json
     <folder>/pyannote/speaker-diarization-community-1/config.yaml and what it refers to
     <folder>/pyannote/speaker-diarization-community-1.json
 
-The JSON files are manifests: where the files came from and their checksums, sizes and times. The
-checksums of known models are written down here; a manifest that says otherwise is not believed.
+The JSON files are manifests: they record where the files came from, their checksums, sizes and
+times. The checksums of published models are listed here and override those of a manifest.
 Nothing here uses the network (models/weights/transfer.py does) or imports torch, so the API process
-may ask what is installed.
+can tell what is installed.
 """
 
 import errno
@@ -42,7 +42,7 @@ DEFAULT_PIPELINE = "speaker-diarization-community-1"
 
 @dataclass(frozen=True)
 class KnownFile:
-    """`path` is below the weights folder; `size` in bytes is for display and for the disk."""
+    """`path` is relative to the weights folder; `size` is in bytes, for display and disk space."""
 
     path: str
     sha256: str
@@ -79,7 +79,7 @@ class WhisperWeights:
 
 @dataclass(frozen=True)
 class PipelineWeights:
-    """`sha256` is of the lines "<sha256>  <path>\\n" of its files, sorted by path."""
+    """`sha256` is the checksum of a list of its files: lines "<sha256>  <path>\\n" by path."""
 
     name: str
     folder: Path
@@ -163,59 +163,59 @@ KNOWN: dict[str, KnownModel] = {
 }
 
 
-def known(name: str, kind: Kind | None = None) -> KnownModel:
+def find_model(name: str, kind: Kind | None = None) -> KnownModel:
     """The published model of this name.
 
     Raises:
-        UnknownModel: there is none.
+        UnknownModel.
     """
     model = KNOWN.get(ALIASES.get(name, name))
     if model is None or kind not in (None, model.kind):
         names = [name for name, model in KNOWN.items() if kind in (None, model.kind)]
-        # The name that was given is not repeated: it may be a path, and paths name people.
-        raise UnknownModel(f"There is no such model; there are {', '.join([*names, DEMO])}.")
+        # The message does not repeat the name: it may be a path, and paths can name people.
+        raise UnknownModel(f"There is no such model: choose one of {', '.join([*names, DEMO])}.")
     return model
 
 
 def default_whisper(device: str) -> str:
-    """The model that suits "cpu", "cuda" or "cuda:1"."""
+    """The default model for a device such as "cpu", "cuda" or "cuda:1"."""
     return "large-v3-turbo" if device.startswith("cuda") else "small"
 
 
 def default_pipeline(whisper_name: str) -> str:
-    """The demo weights go together, and with nothing else."""
+    """The demo Whisper and the demo pipeline are only used together."""
     return DEMO if whisper_name == DEMO else DEFAULT_PIPELINE
 
 
-# --- where it lies --------------------------------------------------------------------------------
+# --- find and verify ------------------------------------------------------------------------------
 
 
 def find_whisper(name_or_path: str, folder: Path) -> WhisperWeights:
-    """The Whisper checkpoint of this name below the weights folder, or at this path.
+    """Find a Whisper checkpoint by name in the weights folder, or by path.
 
-    At a path there is a file of openai-whisper's or a folder of Hugging Face's transformers.
-    An installed file is hashed unless its size and time are those in its manifest.
+    A path leads to a checkpoint file of openai-whisper or a folder of Hugging Face transformers.
+    An installed file is hashed unless its size and time match its manifest.
 
     Raises:
         UnknownModel: neither a known name nor a path.
         ModelMissing: not installed, or nothing at the path.
-        WeightsCorrupt: not the file its name promises.
+        WeightsCorrupt: not the file that the name promises.
     """
     if name_or_path == DEMO:
         path = DEMO_FOLDER / "whisper.pt.xz"
-        return WhisperWeights(DEMO, path, _sha256_of_own(path), demo=True)
+        return WhisperWeights(DEMO, path, _sha256_of_checkpoint(path), demo=True)
     if _is_path(name_or_path, ".pt", ".pt.xz"):
         path = Path(name_or_path)
-        sha256 = _sha256_of_hugging_face(path) if path.is_dir() else _sha256_of_own(path)
+        sha256 = _sha256_of_hugging_face(path) if path.is_dir() else _sha256_of_checkpoint(path)
         return WhisperWeights(f"checkpoint-{sha256[:12]}", path, sha256, demo=False)
-    model = known(name_or_path, "whisper")
+    model = find_model(name_or_path, "whisper")
     check_installed(model, folder)
     (file,) = model.files
     return WhisperWeights(model.name, folder / file.path, file.sha256, demo=False)
 
 
 def find_pipeline(name_or_path: str, folder: Path) -> PipelineWeights:
-    """The pyannote pipeline of this name below the weights folder, or in the folder at this path.
+    """Find a pyannote pipeline by name in the weights folder, or by the path of its folder.
 
     Raises: as `find_whisper`.
     """
@@ -226,7 +226,7 @@ def find_pipeline(name_or_path: str, folder: Path) -> PipelineWeights:
         own = Path(name_or_path)
         sha256 = _sha256_of_folder(own)
         return PipelineWeights(f"pipeline-{sha256[:12]}", own, sha256, demo=False)
-    model = known(name_or_path, "pyannote")
+    model = find_model(name_or_path, "pyannote")
     check_installed(model, folder)
     own = folder / "pyannote" / model.name
     prefix = f"pyannote/{model.name}/"
@@ -238,26 +238,26 @@ def _is_path(name: str, *suffixes: str) -> bool:
     return "/" in name or os.sep in name or bool(suffixes and name.endswith(suffixes))
 
 
-def _sha256_of_own(path: Path) -> str:
-    with reading():
+def _sha256_of_checkpoint(path: Path) -> str:
+    with translate_read_errors():
         if not path.is_file():
-            raise ModelMissing("There is no checkpoint at the path that was given.")
+            raise ModelMissing("There is no checkpoint at the given path: check the path.")
         return sha256_of(path)
 
 
 def _sha256_of_hugging_face(folder: Path) -> str:
-    """Of the files that are loaded; training leaves others beside them."""
-    with reading():
+    """Covers only the files that are loaded; training leaves others in the folder."""
+    with translate_read_errors():
         files = [folder / name for name in ("config.json", "generation_config.json")]
         files = [path for path in files if path.is_file()] + hugging_face_weights(folder)
         return _sha256_of_list({path.name: sha256_of(path) for path in files})
 
 
 def hugging_face_weights(folder: Path) -> list[Path]:
-    """The files with the tensors of a checkpoint that transformers saved, in one or in parts.
+    """The files with the tensors of a checkpoint saved by transformers, in one part or several.
 
     Raises:
-        ModelMissing: there are none.
+        ModelMissing.
     """
     names = sorted(path.name for path in folder.iterdir() if path.is_file())
     for kind in (r"model{}\.safetensors", r"pytorch_model{}\.bin"):
@@ -266,16 +266,19 @@ def hugging_face_weights(folder: Path) -> list[Path]:
             if found and (folder / "config.json").is_file():
                 return [folder / name for name in found]
     raise ModelMissing(
-        "The given folder has no config.json with a model.safetensors or pytorch_model.bin."
+        "The given folder does not contain a config.json and a model.safetensors or"
+        " pytorch_model.bin: check the path."
     )
 
 
 def _sha256_of_folder(folder: Path) -> str:
-    """Of all files but hidden ones (.git, .gitattributes), which are never loaded."""
+    """Covers all files except hidden ones (.git, .gitattributes), which are never loaded."""
     files = {}
-    with reading():
+    with translate_read_errors():
         if not (folder / "config.yaml").is_file():
-            raise ModelMissing("There is no pipeline with a config.yaml at the given path.")
+            raise ModelMissing(
+                "There is no pipeline with a config.yaml at the given path: check the path."
+            )
         for path in folder.rglob("*"):
             relative = path.relative_to(folder)
             if path.is_file() and not any(part.startswith(".") for part in relative.parts):
@@ -294,40 +297,43 @@ def sha256_of(path: Path) -> str:
 
 
 def check_installed(model: KnownModel, folder: Path, *, rehash: bool = False) -> None:
-    """Raises ModelMissing or WeightsCorrupt unless all files are there and are the right ones.
+    """Check that all files of a model are installed and intact.
 
     Args:
-        rehash: also read files whose size and time are those in the manifest.
+        rehash: hash even files whose size and time match the manifest.
+
+    Raises:
+        ModelMissing, WeightsCorrupt.
     """
-    with reading():
+    with translate_read_errors():
         if not is_installed(model, folder):
-            words = f"{model.name} --token-stdin" if model.gated else model.name
+            arguments = f"{model.name} --token-stdin" if model.gated else model.name
             raise ModelMissing(
-                f"{model.name} is not installed; run `fieldscribe models fetch {words}`."
+                f"{model.name} is not installed: run `fieldscribe models fetch {arguments}`."
             )
         stamps = {} if rehash else read_stamps(model, folder)
         if not all(is_intact(file, folder, stamps) for file in model.files):
             raise WeightsCorrupt(
-                f"A file of {model.name} is damaged; run `fieldscribe models fetch {model.name}`"
+                f"A file of {model.name} is damaged: run `fieldscribe models fetch {model.name}`"
                 " to replace it."
             )
 
 
 @contextmanager
-def reading() -> Iterator[None]:
-    """Weights that were fetched by another user are as good as missing."""
+def translate_read_errors() -> Iterator[None]:
+    """Report unreadable weights, perhaps fetched by another user, as missing."""
     try:
         yield
     except PermissionError:
         raise ModelMissing(
-            "This user may not read the weights; give another folder with --weights, or change"
-            " who owns them."
+            "You do not have permission to read the weights: choose another folder with --weights,"
+            " or change their owner."
         ) from None
 
 
 def is_installed(model: KnownModel, folder: Path) -> bool:
-    """Whether its files are there; `check_installed` tells whether they are intact."""
-    with reading():
+    """Whether the files exist; `check_installed` also checks that they are intact."""
+    with translate_read_errors():
         return all((folder / file.path).is_file() for file in model.files)
 
 
@@ -340,13 +346,13 @@ def is_intact(file: KnownFile, folder: Path, stamps: Mapping[str, Stamp]) -> boo
 
 
 def _is_stamped(file: KnownFile, folder: Path, stamps: Mapping[str, Stamp]) -> bool:
-    """Its size and time are those it had when its checksum was last found to be right."""
+    """Whether size and time are still those recorded when the checksum last matched."""
     status = (folder / file.path).stat()
     return stamps.get(file.path) == (file.sha256, status.st_size, status.st_mtime_ns)
 
 
 def read_stamps(model: KnownModel, folder: Path) -> dict[str, Stamp]:
-    """What the manifest says of each file; nothing when there is no manifest, or no good one."""
+    """Stamps of the files by path, from the manifest; empty if it is missing or invalid."""
     try:
         manifest = json.loads((folder / model.manifest).read_text())
         return {
@@ -358,7 +364,7 @@ def read_stamps(model: KnownModel, folder: Path) -> dict[str, Stamp]:
 
 
 def write_manifest(model: KnownModel, folder: Path) -> None:
-    """Of files that have just been found to be the right ones."""
+    """Call this once the checksums of all files have been found to match."""
     manifest = {
         "name": model.name,
         "kind": model.kind,
@@ -377,17 +383,17 @@ def write_manifest(model: KnownModel, folder: Path) -> None:
     }
     path = folder / model.manifest
     partial = path.with_name(path.name + ".partial")
-    with writing():
+    with translate_write_errors():
         with open_private(partial) as out:
             out.write(json.dumps(manifest, indent=1).encode())
         partial.replace(path)
 
 
 def verify(model: KnownModel, folder: Path) -> None:
-    """Read every byte and compare checksums; what is right is not read again at the next start.
+    """Hash every file; intact ones need not be hashed again at the next start.
 
     Raises:
-        ModelMissing, WeightsCorrupt
+        ModelMissing, WeightsCorrupt.
     """
     check_installed(model, folder, rehash=True)
     stamps = read_stamps(model, folder)
@@ -399,14 +405,16 @@ def verify(model: KnownModel, folder: Path) -> None:
 
 
 @contextmanager
-def writing() -> Iterator[None]:
+def translate_write_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise NoSpace("The disk is full; free some space and run the command again.") from None
+            raise NoSpace(
+                "The disk is full: free some space, then run the command again."
+            ) from None
         raise CannotWriteWeights(
-            f"The weights cannot be written ({error.strerror}); give a folder that can be with"
+            f"The weights cannot be written ({error.strerror}): choose a writable folder with"
             " --weights."
         ) from None
 

@@ -1,10 +1,9 @@
-"""Read weights files as data: nothing that is in a file is ever run or imported.
+"""Reads weights files as data: nothing in a file is ever run or imported.
 
 A checkpoint is a pickle in a zip archive, and a pickle is a program. torch's restricted unpickler
-reads it here, with an allow-list of inert classes; what a checkpoint says about itself (dimensions,
-architecture, hyper-parameters) is compared with lists of what is known and sane before anything is
-built from it: whisper_checkpoints.py and pyannote_checkpoints.py do that. Loading goes by path and
-never to the network.
+reads it, with an allow-list of inert classes. Before a model is built, whisper.py and pyannote.py
+compare what the checkpoint says about itself (dimensions, architecture, hyper-parameters) with
+lists of known, sane values. Loading goes by path and never uses the network.
 """
 
 import io
@@ -19,14 +18,14 @@ from torch import Tensor
 from models.weights.errors import UnsafeCheckpoint, UnsupportedCheckpoint, WeightsCorrupt
 
 BAD_INPUT = (RuntimeError, ValueError, LookupError, TypeError, AttributeError, EOFError)
-"""What torch, numpy and zipfile raise on bytes that are not what they should be."""
+"""Raised by torch, numpy and zipfile for malformed bytes."""
 
 
 def read_checkpoint(file: BinaryIO, allowed: Collection[Any] = ()) -> Any:
-    """Containers, numbers, strings, tensors on the CPU, and instances of the `allowed` classes.
+    """Read containers, numbers, strings, tensors (to the CPU) and instances of `allowed` classes.
 
     Raises:
-        WeightsCorrupt, UnsafeCheckpoint, UnsupportedCheckpoint
+        WeightsCorrupt, UnsafeCheckpoint, UnsupportedCheckpoint.
     """
     _check_archive(file)
     file.seek(0)
@@ -35,42 +34,48 @@ def read_checkpoint(file: BinaryIO, allowed: Collection[Any] = ()) -> Any:
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UnsafeCheckpoint(
-            "The checkpoint asks for code to be run or for a class that is not on the allow-list;"
-            " do not use it, and get the weights from where they were published."
+            "The checkpoint would run code or needs a class that is not on the allow-list: do not"
+            " use it; get the weights from their publisher."
         ) from error
     except BAD_INPUT as error:
-        raise WeightsCorrupt("The checkpoint is damaged; get it again.") from error
+        raise WeightsCorrupt("The checkpoint is damaged: get it again.") from error
 
 
 def _check_archive(file: BinaryIO) -> None:
-    """An archive as torch.save writes it: uncompressed, not a TorchScript program."""
+    """Require an archive as torch.save writes it: uncompressed, not a TorchScript program."""
     start = file.read(2)
     if start[:1] == b"\x80":
         raise UnsupportedCheckpoint(
-            "The checkpoint is a bare pickle, the format of old versions of PyTorch;"
-            " save it again with a current one."
+            "The checkpoint is a bare pickle, the format of old versions of PyTorch:"
+            " save it again with a current version."
         )
     try:
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
         size = file.seek(0, io.SEEK_END)
     except (zipfile.BadZipFile, OSError, ValueError) as error:
-        raise WeightsCorrupt("The checkpoint is damaged or cut short; get it again.") from error
+        raise WeightsCorrupt("The checkpoint is damaged or truncated: get it again.") from error
     if any(member.filename.endswith("constants.pkl") for member in members):
         raise UnsupportedCheckpoint(
-            "The checkpoint is a TorchScript program; only plain weights are read."
+            "The checkpoint is a TorchScript program: use a file with plain weights."
         )
     unpacked = sum(member.file_size for member in members)
     if unpacked > size or any(member.compress_type != zipfile.ZIP_STORED for member in members):
         raise UnsupportedCheckpoint(
-            "The checkpoint is compressed inside, which torch.save never does; save it again."
+            "The checkpoint is compressed internally, which torch.save never does: save it again."
         )
 
 
 def check_state(state: Any, expected: Mapping[str, Tensor], what: str) -> None:
-    """Exactly these names and shapes, each tensor with numbers of its own.
+    """Require exactly these names and shapes, and storage of its own for each tensor.
 
-    A few numbers that are shared or repeated by all tensors would make a small file very large.
+    With shared or repeated storage, a small file could expand to a huge model.
+
+    Args:
+        what: name of the model, for messages.
+
+    Raises:
+        UnsupportedCheckpoint.
     """
     if not isinstance(state, Mapping) or set(state) != set(expected):
         raise UnsupportedCheckpoint(f"The tensors in the checkpoint are not those of {what}.")
@@ -87,4 +92,4 @@ def check_state(state: Any, expected: Mapping[str, Tensor], what: str) -> None:
         storage = tensor.untyped_storage()
         storages[storage.data_ptr()] = storage.nbytes()
     if n_bytes > sum(storages.values()):
-        raise UnsupportedCheckpoint("Tensors in the checkpoint share their numbers; save it again.")
+        raise UnsupportedCheckpoint("Tensors in the checkpoint share storage: save it again.")

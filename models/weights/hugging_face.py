@@ -1,13 +1,13 @@
-"""Whisper checkpoints of Hugging Face's transformers in openai-whisper's terms.
+"""Translates the names and dimensions of Hugging Face Whisper checkpoints to openai-whisper's.
 
-Names, sizes and nothing else: reading and checking files is whisper_checkpoints.py's.
-Source: transformers/models/whisper/convert_openai_to_hf.py, the other way round.
+whisper.py reads and checks the files.
+Source: transformers/models/whisper/convert_openai_to_hf.py, in reverse.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-# openai-whisper's name and what config.json calls it.
+# openai-whisper's name: the name in config.json.
 _DIMENSIONS = {
     "n_mels": "num_mel_bins",
     "n_audio_ctx": "max_source_positions",
@@ -21,7 +21,7 @@ _DIMENSIONS = {
     "n_text_layer": "decoder_layers",
 }
 
-# In this order: later ones are parts of earlier ones.
+# Order matters: some later names are parts of earlier ones.
 _NAMES = (
     ("encoder.layer_norm.", "encoder.ln_post."),
     ("decoder.layer_norm.", "decoder.ln."),
@@ -43,7 +43,7 @@ _NAMES = (
 
 
 def openai_name(name: str) -> str:
-    """`decoder.blocks.0.attn.query.weight` for `model.decoder.layers.0.self_attn.q_proj.weight`"""
+    """`decoder.blocks.0.attn.query.weight` for `model.decoder.layers.0.self_attn.q_proj.weight`."""
     name = name.removeprefix("model.")
     for theirs, ours in _NAMES:
         name = name.replace(theirs, ours)
@@ -51,7 +51,7 @@ def openai_name(name: str) -> str:
 
 
 def dimensions(config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """From config.json; None where it is not that of a Whisper as OpenAI published it."""
+    """Dimensions from config.json; None unless it describes a Whisper as OpenAI published it."""
     as_published = {
         "model_type": "whisper",
         "activation_function": "gelu",

@@ -1,4 +1,4 @@
-"""pyannote's models and its pipeline from a folder that holds all of them."""
+"""Loads pyannote's models and pipeline from a folder that contains all of them."""
 
 import dataclasses
 import io
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from models.audio.recording import SAMPLE_RATE
 from models.diarisation.speaker_models import SpeakerModels
-from models.pyannote_guard import pyannote_audio
+from models.pyannote_guard import import_pyannote_audio
 from models.weights.catalogue import PipelineWeights
 from models.weights.checkpoints import BAD_INPUT, check_state, read_checkpoint
 from models.weights.errors import (
@@ -52,7 +52,7 @@ _EMBEDDING = {
     for name in _RESNETS
 }
 
-# What `_fits` compares hyper-parameters with.
+# Hyper-parameters that `_matches` accepts.
 _COMMON: dict[str, Any] = {"sample_rate": {SAMPLE_RATE}, "num_channels": {1}}
 _PYANNET: dict[str, Any] = {
     **_COMMON,
@@ -72,15 +72,15 @@ _WESPEAKER: dict[str, Any] = {
     "num_mel_bins": (8, 128),
     "frame_length": (10.0, 100.0),
     "frame_shift": (5.0, 50.0),
-    "dither": {0.0},  # noise would differ from chunk to chunk, and from run to run
+    "dither": {0.0},  # random noise would change the result from run to run
     "window_type": {"hamming", "hanning", "povey", "rectangular", "blackman"},
     "use_energy": {False},
-    # The model's own constructor does not take these three; their defaults are the only values.
+    # The model's constructor does not accept these three; only their defaults are possible.
     "round_to_power_of_two": {True},
     "snip_edges": {True},
     "fbank_centering_span": {None},
 }
-_NOT_TAKEN = {"round_to_power_of_two", "snip_edges", "fbank_centering_span"}
+_NOT_ACCEPTED = {"round_to_power_of_two", "snip_edges", "fbank_centering_span"}
 
 
 def _load_segmentation(path: Path) -> Any:
@@ -96,7 +96,7 @@ def _load_segmentation(path: Path) -> Any:
         or specifications.powerset_max_classes is None
     ):
         raise UnsupportedCheckpoint(
-            "The segmentation model does not tell which set of speakers speaks in each frame."
+            "The segmentation model does not predict the set of active speakers for each frame."
         )
     parameters = _checked_parameters(checkpoint.get("hyper_parameters", {}), _PYANNET)
     parameters.get("lstm", {}).pop("batch_first", None)
@@ -116,13 +116,13 @@ def _load_embedding(path: Path) -> Any:
 
     name = checkpoint["pyannote.audio"]["architecture"]["class"]
     parameters = _checked_parameters(checkpoint.get("hyper_parameters", {}), _WESPEAKER)
-    for parameter in _NOT_TAKEN:
+    for parameter in _NOT_ACCEPTED:
         parameters.pop(parameter, None)
     model = getattr(embedding, name)(**parameters)
     state = _without_loss(checkpoint["state_dict"])
-    # The published models have 32 channels and embeddings of 256; smaller ones read the same.
-    n_channels = _length(state, "resnet.conv1.weight", range(1, 129))
-    dimension = _length(state, "resnet.seg_1.weight", range(1, 2049))
+    # Published models have 32 channels and embeddings of size 256; smaller ones also load.
+    n_channels = _first_dimension(state, "resnet.conv1.weight", range(1, 129))
+    dimension = _first_dimension(state, "resnet.seg_1.weight", range(1, 2049))
     model.resnet = ResNet(  # type: ignore[no-untyped-call]
         BasicBlock if name == "WeSpeakerResNet34" else Bottleneck,
         _RESNETS[name],
@@ -139,8 +139,8 @@ def _load_embedding(path: Path) -> Any:
 
 
 def _read_model(path: Path, allowed: Collection[tuple[str, str]]) -> tuple[dict[str, Any], Any]:
-    """The checkpoint of a pyannote model and its specifications, or None for these."""
-    pyannote_audio()
+    """Read the checkpoint of a pyannote model and its specifications, or None if it has none."""
+    import_pyannote_audio()
     from pyannote.audio.core.model import Introspection
     from pyannote.audio.core.task import Problem, Resolution, Specifications
     from torch.torch_version import TorchVersion
@@ -151,25 +151,26 @@ def _read_model(path: Path, allowed: Collection[tuple[str, str]]) -> tuple[dict[
             checkpoint = read_checkpoint(file, classes)
     except FileNotFoundError:
         raise UnsupportedPipeline(
-            "The pipeline folder lacks a pytorch_model.bin that its config.yaml refers to."
+            "The pipeline folder lacks a pytorch_model.bin that its config.yaml refers to: copy the"
+            " complete folder."
         ) from None
     try:
-        own = checkpoint["pyannote.audio"]
-        architecture = (own["architecture"]["module"], own["architecture"]["class"])
+        description = checkpoint["pyannote.audio"]
+        architecture = tuple(description["architecture"][key] for key in ("module", "class"))
         _ = checkpoint["state_dict"].items
         known = architecture in allowed
     except (LookupError, TypeError, AttributeError):
         known = False
     if not known:
         raise UnsupportedCheckpoint(
-            "The checkpoint is not of a pyannote.audio model on the allow-list:"
+            "The checkpoint is not one of the supported pyannote.audio models:"
             f" {', '.join(sorted({name for _, name in allowed}))}."
         )
-    return checkpoint, _checked_specifications(own.get("specifications"))
+    return checkpoint, _checked_specifications(description.get("specifications"))
 
 
 def _checked_specifications(found: Any) -> Any:
-    """A new object: that of the checkpoint may carry any attribute under any name."""
+    """Copy the specifications: the object in a checkpoint could have arbitrary attributes."""
     from pyannote.audio.core.task import Problem, Resolution, Specifications
 
     if found is None:
@@ -197,7 +198,7 @@ def _checked_specifications(found: Any) -> Any:
         )
         or not (powerset is None or (type(powerset) is int and 1 <= powerset <= 20))
     ):
-        raise UnsupportedCheckpoint("The checkpoint's specifications are not those of a model.")
+        raise UnsupportedCheckpoint("The checkpoint's specifications are invalid.")
     return Specifications(
         problem=fields["problem"],
         resolution=fields["resolution"],
@@ -211,22 +212,25 @@ def _checked_specifications(found: Any) -> Any:
 
 
 def _checked_parameters(found: Any, allowed: Mapping[str, Any]) -> dict[str, Any]:
-    if not _fits(found, allowed):
+    if not _matches(found, allowed):
         raise UnsupportedCheckpoint(
-            "The checkpoint has a hyper-parameter that is not known, or out of range."
+            "The checkpoint has a hyper-parameter that is unknown or out of range."
         )
     return {
         name: dict(value) if isinstance(value, dict) else value for name, value in found.items()
     }
 
 
-def _fits(value: Any, allowed: Any) -> bool:
-    """Whether a value is one of a set, a number in a (low, high) range of one type, or a dict
-    with some of the names of a dict, each with a value that fits.
+def _matches(value: Any, allowed: Any) -> bool:
+    """Whether a value is allowed.
+
+    Args:
+        allowed: a set of values, a (low, high) range whose type must match too, or a dict from
+            names to what is allowed for them; the value may lack names.
     """
     if isinstance(allowed, Mapping):
         return isinstance(value, dict) and all(
-            name in allowed and _fits(each, allowed[name]) for name, each in value.items()
+            name in allowed and _matches(each, allowed[name]) for name, each in value.items()
         )
     if isinstance(allowed, tuple):
         low, high = allowed
@@ -239,11 +243,11 @@ def _is_number(value: Any, low: float, high: float) -> bool:
 
 
 def _without_loss(state: Mapping[str, Any]) -> dict[str, Any]:
-    """A checkpoint straight from training also has the weights of its loss function."""
+    """Drop the weights of the loss function, which checkpoints straight from training include."""
     return {name: value for name, value in state.items() if not str(name).startswith("loss_func.")}
 
 
-def _length(state: Mapping[str, Any], name: str, allowed: range) -> int:
+def _first_dimension(state: Mapping[str, Any], name: str, allowed: range) -> int:
     tensor = state.get(name)
     if not isinstance(tensor, Tensor) or not tensor.ndim or tensor.shape[0] not in allowed:
         raise UnsupportedCheckpoint("The tensors in the checkpoint are not those of a ResNet.")
@@ -277,7 +281,7 @@ _REFERENCE = re.compile(r"\$model/([A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*)")
 
 @dataclass(frozen=True)
 class _Config:
-    """config.yaml, checked: folders that lie inside the pipeline's, options, parameters."""
+    """A checked config.yaml: folders inside the pipeline's, options, parameters."""
 
     segmentation: Path
     embedding: Path
@@ -287,17 +291,19 @@ class _Config:
 
 
 def load_pipeline(weights: PipelineWeights, device: torch.device) -> SpeakerModels:
-    """The folder's models and parameters, as the `SpeakerDiarization` of pyannote.audio has them.
+    """Load a folder's models and parameters as pyannote.audio's `SpeakerDiarization` does.
 
     Raises:
-        WeightsCorrupt, UnsafeCheckpoint, UnsupportedCheckpoint, UnsupportedPipeline
+        WeightsCorrupt, UnsafeCheckpoint, UnsupportedCheckpoint, UnsupportedPipeline.
     """
-    pyannote_audio()
+    import_pyannote_audio()
     config = _read_config(weights.folder)
     segmentation = _load_segmentation(
-        _inside(weights.folder, config.segmentation / "pytorch_model.bin")
+        _require_inside(weights.folder, config.segmentation / "pytorch_model.bin")
     )
-    embedding = _load_embedding(_inside(weights.folder, config.embedding / "pytorch_model.bin"))
+    embedding = _load_embedding(
+        _require_inside(weights.folder, config.embedding / "pytorch_model.bin")
+    )
     models = SpeakerModels(
         segmentation,
         embedding,
@@ -314,7 +320,7 @@ def load_pipeline(weights: PipelineWeights, device: torch.device) -> SpeakerMode
 def _read_config(folder: Path) -> _Config:
     config: Any
     try:
-        with _inside(folder, folder / "config.yaml").open("rb") as file:
+        with _require_inside(folder, folder / "config.yaml").open("rb") as file:
             text = file.read(MAX_CONFIG_BYTES + 1)
         config = yaml.safe_load(text) if len(text) <= MAX_CONFIG_BYTES else None
     except (OSError, yaml.YAMLError, *BAD_INPUT) as error:
@@ -333,14 +339,14 @@ def _read_config(folder: Path) -> _Config:
         config["pipeline"]
     ) != {"name", "params"}:
         raise UnsupportedPipeline(
-            "The pipeline's config.yaml asks for more than models and parameters;"
+            "The pipeline's config.yaml has keys other than models and parameters:"
             " preprocessors, devices and frozen parameters are not supported."
         )
-    if not _fits(name, _PIPELINE_NAMES):
+    if not _matches(name, _PIPELINE_NAMES):
         raise UnsupportedPipeline(
-            "The pipeline is not pyannote.audio.pipelines.SpeakerDiarization, the only one known."
+            "The pipeline is not the supported pyannote.audio.pipelines.SpeakerDiarization."
         )
-    if not _fits(options, _PIPELINE_OPTIONS) or not _are_complete(
+    if not _matches(options, _PIPELINE_OPTIONS) or not _are_complete(
         parameters,
         {
             "clustering": _CLUSTERING[options["clustering"]],
@@ -348,48 +354,50 @@ def _read_config(folder: Path) -> _Config:
         },
     ):
         raise UnsupportedPipeline(
-            "An option or parameter in the pipeline's config.yaml is not known, missing, or out of"
+            "An option or parameter in the pipeline's config.yaml is unknown, missing or out of"
             " range."
         )
-    segmentation, embedding, plda = (_referred(folder, reference) for reference in references)
+    segmentation, embedding, plda = (
+        _resolve_reference(folder, reference) for reference in references
+    )
     return _Config(segmentation, embedding, plda, options, parameters)
 
 
 def _are_complete(parameters: Any, allowed: Mapping[str, Mapping[str, Any]]) -> bool:
-    return _fits(parameters, allowed) and all(
+    return _matches(parameters, allowed) and all(
         set(parameters.get(part, {})) == set(names) for part, names in allowed.items()
     )
 
 
-def _referred(folder: Path, reference: Any) -> Path:
-    """The folder behind `$model/<subfolder>`."""
+def _resolve_reference(folder: Path, reference: Any) -> Path:
+    """The folder that `$model/<subfolder>` refers to."""
     match = _REFERENCE.fullmatch(reference) if isinstance(reference, str) else None
     if match is None:
         raise UnsupportedPipeline(
-            "A model in the pipeline's config.yaml is not of the form $model/<subfolder>;"
-            " models are only taken from the pipeline's own folder."
+            "A model in the pipeline's config.yaml does not have the form $model/<subfolder>:"
+            " models are loaded only from the pipeline's folder."
         )
     return folder / match[1]
 
 
-def _inside(folder: Path, path: Path) -> Path:
+def _require_inside(folder: Path, path: Path) -> Path:
     if not path.resolve().is_relative_to(folder.resolve()):
         raise UnsupportedPipeline(
-            "A link in the pipeline's folder leads out of it; copy the files themselves there."
+            "A link in the pipeline's folder leads out of it: copy the files themselves there."
         )
     return path
 
 
 def _load_plda(folder: Path, subfolder: Path, dimension: int) -> Any:
-    """PLDA statistics, which pyannote asks for even where the clustering does not use them.
+    """Load PLDA statistics, which pyannote requires even if the clustering does not use them.
 
     Args:
-        dimension: of the embeddings.
+        dimension: size of the embeddings.
     """
     from pyannote.audio.core.plda import PLDA
 
-    transform = _read_arrays(_inside(folder, subfolder / "xvec_transform.npz"))
-    plda = _read_arrays(_inside(folder, subfolder / "plda.npz"))
+    transform = _read_arrays(_require_inside(folder, subfolder / "xvec_transform.npz"))
+    plda = _read_arrays(_require_inside(folder, subfolder / "plda.npz"))
     reduced = transform.get("lda", np.empty((0, 0))).shape[-1]
     shapes = {
         "mean1": (dimension,),
@@ -401,9 +409,9 @@ def _load_plda(folder: Path, subfolder: Path, dimension: int) -> Any:
     }
     found = {**transform, **plda}
     if {name: found[name].shape for name in shapes if name in found} != shapes:
-        raise UnsupportedPipeline("The PLDA has not the shape that goes with the embeddings.")
+        raise UnsupportedPipeline("The shape of the PLDA does not match the embeddings.")
     if not all(np.isfinite(found[name]).all() for name in shapes):
-        raise UnsupportedPipeline("The PLDA holds numbers that are not finite.")
+        raise UnsupportedPipeline("The PLDA contains numbers that are not finite.")
     try:
         return PLDA(_as_npz(transform), _as_npz(plda))  # type: ignore[arg-type]  # np.load takes it
     except (np.linalg.LinAlgError, ValueError) as error:
@@ -411,40 +419,41 @@ def _load_plda(folder: Path, subfolder: Path, dimension: int) -> Any:
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of an .npz file, each of floating-point numbers."""
+    """Read an .npz file of floating-point arrays."""
     try:
         raw = path.read_bytes()
     except FileNotFoundError:
         raise UnsupportedPipeline(
-            "The pipeline folder lacks the PLDA that its config.yaml refers to."
+            "The pipeline folder lacks the PLDA that its config.yaml refers to: copy the complete"
+            " folder."
         ) from None
     if raw.startswith(b"\x80"):
-        raise UnsafeCheckpoint("A PLDA file is a pickle, which can run programs; do not use it.")
+        raise UnsafeCheckpoint("A PLDA file is a pickle, which can run code: do not use it.")
     try:
         with zipfile.ZipFile(io.BytesIO(raw)) as archive:
             size = sum(member.file_size for member in archive.infolist())
             if size > MAX_PLDA_BYTES:
-                raise UnsupportedPipeline("A PLDA file unpacks to more than any PLDA has.")
+                raise UnsupportedPipeline("A PLDA file expands to more than any PLDA contains.")
             headers = [archive.read(member)[:6] for member in archive.infolist()]
         if any(header != b"\x93NUMPY" for header in headers):
-            raise UnsupportedPipeline("A PLDA file holds something that is not an array.")
+            raise UnsupportedPipeline("A PLDA file contains something other than arrays.")
         with np.load(io.BytesIO(raw), allow_pickle=False) as arrays:
             found = dict(arrays)
     except ValueError as error:
         if "allow_pickle" not in str(error):
-            raise WeightsCorrupt("A PLDA file is damaged; get it again.") from error
+            raise WeightsCorrupt("A PLDA file is damaged: get it again.") from error
         raise UnsafeCheckpoint(
-            "A PLDA file holds objects, which can run programs; do not use it."
+            "A PLDA file contains objects, which can run code: do not use it."
         ) from error
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, *BAD_INPUT) as error:
-        raise WeightsCorrupt("A PLDA file is damaged or cut short; get it again.") from error
+        raise WeightsCorrupt("A PLDA file is damaged or truncated: get it again.") from error
     if not all(array.dtype.kind == "f" for array in found.values()):
-        raise UnsupportedPipeline("A PLDA file holds something else than numbers.")
+        raise UnsupportedPipeline("A PLDA file contains something other than numbers.")
     return found
 
 
 def _as_npz(arrays: Mapping[str, np.ndarray]) -> io.BytesIO:
-    """What was checked, and nothing else, in the form that pyannote reads."""
+    """Write only the checked arrays, in the format that pyannote reads."""
     file = io.BytesIO()
     np.savez(file, **arrays)  # type: ignore[arg-type]
     file.seek(0)

@@ -1,7 +1,7 @@
-"""Weights from one place to another: fetched from where they were published, carried in bundles.
+"""Downloads published weights, and moves them between machines in bundles.
 
-`fetch` is all in fieldscribe that asks a network for weights. A bundle is a tar file that `export`
-writes on one machine and `import_bundle` installs on another, whole or not at all.
+`fetch` is the only code that requests weights over a network. A bundle is a tar file that `export`
+writes on one machine and `import_bundle` installs on another, either completely or not at all.
 """
 
 import hashlib
@@ -28,9 +28,9 @@ from models.weights.catalogue import (
     is_intact,
     open_private,
     read_stamps,
-    reading,
+    translate_read_errors,
+    translate_write_errors,
     write_manifest,
-    writing,
 )
 from models.weights.errors import (
     AccessDenied,
@@ -48,7 +48,7 @@ BLOCK_BYTES = 1 << 20
 # --- fetch ----------------------------------------------------------------------------------------
 
 Report = Callable[[KnownFile, int], None]
-"""Called with a file and how many of its bytes there are by now."""
+"""Called with a file and the number of its bytes received so far."""
 
 
 def _no_report(file: KnownFile, n_bytes: int) -> None:
@@ -58,18 +58,22 @@ def _no_report(file: KnownFile, n_bytes: int) -> None:
 def fetch(
     model: KnownModel, folder: Path, *, token: str | None = None, report: Report = _no_report
 ) -> bool:
-    """Download the files that are missing or damaged; False if there are none.
+    """Download the files that are missing or damaged.
 
-    A file that was begun is gone on with. Each is moved into place whole, after its checksum.
+    Partial downloads resume. A file is moved into place once it is complete and its checksum
+    matches.
 
     Args:
-        token: for a gated model; goes to its host only, and is not kept.
+        token: for a gated model; sent only to its host and never stored.
+
+    Returns:
+        Whether anything was downloaded.
 
     Raises:
-        NetworkUnavailable, AccessDenied, ChecksumMismatch, NoSpace, CannotWriteWeights
+        NetworkUnavailable, AccessDenied, ChecksumMismatch, NoSpace, CannotWriteWeights.
     """
     stamps = read_stamps(model, folder)
-    with reading():
+    with translate_read_errors():
         missing = [file for file in model.files if not is_intact(file, folder, stamps)]
     if not missing and stamps:
         return False
@@ -94,22 +98,25 @@ def _size_of(path: Path) -> int:
 def _refusal(status: int, model: KnownModel, token: str | None) -> WeightsError:
     if not model.gated or status not in (401, 403):
         return NetworkUnavailable(
-            f"The server with {model.name} answered {status}; try again later, or import a bundle"
-            " that `fieldscribe models export` has written on another machine."
+            f"The server with {model.name} answered {status}: try again later, or import a bundle"
+            " written by `fieldscribe models export` on another machine."
         )
-    problem = {
+    reason = {
         401: "The token is not valid",
         403: "The account of this token has not accepted the conditions",
     }[status]
     return AccessDenied(
-        f"{problem if token else 'The model is given to registered users only'}: make an account"
-        f" at huggingface.co, accept the conditions at {model.source}, create a token with read"
-        f" access, and pass it to `fieldscribe models fetch {model.name} --token-stdin`."
+        f"{reason if token else 'The model is available to registered users only'}: create an"
+        f" account at huggingface.co, accept the conditions at {model.source}, create a token with"
+        f" read access, and pass it to `fieldscribe models fetch {model.name} --token-stdin`."
     )
 
 
 def _download(file: KnownFile, folder: Path, token: str | None, report: Report) -> None:
-    """Raises HTTPError where the server refuses."""
+    """
+    Raises:
+        HTTPError: the server refused.
+    """
     partial = _partial(file, folder)
     request = urllib.request.Request(file.url, headers={"User-Agent": "fieldscribe"})
     if token is not None:
@@ -124,20 +131,20 @@ def _download(file: KnownFile, folder: Path, token: str | None, report: Report) 
         error.close()
         if error.code != 416:
             raise
-        partial.unlink()  # it is no beginning of the file
+        partial.unlink()  # it does not match the start of the file
         return _download(file, folder, token, report)
-    with response, writing():
-        goes_on = response.status == 206 and response.headers.get("Content-Range", "").startswith(
+    with response, translate_write_errors():
+        resumes = response.status == 206 and response.headers.get("Content-Range", "").startswith(
             f"bytes {n_bytes}-"
         )
-        if goes_on:
-            with partial.open("rb") as begun:
-                digest = hashlib.file_digest(begun, "sha256")
+        if resumes:
+            with partial.open("rb") as received:
+                digest = hashlib.file_digest(received, "sha256")
         else:
             n_bytes = 0
         expected = n_bytes + int(response.headers.get("Content-Length", file.size))
         _make_folder(partial.parent)
-        with open_private(partial, append=goes_on) as out:
+        with open_private(partial, append=resumes) as out:
             report(file, n_bytes)
             while block := _read(response):
                 out.write(block)
@@ -145,23 +152,23 @@ def _download(file: KnownFile, folder: Path, token: str | None, report: Report) 
                 n_bytes += len(block)
                 report(file, n_bytes)
                 if n_bytes > 2 * file.size:
-                    break  # of something else; the checksum says so
+                    break  # a different file, which the checksum reports
         if n_bytes < expected:
             raise NetworkUnavailable(
-                "The connection broke off; run the same command again to go on from there."
+                "The connection was lost: run the same command again to resume the download."
             )
         if digest.hexdigest() != file.sha256:
             partial.unlink()
             raise ChecksumMismatch(
-                "What was downloaded is not the published file; fetch it again, and tell your"
-                " network's administrator if this happens twice."
+                "The downloaded file is not the published one: fetch it again, and tell your"
+                " network administrator if this happens twice."
             )
         partial.replace(folder / file.path)
 
 
 def _open(request: urllib.request.Request) -> Any:
     with _network():
-        return urllib.request.build_opener(_TokenStaysAtItsHost).open(request, timeout=60)
+        return urllib.request.build_opener(_KeepTokenOnHost).open(request, timeout=60)
 
 
 def _read(response: Any) -> bytes:
@@ -169,8 +176,8 @@ def _read(response: Any) -> bytes:
         return response.read(BLOCK_BYTES)  # type: ignore[no-any-return]
 
 
-class _TokenStaysAtItsHost(urllib.request.HTTPRedirectHandler):
-    """Files of a gated model are redirected to a content network, which gets no token."""
+class _KeepTokenOnHost(urllib.request.HTTPRedirectHandler):
+    """Keeps the token from the content network to which gated files are redirected."""
 
     def redirect_request(
         self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
@@ -179,7 +186,9 @@ class _TokenStaysAtItsHost(urllib.request.HTTPRedirectHandler):
         if new is None:
             return None
         if req.type == "https" and new.type != "https":
-            raise NetworkUnavailable("The server sent the download to an address without TLS.")
+            raise NetworkUnavailable(
+                "The server redirected the download to an address without TLS."
+            )
         if (new.type, new.host) == (req.type, req.host) and req.has_header("Authorization"):
             new.add_unredirected_header("Authorization", req.get_header("Authorization") or "")
         return new
@@ -193,24 +202,25 @@ def _network() -> Iterator[None]:
         raise
     except (OSError, http.client.HTTPException) as error:
         raise NetworkUnavailable(
-            f"The server with the weights cannot be reached ({type(error).__name__}); on a machine"
-            " without network, import a bundle that `fieldscribe models export` has written on"
-            " another one."
+            f"The server with the weights cannot be reached ({type(error).__name__}): on a machine"
+            " without a network, import a bundle written by `fieldscribe models export` on another"
+            " machine."
         ) from None
 
 
 def _check_space(folder: Path, n_bytes: int) -> None:
-    with writing():
+    with translate_write_errors():
         _make_folder(folder)
         free = shutil.disk_usage(folder).free
     if free < n_bytes:
         raise NoSpace(
-            f"{n_bytes / 1e9:.1f} GB are needed for the weights and {free / 1e9:.1f} GB are free."
+            f"The weights need {n_bytes / 1e9:.1f} GB and {free / 1e9:.1f} GB are free: free some"
+            " space, then run the command again."
         )
 
 
 def _make_folder(folder: Path) -> None:
-    """With the folders above it; new ones are for this user alone."""
+    """Create a folder and its parents, readable by this user only."""
     if folder.is_dir():
         return
     _make_folder(folder.parent)
@@ -227,15 +237,15 @@ MAX_MANIFEST_BYTES = 1 << 20
 def export(
     models: Sequence[KnownModel], folder: Path, bundle: Path, *, report: Report = _no_report
 ) -> None:
-    """Write installed models into one tar file, its manifest first, for a machine without network.
+    """Write installed models to one tar file, manifest first, for a machine without a network.
 
     Raises:
-        ModelMissing, WeightsCorrupt, NoSpace, CannotWriteWeights
+        ModelMissing, WeightsCorrupt, NoSpace, CannotWriteWeights.
     """
     for model in models:
         check_installed(model, folder)
     if bundle.exists():
-        raise CannotWriteWeights("The bundle exists already; delete it or give another name.")
+        raise CannotWriteWeights("The bundle already exists: delete it or choose another name.")
     manifest = {
         "fieldscribe_weights": BUNDLE_VERSION,
         "models": [
@@ -251,7 +261,7 @@ def export(
     }
     text = json.dumps(manifest, indent=1).encode()
     partial = bundle.with_name(bundle.name + ".partial")
-    with writing(), open_private(partial) as out:
+    with translate_write_errors(), open_private(partial) as out:
         try:
             with tarfile.open(fileobj=out, mode="w:", format=tarfile.USTAR_FORMAT) as tar:
                 tar.addfile(_member(BUNDLE_MANIFEST, len(text)), io.BytesIO(text))
@@ -273,11 +283,11 @@ def _add(tar: tarfile.TarFile, file: KnownFile, folder: Path, report: Report) ->
         hashing = _Hashing(content, file, report)
         tar.addfile(_member(file.path, os.fstat(content.fileno()).st_size), hashing)
     if hashing.hexdigest() != file.sha256:
-        raise WeightsCorrupt("A file of the weights is damaged; run `fieldscribe models verify`.")
+        raise WeightsCorrupt("A file of the weights is damaged: run `fieldscribe models verify`.")
 
 
 class _Hashing(io.RawIOBase):
-    """A file that is hashed as it is read."""
+    """Wraps a file and hashes it while it is read."""
 
     def __init__(self, content: IO[bytes], file: KnownFile, report: Report) -> None:
         self.content, self.file, self.report = content, file, report
@@ -297,25 +307,29 @@ class _Hashing(io.RawIOBase):
 def import_bundle(
     bundle: Path, folder: Path, *, report: Report = _no_report
 ) -> tuple[KnownModel, ...]:
-    """Install the models of a bundle; all of them, or none if anything about it is wrong.
+    """Install the models of a bundle: all of them, or none if anything is wrong with it.
 
     Raises:
-        UnsafeBundle: not what `export` writes: links, other names, twice the same, too large.
-        ChecksumMismatch, WeightsCorrupt, NoSpace, CannotWriteWeights
+        UnsafeBundle: it holds what `export` never writes: links, other names, duplicates, or
+            files that are too large.
+        ChecksumMismatch, WeightsCorrupt, NoSpace, CannotWriteWeights.
     """
     try:
         with tarfile.open(bundle, "r:") as tar:
             models = _read_bundle_manifest(tar)
             _check_space(folder, sum(model.size for model in models))
-            with writing(), tempfile.TemporaryDirectory(dir=folder, prefix=".import-") as staging:
+            with (
+                translate_write_errors(),
+                tempfile.TemporaryDirectory(dir=folder, prefix=".import-") as staging,
+            ):
                 _unpack(tar, models, Path(staging), report)
                 for file in (file for model in models for file in model.files):
                     _make_folder((folder / file.path).parent)
                     (Path(staging) / file.path).replace(folder / file.path)
     except tarfile.TarError:
         raise WeightsCorrupt(
-            "This is no bundle of weights, or it is cut short; copy it again from the machine"
-            " that exported it."
+            "The file is not a bundle of weights, or it is truncated: copy it again from the"
+            " machine that exported it."
         ) from None
     for model in models:
         write_manifest(model, folder)
@@ -325,9 +339,9 @@ def import_bundle(
 def _read_bundle_manifest(tar: tarfile.TarFile) -> tuple[KnownModel, ...]:
     member = tar.next()
     if member is None or member.name != BUNDLE_MANIFEST or not _is_plain(member):
-        raise UnsafeBundle("The bundle does not begin with a manifest of weights.")
+        raise UnsafeBundle("The bundle does not begin with a manifest: export it again.")
     if member.size > MAX_MANIFEST_BYTES:
-        raise UnsafeBundle("The bundle's manifest is too large.")
+        raise UnsafeBundle("The bundle's manifest is too large: export it again.")
     content = tar.extractfile(member)
     assert content is not None  # a plain file
     try:
@@ -336,12 +350,15 @@ def _read_bundle_manifest(tar: tarfile.TarFile) -> tuple[KnownModel, ...]:
         models = tuple(catalogue.KNOWN[entry["name"]] for entry in manifest["models"])
         files = [entry["files"] for entry in manifest["models"]]
     except (ValueError, LookupError, TypeError, RecursionError) as error:
-        raise UnsafeBundle("The bundle's manifest names weights that are not known.") from error
+        raise UnsafeBundle(
+            "The bundle's manifest is invalid or names unknown weights: export it again with the"
+            " same version of fieldscribe."
+        ) from error
     published = [{file.path: file.sha256 for file in model.files} for model in models]
     if version != BUNDLE_VERSION or files != published or len(set(models)) != len(models):
         raise UnsafeBundle(
-            "The bundle's manifest is not of the weights that are known here; export it again"
-            " with the same version of fieldscribe."
+            "The bundle's manifest does not match the published weights: export it again with the"
+            " same version of fieldscribe."
         )
     return models
 
@@ -353,14 +370,14 @@ def _is_plain(member: tarfile.TarInfo) -> bool:
 def _unpack(
     tar: tarfile.TarFile, models: Sequence[KnownModel], staging: Path, report: Report
 ) -> None:
-    """Exactly the files of these models, each once, each with its checksum."""
+    """Extract the files of these models, requiring each exactly once with its checksum."""
     expected = {file.path: file for model in models for file in model.files}
     while (member := tar.next()) is not None:
         file = expected.pop(member.name, None)
         if file is None or not _is_plain(member) or member.size > 2 * file.size:
             raise UnsafeBundle(
-                "The bundle holds a link, a file that is not in its manifest, one that is there"
-                " twice or one that is too large; nothing was installed."
+                "The bundle holds a link, a duplicate, or a file that is too large or not in its"
+                " manifest: nothing was installed."
             )
         content = tar.extractfile(member)
         assert content is not None  # a plain file
@@ -370,7 +387,7 @@ def _unpack(
             shutil.copyfileobj(hashing, out, BLOCK_BYTES)
         if hashing.hexdigest() != file.sha256:
             raise ChecksumMismatch(
-                "A file in the bundle is not the published one; nothing was installed."
+                "A file in the bundle is not the published one: nothing was installed."
             )
     if expected:
-        raise WeightsCorrupt("The bundle is cut short; copy it again.")
+        raise WeightsCorrupt("The bundle is truncated: copy it again.")

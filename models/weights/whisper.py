@@ -1,4 +1,4 @@
-"""A Whisper from a checkpoint of openai-whisper or a folder of Hugging Face's transformers."""
+"""Loads Whisper models from checkpoints of openai-whisper or folders of transformers."""
 
 import io
 import json
@@ -15,11 +15,11 @@ from models.weights.checkpoints import BAD_INPUT, check_state, read_checkpoint
 from models.weights.errors import UnsupportedCheckpoint, WeightsCorrupt
 from models.weights.hugging_face import dimensions, openai_name
 
-MAX_UNPACKED_BYTES = 256 << 20  # of a checkpoint under xz; the demo's are a tenth of it
+MAX_UNPACKED_BYTES = 256 << 20  # of an xz-compressed checkpoint; the demo takes a tenth of it
 MAX_JSON_BYTES = 1 << 20
 
-# Each from a little above nothing to a little above large-v3. The encoder's and the tokenizer's
-# sizes are facts of the method: windows of 30 s and one of three vocabularies.
+# From tiny to slightly above large-v3. n_audio_ctx and n_vocab are fixed by the method: windows of
+# 30 s and one of three vocabularies.
 _DIMENSIONS: dict[str, Collection[int]] = {
     "n_mels": (80, 128),
     "n_audio_ctx": (1500,),
@@ -35,10 +35,10 @@ _DIMENSIONS: dict[str, Collection[int]] = {
 
 
 def load_whisper(weights: WhisperWeights) -> Any:
-    """A `whisper.model.Whisper` on the CPU, in fp32 and evaluation mode, its alignment heads set.
+    """Load a `whisper.model.Whisper` on the CPU, in fp32 and eval mode, with its alignment heads.
 
     Raises:
-        WeightsCorrupt, UnsafeCheckpoint, UnsupportedCheckpoint
+        WeightsCorrupt, UnsafeCheckpoint, UnsupportedCheckpoint.
     """
     from whisper.model import ModelDimensions, Whisper
 
@@ -47,7 +47,7 @@ def load_whisper(weights: WhisperWeights) -> Any:
     else:
         found, state = _read_openai(weights.path)
     dims = ModelDimensions(**_checked_dimensions(found))
-    check_state(state, _expected_state(dims), "a Whisper of its dimensions")
+    check_state(state, _expected_state(dims), "a Whisper model of its dimensions")
     model = Whisper(dims)
     model.load_state_dict(state)
     own_heads = _own_alignment_heads(weights.path, dims)
@@ -60,37 +60,39 @@ def load_whisper(weights: WhisperWeights) -> Any:
 
 
 def _read_openai(path: Path) -> tuple[Any, Any]:
-    """Dimensions and state, neither checked."""
+    """Dimensions and state, both unchecked."""
     with _open_checkpoint(path) as file:
         checkpoint = read_checkpoint(file)
     if not isinstance(checkpoint, dict) or not {"dims", "model_state_dict"} <= set(checkpoint):
         raise UnsupportedCheckpoint(
             "This is not a checkpoint of openai-whisper, which holds `dims` and"
-            " `model_state_dict`; of Hugging Face's, give the folder with its config.json."
+            " `model_state_dict`: for a Hugging Face model, give the folder with its config.json."
         )
     return checkpoint["dims"], checkpoint["model_state_dict"]
 
 
 def _read_hugging_face(folder: Path) -> tuple[Any, dict[str, Any]]:
-    """Dimensions and state, neither checked, of a folder as transformers saves it."""
+    """Dimensions and state, both unchecked, of a folder saved by transformers."""
     dims = dimensions(_read_json(folder / "config.json"))
     if dims is None:
-        raise UnsupportedCheckpoint("The folder's config.json is not that of a Whisper.")
+        raise UnsupportedCheckpoint("The folder's config.json does not describe a Whisper model.")
     state: dict[str, Any] = {}
     for path in hugging_face_weights(folder):
         tensors = _read_safetensors(path) if path.suffix == ".safetensors" else _read_bin(path)
         if not isinstance(tensors, Mapping) or state.keys() & (
             renamed := {openai_name(str(name)): tensor for name, tensor in tensors.items()}
         ):
-            raise UnsupportedCheckpoint("The tensors in the folder are not those of a Whisper.")
+            raise UnsupportedCheckpoint(
+                "The tensors in the folder are not those of a Whisper model."
+            )
         state.update(renamed)
-    # The vocabulary's matrix, which transformers may save a second time.
+    # The output matrix is the token embedding, which transformers may save twice.
     output = state.pop("proj_out.weight", None)
     embedding = state.get("decoder.token_embedding.weight")
     if isinstance(output, Tensor) and isinstance(embedding, Tensor):
         if not torch.equal(output, embedding):
             raise UnsupportedCheckpoint(
-                "The checkpoint's output matrix is not that of its token embedding."
+                "The checkpoint's output matrix differs from its token embedding."
             )
     return dims, state
 
@@ -102,7 +104,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError, *BAD_INPUT) as error:
-        raise WeightsCorrupt("The checkpoint is damaged or cut short; get it again.") from error
+        raise WeightsCorrupt("The checkpoint is damaged or truncated: get it again.") from error
 
 
 def _read_bin(path: Path) -> Any:
@@ -111,19 +113,19 @@ def _read_bin(path: Path) -> Any:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """An object, as config.json holds it."""
+    """Read a file such as config.json, which holds a JSON object."""
     try:
         with path.open("rb") as file:
             found = json.loads(file.read(MAX_JSON_BYTES))
     except (OSError, RecursionError, *BAD_INPUT) as error:
         raise UnsupportedCheckpoint(f"The folder's {path.name} cannot be read.") from error
     if not isinstance(found, dict):
-        raise UnsupportedCheckpoint(f"The folder's {path.name} is not that of a Whisper.")
+        raise UnsupportedCheckpoint(f"The folder's {path.name} does not describe a Whisper model.")
     return found
 
 
 def _own_alignment_heads(path: Path, dims: Any) -> Tensor | None:
-    """Of a folder that names them, (n_layers, n_heads)."""
+    """Mask of the alignment heads named in a folder, bool, (n_layers, n_heads), or None."""
     config = path / "generation_config.json"
     if not path.is_dir() or not config.is_file():
         return None
@@ -138,7 +140,7 @@ def _own_alignment_heads(path: Path, dims: Any) -> Tensor | None:
             mask[layer, head] = True
     except BAD_INPUT as error:
         raise UnsupportedCheckpoint(
-            "The alignment heads in the folder's generation_config.json are not the model's."
+            "The alignment heads in the folder's generation_config.json do not fit the model."
         ) from error
     return mask
 
@@ -150,9 +152,11 @@ def _open_checkpoint(path: Path) -> BinaryIO:
         with lzma.open(path) as file:
             unpacked = file.read(MAX_UNPACKED_BYTES + 1)
     except (lzma.LZMAError, EOFError) as error:
-        raise WeightsCorrupt("The checkpoint is damaged or cut short; get it again.") from error
+        raise WeightsCorrupt("The checkpoint is damaged or truncated: get it again.") from error
     if len(unpacked) > MAX_UNPACKED_BYTES:
-        raise UnsupportedCheckpoint("The checkpoint is too large to be kept under xz; unpack it.")
+        raise UnsupportedCheckpoint(
+            "The checkpoint is too large to be read from an xz file: decompress it."
+        )
     return io.BytesIO(unpacked)
 
 
@@ -165,12 +169,14 @@ def _checked_dimensions(dims: Any) -> dict[str, int]:
         or dims["n_audio_state"] % dims["n_audio_head"]
         or dims["n_text_state"] % dims["n_text_head"]
     ):
-        raise UnsupportedCheckpoint("The dimensions in the checkpoint are not those of a Whisper.")
+        raise UnsupportedCheckpoint(
+            "The dimensions in the checkpoint are not those of a Whisper model."
+        )
     return dims
 
 
 def _expected_state(dims: Any) -> dict[str, Tensor]:
-    """The state of `Whisper(dims)` without the memory for it."""
+    """The state of `Whisper(dims)` on the meta device, which takes no memory."""
     from whisper.model import AudioEncoder, TextDecoder
 
     with torch.device("meta"):
@@ -198,11 +204,11 @@ def _expected_state(dims: Any) -> dict[str, Tensor]:
 
 
 def _alignment_heads(sha256: str, dims: Any) -> bytes | None:
-    """Of the official model with this checksum, else of the newest one of the same shape.
+    """Alignment heads of the official model with this checksum, else with the same shape.
 
-    A model fine-tuned from an official one keeps that one's heads. large-v1 and large-v2 have one
-    shape; large-v2 is what people tune. None where no official model has it: whisper then takes
-    all heads of the upper half of the layers.
+    A fine-tuned model keeps the heads of its original. large-v1 and large-v2 have the same shape;
+    large-v2 is the one people fine-tune. None if no official model has the shape: whisper then
+    uses all heads of the upper half of the layers.
     """
     from whisper import _ALIGNMENT_HEADS
 

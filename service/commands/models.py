@@ -181,7 +181,7 @@ def find_known(names: Sequence[str] | None) -> list[KnownModel]:
     """
     if catalogue.DEMO in (names or ()):
         raise UnknownModel("The demo weights are part of fieldscribe: they are always installed.")
-    return list(dict.fromkeys(catalogue.known(name) for name in names or ()))
+    return list(dict.fromkeys(catalogue.find_model(name) for name in names or ()))
 
 
 def all_installed(folder: Path) -> list[KnownModel]:

@@ -28,10 +28,10 @@ from models.weights.catalogue import (
     DEMO,
     KNOWN,
     default_pipeline,
+    find_model,
     find_pipeline,
     find_whisper,
     is_installed,
-    known,
 )
 from models.weights.errors import ModelMissing
 from service.database import tables
@@ -248,7 +248,7 @@ def pin(model: str | None, weights: Path) -> Pinned:
     """
     name = model or _default_model(weights)
     if name != DEMO:
-        name = known(name, "whisper").name
+        name = find_model(name, "whisper").name
     whisper = find_whisper(name, weights)
     pipeline = find_pipeline(default_pipeline(name), weights)
     return Pinned(whisper.name, whisper.sha256, pipeline.name, pipeline.sha256)

@@ -10,7 +10,7 @@ from pydantic.config import JsonDict
 from sqlalchemy import select
 
 from models.languages import LANGUAGES
-from models.weights.catalogue import DEMO, known
+from models.weights.catalogue import DEMO, find_model
 from models.weights.errors import UnknownModel
 from service.api.access import ServicesDep, allow
 from service.api.openapi import problems
@@ -198,4 +198,4 @@ def refuse_unknown_model(name: str | None) -> None:
         UnknownModel
     """
     if name is not None and name != DEMO:
-        known(name, "whisper")
+        find_model(name, "whisper")
