@@ -1,4 +1,4 @@
-"""Recordings of one session to one transcript: loads the models once, calls the steps in order."""
+"""The pipeline: loads the models once and turns the recordings of a session into a transcript."""
 
 import platform
 from collections.abc import Callable, Sequence
@@ -56,11 +56,11 @@ from models.whisper_engine.engine import Task
 from models.windows import MAX_WINDOW, Window, cut_windows
 
 STAGES = ("segment", "transcribe", "align", "diarise", "attribute", "check")
-COSTLY_STAGES = ("segment", "transcribe", "align", "diarise")  # the others take no time to speak of
+COSTLY_STAGES = ("segment", "transcribe", "align", "diarise")  # the others take hardly any time
 
-CLUSTERING_BEGINS = 0.99  # of diarising
-TIMES_FILLED = 4  # how often sessions that are heard together fill the decoder's slots
-UNSURE_OF_LANGUAGE = 0.8  # below this probability the transcript carries a warning
+CLUSTERING_STARTS = 0.99  # fraction of diarisation
+SLOT_FILLS = 4  # how often sessions that are transcribed together fill the decoder's slots
+UNSURE_OF_LANGUAGE = 0.8  # probability of the language below which the transcript has a warning
 DEMO_WARNING = (
     "Made with the demo weights, which know a few hundred words and eight synthetic voices: "
     "for demonstration and tests, never for research."
@@ -74,26 +74,12 @@ class StageProgress:
 
 
 OnProgress = Callable[[StageProgress], None]
-"""Called between batches. To stop the job it raises `Stopped`."""
-
-
-@dataclass(frozen=True)
-class Heard:
-    """What the costly stages found, on the way to a transcript."""
-
-    segmentation: Segmentation
-    windows: tuple[Window, ...]
-    language: str
-    language_probability: float | None
-    decoded: tuple[DecodedWindow, ...]
-    words: tuple[Word, ...]
-    diarisation: Diarisation
-    memory_ran_out: bool = False
+"""Called between batches; raises `Stopped` to stop the job."""
 
 
 @dataclass(frozen=True, eq=False)
-class Segmented:
-    """A session in which speech was found, on the way to a transcript."""
+class SegmentedSession:
+    """A session in which speech was found."""
 
     options: JobOptions
     results: StageResults
@@ -103,51 +89,53 @@ class Segmented:
     regions: tuple[SpeechRegion, ...]
     windows: tuple[Window, ...]
     halvings: HalvingCounter  # of the pipeline
-    halvings_before: int  # when the session was begun
+    halvings_before: int  # when work on the session started
 
     @property
     def memory_ran_out(self) -> bool:
-        """Since it was begun; of sessions that are heard together each says so."""
+        """Whether memory ran out since then; true for all sessions transcribed together."""
         return self.halvings.count > self.halvings_before
 
-    def cut(self, stretch: Sequence[SpeechRegion]) -> tuple[Window, ...]:
-        return cut_windows(stretch, self.timeline.samples, self.timeline.joints)
+    def cut(self, regions: Sequence[SpeechRegion]) -> tuple[Window, ...]:
+        return cut_windows(regions, self.timeline.samples, self.timeline.joints)
 
-    def asked(self, windows: Sequence[Window], language: str, maximum: float) -> DecodingRequest:
-        """Some of its windows, for the engine."""
+    def request(self, windows: Sequence[Window], language: str, maximum: float) -> DecodingRequest:
+        """Return a request to decode some of the session's windows."""
         whisper = replace(whisper_options(self.options), language=language)
         return DecodingRequest(self.timeline.samples, windows, whisper, maximum)
 
 
 @dataclass(frozen=True, eq=False)
-class Transcribed:
-    session: Segmented
+class TranscribedSession:
+    """A session with its words."""
+
+    session: SegmentedSession
     decoded: DecodedSession
     words: tuple[Word, ...]
 
 
 @dataclass(frozen=True, eq=False)
-class Diarising(Transcribed):
-    """`diarisation` may still be under way in another process."""
+class DiarisingSession(TranscribedSession):
+    """A session whose diarisation may still be running in another process."""
 
     diarisation: Diarisation | RunningDiarisation
 
 
-Maximum = Callable[[Segmented], float]
-"""A session's loudest mel power, found once."""
+FindMaximum = Callable[[SegmentedSession], float]
+"""Returns a session's loudest mel power, computed once."""
 
 
 class Pipeline:
-    """Both models, loaded once.
+    """Whisper and the diarisation models, loaded once for many sessions.
 
     Args:
         device: `cuda` or `cpu`.
-        precision: None: the default. Whether the weights may be used at a lower one is for the
-            caller to ask: models/gates.py, `check_gates`.
+        precision: None for the default. Before loading weights at a lower one, the caller must call
+            `models.gates.check_gates`.
 
     Raises:
         UnavailablePrecision
-        WeightsError: see whisper_checkpoints.py and pyannote_checkpoints.py.
+        WeightsError: see models/weights/errors.py.
     """
 
     def __init__(
@@ -159,12 +147,12 @@ class Pipeline:
     ) -> None:
         self.whisper_weights, self.diarisation_weights = whisper, diarisation
         self.device, self.precision = device, precision
-        of_each = resolve_precision(precision, device)
-        self._trunk = of_each.trunk
+        precisions = resolve_precision(precision, device)
+        self._trunk = precisions.trunk
         self._halvings = HalvingCounter()
         self.engine = WhisperEngine(
             load_whisper(whisper),
-            precision=of_each.whisper,
+            precision=precisions.whisper,
             device=device,
             halvings=self._halvings,
         )
@@ -172,8 +160,8 @@ class Pipeline:
 
     @property
     def seconds_at_once(self) -> float:
-        """Sound of sessions to be heard together, so that the decoder's slots are rarely empty."""
-        return TIMES_FILLED * self.engine.n_slots * MAX_WINDOW
+        """Seconds of audio to transcribe together, so that the decoder's slots are rarely empty."""
+        return SLOT_FILLS * self.engine.n_slots * MAX_WINDOW
 
     def transcribe(
         self,
@@ -182,21 +170,21 @@ class Pipeline:
         on_progress: OnProgress = lambda progress: None,
         results: StageResults | None = None,
     ) -> Transcript:
-        """One transcript on one timeline for the recordings of one session, in their order.
+        """Transcribe the recordings of one session, in order, on one timeline.
 
         Args:
-            results: those of an earlier attempt, which are not computed again.
+            results: of an earlier attempt; stages that have one are not computed again.
 
         Raises:
             OptionError: before anything is computed.
-            NoSpeech: rather than an empty transcript.
+            NoSpeech: instead of an empty transcript.
             OutOfMemory, Stopped
         """
         session = self.segment(recordings, options, on_progress, results)
-        (transcribed,) = self.hear([session], on_progress)
+        (transcribed,) = self.find_words([session], on_progress)
         return self.finish(self.diarise(transcribed, on_progress), on_progress)
 
-    # --- its four parts; `hear` takes several sessions, `finish` may come after others ---
+    # --- the four parts of `transcribe`, for callers that interleave sessions ---
 
     def segment(
         self,
@@ -204,8 +192,11 @@ class Pipeline:
         options: JobOptions,
         on_progress: OnProgress,
         results: StageResults | None = None,
-    ) -> Segmented:
-        """Args, raises: see `transcribe`."""
+    ) -> SegmentedSession:
+        """Find the speech of a session and cut it into windows.
+
+        Args, raises: see `transcribe`.
+        """
         results, halvings_before = results or NoStageResults(), self._halvings.count
         self.engine.check(whisper_options(options))
         speakers = options.expected_speakers
@@ -226,14 +217,14 @@ class Pipeline:
         if (data := results.load("segment")) is not None:
             segmentation = unpack_segmentation(data)
         else:
-            progress = reporting(on_progress, "segment")
+            progress = report_stage(on_progress, "segment")
             segmentation = segment(self.diarisation, timeline.samples, progress)
             results.save("segment", pack_segmentation(segmentation))
         regions = timeline.own(find_speech_regions(segmentation))
         windows = cut_windows(regions, timeline.samples, timeline.joints)
         if not windows:
-            raise NoSpeech(no_speech(timeline.samples, 0.0))
-        return Segmented(
+            raise NoSpeech(no_speech_message(timeline.samples, 0.0))
+        return SegmentedSession(
             options,
             results,
             timeline,
@@ -245,93 +236,96 @@ class Pipeline:
             halvings_before,
         )
 
-    def hear(self, sessions: Sequence[Segmented], on_progress: OnProgress) -> list[Transcribed]:
-        """The words of some sessions, whose windows are decoded beside each other.
+    def find_words(
+        self, sessions: Sequence[SegmentedSession], on_progress: OnProgress
+    ) -> list[TranscribedSession]:
+        """Transcribe sessions together, with their windows side by side in the decoder's slots.
 
         Raises:
             OutOfMemory, Stopped
         """
-        maximum = cache(lambda session: self.engine.find_maximum(session.timeline.samples))
+        find_maximum = cache(lambda session: self.engine.find_maximum(session.timeline.samples))
         stored = [
             (session.results.load("transcribe"), session.results.load("align"))
             for session in sessions
         ]
         texts = [None if text is None else unpack_decoded(text) for text, _ in stored]
-        decoded = self._decoded(sessions, texts, maximum, on_progress)
+        decoded = self._decode(sessions, texts, find_maximum, on_progress)
         missing = [i for i, pair in enumerate(stored) if None in pair]
         words = [() if data is None else unpack_words(data) for _, data in stored]
         if missing:
-            found = self._words([(sessions[i], decoded[i]) for i in missing], maximum, on_progress)
+            pairs = [(sessions[i], decoded[i]) for i in missing]
+            found = self._time_words(pairs, find_maximum, on_progress)
             for i, words[i] in zip(missing, found, strict=True):
                 sessions[i].results.save("align", pack_words(words[i]))
-        return [
-            Transcribed(*of_session) for of_session in zip(sessions, decoded, words, strict=True)
-        ]
+        return [TranscribedSession(*parts) for parts in zip(sessions, decoded, words, strict=True)]
 
-    def _decoded(
+    def _decode(
         self,
-        sessions: Sequence[Segmented],
+        sessions: Sequence[SegmentedSession],
         stored: Sequence[DecodedSession | None],
-        maximum: Maximum,
+        find_maximum: FindMaximum,
         on_progress: OnProgress,
     ) -> list[DecodedSession]:
+        """Decode the windows of sessions that have no stored result."""
         decoded = list(stored)
         missing = [i for i, text in enumerate(stored) if text is None]
         if missing:
-            progress = reporting(on_progress, "transcribe")
-            guesses = [self._language(sessions[i], maximum, progress) for i in missing]
-            asked = [
-                sessions[i].asked(sessions[i].windows, language, maximum(sessions[i]))
+            progress = report_stage(on_progress, "transcribe")
+            guesses = [self._find_language(sessions[i], find_maximum, progress) for i in missing]
+            requests = [
+                sessions[i].request(sessions[i].windows, language, find_maximum(sessions[i]))
                 for i, (language, _) in zip(missing, guesses, strict=True)
             ]
-            found = self.engine.decode(asked, progress)
+            found = self.engine.decode(requests, progress)
             for i, guess, windows in zip(missing, guesses, found, strict=True):
                 text = decoded[i] = DecodedSession(*guess, windows, sessions[i].memory_ran_out)
                 sessions[i].results.save("transcribe", pack_decoded(text))
         return [text for text in decoded if text is not None]
 
-    def _language(
-        self, session: Segmented, maximum: Maximum, progress: Progress
+    def _find_language(
+        self, session: SegmentedSession, find_maximum: FindMaximum, progress: Progress
     ) -> tuple[str, float | None]:
-        """As given, else as found with its probability."""
+        """Return the given language, or the detected one with its probability."""
         if (given := session.options.language) is not None:
             return given, None
         progress(0.0)
         samples = session.timeline.samples
-        guess = self.engine.detect_language(samples, session.windows, maximum(session))
+        guess = self.engine.detect_language(samples, session.windows, find_maximum(session))
         return guess.language, guess.probability
 
-    def _words(
+    def _time_words(
         self,
-        decoded: Sequence[tuple[Segmented, DecodedSession]],
-        maximum: Maximum,
+        decoded: Sequence[tuple[SegmentedSession, DecodedSession]],
+        find_maximum: FindMaximum,
         on_progress: OnProgress,
     ) -> list[tuple[Word, ...]]:
-        progress = reporting(on_progress, "align")
+        """Time the words of sessions, decoding again the windows whose speech got no words."""
+        progress = report_stage(on_progress, "align")
 
-        def place(
-            session: Segmented, text: DecodedSession, windows: Sequence[DecodedWindow]
+        def time_words(
+            session: SegmentedSession, text: DecodedSession, windows: Sequence[DecodedWindow]
         ) -> tuple[Word, ...]:
             whisper = replace(whisper_options(session.options), language=text.language)
             return self.engine.time_words(windows, whisper, session.regions)
 
-        words = [place(session, text, text.windows) for session, text in decoded]
-        second = [
-            session.asked(
+        words = [time_words(session, text, text.windows) for session, text in decoded]
+        requests = [
+            session.request(
                 find_missed_windows(text.windows, found, session.regions, session.cut),
                 text.language,
-                maximum(session),
+                find_maximum(session),
             )
             for (session, text), found in zip(decoded, words, strict=True)
         ]
-        again = self.engine.decode(second, progress)
+        again = self.engine.decode(requests, progress)
         return [
-            add_recovered_words(found, windows, partial(place, session, text))
+            add_recovered_words(found, windows, partial(time_words, session, text))
             for (session, text), found, windows in zip(decoded, words, again, strict=True)
         ]
 
-    def diarise(self, transcribed: Transcribed, on_progress: OnProgress) -> Diarising:
-        """Who spoke when; speakers are told apart beside whatever comes before `finish`.
+    def diarise(self, transcribed: TranscribedSession, on_progress: OnProgress) -> DiarisingSession:
+        """Start to find who spoke when; long sessions are clustered while other work goes on.
 
         Raises:
             NoSpeech, OutOfMemory, Stopped
@@ -340,80 +334,68 @@ class Pipeline:
         results, timeline, regions = session.results, session.timeline, session.regions
         if not words:
             seconds = sum(region.duration for region in regions)
-            raise NoSpeech(no_speech(timeline.samples, seconds))
+            raise NoSpeech(no_speech_message(timeline.samples, seconds))
         if timeline.is_split:
-            reporting(on_progress, "diarise")(1.0)
-            turns, nothing = timeline.turns(regions), np.empty((0, 0, 0), dtype=np.float32)
-            diarisation = Diarisation(turns, timeline.channels, nothing, sampled=False)
+            report_stage(on_progress, "diarise")(1.0)
+            turns, no_embeddings = timeline.turns(regions), np.empty((0, 0, 0), dtype=np.float32)
+            diarisation = Diarisation(turns, timeline.channels, no_embeddings, sampled=False)
             results.save("diarise", pack_diarisation(diarisation))
-            return Diarising(session, decoded, words, diarisation)
+            return DiarisingSession(session, decoded, words, diarisation)
         if (data := results.load("diarise")) is not None:
-            return Diarising(session, decoded, words, unpack_diarisation(data))
+            return DiarisingSession(session, decoded, words, unpack_diarisation(data))
         earlier = results.load("embeddings")
-        begun = start_diarisation(
+        running = start_diarisation(
             self.diarisation,
             timeline.samples,
             session.segmentation,
             session.options.expected_speakers,
-            reporting(on_progress, "diarise", most=CLUSTERING_BEGINS),
+            report_stage(on_progress, "diarise", end=CLUSTERING_STARTS),
             embeddings=None if earlier is None else unpack_diarisation(earlier).embeddings,
             precision=self._trunk,
             by_roster=session.options.by_roster,
         )
-        return Diarising(session, decoded, words, begun)
+        return DiarisingSession(session, decoded, words, running)
 
-    def finish(self, diarising: Diarising, on_progress: OnProgress) -> Transcript:
-        """
+    def finish(self, diarising: DiarisingSession, on_progress: OnProgress) -> Transcript:
+        """Wait for the diarisation and write the transcript.
+
         Raises:
             OutOfMemory, Stopped
         """
         session, diarisation = diarising.session, diarising.diarisation
         if isinstance(diarisation, RunningDiarisation):
-            waiting = StageProgress("diarise", CLUSTERING_BEGINS)
+            waiting = StageProgress("diarise", CLUSTERING_STARTS)
             diarisation = diarisation.result(lambda fraction: on_progress(waiting))
             on_progress(StageProgress("diarise", 1.0))
             session.results.save("diarise", pack_diarisation(diarisation))
-        decoded = diarising.decoded
-        heard = Heard(
-            session.segmentation,
-            session.windows,
-            decoded.language,
-            decoded.language_probability,
-            decoded.windows,
-            diarising.words,
-            diarisation,
-            memory_ran_out=decoded.memory_ran_out or session.memory_ran_out,
-        )
-        return self._write(heard, session.sources, session.timeline, session.options, on_progress)
+        return self._write(diarising, diarisation, on_progress)
 
     def _write(
-        self,
-        heard: Heard,
-        sources: tuple[Source, ...],
-        timeline: Timeline,
-        options: JobOptions,
-        on_progress: OnProgress,
+        self, transcribed: TranscribedSession, diarisation: Diarisation, on_progress: OnProgress
     ) -> Transcript:
+        """Attribute the words, flag doubtful places and put the transcript together."""
+        session, decoded = transcribed.session, transcribed.decoded
+        timeline, regions = session.timeline, session.regions
         on_progress(StageProgress("attribute", 0.0))
-        regions = timeline.own(find_speech_regions(heard.segmentation))
-        turns_of_words = heard.diarisation.exclusive_turns
-        folded = attribute(heard.words, turns_of_words, regions, certain=timeline.is_split)
+        folded = attribute(
+            transcribed.words, diarisation.exclusive_turns, regions, certain=timeline.is_split
+        )
         segments = timeline.unfold(folded)
         on_progress(StageProgress("check", 0.0))
-        flags = timeline.unfold_flags(find_flags(folded, regions, heard.decoded, heard.language))
-        turns = heard.diarisation.turns
+        flags = find_flags(folded, regions, decoded.windows, decoded.language)
+        turns = diarisation.turns
         transcript = Transcript(
             duration=round(timeline.duration, 3),
-            language=heard.language,
-            language_probability=heard.language_probability,
+            language=decoded.language,
+            language_probability=decoded.language_probability,
             speakers=speakers_in_order(turns),
             segments=segments,
             turns=turns,
             overlaps=find_overlaps(turns, segments),
-            flags=flags,
-            sources=sources,
-            made_with=self._made_with(options),
-            warnings=tuple(self._warnings(heard, timeline, options)),
+            flags=timeline.unfold_flags(flags),
+            sources=session.sources,
+            made_with=self._made_with(session.options),
+            warnings=tuple(self._warnings(transcribed, diarisation)),
         )
         on_progress(StageProgress("check", 1.0))
         return transcript
@@ -434,37 +416,39 @@ class Pipeline:
             },
         )
 
-    def _warnings(self, heard: Heard, timeline: Timeline, options: JobOptions) -> list[str]:
+    def _warnings(self, transcribed: TranscribedSession, diarisation: Diarisation) -> list[str]:
+        session, decoded = transcribed.session, transcribed.decoded
         warnings = []
         if self.whisper_weights.demo or self.diarisation_weights.demo:
             warnings.append(DEMO_WARNING)
-        if (heard.language_probability or 1.0) < UNSURE_OF_LANGUAGE:
+        if (decoded.language_probability or 1.0) < UNSURE_OF_LANGUAGE:
             warnings.append(
-                f"The language was taken for {heard.language} with a probability of only "
-                f"{heard.language_probability:.2f}; say which it is and transcribe again."
+                f"The language was detected as {decoded.language} with a probability of only "
+                f"{decoded.language_probability:.2f}: if it is another one, name it and transcribe "
+                "again."
             )
-        if timeline.warning:
-            warnings.append(timeline.warning)
-        warnings += wrong_count(len(speakers_in_order(heard.diarisation.turns)), options)
-        warnings += heard.diarisation.warnings
-        if heard.diarisation.sampled:
+        if session.timeline.warning:
+            warnings.append(session.timeline.warning)
+        n_speakers = len(speakers_in_order(diarisation.turns))
+        warnings += warn_of_speaker_count(n_speakers, session.options)
+        warnings += diarisation.warnings
+        if diarisation.sampled:
             warnings.append(
                 "The session is so long that speakers were told apart by an even sample of it."
             )
-        if heard.memory_ran_out:
+        if decoded.memory_ran_out or session.memory_ran_out:
             warnings.append(
-                "The device's memory ran out, and work went on in smaller batches; nothing is "
-                "missing."
+                "The device's memory ran out, so smaller batches were used. Nothing is missing."
             )
         return warnings
 
-    def seconds_per_second(self) -> dict[str, float]:
-        """Processing time per second of audio of each costly stage, from a few seconds' trial.
+    def measure_speed(self) -> dict[str, float]:
+        """Return each costly stage's seconds per second of audio, from a short trial.
 
-        A first guess: what people say decides how long decoding takes.
+        This is a first estimate: how long decoding takes depends on what is said.
         """
         segmenting, embedding = measure_speed(self.diarisation, self._trunk)
-        aligning = 0.0  # done while transcribing, with what the decoder has at hand
+        aligning = 0.0  # the trial's transcription includes it
         stages = (segmenting, self.engine.measure_speed(), aligning, embedding)
         return dict(zip(COSTLY_STAGES, stages, strict=True))
 
@@ -474,36 +458,39 @@ def whisper_options(options: JobOptions) -> WhisperOptions:
     return WhisperOptions(options.language, options.vocabulary, task, options.mixed_languages)
 
 
-def reporting(on_progress: OnProgress, stage: str, most: float = 1.0) -> Progress:
-    """The Progress of a stage, which begins; `most`: the fraction at its end."""
+def report_stage(on_progress: OnProgress, stage: str, end: float = 1.0) -> Progress:
+    """Report the start of a stage and return its Progress, which ends at the fraction `end`."""
     on_progress(StageProgress(stage, 0.0))
-    return lambda fraction: on_progress(StageProgress(stage, most * fraction))
+    return lambda fraction: on_progress(StageProgress(stage, end * fraction))
 
 
-def wrong_count(found: int, options: JobOptions) -> list[str]:
-    """Also where as many were found as somebody asked for, but the roster has others."""
-    asked = options.speakers
+def warn_of_speaker_count(found: int, options: JobOptions) -> list[str]:
+    """Return a warning if the number of speakers is not the roster's or not the requested one.
+
+    The roster's number comes first: a requested number that differs from it is a warning too.
+    """
     by_roster = SpeakerCount(*expected(options.roster)) if options.roster else SpeakerCount()
     return [
-        f"{found} speakers were found where {count} were expected{by}: somebody is missing, or "
-        "one person's words stand under two names. Listen before you use who said what."
-        for count, by in ((by_roster, " by the roster"), (asked, ""))
+        f"{found} speakers were found, but {count} were expected{by}: a person may be missing, or "
+        "one person's words may be attributed to two speakers. Listen before you rely on who said "
+        "what."
+        for count, by in ((by_roster, " by the roster"), (options.speakers, ""))
         if not (count.minimum or 1) <= found <= (count.maximum or found)
     ][:1]
 
 
-def no_speech(samples: np.ndarray, speech_seconds: float) -> str:
-    """A sentence with what was measured, in place of an empty transcript."""
+def no_speech_message(samples: np.ndarray, speech_seconds: float) -> str:
+    """Return the message of a NoSpeech error, with the levels that were measured."""
     peak, mean = (
         20 * np.log10(max(level, 1e-10))
         for level in (np.abs(samples).max(), np.sqrt(np.square(samples).mean()))
     )
     found = (
-        f"{speech_seconds:.1f} s of speech were found but no words"
+        f"{speech_seconds:.1f} s of speech were found, but no words"
         if speech_seconds
         else "no speech was found"
     )
     return (
-        f"In {len(samples) / SAMPLE_RATE:.0f} s of sound {found} (peak {peak:.0f} dBFS, mean "
-        f"{mean:.0f} dBFS); check that this is the right recording, channel and language."
+        f"In {len(samples) / SAMPLE_RATE:.0f} s of audio {found} (peak {peak:.0f} dBFS, mean "
+        f"{mean:.0f} dBFS): check that this is the right recording, channel and language."
     )

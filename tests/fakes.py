@@ -64,14 +64,14 @@ def transcript(segments: Sequence[Segment], **changes: Any) -> Transcript:
 
 
 class FakePipeline:
-    """Says the same for every recording, in no time."""
+    """Returns the same text for every recording, at once."""
 
     def __init__(
         self, text: str = "my name is Eva Muster", precision: Precision | None = None
     ) -> None:
         self.text, self.precision = text, precision
         self.transcribed: list[Sequence[Recording]] = []
-        self.heard_together: list[int] = []  # sessions
+        self.transcribed_together: list[int] = []  # sessions in each call of find_words
 
     def transcribe(
         self,
@@ -99,8 +99,8 @@ class FakePipeline:
     ) -> Any:
         return recordings, options
 
-    def hear(self, sessions: Sequence[Any], on_progress: OnProgress) -> Sequence[Any]:
-        self.heard_together.append(len(sessions))
+    def find_words(self, sessions: Sequence[Any], on_progress: OnProgress) -> Sequence[Any]:
+        self.transcribed_together.append(len(sessions))
         return sessions
 
     def diarise(self, session: Any, on_progress: OnProgress) -> Any:
@@ -110,7 +110,7 @@ class FakePipeline:
         recordings, options = session
         return self.transcribe(recordings, options, on_progress)
 
-    def seconds_per_second(self) -> dict[str, float]:
+    def measure_speed(self) -> dict[str, float]:
         return dict.fromkeys(("segment", "transcribe", "align", "diarise"), 0.1)
 
 

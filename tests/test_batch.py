@@ -373,7 +373,7 @@ def test_short_sessions_are_transcribed_together_and_a_long_one_alone(tmp_path):
     pipeline.seconds_at_once = 3.0
     results = results_of(batch(recordings, tmp_path / "out"), pipeline)
 
-    assert pipeline.heard_together == [2, 1, 2, 1]
+    assert pipeline.transcribed_together == [2, 1, 2, 1]
     assert [result.session.name for result in results] == [path.stem for path in recordings]
 
 
@@ -386,7 +386,7 @@ def test_failed_and_finished_sessions_in_a_group_keep_their_order(recordings, tm
     results = results_of(batch([*recordings, *more], tmp_path / "out"), pipeline)
 
     assert [result.status for result in results] == ["done", "skipped", "done", "done", "failed"]
-    assert pipeline.heard_together == [3]
+    assert pipeline.transcribed_together == [3]
 
 
 def test_a_session_without_speech_fails_alone(recordings, tmp_path):
@@ -411,7 +411,7 @@ def test_a_group_that_exceeds_memory_fails_and_the_next_one_is_tried(recordings,
     class SmallMemory(FakePipeline):
         seconds_at_once = 3.0
 
-        def hear(self, sessions, on_progress):
+        def find_words(self, sessions, on_progress):
             if len(sessions) > 1:
                 raise OutOfMemory("One window does not fit into the memory of cuda.")
             return sessions

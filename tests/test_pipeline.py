@@ -1,4 +1,4 @@
-"""The whole path with the demo weights: slow on purpose, because nothing in it is a stand-in."""
+"""The whole pipeline with the demo weights: slow, because nothing in it is a stand-in."""
 
 import importlib
 import itertools
@@ -16,7 +16,13 @@ from models.diarisation.embedding import embed
 from models.errors import Stopped, UnknownLanguage
 from models.metrics import TimedText, diarisation_errors, time_errors, word_errors
 from models.options import JobOptions, SpeakerCount
-from models.pipeline import COSTLY_STAGES, Pipeline, StageProgress, no_speech, whisper_options
+from models.pipeline import (
+    COSTLY_STAGES,
+    Pipeline,
+    StageProgress,
+    no_speech_message,
+    whisper_options,
+)
 from models.results import pack_diarisation, unpack_diarisation
 from models.roster import RosterEntry
 from models.transcript import Turn
@@ -80,11 +86,11 @@ def test_the_times_are_right(interview, transcript):
     assert time_errors(reference, hypothesis).rate <= 0.1
 
 
-def test_every_segment_has_who_said_it(interview, transcript):
+def test_every_segment_has_a_speaker(interview, transcript):
     assert {segment.speaker for segment in transcript.segments} == {"SPEAKER_00", "SPEAKER_01"}
 
 
-def test_the_language_is_found_and_its_probability_kept(transcript):
+def test_the_language_is_detected_and_its_probability_stored(transcript):
     assert transcript.language == "en"
     assert 0.5 < transcript.language_probability <= 1
 
@@ -96,14 +102,14 @@ def test_the_transcript_says_that_demo_weights_made_it(pipeline, transcript):
 
 
 @pytest.mark.slow
-def test_a_lower_precision_is_what_both_models_compute_in(interview, monkeypatch):
+def test_both_models_compute_in_a_lower_precision_if_requested(interview, monkeypatch):
     trunks = []
 
-    def noted(*arguments, precision, **others):
+    def record(*arguments, precision, **others):
         trunks.append(precision)
         return embed(*arguments, precision=precision, **others)
 
-    monkeypatch.setattr("models.diarisation.diarisation.embed", noted)
+    monkeypatch.setattr("models.diarisation.diarisation.embed", record)
     monkeypatch.setattr("models.gates.has_bf16", lambda device: True)
     whisper, diarisation = find_whisper("demo", Path()), find_pipeline("demo", Path())
     pipeline = Pipeline(whisper, diarisation, torch.device("cpu"), "int8")
@@ -126,7 +132,7 @@ def test_progress_names_the_stages_in_order_and_never_goes_back(stages):
 
 
 @pytest.mark.parametrize("stage", ["segment", "transcribe", "align", "diarise"])
-def test_it_stops_in_every_stage_when_told(pipeline, interview, stage):
+def test_it_can_be_stopped_in_every_stage(pipeline, interview, stage):
     def stop(progress: StageProgress) -> None:
         if progress.stage == stage:
             raise Stopped
@@ -147,22 +153,22 @@ def test_a_session_of_two_recordings_is_one_timeline(pipeline, interview):
     assert len(joined.speakers) == 2
 
 
-def test_where_nobody_speaks_is_an_error_with_the_levels(pipeline, monkeypatch):
+def test_a_recording_without_speech_is_an_error_with_the_levels(pipeline, monkeypatch):
     monkeypatch.setattr("models.pipeline.find_speech_regions", lambda segmentation: ())
     noise = 0.02 * np.random.default_rng(1).standard_normal(12 * 16_000).astype(np.float32)
     with pytest.raises(NoSpeech, match="dBFS"):
         pipeline.transcribe([recording_of(noise)], TWO)
 
 
-def test_the_sentence_about_missing_words_has_numbers():
+def test_the_message_about_missing_words_has_the_levels():
     half = np.full(16_000, 0.5, dtype=np.float32)
 
-    assert "peak -6 dBFS" in no_speech(half, 0.0)
-    assert "3.0 s of speech were found but no words" in no_speech(half, 3.0)
+    assert "peak -6 dBFS" in no_speech_message(half, 0.0)
+    assert "3.0 s of speech were found, but no words" in no_speech_message(half, 3.0)
 
 
 @pytest.mark.parametrize("stage", ["segmentation", "embedding"])
-def test_a_want_of_memory_in_any_stage_is_said_in_the_transcript(
+def test_the_transcript_has_a_warning_if_memory_ran_out_in_any_stage(
     pipeline, interview, transcript, monkeypatch, stage
 ):
     module = importlib.import_module(f"models.diarisation.{stage}")
@@ -184,8 +190,8 @@ def test_a_want_of_memory_in_any_stage_is_said_in_the_transcript(
     assert found.segments == transcript.segments
 
 
-def test_speech_that_got_no_words_is_heard_again(pipeline, interview, transcript, monkeypatch):
-    """As where Whisper ends a window's text early."""
+def test_speech_without_words_is_decoded_again(pipeline, interview, transcript, monkeypatch):
+    """Whisper sometimes ends a window's text early."""
     place, n_times = pipeline.engine.time_words, itertools.count()
 
     def lose_the_end(*arguments):
@@ -199,7 +205,7 @@ def test_speech_that_got_no_words_is_heard_again(pipeline, interview, transcript
     assert word_errors(text_of(transcript.words), text_of(found.words)).rate <= 0.4  # else 0.7
 
 
-def test_a_want_of_another_language_or_of_english_reaches_whisper():
+def test_the_options_for_language_and_translation_reach_whisper():
     options = JobOptions(language="Dutch", translate=True, mixed_languages=True)
 
     assert whisper_options(options) == WhisperOptions(
@@ -220,8 +226,8 @@ def test_an_unknown_language_is_refused_before_anything_is_computed(pipeline, in
 
 
 @pytest.mark.slow
-def test_a_short_trial_guesses_how_long_each_stage_takes(pipeline):
-    rates = pipeline.seconds_per_second()
+def test_a_short_trial_estimates_how_long_each_stage_takes(pipeline):
+    rates = pipeline.measure_speed()
 
     assert set(rates) == {"segment", "transcribe", "align", "diarise"}
     assert rates.pop("align") == 0.0  # it is part of transcribing
@@ -238,7 +244,7 @@ FORMATS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", FORMATS)
-def test_other_kinds_of_recordings_go_through_the_whole_path(pipeline, interview, tmp_path, kind):
+def test_other_kinds_of_recordings_go_through_the_pipeline(pipeline, interview, tmp_path, kind):
     write_wav(tmp_path / "in.wav", interview.samples)
     picture = ["-f", "lavfi", "-i", "testsrc=size=64x64:rate=5"] if kind == "video" else []
     *options, name = FORMATS[kind]
@@ -257,8 +263,8 @@ def test_other_kinds_of_recordings_go_through_the_whole_path(pipeline, interview
 
 
 @pytest.mark.slow
-def test_a_real_conversation_goes_through_the_whole_path(pipeline):
-    """pyannote.audio's 30 s of telephone. The demo weights know none of its words or voices."""
+def test_a_real_conversation_goes_through_the_whole_pipeline(pipeline):
+    """pyannote.audio's 30 s telephone call. The demo weights know none of its words or voices."""
     import pyannote.audio
 
     path = Path(pyannote.audio.__file__).parent / "sample" / "sample.wav"
@@ -270,8 +276,8 @@ def test_a_real_conversation_goes_through_the_whole_path(pipeline):
     assert all(0 <= word.start <= word.end <= 30.0 for word in transcript.words)
 
 
-class Shelf:
-    """Keeps results in memory; the stages in `missing` are as if they had never been done."""
+class MemoryResults:
+    """Stage results in memory. Those of the stages in `missing` are not found."""
 
     def __init__(self):
         self.results, self.missing, self.saved = {}, set(), []
@@ -288,33 +294,33 @@ class Shelf:
 
 
 @pytest.fixture(scope="module")
-def shelf(pipeline, interview, transcript):
-    shelf = Shelf()
-    made = pipeline.transcribe([recording_of(interview.samples)], TWO, results=shelf)
+def stored(pipeline, interview, transcript):
+    stored = MemoryResults()
+    made = pipeline.transcribe([recording_of(interview.samples)], TWO, results=stored)
     assert made == transcript
-    return shelf
+    return stored
 
 
 @pytest.mark.parametrize("n_done", range(5))
-def test_a_job_goes_on_after_the_stages_that_were_kept(
-    pipeline, interview, transcript, shelf, n_done
+def test_a_job_resumes_after_the_stages_that_have_stored_results(
+    pipeline, interview, transcript, stored, n_done
 ):
-    shelf.missing, shelf.saved = set(COSTLY_STAGES[n_done:]), []
+    stored.missing, stored.saved = set(COSTLY_STAGES[n_done:]), []
     reported: list[StageProgress] = []
 
     made = pipeline.transcribe(
-        [recording_of(interview.samples)], TWO, reported.append, results=shelf
+        [recording_of(interview.samples)], TWO, reported.append, results=stored
     )
 
     assert made == transcript
-    assert shelf.saved == list(COSTLY_STAGES[n_done:])
+    assert stored.saved == list(COSTLY_STAGES[n_done:])
     assert not {progress.stage for progress in reported} & set(COSTLY_STAGES[:n_done])
 
 
-def test_embeddings_of_an_earlier_diarisation_serve_another_number_of_speakers(
-    pipeline, interview, transcript, shelf, monkeypatch
+def test_embeddings_of_an_earlier_diarisation_are_reused_for_another_number_of_speakers(
+    pipeline, interview, transcript, stored, monkeypatch
 ):
-    """No model runs: only the clustering, and who said which of the same words."""
+    """No model runs: the session is clustered again and the same words are attributed anew."""
 
     def never(*_: object, **__: object) -> None:
         raise AssertionError("a model ran again")
@@ -322,26 +328,26 @@ def test_embeddings_of_an_earlier_diarisation_serve_another_number_of_speakers(
     monkeypatch.setattr("models.diarisation.diarisation.embed", never)
     monkeypatch.setattr("models.pipeline.segment", never)
     monkeypatch.setattr(pipeline.engine, "decode", never)
-    shelf.missing = {"diarise"}
-    shelf.results["embeddings"] = shelf.results["diarise"]
+    stored.missing = {"diarise"}
+    stored.results["embeddings"] = stored.results["diarise"]
     one = JobOptions(speakers=SpeakerCount(1, 1))
 
-    made = pipeline.transcribe([recording_of(interview.samples)], one, results=shelf)
+    made = pipeline.transcribe([recording_of(interview.samples)], one, results=stored)
 
     assert made.speakers == ("SPEAKER_00",)
     assert made.words == transcript.words
 
 
-def test_what_is_doubtful_about_the_speakers_is_said_in_the_transcript(pipeline, interview, shelf):
-    doubt = "SPEAKER_01 speaks for only 1.0 s in all and may be nobody."
-    found = unpack_diarisation(shelf.results["diarise"])
-    kept = Shelf()
+def test_the_transcript_has_the_warnings_about_its_speakers(pipeline, interview, stored):
+    doubt = "SPEAKER_01 speaks for only 1.0 s in all and may not be a person."
+    found = unpack_diarisation(stored.results["diarise"])
+    results = MemoryResults()
     doubtful = pack_diarisation(replace(found, sampled=True, warnings=(doubt,)))
-    kept.results = {**shelf.results, "diarise": doubtful}
+    results.results = {**stored.results, "diarise": doubtful}
     roster = tuple(RosterEntry(f"P{i}", "participant") for i in range(6))
 
     made = pipeline.transcribe(
-        [recording_of(interview.samples)], JobOptions(roster=roster), results=kept
+        [recording_of(interview.samples)], JobOptions(roster=roster), results=results
     )
 
     assert doubt in made.warnings
@@ -349,11 +355,11 @@ def test_what_is_doubtful_about_the_speakers_is_said_in_the_transcript(pipeline,
     assert any("6 were expected by the roster" in warning for warning in made.warnings)
 
 
-def test_channels_that_are_mixed_for_another_number_of_speakers_begin_afresh(pipeline):
-    """Two channels were a speaker each, until somebody said that three people speak."""
+def test_results_of_split_channels_are_discarded_if_another_number_of_speakers_mixes_them(pipeline):
+    """Each of two channels was one speaker, until the number of speakers was given as three."""
     _, channels = make_split_interview(810_002, seconds=8)
     three = JobOptions(language="en", speakers=SpeakerCount(3, 3))
-    own = Shelf()
+    own = MemoryResults()
     pipeline.transcribe(
         [recording_of(channels)], replace(three, speakers=TWO.speakers), results=own
     )

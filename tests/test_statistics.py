@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from models.errors import BadRoster
 from models.options import JobOptions, SpeakerCount
-from models.pipeline import wrong_count
+from models.pipeline import warn_of_speaker_count
 from models.roster import RosterEntry, read_line
 from models.statistics import Suggestion, compute_statistics, count_questions, sum_talk_times
 from models.transcript import Overlap, Transcript, Turn
@@ -160,21 +160,21 @@ def test_an_observer_may_stay_silent(role):
 def test_a_number_of_speakers_other_than_the_rosters_is_a_warning():
     options = JobOptions(roster=GROUP)
 
-    assert wrong_count(6, options) == []
-    assert wrong_count(5, options)[0].startswith(
-        "5 speakers were found where 6 were expected by the roster"
+    assert warn_of_speaker_count(6, options) == []
+    assert warn_of_speaker_count(5, options)[0].startswith(
+        "5 speakers were found, but 6 were expected by the roster"
     )
     asked = JobOptions(speakers=SpeakerCount(2, 3))
-    assert "where 2-3 were expected:" in wrong_count(4, asked)[0]
-    assert wrong_count(9, JobOptions()) == []
+    assert ", but 2-3 were expected:" in warn_of_speaker_count(4, asked)[0]
+    assert warn_of_speaker_count(9, JobOptions()) == []
 
 
 def test_a_requested_number_other_than_the_rosters_is_a_warning_even_if_it_is_found():
     options = JobOptions(roster=GROUP, speakers=SpeakerCount(5, 5))
 
     assert options.expected_speakers == SpeakerCount(5, 5)
-    (warning,) = wrong_count(5, options)
-    assert warning.startswith("5 speakers were found where 6 were expected by the roster")
+    (warning,) = warn_of_speaker_count(5, options)
+    assert warning.startswith("5 speakers were found, but 6 were expected by the roster")
 
 
 @pytest.mark.parametrize(

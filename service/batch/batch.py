@@ -264,7 +264,7 @@ def _transcribe(
         return
     started = time.monotonic()
     try:
-        transcribed = pipeline.hear([active.state for active in sessions], progress.update)
+        transcribed = pipeline.find_words([active.state for active in sessions], progress.update)
     except (OptionError, WeightsError, Stopped):
         raise
     except SpeechError as error:  # the device has no memory for a single window

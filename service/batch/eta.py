@@ -12,7 +12,7 @@ class EtaEstimator:
     """Seconds of processing per second of audio, from a quick test, then from finished sessions.
 
     Args:
-        rates: of the costly stages, from `Pipeline.seconds_per_second`.
+        rates: of the costly stages, from `Pipeline.measure_speed`.
     """
 
     def __init__(

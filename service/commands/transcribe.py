@@ -155,7 +155,7 @@ class View:
 
     def prepare_estimate(self, pipeline: Pipeline) -> None:
         """Measure this machine's speed, and the length of the sessions after the current one."""
-        self.eta = EtaEstimator(pipeline.seconds_per_second())
+        self.eta = EtaEstimator(pipeline.measure_speed())
         later = self.batch.sessions[self.n_finished + 1 :]
         for i, session in enumerate(later):
             label = "checking the lengths"

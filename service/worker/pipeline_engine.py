@@ -48,7 +48,7 @@ class PipelineEngine:
             return None
         self.unload()  # the old and new models may not fit on the GPU together
         self._pipeline = Pipeline(whisper, diarisation, self._device, self._precision)
-        return self._pipeline.seconds_per_second()
+        return self._pipeline.measure_speed()
 
     def transcribe(
         self,
