@@ -1,7 +1,7 @@
-"""What can go wrong around the models.
+"""Errors of the service.
 
     ServiceError
-    ├── Misused               nothing was begun
+    ├── Misused               nothing was started
     │   ├── OutputNotWritable, SameName, VocabularyNotReadable, RosterNotReadable
     ├── TokenMissing, TokenUnknown, TokenExpired, TokenRevoked, NotAllowed
     ├── RecordingNotFound, StudyNotFound, SessionNotFound, TokenNotFound, NoSuchPath
@@ -13,10 +13,11 @@
     ├── TooManyRequests, TooManyWaiting
     └── StaleFence
 
-and those of the vault, the database and the queue, which stand beside the code that raises them.
-Every leaf has a stable `code`; docs/reference/errors.md lists them. service/api/problems.py makes
-answers of them: `status` of HTTP, the first line of the docstring as title, the message as detail.
-Messages are one sentence and never hold text, names or paths of recordings.
+and those of the vault, the database, the queue and the commands, which are defined next to the code
+that raises them. Every leaf has a stable `code`, listed in docs/reference/errors.md.
+service/api/problems.py turns an error into a response: `status` is the HTTP status, the first line
+of the docstring the title, the message the detail. A message is one sentence and never contains
+speech, names or paths of recordings.
 """
 
 import traceback
@@ -32,7 +33,7 @@ class ServiceError(Exception):
 
 
 def title_of(error: type[Exception]) -> str:
-    """The first line of the docstring."""
+    """The first line of an error's docstring."""
     return (error.__doc__ or "").strip().partition("\n")[0]
 
 
@@ -49,30 +50,30 @@ def locate(error: BaseException) -> str:
 
 
 class OutputNotWritable(Misused):
-    """Results cannot be written where they should go."""
+    """The results cannot be written to the given folder."""
 
     code = "output_not_writable"
 
 
 class SameName(Misused):
-    """Two recordings would have the same result."""
+    """Two recordings would write the same result file."""
 
     code = "same_name"
 
 
 class VocabularyNotReadable(Misused):
-    """The vocabulary file is not there or is not UTF-8 text."""
+    """The vocabulary file does not exist or is not UTF-8 text."""
 
     code = "vocabulary_not_readable"
 
 
 class RosterNotReadable(Misused):
-    """The roster file is not there or is not text."""
+    """The roster file does not exist or is not text."""
 
     code = "roster_not_readable"
 
 
-# --- who may --------------------------------------------------------------------------------------
+# --- access ---------------------------------------------------------------------------------------
 
 
 class TokenMissing(ServiceError):
@@ -83,35 +84,35 @@ class TokenMissing(ServiceError):
 
 
 class TokenUnknown(ServiceError):
-    """There is no such token."""
+    """The token does not exist."""
 
     code = "token_unknown"
     status = 401
 
 
 class TokenExpired(ServiceError):
-    """The token's end date has passed."""
+    """The token has expired."""
 
     code = "token_expired"
     status = 401
 
 
 class TokenRevoked(ServiceError):
-    """Somebody has revoked the token."""
+    """The token was revoked."""
 
     code = "token_revoked"
     status = 401
 
 
 class NotAllowed(ServiceError):
-    """The role of the token does not allow this."""
+    """The token's role does not allow this."""
 
     code = "not_allowed"
     status = 403
 
 
 class TooManyRequests(ServiceError):
-    """There were more requests than one caller may make."""
+    """The caller has sent too many requests."""
 
     code = "too_many_requests"
     status = 429
@@ -122,17 +123,17 @@ class TooManyRequests(ServiceError):
 
 
 class TooManyWaiting(ServiceError):
-    """More requests are waiting for something to happen than the service keeps open."""
+    """Too many requests are waiting for a change."""
 
     code = "too_many_waiting"
     status = 429
 
 
-# --- what was asked for ---------------------------------------------------------------------------
+# --- requests -------------------------------------------------------------------------------------
 
 
 class RecordingNotFound(ServiceError):
-    """A recording is not there or may not be read."""
+    """There is no such recording, or it is not yours."""
 
     code = "recording_not_found"
     status = 404
@@ -153,21 +154,21 @@ class SessionNotFound(ServiceError):
 
 
 class TokenNotFound(ServiceError):
-    """There is no token of this id."""
+    """No token has this id."""
 
     code = "token_not_found"
     status = 404
 
 
 class NoSuchPath(ServiceError):
-    """The API has nothing at this path."""
+    """The API does not have this path."""
 
     code = "no_such_path"
     status = 404
 
 
 class MethodNotAllowed(ServiceError):
-    """The API has no such method at this path."""
+    """The API does not have this method at this path."""
 
     code = "method_not_allowed"
     status = 405
@@ -181,7 +182,7 @@ class InvalidRequest(ServiceError):
 
 
 class BodyTooLarge(ServiceError):
-    """The body of the request is too long."""
+    """The request's body is too large."""
 
     code = "body_too_large"
     status = 413
@@ -202,7 +203,7 @@ class SessionCodeTaken(ServiceError):
 
 
 class RecordingNotReady(ServiceError):
-    """The recording has not arrived, or has not been checked yet."""
+    """The recording has not been uploaded completely or has not been checked yet."""
 
     code = "recording_not_ready"
     status = 409
@@ -216,14 +217,14 @@ class RecordingRefused(ServiceError):
 
 
 class RecordingInUse(ServiceError):
-    """A job that has not ended needs the recording."""
+    """An unfinished job needs the recording."""
 
     code = "recording_in_use"
     status = 409
 
 
 class RangeNotSatisfiable(ServiceError):
-    """The recording has no such bytes."""
+    """The requested range is outside the recording."""
 
     code = "range_not_satisfiable"
     status = 416
@@ -234,7 +235,7 @@ class RangeNotSatisfiable(ServiceError):
 
 
 class StaleFence(ServiceError):
-    """Somebody else has taken the job since, or it has ended."""
+    """Another worker has claimed the job since, or the job has ended."""
 
     code = "stale_fence"
     status = 409
@@ -244,42 +245,42 @@ class StaleFence(ServiceError):
 
 
 class UploadTooLarge(ServiceError):
-    """The recording is longer than may be uploaded here."""
+    """The recording is larger than the service accepts."""
 
     code = "upload_too_large"
     status = 413
 
 
 class WrongLength(ServiceError):
-    """The length of an upload is missing, or more arrived than was announced."""
+    """The upload's length is missing, or more bytes arrived than were announced."""
 
     code = "wrong_length"
     status = 400
 
 
 class BadUploadHeader(ServiceError):
-    """A header of the upload protocol is missing or is not what tus 1.0 says."""
+    """A header of the upload protocol, tus 1.0, is missing or invalid."""
 
     code = "bad_upload_header"
     status = 400
 
 
 class UnknownChecksum(ServiceError):
-    """The checksum is of a kind that is not known here."""
+    """The service does not support this kind of checksum."""
 
     code = "unknown_checksum"
     status = 400
 
 
 class UnsupportedMediaType(ServiceError):
-    """The body is of another media type than this path takes."""
+    """This path does not accept the body's media type."""
 
     code = "unsupported_media_type"
     status = 415
 
 
 class UnsupportedTusVersion(ServiceError):
-    """The client speaks another version of the upload protocol than 1.0.0."""
+    """The client does not use version 1.0.0 of the upload protocol."""
 
     code = "unsupported_tus_version"
     status = 412

@@ -1,4 +1,4 @@
-"""What can go wrong in the vault. Messages hold ids and numbers at most.
+"""Errors of the vault. Their messages contain ids and numbers at most.
 
 ServiceError
 ├── RootKeyExposed, RootKeyUnusable         the service does not start
@@ -15,21 +15,21 @@ from service.errors import ServiceError
 
 
 class RootKeyExposed(ServiceError):
-    """A root key lies under the data folder, or others may read its file."""
+    """A root key is inside the data folder, or other users can read its file."""
 
     code = "root_key_exposed"
     status: ClassVar[int] = 500
 
 
 class RootKeyUnusable(ServiceError):
-    """A root key is not there, is not a key, is there already, or is that of another class too."""
+    """A root key is missing, is not a key, exists already, or is used by two classes."""
 
     code = "root_key_unusable"
     status: ClassVar[int] = 500
 
 
 class Sealed(ServiceError):
-    """Nobody has unsealed the vault since the service was started."""
+    """The vault has not been unsealed since the service started."""
 
     code = "sealed"
     status: ClassVar[int] = 503
@@ -44,21 +44,21 @@ class WrongPassphrase(ServiceError):
 
 
 class KeyMissing(ServiceError):
-    """The file of a wrapped key is gone, but nobody erased it."""
+    """A wrapped key's file is missing, although the key was not erased."""
 
     code = "key_missing"
     status: ClassVar[int] = 500
 
 
 class KeyDamaged(ServiceError):
-    """A wrapped key was changed, was moved from elsewhere, or belongs to another root key."""
+    """A wrapped key was changed, was moved from another place, or belongs to another root key."""
 
     code = "key_damaged"
     status: ClassVar[int] = 500
 
 
 class Erased(ServiceError):
-    """The key was destroyed on purpose: what it encrypted cannot be read again."""
+    """The key was destroyed on purpose: the data it encrypted can never be read again."""
 
     code = "erased"
     status: ClassVar[int] = 410
@@ -66,14 +66,14 @@ class Erased(ServiceError):
 
 
 class ArtefactMissing(ServiceError):
-    """The file of an artefact is not in the vault."""
+    """An artefact's file is missing from the vault."""
 
     code = "artefact_missing"
     status: ClassVar[int] = 500
 
 
 class ArtefactDamaged(ServiceError):
-    """An artefact was cut short, changed, put in another's place, or its key is another."""
+    """An artefact was cut short, changed or moved, or was encrypted with another key."""
 
     code = "artefact_damaged"
     status: ClassVar[int] = 500
@@ -94,21 +94,21 @@ class WrongOffset(ServiceError):
 
 
 class UploadIncomplete(ServiceError):
-    """The parts of an upload are not as long as was announced."""
+    """The parts of an upload do not have the announced length."""
 
     code = "upload_incomplete"
     status: ClassVar[int] = 409
 
 
 class UploadDamaged(ServiceError):
-    """What arrived does not have the checksum that was announced."""
+    """The upload does not have the announced checksum."""
 
     code = "upload_damaged"
     status: ClassVar[int] = 460  # tus 1.0, "Checksum"
 
 
 class DiskFull(ServiceError):
-    """There is not enough room on the disk."""
+    """There is not enough space on the disk."""
 
     code = "disk_full"
     status: ClassVar[int] = 507  # Insufficient Storage

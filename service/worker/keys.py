@@ -30,7 +30,7 @@ def keys_from_api(settings: Settings) -> FetchKeys:
     def fetch(job_id: UUID, fence: int) -> dict[UUID, Key]:
         """
         Raises:
-            Sealed, Erased, KeyMissing, KeyDamaged: the API refused.
+            Sealed, Erased, KeyMissing, KeyDamaged: the API refused the keys.
             OSError: any other failure, which may pass.
         """
         # Read on every call, because a certificate may be renewed while the worker runs.
