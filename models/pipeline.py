@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from models.attribution import attribute
-from models.audio.channels import Timeline, timeline_of
 from models.audio.errors import NoSpeech
 from models.audio.recording import SAMPLE_RATE, Recording
+from models.channels import Timeline, timeline_of
 from models.device import HalvingCounter
 from models.diarisation.diarisation import (
     Diarisation,

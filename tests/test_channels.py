@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.attribution import attribute
-from models.audio.channels import (
+from models.channels import (
     Dominance,
     Timeline,
     distinct_channels,

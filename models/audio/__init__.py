@@ -1,4 +1,4 @@
-"""Reading recordings: probing, decoding in a sandbox, and channels.
+"""Reading recordings: probing, and decoding in a sandbox.
 
-May import `models.errors` only, except `channels`, which also uses speech regions and words.
+May import only plain data and `models.errors`.
 """
