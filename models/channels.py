@@ -1,13 +1,13 @@
-"""Channels that are speakers: phone recorders, and interviews with a microphone for each person.
+"""Recordings in which each channel is one speaker: phone recorders, one microphone per person.
 
-Such a recording needs no voices told apart. Each channel is freed of the others' bleed, and all are
-laid one after the other on a *folded* timeline, which the models then see as one recording; what
-they find is unfolded again.
+Such a recording needs no clustering of voices. Bleed from other speakers is removed from each
+channel, and the channels are concatenated on a *folded* timeline, which the models process as one
+recording; their results are unfolded again.
 
-Bleed: how much louder a channel is than the loudest other one, frame by frame, has two modes: high
-where its own person speaks, low where it hears another. A frame near the low mode holds bleed alone
-and is silenced. The levels of the microphones do not matter, and somebody who says "mm" into the
-other's sentence is well above the bleed.
+Bleed: frame by frame, the level of a channel relative to the loudest other channel has two modes:
+high where its own speaker talks, low where it picks up another. A frame near the low mode holds
+only bleed and is silenced. The gain of the microphones does not matter, and someone who says "mm"
+during another's sentence is well above the bleed.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,37 +23,34 @@ from models.options import Channels
 from models.transcript import Flag, Segment, Turn, Word
 
 FRAME = 320  # samples, 20 ms
-SMOOTHED = 5  # frames; a voice's level is that of a syllable, not of a period
-PAUSES = 0.05  # of the frames hold nothing but noise
-AUDIBLE = 6.0  # dB above the pauses
-ACTIVE = 15.0  # dB above the pauses: somebody speaks
+SMOOTHING = 5  # frames; about a syllable, so that levels do not follow single vibrations
+NOISE_SHARE = 0.05  # share of the frames assumed to hold only noise
+AUDIBLE = 6.0  # dB above the noise
+ACTIVE = 15.0  # dB above the noise: someone speaks
 FLOOR = -90.0  # dBFS
-CONSTANT_EVERY = 101  # samples; a channel's constant is looked for in as few
-SAME = 0.03  # of a channel's energy may differ from another's that it is a copy of
-DEAD = 40.0  # dB; a channel so much below the loudest holds no voice
-APART = 15.0  # dB between the modes, from which on channels are speakers
-IN_BETWEEN = 0.2  # of the active frames may lie between the modes: overlap, and no third voice
-SPREAD = 8.0  # dB above the mode of bleed: hardly any bleed
-RARELY = 0.02  # of the active frames; somebody who speaks less is not there
-SPURIOUS = 9  # frames; a shorter stretch of voice in bleed is chance
-BLEED_AROUND = 5  # frames beside a voice that are kept from bleed: words begin and end softly
-PAUSE_AROUND = 15  # frames beside a voice that are kept from pauses
-SILENCED = 10 ** (-50 / 20)
-PHRASE = 0.5  # s of pause, in which the other may have the word
+OFFSET_STEP = 101  # the DC offset of a channel is estimated from every 101st sample
+SAME = 0.03  # share of its energy in which a copy may differ from the original channel
+DEAD = 40.0  # dB below the loudest channel: no voice
+SEPARATION = 15.0  # dB between the modes; with more, each channel is one speaker
+IN_BETWEEN = 0.2  # share of active frames that may lie between the modes, as overlap does
+SPREAD = 8.0  # dB above the mode of bleed: hardly any bleed is louder
+MIN_SHARE = 0.02  # share of active frames; someone who speaks less does not count
+SPURIOUS = 9  # frames; shorter stretches of voice in bleed are ignored
+BLEED_MARGIN = 5  # frames of bleed kept around a voice: words begin and end softly
+PAUSE_MARGIN = 15  # frames of silence kept around a voice
+SILENCED = 10 ** (-50 / 20)  # gain
+PHRASE_PAUSE = 0.5  # s; a phrase of another speaker may fit in
 
 
 @dataclass(frozen=True, eq=False)
 class Timeline:
-    """What the models hear: one recording, or the channels one after the other.
-
-    `joints`: where one recording or channel ends and the next begins.
-    """
+    """The audio that the models process: recordings in order, or concatenated channels."""
 
     samples: np.ndarray  # float32, (n_samples,), 16 kHz
     starts: tuple[float, ...]  # of each recording, unfolded
     n_channels: int = 1  # more than 1: folded
     warning: str | None = None
-    voices: tuple[SpeechRegion, ...] = ()  # folded: where a channel's own voice may be
+    voices: tuple[SpeechRegion, ...] = ()  # folded: where a channel's own speaker may talk
 
     @property
     def duration(self) -> float:
@@ -66,9 +63,10 @@ class Timeline:
 
     @property
     def joints(self) -> tuple[float, ...]:
-        """Also the middle of each long pause of a channel: the other's turn.
+        """Times that no window may cross: ends of recordings and channels, and long pauses.
 
-        Whisper may end a window at the first of these, and lose what is said after it.
+        In a long pause of a channel the other person speaks; Whisper may stop there and lose the
+        rest of the window. The time is the middle of the pause.
         """
         offsets = [channel * self.duration for channel in range(self.n_channels)]
         ends = [offset + start for offset in offsets for start in self.starts][1:]
@@ -77,15 +75,15 @@ class Timeline:
         ]
         return tuple(sorted({*ends, *pauses}))
 
-    def own(self, regions: Sequence[SpeechRegion]) -> tuple[SpeechRegion, ...]:
-        """What of the speech that was found is a channel's own, as far as levels tell."""
+    def own_speech(self, regions: Sequence[SpeechRegion]) -> tuple[SpeechRegion, ...]:
+        """The parts of the speech that belong to a channel's own speaker, judged by level."""
         return tuple(_intersections(regions, self.voices)) if self.is_split else tuple(regions)
 
     def channel_at(self, time: float) -> int:
         return min(int(time / self.duration), self.n_channels - 1)
 
     def turns(self, regions: Sequence[SpeechRegion]) -> tuple[Turn, ...]:
-        """Unfolded: the speech of each channel is its speaker's."""
+        """Unfolded turns: the speech of each channel is its speaker's."""
         turns = []
         for region in regions:
             for channel in range(self.channel_at(region.start), self.channel_at(region.end) + 1):
@@ -93,34 +91,34 @@ class Timeline:
                 start = max(region.start - begin, 0.0)
                 end = min(region.end - begin, self.duration)
                 if end > start:
-                    turns.append(Turn(round(start, 3), round(end, 3), label(channel)))
+                    turns.append(Turn(round(start, 3), round(end, 3), speaker_label(channel)))
         return tuple(sorted(turns, key=lambda turn: (turn.start, turn.end)))
 
     @property
     def channels(self) -> tuple[Turn, ...]:
-        """Folded: each channel as a turn of its speaker, for words to be attributed with."""
+        """Folded: each channel as one turn of its speaker, for attributing words."""
         begins = [channel * self.duration for channel in range(self.n_channels)]
-        return tuple(Turn(b, b + self.duration, label(i)) for i, b in enumerate(begins))
+        return tuple(Turn(b, b + self.duration, speaker_label(i)) for i, b in enumerate(begins))
 
     def unfold(self, segments: Sequence[Segment]) -> tuple[Segment, ...]:
         if not self.is_split:
             return tuple(segments)
-        return interleaved([self._unfolded(segment) for segment in segments])
+        return interleave([self._unfold_segment(segment) for segment in segments])
 
-    def _unfolded(self, segment: Segment) -> Segment:
-        first = segment.words[0]  # a window begins up to 5 ms before its channel
+    def _unfold_segment(self, segment: Segment) -> Segment:
+        first = segment.words[0]  # a window may begin up to 5 ms before its channel
         begin = self.channel_at((first.start + first.end) / 2) * self.duration
 
-        def moved(time: float) -> float:
+        def shift(time: float) -> float:
             return round(min(max(time - begin, 0.0), self.duration), 3)
 
         words = tuple(
-            replace(word, start=moved(word.start), end=moved(word.end)) for word in segment.words
+            replace(word, start=shift(word.start), end=shift(word.end)) for word in segment.words
         )
         return Segment(segment.speaker, words[0].start, max(word.end for word in words), words)
 
     def unfold_flags(self, flags: Sequence[Flag]) -> tuple[Flag, ...]:
-        """Each channel was checked alone: another's words do not fill its gaps."""
+        """Each channel was checked alone: words of another channel do not fill its gaps."""
         if not self.is_split:
             return tuple(flags)
         unfolded = []
@@ -131,55 +129,57 @@ class Timeline:
         return tuple(sorted(unfolded, key=lambda flag: (flag.start, flag.end, flag.kind)))
 
 
-def label(channel: int) -> str:
+def speaker_label(channel: int) -> str:
     return f"SPEAKER_{channel:02d}"
 
 
-def timeline_of(
+def make_timeline(
     recordings: Sequence[Recording], wanted: Channels, n_speakers: tuple[int | None, int | None]
 ) -> Timeline:
-    """
+    """Mix or split the channels of one session's recordings and join them.
+
     Args:
-        n_speakers: at least and at most, as far as anybody knows.
+        n_speakers: minimum and maximum, None if unknown.
     """
     differ = len({len(recording.samples) for recording in recordings}) > 1
     if differ or wanted == Channels.MIX:
-        recordings = mixed(recordings)
+        recordings = mix_down(recordings)
     channels, starts = join(recordings)
     if len(channels) == 1:
         asked = wanted == Channels.SPLIT
-        warning = "There is only one channel" + TOLD_APART if asked else None
+        warning = "There is only one channel" + VOICES_COMPARED if asked else None
         return Timeline(channels[0], starts, warning=warning)
     distinct = channels[distinct_channels(channels)]
     if len(distinct) == 1:
         asked = wanted == Channels.SPLIT
-        warning = "Only one channel holds a voice of its own" + TOLD_APART if asked else None
+        warning = "Only one channel has a voice of its own" + VOICES_COMPARED if asked else None
         return Timeline(distinct[0], starts, warning=warning)
-    # What a sound card adds; the mean of speech is not zero, and would be left in its pauses.
-    distinct -= np.median(distinct[:, ::CONSTANT_EVERY], axis=1, keepdims=True)
+    # Remove the DC offset of the sound card. The median, because the mean of speech is not zero and
+    # subtracting it would leave an offset in the pauses.
+    distinct -= np.median(distinct[:, ::OFFSET_STEP], axis=1, keepdims=True)
     dominance = Dominance.of(distinct)
     minimum, maximum = n_speakers
     plausible = (minimum or 1) <= len(distinct) <= (maximum or len(distinct))
-    if wanted == Channels.AUTO and not (plausible and dominance.is_apart):
-        return Timeline(join(mixed(recordings))[0][0], starts)
-    folded = without_bleed(distinct, dominance)
-    warning = f"Each of the {len(distinct)}" + TAKEN_APART
-    if not dominance.is_apart:
-        warning += PERHAPS_DOUBLED
-    voices = tuple(voices_of(dominance.speaks, channels.shape[1] / SAMPLE_RATE))
+    if wanted == Channels.AUTO and not (plausible and dominance.is_separated):
+        return Timeline(join(mix_down(recordings))[0][0], starts)
+    folded = remove_bleed(distinct, dominance)
+    warning = f"Each of the {len(distinct)}" + CHANNELS_ARE_SPEAKERS
+    if not dominance.is_separated:
+        warning += POSSIBLE_DUPLICATES
+    voices = tuple(voice_regions(dominance.speaks, channels.shape[1] / SAMPLE_RATE))
     return Timeline(folded, starts, len(distinct), warning, voices)
 
 
-TOLD_APART = ", so that speakers were told apart by their voices."
-TAKEN_APART = " channels was taken for one speaker; no voices were compared."
-PERHAPS_DOUBLED = (
-    " Their levels do not show that each is one speaker's: what is said may stand there twice, "
-    "once for each channel. If it does, transcribe again with the channels mixed."
+VOICES_COMPARED = ", so speakers were distinguished by their voices."
+CHANNELS_ARE_SPEAKERS = " channels was treated as one speaker; voices were not compared."
+POSSIBLE_DUPLICATES = (
+    " Their levels do not confirm that each channel is one speaker: speech may appear twice, "
+    "once per channel. If it does, transcribe again with the channels mixed."
 )
 
 
-def mixed(recordings: Sequence[Recording]) -> list[Recording]:
-    """Each with one channel, the mean of its own that are no copies: inverted ones cancel out."""
+def mix_down(recordings: Sequence[Recording]) -> list[Recording]:
+    """Mix each recording to mono, leaving out copies: an inverted copy would cancel the sound."""
 
     def mix(channels: np.ndarray) -> np.ndarray:
         is_distinct = np.isin(np.arange(len(channels)), distinct_channels(channels))
@@ -194,84 +194,87 @@ def mixed(recordings: Sequence[Recording]) -> list[Recording]:
 
 
 def distinct_channels(channels: np.ndarray) -> list[int]:
-    """Those that hold a voice and are no copy of one before (dual mono), the loudest at least."""
+    """Indices of channels that hold a voice and do not copy an earlier one (dual mono).
+
+    Always at least one.
+    """
     n_channels, n_samples = channels.shape
     products, sums = np.zeros((n_channels, n_channels)), np.zeros(n_channels)
     for i in range(0, n_samples, 60 * SAMPLE_RATE):
         block = channels[:, i : i + 60 * SAMPLE_RATE].astype(np.float64)
         products += block @ block.T
         sums += block.sum(axis=1)
-    products -= np.outer(sums, sums) / n_samples  # of what is left without each channel's mean
+    products -= np.outer(sums, sums) / n_samples  # as if each channel's mean had been subtracted
     energies = np.diag(products)
     alive = [i for i, e in enumerate(energies) if e > energies.max() * 10 ** (-DEAD / 10)]
     distinct: list[int] = []
     for i in alive or [0]:
-        # What of channel i the best multiple of channel j leaves over; a sign does not matter.
-        copied = [1 - products[i, j] ** 2 / (energies[i] * energies[j]) for j in distinct]
-        if all(left > SAME for left in copied):
+        # Share of channel i that the best multiple of channel j, of either sign, does not explain.
+        residuals = [1 - products[i, j] ** 2 / (energies[i] * energies[j]) for j in distinct]
+        if all(residual > SAME for residual in residuals):
             distinct.append(i)
     return distinct
 
 
 @dataclass(frozen=True, eq=False)
 class Dominance:
-    """How much louder each channel is than the loudest other one: dB, (n_channels, n_frames)."""
+    """The level of each channel relative to the loudest other one, and its two modes."""
 
-    louder: np.ndarray
-    active: np.ndarray  # bool, (n_frames,): somebody speaks
-    low: np.ndarray  # (n_channels,): the mode of bleed
-    high: np.ndarray  # (n_channels,): the mode of the channel's own voice
-    audible: np.ndarray  # bool, (n_channels, n_frames): something is louder than the noise
+    louder: np.ndarray  # dB, (n_channels, n_frames)
+    active: np.ndarray  # bool, (n_frames,): someone speaks
+    low: np.ndarray  # dB, (n_channels,): the mode of bleed
+    high: np.ndarray  # dB, (n_channels,): the mode of the channel's own voice
+    audible: np.ndarray  # bool, (n_channels, n_frames): louder than the noise
 
     @classmethod
     def of(cls, channels: np.ndarray) -> "Dominance":
         levels = frame_levels(channels)
         others = np.stack([np.delete(levels, i, axis=0).max(axis=0) for i in range(len(levels))])
         loudest = levels.max(axis=0)
-        active = loudest > np.quantile(loudest, PAUSES) + ACTIVE
+        active = loudest > np.quantile(loudest, NOISE_SHARE) + ACTIVE
         louder = levels - others
         modes = np.array([two_means(own[active]) for own in louder])
-        audible = levels > np.quantile(levels, PAUSES, axis=1, keepdims=True) + AUDIBLE
+        audible = levels > np.quantile(levels, NOISE_SHARE, axis=1, keepdims=True) + AUDIBLE
         return cls(louder, active, modes[:, 0], modes[:, 1], audible)
 
     @property
-    def is_apart(self) -> bool:
-        """Whether each channel is one speaker's, all of the time."""
+    def is_separated(self) -> bool:
+        """Whether each channel belongs to one speaker throughout."""
         gap = self.high - self.low
-        if not self.active.any() or (gap < APART).any():
+        if not self.active.any() or (gap < SEPARATION).any():
             return False
         active = self.louder[:, self.active]
         above = active > (self.low + gap * 2 / 3)[:, None]
         below = active < (self.low + gap / 3)[:, None]
         in_between = 1 - (above | below).mean(axis=1)
-        return bool((in_between < IN_BETWEEN).all() and (above.mean(axis=1) > RARELY).all())
+        return bool((in_between < IN_BETWEEN).all() and (above.mean(axis=1) > MIN_SHARE).all())
 
     @property
     def speaks(self) -> np.ndarray:
-        """bool, (n_channels, n_frames): the channel's own voice and what belongs to it."""
+        """bool, (n_channels, n_frames): the channel's own voice, with margins around it."""
         from scipy.ndimage import binary_dilation, median_filter
 
-        def around(frames: np.ndarray, n: int) -> np.ndarray:
+        def widen(frames: np.ndarray, n: int) -> np.ndarray:
             return np.asarray(binary_dilation(frames, np.ones((1, 2 * n + 1), dtype=bool)))
 
-        def lasting(frames: np.ndarray) -> np.ndarray:
+        def drop_short(frames: np.ndarray) -> np.ndarray:
             return np.asarray(median_filter(frames.astype(np.uint8), size=(1, SPURIOUS)) > 0)
 
         above_bleed = np.minimum((self.high - self.low) / 3, SPREAD)
-        own = lasting(self.louder >= (self.low + above_bleed)[:, None])
-        # Lasting again: where the other's voice dies away its bleed is no softer than the pauses.
-        voice = around(lasting(own & self.audible), PAUSE_AROUND)
-        return np.asarray(voice & around(own, BLEED_AROUND))
+        own = drop_short(self.louder >= (self.low + above_bleed)[:, None])
+        # Drop short stretches again: where the other's voice fades, its bleed resembles a pause.
+        voice = widen(drop_short(own & self.audible), PAUSE_MARGIN)
+        return np.asarray(voice & widen(own, BLEED_MARGIN))
 
 
 def frame_levels(channels: np.ndarray) -> np.ndarray:
-    """dBFS, (n_channels, n_frames)."""
+    """Levels in dBFS, (n_channels, n_frames)."""
     from scipy.ndimage import uniform_filter1d
 
     n_frames = channels.shape[1] // FRAME
     frames = channels[:, : n_frames * FRAME].reshape(len(channels), n_frames, FRAME)
     power = np.einsum("cfs,cfs->cf", frames, frames) / FRAME
-    power = uniform_filter1d(power, SMOOTHED, axis=1, mode="nearest")
+    power = uniform_filter1d(power, SMOOTHING, axis=1, mode="nearest")
     return np.asarray(10 * np.log10(np.maximum(power, 10 ** (FLOOR / 10))))
 
 
@@ -289,11 +292,10 @@ def two_means(values: np.ndarray) -> tuple[float, float]:
     return low, high
 
 
-def without_bleed(channels: np.ndarray, dominance: Dominance) -> np.ndarray:
-    """The channels one after the other, float32, (n_channels * n_samples,).
+def remove_bleed(channels: np.ndarray, dominance: Dominance) -> np.ndarray:
+    """Silence the bleed and concatenate the channels: float32, (n_channels * n_samples,).
 
-    Pauses are silenced with the bleed: the return of their noise after silence would be taken for
-    speech.
+    Pauses are silenced too: noise that returns after silence would be mistaken for speech.
     """
     n_samples = channels.shape[1]
     folded = np.empty((len(channels), n_samples), dtype=np.float32)
@@ -307,8 +309,12 @@ def without_bleed(channels: np.ndarray, dominance: Dominance) -> np.ndarray:
     return folded.reshape(-1)
 
 
-def voices_of(speaks: np.ndarray, duration: float) -> Iterator[SpeechRegion]:
-    """On the folded timeline. speaks: bool, (n_channels, n_frames)."""
+def voice_regions(speaks: np.ndarray, duration: float) -> Iterator[SpeechRegion]:
+    """Stretches of voice on the folded timeline.
+
+    Args:
+        speaks: bool, (n_channels, n_frames).
+    """
     seconds = FRAME / SAMPLE_RATE
     for channel, own in enumerate(speaks):
         edges = np.flatnonzero(np.diff(own.astype(np.int8), prepend=0, append=0))
@@ -320,7 +326,7 @@ def voices_of(speaks: np.ndarray, duration: float) -> Iterator[SpeechRegion]:
 def _intersections(
     some: Sequence[SpeechRegion], others: Sequence[SpeechRegion]
 ) -> Iterator[SpeechRegion]:
-    """Both in order, without overlap."""
+    """Both sequences must be in order and without overlap."""
     i = j = 0
     while i < len(some) and j < len(others):
         start, end = max(some[i].start, others[j].start), min(some[i].end, others[j].end)
@@ -332,11 +338,12 @@ def _intersections(
             j += 1
 
 
-def interleaved(segments: Sequence[Segment]) -> tuple[Segment, ...]:
-    """Segments of several channels in the order of their phrases.
+def interleave(segments: Sequence[Segment]) -> tuple[Segment, ...]:
+    """Order the segments of several channels by phrase, splitting segments where necessary.
 
-    Every word once; words of a channel keep their order. What one person says between two phrases
-    of another's comes between them, what they say at the same time after the phrase.
+    Every word appears once, and the words of a channel keep their order. What one person says
+    between two phrases of another goes between them; what they say at the same time follows the
+    phrase.
     """
     phrases: list[tuple[float, int, Sequence[Word]]] = []
     latest: dict[str | None, float] = {}
@@ -357,6 +364,6 @@ def _phrases(words: Sequence[Word]) -> Iterator[Sequence[Word]]:
     start = 0
     for i, word in enumerate(words):
         last = i + 1 == len(words)
-        if last or ends_sentence(word) or words[i + 1].start - word.end > PHRASE:
+        if last or ends_sentence(word) or words[i + 1].start - word.end > PHRASE_PAUSE:
             yield words[start : i + 1]
             start = i + 1

@@ -12,7 +12,7 @@ import torch
 from models.attribution import attribute
 from models.audio.errors import NoSpeech
 from models.audio.recording import SAMPLE_RATE, Recording
-from models.channels import Timeline, timeline_of
+from models.channels import Timeline, make_timeline
 from models.device import HalvingCounter
 from models.diarisation.diarisation import (
     Diarisation,
@@ -200,7 +200,7 @@ class Pipeline:
         results, halvings_before = results or NoStageResults(), self._halvings.count
         self.engine.check(whisper_options(options))
         speakers = options.expected_speakers
-        timeline = timeline_of(recordings, options.channels, (speakers.minimum, speakers.maximum))
+        timeline = make_timeline(recordings, options.channels, (speakers.minimum, speakers.maximum))
         sources = tuple(
             Source(
                 start=round(start, 3),
@@ -220,7 +220,7 @@ class Pipeline:
             progress = report_stage(on_progress, "segment")
             segmentation = segment(self.diarisation, timeline.samples, progress)
             results.save("segment", pack_segmentation(segmentation))
-        regions = timeline.own(find_speech_regions(segmentation))
+        regions = timeline.own_speech(find_speech_regions(segmentation))
         windows = cut_windows(regions, timeline.samples, timeline.joints)
         if not windows:
             raise NoSpeech(no_speech_message(timeline.samples, 0.0))

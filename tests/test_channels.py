@@ -1,4 +1,4 @@
-"""Split channels, on rendered voices: the words need no weights to have the right speaker."""
+"""Splitting channels, tested on rendered voices, mostly without weights."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,9 +16,9 @@ from models.channels import (
     Timeline,
     distinct_channels,
     frame_levels,
-    interleaved,
-    timeline_of,
-    without_bleed,
+    interleave,
+    make_timeline,
+    remove_bleed,
 )
 from models.diarisation.segmentation import SpeechRegion
 from models.metrics import diarisation_parts
@@ -40,11 +40,11 @@ def timeline(
     wanted: Channels = Channels.AUTO,
     speakers: tuple[int | None, int | None] = UNKNOWN,
 ) -> Timeline:
-    return timeline_of([recording_of(channels.astype(np.float32))], wanted, speakers)
+    return make_timeline([recording_of(channels.astype(np.float32))], wanted, speakers)
 
 
 def alone(interview: Interview, speaker: str) -> list[tuple[float, float]]:
-    """Where this speaker says something and the other does not."""
+    """Words of this speaker during which the other is silent."""
     others = [u for u in interview.utterances if u.speaker != speaker]
     return [
         (word.start, word.end)
@@ -60,7 +60,7 @@ def level(samples: np.ndarray, spans: list[tuple[float, float]]) -> float:
 
 
 @pytest.mark.parametrize("bleed", [-10.0, -15.0, -30.0])
-def test_channels_of_two_microphones_are_split_and_their_bleed_is_gone(bleed):
+def test_channels_of_two_microphones_are_split_and_bleed_is_removed(bleed):
     interview, channels = make_split_interview(820_002, seconds=20, bleed=bleed)
     made = timeline(channels)
     heard = made.samples.reshape(2, -1)
@@ -73,8 +73,8 @@ def test_channels_of_two_microphones_are_split_and_their_bleed_is_gone(bleed):
         assert level(heard[1 - channel], own) < max(bleeding - 15, -60.0)  # the noise is at -60
 
 
-def test_a_soft_word_in_the_others_sentence_stays(split):
-    """A back-channel 10 dB below the one who speaks, with bleed at -20 dB."""
+def test_a_soft_word_during_the_others_sentence_is_kept(split):
+    """A back-channel 10 dB below the main speaker, with bleed at -20 dB."""
     rng = np.random.default_rng(1)
     voices = rng.standard_normal((2, 20 * 16_000))
     seconds = np.arange(20 * 16_000) / 16_000
@@ -89,17 +89,17 @@ def test_a_soft_word_in_the_others_sentence_stays(split):
     assert level(heard[1], [(4.0, 5.5)]) < level(channels[1], [(4.0, 5.5)]) - 30
 
 
-def test_the_level_of_a_microphone_does_not_matter(split):
+def test_the_gain_of_a_microphone_does_not_matter(split):
     _, channels = split
     soft = channels * np.array([[0.1], [1.0]])
 
-    assert Dominance.of(soft).is_apart
+    assert Dominance.of(soft).is_separated
     assert np.mean(Dominance.of(soft).speaks == Dominance.of(channels).speaks) > 0.98
 
 
 @pytest.mark.parametrize(("gain", "offset"), [(1.0, 0.0), (0.3, 0.0), (-1.0, 0.0), (1.0, 0.05)])
 def test_dual_mono_is_one_channel(split, gain, offset):
-    """At any level and sign, and with a constant on top, as cheap sound cards add it."""
+    """At any gain and sign, and with an offset, as cheap sound cards add."""
     one = split[1][0]
     rng = np.random.default_rng(1)
     copy = gain * one + offset + 1e-4 * rng.standard_normal(len(one))
@@ -117,7 +117,7 @@ def test_an_empty_channel_is_left_out(split):
     np.testing.assert_array_equal(timeline(np.stack([0 * one, one])).samples, one)
 
 
-def test_a_stereo_recorder_on_the_table_is_no_pair_of_channels(split):
+def test_a_stereo_recorder_on_the_table_is_not_split(split):
     interview, channels = split
     left, right = channels
     table = np.stack([left + 0.7 * right, 0.6 * left + np.roll(right, 10)])
@@ -128,18 +128,18 @@ def test_a_stereo_recorder_on_the_table_is_no_pair_of_channels(split):
     assert timeline(table, Channels.SPLIT).n_channels == 2
 
 
-def test_channels_that_are_no_two_voices_are_split_with_a_warning_that_words_may_be_doubled(split):
+def test_splitting_copies_of_one_voice_warns_that_words_may_appear_twice(split):
     one = split[1][0]
     late, clipped = np.roll(one, 48), np.clip(4 * one, -0.5, 0.5)
     for copy in (late, clipped):
         made = timeline(np.stack([one, copy]), Channels.SPLIT)
 
         assert made.n_channels == 2
-        assert "may stand there twice" in str(made.warning)
+        assert "may appear twice" in str(made.warning)
     assert "twice" not in str(timeline(split[1], Channels.SPLIT).warning)
 
 
-def test_a_constant_on_a_channel_does_not_hide_whose_it_is(split):
+def test_an_offset_on_a_channel_does_not_hide_its_speaker(split):
     offset = split[1] + np.array([[0.05], [0.0]])
 
     made, clean = timeline(offset), timeline(split[1])
@@ -147,25 +147,25 @@ def test_a_constant_on_a_channel_does_not_hide_whose_it_is(split):
     np.testing.assert_allclose(made.samples, clean.samples, atol=1e-3)
 
 
-def test_six_expected_speakers_are_not_two_channels(split):
+def test_two_channels_are_not_split_if_six_speakers_are_expected(split):
     assert timeline(split[1], speakers=(6, 6)).n_channels == 1
     assert timeline(split[1], speakers=(2, 4)).n_channels == 2
 
 
-def test_mix_mixes_whatever_the_channels(split):
+def test_mix_always_mixes_the_channels(split):
     made = timeline(split[1], Channels.MIX)
 
     np.testing.assert_allclose(made.samples, split[1].mean(axis=0), atol=1e-6)
 
 
-def test_one_channel_cannot_be_split_and_the_transcript_says_so(split):
+def test_splitting_a_single_channel_gives_a_warning(split):
     assert "only one channel" in str(timeline(split[1][:1], Channels.SPLIT).warning)
     assert timeline(split[1][:1]).warning is None
 
 
-def test_recordings_of_different_channels_are_mixed(split):
+def test_recordings_with_different_channels_are_mixed(split):
     parts = [recording_of(split[1]), recording_of(split[1][:1])]
-    made = timeline_of(parts, Channels.AUTO, UNKNOWN)
+    made = make_timeline(parts, Channels.AUTO, UNKNOWN)
 
     assert made.n_channels == 1
     assert made.starts == (0.0, split[1].shape[1] / 16_000)
@@ -173,16 +173,16 @@ def test_recordings_of_different_channels_are_mixed(split):
 
 @pytest.mark.parametrize("wanted", [Channels.AUTO, Channels.MIX])
 def test_an_inverted_channel_does_not_silence_its_recording(split, wanted):
-    """Beside a recording with other channels the two were added up: its sound was lost."""
+    """Next to a recording with other channels, both were added up and the sound cancelled out."""
     left, right = split[1]
     inverted, n = recording_of(np.stack([left, -left])), len(left)
     for others in (split[1], split[1][:1], np.stack([right, left, right])):
-        made = timeline_of([inverted, recording_of(others)], wanted, (6, 6))
+        made = make_timeline([inverted, recording_of(others)], wanted, (6, 6))
 
         assert made.n_channels == 1
         np.testing.assert_array_equal(made.samples[:n], left)
         np.testing.assert_allclose(made.samples[n:], others[:2].mean(axis=0), atol=1e-6)
-    alone = timeline_of([inverted], wanted, UNKNOWN)
+    alone = make_timeline([inverted], wanted, UNKNOWN)
     np.testing.assert_array_equal(alone.samples, left)
 
 
@@ -193,14 +193,14 @@ def test_no_window_crosses_a_recording_or_a_channel():
     assert made.joints == (10.0, 30.0, 40.0)
 
 
-def test_no_window_holds_the_others_turn():
+def test_no_window_spans_the_turn_of_the_other_speaker():
     voices = tuple(SpeechRegion(a, b) for a, b in [(1.0, 3.0), (4.0, 5.0), (9.0, 12.0)])
     made = Timeline(np.zeros(2 * 30 * 16_000, np.float32), (0.0,), 2, voices=voices)
 
     assert made.joints == (7.0, 30.0)
 
 
-def test_what_is_found_is_put_back_on_the_channels_own_time():
+def test_results_are_unfolded_to_the_time_of_their_channel():
     made = Timeline(np.zeros(2 * 30 * 16_000, dtype=np.float32), (0.0,), n_channels=2)
     regions = [SpeechRegion(1.0, 2.0), SpeechRegion(29.0, 31.0), SpeechRegion(32.0, 33.0)]
 
@@ -216,11 +216,11 @@ def test_what_is_found_is_put_back_on_the_channels_own_time():
     assert [flag.start for flag in flags] == [5.0, 7.0]
 
 
-def test_phrases_of_both_are_in_the_order_they_began():
+def test_phrases_are_ordered_by_their_start():
     first = Segment("A", 0.0, 9.0, (*words("I was there.", 0.0), *words("It was good.", 6.0)))
     second = segment("B", "Mm.", 3.0)
 
-    assert [(s.speaker, s.text) for s in interleaved([first, second])] == [
+    assert [(s.speaker, s.text) for s in interleave([first, second])] == [
         ("A", "I was there."),
         ("B", "Mm."),
         ("A", "It was good."),
@@ -241,7 +241,7 @@ said = st.lists(
 
 
 @given(said)
-def test_interleaving_loses_doubles_and_reorders_no_word(drawn):
+def test_interleaving_neither_loses_duplicates_nor_reorders_words(drawn):
     segments, clock = [], {"A": 0.0, "B": 0.0}
     for speaker, own in drawn:
         made = []
@@ -250,7 +250,7 @@ def test_interleaving_loses_doubles_and_reorders_no_word(drawn):
             made.append(Word(text, start, start + length, 0.5))
             clock[speaker] = start + length
         segments.append(Segment(speaker, made[0].start, made[-1].end, tuple(made)))
-    found = interleaved(segments)
+    found = interleave(segments)
 
     for speaker in "AB":
         before, after = (
@@ -260,16 +260,16 @@ def test_interleaving_loses_doubles_and_reorders_no_word(drawn):
         assert after == before
 
 
-def test_channels_stay_single_precision_whatever_their_length():
+def test_long_channels_stay_in_single_precision():
     channels = np.random.default_rng(0).random((2, 61 * 16_000 + 5), dtype=np.float32)
-    folded = without_bleed(channels, Dominance.of(channels))
+    folded = remove_bleed(channels, Dominance.of(channels))
 
     assert frame_levels(channels).shape == (2, 3050)
     assert folded.dtype == np.float32
 
 
-def heard_by_good_ears(interview: Interview, made: Timeline) -> list[Word]:
-    """Every word, by its number, that half or more of can be heard in a channel at its time."""
+def audible_words(interview: Interview, made: Timeline) -> list[Word]:
+    """Words, as their numbers, of which at least half is audible in a channel at their time."""
     found = []
     for channel, samples in enumerate(made.samples.reshape(made.n_channels, -1)):
         levels = frame_levels(samples[None])[0]
@@ -282,11 +282,11 @@ def heard_by_good_ears(interview: Interview, made: Timeline) -> list[Word]:
 
 
 @pytest.mark.parametrize(("bleed", "overlap"), [(-10.0, 0.0), (-15.0, 0.3), (-25.0, 0.3)])
-def test_whoever_hears_a_word_hears_it_in_its_speakers_channel_only(bleed, overlap):
+def test_each_word_is_audible_only_in_the_channel_of_its_speaker(bleed, overlap):
     interview, channels = make_split_interview(820_004, seconds=30, bleed=bleed, overlap=overlap)
     made = timeline(channels)
     regions = [SpeechRegion(0.0, 2 * made.duration)]
-    segments = made.unfold(attribute(heard_by_good_ears(interview, made), made.channels, regions))
+    segments = made.unfold(attribute(audible_words(interview, made), made.channels, regions))
     names = list(dict.fromkeys(u.speaker for u in interview.utterances))
 
     found = sorted((int(word.text), s.speaker) for s in segments for word in s.words)
@@ -294,11 +294,11 @@ def test_whoever_hears_a_word_hears_it_in_its_speakers_channel_only(bleed, overl
         (i, f"SPEAKER_{names.index(word.speaker):02d}") for i, word in enumerate(interview.words)
     ]
     bleeding = Timeline(channels.reshape(-1), (0.0,), n_channels=2)
-    assert len(heard_by_good_ears(interview, bleeding)) > len(found)
+    assert len(audible_words(interview, bleeding)) > len(found)
 
 
 @pytest.mark.parametrize("phone", [False, True])
-def test_speech_counts_where_the_level_says_it_is_the_channels_own(phone):
+def test_speech_counts_only_where_the_level_shows_the_channels_own_voice(phone):
     interview, channels = make_split_interview(820_005, seconds=20, phone=phone)
     made = timeline(channels)
     everything = [SpeechRegion(0.0, 2 * made.duration)]
@@ -306,7 +306,7 @@ def test_speech_counts_where_the_level_says_it_is_the_channels_own(phone):
     reference = [
         Turn(u.start, u.end, f"SPEAKER_{names.index(u.speaker):02d}") for u in interview.utterances
     ]
-    parts = diarisation_parts(reference, made.turns(made.own(everything)), collar=0.6)
+    parts = diarisation_parts(reference, made.turns(made.own_speech(everything)), collar=0.6)
 
     assert parts["missed detection"].rate < 0.01
     assert parts["false alarm"].rate < 0.05
@@ -323,8 +323,8 @@ def pipeline() -> Any:
     )
 
 
-def words_in_anothers_time(interview: Interview, segments: Sequence[Segment]) -> list[Word]:
-    """Those in whose middle their speaker says nothing and the other does, whatever they are."""
+def words_at_anothers_time(interview: Interview, segments: Sequence[Segment]) -> list[Word]:
+    """Words in the middle of which their speaker is silent and the other one speaks."""
     names = list(dict.fromkeys(u.speaker for u in interview.utterances))
 
     def speaks(speaker: str | None, time: float, around: float) -> bool:
@@ -349,7 +349,7 @@ def words_in_anothers_time(interview: Interview, segments: Sequence[Segment]) ->
     ("seed", "bleed", "overlap"), [(840_003, -15.0, 0.0), (840_003, -25.0, 0.3), (911, -20.0, 0.0)]
 )
 def test_no_word_of_a_split_interview_has_the_wrong_speaker(pipeline, seed, bleed, overlap):
-    """The whole path with the demo weights."""
+    """The whole pipeline with the demo weights."""
     from models.metrics import Spoken, speaker_errors
 
     interview, channels = make_split_interview(seed, seconds=30, bleed=bleed, overlap=overlap)
@@ -359,7 +359,7 @@ def test_no_word_of_a_split_interview_has_the_wrong_speaker(pipeline, seed, blee
     reference = [Spoken(u.speaker, u.start, u.end, u.text) for u in interview.utterances]
     wrong, nobody = speaker_errors(reference, found)
     assert (wrong.errors, nobody.errors) == (0, 0)
-    assert words_in_anothers_time(interview, transcript.segments) == []
+    assert words_at_anothers_time(interview, transcript.segments) == []
     assert wrong.total > 0.85 * len(interview.words)
     assert "few_words" not in {flag.kind for flag in transcript.flags}
 
@@ -367,7 +367,7 @@ def test_no_word_of_a_split_interview_has_the_wrong_speaker(pipeline, seed, blee
 @pytest.mark.slow
 @pytest.mark.parametrize("overlap", [0.0, 0.2])
 def test_no_word_of_a_telephone_interview_has_the_wrong_speaker(pipeline, overlap):
-    """The demo Whisper has not learned the telephone's sound: words are judged by their times."""
+    """The demo Whisper was not trained on telephone sound, so only the times of words count."""
 
     interview, channels = make_split_interview(
         911, seconds=30, bleed=-20.0, overlap=overlap, phone=True
@@ -375,13 +375,13 @@ def test_no_word_of_a_telephone_interview_has_the_wrong_speaker(pipeline, overla
     transcript = pipeline.transcribe([recording_of(channels)], JobOptions(language="en"))
 
     assert {segment.speaker for segment in transcript.segments} == {"SPEAKER_00", "SPEAKER_01"}
-    assert words_in_anothers_time(interview, transcript.segments) == []
+    assert words_at_anothers_time(interview, transcript.segments) == []
     assert len(transcript.words) > 0.5 * len(interview.words)
 
 
-def test_words_at_the_end_of_one_channel_and_the_beginning_of_the_next_are_no_sentence():
-    """On the folded timeline they are neighbours: whoever said less of it lost a word to the other,
-    who was then heard to say it at the end of the recording."""
+def test_no_sentence_spans_the_end_of_one_channel_and_the_start_of_the_next():
+    """They are neighbours on the folded timeline: the speaker with fewer words lost one to the
+    other, who then appeared to say it at the end of the recording."""
     two = Timeline(np.zeros(2 * 30 * 16_000, dtype=np.float32), (0.0,), n_channels=2)
     said = [
         Word(" Bye", 29.4, 29.8, 0.9),

@@ -1,12 +1,12 @@
-"""A program that gives up its rights and becomes another: ffprobe or ffmpeg, on a stranger's file.
+"""Drops all rights, then becomes ffprobe or ffmpeg to read an untrusted file.
 
 Run as `python -I -S sandbox.py MEMORY_BYTES CPU_SECONDS PARENT_PID PROGRAM ARGUMENT...`.
 
-The program may read its standard input (a file, which it may open again as /proc/self/fd/0) and the
-system's libraries, and write to its standard output. It has no network, starts no process, reaches
-no other process, writes no file, and dies with its parent.
+The program may read its standard input (a file, which it may reopen as /proc/self/fd/0) and the
+system's libraries, and write to its standard output. It has no network, cannot start or reach other
+processes, cannot write files, and dies with its parent.
 
-Imports the standard library only: it runs without site-packages.
+Imports the standard library only, because it runs without site-packages.
 """
 
 import ctypes
@@ -23,11 +23,11 @@ PROGRAM_MISSING = 127
 PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 22, 24, 38
 PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 SECCOMP_MODE_FILTER = 2
-CAP_DAC_READ_SEARCH = 2  # root keeps this one: the recording may be another user's
+CAP_DAC_READ_SEARCH = 2  # root keeps this one: the recording may belong to another user
 CLONE_THREAD = 0x10000
 CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
 
-# AUDIT_ARCH_*, then the numbers of the calls that are refused. Source: linux/audit.h, asm/unistd.h.
+# AUDIT_ARCH_*, then the numbers of the refused system calls. Source: linux/audit.h, asm/unistd.h.
 X86_64, AARCH64 = 0xC000003E, 0xC00000B7
 REFUSED = {
     # fmt: off
@@ -44,7 +44,7 @@ REFUSED = {
     "accept4": {X86_64: 288, AARCH64: 242},
     "recvmmsg": {X86_64: 299, AARCH64: 243},
     "sendmmsg": {X86_64: 307, AARCH64: 269},
-    "io_uring_setup": {X86_64: 425, AARCH64: 425},  # its operations pass no filter
+    "io_uring_setup": {X86_64: 425, AARCH64: 425},  # its operations bypass the filter
     "io_uring_enter": {X86_64: 426, AARCH64: 426},
     "io_uring_register": {X86_64: 427, AARCH64: 427},
     "fork": {X86_64: 57},
@@ -71,9 +71,9 @@ REFUSED = {
 }
 CLONE = {X86_64: 56, AARCH64: 220}
 CLONE3 = {X86_64: 435, AARCH64: 435}
-X32_BIT = 0x40000000  # on x86-64 a second numbering of the same calls
+X32_BIT = 0x40000000  # marks a second numbering of the same calls on x86-64
 
-# Read by the dynamic linker and the C library; the folder beside the program's own is added.
+# Read by the dynamic linker and the C library; `lib` next to the program's folder is added.
 LIBRARIES = ("/usr/lib", "/usr/lib64", "/lib", "/lib64", "/usr/local/lib", "/etc/ld.so.cache")
 LANDLOCK_CREATE_RULESET, LANDLOCK_ADD_RULE, LANDLOCK_RESTRICT_SELF = 444, 445, 446
 LANDLOCK_READ_AND_EXECUTE = 0b1101  # EXECUTE, READ_FILE, READ_DIR
@@ -84,7 +84,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 def main(arguments: list[str]) -> None:
-    """Become the program. Exits with UNAVAILABLE or PROGRAM_MISSING where that is not possible."""
+    """Become the program, or exit with UNAVAILABLE or PROGRAM_MISSING."""
     memory_bytes, cpu_seconds, parent_pid = map(int, arguments[:3])
     program = arguments[3]
     if not os.access(program, os.X_OK):
@@ -101,26 +101,26 @@ def main(arguments: list[str]) -> None:
 
 
 def prctl(option: int, value: int, pointer: object = 0) -> bool:
-    """Whether the kernel agreed."""
+    """Call prctl; False if the kernel refused."""
     return bool(libc.prctl(option, ctypes.c_ulong(value), pointer, 0, 0) == 0)
 
 
 def die_with_parent(parent_pid: int) -> None:
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent_pid:  # it died before the line above
+    if os.getppid() != parent_pid:  # the parent died before the line above
         os._exit(UNAVAILABLE)
 
 
 def limit_resources(memory_bytes: int, cpu_seconds: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # no byte into any file, pipes are not files
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # no writing to files; pipes are not files
     resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def drop_capabilities() -> None:
-    """Root stops being root at the exec; the kernel refuses this to all others, who have none."""
+    """Root loses its rights at the exec; other users have none, and the kernel refuses the call."""
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
     for capability in range(64):
         if capability != CAP_DAC_READ_SEARCH:
@@ -128,9 +128,9 @@ def drop_capabilities() -> None:
 
 
 def restrict_files(program: str) -> None:
-    """Landlock: only libraries, the program and standard input can be opened, and only to read.
+    """With Landlock, allow opening only libraries, the program and standard input, for reading.
 
-    Does nothing on a kernel without it (before 5.13, or not switched on).
+    Does nothing on a kernel without it (before 5.13, or not enabled).
     Source: https://docs.kernel.org/userspace-api/landlock.html
     """
     version = libc.syscall(LANDLOCK_CREATE_RULESET, None, 0, 1)
@@ -138,7 +138,7 @@ def restrict_files(program: str) -> None:
         return
     n_file_rights = {1: 13, 2: 14, 3: 15, 4: 15}.get(version, 16)
     network = 0b11 if version >= 4 else 0  # TCP: bind, connect
-    scoped = 0b11 if version >= 6 else 0  # abstract Unix sockets and signals of others
+    scoped = 0b11 if version >= 6 else 0  # abstract Unix sockets, signals to other processes
     attributes = struct.pack("=QQQ", (1 << n_file_rights) - 1, network, scoped)
     rules = libc.syscall(LANDLOCK_CREATE_RULESET, attributes, len(attributes), 0)
     if rules < 0:
@@ -158,15 +158,18 @@ def restrict_files(program: str) -> None:
 def allow(rules: int, descriptor: int, rights: int) -> None:
     rule = struct.pack("=Qi", rights, descriptor)
     if libc.syscall(LANDLOCK_ADD_RULE, rules, 1, rule, 0) != 0:
-        if ctypes.get_errno() != errno.EBADFD:  # a memfd or pipe: in no folder, never restricted
+        if ctypes.get_errno() != errno.EBADFD:  # raised for memfds and pipes, which need no rule
             raise OSError(ctypes.get_errno(), "landlock_add_rule")
 
 
 def refuse_system_calls() -> bool:
-    """A seccomp filter: the calls of REFUSED fail with EPERM, and `clone` makes threads only.
+    """Install a seccomp filter: calls in REFUSED fail with EPERM, `clone` only makes threads.
 
-    `clone3` fails with ENOSYS: its flags lie in memory, where a filter cannot see them, and the C
-    library then takes `clone`.
+    `clone3` fails with ENOSYS, because its flags are in memory, where a filter cannot see them; the
+    C library then falls back to `clone`.
+
+    Returns:
+        False if the filter could not be installed.
     """
     arch = {"x86_64": X86_64, "aarch64": AARCH64}.get(os.uname().machine)
     if arch is None:
@@ -179,7 +182,7 @@ def refuse_system_calls() -> bool:
 
 
 def seccomp_filter(arch: int) -> bytes:
-    """The filter in classic BPF, 8 bytes per instruction: code, jump if true, if false, operand."""
+    """The filter in classic BPF; 8 bytes an instruction: code, jumps if true and false, operand."""
     load, equal, at_least, any_bit, give = 0x20, 0x15, 0x35, 0x45, 0x06
     allowed, killed = 0x7FFF0000, 0x80000000
     eperm, enosys = 0x00050000 | errno.EPERM, 0x00050000 | errno.ENOSYS
@@ -208,7 +211,7 @@ def seccomp_filter(arch: int) -> bytes:
 
 
 def leave_network() -> bool:
-    """An empty network of its own: the next best thing where there is no filter."""
+    """Move to an empty network namespace, the next best option without a filter."""
     return bool(libc.unshare(CLONE_NEWUSER | CLONE_NEWNET) == 0)
 
 
@@ -216,4 +219,4 @@ if __name__ == "__main__":
     try:
         main(sys.argv[1:])
     finally:
-        os._exit(UNAVAILABLE)  # whatever went wrong, the program was not started
+        os._exit(UNAVAILABLE)  # the program was not started
