@@ -1,4 +1,4 @@
-"""Stand-ins that make nearly everything testable without weights."""
+"""Fakes and small data, so that nearly everything can be tested without weights."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -123,10 +123,11 @@ def random_whisper(
     n_head: int = 2,
     n_layer: int = 2,
 ) -> Any:
-    """A Whisper, small unless told otherwise, whose text depends on what it hears.
+    """A Whisper, small by default, whose text depends on the audio.
 
-    With plain random weights it does not (and the decoder's positional embedding is uninitialised
-    memory): every window would say the same, and a test of equality would prove nothing.
+    With plain random weights it would not (and the decoder's positional embedding would be
+    uninitialised memory): every window would have the same text, and comparing texts would prove
+    nothing.
     """
     from whisper.model import ModelDimensions, Whisper
 

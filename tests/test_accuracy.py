@@ -1,4 +1,4 @@
-"""Floors under the figures in docs/researcher/accuracy.md, with room for other machines."""
+"""Bounds on the figures in docs/researcher/accuracy.md, with a margin for other machines."""
 
 from pathlib import Path
 
@@ -39,7 +39,7 @@ def test_the_words_of_clean_interviews_have_the_right_speaker(interviews):
     assert total(interviews, "no_speaker").rate <= 0.01
 
 
-def test_hardly_any_speech_of_clean_interviews_has_no_words(interviews):
+def test_hardly_any_speech_of_clean_interviews_is_without_words(interviews):
     assert total(interviews, "speech_without_words").rate <= 0.10
 
 
@@ -47,18 +47,18 @@ def test_nothing_is_invented_between_the_turns_of_clean_interviews(interviews):
     assert total(interviews, "invented").rate <= 0.02
 
 
-def test_who_said_what_in_clean_interviews_is_right(interviews):
+def test_the_cpwer_of_clean_interviews_is_low(interviews):
     pytest.importorskip("meeteval", reason="comes with scripts/evaluate")
 
     assert total(interviews, "cpwer").rate <= 0.15
 
 
-# The demo weights never heard a telephone, and count voices badly.
+# The demo weights were not trained on telephone audio, and are bad at counting voices.
 HARDER = [kind for kind in KINDS[1:] if kind.told and not kind.phone]
 
 
 @pytest.mark.parametrize("kind", HARDER, ids=lambda kind: kind.name)
-def test_noise_interruptions_and_six_voices_cost_a_little(pipeline, kind):
+def test_noise_interruptions_and_six_voices_cost_little_accuracy(pipeline, kind):
     measured = [measure(pipeline, kind, FIRST_SEED + i, 30.0) for i in range(2)]
 
     assert total(measured, "wer").rate <= (0.35 if kind.overlap else 0.10)
@@ -67,7 +67,7 @@ def test_noise_interruptions_and_six_voices_cost_a_little(pipeline, kind):
 
 
 @pytest.mark.parametrize("sound", ["silence", "noise", "hum"])
-def test_nothing_is_heard_in_silence_noise_and_hum(pipeline, sound):
+def test_no_words_are_found_in_silence_noise_and_hum(pipeline, sound):
     samples = WITHOUT_SPEECH[sound](20 * 16_000, np.random.default_rng(0)).astype(np.float32)
     measured = measure_one(pipeline, recording_of(samples), Annotation(), JobOptions(language="en"))
 

@@ -1,4 +1,4 @@
-"""Where the clustering runs, and what happens when that is not possible."""
+"""The process that clustering runs in, and what happens if there is none."""
 
 import gc
 import os
@@ -33,18 +33,18 @@ def pipeline():
 
 
 @pytest.fixture(scope="module")
-def conversed():
+def generated():
     return conversation(90, 3, 256)
 
 
-def started(pipeline, conversed):
-    segmentation, embeddings = conversed
+def start(pipeline, generated):
+    segmentation, embeddings = generated
     return start_clustering(pipeline, segmentation, embeddings, None, None)
 
 
 @pytest.fixture(scope="module")
-def here(pipeline, conversed):
-    return started(pipeline, conversed).result()
+def here(pipeline, generated):
+    return start(pipeline, generated).result()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -59,17 +59,15 @@ def apart(monkeypatch):
     monkeypatch.setattr(clustering, "MIN_APART", 1)
 
 
-def test_the_other_process_finds_the_same_and_stays_for_the_next_session(
-    pipeline, conversed, here, apart
-):
+def test_the_other_process_finds_the_same_clusters_and_is_reused(pipeline, generated, here, apart):
     for _ in range(2):
-        there = started(pipeline, conversed).result()
+        there = start(pipeline, generated).result()
 
         assert np.array_equal(there.labels, here.labels)
         np.testing.assert_allclose(there.similarities, here.similarities, atol=1e-5)
-    (helper,) = pipeline.clustering_processes._idle
-    assert helper._process.pid != os.getpid()
-    assert helper._process.poll() is None
+    (process,) = pipeline.clustering_processes._idle
+    assert process._process.pid != os.getpid()
+    assert process._process.poll() is None
 
 
 def test_the_other_process_ends_with_the_models():
@@ -117,8 +115,8 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def test_the_other_process_clusters_without_bounds_as_well(pipeline, conversed, here, apart):
-    segmentation, embeddings = conversed
+def test_the_other_process_clusters_without_bounds_as_well(pipeline, generated, here, apart):
+    segmentation, embeddings = generated
     bounded = start_clustering(
         pipeline, segmentation, embeddings, 2, 2, unbounded_too=True
     ).result()
@@ -128,20 +126,20 @@ def test_the_other_process_clusters_without_bounds_as_well(pipeline, conversed, 
     assert np.array_equal(bounded.unbounded.labels, here.labels)
 
 
-def test_a_job_can_stop_while_the_other_process_works(pipeline, conversed, apart, monkeypatch):
+def test_a_job_can_stop_while_the_other_process_works(pipeline, generated, apart, monkeypatch):
     monkeypatch.setattr(clustering, "POLL_SECONDS", 1e-4)
 
     def stop(fraction: float) -> None:
         raise Stopped
 
-    begun = started(pipeline, conversed)
+    begun = start(pipeline, generated)
     with pytest.raises(Stopped):
         begun.result(stop)
-    assert len(begun.result().labels) == len(conversed[1])
+    assert len(begun.result().labels) == len(generated[1])
 
 
-def test_where_no_process_can_be_started_this_one_clusters(
-    pipeline, conversed, here, apart, monkeypatch
+def test_if_no_process_can_be_started_this_one_clusters(
+    pipeline, generated, here, apart, monkeypatch
 ):
     def refused(*args, **kwargs):
         raise PermissionError
@@ -149,7 +147,7 @@ def test_where_no_process_can_be_started_this_one_clusters(
     pipeline.clustering_processes.close()
     monkeypatch.setattr(subprocess, "Popen", refused)
     prepare_clustering(pipeline, 10_000)
-    found = started(pipeline, conversed).result()
+    found = start(pipeline, generated).result()
 
     assert np.array_equal(found.labels, here.labels)
 
@@ -166,7 +164,7 @@ print(found.labels.shape)
 """
 
 
-def test_a_process_that_may_start_no_other_clusters_itself():
+def test_a_sandboxed_process_clusters_itself():
     root = Path(__file__).parents[1]
     ran = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", IN_A_SANDBOX],
@@ -188,27 +186,27 @@ def replace_program(pipeline, monkeypatch, program):
     )
 
 
-def test_a_helper_that_fails_is_replaced_by_this_process(
-    pipeline, conversed, here, apart, monkeypatch
+def test_this_process_clusters_if_the_other_one_fails(
+    pipeline, generated, here, apart, monkeypatch
 ):
     replace_program(pipeline, monkeypatch, "import sys; sys.exit(1)")
-    found = started(pipeline, conversed).result()
+    found = start(pipeline, generated).result()
 
     assert np.array_equal(found.labels, here.labels)
     assert not pipeline.clustering_processes._idle
 
 
-def test_a_helper_that_is_killed_has_run_out_of_memory(pipeline, conversed, apart, monkeypatch):
-    """To try the same here would kill this process, and all other jobs with it."""
+def test_a_process_that_is_killed_has_run_out_of_memory(pipeline, generated, apart, monkeypatch):
+    """Clustering in this process instead would kill it, and the job with it."""
     replace_program(pipeline, monkeypatch, "import os; os.kill(os.getpid(), 9)")
     with pytest.raises(OutOfMemory):
-        started(pipeline, conversed).result()
+        start(pipeline, generated).result()
 
 
-def test_more_embeddings_than_the_limit_are_clustered_by_an_even_sample(
-    pipeline, conversed, monkeypatch
+def test_an_even_sample_is_clustered_if_there_are_too_many_embeddings(
+    pipeline, generated, monkeypatch
 ):
-    segmentation, embeddings = conversed
+    segmentation, embeddings = generated
     count = SpeakerCount(3, 3)
     everything = diarise(pipeline, NOTHING, segmentation, count, embeddings=embeddings)
     monkeypatch.setattr(clustering, "MAX_CLUSTERED", 30)
@@ -218,7 +216,7 @@ def test_more_embeddings_than_the_limit_are_clustered_by_an_even_sample(
     assert [(t.start, t.end) for t in sample.turns] == [(t.start, t.end) for t in everything.turns]
 
 
-def test_eight_hours_do_not_cluster_more_than_the_limit(pipeline, monkeypatch):
+def test_at_most_the_limit_is_clustered_of_eight_hours(pipeline, monkeypatch):
     sizes = []
 
     def count(task):
@@ -235,7 +233,7 @@ def test_eight_hours_do_not_cluster_more_than_the_limit(pipeline, monkeypatch):
     assert sizes == [MAX_CLUSTERED]
 
 
-def test_more_than_127_clusters_have_labels_of_their_own():
+def test_more_than_127_clusters_have_distinct_labels():
     """pyannote's own labels are int8: the 129th cluster would be number -128."""
     soft = np.zeros((200, 1, 200))
     soft[np.arange(200), 0, np.arange(200)] = 1

@@ -1,4 +1,4 @@
-"""What models/demo/MODEL_CARD.md promises of the demo weights."""
+"""The promises of models/demo/MODEL_CARD.md about the demo weights."""
 
 import lzma
 from pathlib import Path
@@ -54,7 +54,7 @@ def pipeline() -> Pipeline:
 
 
 @pytest.mark.slow
-def test_the_words_of_interviews_are_within_the_bars(pipeline):
+def test_word_errors_and_times_of_interviews_are_within_the_bounds(pipeline):
     measured = [measure(pipeline, KINDS[0], FIRST_SEED + i, 60.0) for i in range(3)]
 
     assert sum((m.words for m in measured), Rate(0, 0)).rate <= 0.05
@@ -62,15 +62,15 @@ def test_the_words_of_interviews_are_within_the_bars(pipeline):
 
 
 @pytest.mark.slow
-def test_the_speakers_of_interviews_are_within_the_bars(pipeline):
-    """Rendered afresh: new sentences by the known voices. Three recordings of a minute each."""
+def test_speaker_errors_of_interviews_are_within_the_bounds(pipeline):
+    """Three newly rendered recordings of a minute each: new sentences by the known voices."""
     measured = [measure(pipeline, KINDS[0], FIRST_SEED + i, 60.0) for i in range(3)]
 
     assert sum((m.turns for m in measured), Rate(0, 0)).rate <= 0.10
 
 
 @pytest.mark.slow
-def test_the_speakers_of_focus_groups_are_within_the_bars(pipeline):
+def test_speaker_errors_of_focus_groups_are_within_the_bounds(pipeline):
     group = KINDS[2]
     measured = [measure(pipeline, group, FIRST_SEED + 100 + i, 60.0) for i in range(2)]
 
@@ -80,8 +80,8 @@ def test_the_speakers_of_focus_groups_are_within_the_bars(pipeline):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "n_speakers"), [("interview", 2), ("focus-group", 6)])
-def test_who_said_what_in_the_demo_recordings(pipeline, name, n_speakers):
-    """What scripts/demo shows."""
+def test_every_word_of_the_demo_recordings_has_the_right_speaker(pipeline, name, n_speakers):
+    """As scripts/demo shows them."""
     with (DEMO / f"{name}.flac").open("rb") as file:
         recording = decode(file, split_channels=True)
     options = JobOptions(speakers=SpeakerCount(n_speakers, n_speakers))

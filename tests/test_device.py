@@ -9,7 +9,7 @@ from models.device import HalvingCounter, exact_on, in_batches
 from models.errors import OutOfMemory
 
 
-def test_batches_are_halved_where_memory_runs_out_and_nothing_is_left_out():
+def test_batches_are_halved_if_memory_runs_out_and_nothing_is_left_out():
     done: list[int] = []
     sizes = []
 
@@ -27,7 +27,7 @@ def test_batches_are_halved_where_memory_runs_out_and_nothing_is_left_out():
     assert halvings.count == 2
 
 
-def test_what_does_not_fit_alone_is_out_of_memory():
+def test_a_single_item_that_does_not_fit_is_out_of_memory():
     def step(first: int, last: int) -> None:
         raise torch.OutOfMemoryError("too many")
 
@@ -40,10 +40,10 @@ def test_what_does_not_fit_alone_is_out_of_memory():
     "module",
     ["service.commands.main", "service.worker.engine_child", "scripts.bench", "scripts.evaluate"],
 )
-def test_threads_that_wait_leave_their_processor_to_others(module):
-    """OpenMP says what it has read when torch loads it, after which nothing changes it."""
+def test_waiting_threads_leave_the_processor_to_others(module):
+    """OpenMP reads and prints its settings when torch loads it; later changes have no effect."""
     environment = {name: value for name, value in os.environ.items() if "SPINCOUNT" not in name}
-    said = subprocess.run(
+    printed = subprocess.run(
         [sys.executable, "-c", f"import {module}, torch"],
         env={**environment, "OMP_DISPLAY_ENV": "VERBOSE"},
         capture_output=True,
@@ -51,4 +51,4 @@ def test_threads_that_wait_leave_their_processor_to_others(module):
         check=True,
     ).stderr
 
-    assert "GOMP_SPINCOUNT = '1000'" in said
+    assert "GOMP_SPINCOUNT = '1000'" in printed

@@ -1,4 +1,4 @@
-"""Our own loop against stock pyannote.audio, which is slow: what is compared is kept short."""
+"""Our diarisation against stock pyannote.audio, which is slow: the recordings are short."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -84,7 +84,7 @@ def diarisation(pipeline, samples, segmentation):
 
 
 def assert_same_as_stock(pipeline, samples, *, counts="unknown"):
-    """Segmentation, embeddings, clustering and turns: everything, from the samples on."""
+    """Compare the whole diarisation: segmentation, embeddings, clustering and turns."""
     count, options = COUNTS[counts]
     found = diarise(pipeline, samples, segment(pipeline, samples), count)
     assert_same(found, stock_diarisation(stock_pipeline(pipeline), samples, **options))
@@ -100,12 +100,12 @@ def plain(turns):
     return [(turn.start, turn.end, turn.speaker) for turn in turns]
 
 
-# --- as stock -------------------------------------------------------------------------------------
+# --- against stock --------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def of_stock(pipeline, samples, segmentation):
-    """What stock's models find, once for all the clusterings and counts."""
+    """The output of stock's models, computed once for all clusterings and counts."""
     from pyannote.core import SlidingWindow, SlidingWindowFeature
 
     pipeline = stock_pipeline(pipeline)
@@ -130,14 +130,12 @@ def test_turns_are_those_of_stock_pyannote(
     assert len(found.turns) > 3
 
 
-def test_what_the_models_find_is_what_they_find_in_stock_pyannote(
-    segmentation, diarisation, of_stock
-):
+def test_the_models_outputs_are_those_of_stock_pyannote(segmentation, diarisation, of_stock):
     assert np.array_equal(segmentation.activity, of_stock["segmentation"].activity)
     np.testing.assert_allclose(diarisation.embeddings, of_stock["embeddings"], atol=2e-4)
 
 
-def test_classes_and_the_least_sound_are_those_of_stock_pyannote(pipeline):
+def test_classes_and_the_fewest_samples_are_those_of_stock_pyannote(pipeline):
     stock = stock_pipeline(pipeline)
 
     mapping = stock._segmentation.conversion.mapping.numpy()
@@ -147,14 +145,14 @@ def test_classes_and_the_least_sound_are_those_of_stock_pyannote(pipeline):
     assert pipeline.chunk_step == stock._segmentation.step
 
 
-def test_turns_of_the_demo_pipeline_as_it_is_are_those_of_stock_pyannote(pipeline, samples):
+def test_turns_of_the_unchanged_demo_pipeline_are_those_of_stock_pyannote(pipeline, samples):
     found = assert_same_as_stock(pipeline, samples, counts="exact")
 
     assert {turn.speaker for turn in found.turns} == {"SPEAKER_00", "SPEAKER_01"}
 
 
 @pytest.mark.parametrize("seconds", [0.4, 3.0, 10.0, 10.5])
-def test_sound_of_less_than_two_chunks_is_diarised_as_by_stock_pyannote(
+def test_audio_shorter_than_two_chunks_is_diarised_as_by_stock_pyannote(
     pipeline, interview, seconds
 ):
     assert_same_as_stock(pipeline, interview[16_000 : 16_000 + round(seconds * 16_000)])
@@ -165,12 +163,12 @@ def test_sound_of_less_than_two_chunks_is_diarised_as_by_stock_pyannote(
     [
         {"min_duration_off": 0.4},
         {"exclude_overlap": False},
-        {"segmentation_step": 0.0333},  # chunks begin between the frames of both models
+        {"segmentation_step": 0.0333},  # chunks start between the frames of both models
         {"segmentation_step": 0.25},
     ],
     ids=str,
 )
-def test_a_pipeline_with_other_options_is_followed(pipeline, focus_group, options):
+def test_a_pipelines_options_work_as_in_stock_pyannote(pipeline, focus_group, options):
     assert_same_as_stock(variant(pipeline, **options), focus_group[: 13 * 16_000])
 
 
@@ -184,7 +182,7 @@ def test_models_of_community_1_s_size_are_diarised_as_by_stock_pyannote(clusteri
 
 @pytest.mark.slow
 def test_a_real_conversation_is_diarised_as_by_stock_pyannote(pipeline):
-    """pyannote.audio's 30 s of telephone."""
+    """pyannote.audio's 30 s telephone call."""
     import pyannote.audio
 
     path = Path(pyannote.audio.__file__).parent / "sample" / "sample.wav"
@@ -205,7 +203,7 @@ def test_a_minute_is_diarised_as_by_stock_pyannote(pipeline, focus_group, cluste
 
 @pytest.mark.slow
 def test_ten_minutes_are_diarised_as_by_stock_pyannote(pipeline, interview, focus_group):
-    """The same minutes over and over, but never on the same chunk."""
+    """The same minutes repeated, but at different offsets from the chunks."""
     parts = [interview, focus_group[:-3_000]] * 6
     samples = np.concatenate(parts)[: 600 * 16_000]
 
@@ -215,7 +213,7 @@ def test_ten_minutes_are_diarised_as_by_stock_pyannote(pipeline, interview, focu
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["interview", "focus-group"])
 def test_a_bf16_trunk_changes_the_error_rate_by_less_than_a_tenth_of_a_point(pipeline, name):
-    """The gate for the option; against people's turns, with their number unknown and known."""
+    """Against the reference turns, with the number of speakers unknown and known."""
     samples = recording(name)
     reference = read_rttm(DEMO / f"{name}.rttm")
     heard = segment(pipeline, samples)
@@ -249,7 +247,7 @@ def test_a_minute_of_models_of_community_1_s_size_is_diarised_as_by_stock_pyanno
     assert_same_as_stock(random_pipeline(clustering), loud_and_quiet(60, seed=1))
 
 
-# --- what is computed -----------------------------------------------------------------------------
+# --- computation ----------------------------------------------------------------------------------
 
 
 def test_bf16_gives_nearly_the_same_embeddings(pipeline, samples, segmentation):
@@ -281,7 +279,7 @@ def test_the_trunk_runs_once_per_chunk_with_speech(pipeline, samples, segmentati
     assert sum(seen) == 2 < len(half)
 
 
-def test_embeddings_given_back_give_the_same_turns_without_computing_them(
+def test_stored_embeddings_give_the_same_turns_without_being_computed(
     pipeline, samples, segmentation, diarisation, monkeypatch
 ):
     def never(*arguments, **options):
@@ -294,7 +292,7 @@ def test_embeddings_given_back_give_the_same_turns_without_computing_them(
     assert again.exclusive_turns == diarisation.exclusive_turns
 
 
-def test_another_number_of_speakers_from_the_same_embeddings(
+def test_stored_embeddings_give_another_number_of_speakers(
     pipeline, samples, segmentation, diarisation
 ):
     one = diarise(
@@ -304,10 +302,10 @@ def test_another_number_of_speakers_from_the_same_embeddings(
     assert {turn.speaker for turn in one.turns} == {"SPEAKER_00"}
 
 
-def test_more_speakers_than_there_is_speech_of_are_as_many_as_there_can_be(
+def test_more_speakers_than_embeddings_are_limited_to_the_embeddings(
     pipeline, samples, segmentation, diarisation
 ):
-    """scikit-learn refuses to make more clusters than there are points, and stock fails."""
+    """scikit-learn refuses to make more clusters than there are points, so stock fails."""
     many = diarise(
         pipeline, samples, segmentation, SpeakerCount(20, 20), embeddings=diarisation.embeddings
     )
@@ -315,17 +313,17 @@ def test_more_speakers_than_there_is_speech_of_are_as_many_as_there_can_be(
     assert 2 < len({turn.speaker for turn in many.turns}) < 20
 
 
-def test_the_device_is_free_again_before_the_speakers_are_told_apart(
+def test_a_diarisation_can_be_started_and_waited_for_separately(
     pipeline, samples, segmentation, diarisation
 ):
-    begun = start_diarisation(
+    running = start_diarisation(
         pipeline, samples, segmentation, TWO, embeddings=diarisation.embeddings
     )
 
-    assert begun.result() == replace(diarisation, embeddings=begun.embeddings)
+    assert running.result() == replace(diarisation, embeddings=running.embeddings)
 
 
-# --- what is found --------------------------------------------------------------------------------
+# --- results --------------------------------------------------------------------------------------
 
 
 def test_exclusive_turns_never_overlap(diarisation):
@@ -334,7 +332,7 @@ def test_exclusive_turns_never_overlap(diarisation):
     assert all(a.end <= b.start for a, b in zip(ordered, ordered[1:], strict=False))
 
 
-def test_a_turn_s_certainty_is_how_much_nearer_it_is_to_its_speaker(pipeline):
+def test_a_turns_certainty_is_higher_the_more_the_voices_differ(pipeline):
     segmentation, embeddings = conversation(60, 2, pipeline.embedding.dimension)
     samples = np.zeros(60 * 16_000, dtype=np.float32)
     clear = diarise(pipeline, samples, segmentation, TWO, embeddings=embeddings)
@@ -350,7 +348,7 @@ def mean_certainty(turns):
     return np.average([turn.certainty for turn in turns], weights=seconds)
 
 
-def test_with_one_speaker_there_is_no_certainty(pipeline, samples, segmentation, diarisation):
+def test_turns_of_a_single_speaker_have_no_certainty(pipeline, samples, segmentation, diarisation):
     one = diarise(
         pipeline, samples, segmentation, SpeakerCount(1, 1), embeddings=diarisation.embeddings
     )
@@ -358,7 +356,7 @@ def test_with_one_speaker_there_is_no_certainty(pipeline, samples, segmentation,
     assert {turn.certainty for turn in one.turns} == {None}
 
 
-def test_somebody_who_hardly_speaks_is_named_but_not_merged():
+def test_a_speaker_who_hardly_speaks_gets_a_warning():
     turns = [Turn(0, 100, "SPEAKER_00"), Turn(100, 150, "SPEAKER_01"), Turn(150, 151, "SPEAKER_02")]
 
     (warning,) = warn_of_brief_speakers(turns)
@@ -366,13 +364,15 @@ def test_somebody_who_hardly_speaks_is_named_but_not_merged():
     assert warn_of_brief_speakers(turns[:2]) == []
 
 
-def test_somebody_who_hardly_speaks_is_no_surprise_where_the_number_was_given(
+def make_everybody_brief(monkeypatch):
+    monkeypatch.setattr("models.diarisation.diarisation.FEW_SECONDS", 1e6)
+    monkeypatch.setattr("models.diarisation.diarisation.SMALL_SHARE", 1.0)
+
+
+def test_brief_speakers_get_no_warning_if_their_number_was_requested(
     pipeline, samples, segmentation, diarisation, monkeypatch
 ):
-    monkeypatch.setattr("models.diarisation.diarisation.FEW_SECONDS", 1e6)
-    monkeypatch.setattr(
-        "models.diarisation.diarisation.SMALL_SHARE", 1.0
-    )  # everybody hardly speaks
+    make_everybody_brief(monkeypatch)
     named = [
         diarise(pipeline, samples, segmentation, count, embeddings=diarisation.embeddings).warnings
         for count in (SpeakerCount(2, 3), TWO)
@@ -382,13 +382,10 @@ def test_somebody_who_hardly_speaks_is_no_surprise_where_the_number_was_given(
     assert named[1] == ()
 
 
-def test_somebody_who_hardly_speaks_is_a_surprise_where_the_number_came_from_a_roster(
+def test_brief_speakers_get_a_warning_if_their_number_came_from_a_roster(
     pipeline, samples, segmentation, diarisation, monkeypatch
 ):
-    monkeypatch.setattr("models.diarisation.diarisation.FEW_SECONDS", 1e6)
-    monkeypatch.setattr(
-        "models.diarisation.diarisation.SMALL_SHARE", 1.0
-    )  # everybody hardly speaks
+    make_everybody_brief(monkeypatch)
     known = diarisation.embeddings
     found = diarise(pipeline, samples, segmentation, TWO, embeddings=known, by_roster=True)
 
@@ -396,7 +393,7 @@ def test_somebody_who_hardly_speaks_is_a_surprise_where_the_number_came_from_a_r
 
 
 def talking(*seconds: float) -> list[Turn]:
-    """A turn of each length, each of somebody else."""
+    """Turns of these lengths, each by another speaker."""
     return [Turn(0.0, length, f"SPEAKER_{i:02d}") for i, length in enumerate(seconds)]
 
 
@@ -406,10 +403,10 @@ def talking(*seconds: float) -> list[Turn]:
         ((60.0, 30.0), TWO, None),
         ((60.0, 30.0, 20.0), TWO, "3 voices can be told apart, but the roster has 2 speakers:"),
         ((90.0,), TWO, "Only 1 of the 2 speakers"),
-        ((60.0, 30.0, 4.0), TWO, None),  # a slip of the clustering, or somebody who came in
-        ((60.0, 30.0, 4.0), SpeakerCount(3, 3), None),  # who may be the one who is quiet
-        ((60.0, 30.0, 0.5), SpeakerCount(3, 3), "Only 2 of the 3"),  # but a cough is nobody
-        ((20.0, 9.0), SpeakerCount(3, 3), None),  # the third need not have said anything yet
+        ((60.0, 30.0, 4.0), TWO, None),  # a clustering error, or a person who came in
+        ((60.0, 30.0, 4.0), SpeakerCount(3, 3), None),  # the third may be quiet
+        ((60.0, 30.0, 0.5), SpeakerCount(3, 3), "Only 2 of the 3"),  # but a cough is not a person
+        ((20.0, 9.0), SpeakerCount(3, 3), None),  # the third may not have spoken yet
         ((9.0, 8.0, 7.0, 6.0, 5.0), SpeakerCount(6, 6), None),  # nor the sixth
         ((9.0, 8.0, 7.0, 6.0, 6.0), SpeakerCount(6, 6), "Only 5 of the 6"),
         ((9.0, 8.0, 7.0, 6.0, 6.0), SpeakerCount(12, 12), "Only 5 of the 12"),
@@ -422,49 +419,49 @@ def talking(*seconds: float) -> list[Turn]:
         ),
     ],
 )
-def test_a_roster_is_doubted_where_the_voices_contradict_it(seconds, roster, begins):
+def test_a_warning_is_given_if_the_voices_do_not_match_the_roster(seconds, roster, begins):
     found = warn_of_roster_mismatch(talking(*seconds), roster)
 
     assert [warning.startswith(begins) for warning in found] == ([] if begins is None else [True])
 
 
 def test_a_wrong_roster_is_a_warning_and_changes_no_turn(pipeline):
-    """As many speakers as it has were made, and the number then compared with itself."""
+    """The number of speakers found was forced to be the roster's, then compared with it."""
     segmentation, embeddings = conversation(120, 3, pipeline.embedding.dimension)
 
-    def told(n: int, by_roster: bool) -> Diarisation:
+    def diarise_as(n: int, by_roster: bool) -> Diarisation:
         count = SpeakerCount(n, n)
         return diarise(
             pipeline, NOTHING, segmentation, count, embeddings=embeddings, by_roster=by_roster
         )
 
-    assert told(3, by_roster=True).warnings == ()
+    assert diarise_as(3, by_roster=True).warnings == ()
     for n, begins in ((2, "3 voices"), (4, "Only 3 of the 4")):
-        assert told(n, by_roster=False).warnings == ()
-        found = told(n, by_roster=True)
+        assert diarise_as(n, by_roster=False).warnings == ()
+        found = diarise_as(n, by_roster=True)
         assert found.warnings[0].startswith(begins)
-        assert found.turns == told(n, by_roster=False).turns
+        assert found.turns == diarise_as(n, by_roster=False).turns
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "n_people"), [("interview", 2), ("focus-group", 6)])
-def test_the_demo_recordings_agree_with_their_own_roster_only(pipeline, name, n_people):
+def test_the_demo_recordings_match_only_their_own_roster(pipeline, name, n_people):
     samples = recording(name)
     heard = segment(pipeline, samples)
     embeddings = embed(pipeline, samples, heard)
 
-    def doubts(n: int) -> tuple[str, ...]:
+    def warnings(n: int) -> tuple[str, ...]:
         count = SpeakerCount(n, n)
         return diarise(
             pipeline, samples, heard, count, embeddings=embeddings, by_roster=True
         ).warnings
 
-    assert doubts(n_people) == ()
-    assert any("the roster" in warning for warning in doubts(n_people - 1))
-    assert any("the roster" in warning for warning in doubts(n_people + 1))
+    assert warnings(n_people) == ()
+    assert any("the roster" in warning for warning in warnings(n_people - 1))
+    assert any("the roster" in warning for warning in warnings(n_people + 1))
 
 
-def test_where_nobody_speaks_there_are_no_turns(pipeline, samples, segmentation):
+def test_without_speech_there_are_no_turns(pipeline, samples, segmentation):
     quiet = replace(segmentation, activity=np.zeros_like(segmentation.activity))
     nothing = diarise(pipeline, samples, quiet, SpeakerCount())
     again = diarise(pipeline, samples, quiet, SpeakerCount(), embeddings=nothing.embeddings)
@@ -472,21 +469,21 @@ def test_where_nobody_speaks_there_are_no_turns(pipeline, samples, segmentation)
     assert nothing.turns == nothing.exclusive_turns == again.turns == ()
 
 
-# --- manners --------------------------------------------------------------------------------------
+# --- side effects ---------------------------------------------------------------------------------
 
 
-def test_fp32_means_fp32_and_global_switches_are_left_as_they_were(pipeline, samples, segmentation):
+def test_fp32_is_exact_and_global_settings_are_restored(pipeline, samples, segmentation):
     during = []
 
-    def look(fraction: float) -> None:
+    def observe(fraction: float) -> None:
         during.append(torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32)
 
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
     random_state = torch.random.get_rng_state()
     vars(pipeline).pop("min_samples", None)
     try:
-        segment(pipeline, samples, look)
-        embed(pipeline, samples, segmentation, look)
+        segment(pipeline, samples, observe)
+        embed(pipeline, samples, segmentation, observe)
 
         assert torch.backends.cudnn.allow_tf32
         assert torch.backends.cuda.matmul.allow_tf32
@@ -496,7 +493,7 @@ def test_fp32_means_fp32_and_global_switches_are_left_as_they_were(pipeline, sam
         torch.backends.cuda.matmul.allow_tf32 = False
 
 
-def test_it_stops_between_batches_when_told(pipeline, samples, segmentation):
+def test_it_can_be_stopped_between_batches(pipeline, samples, segmentation):
     def stop(fraction: float) -> None:
         raise Stopped
 
@@ -506,12 +503,12 @@ def test_it_stops_between_batches_when_told(pipeline, samples, segmentation):
         segment(pipeline, samples, stop)
 
 
-def test_progress_goes_from_nothing_to_one(pipeline, samples, segmentation):
-    told: list[float] = []
-    diarise(pipeline, samples, segmentation, TWO, told.append)
+def test_progress_rises_to_one(pipeline, samples, segmentation):
+    reported: list[float] = []
+    diarise(pipeline, samples, segmentation, TWO, reported.append)
 
-    assert told == sorted(told)
-    assert told[-1] == 1.0
+    assert reported == sorted(reported)
+    assert reported[-1] == 1.0
 
 
 def test_a_batch_that_does_not_fit_is_a_named_error(pipeline, samples, segmentation, monkeypatch):
@@ -526,7 +523,7 @@ def test_a_batch_that_does_not_fit_is_a_named_error(pipeline, samples, segmentat
         segment(pipeline, samples)
 
 
-def test_a_trial_tells_how_long_both_stages_take(pipeline):
+def test_a_trial_measures_how_long_both_stages_take(pipeline):
     segmenting, embedding = measure_speed(pipeline)
 
     assert 0 < segmenting < embedding * 10
@@ -535,7 +532,7 @@ def test_a_trial_tells_how_long_both_stages_take(pipeline):
 @pytest.mark.parametrize(
     ("text", "count"), [("6", SpeakerCount(6, 6)), ("2-4", SpeakerCount(2, 4))]
 )
-def test_a_number_of_speakers_is_exact_or_a_range(text, count):
+def test_a_number_of_speakers_can_be_exact_or_a_range(text, count):
     assert SpeakerCount.parse(text) == count
     assert str(count) == text
 

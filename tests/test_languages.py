@@ -1,4 +1,4 @@
-"""Languages of single windows, and translation."""
+"""Languages of individual windows, and translation."""
 
 import pytest
 import torch
@@ -45,7 +45,7 @@ def plain(whisper: Whisper, window: Window, maximum: float, **options: str) -> t
     return tuple(result.tokens)
 
 
-def test_translation_is_whispers(engine, whisper):
+def test_translations_are_those_of_whisper(engine, whisper):
     maximum = engine.find_maximum(SAMPLES)
     options = WhisperOptions(language="nl", task="translate")
     decoded = decode_session(engine, SAMPLES, WINDOWS, options, maximum)
@@ -55,14 +55,14 @@ def test_translation_is_whispers(engine, whisper):
     for result in decoded:
         expected = plain(whisper, result.window, maximum, language="nl", task="translate")
         assert result.tokens == expected
-    # Random weights care little for the task, so that this is what can fail.
+    # Random weights hardly react to the task, so the prompt is compared as well.
     (window_input, *_) = engine._make_inputs([DecodingRequest(SAMPLES, WINDOWS, options, maximum)])
     assert window_input.prompt == engine._tokenizer("nl", "translate").sot_sequence
     assert window_input.prompt != engine._tokenizer("nl").sot_sequence
 
 
 def test_a_window_clearly_in_another_language_is_decoded_in_it(engine, whisper, monkeypatch):
-    votes = iter([("nl", 0.9), ("de", 0.5), ("en", 0.95)])  # the second one is not clear
+    votes = iter([("nl", 0.9), ("de", 0.5), ("en", 0.95)])  # the second is not clear enough
 
     def vote(mels, tokenizer):
         language, probability = next(votes)

@@ -1,7 +1,7 @@
-"""Memory on 20 minutes of sound, and how it grows with the length: what four hours will take.
+"""Memory for 20 minutes of audio, and its growth with the length, which predicts four hours.
 
-Each measurement is a process of its own. Its peak is VmHWM of /proc, because getrusage's starts
-with what the parent had when it was started.
+Each measurement runs in a process of its own and reads the peak from VmHWM in /proc: the peak of
+getrusage starts at the parent's memory.
 """
 
 import json
@@ -31,7 +31,7 @@ from scripts.reports import read_peak_bytes
 
 torch.set_num_threads(1)
 cpu = torch.device("cpu")
-find_log_mel_maximum(torch.zeros(16_000).numpy(), 128, cpu)  # loads what is loaded once
+find_log_mel_maximum(torch.zeros(16_000).numpy(), 128, cpu)  # loads what it needs once
 loaded = read_peak_bytes()
 with open(sys.argv[1], "rb") as file:
     samples = decode(file).samples[0]
@@ -45,8 +45,11 @@ print(read_peak_bytes() - loaded)
 """
 
 
-def peak_of_reading(minutes: int, folder: Path) -> int:
-    """Bytes for decoding, windows and spectrograms of a recording, most of which is a hole."""
+def measure_reading(minutes: int, folder: Path) -> int:
+    """Peak bytes for decoding a recording, cutting windows and computing spectrograms.
+
+    Most of the file is a hole.
+    """
     path = folder / f"{minutes}.wav"
     n_bytes = minutes * 60 * SAMPLE_RATE * 2
     path.write_bytes(wav((noise(1000) * 32767).astype(np.int16), declared_bytes=n_bytes))
@@ -56,20 +59,20 @@ def peak_of_reading(minutes: int, folder: Path) -> int:
     return int(shown.stdout)
 
 
-def test_reading_20_minutes_takes_the_samples_and_little_more(tmp_path):
-    """A spectrogram of the whole file would take as much as the samples, on the way twice more."""
-    ten, twenty = peak_of_reading(10, tmp_path), peak_of_reading(20, tmp_path)
+def test_reading_20_minutes_takes_little_more_memory_than_the_samples(tmp_path):
+    """A spectrogram of the whole file would double it, and for a while quadruple it."""
+    ten, twenty = measure_reading(10, tmp_path), measure_reading(20, tmp_path)
 
     assert twenty < 20 * 60 * BYTES_PER_SECOND + 150 * MB
     assert (twenty - ten) / (10 * 60) < 2 * BYTES_PER_SECOND
 
 
 @pytest.mark.slow
-def test_the_whole_path_takes_little_on_20_minutes_and_little_more_with_each_further_one():
-    """With drawn embeddings, as scripts/measure_memory says; with real ones it takes an hour.
+def test_the_pipelines_memory_on_20_minutes_and_its_growth_are_bounded():
+    """With random embeddings, as scripts/measure_memory explains; real ones would take an hour.
 
-    docs/developer/performance.md has four hours, `scripts/measure_memory --minutes 240`;
-    the slope wavers too much from run to run to tell that from two short ones.
+    docs/developer/performance.md has the figures for four hours (`scripts/measure_memory --minutes
+    240`): the slope varies too much between runs to predict them from two short recordings.
     """
 
     def measured(minutes: int) -> dict[str, int]:

@@ -1,8 +1,8 @@
 """The engine against `whisper.decode` at the dimensions of real models, with random weights.
 
-Sums are added up in another order than whisper's, so that where two tokens are as good as equally
-likely the other one may be chosen, and a different text follows. Such a text is excused, and there
-must be few of them: everywhere else the tokens are the same.
+The engine adds numbers in another order than whisper. Where two tokens are almost equally likely it
+may therefore choose the other one, and the rest of the text differs. Such texts are excused, but
+there must be few of them; all others have the same tokens.
 """
 
 import sys
@@ -23,7 +23,7 @@ from tests.test_decoder import decoder_of, limit_texts, same, texts_of, tokenize
 TINY = {"n_state": 384, "n_head": 6, "n_layer": 4}
 BASE = {"n_state": 512, "n_head": 8, "n_layer": 6}
 ENGLISH, MANY, V3 = (80, 51864), (80, 51865), (128, 51866)  # mels and tokens
-MARGIN = 1e-3  # of logits; below it a token is as good as another
+MARGIN = 1e-3  # of logits, below which two tokens count as equally likely
 LONGEST = 20  # tokens
 N_WINDOWS = 3
 
@@ -45,13 +45,13 @@ def mels_of(n_mels: int) -> list[torch.Tensor]:
     ]
 
 
-def n_excused(
+def count_excused(
     model: Whisper,
     mels: Sequence[torch.Tensor],
     texts: Sequence[DecodedText],
     plain: Sequence[DecodingResult],
 ) -> int:
-    """Of the texts those that differ where it does not matter; any other difference fails."""
+    """Count texts that differ only from a token that is as likely as whisper's; others fail."""
     excused = 0
     for mel, text, expected in zip(mels, texts, plain, strict=True):
         if text.tokens == tuple(expected.tokens):
@@ -68,7 +68,7 @@ def n_excused(
 def whisper_of(
     dims: dict[str, int], n_mels: int = 80, n_vocab: int = 51865, device: str = "cpu"
 ) -> Whisper:
-    """With attention to single moments; on the average of 30 s all windows would sound alike."""
+    """A random Whisper that attends to single moments: averages over 30 s would be all alike."""
     model = random_whisper(n_mels, n_vocab, seed=4, **dims)
     model.encoder.conv2.weight.mul_(10)
     for block in model.decoder.blocks:
@@ -77,37 +77,39 @@ def whisper_of(
     return on_device
 
 
-def check(dims: dict[str, int], vocabulary: tuple[int, int], device: str = "cpu") -> None:
+def assert_same_as_whisper(
+    dims: dict[str, int], vocabulary: tuple[int, int], device: str = "cpu"
+) -> None:
     model = whisper_of(dims, *vocabulary, device=device)
     mels = [mel.to(device) for mel in mels_of(vocabulary[0])]
     texts = texts_of(decoder_of(model), mels)
     plain = [plain_decode(model, mel, longest=LONGEST) for mel in mels]
 
-    assert len({text.tokens for text in texts}) == N_WINDOWS  # each window is heard
-    assert n_excused(model, mels, texts, plain) <= 1
+    assert len({text.tokens for text in texts}) == N_WINDOWS  # the texts depend on the windows
+    assert count_excused(model, mels, texts, plain) <= 1
 
 
-def test_tiny_with_the_vocabulary_of_v3_writes_what_whisper_writes():
-    check(TINY, V3)
+def test_tiny_with_the_vocabulary_of_v3_decodes_as_whisper():
+    assert_same_as_whisper(TINY, V3)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("vocabulary", [ENGLISH, MANY], ids=["english", "many"])
-def test_tiny_writes_what_whisper_writes(vocabulary):
-    check(TINY, vocabulary)
+def test_tiny_decodes_as_whisper(vocabulary):
+    assert_same_as_whisper(TINY, vocabulary)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("vocabulary", [ENGLISH, MANY, V3], ids=["english", "many", "v3"])
-def test_base_writes_what_whisper_writes(vocabulary):
-    check(BASE, vocabulary)
+def test_base_decodes_as_whisper(vocabulary):
+    assert_same_as_whisper(BASE, vocabulary)
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("vocabulary", [ENGLISH, MANY, V3], ids=["english", "many", "v3"])
-def test_base_writes_on_a_gpu_what_whisper_writes_there(vocabulary):
+def test_base_on_a_gpu_decodes_as_whisper_there(vocabulary):
     torch.backends.cuda.matmul.allow_tf32 = False
-    check(BASE, vocabulary, "cuda")
+    assert_same_as_whisper(BASE, vocabulary, "cuda")
 
 
 def test_a_difference_is_excused_only_where_two_tokens_are_equally_likely(monkeypatch):
@@ -115,24 +117,24 @@ def test_a_difference_is_excused_only_where_two_tokens_are_equally_likely(monkey
     plain = plain_decode(model, mels[0], longest=6)
     changed = DecodedText((*plain.tokens[:3], 1, *plain.tokens[4:]), "", 0.0, 0.0, 0.0, 0.0)
     with pytest.raises(AssertionError, match="token 3 differs"):
-        n_excused(model, mels, [changed], [plain])
+        count_excused(model, mels, [changed], [plain])
 
     monkeypatch.setattr(sys.modules[__name__], "margin_after", lambda *of: MARGIN / 2)
-    assert n_excused(model, mels, [changed], [plain]) == 1
+    assert count_excused(model, mels, [changed], [plain]) == 1
 
 
-def test_the_margin_is_that_of_the_token_whisper_chose():
+def test_the_margin_belongs_to_the_token_that_whisper_chose():
     model, mel = random_whisper(seed=2), mels_of(80)[0]
     plain = plain_decode(model, mel, longest=4)
     margin = margin_after(model, mel, plain.tokens[:3])
-    with torch.no_grad():  # the fourth token as likely as never before: the margin grows with it
+    with torch.no_grad():  # makes the fourth token more likely, so the margin must grow
         model.decoder.token_embedding.weight[plain.tokens[3]] *= 1.5
 
     assert 0 < margin < margin_after(model, mel, plain.tokens[:3])
 
 
 @pytest.mark.slow
-def test_words_of_base_begin_where_find_alignment_says():
+def test_words_of_base_start_where_find_alignment_puts_them():
     model = whisper_of(BASE)
     tokenizer, mels = tokenizer_of(model), mels_of(80)
     heads = [tuple(pair) for pair in model.alignment_heads.indices().T.tolist()]

@@ -1,4 +1,4 @@
-"""Clustering and turns alone, against stock pyannote.audio, on conversations nobody had."""
+"""Clustering and turns against stock pyannote.audio, on generated conversations."""
 
 from dataclasses import replace
 from typing import Any
@@ -60,8 +60,8 @@ def assert_same_as_stock(pipeline, found, counts="unknown"):
 @pytest.mark.parametrize("n_speakers", [2, 4, 12])
 @pytest.mark.parametrize("clustering", CLUSTERINGS)
 def test_turns_are_those_of_stock_pyannote(pipeline, clustering, n_speakers, counts):
-    conversed = conversation(90, n_speakers, 256, seed=n_speakers)
-    found = assert_same_as_stock(variant(pipeline, clustering), conversed, counts)
+    generated = conversation(90, n_speakers, 256, seed=n_speakers)
+    found = assert_same_as_stock(variant(pipeline, clustering), generated, counts)
 
     assert len(found.turns) > 5
 
@@ -70,7 +70,7 @@ def test_turns_are_those_of_stock_pyannote(pipeline, clustering, n_speakers, cou
 def test_more_speakers_than_letters_are_numbered_and_ordered_as_by_stock_pyannote(
     pipeline, min_duration_off
 ):
-    """It orders clusters, and turns with the same times, by text: 10 before 2, AA before B."""
+    """It orders clusters and turns with the same times as text: 10 before 2, AA before B."""
     other = variant(pipeline, "AgglomerativeClustering", min_duration_off=min_duration_off)
     other = replace(other, parameters={**other.parameters, "min_cluster_size": 1})
     segmentation, _ = conversation(120, 40, 256)
@@ -84,7 +84,7 @@ def test_more_speakers_than_letters_are_numbered_and_ordered_as_by_stock_pyannot
 
 @pytest.mark.slow
 @pytest.mark.parametrize("clustering", CLUSTERINGS)
-def test_two_hours_are_put_together_as_by_stock_pyannote(pipeline, clustering, monkeypatch):
+def test_turns_of_two_hours_are_those_of_stock_pyannote(pipeline, clustering, monkeypatch):
     monkeypatch.setattr("models.diarisation.clustering.MAX_CLUSTERED", 20_000)
     assert_same_as_stock(variant(pipeline, clustering), conversation(7200, 6, 256))
 
@@ -102,7 +102,7 @@ def test_speakers_are_counted_as_by_stock_pyannote(pipeline):
     assert np.array_equal(count_speakers(found), stock.data[:, 0])
 
 
-def test_the_name_of_a_track_is_pyannote_s():
+def test_track_names_are_those_of_pyannote():
     from pyannote.core.utils.generators import string_generator
 
     expected = string_generator()
@@ -110,7 +110,7 @@ def test_the_name_of_a_track_is_pyannote_s():
 
 
 def test_turns_with_the_same_times_are_ordered_as_by_stock_pyannote(pipeline):
-    """By the names of their tracks: Z after AA."""
+    """They are ordered by the names of their tracks: Z after AA."""
     from pyannote.core import SlidingWindow, SlidingWindowFeature
 
     found = fake_segmentation(np.ones((1, 20, 1)))
@@ -127,7 +127,7 @@ def test_turns_with_the_same_times_are_ordered_as_by_stock_pyannote(pipeline):
     assert [int(turn.speaker) for turn in turns] == stock
 
 
-def test_a_frame_has_as_many_speakers_as_were_counted_and_those_with_most_votes():
+def test_each_frame_has_the_counted_number_of_speakers_with_the_most_votes():
     votes = np.array([[3, 0, 9], [5, 1, 9], [4, 2, 9]])
     count = np.array([2, 1, 0])
 
@@ -138,13 +138,13 @@ def test_a_frame_has_as_many_speakers_as_were_counted_and_those_with_most_votes(
     ]
 
 
-def test_more_people_than_clusters_are_turns_of_people_without_a_voice():
+def test_people_beyond_the_number_of_clusters_get_clusters_without_votes():
     active = select_active(np.array([[1, 1]]), np.array([1, 2]))
 
     assert active.tolist() == [[True, True], [False, True]]
 
 
-def test_two_local_speakers_of_one_cluster_are_one_voice():
+def test_two_local_speakers_of_one_cluster_are_merged():
     activity = np.zeros((1, 10, 2))
     activity[0, 2:6, 0] = activity[0, 4:8, 1] = 1
     labels = np.zeros((1, 2), dtype=np.int32)
@@ -153,7 +153,7 @@ def test_two_local_speakers_of_one_cluster_are_one_voice():
     assert found.counts[0].tolist() == [0, 0, 1, 1, 1, 1, 1, 1, 0, 0, 0]
 
 
-def test_a_certainty_is_the_mean_over_what_the_chunks_heard():
+def test_certainty_is_the_mean_margin_over_the_chunks_votes():
     activity = np.zeros((2, 100, 2))  # chunks at 0 and 1 s, frames of 0.1 s
     activity[0, 10:30, 0] = activity[1, 0:10, 0] = 1  # 1 to 3 s, and 1 to 2 s
     activity[0, 50:60, 1] = 1  # somebody else

@@ -24,7 +24,7 @@ def span():
 
 @torch.inference_mode()
 @pytest.mark.parametrize("n_step", [16_000, 5_330, 5_328, 5_327])
-def test_the_shared_convolution_gives_what_each_chunk_alone_gives(pipeline, span, n_step):
+def test_the_shared_convolution_equals_that_of_each_chunk(pipeline, span, n_step):
     sincnet = pipeline.segmentation.sincnet
     chunks = span.unfold(0, 160_000, n_step)[:, None]
 
@@ -36,7 +36,7 @@ def test_the_shared_convolution_gives_what_each_chunk_alone_gives(pipeline, span
 
 @torch.inference_mode()
 @pytest.mark.parametrize("begins", [[0, 16_000, 48_000], [0, 16_080], [160, 5_328]])
-def test_features_of_a_span_are_those_of_each_chunk_alone(pipeline, span, begins):
+def test_features_of_a_span_equal_those_of_each_chunk(pipeline, span, begins):
     model = pipeline.embedding
     chunks = torch.stack([span[begin : begin + 160_000] for begin in begins])[:, None]
 
@@ -44,7 +44,7 @@ def test_features_of_a_span_are_those_of_each_chunk_alone(pipeline, span, begins
     torch.testing.assert_close(features, model.compute_fbank(chunks), atol=1e-4, rtol=0)
 
 
-def test_an_embedding_leaves_out_overlap_where_there_is_enough_without():
+def test_an_embedding_leaves_out_overlap_if_there_is_enough_speech_without():
     activity = np.zeros((1, 10, 2), dtype=np.float32)
     activity[0, :8, 0] = activity[0, 5:8, 1] = 1  # the second one is never alone
 
@@ -55,7 +55,7 @@ def test_an_embedding_leaves_out_overlap_where_there_is_enough_without():
     assert _masks(activity, -1)[0, 0].tolist() == [1] * 8 + [0] * 2
 
 
-def test_who_is_active_and_how_many_at_once():
+def test_active_speakers_are_found_and_counted_per_frame():
     activity = np.zeros((2, 10, 3))
     activity[0, 3, 1] = activity[1, 3:5, 0] = activity[1, 4:6, 2] = 1
     found = segmentation(activity)
@@ -64,7 +64,7 @@ def test_who_is_active_and_how_many_at_once():
     assert found.n_speaking[1].tolist() == [0, 0, 0, 1, 2, 1, 0, 0, 0, 0]
 
 
-def test_sound_after_the_end_is_silence():
+def test_samples_after_the_end_are_zero():
     assert cut_padded(np.ones(5, dtype=np.float32), 3, 7).tolist() == [1, 1, 0, 0]
 
 
@@ -73,7 +73,7 @@ def test_a_frame_is_speech_when_half_of_its_chunks_say_so():
     activity[0, 50:80, 0] = 1  # 5 to 8 s
     activity[1, 40:70, 1] = 1  # the same, another local speaker
     activity[2, 30:40, 0] = 1  # 5 to 6 s only: outvoted from 6 to 8 s
-    activity[2, 95:, 0] = 1  # 11.5 to 12 s, seen by this chunk alone
+    activity[2, 95:, 0] = 1  # 11.5 to 12 s, covered by this chunk only
     regions = find_speech_regions(segmentation(activity))
 
     times = [time for region in regions for time in (region.start, region.end)]
