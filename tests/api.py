@@ -19,7 +19,7 @@ from fastapi.testclient import TestClient
 
 from service.api.app import create_app
 from service.database.tables import Token, TokenStudy
-from service.domain.callers import hash_of, new_secret
+from service.domain.callers import hash_secret, new_secret
 from service.services import Services
 from service.settings import Settings
 
@@ -72,7 +72,7 @@ class Api:
         with self.services.sessionmaker.begin() as session:
             token = Token(
                 id=uuid4(),
-                hash=hash_of(secret),
+                hash=hash_secret(secret),
                 role=role,
                 all_studies=all_studies,
                 expires_at=now - timedelta(seconds=1) if expired else None,

@@ -16,8 +16,9 @@ from service.api.app import create_app
 from service.api.limits import Bucket
 from service.commands.connection import find_token
 from service.database.tables import ROLES, Handoff, Job, Token
-from service.domain.callers import find_caller, make_first_tokens
+from service.domain.callers import find_caller
 from service.domain.recordings import identified
+from service.domain.tokens import make_first_tokens
 from service.services import create_root_keys
 from service.settings import Settings
 from tests.api import OCTETS, open_api, tone

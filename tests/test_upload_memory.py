@@ -21,7 +21,7 @@ import pytest
 
 from service.database.engine import open_engine, open_sessions
 from service.database.tables import Token
-from service.domain.callers import hash_of, new_secret
+from service.domain.callers import hash_secret, new_secret
 from service.services import create_root_keys
 from service.settings import Settings
 
@@ -115,7 +115,7 @@ def process(settings):
     secret = new_secret()
     engine = open_engine(settings.database_url.get_secret_value())
     with open_sessions(engine).begin() as session:
-        session.add(Token(hash=hash_of(secret), role="owner", all_studies=True))
+        session.add(Token(hash=hash_secret(secret), role="owner", all_studies=True))
     engine.dispose()
     process = Process(settings, secret)
     yield process

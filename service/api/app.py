@@ -31,8 +31,8 @@ from service.api.routes import (
 )
 from service.api.watch import Watch
 from service.domain import queue
-from service.domain.callers import make_first_tokens
 from service.domain.recordings import Checker
+from service.domain.tokens import make_first_tokens
 from service.errors import locate
 from service.services import open_services
 from service.settings import Settings

@@ -86,6 +86,10 @@ class Study(Table):
     created_at: Mapped[datetime] = now_at()
     erased_at: Mapped[datetime | None]
 
+    @property
+    def has_vocabulary(self) -> bool:
+        return self.vocabulary_artefact_id is not None
+
 
 class Token(Table):
     __tablename__ = "token"

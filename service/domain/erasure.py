@@ -5,15 +5,13 @@ whoever repeats an erasure that was interrupted completes it.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
 
-import psycopg
 from sqlalchemy import ColumnElement, select
-from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session as DbSession
 
 from service.database.queries import touch_job
@@ -30,9 +28,11 @@ from service.database.tables import (
 )
 from service.domain.callers import Caller
 from service.domain.jobs import JobRunning, find_job, job_recordings
+from service.domain.locks import refuse_while_checked
 from service.domain.queue import request_cancel
 from service.domain.recordings import destroy, find_recording, identified
-from service.domain.studies import find_session, find_study, refuse_erased
+from service.domain.sessions import find_session
+from service.domain.studies import find_study, refuse_erased
 from service.errors import RecordingInUse
 from service.services import Services
 from service.vault.errors import Erased, UploadBusy
@@ -127,7 +127,7 @@ def erase_recording(services: Services, caller: Caller, recording_id: UUID) -> N
         RecordingNotFound, Erased, RecordingInUse
         UploadBusy: it is being checked.
     """
-    with not_while_checked(), services.sessionmaker.begin() as session:
+    with refuse_while_checked(), services.sessionmaker.begin() as session:
         find_recording(session, caller, recording_id)
         of_it = select(JobRecording.job_id).where(JobRecording.recording_id == recording_id)
         doomed = _erase(session, services, Recording.id == recording_id, Job.id.in_(of_it))
@@ -141,7 +141,7 @@ def erase_session(services: Services, caller: Caller, session_id: UUID) -> None:
         SessionNotFound, Erased, RecordingInUse
         UploadBusy: a recording is being checked.
     """
-    with not_while_checked(), services.sessionmaker.begin() as session:
+    with refuse_while_checked(), services.sessionmaker.begin() as session:
         of = find_session(session, caller, session_id)
         session.refresh(of, with_for_update=True)
         refuse_erased(of)
@@ -164,7 +164,7 @@ def erase_study(services: Services, caller: Caller, study: str) -> None:
         StudyNotFound, Erased, RecordingInUse
         UploadBusy: a recording is being checked.
     """
-    with not_while_checked(), services.sessionmaker.begin() as session:
+    with refuse_while_checked(), services.sessionmaker.begin() as session:
         found = find_study(session, caller, study)
         session.refresh(found, with_for_update=True)
         refuse_erased(found)
@@ -186,20 +186,6 @@ def erase_rest(session: DbSession, services: Services, study: Study) -> None:
     for of in session.scalars(sessions):
         of.erased_at, of.roster = now, []
     study.erased_at, study.vocabulary_artefact_id = now, None
-
-
-@contextmanager
-def not_while_checked() -> Iterator[None]:
-    """
-    Raises:
-        UploadBusy
-    """
-    try:
-        yield
-    except OperationalError as error:
-        if isinstance(error.orig, psycopg.errors.LockNotAvailable):
-            raise UploadBusy("A recording is being checked: try again in a moment") from None
-        raise
 
 
 def _erase(

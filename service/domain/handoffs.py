@@ -112,7 +112,7 @@ def _free(caller: Caller) -> Any:
         .limit(1)
         .with_for_update(of=Handoff, skip_locked=True)
     )
-    return caller.limit(query, Handoff.study_id)
+    return caller.restrict(query, Handoff.study_id)
 
 
 def heartbeat(session: DbSession, caller: Caller, handoff_id: UUID, fence: int) -> Handoff:
@@ -200,7 +200,7 @@ def list_handoffs(
     Raises:
         StudyNotFound, BadCursor
     """
-    query = caller.limit(select(Handoff), Handoff.study_id)
+    query = caller.restrict(select(Handoff), Handoff.study_id)
     if study is not None:
         query = query.where(Handoff.study_id == find_study(session, caller, study).id)
     if statuses:

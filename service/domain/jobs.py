@@ -55,10 +55,10 @@ from service.domain.recordings import (
     find_recording,
     identified,
     ready_recording,
-    session_recordings,
 )
+from service.domain.sessions import find_session, session_recordings
 from service.domain.stages import KEPT_STAGES
-from service.domain.studies import find_session, find_study, study_vocabulary
+from service.domain.studies import find_study, read_vocabulary
 from service.errors import ServiceError
 from service.services import Services
 from service.vault.errors import Erased
@@ -227,7 +227,7 @@ def _with_defaults(
     """
     defaults: dict[str, Any] = {"language": study.language}
     if "vocabulary" not in request.chosen:
-        defaults["vocabulary"] = tuple(study_vocabulary(services, study))
+        defaults["vocabulary"] = tuple(read_vocabulary(services, study))
     if of is not None:
         defaults["roster"] = tuple(RosterEntry(**entry) for entry in of.roster)
         if not of.roster:
@@ -365,7 +365,7 @@ def list_jobs(
     Raises:
         StudyNotFound, SessionNotFound, BadCursor
     """
-    query = caller.limit(select(Job), Job.study_id)
+    query = caller.restrict(select(Job), Job.study_id)
     found = find_study(session, caller, study) if study is not None else None
     if found is not None:
         query = query.where(Job.study_id == found.id)

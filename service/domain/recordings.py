@@ -42,7 +42,8 @@ from service.database.tables import Recording
 from service.domain.callers import Caller
 from service.domain.job_errors import InternalError
 from service.domain.pages import Page, page_of
-from service.domain.studies import find_session, find_study, next_position, refuse_erased
+from service.domain.sessions import find_session, next_position
+from service.domain.studies import find_study, refuse_erased
 from service.errors import (
     RecordingNotFound,
     RecordingNotReady,
@@ -131,7 +132,9 @@ def list_recordings(
     Raises:
         StudyNotFound, Erased, BadCursor
     """
-    query = caller.limit(select(Recording), Recording.study_id).where(Recording.state != "erased")
+    query = caller.restrict(select(Recording), Recording.study_id).where(
+        Recording.state != "erased"
+    )
     if study is not None:
         query = query.where(Recording.study_id == find_study(session, caller, study).id)
     return page_of(session, Recording, query, limit=limit, cursor=cursor)
@@ -148,14 +151,6 @@ def ready_recording(session: DbSession, caller: Caller, recording_id: UUID) -> R
     if recording.state != "ready":
         raise RecordingNotReady(f"The recording is not ready yet: it is {recording.state}")
     return recording
-
-
-def session_recordings(session: DbSession, session_id: UUID) -> list[Recording]:
-    """In order, without those that are no more."""
-    query = select(Recording).where(
-        Recording.session_id == session_id, Recording.state.not_in(("erased", "refused"))
-    )
-    return list(session.scalars(query.order_by(Recording.position, Recording.created_at)))
 
 
 # --- receiving ------------------------------------------------------------------------------------

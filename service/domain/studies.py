@@ -1,32 +1,65 @@
-"""Studies and sessions: found, made, and their vocabulary."""
+"""Studies: created, found, changed, and their vocabularies."""
 
 import json
-import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session as DbSession
 
+from models.weights.catalogue import DEMO, find_model
 from service.database import tables
-from service.database.tables import Recording, Study
+from service.database.tables import Study, TokenStudy
 from service.domain.callers import Caller
-from service.errors import RecordingNotFound, SessionCodeTaken, SessionNotFound, StudyNotFound
+from service.errors import StudyCodeTaken, StudyNotFound
 from service.services import Services
 from service.vault import ArtefactClass
 from service.vault.errors import Erased
 from service.vault.store import Artefact
 
-PREFIXES = {"interview": "INT", "focus_group": "FG"}
 VOCABULARY = "vocabulary"
+
+
+def create_study(
+    session: DbSession,
+    services: Services,
+    caller: Caller,
+    *,
+    code: str,
+    language: str | None,
+    model: str | None,
+) -> Study:
+    """Create a study and its keys. A caller who is limited to some studies gets access to it.
+
+    Raises:
+        StudyCodeTaken, UnknownModel, DiskFull
+    """
+    refuse_unknown_model(model)
+    if session.scalar(select(Study.id).where(Study.code == code)) is not None:
+        raise StudyCodeTaken("Another study has this code")
+    study = Study(id=uuid4(), code=code, language=language, model=model)
+    create_study_keys(services, study.id)
+    session.add(study)
+    session.flush()
+    if not caller.all_studies:
+        session.add(TokenStudy(token_id=caller.token_id, study_id=study.id))
+    return study
+
+
+def list_studies(session: DbSession, caller: Caller) -> Sequence[Study]:
+    """The caller's studies, by code."""
+    query = caller.restrict(select(Study).where(Study.erased_at.is_(None)), Study.id)
+    return session.scalars(query.order_by(Study.code)).all()
 
 
 def find_study(session: DbSession, caller: Caller, id_or_code: str | UUID) -> Study:
     """
     Raises:
-        StudyNotFound: there is none, or it is not the caller's.
+        StudyNotFound: it does not exist, or is not the caller's.
         Erased
     """
-    id = as_id(id_or_code)
+    id = parse_id(id_or_code)
     study = session.scalar(
         select(Study).where(Study.id == id if id is not None else Study.code == id_or_code)
     )
@@ -34,6 +67,33 @@ def find_study(session: DbSession, caller: Caller, id_or_code: str | UUID) -> St
         raise StudyNotFound("There is no such study, or it is not yours")
     refuse_erased(study)
     return study
+
+
+def change_study(
+    session: DbSession, caller: Caller, id_or_code: str, changes: Mapping[str, Any]
+) -> Study:
+    """
+    Args:
+        changes: new values by name, of `language` and `model`.
+
+    Raises:
+        StudyNotFound, UnknownModel, Erased
+    """
+    refuse_unknown_model(changes.get("model"))
+    study = find_study(session, caller, id_or_code)
+    for name, value in changes.items():
+        setattr(study, name, value)
+    return study
+
+
+def refuse_unknown_model(name: str | None) -> None:
+    """Only the name is checked: whether the model is installed is checked when a job is submitted.
+
+    Raises:
+        UnknownModel
+    """
+    if name is not None and name != DEMO:
+        find_model(name, "whisper")
 
 
 def refuse_erased(owner: Study | tables.Session) -> None:
@@ -45,94 +105,29 @@ def refuse_erased(owner: Study | tables.Session) -> None:
         raise Erased(f"The {owner.__tablename__} was erased")
 
 
-def find_session(
-    session: DbSession, caller: Caller, id_or_code: str | UUID, study: Study | None = None
-) -> tables.Session:
-    """
-    Args:
-        study: whose session it must be; needed for a code.
-
-    Raises:
-        SessionNotFound, Erased
-    """
-    id = as_id(id_or_code)
-    query = select(tables.Session)
-    query = query.where(tables.Session.id == id if id else tables.Session.code == id_or_code)
-    if study is not None:
-        query = query.where(tables.Session.study_id == study.id)
-    elif id is None:
-        raise ValueError("a code needs its study")
-    found = session.scalar(query)
-    if found is None or not caller.may_see(found.study_id):
-        raise SessionNotFound("There is no such session, or it is not yours")
-    refuse_erased(found)
-    return found
-
-
-def as_id(id_or_code: str | UUID) -> UUID | None:
-    """A code is never as long as an id."""
+def parse_id(id_or_code: str | UUID) -> UUID | None:
+    """The id; None for a code, which is always shorter."""
     if isinstance(id_or_code, UUID):
         return id_or_code
     return UUID(id_or_code) if len(id_or_code) == 36 and "-" in id_or_code[8:9] else None
 
 
-def session_code(session: DbSession, study_id: UUID, kind: str, wanted: str | None) -> str:
-    """The code that was asked for, else the next one: INT-01, INT-02, FG-1.
-
-    Locks the study, so that two sessions made at once get two codes.
-
-    Raises:
-        SessionCodeTaken
-    """
-    session.execute(select(Study.id).where(Study.id == study_id).with_for_update())
-    codes = select(tables.Session.code).where(tables.Session.study_id == study_id)
-    taken = set(session.scalars(codes))
-    if wanted is not None:
-        if wanted in taken:
-            raise SessionCodeTaken("Another session of the study has this code")
-        return wanted
-    prefix = PREFIXES[kind]
-    numbers = [int(match[1]) for code in taken if (match := re.fullmatch(rf"{prefix}-(\d+)", code))]
-    width = 2 if kind == "interview" else 1
-    return f"{prefix}-{max(numbers, default=0) + 1:0{width}}"
+def create_study_keys(services: Services, study_id: UUID) -> None:
+    """Create the study key of every class, and the data key of the study's own artefacts."""
+    for keyring in services.vault.keyrings.values():
+        keyring.create_study_key(study_id)
+    services.vault.keyrings[ArtefactClass.IDENTIFIED].create_data_key(study_id, study_id)
 
 
-def order_recordings(session: DbSession, made: tables.Session, ids: list[UUID]) -> None:
-    """These recordings of the study, in this order and no others, are the session's.
+# --- vocabularies ---------------------------------------------------------------------------------
 
-    Who checks a recording has its row for minutes; nobody waits for that, see `not_while_checked`.
+
+def read_vocabulary(services: Services, study: Study) -> list[str]:
+    """Words to expect in the study's recordings.
 
     Raises:
-        RecordingNotFound: one of them is not the study's.
-        OperationalError: somebody has one of them (LockNotAvailable).
+        Erased, KeyMissing, KeyDamaged, ArtefactMissing, ArtefactDamaged
     """
-    rows = {
-        row.id: row
-        for row in session.scalars(
-            select(Recording)
-            .where(Recording.study_id == made.study_id, Recording.erased_at.is_(None))
-            .where((Recording.session_id == made.id) | Recording.id.in_(ids))
-            .with_for_update(nowait=True, key_share=True)
-        )
-    }
-    if not set(ids) <= set(rows):
-        raise RecordingNotFound("There is no such recording in the session's study")
-    for row in rows.values():
-        row.session_id = made.id if row.id in ids else None
-        row.position = ids.index(row.id) if row.id in ids else None
-
-
-def next_position(session: DbSession, session_id: UUID) -> int:
-    last = session.scalar(
-        select(func.max(Recording.position)).where(Recording.session_id == session_id)
-    )
-    return 0 if last is None else last + 1
-
-
-# --- words that transcripts of the study are likely to hold ---------------------------------------
-
-
-def study_vocabulary(services: Services, study: Study) -> list[str]:
     if study.vocabulary_artefact_id is None:
         return []
     key = services.vault.keyrings[ArtefactClass.IDENTIFIED].data_key(study.id, study.id)
@@ -142,20 +137,30 @@ def study_vocabulary(services: Services, study: Study) -> list[str]:
     return words
 
 
-def store_vocabulary(services: Services, study_id: UUID, words: list[str]) -> UUID:
+def replace_vocabulary(
+    services: Services, caller: Caller, id_or_code: str, words: list[str]
+) -> None:
+    """
+    Raises:
+        StudyNotFound, Erased, KeyMissing, KeyDamaged, DiskFull
+    """
+    with services.sessionmaker.begin() as session:
+        study = find_study(session, caller, id_or_code)
+        old = study.vocabulary_artefact_id
+        study.vocabulary_artefact_id = _write_vocabulary(services, study.id, words)
+    if old is not None:  # only now, when the change is committed
+        services.vault.stores[ArtefactClass.IDENTIFIED].delete(old)
+
+
+def _write_vocabulary(services: Services, study_id: UUID, words: list[str]) -> UUID | None:
     """
     Returns:
-        Id of a new artefact. The older one stays until the caller has committed.
+        Id of a new artefact; None if there are no words.
     """
+    if not words:
+        return None
     key = services.vault.keyrings[ArtefactClass.IDENTIFIED].data_key(study_id, study_id)
     artefact = Artefact(study_id, study_id, VOCABULARY, uuid4())
     with services.vault.stores[ArtefactClass.IDENTIFIED].write(artefact, key) as file:
         file.write(json.dumps(words).encode())
     return artefact.id
-
-
-def create_study_keys(services: Services, study_id: UUID) -> None:
-    """Of the study in every class, and one for what belongs to the study itself."""
-    for keyring in services.vault.keyrings.values():
-        keyring.create_study_key(study_id)
-    services.vault.keyrings[ArtefactClass.IDENTIFIED].create_data_key(study_id, study_id)

@@ -33,7 +33,7 @@ from service.api.routes.views import SessionName, Strict, StudyName
 from service.api.watch import State, Watch
 from service.database.tables import FINAL, Job
 from service.domain import erasure, jobs, stages
-from service.domain.callers import Caller, require_still
+from service.domain.callers import Caller, require_valid_token
 from service.domain.job_errors import error_action
 from service.domain.jobs import (
     IdempotencyKeyReused,
@@ -359,7 +359,7 @@ async def read_job(
             watch: Watch = request.app.state.watch
             with limits.waiting():
                 await watch.until(job_id, lambda state: _is_news(state, known), wait)
-            await asyncio.to_thread(require_still, services, caller)
+            await asyncio.to_thread(require_valid_token, services, caller)
             state = await asyncio.to_thread(_state, services, caller, job_id)
         if known is not None and known == etag(state.version):
             return Response(status_code=304, headers={"ETag": known})

@@ -9,10 +9,10 @@ from pydantic import BaseModel, ConfigDict
 from models.errors import WeightsError
 from models.weights.catalogue import DEMO, KNOWN, check_installed
 from service.api.access import ServicesDep, allow
-from service.domain.callers import SEES_STUDIES, Caller
+from service.domain.callers import STUDY_READERS, Caller
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
-AnyUser = Annotated[Caller, Depends(allow(*SEES_STUDIES, sealed_too=True))]
+AnyUser = Annotated[Caller, Depends(allow(*STUDY_READERS, sealed_too=True))]
 
 
 class ModelView(BaseModel):

@@ -16,7 +16,7 @@ from service.api.access import LimitsDep, ServicesDep, allow
 from service.api.openapi import problems
 from service.api.routes.views import StudyName
 from service.database.tables import Recording
-from service.domain.callers import Caller, require_still
+from service.domain.callers import Caller, require_valid_token
 from service.domain.erasure import erase_recording
 from service.domain.pages import BadCursor
 from service.domain.recordings import (
@@ -229,7 +229,7 @@ async def read_recording(
         loop = asyncio.get_running_loop()
         end = loop.time() + wait
         while True:
-            await asyncio.to_thread(require_still, services, caller)
+            await asyncio.to_thread(require_valid_token, services, caller)
             view = await asyncio.to_thread(_view, services, caller, recording_id)
             if view.state not in UNFINISHED or loop.time() + POLL_EVERY > end:
                 return view

@@ -1,25 +1,23 @@
-"""Sessions: interviews and focus groups, each with one or more recordings in order."""
+"""Sessions: interviews and focus groups, each with its recordings in order."""
 
 from datetime import datetime
 from typing import Annotated, Literal, Self, cast
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
-from sqlalchemy import select
-from sqlalchemy.orm import Session as DbSession
 
 from models.options import MAX_SPEAKERS, SpeakerCount
 from models.roster import MAX_ROSTER, RosterEntry, expected
 from service.api.access import ServicesDep, allow
 from service.api.openapi import problems
 from service.api.routes.views import SessionCode, SpeakerCode, SpeakerRole, Strict, StudyName
-from service.database import tables
+from service.database.tables import Recording, Session
+from service.domain import sessions
 from service.domain.callers import Caller
-from service.domain.erasure import erase_session, not_while_checked
-from service.domain.recordings import session_recordings
-from service.domain.studies import find_session, find_study, order_recordings, session_code
+from service.domain.erasure import erase_session
+from service.domain.sessions import session_recordings
 from service.errors import (
     RecordingInUse,
     RecordingNotFound,
@@ -63,7 +61,7 @@ class Speakers(Strict):
 
 
 class Speaker(Strict):
-    """A person of the session, by code. Names are not for here."""
+    """One person of the session, by code: never by name."""
 
     code: SpeakerCode
     role: SpeakerRole
@@ -74,14 +72,14 @@ class NewSession(Strict):
 
     study: StudyName
     code: SessionCode | None = Field(
-        default=None, description="Without one, the next: INT-01, INT-02, or FG-1."
+        default=None, description="If omitted, the next free one: INT-01, INT-02, or FG-1."
     )
     kind: Kind = "interview"
-    speakers: Speakers = Field(default=Speakers(), description="How many, as far as is known.")
+    speakers: Speakers = Field(default=Speakers(), description="How many, as far as known.")
     roster: list[Speaker] = Field(
         default=[],
         max_length=MAX_ROSTER,
-        description="Who is there: that many speakers are looked for in its recordings.",
+        description="Who takes part; its length is the number of speakers to expect.",
     )
 
     @model_validator(mode="after")
@@ -95,7 +93,7 @@ class NewSession(Strict):
         if self.roster:
             fewest, most = expected([RosterEntry(s.code, s.role) for s in self.roster])
             if (self.speakers.min or 1) > most or (self.speakers.max or most) < fewest:
-                raise ValueError("the roster has another number of speakers")
+                raise ValueError("speakers and roster disagree on the number of speakers")
         return self
 
 
@@ -120,11 +118,11 @@ class SessionView(BaseModel):
     kind: Kind
     speakers: Speakers
     roster: list[Speaker]
-    recordings: list[UUID] = Field(description="In order.")
+    recordings: list[UUID] = Field(description="Recordings, in order.")
     created_at: datetime
 
     @classmethod
-    def of(cls, session: tables.Session, recordings: list[UUID]) -> Self:
+    def of(cls, session: Session, recordings: list[Recording]) -> Self:
         return cls(
             id=session.id,
             study_id=session.study_id,
@@ -132,7 +130,7 @@ class SessionView(BaseModel):
             kind=cast(Kind, session.kind),
             speakers=Speakers(min=session.speakers_min, max=session.speakers_max),
             roster=session.roster,
-            recordings=recordings,
+            recordings=[recording.id for recording in recordings],
             created_at=session.created_at,
         )
 
@@ -146,24 +144,24 @@ class Order(Strict):
         json_schema_extra={"examples": [{"recordings": ["3f7a9f11-6f0f-4a52-8f5c-0c5f0b0f7a52"]}]}
     )
 
-    recordings: list[UUID] = Field(max_length=100, description="All of the session's, in order.")
+    recordings: list[UUID] = Field(
+        max_length=100, description="All recordings of the session, in order."
+    )
 
 
 @router.post("", status_code=201, responses=problems(StudyNotFound, SessionCodeTaken, Erased))
 def create_session(wanted: NewSession, caller: Researcher, services: ServicesDep) -> SessionView:
-    """Make a session, with the code that is given or the next one."""
-    with services.sessionmaker.begin() as session:
-        study = find_study(session, caller, wanted.study)
-        made = tables.Session(
-            id=uuid4(),
-            study_id=study.id,
-            code=session_code(session, study.id, wanted.kind, wanted.code),
+    """Create a session with the given code, or with the next free one."""
+    with services.sessionmaker.begin() as database:
+        made = sessions.create_session(
+            database,
+            caller,
+            study=wanted.study,
+            code=wanted.code,
             kind=wanted.kind,
-            speakers_min=wanted.speakers.min,
-            speakers_max=wanted.speakers.max,
+            speakers=wanted.speakers.count,
             roster=[speaker.model_dump() for speaker in wanted.roster],
         )
-        session.add(made)
     return SessionView.of(made, [])
 
 
@@ -171,24 +169,22 @@ def create_session(wanted: NewSession, caller: Researcher, services: ServicesDep
 def list_sessions(
     caller: Reader,
     services: ServicesDep,
-    study: Annotated[StudyName | None, Query(description="Only those of this study.")] = None,
+    study: Annotated[StudyName | None, Query(description="Only sessions of this study.")] = None,
 ) -> Sessions:
     """The caller's sessions, by code."""
-    query = caller.limit(select(tables.Session), tables.Session.study_id)
-    query = query.where(tables.Session.erased_at.is_(None))
-    with services.sessionmaker() as session:
-        if study is not None:
-            found = find_study(session, caller, study)
-            query = query.where(tables.Session.study_id == found.id)
-        rows = session.scalars(query.order_by(tables.Session.study_id, tables.Session.code))
-        return Sessions(items=[view_of(session, row) for row in rows.all()])
+    with services.sessionmaker() as database:
+        rows = sessions.list_sessions(database, caller, study)
+        return Sessions(
+            items=[SessionView.of(row, session_recordings(database, row.id)) for row in rows]
+        )
 
 
 @router.get("/{session_id}", responses=problems(SessionNotFound, Erased))
 def read_session(session_id: UUID, caller: Reader, services: ServicesDep) -> SessionView:
     """One session with its recordings."""
-    with services.sessionmaker() as session:
-        return view_of(session, find_session(session, caller, session_id))
+    with services.sessionmaker() as database:
+        found = sessions.find_session(database, caller, session_id)
+        return SessionView.of(found, session_recordings(database, session_id))
 
 
 @router.put(
@@ -198,15 +194,11 @@ def read_session(session_id: UUID, caller: Reader, services: ServicesDep) -> Ses
 def put_recordings(
     session_id: UUID, order: Order, caller: Researcher, services: ServicesDep
 ) -> SessionView:
-    """Say which uploads are the session's, and in which order they were recorded.
+    """Set which uploads belong to the session, in the order they were recorded.
 
-    One that is being checked cannot be moved: `upload_busy`, try again in a moment.
+    A recording that is being checked cannot be moved: after `upload_busy`, try again in a moment.
     """
-    with not_while_checked(), services.sessionmaker.begin() as session:
-        found = find_session(session, caller, session_id)
-        order_recordings(session, found, order.recordings)
-        session.flush()
-        return view_of(session, found)
+    return SessionView.of(*sessions.set_recordings(services, caller, session_id, order.recordings))
 
 
 @router.delete(
@@ -215,9 +207,5 @@ def put_recordings(
     responses=problems(SessionNotFound, RecordingInUse, Erased, UploadBusy),
 )
 def delete_session(session_id: UUID, caller: Eraser, services: ServicesDep) -> None:
-    """Destroy the keys of its recordings, and of all that was made of them or for it."""
+    """Destroy the keys of its recordings and of everything made from them or for the session."""
     erase_session(services, caller, session_id)
-
-
-def view_of(session: DbSession, row: tables.Session) -> SessionView:
-    return SessionView.of(row, [one.id for one in session_recordings(session, row.id)])

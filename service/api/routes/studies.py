@@ -1,32 +1,29 @@
-"""Studies, with the defaults of their jobs."""
+"""Studies and the defaults of their jobs."""
 
 from datetime import datetime
-from typing import Annotated, Self
-from uuid import UUID, uuid4
+from typing import Annotated
+from uuid import UUID
 
 from fastapi import APIRouter, Depends
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.config import JsonDict
-from sqlalchemy import select
 
 from models.languages import LANGUAGES
-from models.weights.catalogue import DEMO, find_model
 from models.weights.errors import UnknownModel
 from service.api.access import ServicesDep, allow
 from service.api.openapi import problems
 from service.api.routes.views import Strict, StudyCode, StudyName
-from service.database.tables import Study, TokenStudy
-from service.domain.callers import SEES_STUDIES, Caller
+from service.domain import studies
+from service.domain.callers import STUDY_READERS, Caller
 from service.domain.erasure import erase_study
-from service.domain.studies import create_study_keys, find_study, store_vocabulary, study_vocabulary
+from service.domain.studies import find_study
 from service.errors import RecordingInUse, StudyCodeTaken, StudyNotFound
-from service.vault import ArtefactClass
 from service.vault.errors import READ_ERRORS, DiskFull, Erased, UploadBusy
 
 router = APIRouter(prefix="/v1/studies", tags=["studies"])
 Administrator = Annotated[Caller, Depends(allow("admin"))]
 Eraser = Annotated[Caller, Depends(allow("admin", sealed_too=True))]  # needs no root key
-Anybody = Annotated[Caller, Depends(allow(*SEES_STUDIES))]
+AnyRole = Annotated[Caller, Depends(allow(*STUDY_READERS))]
 Researcher = Annotated[Caller, Depends(allow("researcher"))]
 
 EXAMPLE: JsonDict = {"code": "PEER", "language": "de", "model": "large-v3-turbo"}
@@ -34,7 +31,7 @@ EXAMPLE: JsonDict = {"code": "PEER", "language": "de", "model": "large-v3-turbo"
 
 def _is_known(language: str) -> str:
     if language not in LANGUAGES:
-        raise ValueError("no language of Whisper")
+        raise ValueError("not a language that Whisper knows")
     return language
 
 
@@ -55,8 +52,12 @@ class NewStudy(Strict):
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
 
     code: StudyCode
-    language: Language | None = Field(default=None, description="Of its jobs; null is found out.")
-    model: ModelName | None = Field(default=None, description="Of its jobs; null is the service's.")
+    language: Language | None = Field(
+        default=None, description="Default of its jobs; null: detected."
+    )
+    model: ModelName | None = Field(
+        default=None, description="Default of its jobs; null: the service's."
+    )
 
 
 class StudyChange(Strict):
@@ -68,6 +69,7 @@ class StudyChange(Strict):
 
 class StudyView(BaseModel):
     model_config = ConfigDict(
+        from_attributes=True,
         json_schema_extra={
             "examples": [
                 {
@@ -77,7 +79,7 @@ class StudyView(BaseModel):
                     "created_at": "2031-01-07T09:12:00Z",
                 }
             ]
-        }
+        },
     )
 
     id: UUID
@@ -87,24 +89,13 @@ class StudyView(BaseModel):
     has_vocabulary: bool
     created_at: datetime
 
-    @classmethod
-    def of(cls, study: Study) -> Self:
-        return cls(
-            id=study.id,
-            code=study.code,
-            language=study.language,
-            model=study.model,
-            has_vocabulary=study.vocabulary_artefact_id is not None,
-            created_at=study.created_at,
-        )
-
 
 class Studies(BaseModel):
     items: list[StudyView]
 
 
 class Vocabulary(Strict):
-    """Names and rare words that its recordings are likely to hold. Content: kept encrypted."""
+    """Names and rare words to expect in the study's recordings. They are stored encrypted."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"words": ["Birkenau", "Seroquel"]}]})
 
@@ -115,69 +106,52 @@ class Vocabulary(Strict):
 
 @router.post("", status_code=201, responses=problems(StudyCodeTaken, UnknownModel, DiskFull))
 def create_study(wanted: NewStudy, caller: Administrator, services: ServicesDep) -> StudyView:
-    """Make a study and its keys."""
-    refuse_unknown_model(wanted.model)
+    """Create a study and its keys."""
     with services.sessionmaker.begin() as session:
-        if session.scalar(select(Study.id).where(Study.code == wanted.code)) is not None:
-            raise StudyCodeTaken("Another study has this code")
-        study = Study(id=uuid4(), **wanted.model_dump())
-        create_study_keys(services, study.id)
-        session.add(study)
-        session.flush()
-        if not caller.all_studies:
-            session.add(TokenStudy(token_id=caller.token_id, study_id=study.id))
-    return StudyView.of(study)
+        made = studies.create_study(session, services, caller, **wanted.model_dump())
+    return StudyView.model_validate(made)
 
 
 @router.get("")
-def list_studies(caller: Anybody, services: ServicesDep) -> Studies:
+def list_studies(caller: AnyRole, services: ServicesDep) -> Studies:
     """The caller's studies, by code."""
-    query = caller.limit(select(Study).where(Study.erased_at.is_(None)), Study.id)
     with services.sessionmaker() as session:
-        rows = session.scalars(query.order_by(Study.code))
-        return Studies(items=[StudyView.of(study) for study in rows])
+        rows = studies.list_studies(session, caller)
+        return Studies(items=[StudyView.model_validate(row) for row in rows])
 
 
 @router.get("/{study}", responses=problems(StudyNotFound, Erased))
-def read_study(study: StudyName, caller: Anybody, services: ServicesDep) -> StudyView:
+def read_study(study: StudyName, caller: AnyRole, services: ServicesDep) -> StudyView:
     """One study, by id or code."""
     with services.sessionmaker() as session:
-        return StudyView.of(find_study(session, caller, study))
+        return StudyView.model_validate(find_study(session, caller, study))
 
 
 @router.patch("/{study}", responses=problems(StudyNotFound, UnknownModel, Erased))
 def change_study(
     study: StudyName, change: StudyChange, caller: Administrator, services: ServicesDep
 ) -> StudyView:
-    """Change the defaults of later jobs; what is not named stays."""
-    refuse_unknown_model(change.model)
+    """Change the defaults of future jobs. Omitted fields keep their values."""
     with services.sessionmaker.begin() as session:
-        found = find_study(session, caller, study)
-        for name, value in change.model_dump(exclude_unset=True).items():
-            setattr(found, name, value)
-    return StudyView.of(found)
+        values = change.model_dump(exclude_unset=True)
+        changed = studies.change_study(session, caller, study, values)
+    return StudyView.model_validate(changed)
 
 
 @router.get("/{study}/vocabulary", responses=problems(StudyNotFound, *READ_ERRORS, DiskFull))
 def read_vocabulary(study: StudyName, caller: Researcher, services: ServicesDep) -> Vocabulary:
-    """Words that jobs of the study listen for unless they bring their own."""
+    """The words that jobs of the study expect unless they have a vocabulary of their own."""
     with services.sessionmaker() as session:
         found = find_study(session, caller, study)
-    return Vocabulary(words=study_vocabulary(services, found))
+    return Vocabulary(words=studies.read_vocabulary(services, found))
 
 
 @router.put("/{study}/vocabulary", responses=problems(StudyNotFound, *READ_ERRORS, DiskFull))
 def replace_vocabulary(
     study: StudyName, vocabulary: Vocabulary, caller: Researcher, services: ServicesDep
 ) -> Vocabulary:
-    """Replace all of it. Jobs that were submitted already keep theirs."""
-    with services.sessionmaker.begin() as session:
-        found = find_study(session, caller, study)
-        old = found.vocabulary_artefact_id
-        new = store_vocabulary(services, found.id, vocabulary.words) if vocabulary.words else None
-        found.vocabulary_artefact_id = new
-    if old is not None:
-        services.vault.stores[ArtefactClass.IDENTIFIED].delete(old)
+    """Replace the whole vocabulary. Jobs that are already submitted keep theirs."""
+    studies.replace_vocabulary(services, caller, study, vocabulary.words)
     return vocabulary
 
 
@@ -187,15 +161,5 @@ def replace_vocabulary(
     responses=problems(StudyNotFound, RecordingInUse, Erased, UploadBusy),
 )
 def delete_study(study: StudyName, caller: Eraser, services: ServicesDep) -> None:
-    """Destroy all keys of a study: its recordings, what was made of them, its vocabulary."""
+    """Destroy all keys of a study: its recordings, everything made from them, its vocabulary."""
     erase_study(services, caller, study)
-
-
-def refuse_unknown_model(name: str | None) -> None:
-    """A name that exists; whether it is installed is asked when a job is submitted.
-
-    Raises:
-        UnknownModel
-    """
-    if name is not None and name != DEMO:
-        find_model(name, "whisper")

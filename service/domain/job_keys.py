@@ -1,0 +1,26 @@
+"""The data keys that a worker gets for the job it has claimed, while it holds the claim."""
+
+from uuid import UUID
+
+from service.database.queries import locked_job
+from service.domain.jobs import job_recordings
+from service.domain.recordings import identified
+from service.errors import StaleFence
+from service.services import Services
+
+
+def read_job_keys(services: Services, job_id: UUID, fence: int) -> dict[UUID, bytes]:
+    """The keys of the job's recordings and its own, by id.
+
+    A job that does not exist and a job of another worker look the same.
+
+    Raises:
+        StaleFence, Erased, KeyMissing, KeyDamaged
+    """
+    with services.sessionmaker.begin() as session:
+        job = locked_job(session, job_id)
+        if job is None or job.fence != fence or job.status not in ("running", "cancelling"):
+            raise StaleFence("This worker does not hold the job")
+        recordings = job_recordings(session, job_id)
+    _, keyring = identified(services)
+    return {id: keyring.data_key(job.study_id, id).secret for id in (*recordings, job.id)}

@@ -1,0 +1,146 @@
+"""Tokens: created, listed, revoked, and those of the first start."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import UUID, uuid4
+
+from sqlalchemy import func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session as DbSession
+
+from service.database.tables import Token, TokenStudy
+from service.domain.callers import OWNER, WORKER, Caller, hash_secret, new_secret
+from service.domain.studies import find_study
+from service.errors import NotAllowed, TokenNotFound
+from service.services import Services
+from service.settings import Settings
+from service.vault.files import make_folder, write_atomically
+
+PRIVILEGED = ("owner", "admin")
+
+
+@dataclass(frozen=True)
+class NewToken:
+    token: Token
+    studies: list[UUID]
+    secret: str  # only its hash is stored
+
+
+def create_token(
+    session: DbSession,
+    caller: Caller,
+    *,
+    role: str,
+    studies: Sequence[str] = (),
+    all_studies: bool = False,
+    expires_at: datetime | None = None,
+) -> NewToken:
+    """
+    Args:
+        studies: ids or codes.
+
+    Raises:
+        NotAllowed: only an owner creates owners and admins.
+        StudyNotFound, Erased
+    """
+    if role in PRIVILEGED and caller.role != OWNER:
+        raise NotAllowed(f"Only an owner may create a token with the role {role}")
+    secret = new_secret()
+    study_ids = sorted({find_study(session, caller, name).id for name in studies})
+    token = Token(
+        id=uuid4(),
+        hash=hash_secret(secret),
+        role=role,
+        all_studies=all_studies or role in (*PRIVILEGED, WORKER),
+        expires_at=expires_at,
+    )
+    session.add(token)
+    session.flush()
+    session.add_all(TokenStudy(token_id=token.id, study_id=id) for id in study_ids)
+    return NewToken(token, study_ids, secret)
+
+
+def list_tokens(session: DbSession) -> list[tuple[Token, list[UUID]]]:
+    """Every token with its studies, newest first."""
+    rows = session.execute(
+        select(Token, func.array_remove(func.array_agg(TokenStudy.study_id), None))
+        .outerjoin(TokenStudy, TokenStudy.token_id == Token.id)
+        .group_by(Token.id)
+        .order_by(Token.created_at.desc(), Token.id)
+    )
+    return [(token, studies) for token, studies in rows]
+
+
+def find_own_token(session: DbSession, caller: Caller) -> tuple[Token, list[UUID]]:
+    return session.get_one(Token, caller.token_id), token_studies(session, caller.token_id)
+
+
+def token_studies(session: DbSession, token_id: UUID) -> list[UUID]:
+    query = select(TokenStudy.study_id).where(TokenStudy.token_id == token_id)
+    return list(session.scalars(query))
+
+
+def revoke_token(session: DbSession, caller: Caller, token_id: UUID) -> tuple[Token, list[UUID]]:
+    """
+    Raises:
+        TokenNotFound
+        NotAllowed: only an owner revokes owners and admins.
+    """
+    token = session.get(Token, token_id, with_for_update=True)
+    if token is None:
+        raise TokenNotFound("There is no token with this id")
+    if token.role in PRIVILEGED and caller.role != OWNER:
+        raise NotAllowed(f"Only an owner may revoke a token with the role {token.role}")
+    token.revoked_at = token.revoked_at or datetime.now(UTC)
+    return token, token_studies(session, token_id)
+
+
+# --- the tokens of the first start ----------------------------------------------------------------
+
+
+def make_first_tokens(services: Services) -> None:
+    """Create the owner's token at the first start, and the worker's whenever its file is missing.
+
+    A token that is in its file but not in the database, perhaps after a restore, is added again.
+    A revoked one stays revoked.
+    """
+    settings = services.settings
+    move_from_data_folder(settings)
+    with services.sessionmaker.begin() as session:
+        # One API at a time: two would each write a file, and one of them would be wrong.
+        session.execute(select(func.pg_advisory_xact_lock(func.hashtext("fieldscribe:tokens"))))
+        has_owner = session.scalar(select(Token.id).where(Token.role == OWNER).limit(1)) is not None
+        for role, path in ((OWNER, settings.owner_token), (WORKER, settings.worker_token)):
+            if not path.exists():
+                if role == OWNER and has_owner:
+                    continue  # the file was removed on purpose
+                make_folder(path.parent)
+                with write_atomically(path) as file:
+                    file.write(f"{new_secret()}\n".encode())
+            secret = path.read_text().strip()
+            session.execute(
+                insert(Token)
+                .values(
+                    id=UUID(bytes=os.urandom(16), version=4),
+                    hash=hash_secret(secret),
+                    role=role,
+                    all_studies=True,
+                )
+                .on_conflict_do_nothing(index_elements=[Token.hash])
+            )
+
+
+def move_from_data_folder(settings: Settings) -> None:
+    """Move the owner's token from the data folder, which workers read, to the folder of keys.
+
+    Earlier versions wrote it there.
+    """
+    old = settings.data / settings.owner_token.name
+    if old.exists():
+        if not settings.owner_token.exists():
+            make_folder(settings.keys)
+            with write_atomically(settings.owner_token) as file:
+                file.write(old.read_bytes())
+        old.unlink()
