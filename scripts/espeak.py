@@ -1,7 +1,7 @@
 """Speech from espeak-ng's library, with the time of every word.
 
-The command line program gives sound only; the library also reports when each word and each
-phoneme starts, which is what reference word times need. Source: espeak-ng/speak_lib.h (1.51).
+The command-line program outputs sound only. The library also reports when each word and each
+phoneme starts, which reference word times need. Source: espeak-ng/speak_lib.h (1.51).
 """
 
 import ctypes
@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from scipy.signal import resample_poly
 
-# Values of speak_lib.h.
+# Values from speak_lib.h.
 SYNCHRONOUS, PHONEME_EVENTS, CHARACTERS, UTF8 = 2, 1, 1, 1
 RATE, PITCH = 1, 3
 LIST_TERMINATED, WORD, PHONEME = 0, 1, 7
 
 ESPEAK_RATE = 22_050  # Hz
-SILENCE = 0.003  # of full scale; quieter samples at both ends are cut off
+SILENCE = 0.003  # of full scale; quieter samples at both ends are trimmed
 
 
 class _Event(ctypes.Structure):
@@ -42,7 +42,7 @@ _SynthCallback = ctypes.CFUNCTYPE(
 
 @dataclass(frozen=True)
 class SpokenWord:
-    """A word of the text, punctuation included; seconds from the start of the sound."""
+    """A word of the text with its punctuation; seconds from the start of the sound."""
 
     text: str
     start: float
@@ -58,19 +58,21 @@ class Speech:
 
 
 class Espeak:
-    """The library keeps one global state, so there is one of these per process: `espeak()`."""
+    """The speech synthesiser. Its state is global, so use the one of `espeak()`."""
 
     def __init__(self) -> None:
         name = ctypes.util.find_library("espeak-ng")
         if name is None:
-            raise RuntimeError("espeak-ng is missing: apt-get install espeak-ng")
+            raise RuntimeError("espeak-ng is not installed. Type: sudo apt-get install espeak-ng")
         self._library = ctypes.CDLL(name)
         rate = self._library.espeak_Initialize(SYNCHRONOUS, 0, None, PHONEME_EVENTS)
         if rate != ESPEAK_RATE:
             raise RuntimeError(f"espeak-ng speaks at {rate} Hz, not {ESPEAK_RATE}")
         self._samples: list[np.ndarray] = []
         self._events: list[tuple[int, float, int, bytes]] = []
-        self._callback = _SynthCallback(self._collect)  # kept: the library holds only a pointer
+        self._callback = _SynthCallback(
+            self._collect
+        )  # keep it alive: the library holds only a pointer
         self._library.espeak_SetSynthCallback(self._callback)
 
     def _collect(self, samples: Any, n_samples: int, events: Any) -> int:
@@ -85,7 +87,13 @@ class Espeak:
         return 0
 
     def speak(self, text: str, voice: str, *, rate: int, pitch: int) -> Speech:
-        """`voice` in espeak-ng's words (`en+m7`), `rate` in words a minute, `pitch` 0 to 99."""
+        """Synthesise `text`.
+
+        Args:
+            voice: as espeak-ng names it: `en+m7`.
+            rate: words per minute.
+            pitch: 0 to 99.
+        """
         self._samples, self._events = [], []
         if self._library.espeak_SetVoiceByName(voice.encode()) != 0:
             raise ValueError(f"espeak-ng has no voice {voice}")
@@ -98,10 +106,10 @@ class Espeak:
         first, last = int(loud[0]), int(loud[-1]) + 1
         samples = resample_poly(sound[first:last], 320, 441).astype(np.float32)
         samples *= 0.7 / np.abs(samples).max()
-        words = self._spoken_words(text, first / ESPEAK_RATE, last / ESPEAK_RATE)
+        words = self._time_words(text, first / ESPEAK_RATE, last / ESPEAK_RATE)
         return Speech(samples, words)
 
-    def _spoken_words(self, text: str, start: float, end: float) -> tuple[SpokenWord, ...]:
+    def _time_words(self, text: str, start: float, end: float) -> tuple[SpokenWord, ...]:
         """Words of `text` with their times, relative to `start`.
 
         A word starts at its event and ends where the next pause or the next word starts.
@@ -116,7 +124,7 @@ class Espeak:
             position = text.index(word, position) + 1
             if position in starts:
                 groups.append((starts[position], [word]))
-            else:  # espeak-ng says some pairs ("have been") as one word: shared by their letters
+            else:  # espeak-ng reports some pairs ("have been") as one word: split by letters
                 groups[-1][1].append(word)
         words = []
         for i, (begin, group) in enumerate(groups):

@@ -4,7 +4,7 @@
     scripts/make_interview focus-group --seed 7 --speakers 6 --overlap 0.2 --out build/interviews
 
 Writes NAME.wav, NAME.stm (utterances), NAME.ctm (words) and NAME.rttm (turns). The same arguments
-give the same recording. The voices are those the demo weights know; the sentences are new.
+give the same recording. The voices are those of the demo weights; the sentences are new.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import numpy as np
 
 from models.audio.recording import SAMPLE_RATE, Recording, RecordingInfo
 from scripts.espeak import Speech
-from scripts.synthetic_speech import BACK_CHANNELS, VOICES, Voice, answer, question, speak
+from scripts.synthetic_speech import BACK_CHANNELS, VOICES, Voice, make_answer, make_question, speak
 
 TELEPHONE_RATE = 8_000  # Hz
 
@@ -84,24 +84,26 @@ def make_interview(
     noise: float = 1e-3,
     phone: bool = False,
 ) -> Interview:
-    """One person asks, the others answer in a few sentences each.
+    """Render an interview: one person asks, the others answer in a few sentences each.
 
-    The text and its order depend on the seed alone; the sound also on what espeak-ng has said
-    before in this process.
+    The text and its order depend only on the seed; the audio also depends on what espeak-ng has
+    spoken before in this process.
 
     Args:
-        n_speakers: 2 is an interview, more a focus group; at most the eight known voices.
-        overlap: share of the answers by another voice than the last one that begin before it has
-            ended, by up to 0.7 s.
+        n_speakers: 2 for an interview, more for a focus group; at most the eight known voices.
+        overlap: share of the changes of speaker within the answers at which the next speaker starts
+            up to 0.7 s early.
         noise: standard deviation of white noise; speech peaks at 0.3 to 0.7.
-        phone: what a telephone leaves of it.
+        phone: limit the audio to what a telephone transmits.
     """
-    utterances, placed, n_samples = _conversation(random.Random(seed), seconds, n_speakers, overlap)
+    utterances, placed, n_samples = _render_conversation(
+        random.Random(seed), seconds, n_speakers, overlap
+    )
     samples = noise * np.random.default_rng(seed).standard_normal(n_samples)
     for _, start, spoken in placed:
         samples[start : start + len(spoken)] += spoken
     if phone:
-        samples = telephone(samples)
+        samples = simulate_telephone(samples)
     return Interview(np.clip(samples, -1, 1).astype(np.float32), utterances)
 
 
@@ -114,16 +116,17 @@ def make_split_interview(
     bleed: float = -15.0,
     phone: bool = False,
 ) -> tuple[Interview, np.ndarray]:
-    """Two people on a channel each, as two microphones or a phone recorder write them.
+    """Render two people on a channel each, as with two microphones or a phone recorder.
 
     Args:
-        bleed: dB of each voice in the other's channel, 8 ms late.
-        phone: what a telephone leaves of it; the demo weights do not know its sound.
+        bleed: level of each voice in the other's channel in dB, 8 ms late.
+        phone: limit the audio to what a telephone transmits; the demo weights were not trained on
+            it.
 
     Returns:
-        The interview with the mix, and the channels, float32, (2, n_samples).
+        The interview with the channels mixed, and the channels, float32, (2, n_samples).
     """
-    utterances, placed, n_samples = _conversation(random.Random(seed), seconds, 2, overlap)
+    utterances, placed, n_samples = _render_conversation(random.Random(seed), seconds, 2, overlap)
     voices = np.zeros((2, n_samples))
     names = list(dict.fromkeys(name for name, _, _ in placed))
     for name, start, spoken in placed:
@@ -132,13 +135,13 @@ def make_split_interview(
     noises = noise * np.random.default_rng(seed).standard_normal(voices.shape)
     channels = voices + echo + noises
     if phone:
-        channels = np.stack([telephone(channel) for channel in channels])
+        channels = np.stack([simulate_telephone(channel) for channel in channels])
     channels = np.clip(channels, -1, 1).astype(np.float32)
     return Interview(channels.mean(axis=0), utterances), channels
 
 
-def telephone(samples: np.ndarray) -> np.ndarray:
-    """8 kHz, 300 to 3,400 Hz, mu-law: G.711 behind an old handset."""
+def simulate_telephone(samples: np.ndarray) -> np.ndarray:
+    """Band-pass to 300-3,400 Hz at 8 kHz and compand by mu-law: G.711 with an old handset."""
     from scipy.signal import butter, resample_poly, sosfilt
 
     narrow = resample_poly(samples, 1, SAMPLE_RATE // TELEPHONE_RATE)
@@ -151,10 +154,10 @@ def telephone(samples: np.ndarray) -> np.ndarray:
     return np.asarray(wide[: len(samples)])
 
 
-def _conversation(
+def _render_conversation(
     rng: random.Random, seconds: float, n_speakers: int, overlap: float
 ) -> tuple[tuple[Utterance, ...], list[tuple[str, int, np.ndarray]], int]:
-    """Utterances by start; of each its speaker, first sample and sound; the samples in all."""
+    """Utterances by start; speaker, first sample and audio of each; the total of samples."""
     voices = rng.sample(VOICES, n_speakers)
     levels = {voice: rng.uniform(0.5, 1.0) for voice in voices}
     asking, answering = voices[0], voices[1:]
@@ -163,35 +166,35 @@ def _conversation(
     position = SAMPLE_RATE // 2
     turn = 0
     while position < seconds * SAMPLE_RATE:
-        for i, (voice, text) in enumerate(_turns(rng, asking, answering, turn)):
+        for i, (voice, text) in enumerate(_choose_turns(rng, asking, answering, turn)):
             interrupts = i > 0 and rng.random() < overlap
             if interrupts and voice.name != placed[-1][0]:
                 position -= int(rng.uniform(0.5, 1.0) * SAMPLE_RATE)
             speech = speak(text, voice, rng)
             placed.append((voice.name, position, speech.samples * levels[voice]))
-            utterances.append(_utterance(voice.name, speech, position / SAMPLE_RATE))
+            utterances.append(_make_utterance(voice.name, speech, position / SAMPLE_RATE))
             position += len(speech.samples) + int(rng.uniform(0.3, 0.9) * SAMPLE_RATE)
         turn += 1
     utterances.sort(key=lambda utterance: utterance.start)
     return tuple(utterances), placed, position + SAMPLE_RATE
 
 
-def _turns(
+def _choose_turns(
     rng: random.Random, asking: Voice, answering: list[Voice], turn: int
 ) -> list[tuple[Voice, str]]:
-    """A question, then everybody's answer in an interview, two or three people's in a group."""
+    """A question and its answers: by everybody the first time, then by up to three people."""
     who = answering if len(answering) == 1 else rng.sample(answering, min(len(answering), 3))
     if turn == 0 and len(answering) > 1:
-        who = answering  # everybody is heard at least once
-    turns = [(asking, question(rng))]
+        who = answering  # everybody speaks at least once
+    turns = [(asking, make_question(rng))]
     for voice in who:
         if rng.random() < 0.15:
             turns.append((voice, rng.choice(BACK_CHANNELS)))
-        turns += [(voice, answer(rng)) for _ in range(rng.randint(1, 3))]
+        turns += [(voice, make_answer(rng)) for _ in range(rng.randint(1, 3))]
     return turns
 
 
-def _utterance(speaker: str, speech: Speech, start: float) -> Utterance:
+def _make_utterance(speaker: str, speech: Speech, start: float) -> Utterance:
     words = tuple(
         ReferenceWord(word.text, start + word.start, start + word.end, speaker)
         for word in speech.words
@@ -200,7 +203,7 @@ def _utterance(speaker: str, speech: Speech, start: float) -> Utterance:
 
 
 def recording_of(samples: np.ndarray) -> Recording:
-    """As if decoded from a file. samples: float32, (n_samples,) or (n_channels, n_samples)."""
+    """Samples, float32, (n_samples,) or (n_channels, n_samples), as if decoded from a file."""
     channels = np.atleast_2d(samples)
     info = RecordingInfo(
         container="wav",
@@ -214,7 +217,7 @@ def recording_of(samples: np.ndarray) -> Recording:
 
 
 def write_wav(path: Path, samples: np.ndarray) -> None:
-    """16 bit PCM, mono."""
+    """Write 16-bit PCM, mono."""
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)

@@ -1,15 +1,15 @@
-"""References that people made by hand, and the manifest that lists them.
+"""Hand-made references, and the manifest that lists them.
 
-    # one line per recording: the audio, its reference files, what is known about it
+    # one line per recording: the audio, its reference files, its options
     INT-01.wav INT-01.stm INT-01.rttm speakers=2 language=en group=interviews
     "FG 1.m4a" FG-1.corrected.json speakers=6 group=focus-groups
 
 Paths are relative to the manifest. A reference is one of
 
-    .stm   who said what, an utterance on each line
+    .stm   who said what, one utterance per line
     .ctm   words with times
     .rttm  turns: who spoke when
-    .json  a Fieldscribe transcript that somebody has corrected
+    .json  a corrected Fieldscribe transcript
 
 Sources: NIST SCTK, doc/infmts.htm (STM, CTM); NIST RT-09 evaluation plan, appendix A (RTTM).
 """
@@ -35,12 +35,12 @@ NOT_SCORED = ("ignore_time_segment_in_scoring", "inter_segment_gap", "excluded_r
 
 
 class BadReference(ValueError):
-    """A manifest or reference that cannot be read; the message names the file and the line."""
+    """A manifest or reference is unusable; the message names the file and the line."""
 
 
 @dataclass(frozen=True)
 class Annotation:
-    """A recording's reference, or our hypothesis; empty where nobody wrote it down."""
+    """The reference of a recording, or our hypothesis. Parts that are not given are empty."""
 
     utterances: tuple[Spoken, ...] = ()
     words: tuple[TimedText, ...] = ()
@@ -70,46 +70,48 @@ def read_manifest(path: Path) -> list[Entry]:
         BadReference
     """
     entries = []
-    for number, line in _lines(path):
+    for number, line in _read_lines(path):
         try:
             tokens = shlex.split(line, comments=True)
         except ValueError as error:
             raise BadReference(f"{path}, line {number}: {error}") from None
         if tokens:
-            entries.append(_entry(tokens, path, number))
+            entries.append(_parse_entry(tokens, path, number))
     if not entries:
-        raise BadReference(f"{path} lists no recording")
+        raise BadReference(f"{path} lists no recording: add a line per recording")
     return entries
 
 
-def _entry(tokens: Sequence[str], manifest: Path, number: int) -> Entry:
+def _parse_entry(tokens: Sequence[str], manifest: Path, number: int) -> Entry:
     options = dict(token.split("=", 1) for token in tokens if re.match(r"[a-z]+=", token))
     paths = [manifest.parent / token for token in tokens if not re.match(r"[a-z]+=", token)]
     where = f"{manifest}, line {number}"
     unknown = sorted(set(options) - set(OPTIONS))
     if unknown:
-        raise BadReference(f"{where}: {unknown[0]}= is none of {', '.join(OPTIONS)}")
+        raise BadReference(
+            f"{where}: unknown option {unknown[0]}=; the options are {', '.join(OPTIONS)}"
+        )
     if options.get("channels", "auto") not in list(Channels):
-        raise BadReference(f"{where}: channels= is auto, mix or split")
+        raise BadReference(f"{where}: channels= must be auto, mix or split")
     missing = [path for path in paths if not path.is_file()]
     if missing:
         raise BadReference(f"{where}: there is no file {missing[0]}")
     wrong = [path for path in paths[1:] if path.suffix not in ENDINGS]
     if wrong:
-        raise BadReference(f"{where}: {wrong[0].name} is none of {', '.join(ENDINGS)}")
+        raise BadReference(f"{where}: {wrong[0].name} must be one of {', '.join(ENDINGS)}")
     if len(paths) < 2:
-        raise BadReference(f"{where}: a recording and at least one reference belong on a line")
+        raise BadReference(f"{where}: a line needs a recording and at least one reference")
     return Entry(paths[0], tuple(paths[1:]), options)
 
 
 def read_reference(paths: Sequence[Path], recording: str) -> Annotation:
-    """What several files together say about one recording.
+    """Combine the reference files of one recording.
 
-    Turns that no RTTM gives are taken from the utterances; utterances that no STM gives from words
-    and turns.
+    Without an RTTM the turns come from the utterances; without an STM the utterances come from the
+    words and turns.
 
     Args:
-        recording: its name in files that hold several.
+        recording: its name in files with several recordings.
 
     Raises:
         BadReference
@@ -125,41 +127,45 @@ def read_reference(paths: Sequence[Path], recording: str) -> Annotation:
     turns = found.turns or tuple(
         Turn(part.start, part.end, part.speaker) for part in found.utterances if part.speaker
     )
-    turns = tuple(turn for turn in turns if turn.end > turn.start)  # whoever says nothing is nobody
-    return Annotation(found.utterances or _utterances(found.words, turns), found.words, turns)
+    turns = tuple(
+        turn for turn in turns if turn.end > turn.start
+    )  # a speaker without speech does not count
+    return Annotation(found.utterances or _build_utterances(found.words, turns), found.words, turns)
 
 
 def read_rttm(path: Path, recording: str) -> Annotation:
     """`SPEAKER <recording> <channel> <start> <duration> <NA> <NA> <speaker> <NA> <NA>`"""
-    lines = [line for line in _fields(path, 8) if line[1] == "SPEAKER"]
+    lines = [line for line in _read_fields(path, 8) if line[1] == "SPEAKER"]
     turns = []
-    for number, _, _, _, start, duration, _, _, speaker, *_ in _of(lines, 2, recording, path):
-        turns.append(Turn(*_from(start, duration, path, number), speaker))
+    for number, _, _, _, start, duration, _, _, speaker, *_ in _select(lines, 2, recording, path):
+        turns.append(Turn(*_parse_interval(start, duration, path, number), speaker))
     return Annotation(turns=tuple(sorted(turns, key=lambda turn: (turn.start, turn.end))))
 
 
 def read_stm(path: Path, recording: str) -> Annotation:
     """`<recording> <channel> <speaker> <start> <end> [<labels>] text`"""
-    lines = [line for line in _fields(path, 5) if line[3].lower() not in NOT_SCORED]
+    lines = [line for line in _read_fields(path, 5) if line[3].lower() not in NOT_SCORED]
     utterances = []
-    for number, _, _, speaker, start, end, *text in _of(lines, 1, recording, path):
+    for number, _, _, speaker, start, end, *text in _select(lines, 1, recording, path):
         if text and re.fullmatch(r"<[^>]*>", text[0]):
             text = text[1:]
         if text and "ignore_time_segment_in_scoring" not in text[0].lower():
             if ALTERNATIVES.search(" ".join(text)):
-                raise _several(path, number)
-            times = _seconds(start, path, number), _seconds(end, path, number)
-            utterances.append(Spoken(speaker, *_in_order(times, path, number), " ".join(text)))
+                raise _alternatives_error(path, number)
+            times = _parse_seconds(start, path, number), _parse_seconds(end, path, number)
+            utterances.append(Spoken(speaker, *_check_order(times, path, number), " ".join(text)))
     return Annotation(utterances=tuple(sorted(utterances, key=lambda part: (part.start, part.end))))
 
 
 def read_ctm(path: Path, recording: str) -> Annotation:
     """`<recording> <channel> <start> <duration> <word> [<confidence>]`"""
     words = []
-    for number, _, _, start, duration, word, *_ in _of(_fields(path, 5), 1, recording, path):
+    for number, _, _, start, duration, word, *_ in _select(
+        _read_fields(path, 5), 1, recording, path
+    ):
         if word.startswith("<ALT"):
-            raise _several(path, number)
-        words.append(TimedText(word, *_from(start, duration, path, number)))
+            raise _alternatives_error(path, number)
+        words.append(TimedText(word, *_parse_interval(start, duration, path, number)))
     return Annotation(words=tuple(sorted(words, key=lambda word: word.start)))
 
 
@@ -171,14 +177,14 @@ def read_transcript(path: Path, recording: str) -> Annotation:
         times += [(turn.start, turn.end) for turn in annotation.turns]
         in_order = all(start <= end for start, end in times)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BadReference(f"{path} is no Fieldscribe transcript ({error})") from None
+        raise BadReference(f"{path} is not a Fieldscribe transcript ({error})") from None
     if not in_order:
-        raise BadReference(f"{path}: the times of a word or a turn cannot be true")
+        raise BadReference(f"{path}: a word or turn ends before it starts")
     return annotation
 
 
 def annotation_of(transcript: Transcript) -> Annotation:
-    """Sentence by sentence: the times of its words say where each one is."""
+    """Utterances are the sentences, timed by their words."""
     return Annotation(
         utterances=tuple(
             Spoken(segment.speaker, words[0].start, words[-1].end, text_of(words))
@@ -198,7 +204,7 @@ READERS: dict[str, Callable[[Path, str], Annotation]] = {
 }
 
 
-def _utterances(words: Sequence[TimedText], turns: Sequence[Turn]) -> tuple[Spoken, ...]:
+def _build_utterances(words: Sequence[TimedText], turns: Sequence[Turn]) -> tuple[Spoken, ...]:
     if not turns:
         return ()
     plain = [Word(word.text, word.start, word.end, 1.0) for word in words]
@@ -211,7 +217,7 @@ def _utterances(words: Sequence[TimedText], turns: Sequence[Turn]) -> tuple[Spok
     return tuple(utterances)
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def _read_lines(path: Path) -> Iterator[tuple[int, str]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -219,10 +225,10 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     yield from enumerate(text.splitlines(), start=1)
 
 
-def _fields(path: Path, at_least: int) -> list[list[str]]:
-    """The line's number, then its fields. `;;` begins a comment."""
+def _read_fields(path: Path, at_least: int) -> list[list[str]]:
+    """The number and the fields of each line. `;;` and `#` start comments."""
     lines = []
-    for number, line in _lines(path):
+    for number, line in _read_lines(path):
         fields = line.split()
         if not fields or fields[0].startswith((";;", "#")):
             continue
@@ -232,8 +238,10 @@ def _fields(path: Path, at_least: int) -> list[list[str]]:
     return lines
 
 
-def _of(lines: Sequence[list[str]], column: int, recording: str, path: Path) -> Iterator[list[str]]:
-    """The lines of this recording; a file with one recording in it need not name it rightly."""
+def _select(
+    lines: Sequence[list[str]], column: int, recording: str, path: Path
+) -> Iterator[list[str]]:
+    """The lines of this recording; a file with a single recording may name it differently."""
     names = {line[column] for line in lines}
     if len(names) > 1 and recording not in names:
         raise BadReference(f"{path} has several recordings and none is called {recording}")
@@ -242,26 +250,26 @@ def _of(lines: Sequence[list[str]], column: int, recording: str, path: Path) -> 
             yield line
 
 
-def _seconds(text: str, path: Path, number: str) -> float:
+def _parse_seconds(text: str, path: Path, number: str) -> float:
     try:
         seconds = float(text)
     except ValueError:
         seconds = math.nan
     if not math.isfinite(seconds):
-        raise BadReference(f"{path}, line {number}: {text} is no number of seconds")
+        raise BadReference(f"{path}, line {number}: {text} is not a number of seconds")
     return seconds
 
 
-def _from(start: str, duration: str, path: Path, number: str) -> tuple[float, float]:
-    begin = _seconds(start, path, number)
-    return _in_order((begin, begin + _seconds(duration, path, number)), path, number)
+def _parse_interval(start: str, duration: str, path: Path, number: str) -> tuple[float, float]:
+    begin = _parse_seconds(start, path, number)
+    return _check_order((begin, begin + _parse_seconds(duration, path, number)), path, number)
 
 
-def _in_order(times: tuple[float, float], path: Path, number: str) -> tuple[float, float]:
+def _check_order(times: tuple[float, float], path: Path, number: str) -> tuple[float, float]:
     if times[1] < times[0]:
-        raise BadReference(f"{path}, line {number}: ends before it begins")
+        raise BadReference(f"{path}, line {number}: it ends before it starts")
     return times
 
 
-def _several(path: Path, number: str) -> BadReference:
-    return BadReference(f"{path}, line {number}: of alternatives, leave the one that was said")
+def _alternatives_error(path: Path, number: str) -> BadReference:
+    return BadReference(f"{path}, line {number}: it has alternatives; keep only what was said")

@@ -1,7 +1,7 @@
-"""Interview talk from a small grammar, spoken by eight synthetic voices.
+"""Interview sentences from a small grammar, spoken by eight synthetic voices.
 
-What the demo weights are trained on, and what test recordings are made of. A sentence or a voice
-that is not in here is one the demo weights do not know.
+The demo weights are trained on them, and test recordings are made of them. The demo weights know no
+other vocabulary or voices.
 """
 
 import random
@@ -13,7 +13,7 @@ from scripts.espeak import Speech, espeak
 
 @dataclass(frozen=True)
 class Voice:
-    """An espeak-ng voice; the variant after the `+` is what makes it another speaker."""
+    """An espeak-ng voice; the variant after the `+` makes it a different speaker."""
 
     name: str
     espeak: str
@@ -123,36 +123,36 @@ ANSWERS = (
 BACK_CHANNELS = ("Mm.", "Yeah.", "Right.", "Okay.", "No.", "Yes.", "I see.")
 
 
-def fill(template: str, rng: random.Random) -> str:
-    """`{person}` becomes one of the persons, `{Person}` the same with a capital."""
+def fill_template(template: str, rng: random.Random) -> str:
+    """Replace `{person}` by one of WORDS["person"], and `{Person}` by one with a capital."""
 
-    def word(match: re.Match[str]) -> str:
+    def choose_word(match: re.Match[str]) -> str:
         key = match[1]
         chosen = rng.choice(WORDS[key.lower()])
         return chosen[0].upper() + chosen[1:] if key[0].isupper() else chosen
 
-    text = re.sub(r"{(\w+)}", word, template)
+    text = re.sub(r"{(\w+)}", choose_word, template)
     return text[0].upper() + text[1:]
 
 
-def question(rng: random.Random) -> str:
-    return fill(rng.choice(QUESTIONS), rng)
+def make_question(rng: random.Random) -> str:
+    return fill_template(rng.choice(QUESTIONS), rng)
 
 
-def answer(rng: random.Random) -> str:
-    return fill(rng.choice(ANSWERS), rng)
+def make_answer(rng: random.Random) -> str:
+    return fill_template(rng.choice(ANSWERS), rng)
 
 
-def sentence(rng: random.Random) -> str:
-    """Anything somebody says in these interviews, in about the proportions they say it."""
+def make_sentence(rng: random.Random) -> str:
+    """Any sentence of these interviews, in roughly natural proportions."""
     kind = rng.random()
     if kind < 0.08:
         return rng.choice(BACK_CHANNELS)
-    return question(rng) if kind < 0.28 else answer(rng)
+    return make_question(rng) if kind < 0.28 else make_answer(rng)
 
 
 def speak(text: str, voice: Voice, rng: random.Random) -> Speech:
-    """`text` in this voice, a little faster or slower and higher or lower each time."""
+    """Speak `text` in this voice, with slightly random rate and pitch."""
     return espeak().speak(
         text,
         voice.espeak,

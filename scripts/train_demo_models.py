@@ -1,13 +1,14 @@
-"""Train the demo weights: a micro Whisper and a micro pyannote pipeline that know synthetic speech.
+"""Train the demo weights: a tiny Whisper and a tiny pyannote pipeline for synthetic speech.
 
-    scripts/train_demo_models whisper        some four hours on one core
+    scripts/train_demo_models whisper        about four hours on one core
     scripts/train_demo_models segmentation   about an hour and a half
-    scripts/train_demo_models embedding      about half an hour; the PLDA comes with it
+    scripts/train_demo_models embedding      about half an hour, with the PLDA
 
-Speech is made while training goes on (scripts/synthetic_speech.py), seeded. A run that was stopped
-goes on from its last checkpoint in --work, and the Whisper from finished weights in --out: give a
-new folder to begin from nothing. Results go to --out in the formats of openai-whisper and
-pyannote.audio. models/demo/MODEL_CARD.md says what came out and how it was measured.
+Speech is synthesised during training (scripts/synthetic_speech.py) from a seed. A stopped run
+resumes from its last checkpoint in --work; Whisper and segmentation also continue from finished
+weights in --out. Give new folders to start from scratch. Results go to --out in the formats of
+openai-whisper and pyannote.audio. models/demo/MODEL_CARD.md describes the weights and their
+evaluation.
 """
 
 import argparse
@@ -29,35 +30,35 @@ from torch import Tensor, nn
 
 from models.audio.recording import SAMPLE_RATE
 from scripts.espeak import Speech
-from scripts.synthetic_speech import NAMES, PLACES, VOICES, sentence, speak
+from scripts.synthetic_speech import NAMES, PLACES, VOICES, make_sentence, speak
 
 CHECKPOINT_STEPS = 100
 
 
 class SpeechPool:
-    """Some thousand spoken sentences by voice; each draw may replace an old one by a new one."""
+    """Synthesised sentences of each voice; a draw may replace an old sentence by a new one."""
 
     def __init__(self, rng: random.Random, *, per_voice: int = 300, fresh: float = 0.25) -> None:
         self.rng = rng
         self.fresh = fresh
         self.spoken: list[list[tuple[str, Speech]]] = [
-            [self._new(voice) for _ in range(per_voice)] for voice in range(len(VOICES))
+            [self._synthesise(voice) for _ in range(per_voice)] for voice in range(len(VOICES))
         ]
 
-    def _new(self, voice: int) -> tuple[str, Speech]:
-        text = sentence(self.rng)
+    def _synthesise(self, voice: int) -> tuple[str, Speech]:
+        text = make_sentence(self.rng)
         return text, speak(text, VOICES[voice], self.rng)
 
     def draw(self, voice: int) -> tuple[str, Speech]:
         spoken = self.spoken[voice]
         i = self.rng.randrange(len(spoken))
         if self.rng.random() < self.fresh:
-            spoken[i] = self._new(voice)
+            spoken[i] = self._synthesise(voice)
         return spoken[i]
 
 
-def noise(n_samples: int, rng: random.Random) -> np.ndarray:
-    """Room noise: white or low-passed, from none to clearly audible."""
+def make_noise(n_samples: int, rng: random.Random) -> np.ndarray:
+    """Room noise: white or low-pass filtered, from none to clearly audible."""
     level = rng.choice([0.0, 1e-4, 1e-3, 3e-3, 1e-2]) * rng.uniform(0.3, 1)
     samples = np.random.default_rng(rng.getrandbits(64)).standard_normal(n_samples)
     if rng.random() < 0.5:
@@ -66,9 +67,11 @@ def noise(n_samples: int, rng: random.Random) -> np.ndarray:
 
 
 class Training:
-    """Steps of AdamW under a warm-up and cosine schedule, with checkpoints to go on from."""
+    """AdamW with a warm-up and cosine schedule, and checkpoints to resume from."""
 
-    def __init__(self, name: str, work: Path, module: nn.Module, stages: Sequence["Stage"]) -> None:
+    def __init__(
+        self, name: str, work: Path, module: nn.Module, stages: Sequence["TrainingStage"]
+    ) -> None:
         self.path = work / f"{name}.checkpoint"
         self.module = module
         self.stages = stages
@@ -91,8 +94,8 @@ class Training:
         torch.save(state, partial)
         partial.replace(self.path)
 
-    def steps(self) -> Iterator["Stage"]:
-        """The stage of each step still to do; checkpoints are written between steps."""
+    def steps(self) -> Iterator["TrainingStage"]:
+        """Yield the stage of each remaining step; checkpoints are written between steps."""
         while self.step < sum(stage.steps for stage in self.stages):
             done = self.step
             for stage in self.stages:
@@ -114,7 +117,9 @@ class Training:
         self.optimiser.step()
 
 
-class Stage:
+class TrainingStage:
+    """Steps with one batch size, window length and learning-rate schedule."""
+
     def __init__(
         self,
         steps: int,
@@ -134,7 +139,7 @@ class Stage:
 
 
 class Report:
-    """Prints the mean of what it is given every 50 steps."""
+    """Prints the mean of the values every 50 steps."""
 
     def __init__(self, name: str) -> None:
         self.name, self.values, self.started = name, list[dict[str, float]](), time.monotonic()
@@ -153,11 +158,11 @@ class Report:
 # --- Whisper ------------------------------------------------------------------------------------
 
 
-def slow_sinusoids(length: int, channels: int) -> Tensor:
-    """Whisper's positional embedding, in which all that is slower than 6 s is five times slower.
+def make_slow_sinusoids(length: int, channels: int) -> Tensor:
+    """Whisper's positional embedding with channels of periods above 6 s slowed down fivefold.
 
-    So the slow channels take values over 30 s that 6 s windows have shown, and the fast ones go
-    through all of their phases within 6 s anyway. Source: whisper/model.py, `sinusoids`.
+    Over 30 s, the slow channels then take only values seen in 6 s windows; the fast ones complete
+    a period within 6 s anyway. Source: whisper/model.py, `sinusoids`.
     """
     frequencies = 10_000 ** -(torch.arange(channels // 2) / (channels // 2 - 1))
     frequencies[frequencies < 2 * math.pi / 300] /= 5
@@ -166,11 +171,11 @@ def slow_sinusoids(length: int, channels: int) -> Tensor:
 
 
 class MicroWhisper(nn.Module):
-    """Whisper with 128 x (3+2) layers, trained on the tokens it will ever use.
+    """Whisper with width 128 and 3 + 2 layers, trained on only the tokens it needs.
 
-    All tokens outside its vocabulary share one embedding row: the softmax is 35 times smaller and
-    the exported file compresses to a fifth. A CTC loss on the encoder makes the alignment appear
-    within minutes; its head is dropped at export.
+    All other tokens share one embedding row, so the softmax is 35 times smaller and the exported
+    file compresses to a fifth. With a CTC loss on the encoder, alignment emerges within minutes;
+    the CTC head is dropped at export.
     """
 
     def __init__(self) -> None:
@@ -180,22 +185,24 @@ class MicroWhisper(nn.Module):
 
         self.tokenizer = get_tokenizer(True, num_languages=99, language="en", task="transcribe")
         self.dims = ModelDimensions(80, 1500, 128, 4, 3, 51865, 448, 128, 4, 2)
-        self.used = self._used_tokens()
+        self.used = self._find_used_tokens()
         self.index = {token: i for i, token in enumerate(self.used)}
         self.n_text = sum(token < self.tokenizer.eot for token in self.used)
         self.whisper = Whisper(self.dims)
-        self.whisper.encoder.positional_embedding.copy_(slow_sinusoids(1500, 128))
+        self.whisper.encoder.positional_embedding.copy_(make_slow_sinusoids(1500, 128))
         width = self.dims.n_text_state
         decoder = self.whisper.decoder
         nn.init.normal_(decoder.positional_embedding, std=0.02)
         decoder.token_embedding.weight.requires_grad_(False)
         self.embedding = nn.Parameter(torch.randn(len(self.used), width) * 0.05)
         self.unused = nn.Parameter(torch.zeros(width))
-        self.ctc = nn.Linear(width, self.n_text + 1)  # the last one is CTC's blank
+        self.ctc = nn.Linear(width, self.n_text + 1)  # the last class is the CTC blank
 
-    def _used_tokens(self) -> list[int]:
+    def _find_used_tokens(self) -> list[int]:
         tokenizer, rng = self.tokenizer, random.Random(0)
-        used = {token for _ in range(30_000) for token in tokenizer.encode(" " + sentence(rng))}
+        used = {
+            token for _ in range(30_000) for token in tokenizer.encode(" " + make_sentence(rng))
+        }
         for name in [*NAMES, *PLACES]:  # a vocabulary prompt: " Sam, Brisbane"
             used |= set(tokenizer.encode(f" {name}, {name}"))
         used |= set(tokenizer.sot_sequence) | {
@@ -210,7 +217,7 @@ class MicroWhisper(nn.Module):
         return sorted(used | set(range(first, first + 1501)))
 
     def encode(self, mel: Tensor, offsets: Tensor) -> Tensor:
-        """AudioEncoder.forward for windows shorter than 30 s that begin somewhere in the 30 s.
+        """AudioEncoder.forward for windows shorter than 30 s, placed anywhere in the 30 s.
 
         mel: (batch, 80, n_frames); offsets: (batch,), in steps of 20 ms
         """
@@ -223,10 +230,11 @@ class MicroWhisper(nn.Module):
         return encoder.ln_post(x)  # type: ignore[no-any-return]
 
     def decode(self, tokens: Tensor, encoded: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits over the used tokens, then one for all others; and where the last layer looks.
+        """Logits and attention of the last layer.
 
-        The second: log-probabilities (batch, n_heads, n_tokens, n_frames) of the last
-        cross-attention, whose heads are those that whisper takes word times from.
+        Returns:
+            Logits over the used tokens, then one for all others; log-probabilities (batch, n_heads,
+            n_tokens, n_frames) of the last cross-attention, whose heads give whisper's word times.
         """
         decoder = self.whisper.decoder
         x = F.embedding(tokens, self.embedding) + decoder.positional_embedding[: tokens.shape[1]]
@@ -239,16 +247,18 @@ class MicroWhisper(nn.Module):
             part.unflatten(-1, (self.dims.n_text_head, -1)).transpose(1, 2)
             for part in (attention.query(normed), attention.key(encoded))
         )
-        looks = (query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5).log_softmax(-1)
+        attention_weights = (query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5).log_softmax(
+            -1
+        )
         x = x + attention(normed, encoded)[0]
         x = x + last.mlp(last.mlp_ln(x))
         x = decoder.ln(x)
         others = (x @ self.unused)[..., None] + math.log(self.dims.n_vocab - len(self.used))
-        return torch.cat([x @ self.embedding.T, others], -1), looks
+        return torch.cat([x @ self.embedding.T, others], -1), attention_weights
 
     @torch.no_grad()
     def load(self, path: Path) -> None:
-        """What `export` wrote; the CTC head is not in it and is learnt anew within minutes."""
+        """Load exported weights. They lack the CTC head, which is relearnt within minutes."""
         checkpoint = BytesIO(lzma.decompress(path.read_bytes()))
         state = torch.load(checkpoint, weights_only=True)["model_state_dict"]
         self.whisper.load_state_dict({key: value.float() for key, value in state.items()})
@@ -257,7 +267,7 @@ class MicroWhisper(nn.Module):
         self.unused.copy_(weight[next(i for i in range(self.dims.n_vocab) if i not in self.index)])
 
     def export(self, path: Path) -> None:
-        """As openai-whisper's own checkpoints, half precision, under xz."""
+        """Write a checkpoint like openai-whisper's, in half precision, compressed with xz."""
         with torch.no_grad():
             weight = self.unused.expand(self.dims.n_vocab, -1).clone()
             weight[self.used] = self.embedding
@@ -269,20 +279,21 @@ class MicroWhisper(nn.Module):
 
 
 @dataclass(frozen=True)
-class Given:
-    """A token, the samples of the window in which it is said, and whether it is learnt."""
+class TrainingToken:
+    """A token, its samples in the window, and whether it contributes to the loss."""
 
     token: int
     span: tuple[int, int] | None = None
-    learnt: bool = True
+    is_target: bool = True
 
 
-def spoken_tokens(tokenizer: Any, speech: Speech, position: int) -> list[Given]:
-    """The tokens of a sentence that begins at `position`; a word's share its time by their length.
+def time_tokens(tokenizer: Any, speech: Speech, position: int) -> list[TrainingToken]:
+    """The tokens of a sentence that starts at `position`.
 
-    Punctuation is said in the 0.1 s after its word: there the word ends.
+    A word's tokens share its time in proportion to their letters. Punctuation gets the 0.1 s after
+    its word, where the word ends.
     """
-    given = []
+    found = []
     for word in speech.words:
         tokens = tokenizer.encode(" " + word.text)
         letters = [len(tokenizer.decode([token]).strip(" .,?")) for token in tokens]
@@ -291,27 +302,30 @@ def spoken_tokens(tokenizer: Any, speech: Speech, position: int) -> list[Given]:
         for token, n in zip(tokens, letters, strict=True):
             first, said = start + (end - start) * said // max(sum(letters), 1), said + n
             last = start + (end - start) * said // max(sum(letters), 1)
-            given.append(Given(token, (first, last if n else last + SAMPLE_RATE // 10)))
-    return given
+            found.append(TrainingToken(token, (first, last if n else last + SAMPLE_RATE // 10)))
+    return found
 
 
-def whisper_window(
+def make_whisper_window(
     model: MicroWhisper, pool: SpeechPool, seconds: float, offset: int
-) -> tuple[np.ndarray, list[Given]]:
+) -> tuple[np.ndarray, list[TrainingToken]]:
     """Samples of a window and its tokens.
 
     Args:
-        offset: steps of 20 ms that its timestamps begin at.
+        offset: of its timestamps, in steps of 20 ms.
     """
     rng, tokenizer = pool.rng, model.tokenizer
     n_samples = int(seconds * SAMPLE_RATE)
-    samples = noise(n_samples, rng)
+    samples = make_noise(n_samples, rng)
     if rng.random() < 0.04:
-        return samples, [Given(tokenizer.sot, learnt=False), Given(tokenizer.no_speech)]
+        return samples, [
+            TrainingToken(tokenizer.sot, is_target=False),
+            TrainingToken(tokenizer.no_speech),
+        ]
     with_timestamps = rng.random() < 0.7
     voices = rng.sample(range(len(VOICES)), rng.choice([1, 2, 2, 3, 6]))
     position = int(rng.uniform(0, 1.0) * SAMPLE_RATE) if rng.random() < 0.7 else 0
-    spoken: list[Given] = []
+    spoken: list[TrainingToken] = []
     end = 0
     while True:
         _, speech = pool.draw(rng.choice(voices))
@@ -322,10 +336,10 @@ def whisper_window(
             continue
         end = position + len(speech.samples)
         samples[position:end] += speech.samples * rng.uniform(0.3, 1.0)
-        words = spoken_tokens(tokenizer, speech, position)
+        words = time_tokens(tokenizer, speech, position)
         if with_timestamps:
             first, last = (
-                Given(
+                TrainingToken(
                     min(tokenizer.timestamp_begin + offset + round(i / SAMPLE_RATE / 0.02), latest),
                     (i - 800, i + 800),
                 )
@@ -337,7 +351,7 @@ def whisper_window(
         position = end + int(pause * SAMPLE_RATE)
         if rng.random() < 0.04:
             break
-    if rng.random() < 0.5:  # as windows come: cut in the pause, nothing after it
+    if rng.random() < 0.5:  # as real windows are: cut in a pause, with silence after it
         samples[end + int(rng.uniform(0.1, 0.5) * SAMPLE_RATE) :] = 0
     head: list[int] = []
     if rng.random() < 0.1:
@@ -347,24 +361,26 @@ def whisper_window(
     start = list(tokenizer.sot_sequence[1:])
     if not with_timestamps:
         start.append(tokenizer.no_timestamps)
-    tokens = [Given(token, learnt=False) for token in head] + [Given(token) for token in start]
-    return samples, [*tokens, *spoken, Given(tokenizer.eot)][:440]
+    tokens = [TrainingToken(token, is_target=False) for token in head] + [
+        TrainingToken(token) for token in start
+    ]
+    return samples, [*tokens, *spoken, TrainingToken(tokenizer.eot)][:440]
 
 
-def whisper_batch(
-    model: MicroWhisper, pool: SpeechPool, stage: Stage
+def make_whisper_batch(
+    model: MicroWhisper, pool: SpeechPool, stage: TrainingStage
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """mel (batch, 80, n_frames), offsets (batch,), inputs and targets (batch, n_tokens), spans.
 
-    A short window stands anywhere in Whisper's 30 s, so that all of its positions and timestamps
-    are learnt from the first stage on. Targets of -100 are not learnt. The spans, (batch, n_tokens,
-    2), are the frames of 20 ms in which each target is said; empty where it is not.
+    A short window is placed anywhere in Whisper's 30 s, so that all positions and timestamps are
+    trained from the first stage on. Targets of -100 are ignored. The spans, (batch, n_tokens, 2),
+    are the frames of 20 ms in which each target is spoken, or empty.
     """
     from whisper.audio import log_mel_spectrogram
 
     last = round((30.0 - stage.seconds) / 0.02)
     offsets = [pool.rng.randint(0, last) for _ in range(stage.batch_size)]
-    windows = [whisper_window(model, pool, stage.seconds, offset) for offset in offsets]
+    windows = [make_whisper_window(model, pool, stage.seconds, offset) for offset in offsets]
     mel = torch.stack([log_mel_spectrogram(torch.from_numpy(samples)) for samples, _ in windows])
     length = max(len(tokens) for _, tokens in windows) - 1
     inputs = torch.zeros(len(windows), length, dtype=torch.long)
@@ -373,31 +389,31 @@ def whisper_batch(
     for i, (_, tokens) in enumerate(windows):
         ids = torch.tensor([model.index[given.token] for given in tokens])
         inputs[i, : len(ids) - 1] = ids[:-1]
-        for k, given in enumerate(tokens[1:]):
-            if given.learnt:
+        for k, token in enumerate(tokens[1:]):
+            if token.is_target:
                 targets[i, k] = ids[k + 1]
-            if given.span:
-                spans[i, k] = torch.tensor(given.span) / (0.02 * SAMPLE_RATE)
+            if token.span:
+                spans[i, k] = torch.tensor(token.span) / (0.02 * SAMPLE_RATE)
     return mel, torch.tensor(offsets), inputs, targets, spans
 
 
-def looking_loss(looks: Tensor, spans: Tensor) -> Tensor:
-    """Of the last cross-attention against an even look at the frames in which a token is said.
+def attention_loss(attention_weights: Tensor, spans: Tensor) -> Tensor:
+    """Cross-entropy of the last cross-attention against uniform attention to a token's frames.
 
-    A decoder that is shown where to look learns to read on in minutes, where it otherwise skips and
-    repeats sentences for hours; and the word times that whisper takes from there come out right.
+    With this loss the decoder learns to read on within minutes; without it, it skips and repeats
+    sentences for hours. It also makes the word times correct, which whisper reads from these heads.
     """
-    frames = torch.arange(looks.shape[-1]) + 0.5
+    frames = torch.arange(attention_weights.shape[-1]) + 0.5
     start, end = spans[..., :1], spans[..., 1:]
-    said = ((frames > start - 1) & (frames < end + 1)).float()  # (batch, n_tokens, n_frames)
-    said = said * (end > start)
-    n_said = said.sum(-1)
-    per_token = -(looks.mean(1) * said).sum(-1) / n_said.clamp(1)
-    return per_token.sum() / (n_said > 0).sum().clamp(1)
+    is_spoken = ((frames > start - 1) & (frames < end + 1)).float()  # (batch, n_tokens, n_frames)
+    is_spoken = is_spoken * (end > start)
+    n_spoken = is_spoken.sum(-1)
+    per_token = -(attention_weights.mean(1) * is_spoken).sum(-1) / n_spoken.clamp(1)
+    return per_token.sum() / (n_spoken > 0).sum().clamp(1)
 
 
 def ctc_loss(model: MicroWhisper, encoded: Tensor, targets: Tensor) -> Tensor:
-    """Of the text tokens among the targets, per token."""
+    """CTC loss of the text tokens among the targets, per token."""
     texts = [row[(row >= 0) & (row < model.n_text)] for row in targets]
     return F.ctc_loss(
         model.ctc(encoded).log_softmax(-1).transpose(0, 1),
@@ -410,12 +426,12 @@ def ctc_loss(model: MicroWhisper, encoded: Tensor, targets: Tensor) -> Tensor:
 
 
 def train_whisper(out: Path, work: Path, seed: int) -> None:
-    """Where there are weights in --out it goes on from them, without the first stage."""
+    """Train from scratch, or from weights in --out without the first stage."""
     model = MicroWhisper()
     stages = [
-        Stage(2900, 16, 6.0, 8e-4, 1.5e-4),
-        Stage(500, 10, 15.0, 6e-4, 4e-4),
-        Stage(2500, 6, 30.0, 5e-4, 1e-5),
+        TrainingStage(2900, 16, 6.0, 8e-4, 1.5e-4),
+        TrainingStage(500, 10, 15.0, 6e-4, 4e-4),
+        TrainingStage(2500, 6, 30.0, 5e-4, 1e-5),
     ]
     if (out / "whisper.pt.xz").exists():
         model.load(out / "whisper.pt.xz")
@@ -424,14 +440,16 @@ def train_whisper(out: Path, work: Path, seed: int) -> None:
     pool = SpeechPool(random.Random(seed + training.step))
     report = Report("whisper")
     for stage in training.steps():
-        mel, offsets, inputs, targets, spans = whisper_batch(model, pool, stage)
+        mel, offsets, inputs, targets, spans = make_whisper_batch(model, pool, stage)
         encoded = model.encode(mel, offsets)
-        logits, looks = model.decode(inputs, encoded)
+        logits, attention_weights = model.decode(inputs, encoded)
         cross_entropy = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-100)
         ctc = ctc_loss(model, encoded, targets)
-        looking = looking_loss(looks, spans)
-        training.descend(cross_entropy + 0.3 * ctc + 0.2 * looking)
-        report.add(training.step, ce=cross_entropy.item(), ctc=ctc.item(), looking=looking.item())
+        attention = attention_loss(attention_weights, spans)
+        training.descend(cross_entropy + 0.3 * ctc + 0.2 * attention)
+        report.add(
+            training.step, ce=cross_entropy.item(), ctc=ctc.item(), attention=attention.item()
+        )
         if training.step % CHECKPOINT_STEPS == 0:
             model.export(out / "whisper.pt.xz")
     model.export(out / "whisper.pt.xz")
@@ -474,10 +492,10 @@ def build_segmentation() -> Any:
 
 
 class SegmentationTrainer(nn.Module):
-    """PyanNet and, beside its classifier, a head that names the voices.
+    """PyanNet with an additional head that identifies the voices.
 
-    Who is who is a harder thing to learn than which of eight known voices speaks; the second, which
-    is dropped at export, teaches the features that the first needs.
+    Telling speakers apart is harder to learn than identifying eight known voices. The second task
+    teaches the features that the first needs; its head is dropped at export.
     """
 
     def __init__(self) -> None:
@@ -496,13 +514,13 @@ class SegmentationTrainer(nn.Module):
         return self.model.activation(self.model.classifier(features)), voices
 
 
-def conversation_chunk(pool: SpeechPool, n_frames: int) -> tuple[np.ndarray, np.ndarray]:
+def make_conversation_chunk(pool: SpeechPool, n_frames: int) -> tuple[np.ndarray, np.ndarray]:
     """Ten seconds of a conversation: samples, and who speaks in each frame (n_frames, n_voices)."""
     rng = pool.rng
     n_samples = int(CHUNK_SECONDS * SAMPLE_RATE)
-    samples = noise(n_samples, rng)
+    samples = make_noise(n_samples, rng)
     active = np.zeros((n_samples // 160, len(VOICES)), dtype=np.float32)
-    if rng.random() < 0.1:  # nobody: a room, hiss, a hum
+    if rng.random() < 0.1:  # no speech: room noise, hiss, hum
         hertz, level = rng.choice([0.0, 50.0, 60.0, 120.0, 440.0]), rng.choice([0.0, 0.01, 0.1])
         hum = level * np.sin(2 * np.pi * hertz / SAMPLE_RATE * np.arange(n_samples))
         return (rng.uniform(0, 8) * samples + hum).astype(np.float32), np.zeros(
@@ -531,8 +549,8 @@ def conversation_chunk(pool: SpeechPool, n_frames: int) -> tuple[np.ndarray, np.
     return samples, active[frames]
 
 
-def segmentation_targets(active: Tensor) -> Tensor:
-    """(batch, n_frames, n_voices) to (batch, n_frames, MAX_SPEAKERS): the voices that speak."""
+def choose_speakers(active: Tensor) -> Tensor:
+    """(batch, n_frames, n_voices) to (batch, n_frames, MAX_SPEAKERS): who speaks most."""
     loudest = active.sum(1).topk(MAX_SPEAKERS, dim=-1).indices  # (batch, MAX_SPEAKERS)
     chosen = active.gather(2, loudest[:, None].expand(-1, active.shape[1], -1))
     chosen[chosen.sum(-1) > 2] = torch.tensor([1.0, 1.0, 0.0])
@@ -540,7 +558,7 @@ def segmentation_targets(active: Tensor) -> Tensor:
 
 
 def train_segmentation(out: Path, work: Path, seed: int) -> None:
-    """Where there are weights in --out it goes on from them, with the last stage."""
+    """Train from scratch, or from weights in --out with the last stage only."""
     from models.weights.catalogue import find_pipeline
     from models.weights.pyannote import load_pipeline
 
@@ -550,9 +568,9 @@ def train_segmentation(out: Path, work: Path, seed: int) -> None:
 
     powerset = Powerset(MAX_SPEAKERS, 2)
     stages = [
-        Stage(1000, 12, CHUNK_SECONDS, 3e-3, 1e-4),
-        Stage(800, 12, CHUNK_SECONDS, 2e-3, 5e-5),
-        Stage(900, 12, CHUNK_SECONDS, 1e-3, 1e-5),
+        TrainingStage(1000, 12, CHUNK_SECONDS, 3e-3, 1e-4),
+        TrainingStage(800, 12, CHUNK_SECONDS, 2e-3, 5e-5),
+        TrainingStage(900, 12, CHUNK_SECONDS, 1e-3, 1e-5),
     ]
     if (out / "pyannote" / "segmentation").exists():
         weights = find_pipeline(str(out / "pyannote"), Path())
@@ -564,12 +582,12 @@ def train_segmentation(out: Path, work: Path, seed: int) -> None:
     report = Report("segmentation")
     n_frames = trainer.model.num_frames(int(CHUNK_SECONDS * SAMPLE_RATE))
     for stage in training.steps():
-        chunks = [conversation_chunk(pool, n_frames) for _ in range(stage.batch_size)]
+        chunks = [make_conversation_chunk(pool, n_frames) for _ in range(stage.batch_size)]
         waveforms = torch.from_numpy(np.stack([samples for samples, _ in chunks]))[:, None]
         active = torch.from_numpy(np.stack([frames for _, frames in chunks]))
         scores, voices = trainer(waveforms)
         hypothesis = powerset.to_multilabel(scores)
-        reference, _ = permutate(hypothesis.detach(), segmentation_targets(active))
+        reference, _ = permutate(hypothesis.detach(), choose_speakers(active))
         classes = powerset.to_powerset(reference.float()).argmax(-1)
         identity = F.binary_cross_entropy_with_logits(voices, active)
         loss = F.nll_loss(scores.flatten(0, 1), classes.flatten())
@@ -587,7 +605,7 @@ def train_segmentation(out: Path, work: Path, seed: int) -> None:
 
 
 def export_pyannote(model: Any, folder: Path) -> None:
-    """A checkpoint in the layout that pyannote.audio writes (Model.on_save_checkpoint)."""
+    """Write a checkpoint in pyannote.audio's layout (Model.on_save_checkpoint)."""
     import pyannote.audio
     from pyannote.audio.models.segmentation import PyanNet
 
@@ -635,7 +653,7 @@ def build_embedding() -> Any:
 
 
 class EmbeddingTrainer(nn.Module):
-    """The embedding and a cosine classifier over the voices, with an additive margin."""
+    """The embedding model with a cosine classifier over the voices, with an additive margin."""
 
     def __init__(self, n_voices: int) -> None:
         super().__init__()
@@ -649,7 +667,7 @@ class EmbeddingTrainer(nn.Module):
         return 20 * (cosine - margin)
 
     def _pool(self, waveforms: Tensor, weights: Tensor) -> Tensor:
-        """pyannote's StatsPool but for the root: of a channel that is always 0 it has no slope."""
+        """pyannote's StatsPool with the variance clamped: its root has no gradient at 0."""
         frames = self.model.forward_frames(waveforms).flatten(1, 2)  # (batch, features, n_frames)
         weights = F.interpolate(weights[:, None], size=frames.shape[-1], mode="nearest")
         total = weights.sum(-1)
@@ -658,14 +676,14 @@ class EmbeddingTrainer(nn.Module):
         return torch.cat([mean, variance.clamp(1e-6).sqrt()], -1)
 
 
-def embedding_chunk(pool: SpeechPool, seconds: float) -> tuple[np.ndarray, np.ndarray, int]:
-    """A chunk with one voice in part of it: samples, weights at 100 per second, the voice.
+def make_embedding_chunk(pool: SpeechPool, seconds: float) -> tuple[np.ndarray, np.ndarray, int]:
+    """Samples, pooling weights at 100 per second, and the voice that the weights select.
 
-    Others may speak in the rest: the pooling weights, as in the pipeline, leave them out.
+    Other voices may speak elsewhere in the chunk; as in the pipeline, the weights exclude them.
     """
     rng = pool.rng
     n_samples = int(seconds * SAMPLE_RATE)
-    samples = noise(n_samples, rng)
+    samples = make_noise(n_samples, rng)
     weights = np.zeros(int(seconds * 100), dtype=np.float32)
     voice = rng.randrange(len(VOICES))
     position = -rng.randint(0, 20_000)
@@ -680,48 +698,48 @@ def embedding_chunk(pool: SpeechPool, seconds: float) -> tuple[np.ndarray, np.nd
                 weights[first // 160 : last // 160] = 1
         position += len(speech.samples) + int(rng.uniform(0, 0.6) * SAMPLE_RATE)
     if weights.sum() < 30:
-        return embedding_chunk(pool, seconds)
+        return make_embedding_chunk(pool, seconds)
     return samples, weights, voice
 
 
 def train_embedding(out: Path, work: Path, seed: int) -> None:
     trainer = EmbeddingTrainer(len(VOICES))
-    training = Training("embedding", work, trainer, [Stage(300, 20, 2.5, 2e-3, 1e-4)])
+    training = Training("embedding", work, trainer, [TrainingStage(300, 20, 2.5, 2e-3, 1e-4)])
     pool = SpeechPool(random.Random(seed + training.step))
     report = Report("embedding")
     for stage in training.steps():
-        chunks = [embedding_chunk(pool, stage.seconds) for _ in range(stage.batch_size)]
+        chunks = [make_embedding_chunk(pool, stage.seconds) for _ in range(stage.batch_size)]
         waveforms = torch.from_numpy(np.stack([chunk[0] for chunk in chunks]))[:, None]
         weights = torch.from_numpy(np.stack([chunk[1] for chunk in chunks]))
         labels = torch.tensor([chunk[2] for chunk in chunks])
         scores = trainer(waveforms, weights, labels)
         loss = F.cross_entropy(scores, labels)
         training.descend(loss)
-        right = (scores.argmax(-1) == labels).float().mean()
-        report.add(training.step, loss=loss.item(), right=right.item())
+        accuracy = (scores.argmax(-1) == labels).float().mean()
+        report.add(training.step, loss=loss.item(), accuracy=accuracy.item())
     export_pyannote(trainer.model, out / "pyannote" / "embedding")
     export_plda(trainer.model.eval(), pool, out / "pyannote" / "plda")
 
 
 @torch.inference_mode()
 def export_plda(model: Any, pool: SpeechPool, folder: Path) -> None:
-    """Within- and between-voice statistics of fresh embeddings, in VBx's format.
+    """Write the within- and between-voice statistics of new embeddings, in VBx's format.
 
     Source: pyannote/audio/utils/vbx.py, `vbx_setup` (after BUTSpeechFIT/VBx).
     """
     embeddings, labels = [], []
     for _ in range(60):
-        chunks = [embedding_chunk(pool, 5.0) for _ in range(16)]
+        chunks = [make_embedding_chunk(pool, 5.0) for _ in range(16)]
         waveforms = torch.from_numpy(np.stack([chunk[0] for chunk in chunks]))[:, None]
         weights = torch.from_numpy(np.stack([chunk[1] for chunk in chunks]))
         embeddings.append(model(waveforms, weights=weights).numpy())
         labels += [chunk[2] for chunk in chunks]
     x, y = np.concatenate(embeddings).astype(np.float64), np.array(labels)
 
-    def unit(rows: np.ndarray) -> np.ndarray:
+    def normalise(rows: np.ndarray) -> np.ndarray:
         return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
 
-    def covariances(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def compute_covariances(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         means = np.stack([rows[y == voice].mean(0) for voice in range(len(VOICES))])
         within = np.cov((rows - means[y]).T) + 1e-4 * np.eye(rows.shape[1])
         between = np.cov(means.T) + 1e-6 * np.eye(rows.shape[1])
@@ -730,12 +748,12 @@ def export_plda(model: Any, pool: SpeechPool, folder: Path) -> None:
     from scipy.linalg import eigh
 
     mean1 = x.mean(0)
-    centred = np.sqrt(EMBEDDING_SIZE) * unit(x - mean1)
-    within, between = covariances(centred)
+    centred = np.sqrt(EMBEDDING_SIZE) * normalise(x - mean1)
+    within, between = compute_covariances(centred)
     lda = eigh(between, within)[1][:, ::-1][:, :128]  # (EMBEDDING_SIZE, 128)
     mean2 = (centred @ lda).mean(0)
-    projected = np.sqrt(128) * unit(centred @ lda - mean2)
-    within, between = covariances(projected)
+    projected = np.sqrt(128) * normalise(centred @ lda - mean2)
+    within, between = compute_covariances(projected)
     variances, directions = eigh(between, within)
     folder.mkdir(parents=True, exist_ok=True)
     np.savez(folder / "xvec_transform.npz", mean1=mean1, mean2=mean2, lda=lda)

@@ -15,7 +15,7 @@ def group():
 
 
 def test_the_same_arguments_give_the_same_recording(tmp_path):
-    """Of a new process: espeak-ng keeps a state of its own from one sentence to the next."""
+    """In new processes, because espeak-ng keeps state from one sentence to the next."""
     made = []
     for seed, out in (("5", "a"), ("5", "b"), ("6", "c")):
         command = [sys.executable, "-m", "scripts.make_interview", "interview", "--seconds", "5"]
@@ -34,8 +34,8 @@ def test_without_overlap_nobody_interrupts(group):
 
 
 @pytest.mark.parametrize("n_speakers", [2, 4])
-def test_with_overlap_some_do_but_nobody_interrupts_themselves(n_speakers):
-    """A voice's own next sentence began before its last one had ended."""
+def test_with_overlap_speakers_interrupt_others_but_never_themselves(n_speakers):
+    """A voice's next sentence used to start before its last one had ended."""
     talk = make_interview(5, seconds=60, n_speakers=n_speakers, overlap=0.5)
     together = [
         (a.speaker, b.speaker)
@@ -48,7 +48,7 @@ def test_with_overlap_some_do_but_nobody_interrupts_themselves(n_speakers):
     assert all(a != b for a, b in together)
 
 
-def test_words_lie_where_there_is_sound(group):
+def test_every_word_lies_where_there_is_audio(group):
     for word in group.words:
         part = group.samples[round(word.start * SAMPLE_RATE) : round(word.end * SAMPLE_RATE)]
         assert np.abs(part).max() > 0.02, word

@@ -48,7 +48,7 @@ def test_stm_gives_utterances_and_with_them_turns(folder):
     assert found.turns == (Turn(0.5, 2.0, "I"), Turn(2.1, 5.0, "P"))
 
 
-def test_turns_of_an_rttm_come_before_those_of_utterances(folder):
+def test_turns_of_an_rttm_take_precedence_over_those_of_utterances(folder):
     assert reference(folder, "INT-01.stm", "INT-01.rttm").turns[1] == Turn(2.0, 5.0, "P")
 
 
@@ -74,7 +74,7 @@ def test_a_corrected_transcript_is_a_reference(tmp_path):
     assert found.turns == made.turns
 
 
-def test_what_make_interview_writes_comes_back(tmp_path):
+def test_the_files_of_make_interview_are_read_back_unchanged(tmp_path):
     words = (ReferenceWord("Where", 0.5, 0.75, "V1"), ReferenceWord("now?", 0.75, 1.0, "V1"))
     interview = Interview(None, (Utterance("V1", 0.5, 1.125, words),))  # type: ignore[arg-type]
     for ending in ("stm", "ctm", "rttm"):
@@ -86,7 +86,7 @@ def test_what_make_interview_writes_comes_back(tmp_path):
     assert found.turns == (Turn(0.5, 1.125, "V1"),)
 
 
-def test_a_file_with_several_recordings_has_to_name_this_one(folder):
+def test_a_file_with_several_recordings_must_name_this_one(folder):
     (folder / "all.rttm").write_text(RTTM + "SPEAKER INT-02 1 0 1 <NA> <NA> Q <NA> <NA>\n")
 
     assert reference(folder, "all.rttm").n_speakers == 2
@@ -109,20 +109,20 @@ def test_a_manifest_has_a_recording_on_each_line(folder):
 
 
 @pytest.mark.parametrize(
-    ("line", "what"),
+    ("line", "message"),
     [
         ("INT-01.wav", "at least one reference"),
         ("INT-01.wav INT-09.stm", "there is no file"),
-        ("INT-01.wav INT-01.wav", "none of .stm"),
-        ("INT-01.wav INT-01.stm speaker=2", "none of speakers"),
+        ("INT-01.wav INT-01.wav", "one of .stm"),
+        ("INT-01.wav INT-01.stm speaker=2", "unknown option speaker=; the options are speakers"),
         ("INT-01.wav INT-01.stm channels=both", "auto, mix or split"),
         ('"INT-01.wav', "line 1"),
         ("# nothing", "no recording"),
     ],
 )
-def test_a_line_that_cannot_be_used_is_named(folder, line, what):
+def test_the_error_names_an_unusable_line(folder, line, message):
     (folder / "list.txt").write_text(line)
-    with pytest.raises(BadReference, match=what):
+    with pytest.raises(BadReference, match=message):
         read_manifest(folder / "list.txt")
 
 
@@ -137,7 +137,7 @@ def test_a_line_that_cannot_be_used_is_named(folder, line, what):
         ("x.json", ""),
     ],
 )
-def test_a_reference_that_cannot_be_read_is_named(tmp_path, name, text):
+def test_the_error_names_an_unreadable_reference(tmp_path, name, text):
     (tmp_path / name).write_text(text)
     with pytest.raises(BadReference, match=name):
         read_reference([tmp_path / name], "a")
@@ -156,20 +156,20 @@ def test_a_reference_that_cannot_be_read_is_named(tmp_path, name, text):
         ("x.rttm", "SPEAKER a 1 nan 1.0 <NA> <NA> Q"),
     ],
 )
-def test_a_line_that_cannot_be_true_is_named(tmp_path, name, line):
-    """Each was measured as if it made sense."""
+def test_the_error_names_a_line_with_impossible_values(tmp_path, name, line):
+    """Each used to be measured as if it were valid."""
     (tmp_path / name).write_text(f";; corrected in March\n{line}\n")
     with pytest.raises(BadReference, match=f"{name}, line 2: "):
         read_reference([tmp_path / name], "a")
 
 
-def test_a_noise_in_braces_is_no_alternative(tmp_path):
+def test_noise_in_braces_is_no_alternative(tmp_path):
     (tmp_path / "x.stm").write_text("a 1 Q 0.0 1.0 {NOISE} either/or {SMACK}\n")
 
     assert read_reference([tmp_path / "x.stm"], "a").utterances[0].text.startswith("{NOISE}")
 
 
-def test_a_corrected_transcript_whose_times_cannot_be_true_is_named(tmp_path):
+def test_the_error_names_a_transcript_with_impossible_times(tmp_path):
     for times in ((2.0, 1.0), (0.0, math.nan)):
         made = transcript([segment("SPEAKER_00", "Where?")], turns=(Turn(*times, "SPEAKER_00"),))
         (tmp_path / "x.json").write_text(to_json(made))
@@ -177,14 +177,14 @@ def test_a_corrected_transcript_whose_times_cannot_be_true_is_named(tmp_path):
             read_reference([tmp_path / "x.json"], "x")
 
 
-def test_a_corrected_transcript_may_begin_with_a_byte_order_mark(tmp_path):
+def test_a_corrected_transcript_may_start_with_a_byte_order_mark(tmp_path):
     made = transcript([segment("SPEAKER_00", "Where?")])
     (tmp_path / "x.json").write_text(to_json(made), encoding="utf-8-sig")
 
     assert read_reference([tmp_path / "x.json"], "x").utterances[0].text == "Where?"
 
 
-def test_a_turn_of_no_length_is_no_speaker(tmp_path):
+def test_an_empty_turn_does_not_count_as_a_speaker(tmp_path):
     (tmp_path / "x.rttm").write_text(RTTM + "SPEAKER INT-01 1 3.0 0 <NA> <NA> Q <NA> <NA>\n")
 
     assert reference(tmp_path, "x.rttm").n_speakers == 2
