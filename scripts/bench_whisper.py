@@ -129,7 +129,7 @@ def take_turns(
 ) -> dict[str, int]:
     started = time.perf_counter()
     contestant = make(setup, precision)
-    mels = setup.mels()
+    mels = setup.make_mels()
     pipe.send({"load_seconds": time.perf_counter() - started})
     while (case := pipe.recv()) is not None:
         started = time.perf_counter()

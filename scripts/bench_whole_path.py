@@ -38,7 +38,7 @@ from scripts.evaluate import NO_WEIGHTS_FOLDER
 from scripts.measure_memory import draw_embeddings
 from scripts.reports import describe_hardware, write_report
 from scripts.synthetic_diarisation import random_pipeline
-from scripts.whisper_contestants import DIMENSIONS, forced_ends, random_whisper
+from scripts.whisper_contestants import DIMENSIONS, force_ends, random_whisper
 from service.batch.batch import Batch, group_into_sessions, prepare_output
 from service.batch.batch import run as run_batch
 from service.exports import Format
@@ -186,7 +186,7 @@ def force_texts(engine: WhisperEngine, n_tokens: int | None) -> Iterator[None]:
         yield
         return
     with (
-        forced_ends(engine._decoder, lambda index: n_tokens),
+        force_ends(engine._decoder, lambda index: n_tokens),
         mock.patch.object(models.pipeline, "find_missed_windows", lambda *_: []),
     ):
         yield

@@ -1,4 +1,4 @@
-"""The hand-off as a de-identification stage sees it. This one finds nothing: it reads no word.
+"""A minimal de-identification stage: completes every hand-off without any occurrence.
 
 Address and token come from the environment, as for every client of the API.
 """

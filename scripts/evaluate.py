@@ -4,12 +4,12 @@
     scripts/evaluate --manifest interviews.txt --model large-v3-turbo
     scripts/evaluate --manifest interviews.txt --model large-v3-turbo --precision int8
 
-The first renders interviews and focus groups afresh (seeds that scripts/train_demo_models does not
-use) and silence, noise and hum. The second measures on recordings that people have transcribed by
-hand; scripts/references.py says what a manifest is. Both print a table and write it with plots and
-everything measured, recording by recording, to --out. The third does so in fp32 and at a lower
-precision, and lets the weights be used at that if it costs nothing: models/gates.py.
-docs/researcher/accuracy.md says what the figures mean.
+The first renders new interviews and focus groups (with seeds unused by scripts/train_demo_models),
+and silence, noise and hum. The second uses recordings transcribed by hand; see
+scripts/references.py for the manifest. Both print a table, and write it to --out with plots and all
+measurements of each recording. The third compares fp32 with a lower precision, and allows the
+weights to be used at that precision if it costs almost nothing (models/gates.py).
+docs/researcher/accuracy.md explains the figures.
 """
 
 import argparse
@@ -36,13 +36,20 @@ from models.pipeline import Pipeline
 from models.precision import Precision
 from models.transcript import Turn
 from models.weights.catalogue import DEMO, default_pipeline, find_pipeline, find_whisper
-from scripts.evaluation import Measured, Row, compare, document_of, table, write
+from scripts.evaluation import (
+    Measurement,
+    Row,
+    build_document,
+    compare,
+    format_table,
+    write_evaluation,
+)
 from scripts.make_interview import Interview, make_interview, recording_of
 from scripts.references import (
     Annotation,
     BadReference,
     Entry,
-    annotation_of,
+    build_annotation,
     read_manifest,
     read_reference,
 )
@@ -53,12 +60,12 @@ NO_WEIGHTS_FOLDER = Path()  # the demo weights are part of the package
 
 
 @dataclass(frozen=True)
-class Kind:
+class RecordingKind:
     """A kind of rendered recording.
 
     Args:
-        overlap: share of the answers that interrupt another's turn.
-        told: whether the pipeline is told how many speak.
+        overlap: share of the answers that interrupt another turn.
+        is_count_given: whether the pipeline is given the number of speakers.
     """
 
     name: str
@@ -66,42 +73,42 @@ class Kind:
     overlap: float
     noise: float
     phone: bool = False
-    told: bool = True
+    is_count_given: bool = True
 
 
 KINDS = (
-    Kind("interview", 2, 0.0, 1e-3),
-    Kind("interview, noise", 2, 0.0, 1e-2),
-    Kind("focus group", 6, 0.0, 1e-3),
-    Kind("focus group, 1 in 5 interrupts", 6, 0.2, 1e-3),
-    Kind("interview, phone band", 2, 0.0, 1e-3, phone=True),
-    Kind("interview, 1 in 5 interrupts", 2, 0.2, 1e-3),
-    Kind("focus group, 1 in 10 interrupts", 6, 0.1, 1e-3),
-    Kind("focus group, noise", 6, 0.0, 1e-2),
-    Kind("interview, number not told", 2, 0.0, 1e-3, told=False),
-    Kind("focus group, number not told", 6, 0.0, 1e-3, told=False),
+    RecordingKind("interview", 2, 0.0, 1e-3),
+    RecordingKind("interview, noise", 2, 0.0, 1e-2),
+    RecordingKind("focus group", 6, 0.0, 1e-3),
+    RecordingKind("focus group, 1 in 5 interrupts", 6, 0.2, 1e-3),
+    RecordingKind("interview, phone band", 2, 0.0, 1e-3, phone=True),
+    RecordingKind("interview, 1 in 5 interrupts", 2, 0.2, 1e-3),
+    RecordingKind("focus group, 1 in 10 interrupts", 6, 0.1, 1e-3),
+    RecordingKind("focus group, noise", 6, 0.0, 1e-2),
+    RecordingKind("interview, number not told", 2, 0.0, 1e-3, is_count_given=False),
+    RecordingKind("focus group, number not told", 6, 0.0, 1e-3, is_count_given=False),
 )
 
 
-def silence(n_samples: int, rng: np.random.Generator) -> np.ndarray:
-    return 1e-4 * rng.standard_normal(n_samples)  # -80 dBFS, a recorder's own noise
+def make_silence(n_samples: int, rng: np.random.Generator) -> np.ndarray:
+    return 1e-4 * rng.standard_normal(n_samples)  # -80 dBFS, like the noise of a recorder
 
 
-def noise(n_samples: int, rng: np.random.Generator) -> np.ndarray:
+def make_noise(n_samples: int, rng: np.random.Generator) -> np.ndarray:
     return 1e-2 * rng.standard_normal(n_samples)
 
 
-def hum(n_samples: int, rng: np.random.Generator) -> np.ndarray:
-    """The mains and its overtones, with a little noise."""
+def make_hum(n_samples: int, rng: np.random.Generator) -> np.ndarray:
+    """Mains hum with overtones and a little noise."""
     seconds = np.arange(n_samples) / SAMPLE_RATE
     tones = sum(0.02 / k * np.sin(2 * np.pi * 50 * k * seconds) for k in (1, 2, 3, 5))
-    return tones + silence(n_samples, rng)
+    return tones + make_silence(n_samples, rng)
 
 
-WITHOUT_SPEECH = {"silence": silence, "noise": noise, "hum": hum}
+WITHOUT_SPEECH = {"silence": make_silence, "noise": make_noise, "hum": make_hum}
 
 
-def render(kind: Kind, seed: int, seconds: float) -> Interview:
+def render(kind: RecordingKind, seed: int, seconds: float) -> Interview:
     return make_interview(
         seed,
         seconds=seconds,
@@ -112,7 +119,7 @@ def render(kind: Kind, seed: int, seconds: float) -> Interview:
     )
 
 
-def reference_of(interview: Interview) -> Annotation:
+def build_reference(interview: Interview) -> Annotation:
     return Annotation(
         utterances=tuple(Spoken(u.speaker, u.start, u.end, u.text) for u in interview.utterances),
         words=tuple(TimedText(w.text, w.start, w.end) for w in interview.words),
@@ -120,24 +127,24 @@ def reference_of(interview: Interview) -> Annotation:
     )
 
 
-def measure(pipeline: Pipeline, kind: Kind, seed: int, seconds: float) -> Measured:
+def measure(pipeline: Pipeline, kind: RecordingKind, seed: int, seconds: float) -> Measurement:
     interview = render(kind, seed, seconds)
-    recording, reference = recording_of(interview.samples), reference_of(interview)
-    told = (kind.n_speakers, kind.n_speakers) if kind.told else (None, None)
-    options = JobOptions(speakers=SpeakerCount(*told))
+    recording, reference = recording_of(interview.samples), build_reference(interview)
+    count = (kind.n_speakers, kind.n_speakers) if kind.is_count_given else (None, None)
+    options = JobOptions(speakers=SpeakerCount(*count))
     return measure_one(pipeline, recording, reference, options)
 
 
 def measure_one(
     pipeline: Pipeline, recording: Recording, reference: Annotation, options: JobOptions
-) -> Measured:
+) -> Measurement:
     started = time.monotonic()
     try:
         transcript = pipeline.transcribe([recording], options)
     except NoSpeech:
         found, language = Annotation(), options.language or "en"
     else:
-        found, language = annotation_of(transcript), options.language or transcript.language
+        found, language = build_annotation(transcript), options.language or transcript.language
     took = time.monotonic() - started
     return compare(reference, found, recording.duration, language, took)
 
@@ -157,48 +164,51 @@ def measure_rendered(pipeline: Pipeline, n_recordings: int, seconds: float) -> I
 
 
 @dataclass(frozen=True)
-class Failed:
+class FailedRecording:
     """A recording that could not be measured."""
 
     name: str
-    why: str
+    reason: str
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.why}"
+        return f"{self.name}: {self.reason}"
 
 
-def measure_manifest(pipeline: Pipeline, entries: Sequence[Entry]) -> Iterator[Row | Failed]:
-    """A recording that fails keeps no other from being measured."""
+def measure_manifest(
+    pipeline: Pipeline, entries: Sequence[Entry]
+) -> Iterator[Row | FailedRecording]:
+    """Measure each recording; a failed one does not stop the others."""
     for entry in entries:
-        options = options_of(entry)
+        options = parse_options(entry)
         reference = read_reference(entry.references, entry.audio.stem)
         try:
             with entry.audio.open("rb") as file:
                 recording = decode(file, split_channels=options.channels != Channels.MIX)
             measured = measure_one(pipeline, recording, reference, options)
         except (SpeechError, OSError) as error:
-            yield Failed(entry.audio.name, str(error))
+            yield FailedRecording(entry.audio.name, str(error))
         else:
             yield Row(entry.group, entry.audio.stem, measured)
 
 
-def check(entry: Entry) -> None:
-    """Finds mistakes now, not after hours of transcription.
+def check_entry(entry: Entry) -> None:
+    """Find mistakes now, not after hours of transcription.
 
     Raises:
         BadReference
     """
     read_reference(entry.references, entry.audio.stem)
     try:
-        options_of(entry)
+        parse_options(entry)
         with entry.audio.open("rb") as file:
             probe(file)
     except (SpeechError, OSError) as error:
         raise BadReference(f"{entry.audio.name}: {error}") from None
 
 
-def options_of(entry: Entry) -> JobOptions:
-    """
+def parse_options(entry: Entry) -> JobOptions:
+    """The options that an entry of the manifest gives.
+
     Raises:
         OptionError
     """
@@ -210,28 +220,28 @@ def options_of(entry: Entry) -> JobOptions:
     )
 
 
-def report(
-    measured: Iterator[Row | Failed], pipeline: Pipeline, out: Path
-) -> tuple[list[Row], list[Failed]]:
-    """Measure, and say so recording by recording, then as a table and in files."""
+def write_results(
+    measured: Iterator[Row | FailedRecording], pipeline: Pipeline, out: Path
+) -> tuple[list[Row], list[FailedRecording]]:
+    """Print each recording as it is measured, then a table, and write the files."""
     rows: list[Row] = []
-    failed: list[Failed] = []
+    failed: list[FailedRecording] = []
     for found in measured:
         print(found, file=sys.stderr, flush=True)
-        if isinstance(found, Failed):
+        if isinstance(found, FailedRecording):
             failed.append(found)
         else:
             rows.append(found)
     if rows:
-        document = document_of(rows, pipeline)
-        write(out, document)
-        print(table(document["groups"]))
+        document = build_document(rows, pipeline)
+        write_evaluation(out, document)
+        print(format_table(document["groups"]))
         print(f"\nPercent. {out}: evaluation.json, evaluation.md, *.png", file=sys.stderr)
     return rows, failed
 
 
-def passed(gate: Gate, fp32: Sequence[Row], lower: Sequence[Row]) -> Gate:
-    """The gate with what was measured, of the same recordings at either precision."""
+def fill_gate(gate: Gate, fp32: Sequence[Row], lower: Sequence[Row]) -> Gate:
+    """The gate with the results of the same recordings at both precisions."""
     of_each = [
         summed(
             [row.measured.rates[gate.metric] for row in rows if gate.metric in row.measured.rates]
@@ -248,47 +258,49 @@ def main() -> None:
     parser.add_argument("--diarisation", help="a pyannote pipeline, by name or path")
     weights = os.environ.get("FIELDSCRIBE_WEIGHTS") or default_weights_folder()
     parser.add_argument("--weights", type=Path, default=Path(weights))
-    parser.add_argument("--recordings", type=int, default=3, help="rendered ones of each kind")
+    parser.add_argument(
+        "--recordings", type=int, default=3, help="rendered recordings of each kind"
+    )
     parser.add_argument("--seconds", type=float, default=60.0, help="of each rendered recording")
     parser.add_argument("--out", type=Path, default=Path("build/evaluation"))
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument(
         "--precision",
         choices=("bf16", "int8"),
-        help="measure what it costs against fp32, and let it be used if that is next to nothing",
+        help="compare it with fp32, and allow its use if it costs almost nothing",
     )
     options = parser.parse_args()
     if options.precision and options.model != DEMO and not options.manifest:
-        parser.error("what rendered voices lose says nothing of people: give --manifest as well")
+        parser.error("results on rendered voices do not apply to people: add --manifest")
     torch.set_num_threads(options.threads)
     try:
         entries = read_manifest(options.manifest) if options.manifest else []
         for entry in entries:
-            check(entry)
+            check_entry(entry)
         whisper = find_whisper(options.model, options.weights)
         pipeline_name = options.diarisation or default_pipeline(options.model)
         diarisation = find_pipeline(pipeline_name, options.weights)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         gates = required_gates(options.precision, device, whisper, diarisation)
 
-        def measured(precision: Precision | None, out: Path) -> list[Row]:
+        def measure_at(precision: Precision | None, out: Path) -> list[Row]:
             pipeline = Pipeline(whisper, diarisation, device, precision)
-            found: Iterator[Row | Failed] = (
+            found: Iterator[Row | FailedRecording] = (
                 measure_manifest(pipeline, entries)
                 if entries
                 else measure_rendered(pipeline, options.recordings, options.seconds)
             )
-            rows, failed = report(found, pipeline, out)
+            rows, failed = write_results(found, pipeline, out)
             if failed:
                 sys.exit("\n".join(["Not measured:", *map(str, failed)]))
             return rows
 
         if options.precision is None:
-            measured(None, options.out)
+            measure_at(None, options.out)
             return
-        fp32, lower = (measured(p, options.out / p) for p in ("fp32", options.precision))
+        fp32, lower = (measure_at(p, options.out / p) for p in ("fp32", options.precision))
         for gate in gates:
-            gate = passed(gate, fp32, lower)
+            gate = fill_gate(gate, fp32, lower)
             gate.save(options.weights)
             print(gate)
     except (BadReference, SpeechError) as error:

@@ -1,6 +1,5 @@
-"""What `scripts/evaluate` measures on each recording, summed over groups, as table and JSON."""
+"""The measurements of `scripts/evaluate` for each recording and group, as table and JSON."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -28,8 +27,9 @@ from models.metrics import (
 )
 from models.pipeline import Pipeline
 from scripts.references import Annotation
+from scripts.reports import write_report
 
-FORGIVING_COLLAR = 0.5  # s, a quarter on each side: what many papers leave out
+FORGIVING_COLLAR = 0.5  # s, a quarter on each side, as many papers use
 
 COLUMNS = (
     ("wer", "WER"),
@@ -46,11 +46,11 @@ COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Measured:
-    """Figures of one recording by name; what its reference cannot say is missing."""
+class Measurement:
+    """The figures of one recording by name, as far as its reference allows them."""
 
     rates: dict[str, Rate]
-    speakers: int | None  # None where the reference does not say
+    speakers: int | None  # None: the reference does not say
     speakers_found: int
     language: str
     seconds: float
@@ -71,21 +71,23 @@ class Measured:
 
 def compare(
     reference: Annotation, found: Annotation, duration: float, language: str, took: float
-) -> Measured:
-    """
+) -> Measurement:
+    """Measure a hypothesis against its reference.
+
     Args:
-        reference: empty for a recording in which nobody speaks.
+        reference: empty for a recording without speech.
+        found: our hypothesis.
         duration: seconds of the recording.
         took: seconds of transcription.
     """
     silent = reference == Annotation()
     rates: dict[str, Rate] = {}
-    text = _text(reference)
+    text = _join_text(reference)
     if text:
-        rates["wer"] = word_errors(text, _text(found), language)
+        rates["wer"] = word_errors(text, _join_text(found), language)
     if reference.words:
         rates["times_off"] = time_errors(reference.words, found.words, language)
-    if reference.utterances and find_spec("meeteval"):  # which scripts/evaluate installs
+    if reference.utterances and find_spec("meeteval"):  # scripts/evaluate installs it
         rates["cpwer"] = cp_word_errors(reference.utterances, found.utterances, language)
         rates["tcpwer"] = tcp_word_errors(reference.utterances, found.utterances, language)
     if reference.utterances:
@@ -103,10 +105,10 @@ def compare(
     if reference.turns or silent:
         rates["invented"] = invented_seconds(reference.turns, found.words, duration)
     speakers = 0 if silent else reference.n_speakers or None
-    return Measured(rates, speakers, found.n_speakers, language, duration, took)
+    return Measurement(rates, speakers, found.n_speakers, language, duration, took)
 
 
-def _text(annotation: Annotation) -> str:
+def _join_text(annotation: Annotation) -> str:
     parts = annotation.utterances or annotation.words
     return " ".join(part.text for part in parts)
 
@@ -117,7 +119,7 @@ class Row:
 
     group: str
     name: str
-    measured: Measured
+    measured: Measurement
 
     def __str__(self) -> str:
         shown = (("wer", "WER"), ("cpwer", "cpWER"), ("der", "DER"), ("invented", "invented"))
@@ -126,17 +128,17 @@ class Row:
         return f"{self.group}, {self.name}: {', '.join(figures)}"
 
 
-def summary(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """A dictionary per group, in order, then one over all recordings in which somebody speaks."""
+def summarise(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """A dictionary per group, in order, then one over all recordings with speech."""
     ordered = sorted(rows, key=lambda row: [r.group for r in rows].index(row.group))
     groups = [(name, list(group)) for name, group in groupby(ordered, key=lambda row: row.group)]
     spoken = [row for row in rows if row.measured.speakers != 0]
     if len(groups) > 1 and spoken:
         groups.append(("all with speech", spoken))
-    return [_summary(name, [row.measured for row in group]) for name, group in groups]
+    return [_summarise_group(name, [row.measured for row in group]) for name, group in groups]
 
 
-def _summary(name: str, measured: Sequence[Measured]) -> dict[str, Any]:
+def _summarise_group(name: str, measured: Sequence[Measurement]) -> dict[str, Any]:
     figures = {}
     for metric in dict.fromkeys(metric for m in measured for metric in m.rates):
         rates = [m.rates[metric] for m in measured if metric in m.rates]
@@ -160,8 +162,8 @@ def _summary(name: str, measured: Sequence[Measured]) -> dict[str, Any]:
     }
 
 
-def table(groups: Sequence[dict[str, Any]]) -> str:
-    """Markdown. Percent, with the 95 % interval over recordings where there are enough."""
+def format_table(groups: Sequence[dict[str, Any]]) -> str:
+    """Markdown, in percent, with the 95 % interval if there are enough recordings."""
     heads = ["recordings", *(title for _, title in COLUMNS), "speakers off", "RTFx"]
     lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
     for group in groups:
@@ -169,7 +171,7 @@ def table(groups: Sequence[dict[str, Any]]) -> str:
         counts = figures.get("speaker_count")
         cells = [
             f"{group['group']} ({group['recordings']}, {group['seconds'] / 60:.1f} min in all)",
-            *(_cell(figures.get(metric)) for metric, _ in COLUMNS),
+            *(_format_cell(figures.get(metric)) for metric, _ in COLUMNS),
             "" if counts is None else f"{counts['errors']:.0f} of {counts['total']:.0f}",
             f"{group['rtfx']:.1f}",
         ]
@@ -177,7 +179,7 @@ def table(groups: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _cell(figure: dict[str, Any] | None) -> str:
+def _format_cell(figure: dict[str, Any] | None) -> str:
     if figure is None:
         return ""
     text = f"{100 * figure['rate']:.1f}"
@@ -187,8 +189,8 @@ def _cell(figure: dict[str, Any] | None) -> str:
     return text
 
 
-def document_of(rows: Sequence[Row], pipeline: Pipeline) -> dict[str, Any]:
-    """All that was measured, and how."""
+def build_document(rows: Sequence[Row], pipeline: Pipeline) -> dict[str, Any]:
+    """All measurements, with the conditions under which they were taken."""
     whisper, diarisation = pipeline.whisper_weights, pipeline.diarisation_weights
     languages = sorted({row.measured.language for row in rows})
     return {
@@ -202,7 +204,7 @@ def document_of(rows: Sequence[Row], pipeline: Pipeline) -> dict[str, Any]:
         "der_forgiving": {"collar": FORGIVING_COLLAR, "overlap": "left out"},
         "tcpwer": {"collar": TCP_COLLAR},
         "interval": "95 %, bootstrap over recordings",
-        "groups": summary(rows),
+        "groups": summarise(rows),
         "recordings": [_as_dict(row) for row in rows],
     }
 
@@ -224,11 +226,10 @@ def _as_dict(row: Row) -> dict[str, Any]:
     }
 
 
-def write(out: Path, document: dict[str, Any]) -> None:
-    """`evaluation.json`, the table as `evaluation.md`, and plots."""
+def write_evaluation(out: Path, document: dict[str, Any]) -> None:
+    """Write `evaluation.json`, the table as `evaluation.md`, and plots."""
     from scripts.evaluation_plots import plot
 
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "evaluation.json").write_text(json.dumps(document, indent=1) + "\n")
-    (out / "evaluation.md").write_text(table(document["groups"]) + "\n")
+    write_report(out / "evaluation.json", document)
+    (out / "evaluation.md").write_text(format_table(document["groups"]) + "\n")
     plot(document, out)

@@ -1,4 +1,4 @@
-"""Pictures of an evaluation: `words.png`, `speakers.png`, `speech.png`."""
+"""Plots of an evaluation: `words.png`, `speakers.png`, `speech.png`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 import matplotlib
 
-matplotlib.use("Agg")  # no screen
+matplotlib.use("Agg")  # needs no screen
 
 from matplotlib import pyplot
 from matplotlib.axes import Axes
@@ -18,27 +18,33 @@ PARTS = (
     ("der_false_alarm", "false alarm"),
 )
 SPEECH = (("speech_without_words", "speech without words"), ("invented", "invented text"))
-COLOURS = ("#0072b2", "#e69f00", "#009e73")  # told apart without colour vision (Okabe, Ito)
+COLOURS = ("#0072b2", "#e69f00", "#009e73")  # distinguishable with colour blindness (Okabe, Ito)
 
 
 def plot(document: dict[str, Any], out: Path) -> None:
     spoken = [group for group in document["groups"] if group["speakers"][0] != 0]
     title = f"Whisper {document['whisper']['name']}, pyannote {document['diarisation']['name']}"
     if any("wer" in group["figures"] for group in spoken):
-        _figure(out / "words.png", f"Word errors: {title}", spoken, document, _words)
+        _draw_figure(out / "words.png", f"Word errors: {title}", spoken, document, _draw_words)
     if any("der" in group["figures"] for group in spoken):
-        _figure(out / "speakers.png", f"Diarisation errors: {title}", spoken, document, _speakers)
-    _figure(
-        out / "speech.png", f"Missed and invented: {title}", document["groups"], document, _speech
+        _draw_figure(
+            out / "speakers.png", f"Diarisation errors: {title}", spoken, document, _draw_speakers
+        )
+    _draw_figure(
+        out / "speech.png",
+        f"Missed and invented: {title}",
+        document["groups"],
+        document,
+        _draw_speech,
     )
 
 
-def _figure(
+def _draw_figure(
     path: Path, title: str, groups: Sequence[dict[str, Any]], document: dict[str, Any], draw: Any
 ) -> None:
     figure, axes = pyplot.subplots(figsize=(9, 1.6 + 0.62 * len(groups)), layout="constrained")
     draw(axes, groups, document)
-    axes.set_yticks(range(len(groups)), [_label(group) for group in groups])
+    axes.set_yticks(range(len(groups)), [_format_label(group) for group in groups])
     axes.invert_yaxis()
     axes.set_xlim(left=0)
     axes.grid(axis="x", alpha=0.3)
@@ -50,24 +56,24 @@ def _figure(
     pyplot.close(figure)
 
 
-def _label(group: dict[str, Any]) -> str:
+def _format_label(group: dict[str, Any]) -> str:
     n, seconds = group["recordings"], round(group["seconds"])
     minutes = f"{seconds // 60}:{seconds % 60:02d} min"
     return f"{group['group']}\n{n} recording{'s' if n > 1 else ''}, {minutes}"
 
 
-def _words(axes: Axes, groups: Sequence[dict[str, Any]], document: dict[str, Any]) -> None:
-    _dots(axes, groups, document, WORDS)
+def _draw_words(axes: Axes, groups: Sequence[dict[str, Any]], document: dict[str, Any]) -> None:
+    _draw_dots(axes, groups, document, WORDS)
     axes.set_xlabel("% of reference words; line: 95 % interval; small dots: recordings")
 
 
-def _dots(
+def _draw_dots(
     axes: Axes,
     groups: Sequence[dict[str, Any]],
     document: dict[str, Any],
     metrics: Sequence[tuple[str, str]],
 ) -> None:
-    """A row per group; in it a line per metric with its recordings, interval and sum."""
+    """A row per group with a line per metric: its recordings, interval and total."""
     step = 0.24
     for k, (metric, name) in enumerate(metrics):
         offset = (k - (len(metrics) - 1) / 2) * step
@@ -79,7 +85,7 @@ def _dots(
             if figure["interval"]:
                 ends = [100 * end for end in figure["interval"]]
                 axes.plot(ends, [y, y], color=COLOURS[k], linewidth=2, alpha=0.6)
-            own = _recordings(document, group["group"], metric)
+            own = _find_rates(document, group["group"], metric)
             axes.scatter(
                 own, [y] * len(own), s=9, color=COLOURS[k], alpha=0.4, linewidths=0, clip_on=False
             )
@@ -89,7 +95,7 @@ def _dots(
         axes.scatter([], [], s=40, color=COLOURS[k], label=name)
 
 
-def _recordings(document: dict[str, Any], group: str, metric: str) -> list[float]:
+def _find_rates(document: dict[str, Any], group: str, metric: str) -> list[float]:
     return [
         100 * counts["errors"] / counts["total"]
         for recording in document["recordings"]
@@ -99,7 +105,7 @@ def _recordings(document: dict[str, Any], group: str, metric: str) -> list[float
     ]
 
 
-def _speakers(axes: Axes, groups: Sequence[dict[str, Any]], document: dict[str, Any]) -> None:
+def _draw_speakers(axes: Axes, groups: Sequence[dict[str, Any]], document: dict[str, Any]) -> None:
     left = [0.0] * len(groups)
     for (metric, name), colour in zip(PARTS, COLOURS, strict=True):
         widths = [100 * group["figures"].get(metric, {"rate": 0})["rate"] for group in groups]
@@ -113,6 +119,6 @@ def _speakers(axes: Axes, groups: Sequence[dict[str, Any]], document: dict[str, 
     axes.set_xlabel("% of speech time; no collar, overlap scored; line: 95 % interval of the sum")
 
 
-def _speech(axes: Axes, groups: Sequence[dict[str, Any]], document: dict[str, Any]) -> None:
-    _dots(axes, groups, document, SPEECH)
+def _draw_speech(axes: Axes, groups: Sequence[dict[str, Any]], document: dict[str, Any]) -> None:
+    _draw_dots(axes, groups, document, SPEECH)
     axes.set_xlabel("% of the seconds with speech, and of the seconds without")

@@ -172,7 +172,7 @@ def read_ctm(path: Path, recording: str) -> Annotation:
 def read_transcript(path: Path, recording: str) -> Annotation:
     try:
         text = path.read_text(encoding="utf-8-sig")
-        annotation = annotation_of(from_json(text))
+        annotation = build_annotation(from_json(text))
         times = [(word.start, word.end) for word in annotation.words]
         times += [(turn.start, turn.end) for turn in annotation.turns]
         in_order = all(start <= end for start, end in times)
@@ -183,7 +183,7 @@ def read_transcript(path: Path, recording: str) -> Annotation:
     return annotation
 
 
-def annotation_of(transcript: Transcript) -> Annotation:
+def build_annotation(transcript: Transcript) -> Annotation:
     """Utterances are the sentences, timed by their words."""
     return Annotation(
         utterances=tuple(

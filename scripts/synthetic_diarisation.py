@@ -1,6 +1,6 @@
-"""Conversations that nobody had and pipelines that know nothing, to compare diarisations with.
+"""Synthetic conversations and pipelines with random weights, for comparing diarisations.
 
-For tests and benchmarks: what is computed, and how long it takes, does not depend on sense.
+For tests and benchmarks that need neither real speech nor trained weights.
 """
 
 import warnings
@@ -24,8 +24,8 @@ N_LOCAL = 3  # speakers that the segmentation model can tell apart in one chunk
 
 
 @dataclass(frozen=True)
-class Said:
-    """(start, end, speaker) in seconds, as pyannote orders them."""
+class StockTurns:
+    """(start, end, speaker) in seconds, in pyannote's order."""
 
     turns: list[tuple[float, float, str]]
     exclusive_turns: list[tuple[float, float, str]]
@@ -38,17 +38,17 @@ def stock_diarisation(
     segmentation: Segmentation | None = None,
     embeddings: np.ndarray | None = None,
     **counts: int,
-) -> Said:
-    """What stock pyannote.audio makes of it, from what is given on.
+) -> StockTurns:
+    """Diarise with stock pyannote.audio, starting from intermediate results if given.
 
     Args:
-        pipeline: a `stock_pipeline`; it keeps what is given.
+        pipeline: a `stock_pipeline`; it keeps the intermediate results.
         counts: num_speakers, min_speakers, max_speakers.
     """
     file = {"waveform": torch.from_numpy(samples)[None], "sample_rate": SAMPLE_RATE, "uri": "audio"}
-    _give(pipeline, segmentation, embeddings)
+    _preset(pipeline, segmentation, embeddings)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of sessions that are too short for the given number
+        warnings.simplefilter("ignore")  # about sessions too short for the given number of speakers
         output = pipeline.apply(file, **counts)
     full, exclusive = (
         [
@@ -57,11 +57,11 @@ def stock_diarisation(
         ]
         for annotation in (output.speaker_diarization, output.exclusive_speaker_diarization)
     )
-    return Said(full, exclusive)
+    return StockTurns(full, exclusive)
 
 
 def stock_pipeline(models: SpeakerModels) -> Any:
-    """pyannote's `SpeakerDiarization` of the same models and parameters."""
+    """pyannote's `SpeakerDiarization` with the same models and parameters."""
     from pyannote.audio.pipelines import SpeakerDiarization
 
     pipeline = SpeakerDiarization(
@@ -78,13 +78,15 @@ def stock_pipeline(models: SpeakerModels) -> Any:
     pipeline.instantiate({"clustering": dict(models.parameters), "segmentation": segmentation})
     pipeline.to(models.device)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # which would count as too short a sound
+        warnings.simplefilter("ignore")  # about audio that is too short
         _ = pipeline._embedding.min_num_samples
     return pipeline
 
 
-def _give(pipeline: Any, segmentation: Segmentation | None, embeddings: np.ndarray | None) -> None:
-    """What it then does not compute."""
+def _preset(
+    pipeline: Any, segmentation: Segmentation | None, embeddings: np.ndarray | None
+) -> None:
+    """Replace the computation of the intermediate results by those given."""
     from pyannote.core import SlidingWindow, SlidingWindowFeature
 
     if segmentation is not None:
@@ -99,9 +101,9 @@ def _give(pipeline: Any, segmentation: Segmentation | None, embeddings: np.ndarr
 
 
 def random_pipeline(clustering: str = "VBxClustering", *, seed: int = 0) -> SpeakerModels:
-    """community-1's models at their real size, with random weights that hear differences.
+    """community-1's models at their real size, with random weights that respond to the audio.
 
-    With plain random weights, every frame would be of the same class and all voices one.
+    With plain random weights every frame gets the same class and all voices sound alike.
     """
     import_pyannote_audio()
     from pyannote.audio.core.plda import PLDA
@@ -121,7 +123,7 @@ def random_pipeline(clustering: str = "VBxClustering", *, seed: int = 0) -> Spea
         permutation_invariant=True,
     )
     segmentation.build()
-    _make_it_listen(segmentation.eval())
+    _make_responsive(segmentation.eval())
     embedding = WeSpeakerResNet34()
     for module in embedding.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
@@ -129,7 +131,7 @@ def random_pipeline(clustering: str = "VBxClustering", *, seed: int = 0) -> Spea
             torch.nn.init.uniform_(module.running_var, 0.5, 1.5)  # type: ignore[arg-type]
             torch.nn.init.uniform_(module.weight, 0.7, 1.3)
             torch.nn.init.normal_(module.bias, std=0.1)
-    plda = PLDA(*_random_plda(256, 128))  # type: ignore[arg-type]  # np.load takes them
+    plda = PLDA(*_random_plda(256, 128))  # type: ignore[arg-type]  # np.load accepts them
     models = SpeakerModels(segmentation, embedding.eval(), plda, clustering, PARAMETERS[clustering])
     return variant(models, clustering)
 
@@ -142,7 +144,7 @@ def variant(
     segmentation_step: float = 0.1,
     exclude_overlap: bool = True,
 ) -> SpeakerModels:
-    """Another pipeline of the same models."""
+    """Another pipeline with the same models."""
     return replace(
         models,
         clustering=clustering,
@@ -154,8 +156,8 @@ def variant(
 
 
 @torch.inference_mode()
-def _make_it_listen(segmentation: Any) -> None:
-    """Larger recurrent weights, and a classifier that finds each class about equally likely."""
+def _make_responsive(segmentation: Any) -> None:
+    """Enlarge the recurrent weights and balance the classes of the classifier."""
     for name, weight in segmentation.lstm.named_parameters():
         if name.startswith("weight"):
             weight.mul_(2.5)
@@ -193,7 +195,7 @@ def _random_plda(dimension: int, reduced: int) -> tuple[BytesIO, BytesIO]:
 
 
 def loud_and_quiet(seconds: float, seed: int = 0) -> np.ndarray:
-    """Filtered noise whose colour and level change every half second, with silences; 16 kHz."""
+    """16 kHz noise whose colour and level change every half second, with silences."""
     rng = np.random.default_rng(seed)
     n_samples, n_piece = round(seconds * SAMPLE_RATE), SAMPLE_RATE // 2
     sound = np.zeros(n_samples, dtype=np.float32)
@@ -211,7 +213,7 @@ def loud_and_quiet(seconds: float, seed: int = 0) -> np.ndarray:
 def conversation(
     seconds: float, n_speakers: int, dimension: int, seed: int = 0
 ) -> tuple[Segmentation, np.ndarray]:
-    """What the models might find in a conversation with overlaps, pauses and wrong edges.
+    """A plausible model output for a conversation with overlaps, pauses and inexact edges.
 
     Returns:
         The segmentation, and embeddings (n_chunks, N_LOCAL, dimension).
@@ -219,7 +221,7 @@ def conversation(
     rng = np.random.default_rng(seed)
     duration, step, frame_duration, frame_step, n_frames = 10.0, 1.0, 991 / 16_000, 0.016875, 589
     n_chunks = 1 + max(0, int(np.ceil(seconds - duration)))
-    truth = _who_speaks(rng, round((n_chunks + duration) / frame_step), n_speakers)
+    truth = _draw_activity(rng, round((n_chunks + duration) / frame_step), n_speakers)
     voices = rng.normal(size=(n_speakers, dimension))
     activity = np.zeros((n_chunks, n_frames, N_LOCAL), dtype=np.float32)
     embeddings = np.zeros((n_chunks, N_LOCAL, dimension), dtype=np.float32)
@@ -230,19 +232,19 @@ def conversation(
         for local, speaker in enumerate(rng.permutation(loudest)):
             mask = np.roll(heard[speaker], rng.integers(-8, 9))
             activity[chunk, :, local] = mask
-            unclear = 0.5 + 3.0 * (mask.sum() < 0.2 * n_frames)
-            embeddings[chunk, local] = voices[speaker] + unclear * rng.normal(size=dimension)
+            noise_level = 0.5 + 3.0 * (mask.sum() < 0.2 * n_frames)
+            embeddings[chunk, local] = voices[speaker] + noise_level * rng.normal(size=dimension)
     found = Segmentation(activity, duration, step, frame_duration, frame_step, seconds)
-    embeddings[~activity.any(axis=1)] = 0.1  # what a model makes of nothing
+    embeddings[~activity.any(axis=1)] = 0.1  # a model's output for silence
     return found, embeddings
 
 
-def _who_speaks(rng: np.random.Generator, n_frames: int, n_speakers: int) -> np.ndarray:
-    """bool, (n_speakers, n_frames)."""
+def _draw_activity(rng: np.random.Generator, n_frames: int, n_speakers: int) -> np.ndarray:
+    """Who speaks when: bool, (n_speakers, n_frames)."""
     speaks = np.zeros((n_speakers, n_frames), dtype=bool)
     frame = 0
     while frame < n_frames:
-        length = int(rng.gamma(2.0, 90.0)) + 5  # of 17 ms: 3 s on average
+        length = int(rng.gamma(2.0, 90.0)) + 5  # frames of 17 ms: 3 s on average
         speaks[rng.integers(n_speakers), frame : frame + length] = True
         frame = max(0, frame + length + int(rng.normal(10.0, 40.0)))
     return speaks

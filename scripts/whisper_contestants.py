@@ -1,8 +1,8 @@
-"""Whisper engines with the same random weights, each behind `decode` of windows and lengths.
+"""Whisper engines with the same random weights and the same interface, for `scripts/bench whisper`.
 
-For `scripts/bench whisper`. The random weights would never end a text, so that its end is forced
-after a number of tokens, in each contestant's own way. All decode without fallback, with
-timestamps.
+Each has a method `decode` that takes windows and text lengths. Random weights never end a text, so
+each contestant forces the end after the given number of tokens in its own way. All decode with
+timestamps and without fallback.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ import torch
 
 WINDOW = 30.0  # s
 DIMENSIONS = {  # n_mels, n_vocab, n_state, n_head, n_audio_layer, n_text_layer
-    "micro": (80, 51865, 64, 2, 2, 2),  # for the test of this program
+    "micro": (80, 51865, 64, 2, 2, 2),  # for tests of this module
     "tiny": (80, 51865, 384, 6, 4, 4),
     "base": (80, 51865, 512, 8, 6, 6),
     "small": (80, 51865, 768, 12, 12, 12),
@@ -32,7 +32,7 @@ Tokens = list[list[int]]
 
 @dataclass(frozen=True)
 class Setup:
-    """What all contestants have in common."""
+    """The settings common to all contestants."""
 
     model: str
     device: str
@@ -43,15 +43,15 @@ class Setup:
     beams: int = 1
 
     def lengths(self, case: str) -> list[int]:
-        """How many tokens each window gets."""
+        """The number of tokens of each window."""
         if case == "fixed":
             return [self.tokens] * self.windows
-        # With 110 tokens for a dense window: 85 on average, from 5 to 200.
+        # For 110 tokens in a dense window: 85 on average, from 5 to 200.
         drawn = np.random.default_rng(1).normal(85, 30, self.windows).clip(5, 200)
         return [max(1, round(n * self.tokens / 110)) for n in drawn]
 
-    def mels(self) -> torch.Tensor:
-        """(windows, n_mels, 3000): bands of noise, other ones in each window."""
+    def make_mels(self) -> torch.Tensor:
+        """(windows, n_mels, 3000): bands of noise, different in each window."""
         generator = torch.Generator().manual_seed(2)
         shape = (self.windows, DIMENSIONS[self.model][0], 3000)
         bands = torch.randn(*shape[:2], 1, generator=generator)
@@ -67,14 +67,14 @@ def random_whisper(model: str) -> Any:
     whisper = Whisper(ModelDimensions(*dims))
     torch.nn.init.normal_(whisper.decoder.positional_embedding, std=0.1)
     torch.nn.init.normal_(whisper.decoder.token_embedding.weight, std=0.05)
-    with torch.no_grad():  # else every window would say the same, and equal tokens prove nothing
+    with torch.no_grad():  # else all windows have the same text, and equal tokens prove nothing
         for block in whisper.decoder.blocks:
             block.cross_attn.out.weight.mul_(30)
             block.cross_attn.value.weight.mul_(3)
     return whisper.eval()
 
 
-def tokenizer_of(whisper: Any) -> Any:
+def make_tokenizer(whisper: Any) -> Any:
     from whisper.tokenizer import get_tokenizer
 
     n = whisper.num_languages
@@ -82,18 +82,18 @@ def tokenizer_of(whisper: Any) -> Any:
 
 
 class Unsupported(Exception):
-    """A contestant does not have this precision on this device."""
+    """A contestant does not support this precision on this device."""
 
 
-class OpenAI:
-    """Whole batches, which its `transcribe` never uses: it decodes one window at a time."""
+class OpenAIWhisper:
+    """openai-whisper in batches, which its own `transcribe` never uses."""
 
     def __init__(self, setup: Setup, precision: str) -> None:
         if precision == "int8" or (precision == "bf16" and setup.device == "cpu"):
             raise Unsupported
         self.setup = setup
         self.whisper = random_whisper(setup.model).to(setup.device)
-        self.fp16 = precision != "fp32"  # it knows no bf16
+        self.fp16 = precision != "fp32"  # it has no bf16
 
     def decode(self, mels: torch.Tensor, lengths: Sequence[int]) -> Tokens:
         from whisper.decoding import DecodingOptions, DecodingTask
@@ -108,23 +108,23 @@ class OpenAI:
                 beam_size=None if self.setup.beams == 1 else self.setup.beams,
             )
             task = DecodingTask(self.whisper, options)
-            of_beams = [length for length in lengths[batch] for _ in range(self.setup.beams)]
-            task.logit_filters.append(_ForcedEnd(task, of_beams))
+            row_lengths = [length for length in lengths[batch] for _ in range(self.setup.beams)]
+            task.logit_filters.append(_ForcedEnd(task, row_lengths))
             mel = mels[batch].to(self.setup.device)
             mel = mel.half() if self.fp16 else mel
             texts += [result.tokens for result in task.run(mel)]
         return texts
 
 
-class OpenAIOneByOne(OpenAI):
-    """As its `transcribe` decodes."""
+class OpenAIWhisperUnbatched(OpenAIWhisper):
+    """openai-whisper one window at a time, as its `transcribe` decodes."""
 
     def __init__(self, setup: Setup, precision: str) -> None:
         super().__init__(replace(setup, batch=1), precision)
 
 
 class _ForcedEnd:
-    """A filter of logits, as openai-whisper and transformers both take them."""
+    """A logit filter that ends each text after its number of tokens."""
 
     def __init__(self, task: Any, lengths: Sequence[int]) -> None:
         self.eot, self.begin, self.lengths = task.tokenizer.eot, task.sample_begin, lengths
@@ -139,6 +139,8 @@ class _ForcedEnd:
 
 
 class Transformers:
+    """Hugging Face transformers' `generate`."""
+
     def __init__(self, setup: Setup, precision: str) -> None:
         if precision == "int8":
             raise Unsupported
@@ -151,7 +153,7 @@ class Transformers:
         logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # it warns of every call's arguments
         self.setup, self.dtype = setup, {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
         whisper = random_whisper(setup.model)
-        dims, tokenizer = whisper.dims, tokenizer_of(whisper)
+        dims, tokenizer = whisper.dims, make_tokenizer(whisper)
         config = WhisperConfig(
             vocab_size=dims.n_vocab,
             num_mel_bins=dims.n_mels,
@@ -178,7 +180,7 @@ class Transformers:
         self._configure(whisper, tokenizer)
 
     def _configure(self, whisper: Any, tokenizer: Any) -> None:
-        """What a published model's generation_config.json says."""
+        """Set the values of a published model's generation_config.json."""
         from whisper.decoding import DecodingOptions, DecodingTask
 
         suppressed = DecodingTask(whisper, DecodingOptions(language="en"))._get_suppress_tokens()
@@ -207,7 +209,7 @@ class Transformers:
                 language="en",
                 task="transcribe",
                 return_timestamps=True,
-                # Else it would decode again what follows a window's last timestamp.
+                # Otherwise it decodes the audio after a window's last timestamp again.
                 force_unique_generate_call=True,
                 num_beams=self.setup.beams,
                 do_sample=False,
@@ -247,7 +249,7 @@ class FasterWhisper:
             raise Unsupported
         self.setup = setup
         whisper = random_whisper(setup.model)
-        tokenizer = tokenizer_of(whisper)
+        tokenizer = make_tokenizer(whisper)
         self.prompt = list(tokenizer.sot_sequence)
         with tempfile.TemporaryDirectory() as folder:
             save_for_ctranslate2(whisper, tokenizer, folder)
@@ -269,7 +271,7 @@ class FasterWhisper:
         for i in range(0, len(mels), self.setup.batch):
             batch = slice(i, i + self.setup.batch)
             n_tokens = round(statistics.mean(lengths[batch]))
-            # It takes the smaller of max_length / 2 and max_length - prompt as its limit.
+            # Its limit is the smaller of max_length / 2 and max_length - prompt.
             limit = max(2 * n_tokens, n_tokens + len(self.prompt))
             features = ctranslate2.StorageView.from_array(mels[batch].numpy())
             encoded = self.model.encode(features)
@@ -293,48 +295,48 @@ def save_for_ctranslate2(whisper: Any, tokenizer: Any, folder: str) -> None:
     from ctranslate2.converters.utils import fuse_linear
     from ctranslate2.specs import common_spec, whisper_spec
 
-    def numbers(tensor: torch.Tensor) -> np.ndarray:
+    def to_numpy(tensor: torch.Tensor) -> np.ndarray:
         return tensor.detach().float().numpy()
 
-    def linear(spec: Any, layer: Any) -> None:
-        spec.weight = numbers(layer.weight)
+    def set_linear(spec: Any, layer: Any) -> None:
+        spec.weight = to_numpy(layer.weight)
         if layer.bias is not None:
-            spec.bias = numbers(layer.bias)
+            spec.bias = to_numpy(layer.bias)
 
-    def norm(spec: Any, layer: Any) -> None:
-        spec.gamma, spec.beta = numbers(layer.weight), numbers(layer.bias)
+    def set_norm(spec: Any, layer: Any) -> None:
+        spec.gamma, spec.beta = to_numpy(layer.weight), to_numpy(layer.bias)
 
-    def attention(spec: Any, layer: Any, *, cross: bool = False) -> None:
+    def set_attention(spec: Any, layer: Any, *, cross: bool = False) -> None:
         parts = [common_spec.LinearSpec() for _ in range(3)]
         for part, own in zip(parts, (layer.query, layer.key, layer.value), strict=True):
-            linear(part, own)
+            set_linear(part, own)
         groups = [parts[:1], parts[1:]] if cross else [parts]
         for target, group in zip(spec.linear, groups, strict=False):
             fuse_linear(target, group)
-        linear(spec.linear[-1], layer.out)
+        set_linear(spec.linear[-1], layer.out)
 
     dims, encoder, decoder = whisper.dims, whisper.encoder, whisper.decoder
     spec = whisper_spec.WhisperSpec(
         dims.n_audio_layer, dims.n_audio_head, dims.n_text_layer, dims.n_text_head
     )
-    linear(spec.encoder.conv1, encoder.conv1)
-    linear(spec.encoder.conv2, encoder.conv2)
-    spec.encoder.position_encodings.encodings = numbers(encoder.positional_embedding)
-    norm(spec.encoder.layer_norm, encoder.ln_post)
-    spec.decoder.embeddings.weight = numbers(decoder.token_embedding.weight)
-    spec.decoder.projection.weight = numbers(decoder.token_embedding.weight)
-    spec.decoder.position_encodings.encodings = numbers(decoder.positional_embedding)
-    norm(spec.decoder.layer_norm, decoder.ln)
+    set_linear(spec.encoder.conv1, encoder.conv1)
+    set_linear(spec.encoder.conv2, encoder.conv2)
+    spec.encoder.position_encodings.encodings = to_numpy(encoder.positional_embedding)
+    set_norm(spec.encoder.layer_norm, encoder.ln_post)
+    spec.decoder.embeddings.weight = to_numpy(decoder.token_embedding.weight)
+    spec.decoder.projection.weight = to_numpy(decoder.token_embedding.weight)
+    spec.decoder.position_encodings.encodings = to_numpy(decoder.positional_embedding)
+    set_norm(spec.decoder.layer_norm, decoder.ln)
     for stack, blocks in ((spec.encoder, encoder.blocks), (spec.decoder, decoder.blocks)):
         for layer, block in zip(stack.layer, blocks, strict=True):
-            attention(layer.self_attention, block.attn)
-            norm(layer.self_attention.layer_norm, block.attn_ln)
+            set_attention(layer.self_attention, block.attn)
+            set_norm(layer.self_attention.layer_norm, block.attn_ln)
             if block.cross_attn is not None:
-                attention(layer.attention, block.cross_attn, cross=True)
-                norm(layer.attention.layer_norm, block.cross_attn_ln)
-            linear(layer.ffn.linear_0, block.mlp[0])
-            linear(layer.ffn.linear_1, block.mlp[2])
-            norm(layer.ffn.layer_norm, block.mlp_ln)
+                set_attention(layer.attention, block.cross_attn, cross=True)
+                set_norm(layer.attention.layer_norm, block.cross_attn_ln)
+            set_linear(layer.ffn.linear_0, block.mlp[0])
+            set_linear(layer.ffn.linear_1, block.mlp[2])
+            set_norm(layer.ffn.layer_norm, block.mlp_ln)
     vocabulary = [f"token{i}" for i in range(dims.n_vocab)]
     for token, i in tokenizer.special_tokens.items():
         vocabulary[i] = token
@@ -349,6 +351,8 @@ def save_for_ctranslate2(whisper: Any, tokenizer: Any, folder: str) -> None:
 
 
 class Fieldscribe:
+    """This project's engine."""
+
     def __init__(self, setup: Setup, precision: str) -> None:
         if precision == "int8" and setup.device == "cuda":
             raise Unsupported
@@ -358,7 +362,7 @@ class Fieldscribe:
         from models.whisper_engine.rules import read_special_tokens
 
         whisper = random_whisper(setup.model).to(setup.device)
-        tokenizer = tokenizer_of(whisper)
+        tokenizer = make_tokenizer(whisper)
         self.prompt = tuple(tokenizer.sot_sequence)
         model = InferenceModel(whisper, precision)  # type: ignore[arg-type]
         n_slots = setup.batch or count_slots_that_fit(model)
@@ -368,7 +372,7 @@ class Fieldscribe:
         from models.whisper_engine.slots import WindowInput
 
         inputs = [WindowInput(i, mel, self.prompt, seed=0) for i, mel in enumerate(mels)]
-        with forced_ends(self.decoder, lengths.__getitem__):
+        with force_ends(self.decoder, lengths.__getitem__):
             found = {
                 window_input.index: text
                 for ended in self.decoder.decode(inputs)
@@ -378,39 +382,39 @@ class Fieldscribe:
 
 
 @contextlib.contextmanager
-def forced_ends(engine_decoder: Any, length_of: Callable[[int], int]) -> Iterator[None]:
-    """Texts of as many tokens as their sound's index says, and none decoded again.
+def force_ends(engine_decoder: Any, length_of: Callable[[int], int]) -> Iterator[None]:
+    """Give each text the length for its window's index, and disable fallback.
 
-    Random text is improbable and repeats itself; nobody else here has a fallback either.
+    Random text is improbable and repetitive; the other contestants have no fallback either.
     """
     from models.whisper_engine import decoder
     from models.whisper_engine.slots import Slots
 
-    begin = Slots._reset_texts
+    reset = Slots._reset_texts
 
-    def begin_limited(slots: Slots, slot: int, temperature: float) -> None:
-        begin(slots, slot, temperature)
+    def reset_with_limit(slots: Slots, slot: int, temperature: float) -> None:
+        reset(slots, slot, temperature)
         slots._limit[slots._rows(slot)] = length_of(slots._input(slot).index)
 
     engine_decoder.rules.suppressed[engine_decoder.rules.special.eot] = -torch.inf
     with (
-        mock.patch.object(Slots, "_reset_texts", begin_limited),
+        mock.patch.object(Slots, "_reset_texts", reset_with_limit),
         mock.patch.object(decoder, "needs_fallback", lambda text: False),
-        mock.patch.object(decoder, "is_bound_to_fail", lambda text, n_left: False),
+        mock.patch.object(decoder, "is_bound_to_fail", lambda text, n_tokens_left: False),
     ):
         yield
 
 
 CONTESTANTS: dict[str, Callable[[Setup, str], Any]] = {
-    "openai-whisper": OpenAIOneByOne,
-    "openai-whisper in batches": OpenAI,
+    "openai-whisper": OpenAIWhisperUnbatched,
+    "openai-whisper in batches": OpenAIWhisper,
     "transformers": Transformers,
     "faster-whisper": FasterWhisper,
     "fieldscribe": Fieldscribe,
 }
 DEFAULTS = {  # batch and beams
-    "openai-whisper": (1, 5),  # its command
+    "openai-whisper": (1, 5),  # as its command
     "transformers": (1, 1),  # its pipeline
     "faster-whisper": (8, 5),  # its BatchedInferencePipeline
-    "fieldscribe": (0, 1),  # as many slots as are fast and fit
+    "fieldscribe": (0, 1),  # as many slots as fit and are still faster
 }

@@ -11,7 +11,7 @@ from models.options import JobOptions
 from models.pipeline import Pipeline
 from models.weights.catalogue import find_pipeline, find_whisper
 from scripts.evaluate import FIRST_SEED, KINDS, WITHOUT_SPEECH, measure, measure_one
-from scripts.evaluation import Measured
+from scripts.evaluation import Measurement
 from scripts.make_interview import recording_of
 from scripts.references import Annotation
 
@@ -26,11 +26,11 @@ def pipeline() -> Pipeline:
 
 
 @pytest.fixture(scope="module")
-def interviews(pipeline: Pipeline) -> list[Measured]:
+def interviews(pipeline: Pipeline) -> list[Measurement]:
     return [measure(pipeline, KINDS[0], FIRST_SEED + i, 30.0) for i in range(3)]
 
 
-def total(measured: list[Measured], name: str) -> Rate:
+def total(measured: list[Measurement], name: str) -> Rate:
     return summed([m.rates[name] for m in measured])
 
 
@@ -54,7 +54,7 @@ def test_the_cpwer_of_clean_interviews_is_low(interviews):
 
 
 # The demo weights were not trained on telephone audio, and are bad at counting voices.
-HARDER = [kind for kind in KINDS[1:] if kind.told and not kind.phone]
+HARDER = [kind for kind in KINDS[1:] if kind.is_count_given and not kind.phone]
 
 
 @pytest.mark.parametrize("kind", HARDER, ids=lambda kind: kind.name)

@@ -25,7 +25,7 @@ def test_contestants_decode_the_same_tokens_in_the_requested_number():
     for name in CONTESTANTS:
         if name == "faster-whisper":
             pytest.importorskip("ctranslate2")
-        texts[name] = CONTESTANTS[name](SETUP, "fp32").decode(SETUP.mels(), lengths)
+        texts[name] = CONTESTANTS[name](SETUP, "fp32").decode(SETUP.make_mels(), lengths)
     expected = texts["openai-whisper"]
 
     assert len(set(map(tuple, expected))) == SETUP.windows  # the texts depend on the audio

@@ -7,7 +7,7 @@ import pytest
 
 from models.errors import OutOfMemory, UnknownLanguage
 from scripts import evaluate
-from scripts.evaluate import options_of
+from scripts.evaluate import parse_options
 from scripts.references import Entry
 from tests.audio_files import tones, wav
 from tests.fakes import FakePipeline
@@ -20,12 +20,12 @@ def entry(**options: str) -> Entry:
 @pytest.mark.parametrize("name", ["en", "EN", "English"])
 def test_a_language_of_a_manifest_is_its_code(name):
     """Another spelling was measured with the normaliser of other languages than English."""
-    assert options_of(entry(language=name)).language == "en"
+    assert parse_options(entry(language=name)).language == "en"
 
 
 def test_an_unknown_language_of_a_manifest_is_refused_before_anything_is_transcribed():
     with pytest.raises(UnknownLanguage):
-        options_of(entry(language="klingon"))
+        parse_options(entry(language="klingon"))
 
 
 class PipelineOfFewSeconds(FakePipeline):

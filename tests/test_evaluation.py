@@ -4,7 +4,7 @@ import pytest
 
 from models.metrics import Rate, Spoken, TimedText
 from models.transcript import Turn
-from scripts.evaluation import Measured, Row, compare, summary, table
+from scripts.evaluation import Measurement, Row, compare, format_table, summarise
 from scripts.references import Annotation
 
 REFERENCE = Annotation(
@@ -22,7 +22,7 @@ def row(group: str, errors: int, name: str = "a", speakers: int = 2) -> Row:
     rates |= {f"der_{part}": Rate(1, 50) for part in ("confusion", "false_alarm")}
     if not speakers:
         rates = {"invented": Rate(3, 60)}
-    return Row(group, name, Measured(rates, speakers, speakers, "en", 60.0, 30.0))
+    return Row(group, name, Measurement(rates, speakers, speakers, "en", 60.0, 30.0))
 
 
 def test_an_equal_transcript_has_no_errors_of_any_kind():
@@ -78,7 +78,7 @@ def test_where_nobody_speaks_every_word_is_invented():
 
 def test_groups_are_summed_and_what_has_no_speech_is_left_out_of_the_whole():
     rows = [row("clean", 10), row("noise", 30), row("hum", 0, speakers=0), row("clean", 20)]
-    groups = {group["group"]: group for group in summary(rows)}
+    groups = {group["group"]: group for group in summarise(rows)}
 
     assert list(groups) == ["clean", "noise", "hum", "all with speech"]
     assert groups["clean"]["figures"]["wer"]["rate"] == pytest.approx(0.15)
@@ -88,7 +88,9 @@ def test_groups_are_summed_and_what_has_no_speech_is_left_out_of_the_whole():
 
 
 def test_the_table_has_a_line_per_group_and_intervals_where_there_are_enough_recordings():
-    lines = table(summary([row("clean", n) for n in (10, 20, 30)] + [row("noise", 5)])).splitlines()
+    lines = format_table(
+        summarise([row("clean", n) for n in (10, 20, 30)] + [row("noise", 5)])
+    ).splitlines()
 
     assert len(lines) == 5
     assert "| 20.0 (" in lines[2]
@@ -103,7 +105,7 @@ def test_plots_are_drawn_and_the_document_is_json(tmp_path):
     document = {
         "whisper": {"name": "demo"},
         "diarisation": {"name": "demo"},
-        "groups": summary(rows),
+        "groups": summarise(rows),
         "recordings": [
             {
                 "group": r.group,

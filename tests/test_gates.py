@@ -18,7 +18,7 @@ from models.metrics import Rate
 from models.options import JobOptions
 from models.weights.catalogue import PipelineWeights, WhisperWeights, find_pipeline, find_whisper
 from scripts import evaluate
-from scripts.evaluation import Measured, Row
+from scripts.evaluation import Measurement, Row
 from service.commands import transcribe as transcribe_command
 from service.commands.main import app
 from service.domain.engine_job import EngineJob
@@ -247,12 +247,16 @@ def test_evaluate_compares_with_fp32_and_writes_a_gate(tmp_path, monkeypatch, ca
 
     def rendered(precision, n_recordings, seconds):
         rates = {"wer": Rate(errors[precision] / 2, 5_000)}
-        yield from [Row("clean", str(i), Measured(rates, 2, 2, "en", 60.0, 1.0)) for i in range(2)]
+        yield from [
+            Row("clean", str(i), Measurement(rates, 2, 2, "en", 60.0, 1.0)) for i in range(2)
+        ]
 
     monkeypatch.setattr(evaluate, "Pipeline", load)
     monkeypatch.setattr(evaluate, "measure_rendered", rendered)
-    monkeypatch.setattr(evaluate, "document_of", lambda rows, pipeline: {"groups": []})
-    monkeypatch.setattr(evaluate, "write", lambda out, document: written.update({out.name: 1}))
+    monkeypatch.setattr(evaluate, "build_document", lambda rows, pipeline: {"groups": []})
+    monkeypatch.setattr(
+        evaluate, "write_evaluation", lambda out, document: written.update({out.name: 1})
+    )
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     arguments = ["--precision", "int8", "--weights", str(tmp_path), "--out", str(tmp_path / "out")]
     monkeypatch.setattr("sys.argv", ["evaluate", *arguments])

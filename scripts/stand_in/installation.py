@@ -1,4 +1,4 @@
-"""A service of real processes on a folder of its own, to kill parts of."""
+"""A service of real processes in its own folder, whose parts can be killed."""
 
 import contextlib
 import errno
