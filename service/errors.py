@@ -133,7 +133,7 @@ class TooManyWaiting(ServiceError):
 
 
 class RecordingNotFound(ServiceError):
-    """There is no such recording, or it is not yours."""
+    """The recording does not exist or cannot be read."""
 
     code = "recording_not_found"
     status = 404

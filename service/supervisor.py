@@ -1,7 +1,7 @@
 """`fieldscribe serve`: the parent process of the database, the API and one worker.
 
 It starts them, restarts any that dies, and does nothing else, so that little in it can fail. If it
-is killed all the same, the API ends with it, the worker returns its job to the queue, and the next
+is killed nevertheless, the API ends with it, the worker returns its job to the queue, and the next
 `serve` adopts the database.
 """
 

@@ -1,4 +1,4 @@
-"""compose.yaml, without Docker: what it starts, sets and mounts is what there is."""
+"""compose.yaml, checked without Docker: commands, settings and mounts exist and fit together."""
 
 import re
 import shlex
@@ -71,7 +71,7 @@ def test_only_the_api_has_the_keys_with_the_owners_token(compose):
 
 
 def test_its_database_logs_as_little_as_the_embedded_one(compose):
-    """It once wrote messages of ERROR, which quote values."""
+    """It logged messages of level ERROR, which quote values."""
     words = shlex.split(compose["services"]["database"]["command"])
     assert words[0] == "postgres"
     assert words[1::2] == ["-c"] * len(words[2::2])

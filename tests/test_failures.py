@@ -15,7 +15,7 @@ from scripts.stand_in.installation import RECOVERY, Installation, fill, kill, wa
 from scripts.stand_in.jobs import make_job, make_study, read_job, stages_of
 from service.database.embedded import EmbeddedPostgres
 from service.database.engine import migrate, open_engine
-from service.database.queries import locked_job
+from service.database.queries import lock_job
 from service.database.tables import Handoff, JobError, JobStage, Transcript
 from service.domain import results
 from service.domain.queue import HEARTBEAT, request_cancel
@@ -51,7 +51,7 @@ def errors_of(site, job_id):
 
 def cancel(site, job_id):
     with site.services.sessionmaker.begin() as session:
-        job = locked_job(session, job_id)
+        job = lock_job(session, job_id)
         assert job is not None
         request_cancel(session, job)
 

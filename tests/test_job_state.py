@@ -12,7 +12,7 @@ from sqlalchemy import select, text
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from scripts.stand_in.jobs import make_job, make_study, read_job, stages_of
-from service.database.queries import locked_job
+from service.database.queries import lock_job
 from service.database.tables import Handoff, Job, JobError, StageTiming, Transcript
 from service.domain import job_state, queue
 from service.domain.job_state import FenceLost, JobGone, Outcome
@@ -38,7 +38,7 @@ def errors_of(services, job_id):
 
 def cancel(services, job_id):
     with services.sessionmaker.begin() as session:
-        job = locked_job(session, job_id)
+        job = lock_job(session, job_id)
         assert job is not None
         request_cancel(session, job)
 

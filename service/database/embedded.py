@@ -155,7 +155,7 @@ class EmbeddedPostgres:
                 data.chmod(data.stat().st_mode | 0o011)
                 require_reachable(data, self._uid, self._gid)
             for folder in (self.folder, self.data, self.run):
-                self._make_folder(folder)
+                self._make_owned_folder(folder)
             self._lock = open(self.folder / "supervisor.lock", "w")
         except PermissionError as error:
             raise DataNotReachable(OWNED_BY_ANOTHER) from error
@@ -169,7 +169,7 @@ class EmbeddedPostgres:
             ) from error
         self.binaries = self._reachable_binaries()
 
-    def _make_folder(self, folder: Path) -> None:
+    def _make_owned_folder(self, folder: Path) -> None:
         """Make a folder that belongs to the database's user."""
         folder.mkdir(mode=0o700, exist_ok=True)
         folder.chmod(0o700)
@@ -201,7 +201,7 @@ class EmbeddedPostgres:
 
     def _init(self) -> None:
         shutil.rmtree(self.data)  # empty, or left by an initdb that was killed
-        self._make_folder(self.data)
+        self._make_owned_folder(self.data)
         password = password_file(self.folder)
         password.unlink(missing_ok=True)
         descriptor = os.open(password, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600)
@@ -212,7 +212,7 @@ class EmbeddedPostgres:
         # initdb writes PG_VERSION first, so a half-initialised folder would look complete.
         partial = self.folder / "data.partial"
         shutil.rmtree(partial, ignore_errors=True)
-        self._make_folder(partial)
+        self._make_owned_folder(partial)
         self._run(
             "initdb", "-D", partial, "-U", USER, f"--pwfile={password}", "--auth=scram-sha-256",
             "-E", "UTF8", "--locale=C.UTF-8", "--data-checksums",

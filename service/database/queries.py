@@ -22,7 +22,7 @@ def notify_job(session: DbSession, job_id: UUID) -> None:
     session.execute(select(func.pg_notify(JOB_CHANNEL, str(job_id))))
 
 
-def locked_job(session: DbSession, job_id: UUID) -> Job | None:
+def lock_job(session: DbSession, job_id: UUID) -> Job | None:
     """Read a job afresh and lock it until the transaction ends. None if there is no such job."""
     return session.scalar(
         select(Job)

@@ -71,7 +71,7 @@ def erase_job(session: DbSession, services: Services, job: Job) -> Destroyed:
     """Everything that was made for a job. Safe to run twice, and while sealed.
 
     Args:
-        job: from `locked_job`.
+        job: from `lock_job`.
     """
     store, keyring = identified(services)
     request_cancel(session, job)  # out of the queue

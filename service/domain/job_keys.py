@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from service.database.queries import locked_job
+from service.database.queries import lock_job
 from service.domain.jobs import job_recordings
 from service.domain.recordings import identified
 from service.errors import StaleFence
@@ -18,7 +18,7 @@ def read_job_keys(services: Services, job_id: UUID, fence: int) -> dict[UUID, by
         StaleFence, Erased, KeyMissing, KeyDamaged
     """
     with services.sessionmaker.begin() as session:
-        job = locked_job(session, job_id)
+        job = lock_job(session, job_id)
         if job is None or job.fence != fence or job.status not in ("running", "cancelling"):
             raise StaleFence("This worker does not hold the job")
         recordings = job_recordings(session, job_id)

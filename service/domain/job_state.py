@@ -14,7 +14,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session as DbSession
 
 from models.options import JobOptions
-from service.database.queries import locked_job, touch_job
+from service.database.queries import lock_job, touch_job
 from service.database.tables import (
     FINAL,
     Handoff,
@@ -59,7 +59,7 @@ class Outcome:
 
 def claim_job(session: DbSession, job_id: UUID) -> JobClaim | None:
     """Take a job; None if there is nothing to do for it any more."""
-    job = locked_job(session, job_id)
+    job = lock_job(session, job_id)
     if job is None or job.status in FINAL:
         return None
     if job.status == "cancelling":
@@ -144,7 +144,7 @@ def record_discarded(session: DbSession, held: JobClaim) -> None:
 
 def finish_job(session: DbSession, held: JobClaim, transcript_id: UUID, outcome: Outcome) -> None:
     """The transcript, its hand-off and the end of the job, together. Safe to repeat."""
-    if (job := locked_job(session, held.job.id)) and job.transcript_id == transcript_id:
+    if (job := lock_job(session, held.job.id)) and job.transcript_id == transcript_id:
         return  # the answer to the first commit was lost
     job = _fenced(session, held)
     if job.status == "cancelling":  # whoever asked for it was told that it will be
@@ -232,7 +232,7 @@ def _worker_died(session: DbSession, job: Job) -> None:
 
 
 def _fenced(session: DbSession, held: JobClaim) -> Job:
-    job = locked_job(session, held.job.id)
+    job = lock_job(session, held.job.id)
     if job is None or job.fence != held.fence:
         raise FenceLost
     if job.status == "queued":

@@ -35,7 +35,7 @@ from models.weights.catalogue import (
 )
 from models.weights.errors import ModelMissing
 from service.database import tables
-from service.database.queries import locked_job
+from service.database.queries import lock_job
 from service.database.tables import (
     FINAL,
     STAGES,
@@ -337,7 +337,7 @@ def find_job(session: DbSession, caller: Caller, job_id: UUID, *, lock: bool = F
         JobNotFound: there is none, or it is not the caller's.
         Erased
     """
-    job = locked_job(session, job_id) if lock else session.get(Job, job_id)
+    job = lock_job(session, job_id) if lock else session.get(Job, job_id)
     if job is None or not caller.may_see(job.study_id):
         raise JobNotFound("There is no such job, or it is not yours")
     refuse_erased(job)

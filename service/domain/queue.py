@@ -22,7 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session as DbSession
 from sqlalchemy.orm import sessionmaker
 
-from service.database.queries import locked_job, touch_job
+from service.database.queries import lock_job, touch_job
 from service.database.tables import FINAL, Job
 from service.domain.job_state import requeue_orphan
 from service.domain.strays import remove_strays
@@ -101,7 +101,7 @@ def request_cancel(session: DbSession, job: Job) -> None:
     Leaves a job alone that has ended.
 
     Args:
-        job: from `locked_job`.
+        job: from `lock_job`.
     """
     if job.status in NOT_BEGUN:
         # A worker that fetches the queue's row at this moment finds that there is nothing to do.
@@ -146,7 +146,7 @@ def reap(sessions: sessionmaker[DbSession], stalled: float = STALLED) -> int:
     with sessions.begin() as session:
         rows = [row.id for row in session.execute(REAP, {"stalled": stalled})]
         for job_id in session.scalars(select(Job.id).where(Job.queue_job_id.in_(rows))).all():
-            job = locked_job(session, job_id)
+            job = lock_job(session, job_id)
             assert job is not None
             log.warning("job %s: its worker died, it goes back into the queue", job_id)
             requeue_orphan(session, job)
@@ -158,7 +158,7 @@ def sweep(sessions: sessionmaker[DbSession]) -> int:
     with sessions.begin() as session:
         lost = session.scalars(LOST).all()
         for job_id in lost:
-            job = locked_job(session, job_id)
+            job = lock_job(session, job_id)
             assert job is not None
             log.warning("job %s: was lost by the queue", job_id)
             requeue_orphan(session, job)

@@ -87,7 +87,7 @@ class Runner:
             raise
         except job_state.JobGone:
             await self._engine.kill()
-            log.info("job %s: ended by someone else", job_id)
+            log.info("job %s: erased while it was running", job_id)
         except RetryLater:
             raise
         except Exception as error:
