@@ -58,7 +58,7 @@ class KeyDamaged(ServiceError):
 
 
 class Erased(ServiceError):
-    """The key was destroyed on purpose: the data it encrypted can never be read again."""
+    """It was erased: its key was destroyed, so it can never be read again."""
 
     code = "erased"
     status: ClassVar[int] = 410
