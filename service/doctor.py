@@ -187,7 +187,7 @@ def check_database(settings: Settings) -> Iterator[Check]:
         finally:
             engine.dispose()
     except ServiceError as error:
-        yield Check("database", "problem", f"{error}: is `fieldscribe serve` running?")
+        yield Check("database", "problem", f"{error}. Is `fieldscribe serve` running?")
     else:
         yield Check("database", "ok", "answers and has the right version")
 

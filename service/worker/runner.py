@@ -237,7 +237,7 @@ class Runner:
             return
         await self._write_last(job_state.put_back_job, claim, code)
         log.warning(
-            "job %s: waiting, it is tried again in %.0f s: %s", claim.job.id, OBSTACLE_DELAY, code
+            "job %s: waiting; trying again in %.0f s: %s", claim.job.id, OBSTACLE_DELAY, code
         )
         raise RetryLater(OBSTACLE_DELAY)
 
