@@ -1,6 +1,7 @@
-"""Bad input to the command as it is, with nothing in place of anything.
+"""Bad input to `fieldscribe transcribe`, without any fakes.
 
-Each has its documented code and exit code and one sentence, and leaves no half result.
+Each failure has its documented code and exit code and a one-sentence message, and leaves no partial
+results.
 """
 
 import json
@@ -20,14 +21,15 @@ from models.weights.catalogue import DEMO_FOLDER
 from models.whisper_engine import WhisperEngine, WhisperOptions
 from service.commands.main import app
 from tests.audio_files import noise, tones, wav
+from tests.bomb import Bomb
 from tests.fakes import random_whisper
 
 ROOT = Path(__file__).parent.parent
-A_DAY_AND_MORE = 24 * 3600 * 8000 * 2 + 2_000_000  # bytes of 16 bits at 8 kHz
+MORE_THAN_A_DAY = 24 * 3600 * 8000 * 2 + 2_000_000  # bytes of 16 bits at 8 kHz
 
 
 def transcribe(*arguments: object) -> tuple[int, Any, str]:
-    """Exit code, what was printed as JSON, standard error."""
+    """Returns exit code, parsed JSON output and standard error."""
     words = ["transcribe", "--json", *map(str, arguments)]
     result = CliRunner().invoke(app, words)
     assert result.exception is None or isinstance(result.exception, SystemExit)
@@ -35,7 +37,7 @@ def transcribe(*arguments: object) -> tuple[int, Any, str]:
 
 
 def written(out: Path) -> list[str]:
-    """Names of all that is there but the note which says what the folder is for."""
+    """Names of all files except the note that explains the folder."""
     names = [path.name for path in out.iterdir()] if out.is_dir() else []
     return sorted(name for name in names if name != ".fieldscribe-identified")
 
@@ -66,7 +68,7 @@ RECORDINGS: dict[str, tuple[str, Callable[[Path], bytes]]] = {
     "silence": ("silent_audio", lambda _: wav(tones(300, peak=0.0005))),
     "over a day": (
         "too_long",
-        lambda _: wav(noise(16_000).astype(np.int16), rate=8000, declared_bytes=A_DAY_AND_MORE),
+        lambda _: wav(noise(16_000).astype(np.int16), rate=8000, declared_bytes=MORE_THAN_A_DAY),
     ),
     "32 channels": ("too_many_channels", lambda _: wav(noise(16_000, 32))),
     "4 kHz": ("sample_rate_too_low", lambda _: wav(noise(16_000), rate=4000)),
@@ -88,8 +90,8 @@ def test_a_bad_recording_fails_with_its_code_and_leaves_nothing(kind, tmp_path):
     assert written(out) == []
 
 
-def test_what_is_no_file_is_no_recording_and_is_not_waited_for(tmp_path):
-    """Opening a pipe waits for a writer; a device may be read without end."""
+def test_paths_that_are_not_files_are_refused_without_blocking(tmp_path):
+    """Opening a pipe blocks until there is a writer; a device can be read forever."""
     os.mkfifo(tmp_path / "pipe.wav")
     (tmp_path / "folder.wav").mkdir()
     (tmp_path / "loop.wav").symlink_to("loop.wav")
@@ -114,7 +116,7 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize("kind", OPTIONS)
-def test_a_bad_option_is_refused_before_anything_is_made(kind, tmp_path):
+def test_a_bad_option_is_refused_before_anything_is_written(kind, tmp_path):
     code, options = OPTIONS[kind]
     (tmp_path / "INT-07.wav").write_bytes(wav(tones(300)))
     out = tmp_path / "out"
@@ -129,7 +131,7 @@ def test_a_bad_option_is_refused_before_anything_is_made(kind, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["a file", "under a file", "/dev/null", "/proc/out"])
-def test_an_output_folder_that_cannot_be_written_is_misuse(kind, tmp_path):
+def test_an_unwritable_output_folder_is_misuse(kind, tmp_path):
     (tmp_path / "INT-07.wav").write_bytes(wav(tones(300)))
     (tmp_path / "file").write_text("notes")
     out = {"a file": tmp_path / "file", "under a file": tmp_path / "file" / "out"}.get(kind, kind)
@@ -141,7 +143,7 @@ def test_an_output_folder_that_cannot_be_written_is_misuse(kind, tmp_path):
     assert (tmp_path / "file").read_text() == "notes"
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can write everywhere")
 def test_a_read_only_output_folder_is_misuse(tmp_path):
     (tmp_path / "INT-07.wav").write_bytes(wav(tones(300)))
     out = tmp_path / "out"
@@ -149,14 +151,6 @@ def test_a_read_only_output_folder_is_misuse(tmp_path):
     exit_code, answer, _ = transcribe(tmp_path / "INT-07.wav", "--model", "demo", "--out", out)
 
     assert (exit_code, answer["error"]["code"]) == (2, "output_not_writable")
-
-
-class Bomb:
-    def __init__(self, canary: Path) -> None:
-        self.canary = canary
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return Path.touch, (self.canary,)
 
 
 def pickle_bomb(folder: Path) -> Path:
@@ -173,21 +167,21 @@ def plain_pickle_bomb(folder: Path) -> Path:
     return path
 
 
-def cut_short(folder: Path) -> Path:
+def truncated(folder: Path) -> Path:
     whole = lzma.decompress((DEMO_FOLDER / "whisper.pt.xz").read_bytes())
     path = folder / "cut.pt"
     path.write_bytes(whole[: len(whole) // 2])
     return path
 
 
-def cut_short_while_compressed(folder: Path) -> Path:
+def truncated_xz(folder: Path) -> Path:
     whole = (DEMO_FOLDER / "whisper.pt.xz").read_bytes()
     path = folder / "cut.pt.xz"
     path.write_bytes(whole[: len(whole) // 2])
     return path
 
 
-def cut_short_where_installed(folder: Path) -> str:
+def truncated_installed(folder: Path) -> str:
     (folder / "weights" / "whisper").mkdir(parents=True)
     (folder / "weights" / "whisper" / "small.pt").write_bytes(b"PK\x03\x04" + bytes(1000))
     return "small"
@@ -196,9 +190,9 @@ def cut_short_where_installed(folder: Path) -> str:
 WEIGHTS: dict[str, tuple[str, Callable[[Path], Path | str]]] = {
     "a bomb in a checkpoint": ("unsafe_checkpoint", pickle_bomb),
     "a bomb alone": ("unsupported_checkpoint", plain_pickle_bomb),
-    "cut short": ("weights_corrupt", cut_short),
-    "cut short under xz": ("weights_corrupt", cut_short_while_compressed),
-    "cut short where installed": ("weights_corrupt", cut_short_where_installed),
+    "truncated": ("weights_corrupt", truncated),
+    "truncated xz file": ("weights_corrupt", truncated_xz),
+    "truncated installed file": ("weights_corrupt", truncated_installed),
 }
 
 
@@ -217,13 +211,13 @@ def test_bad_weights_end_the_batch_before_anything_is_written(kind, tmp_path):
     assert exit_code == 1
     assert answer["error"]["code"] == code
     assert_one_sentence(code, answer["error"]["message"], errors)
-    assert errors.count(code) == 1  # once, not for each recording
+    assert errors.count(code) == 1  # once, not for every recording
     assert written(out) == []
     assert not (tmp_path / "canary").exists()
 
 
-def test_a_vocabulary_that_is_too_long_is_misuse_and_said_once(tmp_path):
-    """Only the loaded model knows how long is too long."""
+def test_a_vocabulary_that_is_too_long_is_misuse_and_reported_once(tmp_path):
+    """Only the loaded model knows the limit."""
     paths = [tmp_path / "INT-07.wav", tmp_path / "INT-08.wav"]
     for path in paths:
         path.write_bytes(wav(tones(300)))
@@ -238,14 +232,14 @@ def test_a_vocabulary_that_is_too_long_is_misuse_and_said_once(tmp_path):
     assert written(out) == []
 
 
-def test_a_vocabulary_may_hold_what_looks_like_a_command_to_whisper():
-    """Its tokenizer raised a ValueError, which is a crash and no sentence."""
+def test_a_vocabulary_may_contain_text_that_looks_like_special_tokens():
+    """Whisper's tokenizer raised a ValueError, which crashed instead of giving a message."""
     engine = WhisperEngine(random_whisper())
 
     engine.check(WhisperOptions("en", ("<|endoftext|>", "Eva <|en|> Muster")))
 
 
-def test_a_vocabulary_without_end_is_refused(tmp_path):
+def test_an_endless_vocabulary_is_refused(tmp_path):
     (tmp_path / "INT-07.wav").write_bytes(wav(tones(300)))
     exit_code, answer, _ = transcribe(
         tmp_path / "INT-07.wav", "--vocabulary", "/dev/zero", "--model", "demo", "--out", tmp_path
@@ -254,8 +248,8 @@ def test_a_vocabulary_without_end_is_refused(tmp_path):
     assert (exit_code, answer["error"]["code"]) == (2, "vocabulary_not_readable")
 
 
-def test_a_cover_picture_is_no_reason_to_refuse_a_recording(tmp_path):
-    """Players show it as a video of one frame; the sound is what counts."""
+def test_a_recording_with_a_cover_picture_is_accepted(tmp_path):
+    """A cover picture is a video of one frame; only the sound matters."""
     path, out = tmp_path / "INT-07.m4a", tmp_path / "out"
     picture = ["-f", "lavfi", "-i", "color=size=64x64:rate=1:duration=1", "-map", "0:a"]
     picture += ["-map", "1:v", "-c:v", "mjpeg", "-disposition:v", "attached_pic", "-c:a", "aac"]

@@ -1,4 +1,4 @@
-"""Probing: the format and channels of a recording, and files that are none."""
+"""Probing: the format and channels of a recording, and files that are not recordings."""
 
 import os
 import traceback
