@@ -33,11 +33,11 @@ class Rate:
         return Rate(self.errors + other.errors, self.total + other.total)
 
 
-def summed(rates: Sequence[Rate]) -> Rate:
+def sum_rates(rates: Sequence[Rate]) -> Rate:
     return sum(rates, Rate(0, 0))
 
 
-def interval(rates: Sequence[Rate], *, share: float = 0.95) -> tuple[float, float] | None:
+def bootstrap_interval(rates: Sequence[Rate], *, share: float = 0.95) -> tuple[float, float] | None:
     """Return a bootstrap interval of the summed rate, resampling recordings 2,000 times.
 
     None for fewer than three recordings, which do not represent other recordings.

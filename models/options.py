@@ -8,7 +8,7 @@ from typing import Any, Self
 from models.errors import BadSpeakerCount
 from models.languages import language_code
 from models.precision import Precision
-from models.roster import RosterEntry, check_roster, expected
+from models.roster import RosterEntry, check_roster, speaker_bounds
 
 MAX_SPEAKERS = 20
 
@@ -101,7 +101,7 @@ class JobOptions:
     def expected_speakers(self) -> SpeakerCount:
         """The chosen number, otherwise as many as are on the roster."""
         if self.by_roster:
-            return SpeakerCount(*expected(self.roster))
+            return SpeakerCount(*speaker_bounds(self.roster))
         return self.speakers
 
     @property

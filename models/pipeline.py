@@ -39,7 +39,7 @@ from models.results import (
     unpack_segmentation,
     unpack_words,
 )
-from models.roster import expected
+from models.roster import speaker_bounds
 from models.stage_results import NoStageResults, StageResults
 from models.transcript import MadeWith, Source, Transcript, Word, speakers_in_order
 from models.weights.catalogue import PipelineWeights, WhisperWeights
@@ -469,7 +469,7 @@ def warn_of_speaker_count(found: int, options: JobOptions) -> list[str]:
 
     The roster's number comes first: a requested number that differs from it is a warning too.
     """
-    by_roster = SpeakerCount(*expected(options.roster)) if options.roster else SpeakerCount()
+    by_roster = SpeakerCount(*speaker_bounds(options.roster)) if options.roster else SpeakerCount()
     return [
         f"{found} speakers were found, but {count} were expected{by}: a person may be missing, or "
         "one person's words may be attributed to two speakers. Listen before you rely on who said "

@@ -11,7 +11,7 @@ def ignore(fraction: float) -> None:
     """A Progress that does nothing."""
 
 
-def seconds_of(step: Callable[[], object]) -> float:
+def time_second_run(step: Callable[[], object]) -> float:
     """Time the second of two runs of a step; the first one allocates memory."""
     step()
     started = time.perf_counter()

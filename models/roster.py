@@ -21,7 +21,7 @@ class RosterEntry:
     role: str
 
 
-def read_line(line: str) -> RosterEntry:
+def parse_line(line: str) -> RosterEntry:
     """Read a line such as `P01 participant`.
 
     Raises:
@@ -33,7 +33,7 @@ def read_line(line: str) -> RosterEntry:
     return RosterEntry(code, role.strip())
 
 
-def expected(roster: Sequence[RosterEntry]) -> tuple[int, int]:
+def speaker_bounds(roster: Sequence[RosterEntry]) -> tuple[int, int]:
     """Return the least and greatest number of speakers: an observer may stay silent."""
     silent = sum(entry.role.strip().lower() == OBSERVER for entry in roster)
     return max(1, len(roster) - silent), len(roster)

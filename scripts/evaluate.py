@@ -30,7 +30,7 @@ from models.audio.probe import probe
 from models.audio.recording import SAMPLE_RATE, Recording
 from models.errors import SpeechError
 from models.gates import Gate, required_gates
-from models.metrics import Spoken, TimedText, summed
+from models.metrics import Spoken, TimedText, sum_rates
 from models.options import Channels, JobOptions, SpeakerCount
 from models.pipeline import Pipeline
 from models.precision import Precision
@@ -243,7 +243,7 @@ def write_results(
 def fill_gate(gate: Gate, fp32: Sequence[Row], lower: Sequence[Row]) -> Gate:
     """The gate with the results of the same recordings at both precisions."""
     of_each = [
-        summed(
+        sum_rates(
             [row.measured.rates[gate.metric] for row in rows if gate.metric in row.measured.rates]
         )
         for rows in (fp32, lower)

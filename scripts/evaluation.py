@@ -12,15 +12,15 @@ import torch
 from models.metrics import (
     TCP_COLLAR,
     Rate,
+    bootstrap_interval,
     count_errors,
     cp_word_errors,
     diarisation_parts,
-    interval,
     invented_seconds,
     normaliser_name,
     seconds_without_words,
     speaker_errors,
-    summed,
+    sum_rates,
     tcp_word_errors,
     time_errors,
     word_errors,
@@ -142,12 +142,12 @@ def _summarise_group(name: str, measured: Sequence[Measurement]) -> dict[str, An
     figures = {}
     for metric in dict.fromkeys(metric for m in measured for metric in m.rates):
         rates = [m.rates[metric] for m in measured if metric in m.rates]
-        total = summed(rates)
+        total = sum_rates(rates)
         figures[metric] = {
             "rate": total.rate,
             "errors": total.errors,
             "total": total.total,
-            "interval": interval(rates),
+            "interval": bootstrap_interval(rates),
             "recordings": len(rates),
         }
     seconds = sum(m.seconds for m in measured)

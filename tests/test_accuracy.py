@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.metrics import Rate, summed
+from models.metrics import Rate, sum_rates
 from models.options import JobOptions
 from models.pipeline import Pipeline
 from models.weights.catalogue import find_pipeline, find_whisper
@@ -31,7 +31,7 @@ def interviews(pipeline: Pipeline) -> list[Measurement]:
 
 
 def total(measured: list[Measurement], name: str) -> Rate:
-    return summed([m.rates[name] for m in measured])
+    return sum_rates([m.rates[name] for m in measured])
 
 
 def test_the_words_of_clean_interviews_have_the_right_speaker(interviews):

@@ -6,16 +6,16 @@ from models.metrics import (
     Rate,
     Spoken,
     TimedText,
+    bootstrap_interval,
     count_errors,
     cp_word_errors,
     diarisation_parts,
-    interval,
     invented_seconds,
     merge_intervals,
     seconds_without_words,
     speaker_errors,
     subtract_intervals,
-    summed,
+    sum_rates,
     tcp_word_errors,
     time_errors,
     word_errors,
@@ -27,7 +27,7 @@ ANSWER = Spoken("P", 2.0, 4.0, "At the clinic, since March.")
 
 
 def test_rates_are_summed_before_they_are_divided():
-    assert summed([Rate(1, 10), Rate(0, 90)]).rate == 0.01
+    assert sum_rates([Rate(1, 10), Rate(0, 90)]).rate == 0.01
 
 
 def test_case_and_punctuation_are_no_word_errors():
@@ -177,14 +177,14 @@ def test_words_outside_speech_are_counted_in_seconds():
 
 def test_the_interval_contains_the_rate_and_narrows_with_more_recordings():
     rates = [Rate(errors, 100) for errors in (10, 20, 30, 40)]
-    few, many = interval(rates), interval(rates * 25)
+    few, many = bootstrap_interval(rates), bootstrap_interval(rates * 25)
 
     assert few is not None and many is not None
     assert few[0] < many[0] < 0.25 < many[1] < few[1]
 
 
 def test_two_recordings_have_no_interval():
-    assert interval([Rate(1, 10), Rate(2, 10)]) is None
+    assert bootstrap_interval([Rate(1, 10), Rate(2, 10)]) is None
 
 
 pieces = st.lists(

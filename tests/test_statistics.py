@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from models.errors import BadRoster
 from models.options import JobOptions, SpeakerCount
 from models.pipeline import warn_of_speaker_count
-from models.roster import RosterEntry, read_line
+from models.roster import RosterEntry, parse_line
 from models.statistics import Suggestion, compute_statistics, count_questions, sum_talk_times
 from models.transcript import Overlap, Transcript, Turn
 from models.transcript_json import from_json, to_json
@@ -194,11 +194,11 @@ def test_an_invalid_roster_is_refused(roster):
 
 
 def test_a_line_of_a_roster_is_a_code_and_a_role():
-    assert read_line(" P01   lived-experience worker\n") == RosterEntry(
+    assert parse_line(" P01   lived-experience worker\n") == RosterEntry(
         "P01", "lived-experience worker"
     )
     with pytest.raises(BadRoster, match="a code and a role"):
-        read_line("P01")
+        parse_line("P01")
 
 
 def test_the_roster_is_stored_with_the_transcript():

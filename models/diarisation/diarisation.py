@@ -27,7 +27,7 @@ from models.diarisation.segmentation import Segmentation, segment
 from models.diarisation.speaker_models import SpeakerModels
 from models.options import SpeakerCount
 from models.precision import TrunkPrecision
-from models.progress import Progress, ignore, seconds_of
+from models.progress import Progress, ignore, time_second_run
 from models.statistics import sum_talk_times
 from models.transcript import Turn
 
@@ -215,6 +215,6 @@ def measure_speed(models: SpeakerModels, precision: TrunkPrecision = "fp32") -> 
     found = segment(models, noise)
     all_active = replace(found, activity=np.ones_like(found.activity))
     seconds = len(found.activity) * models.chunk_step
-    segmenting = seconds_of(lambda: segment(models, noise))
-    embedding = seconds_of(lambda: embed(models, noise, all_active, precision=precision))
+    segmenting = time_second_run(lambda: segment(models, noise))
+    embedding = time_second_run(lambda: embed(models, noise, all_active, precision=precision))
     return segmenting / seconds, embedding / seconds

@@ -21,7 +21,7 @@ from models.diarisation.segmentation import SpeechRegion
 from models.errors import CannotTranslate, UnknownLanguage, VocabularyTooLong
 from models.languages import LANGUAGES, language_code
 from models.precision import Precision
-from models.progress import Progress, ignore, seconds_of
+from models.progress import Progress, ignore, time_second_run
 from models.transcript import Word
 from models.whisper_engine.decoder import BEST_OF, DecodedBatch, WindowDecoder, count_fallback_slots
 from models.whisper_engine.mel import compute_log_mel, find_log_mel_maximum
@@ -333,7 +333,7 @@ class WhisperEngine:
             slots.clear()
             slots.add([window_input])
 
-        encoding = seconds_of(encode)
+        encoding = time_second_run(encode)
         while slots.n_free:
             slots.add_encoded(slots, 0)
         slots.restart(0.0)
@@ -343,11 +343,11 @@ class WhisperEngine:
             for _ in range(TRIAL_STEPS):
                 slots.run()
 
-        step = seconds_of(run_steps) / TRIAL_STEPS
+        step = time_second_run(run_steps) / TRIAL_STEPS
         n_tokens = round(TOKENS_PER_SECOND * TRIAL_WINDOW)
         text = tokenizer.encode(" and" * n_tokens)
         cross = slots.cross.rows(slice(1))
-        aligning = seconds_of(
+        aligning = time_second_run(
             lambda: align(self.model, tokenizer, [text], [2500], cross, self.alignment_heads)
         )
         return (encoding + n_tokens * step / slots.n_slots + aligning) / TRIAL_WINDOW

@@ -10,7 +10,7 @@ import typer
 
 from models.languages import language_code
 from models.precision import Precision
-from models.roster import RosterEntry, read_line
+from models.roster import RosterEntry, parse_line
 from service.errors import Misused, RosterNotReadable, VocabularyNotReadable
 
 MAX_LIST_BYTES = 1 << 20  # Whisper's prompt holds about two hundred words of a vocabulary
@@ -137,7 +137,7 @@ def read_roster(path: Path) -> tuple[RosterEntry, ...]:
     Raises:
         RosterNotReadable, BadRoster
     """
-    return tuple(map(read_line, _read_lines(path, "roster", RosterNotReadable)))
+    return tuple(map(parse_line, _read_lines(path, "roster", RosterNotReadable)))
 
 
 def _read_lines(path: Path, what: str, not_readable: type[Misused]) -> tuple[str, ...]:

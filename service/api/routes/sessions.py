@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
 
 from models.options import MAX_SPEAKERS, SpeakerCount
-from models.roster import MAX_ROSTER, RosterEntry, expected
+from models.roster import MAX_ROSTER, RosterEntry, speaker_bounds
 from service.api.access import ServicesDep, allow
 from service.api.openapi import problems
 from service.api.routes.views import SessionCode, SpeakerCode, SpeakerRole, Strict, StudyName
@@ -91,7 +91,7 @@ class NewSession(Strict):
     @model_validator(mode="after")
     def _roster_and_speakers_agree(self) -> Self:
         if self.roster:
-            fewest, most = expected([RosterEntry(s.code, s.role) for s in self.roster])
+            fewest, most = speaker_bounds([RosterEntry(s.code, s.role) for s in self.roster])
             if (self.speakers.min or 1) > most or (self.speakers.max or most) < fewest:
                 raise ValueError("speakers and roster disagree on the number of speakers")
         return self
