@@ -299,7 +299,7 @@ def count_errors(reference: Sequence[Turn], hypothesis: Sequence[Turn]) -> Rate:
 def seconds_without_words(
     reference: Sequence[Turn], hypothesis: Sequence[TimedText], *, shortest: float = 1.5
 ) -> Rate:
-    """Sum the seconds of speech in stretches of at least `shortest` without any word."""
+    """Sum the speech that has no words for at least `shortest` seconds, out of all speech."""
     words = merge_intervals((word.start, word.end) for word in hypothesis)
     speech = merge_intervals((turn.start, turn.end) for turn in reference)
     missed = [b - a for a, b in subtract_intervals(speech, words) if b - a >= shortest]

@@ -69,6 +69,8 @@ DEMO_WARNING = (
 
 @dataclass(frozen=True)
 class StageProgress:
+    """How far a job has got."""
+
     stage: str
     fraction: float  # of this stage, 0 to 1
 

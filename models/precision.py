@@ -1,4 +1,4 @@
-"""The precisions that models compute in. Imports nothing: the API offers them without torch."""
+"""The precisions that models compute in. Loads no torch, so that the API can import it."""
 
 from typing import Literal
 

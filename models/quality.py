@@ -20,7 +20,7 @@ LOOP_RATIO = 2.4  # whisper's own threshold for the compression ratio
 IMPROBABLE = 0.4  # mean probability of a segment's words
 MAX_WORDS_PER_SECOND = 7.0  # people do not speak faster for a whole segment of ten words
 MIN_WORDS_PER_SECOND = 0.7  # of speech; people who think aloud say twice as many
-DRAWN_OUT = 2.0  # s of speech; a single word may take less with a breath or a laugh
+DRAWN_OUT = 2.0  # s of speech; one word with a breath or a laugh takes less
 
 
 def find_flags(

@@ -34,6 +34,8 @@ def check_timeline(results: StageResults, n_seconds: float) -> None:
 
 @dataclass(frozen=True)
 class DecodedSession:
+    """The decoded windows of one session."""
+
     language: str
     language_probability: float | None
     windows: tuple[DecodedWindow, ...]

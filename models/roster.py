@@ -7,12 +7,12 @@ from models.errors import BadRoster
 
 MAX_ROSTER = 12
 MAX_CHARACTERS = 40
-OBSERVER = "observer"  # the only role that is expected to stay silent
+OBSERVER = "observer"  # the only role that may stay silent
 
 
 @dataclass(frozen=True)
 class RosterEntry:
-    """One person. Which speaker of the transcript this is, a researcher decides.
+    """One person of a session. A researcher decides which speaker of the transcript this is.
 
     `role`: moderator, interviewer, participant, interpreter, ...
     """

@@ -113,6 +113,8 @@ class MadeWith:
 
 @dataclass(frozen=True)
 class Transcript:
+    """The transcript of one session; docs/reference/transcript.md explains each field."""
+
     duration: float
     language: str
     language_probability: float | None  # None if the language was given

@@ -37,8 +37,8 @@ CLEAR_SHARE = 0.05
 """A speaker with this share of the speech, and FEW_SECONDS of it, is no clustering error: those had
 up to 4.5 % in rendered focus groups (docs/developer/experiments.md)."""
 ENOUGH_SPEECH, ENOUGH_EACH = 30.0, 6.0
-"""Seconds, in all, and for each voice and one more. With less speech, a person who is present may
-not have said enough to be found."""
+"""Seconds of speech before a missing speaker is reported: in all, and for each voice and one more.
+With less, a person who is present may not have said enough to be found."""
 
 
 @dataclass(frozen=True)
