@@ -371,7 +371,7 @@ def test_a_request_leaves_nothing_in_the_log(api, caplog):
 @pytest.mark.parametrize(
     "work",
     [
-        "service.domain.recordings.Checker.run",
+        "service.domain.checking.Checker.run",
         "service.api.watch.Watch.run",
         "service.domain.queue.look_after",
     ],

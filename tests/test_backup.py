@@ -27,7 +27,7 @@ from service.database import DataNotReachable
 from service.database.embedded import EmbeddedPostgres
 from service.database.engine import create_database
 from service.database.tables import Session
-from service.domain import recordings
+from service.domain import checking
 from service.errors import OutputNotWritable
 from service.services import create_root_keys, open_services
 from service.settings import Settings
@@ -113,7 +113,7 @@ def test_a_recording_that_is_merged_during_a_backup_is_in_it(
     location = api.post(f"/v1/uploads?study={study}", headers=begin).headers["Location"]
     id = location.rpartition("/")[2]
     files_named = backup.files_named
-    monkeypatch.setattr(recordings.Checker, "_check_all", lambda self: None)  # not yet
+    monkeypatch.setattr(checking.Checker, "_check_all", lambda self: None)  # not yet
     part = {
         "Tus-Resumable": "1.0.0",
         "Upload-Offset": "0",
@@ -123,7 +123,7 @@ def test_a_recording_that_is_merged_during_a_backup_is_in_it(
 
     def list_files_then_merge(*arguments):
         listed = list(files_named(*arguments))
-        recordings.check(api.services, UUID(id))
+        checking.check(api.services, UUID(id))
         return listed
 
     monkeypatch.setattr(backup, "files_named", list_files_then_merge)

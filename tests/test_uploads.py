@@ -15,7 +15,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from models.audio.decode import measure
 from service.database.tables import Recording
-from service.domain import recordings
+from service.domain import checking, recordings
 from service.domain.recordings import identified
 from service.vault import store as vault_store
 from service.vault import uploads
@@ -303,8 +303,8 @@ def test_a_recording_waits_for_room_and_is_then_checked(api, study, monkeypatch)
     sound = tone()
     location = begin(api, study, len(sound))
     patch(api, location, 0, sound[:1000])
-    monkeypatch.setattr(recordings, "AGAIN_AFTER", 0.1)
-    monkeypatch.setattr(recordings, "CHECK_EVERY", 0.1)
+    monkeypatch.setattr(checking, "RETRY_AFTER", 0.1)
+    monkeypatch.setattr(checking, "CHECK_EVERY", 0.1)
     real = uploads.merge
 
     def no_room(*arguments, **options):
@@ -370,8 +370,8 @@ def waits(api, id):
 
 def killed_decoder(monkeypatch, times):
     """So many checks have their ffmpeg killed, as by a kernel that is short of memory."""
-    monkeypatch.setattr(recordings, "AGAIN_AFTER", 0.1)
-    monkeypatch.setattr(recordings, "CHECK_EVERY", 0.1)
+    monkeypatch.setattr(checking, "RETRY_AFTER", 0.1)
+    monkeypatch.setattr(checking, "CHECK_EVERY", 0.1)
     tries = itertools.count(1)
 
     def measure_or_die(file, info, *, on_progress):
@@ -379,13 +379,13 @@ def killed_decoder(monkeypatch, times):
             return measure(file, info, on_progress=lambda _: kill_decoders())
         return measure(file, info, on_progress=on_progress)
 
-    monkeypatch.setattr(recordings, "measure", measure_or_die)
+    monkeypatch.setattr(checking, "measure", measure_or_die)
     return tries
 
 
 def test_a_recording_whose_decoder_was_killed_is_checked_again(api, study, monkeypatch):
     """It was refused and its key destroyed, though all of it had been acknowledged."""
-    killed_decoder(monkeypatch, times=recordings.TRIES - 1)
+    killed_decoder(monkeypatch, times=checking.MAX_DECODER_KILLS - 1)
     sound = tone(60)
 
     view = api.upload(study, sound)
@@ -400,8 +400,8 @@ def test_a_recording_whose_decoder_is_always_killed_is_refused_and_kept(api, stu
     view = api.upload(study, tone(60))
 
     assert (view["state"], view["refusal"]["code"]) == ("refused", "decoder_killed")
-    assert next(tries) == recordings.TRIES + 1
-    recordings.tidy(api.services)
+    assert next(tries) == checking.MAX_DECODER_KILLS + 1
+    recordings.tidy_uploads(api.services)
     store, keyring = identified(api.services)
     assert UUID(view["id"]) in store
     assert keyring.data_key(UUID(study), UUID(view["id"]))
@@ -409,7 +409,7 @@ def test_a_recording_whose_decoder_is_always_killed_is_refused_and_kept(api, stu
 
 def test_a_recording_that_waits_for_its_decoder_says_so(api, study, monkeypatch):
     killed_decoder(monkeypatch, times=100)
-    monkeypatch.setattr(recordings, "AGAIN_AFTER", 60)
+    monkeypatch.setattr(checking, "RETRY_AFTER", 60)
     sound = tone(60)
     location = begin(api, study, len(sound))
     patch(api, location, 0, sound)
@@ -428,7 +428,7 @@ def test_a_check_lets_everything_else_go_first(api, study, monkeypatch):
         priorities.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
         return measure(*arguments, **options)
 
-    monkeypatch.setattr(recordings, "measure", note)
+    monkeypatch.setattr(checking, "measure", note)
     assert api.upload(study, tone())["state"] == "ready"
 
     assert priorities > [os.getpriority(os.PRIO_PROCESS, os.getpid())]
@@ -436,9 +436,9 @@ def test_a_check_lets_everything_else_go_first(api, study, monkeypatch):
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr(recordings, "AGAIN_AFTER", 0.1)
-    monkeypatch.setattr(recordings, "CHECK_EVERY", 0.1)
-    monkeypatch.setattr(recordings, "TIDY_EVERY", 0.1)
+    monkeypatch.setattr(checking, "RETRY_AFTER", 0.1)
+    monkeypatch.setattr(checking, "CHECK_EVERY", 0.1)
+    monkeypatch.setattr(checking, "TIDY_EVERY", 0.1)
 
 
 def test_a_full_disk_of_the_keys_does_not_end_the_checks(api, study, quick, monkeypatch, caplog):
@@ -449,7 +449,7 @@ def test_a_full_disk_of_the_keys_does_not_end_the_checks(api, study, quick, monk
         assert silent["refusal"]["code"] == "silent_audio"
 
         assert api.upload(study, tone())["state"] == "ready"
-    assert f"recording {silent['id']}: is not looked after: disk_full" in caplog.text
+    assert f"recording {silent['id']}: will be retried: disk_full" in caplog.text
     assert "Eva" not in caplog.text
     store, _ = identified(api.services)
     eventually(lambda: UUID(silent["id"]) not in store, 10)
@@ -462,7 +462,7 @@ def test_what_goes_wrong_with_one_recording_keeps_no_other_waiting(
     api, study, quick, monkeypatch, caplog, error
 ):
     location = begin(api, study, 100)
-    unlucky, check = UUID(location.rpartition("/")[2]), recordings.check
+    unlucky, check = UUID(location.rpartition("/")[2]), checking.check
     patch(api, location, 0, b"x" * 99)
 
     def check_others(services, recording_id, *arguments, **options):
@@ -470,13 +470,13 @@ def test_what_goes_wrong_with_one_recording_keeps_no_other_waiting(
             raise error
         return check(services, recording_id, *arguments, **options)
 
-    monkeypatch.setattr(recordings, "check", check_others)
+    monkeypatch.setattr(checking, "check", check_others)
     patch(api, location, 99, b"x")
 
     assert api.upload(study, tone())["state"] == "ready"
-    assert f"recording {unlucky}: is not looked after" in caplog.text
+    assert f"recording {unlucky}: will be retried" in caplog.text
     assert "Eva" not in caplog.text
-    monkeypatch.setattr(recordings, "check", check)
+    monkeypatch.setattr(checking, "check", check)
     assert api.checked(str(unlucky))["refusal"]["code"] == "unreadable_audio"
 
 
@@ -491,7 +491,7 @@ def test_a_damaged_part_of_one_upload_keeps_no_other_from_being_tidied(api, stud
         row = session.get_one(Recording, UUID(expired.rpartition("/")[2]))
         row.expires_at = datetime.now(UTC) - timedelta(seconds=1)
 
-    recordings.tidy(api.services)
+    recordings.tidy_uploads(api.services)
 
     assert api.request("HEAD", expired).status_code == 410
 
@@ -508,15 +508,15 @@ def test_the_checker_outlives_what_stops_it_for_a_while(
     api, study, quick, monkeypatch, caplog, error
 ):
     with monkeypatch.context() as broken:
-        broken.setattr(recordings, "tidy", fail_with(error))
-        eventually(lambda: "recordings are not checked" in caplog.text)
+        broken.setattr(checking, "tidy_uploads", fail_with(error))
+        eventually(lambda: "recordings cannot be checked" in caplog.text)
 
     assert api.upload(study, tone())["state"] == "ready"
     assert "Eva" not in caplog.text
 
 
 @pytest.fixture
-def checking(api, study, monkeypatch):
+def slow_check(api, study, monkeypatch):
     """A recording whose check goes on until the event is set."""
     go_on, begun = threading.Event(), threading.Event()
 
@@ -525,7 +525,7 @@ def checking(api, study, monkeypatch):
         assert go_on.wait(60)
         return measure(*arguments, **options)
 
-    monkeypatch.setattr(recordings, "measure", slowly)
+    monkeypatch.setattr(checking, "measure", slowly)
     sound = tone()
     location = begin(api, study, len(sound))
     patch(api, location, 0, sound)
@@ -534,8 +534,8 @@ def checking(api, study, monkeypatch):
     go_on.set()
 
 
-def test_a_recording_that_is_being_checked_is_not_deleted_before_that(api, checking):
-    id, go_on = checking
+def test_a_recording_that_is_being_checked_is_not_deleted_before_that(api, slow_check):
+    id, go_on = slow_check
 
     answer = api.request("DELETE", f"/v1/recordings/{id}")
 
@@ -545,8 +545,8 @@ def test_a_recording_that_is_being_checked_is_not_deleted_before_that(api, check
     assert api.request("DELETE", f"/v1/recordings/{id}").status_code == 204
 
 
-def test_a_study_is_not_deleted_while_one_of_its_recordings_is_checked(api, study, checking):
-    id, go_on = checking
+def test_a_study_is_not_deleted_while_one_of_its_recordings_is_checked(api, study, slow_check):
+    id, go_on = slow_check
 
     answer = api.request("DELETE", f"/v1/studies/{study}")
 
@@ -555,9 +555,9 @@ def test_a_study_is_not_deleted_while_one_of_its_recordings_is_checked(api, stud
     assert api.checked(id)["state"] == "ready"
 
 
-def test_who_puts_a_session_in_order_does_not_wait_for_a_check(api, study, checking):
+def test_who_puts_a_session_in_order_does_not_wait_for_a_check(api, study, slow_check):
     """The request hung for the minutes of the check, with one of the few connections."""
-    id, go_on = checking
+    id, go_on = slow_check
     made = api.post("/v1/sessions", json={"study": study}).json()["id"]
     path, order = f"/v1/sessions/{made}/recordings", {"recordings": [id]}
     threading.Timer(5, go_on.set).start()
@@ -603,7 +603,7 @@ def test_an_upload_that_stopped_expires(api, study):
         session.get_one(Recording, id).expires_at = datetime.now(UTC) - timedelta(seconds=1)
     before = files_in(api)
 
-    recordings.tidy(api.services)
+    recordings.tidy_uploads(api.services)
 
     assert len(files_in(api)) < len(before)
     answer = api.request("HEAD", location)
@@ -708,7 +708,7 @@ def test_what_a_crash_left_of_an_erasure_is_made_up_for(api, study):
     with api.services.sessionmaker.begin() as session:
         session.get_one(Recording, UUID(view["id"])).state = "erased"
 
-    recordings.tidy(api.services)
+    recordings.tidy_uploads(api.services)
 
     assert UUID(view["id"]) not in identified(api.services)[0]
     with api.services.sessionmaker() as session:

@@ -31,7 +31,7 @@ from service.api.routes import (
 )
 from service.api.watch import Watch
 from service.domain import queue
-from service.domain.recordings import Checker
+from service.domain.checking import Checker
 from service.domain.tokens import make_first_tokens
 from service.errors import locate
 from service.services import open_services

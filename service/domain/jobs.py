@@ -52,9 +52,9 @@ from service.domain.engine_job import VOCABULARY, stage_kind
 from service.domain.pages import Page, page_of
 from service.domain.queue import defer_job, request_cancel
 from service.domain.recordings import (
+    find_ready_recording,
     find_recording,
     identified,
-    ready_recording,
 )
 from service.domain.sessions import find_session, session_recordings
 from service.domain.stages import KEPT_STAGES
@@ -209,7 +209,7 @@ def _sources(
         # FOR KEY SHARE: waits for whoever erases it, not for the check, which takes minutes.
         lock = {"read": True, "key_share": True}
         session.get(Recording, id, with_for_update=lock, populate_existing=True)
-    recordings = [ready_recording(session, caller, id) for id in ids]
+    recordings = [find_ready_recording(session, caller, id) for id in ids]
     studies = {recording.study_id for recording in recordings}
     studies |= {owner.id for owner in (study,) if owner} | ({of.study_id} if of else set())
     if len(studies) > 1:

@@ -20,14 +20,14 @@ from service.domain.callers import Caller, require_valid_token
 from service.domain.erasure import erase_recording
 from service.domain.pages import BadCursor
 from service.domain.recordings import (
+    find_ready_recording,
     find_recording,
     identified,
     list_recordings,
-    offset_of,
     parse_metadata,
     read_metadata,
-    ready_recording,
-    sound_of,
+    sound_artefact,
+    upload_offset,
 )
 from service.errors import (
     RangeNotSatisfiable,
@@ -132,7 +132,7 @@ class RecordingView(BaseModel):
             position=recording.position,
             state=cast(State, recording.state),
             n_bytes=recording.n_bytes,
-            n_received=offset_of(services, recording),
+            n_received=upload_offset(services, recording),
             container=recording.container,
             codec=recording.codec,
             sample_rate=recording.sample_rate,
@@ -265,10 +265,10 @@ def read_audio(
 ) -> StreamingResponse:
     """The audio, also in byte ranges, so that a player can seek."""
     with services.sessionmaker() as session:
-        recording = ready_recording(session, caller, recording_id)
+        recording = find_ready_recording(session, caller, recording_id)
     store, keyring = identified(services)
     key = keyring.data_key(recording.study_id, recording.id)
-    store.open(sound_of(recording), key).close()  # fail before the response has started
+    store.open(sound_artefact(recording), key).close()  # fail before the response has started
     wanted = byte_range(request.headers.get("range"), recording.n_bytes)
     start, end = wanted or (0, recording.n_bytes)
     headers = {
@@ -289,7 +289,7 @@ def read_audio(
 def blocks(
     services: Services, recording: Recording, key: Key, start: int, end: int
 ) -> Iterator[bytes]:
-    with identified(services)[0].open(sound_of(recording), key) as file:
+    with identified(services)[0].open(sound_artefact(recording), key) as file:
         file.seek(start)
         while start < end and (block := file.read(min(BLOCK_BYTES, end - start))):
             start += len(block)

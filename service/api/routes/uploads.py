@@ -29,18 +29,18 @@ from service.api.routes.views import SessionName, StudyName
 from service.database.tables import Recording
 from service.domain import recordings
 from service.domain.callers import Caller
+from service.domain.checking import Checker
 from service.domain.erasure import erase_recording
 from service.domain.recordings import (
     BLOCK_BYTES,
-    Checker,
     Checksum,
     acknowledge,
     find_recording,
-    longest,
-    offset_of,
+    max_upload_bytes,
     parse_metadata,
     read_metadata,
     receive,
+    upload_offset,
 )
 from service.errors import (
     BadUploadHeader,
@@ -125,7 +125,7 @@ def tus_options(services: ServicesDep) -> Response:
         headers={
             "Tus-Version": VERSION,
             "Tus-Extension": EXTENSIONS,
-            "Tus-Max-Size": str(longest(services.settings)),
+            "Tus-Max-Size": str(max_upload_bytes(services.settings)),
             "Tus-Checksum-Algorithm": ",".join(CHECKSUMS),
         },
     )
@@ -223,7 +223,7 @@ def read_offset(
     limits.polls.require(str(caller.token_id))
     with services.sessionmaker() as session:
         recording = find_recording(session, caller, upload_id)
-    offset = offset_of(services, recording)
+    offset = upload_offset(services, recording)
     if recording.state == "receiving" and offset == recording.n_bytes:
         # The service was killed between storing the last part and acknowledging it.
         recording.state = acknowledge(services, recording, offset)
