@@ -1,4 +1,4 @@
-"""Decoding in slots against `whisper.decode`, with weights that are small but hear something."""
+"""Decoding in slots against `whisper.decode`, with small random weights that respond to audio."""
 
 import inspect
 import zlib
@@ -52,7 +52,7 @@ def whisper() -> Whisper:
 
 @pytest.fixture(scope="module")
 def mels() -> list[torch.Tensor]:
-    """Each window a different sequence of inputs, so that each has a text of its own."""
+    """Windows with different audio, so that each has a different text."""
     generator = torch.Generator().manual_seed(0)
     return [
         torch.randn(80, 6 + 3 * i, generator=generator).repeat_interleave(500, dim=1)[:, :3000]
@@ -62,7 +62,7 @@ def mels() -> list[torch.Tensor]:
 
 @pytest.fixture
 def greedy(monkeypatch):
-    """Random weights are never sure of anything and repeat themselves: each window would fail."""
+    """Disable fallback: with random weights every text is improbable and repetitive."""
     monkeypatch.setattr("models.whisper_engine.decoder.needs_fallback", lambda text: False)
     monkeypatch.setattr("models.whisper_engine.decoder.ends_in_loop", lambda tokens: False)
 
@@ -90,7 +90,7 @@ def texts_of(
     return [texts[i] for i in range(len(mels))]
 
 
-def same(text: DecodedText, expected: DecodingResult) -> None:
+def assert_same(text: DecodedText, expected: DecodingResult) -> None:
     assert text.tokens == tuple(expected.tokens)
     assert text.text == expected.text
     assert text.avg_logprob == pytest.approx(expected.avg_logprob, abs=1e-4)
@@ -99,17 +99,17 @@ def same(text: DecodedText, expected: DecodingResult) -> None:
 
 
 def limit_texts(monkeypatch: pytest.MonkeyPatch, limit: Callable[[WindowInput], int]) -> None:
-    begin = Slots._reset_texts
+    reset = Slots._reset_texts
 
     def with_limit(self: Slots, slot: int, temperature: float) -> None:
-        begin(self, slot, temperature)
+        reset(self, slot, temperature)
         self._limit[self._rows(slot)] = limit(self._input(slot))
 
     monkeypatch.setattr(Slots, "_reset_texts", with_limit)
 
 
 @pytest.mark.parametrize("n_vocab", [51864, 51865, 51866])
-def test_the_text_is_that_of_whispers_own_decode(n_vocab, mels, greedy, monkeypatch):
+def test_texts_equal_those_of_whispers_own_decode(n_vocab, mels, greedy, monkeypatch):
     limit_texts(monkeypatch, lambda window_input: 40)
     model = random_whisper(n_vocab=n_vocab, seed=2)
     decoder = decoder_of(model)
@@ -117,23 +117,23 @@ def test_the_text_is_that_of_whispers_own_decode(n_vocab, mels, greedy, monkeypa
 
     assert len({text.tokens for text in texts}) > 1
     for mel, text in zip(mels, texts, strict=False):
-        same(text, plain_decode(model, mel, longest=40))
+        assert_same(text, plain_decode(model, mel, longest=40))
 
 
 @pytest.mark.parametrize(("n_prompt", "longest"), [(100, 224), (300, 222)])
-def test_a_prompt_is_read_and_cut_as_whisper_does_and_shortens_the_longest_text(
+def test_a_prompt_is_truncated_as_by_whisper_and_shortens_the_longest_text(
     whisper, mels, greedy, n_prompt, longest
 ):
-    """A long prompt leaves fewer than 224 tokens before the decoder's context is full."""
+    """A long prompt leaves room for fewer than 224 tokens in the decoder's context."""
     prompt = " and" * n_prompt
     (text,) = texts_of(decoder_of(whisper), mels[:1], prompt)
 
-    same(text, plain_decode(whisper, mels[0], prompt))
+    assert_same(text, plain_decode(whisper, mels[0], prompt))
     assert len(text.tokens) == longest
 
 
-def test_a_text_may_end_at_once(mels, greedy, monkeypatch):
-    """Weights that end a text as soon as the rules allow it."""
+def test_a_text_may_end_immediately(mels, greedy, monkeypatch):
+    """With weights that end a text as soon as the rules allow it."""
     model = random_whisper(seed=3)
     decoder = decoder_of(model)
     decoder.rules.suppressed[decoder.rules.special.eot] = 50.0
@@ -145,8 +145,8 @@ def test_a_text_may_end_at_once(mels, greedy, monkeypatch):
         assert (text.text, text.compression_ratio) == ("", 0.0)
 
 
-def test_slots_batches_order_and_neighbours_change_nothing(whisper, mels, greedy, monkeypatch):
-    """One by one, all at once, refilled, backwards, and beside windows with longer prompts."""
+def test_a_text_depends_on_its_window_alone(whisper, mels, greedy, monkeypatch):
+    """Not on the number of slots, the order, or other windows with longer prompts."""
     limit_texts(monkeypatch, lambda window_input: 30)
     expected = [texts_of(decoder_of(whisper, 1), [mel])[0] for mel in mels]
     for n_slots in (2, 8):
@@ -166,7 +166,9 @@ def test_slots_batches_order_and_neighbours_change_nothing(whisper, mels, greedy
 
 
 @pytest.mark.slow
-def test_a_hundred_windows_beside_each_other_are_as_if_alone(whisper, mels, greedy, monkeypatch):
+def test_a_hundred_windows_decoded_together_give_the_same_texts_as_alone(
+    whisper, mels, greedy, monkeypatch
+):
     limit_texts(monkeypatch, lambda window_input: 8)
     expected = texts_of(decoder_of(whisper, 1), mels)
 
@@ -180,17 +182,15 @@ def assert_equal(texts: Sequence[DecodedText], expected: Sequence[DecodedText]) 
     )
 
 
-def ending_differently(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Texts that end after 5, 10, 15... tokens, so that slots are refilled at different times."""
+def vary_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
+    """End texts after 5, 10, 15... tokens, so that slots are refilled at different times."""
     limit_texts(monkeypatch, lambda window_input: 5 + 5 * window_input.index)
 
 
 @pytest.mark.parametrize("n_slots", [2, 3])
-def test_slots_are_refilled_while_their_neighbours_go_on(
-    whisper, mels, greedy, monkeypatch, n_slots
-):
-    """With three slots, the last window moves into the place of one that has ended."""
-    ending_differently(monkeypatch)
+def test_slots_are_refilled_while_the_others_continue(whisper, mels, greedy, monkeypatch, n_slots):
+    """With three slots, the last window moves into the slot of one that has ended."""
+    vary_lengths(monkeypatch)
     expected = texts_of(decoder_of(whisper, 1), mels)
     texts = texts_of(decoder_of(whisper, n_slots), mels)
 
@@ -198,10 +198,10 @@ def test_slots_are_refilled_while_their_neighbours_go_on(
     assert_equal(texts, expected)
 
 
-def test_windows_leave_as_they_end_and_the_next_is_made_only_then(
+def test_texts_are_yielded_as_they_end_and_the_next_input_is_made_only_then(
     whisper, mels, greedy, monkeypatch
 ):
-    ending_differently(monkeypatch)
+    vary_lengths(monkeypatch)
     made = []
     decoder = decoder_of(whisper, 2)
     prompt = build_prompt(decoder.tokenizer, None, 448)
@@ -211,36 +211,36 @@ def test_windows_leave_as_they_end_and_the_next_is_made_only_then(
             made.append(i)
             yield WindowInput(i, mel, prompt, i)
 
-    left = []
+    yielded = []
     for decoded in decoder.decode(inputs()):
-        left += [window_input.index for window_input in decoded.inputs]
-        assert len(made) <= len(left) + 2
-    assert left == [0, 1, 2, 3, 4]
+        yielded += [window_input.index for window_input in decoded.inputs]
+        assert len(made) <= len(yielded) + 2
+    assert yielded == [0, 1, 2, 3, 4]
 
 
-# --- failing windows ---
+# --- fallback ---
 
 
 @pytest.mark.parametrize(
-    ("avg_logprob", "no_speech_prob", "compression_ratio", "again"),
+    ("avg_logprob", "no_speech_prob", "compression_ratio", "expected"),
     [
         (-0.3, 0.0, 1.5, False),
         (-1.2, 0.0, 1.5, True),
         (-0.3, 0.0, 3.0, True),
         (-1.2, 0.9, 1.5, False),  # silence
-        (-1.2, 0.9, 3.0, False),  # silence, whatever was written
-        (-0.3, 0.9, 3.0, True),  # loud and repeated
+        (-1.2, 0.9, 3.0, False),  # silence, whatever its text
+        (-0.3, 0.9, 3.0, True),  # speech, but repetitive
     ],
 )
-def test_a_window_is_decoded_again_as_openai_whisper_would(
-    avg_logprob, no_speech_prob, compression_ratio, again
+def test_a_window_is_decoded_again_when_openai_whisper_would(
+    avg_logprob, no_speech_prob, compression_ratio, expected
 ):
     text = DecodedText((), "", 0.0, avg_logprob, no_speech_prob, compression_ratio)
 
-    assert needs_fallback(text) is again
+    assert needs_fallback(text) is expected
 
 
-def test_a_window_fails_where_openai_whispers_own_does_and_is_sampled_as_often():
+def test_thresholds_and_temperatures_are_those_of_openai_whisper():
     defaults = {
         name: parameter.default
         for name, parameter in inspect.signature(whisper_transcribe).parameters.items()
@@ -254,17 +254,20 @@ def test_a_window_fails_where_openai_whispers_own_does_and_is_sampled_as_often()
 
 @pytest.fixture
 def short(monkeypatch):
-    ending_differently(monkeypatch)
+    vary_lengths(monkeypatch)
     monkeypatch.setattr("models.whisper_engine.decoder.ends_in_loop", lambda tokens: False)
 
 
-def failing(
+def make_fail(
     monkeypatch: pytest.MonkeyPatch, goals: dict[float, float]
 ) -> list[tuple[float, float]]:
-    """Windows by their no-speech probability, with the temperature at which they no longer fail.
+    """Let windows fail below a temperature.
+
+    Args:
+        goals: temperatures at which windows pass, by their no-speech probability.
 
     Returns:
-        Filled with no-speech probability and temperature of each text that was judged.
+        Collects the no-speech probability and temperature of each text that is judged.
     """
     judged = []
 
@@ -277,13 +280,13 @@ def failing(
     return judged
 
 
-def test_failing_windows_alone_are_sampled_again_at_rising_temperatures(
+def test_only_failing_windows_are_sampled_again_at_rising_temperatures(
     whisper, mels, short, monkeypatch
 ):
-    failing(monkeypatch, {})
+    make_fail(monkeypatch, {})
     first = texts_of(decoder_of(whisper), mels)
     goals = {first[1].no_speech_prob: 0.4, first[3].no_speech_prob: 0.2}
-    judged = failing(monkeypatch, goals)
+    judged = make_fail(monkeypatch, goals)
     texts = texts_of(decoder_of(whisper), mels)
 
     assert [text.temperature for text in texts] == [0.0, 0.4, 0.0, 0.2, 0.0]
@@ -293,7 +296,9 @@ def test_failing_windows_alone_are_sampled_again_at_rising_temperatures(
         assert texts[i].no_speech_prob == pytest.approx(first[i].no_speech_prob, rel=1e-5)
 
 
-def test_what_fails_at_every_temperature_keeps_its_last_text(whisper, mels, short, monkeypatch):
+def test_a_window_that_fails_at_every_temperature_keeps_its_last_text(
+    whisper, mels, short, monkeypatch
+):
     monkeypatch.setattr("models.whisper_engine.decoder.needs_fallback", lambda text: True)
     texts = texts_of(decoder_of(whisper), mels)
 
@@ -304,7 +309,7 @@ def test_what_fails_at_every_temperature_keeps_its_last_text(whisper, mels, shor
 def test_samples_depend_on_the_window_alone_and_differ_between_temperatures(
     whisper, mels, short, monkeypatch
 ):
-    """Not on the slot, the neighbours or how many fail together."""
+    """Not on the slot, the other windows or how many fail together."""
     monkeypatch.setattr("models.whisper_engine.decoder.needs_fallback", lambda text: True)
     monkeypatch.setattr("models.whisper_engine.decoder.TEMPERATURES", (0.0, 1.0))
     expected = texts_of(decoder_of(whisper, 1), mels)
@@ -314,7 +319,7 @@ def test_samples_depend_on_the_window_alone_and_differ_between_temperatures(
     assert texts_of(decoder_of(whisper), mels)[4].tokens != expected[4].tokens
 
 
-def test_windows_of_a_stopped_job_do_not_come_back(whisper, mels, short, monkeypatch):
+def test_windows_of_a_stopped_job_are_dropped(whisper, mels, short, monkeypatch):
     monkeypatch.setattr(
         "models.whisper_engine.decoder.needs_fallback", lambda text: text.temperature == 0.0
     )
@@ -327,7 +332,7 @@ def test_windows_of_a_stopped_job_do_not_come_back(whisper, mels, short, monkeyp
     assert len(texts_of(decoder, mels[:1])) == 1
 
 
-def test_of_five_samples_the_most_probable_is_kept(whisper, mels, short, monkeypatch):
+def test_the_most_probable_of_five_samples_is_kept(whisper, mels, short, monkeypatch):
     monkeypatch.setattr("models.whisper_engine.decoder.needs_fallback", lambda text: True)
     monkeypatch.setattr("models.whisper_engine.decoder.TEMPERATURES", (0.0, 1.0))
     samples: list[list[Hypothesis]] = []
@@ -347,11 +352,13 @@ def test_of_five_samples_the_most_probable_is_kept(whisper, mels, short, monkeyp
     assert {text.tokens for text in texts} == {one.tokens for one in best}
 
 
-def test_whispers_ranker_would_choose_the_same_of_samples_of_different_lengths(whisper):
+def test_the_best_sample_is_the_one_that_whispers_ranker_chooses(whisper):
     decoder = decoder_of(whisper)
     samples = [
         Hypothesis((7, 8), -1.1, 0.1),
-        Hypothesis((7, 8, 9, 7, 8, 9), -2.4, 0.1),  # less probable in all, more so on average
+        Hypothesis(
+            (7, 8, 9, 7, 8, 9), -2.4, 0.1
+        ),  # less probable in total, more probable per token
         Hypothesis((), -0.5, 0.1),
         Hypothesis((5, 6, 7), -1.4, 0.1),
     ]
@@ -365,7 +372,7 @@ def test_whispers_ranker_would_choose_the_same_of_samples_of_different_lengths(w
     assert decoder._choose_text(slots, 0, 0.2).tokens == expected.tokens  # type: ignore[arg-type]
 
 
-def test_a_text_that_has_ended_stays_as_it_is_while_others_of_its_window_go_on(whisper, mels):
+def test_an_ended_text_stays_unchanged_while_others_of_its_window_continue(whisper, mels):
     decoder = decoder_of(whisper)
     slots = Slots(decoder.model, decoder.rules, 1, 5)
     slots.add([WindowInput(0, mels[0], build_prompt(decoder.tokenizer, None, 448), seed=0)])
@@ -382,7 +389,7 @@ def test_a_text_that_has_ended_stays_as_it_is_while_others_of_its_window_go_on(w
     assert slots.hypotheses(0)[0] == first
 
 
-def test_samples_are_as_frequent_as_their_probabilities(whisper):
+def test_tokens_are_sampled_in_proportion_to_their_probabilities(whisper):
     decoder = decoder_of(whisper)
     slots = Slots(decoder.model, decoder.rules, 80, 5)
     logits = torch.full((400, 51865), -torch.inf)
@@ -402,21 +409,21 @@ def test_samples_are_as_frequent_as_their_probabilities(whisper):
 
 
 @pytest.mark.parametrize(
-    ("tokens", "loops"),
+    ("tokens", "expected"),
     [
         ([1, 2, 3] * 4, True),
         ([9, 8, *[1, 2, 3] * 4], True),
         ([1, 2, 3] * 3, False),
-        ([*[1, 2, 3] * 4, 9], False),  # over
+        ([*[1, 2, 3] * 4, 9], False),  # the loop has ended
         (list(range(100)), False),
         ([5] * 4, True),
     ],
 )
-def test_a_loop_is_the_same_few_tokens_four_times_at_the_end(tokens, loops):
-    assert ends_in_loop(tokens) is loops
+def test_a_loop_is_a_short_sequence_repeated_four_times_at_the_end(tokens, expected):
+    assert ends_in_loop(tokens) is expected
 
 
-def test_a_loop_is_stopped_only_when_ordinary_text_to_the_limit_could_not_save_it():
+def test_a_loop_is_stopped_only_if_ordinary_text_up_to_the_limit_cannot_make_it_pass():
     loop = "I do not know. " * 20
     ordinary = (
         "We met at the library in spring, and she told me about her garden, the neighbours, a "
@@ -428,9 +435,7 @@ def test_a_loop_is_stopped_only_when_ordinary_text_to_the_limit_could_not_save_i
     assert len(saved) / len(zlib.compress(saved.encode())) > COMPRESSION_RATIO_THRESHOLD
 
 
-def test_a_stopped_loop_is_sampled_again_as_it_would_have_been_at_its_limit(
-    whisper, mels, monkeypatch
-):
+def test_a_stopped_loop_is_sampled_again_as_if_it_had_reached_its_limit(whisper, mels, monkeypatch):
     monkeypatch.setattr("models.whisper_engine.decoder.TEMPERATURES", (0.0, 0.2))
     stopped: list[int] = []
     stop = Slots.stop
@@ -449,7 +454,7 @@ def test_a_stopped_loop_is_sampled_again_as_it_would_have_been_at_its_limit(
 @pytest.mark.parametrize(
     ("is_mkl_fast", "has_avx512"), [(True, True), (True, False), (False, True)]
 )
-def test_another_processors_layout_gives_the_same_texts(
+def test_texts_are_the_same_in_the_memory_layout_of_any_processor(
     whisper, mels, greedy, monkeypatch, is_mkl_fast, has_avx512
 ):
     expected = texts_of(decoder_of(whisper), mels)
@@ -463,10 +468,10 @@ def test_another_processors_layout_gives_the_same_texts(
 # --- memory ---
 
 
-def test_when_memory_runs_out_half_the_slots_go_on_and_no_window_is_lost(
+def test_when_memory_runs_out_the_slots_are_halved_and_no_window_is_lost(
     whisper, mels, greedy, monkeypatch
 ):
-    ending_differently(monkeypatch)
+    vary_lengths(monkeypatch)
     expected = texts_of(decoder_of(whisper), mels)
     add, decoder = Slots.add, decoder_of(whisper, 4)
 
@@ -480,8 +485,8 @@ def test_when_memory_runs_out_half_the_slots_go_on_and_no_window_is_lost(
     assert (decoder.halvings.count, decoder.n_slots) == (1, 2)
 
 
-def test_memory_may_run_out_in_the_middle(whisper, mels, greedy, monkeypatch):
-    ending_differently(monkeypatch)
+def test_memory_may_run_out_after_some_texts_have_ended(whisper, mels, greedy, monkeypatch):
+    vary_lengths(monkeypatch)
     expected = texts_of(decoder_of(whisper, 4), mels)
     run, n_runs = Slots.run, iter(range(1000))
 
@@ -496,9 +501,9 @@ def test_memory_may_run_out_in_the_middle(whisper, mels, greedy, monkeypatch):
     assert decoder.halvings.count == 1
 
 
-def test_memory_may_run_out_in_making_a_sound(whisper, mels, greedy, monkeypatch):
-    """A generator of inputs had ended with the error, and the windows after it had no text."""
-    ending_differently(monkeypatch)
+def test_memory_may_run_out_while_an_input_is_made(whisper, mels, greedy, monkeypatch):
+    """A generator of inputs used to end with the error, and later windows got no text."""
+    vary_lengths(monkeypatch)
     engine = WhisperEngine(whisper, precision="fp32", n_slots=4)
     samples = np.random.default_rng(0).standard_normal(60 * 16_000, dtype=np.float32)
     windows = [Window(12.0 * i, 12.0 * i + 12.0) for i in range(5)]
@@ -507,7 +512,7 @@ def test_memory_may_run_out_in_making_a_sound(whisper, mels, greedy, monkeypatch
     mel, n_made = engine._compute_mel, iter(range(1000))
 
     def run_out_once(*arguments):
-        if next(n_made) == 2:  # two windows are waiting to be heard
+        if next(n_made) == 2:  # two inputs are waiting
             raise torch.OutOfMemoryError("no more")
         return mel(*arguments)
 
@@ -519,8 +524,8 @@ def test_memory_may_run_out_in_making_a_sound(whisper, mels, greedy, monkeypatch
     assert engine.halvings.count == before + 1
 
 
-def test_memory_may_run_out_in_timing_words(whisper, mels, greedy, monkeypatch):
-    ending_differently(monkeypatch)
+def test_memory_may_run_out_while_texts_are_aligned(whisper, mels, greedy, monkeypatch):
+    vary_lengths(monkeypatch)
     engine = WhisperEngine(whisper, precision="fp32", n_slots=4)
     texts = [[50, 60, 70], [80, 90], [100, 110, 120, 130]]
     windows = [Window(0.0, 20.0)] * 3
@@ -542,8 +547,8 @@ def test_memory_may_run_out_in_timing_words(whisper, mels, greedy, monkeypatch):
         assert one.times == pytest.approx(other.times, abs=0.021)
 
 
-def test_where_no_window_fits_the_job_fails_with_a_code(whisper, mels, greedy, monkeypatch):
-    """Whatever of transcribing memory runs out in."""
+def test_if_no_window_fits_the_job_fails_with_a_code(whisper, mels, greedy, monkeypatch):
+    """In whichever part of transcription memory runs out."""
     engine = WhisperEngine(whisper, precision="fp32", n_slots=1)
     samples = np.random.default_rng(0).standard_normal(12 * 16_000, dtype=np.float32)
 
@@ -560,8 +565,10 @@ def test_where_no_window_fits_the_job_fails_with_a_code(whisper, mels, greedy, m
 
 
 @pytest.mark.parametrize(("gigabytes", "n_slots"), [(200.0, 128), (40.0, 64), (5.0, 4), (0.5, 1)])
-def test_slots_are_as_many_as_fit_with_those_for_sampling_again(gigabytes, n_slots, monkeypatch):
-    """large-v3 in bf16: a slot is 0.32 GB, and one for sampling again 0.61 GB."""
+def test_as_many_slots_are_used_as_fit_together_with_fallback_slots(
+    gigabytes, n_slots, monkeypatch
+):
+    """In large-v3 in bf16 a slot takes 0.32 GB, a fallback slot 0.61 GB."""
     dims = SimpleNamespace(
         n_audio_ctx=1500, n_text_ctx=448, n_text_layer=32, n_text_state=1280, n_vocab=51866
     )
@@ -586,7 +593,7 @@ def test_a_single_window_that_does_not_fit_is_an_error(whisper, mels, monkeypatc
 
 @pytest.fixture
 def as_on_a_gpu(monkeypatch):
-    """Its numbers of slots, spans and steps, but each step as it is."""
+    """A GPU's numbers of slots, spans and steps, without recording graphs."""
     monkeypatch.setattr(Slots, "_uses_graphs", True)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
     sizes: list[tuple[int, int]] = []
@@ -599,7 +606,7 @@ def as_on_a_gpu(monkeypatch):
     return sizes
 
 
-def test_the_steps_of_a_gpu_write_the_same_texts(whisper, mels, greedy, monkeypatch, as_on_a_gpu):
+def test_the_steps_of_a_gpu_give_the_same_texts(whisper, mels, greedy, monkeypatch, as_on_a_gpu):
     limit_texts(monkeypatch, lambda window_input: 110 + 10 * window_input.index)
     texts = texts_of(decoder_of(whisper, 4), mels)
     sizes = set(as_on_a_gpu)
@@ -609,11 +616,11 @@ def test_the_steps_of_a_gpu_write_the_same_texts(whisper, mels, greedy, monkeypa
     assert_equal(texts, texts_of(decoder_of(whisper, 4), mels))
 
 
-def test_slots_that_were_never_used_are_no_danger_to_sampling(
-    whisper, mels, short, monkeypatch, as_on_a_gpu
-):
-    """Three failing windows are sampled in a graph of four slots: their temperature was 0, what was
-    drawn no token, and a GPU ends the process where a position is outside of its tensor.
+def test_unused_slots_do_not_break_sampling(whisper, mels, short, monkeypatch, as_on_a_gpu):
+    """Three failing windows are sampled in a graph of four slots.
+
+    The unused slot used to have a temperature of 0, so its draw was no valid token, and an index
+    outside a tensor ends the process on a GPU.
     """
     monkeypatch.setattr("models.whisper_engine.decoder.needs_fallback", lambda text: True)
     monkeypatch.setattr("models.whisper_engine.decoder.TEMPERATURES", (0.0, 1.0))
@@ -625,8 +632,8 @@ def test_slots_that_were_never_used_are_no_danger_to_sampling(
     assert_equal(texts, texts_of(decoder_of(whisper, 8), mels[:3]))
 
 
-def test_a_text_without_a_token_left_draws_one_all_the_same(whisper):
-    """A text that has ended is computed on until its slot is free."""
+def test_a_text_without_a_possible_token_still_draws_a_valid_one(whisper):
+    """An ended text is computed along until its slot is free."""
     slots = Slots(decoder_of(whisper).model, decoder_of(whisper).rules, 1, 5)
     nothing = torch.full((5, 51865), -torch.inf)
 
@@ -635,8 +642,8 @@ def test_a_text_without_a_token_left_draws_one_all_the_same(whisper):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_recorded_steps_write_what_single_steps_write(mels, greedy, monkeypatch, precision):
-    """CUDA graphs of several sizes and spans, refilled and drained, against no graphs at all."""
+def test_recorded_steps_give_the_same_texts_as_single_steps(mels, greedy, monkeypatch, precision):
+    """CUDA graphs of several sizes and spans, refilled and drained, against no graphs."""
     limit_texts(monkeypatch, lambda window_input: 150 + 10 * window_input.index)
     model = random_whisper(seed=1).cuda()
     recorded = texts_of(decoder_of(model, 4, precision), mels)
@@ -646,9 +653,9 @@ def test_recorded_steps_write_what_single_steps_write(mels, greedy, monkeypatch,
 
 
 @pytest.mark.gpu
-def test_the_text_on_a_gpu_is_that_of_whispers_own_decode(mels, greedy, monkeypatch):
+def test_texts_on_a_gpu_equal_those_of_whispers_own_decode(mels, greedy, monkeypatch):
     limit_texts(monkeypatch, lambda window_input: 40)
     torch.backends.cuda.matmul.allow_tf32 = False
     model = random_whisper(seed=2).cuda()
     for mel, text in zip(mels, texts_of(decoder_of(model), mels), strict=True):
-        same(text, plain_decode(model, mel.cuda(), longest=40))
+        assert_same(text, plain_decode(model, mel.cuda(), longest=40))

@@ -18,18 +18,18 @@ def entry(**options: str) -> Entry:
 
 
 @pytest.mark.parametrize("name", ["en", "EN", "English"])
-def test_a_language_of_a_manifest_is_its_code(name):
-    """Another spelling was measured with the normaliser of other languages than English."""
+def test_a_language_in_a_manifest_is_converted_to_its_code(name):
+    """Other spellings used to be measured with the normaliser for languages other than English."""
     assert parse_options(entry(language=name)).language == "en"
 
 
-def test_an_unknown_language_of_a_manifest_is_refused_before_anything_is_transcribed():
+def test_an_unknown_language_in_a_manifest_is_refused_before_transcription():
     with pytest.raises(UnknownLanguage):
         parse_options(entry(language="klingon"))
 
 
-class PipelineOfFewSeconds(FakePipeline):
-    """Its memory is full after three seconds of sound."""
+class PipelineWithLittleMemory(FakePipeline):
+    """Runs out of memory on more than three seconds of audio."""
 
     whisper_weights = diarisation_weights = SimpleNamespace(name="fake", sha256="a" * 64)
     device, precision = "cpu", None
@@ -41,10 +41,10 @@ class PipelineOfFewSeconds(FakePipeline):
 
 
 @pytest.fixture
-def evaluated(tmp_path, monkeypatch):
-    """Evaluates recordings, named with their bytes; what main ended with."""
+def run_evaluation(tmp_path, monkeypatch):
+    """Evaluate recordings, given by name and content; returns the message of the exit."""
     pytest.importorskip("matplotlib", reason="comes with scripts/evaluate")
-    monkeypatch.setattr(evaluate, "Pipeline", lambda *_: PipelineOfFewSeconds())
+    monkeypatch.setattr(evaluate, "Pipeline", lambda *_: PipelineWithLittleMemory())
 
     def run(**recordings: bytes) -> str:
         (tmp_path / "all.stm").write_text("a 1 I 0.0 1.0 my name is Eva Muster\n")
@@ -61,23 +61,23 @@ def evaluated(tmp_path, monkeypatch):
     return run
 
 
-def test_a_recording_that_fails_is_named_and_the_others_are_measured(evaluated, tmp_path):
-    """One ended the evaluation, and hours of measuring were lost."""
+def test_a_failing_recording_is_named_and_the_others_are_measured(run_evaluation, tmp_path):
+    """A failure used to end the evaluation and discard hours of measurements."""
     short, long = wav(tones(300, seconds=2)), wav(tones(300, seconds=4))
-    said = evaluated(first=short, second=long, third=short)
+    message = run_evaluation(first=short, second=long, third=short)
 
-    assert said == "Not measured:\nsecond.wav: a batch does not fit"
+    assert message == "Not measured:\nsecond.wav: a batch does not fit"
     written = json.loads((tmp_path / "out/evaluation.json").read_text())
     assert [recording["name"] for recording in written["recordings"]] == ["first", "third"]
 
 
-def test_where_every_recording_fails_no_table_is_written(evaluated, tmp_path):
-    assert "only.wav" in evaluated(only=wav(tones(300, seconds=4)))
+def test_if_every_recording_fails_no_table_is_written(run_evaluation, tmp_path):
+    assert "only.wav" in run_evaluation(only=wav(tones(300, seconds=4)))
     assert not (tmp_path / "out").exists()
 
 
-def test_a_recording_that_cannot_be_read_is_named_before_the_work_begins(evaluated, tmp_path):
-    said = evaluated(first=wav(tones(300, seconds=2)), broken=b"junk" * 100)
+def test_an_unreadable_recording_is_named_before_the_evaluation_starts(run_evaluation, tmp_path):
+    message = run_evaluation(first=wav(tones(300, seconds=2)), broken=b"junk" * 100)
 
-    assert said.startswith("broken.wav: ")
+    assert message.startswith("broken.wav: ")
     assert not (tmp_path / "out").exists()

@@ -25,18 +25,18 @@ def row(group: str, errors: int, name: str = "a", speakers: int = 2) -> Row:
     return Row(group, name, Measurement(rates, speakers, speakers, "en", 60.0, 30.0))
 
 
-def test_an_equal_transcript_has_no_errors_of_any_kind():
+def test_a_transcript_equal_to_the_reference_has_no_errors():
     pytest.importorskip("meeteval", reason="comes with scripts/evaluate")
     measured = compare(REFERENCE, REFERENCE, 60.0, "en", 1.0)
 
     assert {name: rate.errors for name, rate in measured.rates.items() if rate.errors} == {
-        # only two of the seven words have times here: the stretch between them is uncovered
+        # only two of the seven words have times here, so the stretch between them is uncovered
         "speech_without_words": pytest.approx(1.5)
     }
     assert (measured.speakers, measured.speakers_found) == (2, 2)
 
 
-def test_no_transcript_at_all_misses_every_word_and_second():
+def test_an_empty_transcript_misses_every_word_and_second():
     pytest.importorskip("meeteval", reason="comes with scripts/evaluate")
     measured = compare(REFERENCE, Annotation(), 60.0, "en", 1.0)
 
@@ -46,14 +46,14 @@ def test_no_transcript_at_all_misses_every_word_and_second():
     assert measured.rates["invented"].errors == 0
 
 
-def test_a_reference_of_turns_alone_is_measured_on_turns_alone():
+def test_a_reference_with_only_turns_gives_only_the_figures_of_turns():
     measured = compare(Annotation(turns=REFERENCE.turns), REFERENCE, 60.0, "en", 1.0)
 
     assert "wer" not in measured.rates and "cpwer" not in measured.rates
     assert measured.turns.errors == 0
 
 
-def test_a_reference_without_turns_does_not_call_every_word_invented():
+def test_without_turns_in_the_reference_no_word_counts_as_invented():
     measured = compare(Annotation(words=REFERENCE.words), REFERENCE, 60.0, "en", 1.0)
 
     assert "invented" not in measured.rates and "der" not in measured.rates
@@ -69,14 +69,14 @@ def test_speakers_and_times_are_measured_in_the_recordings_language():
     assert rates["times_off"].total == 2
 
 
-def test_where_nobody_speaks_every_word_is_invented():
+def test_in_a_recording_without_speech_every_word_is_invented():
     words = Annotation(words=(TimedText("thanks", 10.0, 13.0),))
     measured = compare(Annotation(), words, 60.0, "en", 1.0)
 
     assert measured.rates == {"invented": Rate(3.0, 60.0)}
 
 
-def test_groups_are_summed_and_what_has_no_speech_is_left_out_of_the_whole():
+def test_groups_are_summed_and_the_total_excludes_recordings_without_speech():
     rows = [row("clean", 10), row("noise", 30), row("hum", 0, speakers=0), row("clean", 20)]
     groups = {group["group"]: group for group in summarise(rows)}
 
@@ -87,7 +87,7 @@ def test_groups_are_summed_and_what_has_no_speech_is_left_out_of_the_whole():
     assert groups["clean"]["rtfx"] == pytest.approx(2.0)
 
 
-def test_the_table_has_a_line_per_group_and_intervals_where_there_are_enough_recordings():
+def test_the_table_has_a_line_per_group_with_intervals_if_there_are_enough_recordings():
     lines = format_table(
         summarise([row("clean", n) for n in (10, 20, 30)] + [row("noise", 5)])
     ).splitlines()

@@ -30,10 +30,10 @@ def engine(whisper: Whisper) -> WhisperEngine:
 @pytest.fixture(autouse=True)
 def greedy_and_short(monkeypatch):
     monkeypatch.setattr("models.whisper_engine.decoder.needs_fallback", lambda text: False)
-    begin = Slots._reset_texts
+    reset = Slots._reset_texts
 
     def short(self, slot, temperature):
-        begin(self, slot, temperature)
+        reset(self, slot, temperature)
         self._limit[self._rows(slot)] = LONGEST
 
     monkeypatch.setattr(Slots, "_reset_texts", short)

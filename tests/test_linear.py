@@ -5,7 +5,7 @@ from torch import Tensor
 from models.whisper_engine import linear
 from models.whisper_engine.linear import HAS_ONEDNN, make_linear
 
-needs_onednn = pytest.mark.skipif(not HAS_ONEDNN, reason="int8 is oneDNN's")
+needs_onednn = pytest.mark.skipif(not HAS_ONEDNN, reason="int8 needs oneDNN")
 
 
 def matrices() -> tuple[Tensor, Tensor, Tensor]:
@@ -17,7 +17,7 @@ def matrices() -> tuple[Tensor, Tensor, Tensor]:
 @pytest.mark.parametrize("avx512", [True, False])
 @pytest.mark.parametrize("many_rows", [True, False])
 @pytest.mark.parametrize("gelu", [True, False])
-def test_the_product_is_torch_s_however_it_is_made(monkeypatch, avx512, many_rows, gelu):
+def test_every_implementation_gives_torchs_product(monkeypatch, avx512, many_rows, gelu):
     monkeypatch.setattr(linear, "has_avx512", lambda: avx512)
     x, weight, bias = matrices()
     given = x.clone()
@@ -32,9 +32,9 @@ def test_the_product_is_torch_s_however_it_is_made(monkeypatch, avx512, many_row
 
 @needs_onednn
 @pytest.mark.parametrize(("vnni", "error"), [(True, 0.012), (False, 0.019)])
-def test_int8_is_as_exact_as_its_bits(monkeypatch, vnni, error):
+def test_int8_is_as_exact_as_its_bits_allow(monkeypatch, vnni, error):
     if vnni and not linear.has_vnni():
-        pytest.skip("8 bits are for processors with VNNI")
+        pytest.skip("8-bit activations need VNNI")
     monkeypatch.setattr(linear, "has_vnni", lambda: vnni)
     x, weight, bias = matrices()
 
@@ -46,8 +46,8 @@ def test_int8_is_as_exact_as_its_bits(monkeypatch, vnni, error):
 
 @needs_onednn
 @pytest.mark.parametrize("sign", [1.0, -1.0])
-def test_the_largest_int8_numbers_add_up(sign):
-    """Without VNNI 255 times 127 twice would be more than 16 bits hold."""
+def test_the_largest_int8_values_do_not_overflow(sign):
+    """Without VNNI, twice 255 times 127 would exceed 16 bits."""
     product = make_linear(torch.ones(64, 512), None, torch.float32, quantised=True)(
         torch.full((9, 512), sign)
     )

@@ -1,4 +1,4 @@
-"""Mel of windows against openai-whisper's mel of the whole recording."""
+"""Spectrograms of windows against openai-whisper's of the whole recording."""
 
 import numpy as np
 import pytest
@@ -13,8 +13,8 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("n_mels", [80, 128])
-def test_windows_are_cut_from_whispers_spectrogram_of_the_whole_recording(n_mels):
-    """But for the two frames at each edge of a window, which there reach over it."""
+def test_windows_equal_whispers_spectrogram_of_the_whole_recording(n_mels):
+    """Except for the two frames at each edge, which reach beyond the window."""
     rng = np.random.default_rng(0)
     loudness = np.repeat(rng.uniform(1e-4, 0.5, 750), SAMPLE_RATE // 10)
     samples = (rng.standard_normal(len(loudness)) * loudness).astype(np.float32)
@@ -33,7 +33,7 @@ MINUTE = 60 * SAMPLE_RATE
 
 @pytest.mark.parametrize("length", [1, 200, MINUTE - 1, MINUTE + 1, MINUTE + 170, 2 * MINUTE])
 @pytest.mark.parametrize("click", [-319, -161, -40, 0, 41, 200])
-def test_the_maximum_is_that_of_the_whole_recording_also_around_a_full_minute(length, click):
+def test_the_maximum_is_that_of_the_whole_recording_even_at_block_boundaries(length, click):
     samples = np.zeros(length, np.float32)
     samples[min(MINUTE + click, length - 1)] = 0.9
     whole = log_mel_spectrogram(samples, 80, padding=N_SAMPLES if length <= 200 else 0)

@@ -18,7 +18,7 @@ from models.whisper_engine.model import InferenceModel
 from models.whisper_engine.word_times import align
 from tests.fakes import random_whisper
 from tests.plain_whisper import margin_after, plain_decode
-from tests.test_decoder import decoder_of, limit_texts, same, texts_of, tokenizer_of
+from tests.test_decoder import assert_same, decoder_of, limit_texts, texts_of, tokenizer_of
 
 TINY = {"n_state": 384, "n_head": 6, "n_layer": 4}
 BASE = {"n_state": 512, "n_head": 8, "n_layer": 6}
@@ -55,7 +55,7 @@ def count_excused(
     excused = 0
     for mel, text, expected in zip(mels, texts, plain, strict=True):
         if text.tokens == tuple(expected.tokens):
-            same(text, expected)
+            assert_same(text, expected)
             continue
         pairs = enumerate(zip((*text.tokens, -1), (*expected.tokens, -1), strict=False))
         first = next(i for i, (ours, theirs) in pairs if ours != theirs)

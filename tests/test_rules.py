@@ -18,7 +18,7 @@ def task(request):
 
 
 def state_of(tokens: torch.Tensor, timestamp_begin: int) -> TextState:
-    """From all sampled tokens, (n_texts, n_tokens), what a decoder keeps of them."""
+    """The state that a decoder keeps of all sampled tokens, (n_texts, n_tokens)."""
     n_texts, length = tokens.shape
     nothing = torch.zeros(n_texts, dtype=torch.long)
     last_timestamps = [
@@ -35,8 +35,8 @@ def state_of(tokens: torch.Tensor, timestamp_begin: int) -> TextState:
 
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), timestamps=st.floats(-4, 4), ends=st.floats(-2, 6))
-def test_the_rules_forbid_what_whispers_filters_forbid(task, seed, timestamps, ends):
-    """Texts written at random under the rules, pulled towards timestamps or the end or neither."""
+def test_the_rules_forbid_the_same_tokens_as_whispers_filters(task, seed, timestamps, ends):
+    """On random texts that obey the rules, biased towards timestamps, the end, or neither."""
     model, whisper = task
     special = read_special_tokens(model)
     rules = TokenRules(special, model.dims.n_vocab, CPU)
@@ -51,7 +51,7 @@ def test_the_rules_forbid_what_whispers_filters_forbid(task, seed, timestamps, e
         for logit_filter in whisper.logit_filters:
             logit_filter.apply(expected, tokens)
         rules.apply(found, state_of(tokens[:, begin:], special.timestamp_begin))
-        going_on = tokens[:, -1] != special.eot
+        is_live = tokens[:, -1] != special.eot
 
-        assert torch.equal(found[going_on], expected[going_on])
+        assert torch.equal(found[is_live], expected[is_live])
         tokens, _ = greedy.update(tokens, expected, torch.zeros(N_TEXTS))

@@ -1,4 +1,4 @@
-"""Decoding with trained weights against `whisper.decode`, and in lower precision."""
+"""Decoding with trained weights against `whisper.decode`, and at lower precision."""
 
 from pathlib import Path
 
@@ -27,23 +27,25 @@ def interview():
     return make_interview(820_001, seconds=120)
 
 
-def windows_of(samples: np.ndarray) -> list[Window]:
+def cut_into_windows(samples: np.ndarray) -> list[Window]:
     return [Window(12.0 * i, 12.0 * i + 12.0) for i in range(len(samples) // (12 * 16_000))]
 
 
-def session_of(engine: WhisperEngine, samples: np.ndarray) -> DecodingRequest:
+def make_request(engine: WhisperEngine, samples: np.ndarray) -> DecodingRequest:
     options = WhisperOptions(language="en")
-    return DecodingRequest(samples, windows_of(samples), options, engine.find_maximum(samples))
+    return DecodingRequest(
+        samples, cut_into_windows(samples), options, engine.find_maximum(samples)
+    )
 
 
 @pytest.mark.slow
-def test_trained_weights_write_what_whisper_writes_with_them(demo, interview):
+def test_trained_weights_give_the_same_texts_as_in_whisper(demo, interview):
     engine = WhisperEngine(demo, precision="fp32", n_slots=4)
-    session = session_of(engine, interview.samples)
-    (decoded,) = engine.decode([session])
+    request = make_request(engine, interview.samples)
+    (decoded,) = engine.decode([request])
     equal = 0
     for result in decoded:
-        mel = engine._compute_mel(session.samples, result.window, session.maximum)
+        mel = engine._compute_mel(request.samples, result.window, request.maximum)
         expected = plain_decode_with_fallback(demo, mel)
         assert (result.temperature > 0) == (expected.temperature > 0)
         if result.temperature == 0:
@@ -55,17 +57,17 @@ def test_trained_weights_write_what_whisper_writes_with_them(demo, interview):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16", "int8"])
-def test_a_lower_precision_costs_a_tenth_of_a_percent_of_the_words_at_most(
+def test_a_lower_precision_costs_at_most_a_tenth_of_a_percent_of_the_words(
     demo, interview, precision
 ):
-    """And no window more is empty or repeats itself."""
+    """And no more windows are empty or repetitive."""
     if precision == "bf16" and not has_avx512():
-        pytest.skip("oneDNN has no bf16 for this processor, not even emulated")
+        pytest.skip("oneDNN does not even emulate bf16 on this processor")
     rates, bad = {}, {}
     reference = " ".join(word.text for word in interview.words)
     for each in ("fp32", precision):
         engine = WhisperEngine(demo, precision=each, n_slots=8)
-        (decoded,) = engine.decode([session_of(engine, interview.samples)])
+        (decoded,) = engine.decode([make_request(engine, interview.samples)])
         text = " ".join(result.text for result in decoded)
         rates[each] = word_errors(reference, text).rate
         bad[each] = sum(

@@ -42,19 +42,19 @@ def engine(whisper: Whisper) -> WhisperEngine:
 
 @pytest.fixture
 def greedy(monkeypatch):
-    """Random weights are never sure of anything: every window would be decoded six times."""
+    """Disable fallback: with random weights every window would be decoded six times."""
     monkeypatch.setattr("models.whisper_engine.decoder.needs_fallback", lambda text: False)
-    begin = Slots._reset_texts
+    reset = Slots._reset_texts
 
     def short(self: Slots, slot: int, temperature: float) -> None:
-        begin(self, slot, temperature)
+        reset(self, slot, temperature)
         self._limit[self._rows(slot)] = LONGEST
 
     monkeypatch.setattr(Slots, "_reset_texts", short)
 
 
-def test_every_tensor_lies_on_the_device_that_is_asked_for(whisper):
-    """As on a GPU, with the model itself left where it is: torch refuses to mix devices."""
+def test_every_tensor_is_on_the_requested_device(whisper):
+    """And the original model stays on its own: torch refuses to mix devices."""
     meta = torch.device("meta")
     model = InferenceModel(whisper, "fp32", meta)
     cross = model.make_cross_kv(model.encode(torch.zeros(2, 80, 3000, device=meta)))
@@ -68,8 +68,8 @@ def test_every_tensor_lies_on_the_device_that_is_asked_for(whisper):
     assert {parameter.device for parameter in whisper.parameters()} == {CPU}
 
 
-def tones(seconds: float, seed: int = 0) -> np.ndarray:
-    """Something that differs from window to window."""
+def make_tones(seconds: float, seed: int = 0) -> np.ndarray:
+    """Audio that differs from window to window."""
     rng = np.random.default_rng(seed)
     samples = 0.02 * rng.standard_normal(round(seconds * SAMPLE_RATE)).astype(np.float32)
     times = np.arange(len(samples)) / SAMPLE_RATE
@@ -80,41 +80,41 @@ def tones(seconds: float, seed: int = 0) -> np.ndarray:
     return samples.astype(np.float32)
 
 
-SAMPLES = tones(70.0)
+SAMPLES = make_tones(70.0)
 WINDOWS = (Window(0.5, 20.5), Window(21.0, 27.0), Window(30.0, 60.0))
 
 
 @pytest.mark.parametrize("n_mels", [80, 128])
-def test_mel_of_a_window_is_whispers_on_the_scale_of_the_whole_session(n_mels):
-    quiet_window = np.concatenate([tones(5.0) * 0.01, tones(25.0)])
+def test_the_mel_of_a_window_is_whispers_on_the_scale_of_the_whole_session(n_mels):
+    quiet_window = np.concatenate([make_tones(5.0) * 0.01, make_tones(25.0)])
     maximum = find_log_mel_maximum(quiet_window, n_mels, CPU)
     whole = log_mel_spectrogram(quiet_window, n_mels)
     window = compute_log_mel(quiet_window[: 5 * SAMPLE_RATE], n_mels, maximum, CPU)
 
-    # Frames at the window's end see silence where the session has sound; the others are equal.
+    # The last frames see silence where the session has audio; the others are equal.
     assert torch.allclose(window[:, :498], whole[:, :498], atol=1e-5)
     assert window.shape == (n_mels, 3000)
     assert window[:, 600:].max() == pytest.approx((maximum - 8 + 4) / 4)
 
 
 def test_the_maximum_is_found_block_by_block():
-    samples = tones(150.0)
+    samples = make_tones(150.0)
     power = log_mel_spectrogram(samples, 80)
     maximum = find_log_mel_maximum(samples, 80, CPU)
 
     assert maximum == pytest.approx(power.max().item() * 4 - 4, abs=1e-4)
 
 
-def test_the_maximum_of_very_short_sound_is_found_too():
-    assert find_log_mel_maximum(tones(1.0)[:100], 80, CPU) > -10
+def test_the_maximum_of_very_short_audio_is_found():
+    assert find_log_mel_maximum(make_tones(1.0)[:100], 80, CPU) > -10
 
 
-def test_a_window_over_thirty_seconds_is_refused_rather_than_trimmed():
+def test_a_window_over_thirty_seconds_is_refused_not_trimmed():
     with pytest.raises(ValueError, match="30 s"):
-        compute_log_mel(tones(31.0), 80, 0.0, CPU)
+        compute_log_mel(make_tones(31.0), 80, 0.0, CPU)
 
 
-def test_decode_gives_the_tokens_of_whispers_own_decode(engine, whisper, greedy):
+def test_tokens_equal_those_of_whispers_own_decode(engine, whisper, greedy):
     maximum = engine.find_maximum(SAMPLES)
     decoded = decode_session(engine, SAMPLES, WINDOWS, ENGLISH, maximum)
     for window, result in zip(WINDOWS, decoded, strict=True):
@@ -125,22 +125,22 @@ def test_decode_gives_the_tokens_of_whispers_own_decode(engine, whisper, greedy)
     assert len({(r.tokens, round(r.avg_logprob, 3)) for r in decoded}) == len(WINDOWS)
 
 
-def test_texts_are_in_the_order_of_their_windows_however_they_end(engine, monkeypatch, greedy):
-    begin = Slots._reset_texts
+def test_texts_are_in_the_order_of_their_windows_whichever_ends_first(engine, monkeypatch, greedy):
+    reset = Slots._reset_texts
 
-    def the_first_is_the_longest(self: Slots, slot: int, temperature: float) -> None:
-        begin(self, slot, temperature)
+    def make_first_longest(self: Slots, slot: int, temperature: float) -> None:
+        reset(self, slot, temperature)
         self._limit[self._rows(slot)] = LONGEST - 6 * self._input(slot).index
 
-    monkeypatch.setattr(Slots, "_reset_texts", the_first_is_the_longest)
+    monkeypatch.setattr(Slots, "_reset_texts", make_first_longest)
     decoded = decode_session(engine, SAMPLES, WINDOWS, ENGLISH, 0.0)
 
     assert [result.window for result in decoded] == list(WINDOWS)
     assert [len(result.tokens) for result in decoded] == [20, 14, 8]
 
 
-def test_sessions_decoded_beside_each_other_are_as_if_alone(engine, greedy):
-    other = tones(40.0, seed=5)
+def test_sessions_decoded_together_give_the_same_texts_as_alone(engine, greedy):
+    other = make_tones(40.0, seed=5)
     dutch = WhisperOptions("nl", ("Eva",))
     requests = [
         DecodingRequest(SAMPLES, WINDOWS, ENGLISH, engine.find_maximum(SAMPLES)),
@@ -156,15 +156,15 @@ def test_sessions_decoded_beside_each_other_are_as_if_alone(engine, greedy):
             assert result.alignment.times == pytest.approx(expected.alignment.times, abs=0.021)
 
 
-def test_a_window_alone_equals_whispers_decode_of_its_padded_sound(engine):
-    samples = tones(20.0, seed=3)
+def test_a_session_of_one_window_equals_whispers_mel_of_padded_audio(engine):
+    samples = make_tones(20.0, seed=3)
     mel = compute_log_mel(samples, 80, engine.find_maximum(samples), CPU)
     expected = log_mel_spectrogram(pad_or_trim(samples), 80)
 
     assert torch.allclose(mel, expected, atol=1e-5)
 
 
-def test_decode_reports_progress_between_batches_and_stops_when_told(engine, greedy):
+def test_decoding_reports_progress_between_batches_and_can_be_stopped(engine, greedy):
     seen: list[float] = []
 
     def stop_after_first(fraction: float) -> None:
@@ -180,7 +180,7 @@ def test_decode_reports_progress_between_batches_and_stops_when_told(engine, gre
     assert [result.window for result in decoded] == list(WINDOWS)
 
 
-def test_word_times_are_in_order_inside_their_windows_with_probabilities(engine, greedy):
+def test_words_are_in_order_inside_their_windows_with_probabilities(engine, greedy):
     decoded = decode_session(engine, SAMPLES, WINDOWS, ENGLISH, engine.find_maximum(SAMPLES))
     words = engine.time_words(decoded, ENGLISH)
 
@@ -193,7 +193,7 @@ def test_word_times_are_in_order_inside_their_windows_with_probabilities(engine,
     assert all(0 <= word.probability <= 1 for word in words)
 
 
-def test_words_are_those_that_the_word_pass_finds_alone(engine, whisper, greedy):
+def test_words_equal_those_of_windows_aligned_alone(engine, whisper, greedy):
     maximum = engine.find_maximum(SAMPLES)
     decoded = decode_session(engine, SAMPLES, WINDOWS, ENGLISH, maximum)
     tokenizer = engine._tokenizer("en")
@@ -218,7 +218,7 @@ def test_a_window_without_text_has_no_words(engine):
     assert engine.time_words([empty], ENGLISH) == ()
 
 
-def test_language_is_the_most_probable_over_several_windows(engine, whisper):
+def test_the_language_is_the_most_probable_over_several_windows(engine, whisper):
     maximum = engine.find_maximum(SAMPLES)
     guess = engine.detect_language(SAMPLES, WINDOWS, maximum)
     mels = [compute_log_mel(window.cut(SAMPLES), 80, maximum, CPU) for window in WINDOWS]
@@ -229,7 +229,7 @@ def test_language_is_the_most_probable_over_several_windows(engine, whisper):
     assert guess.probability == pytest.approx(max(mean.values()), abs=1e-4)
 
 
-def test_an_english_model_needs_no_guess_and_refuses_other_languages():
+def test_an_english_only_model_skips_detection_and_refuses_other_languages():
     english = WhisperEngine(random_whisper(n_vocab=51864))
 
     assert english.detect_language(SAMPLES, WINDOWS, 0.0).language == "en"
@@ -237,7 +237,7 @@ def test_an_english_model_needs_no_guess_and_refuses_other_languages():
         english.check(WhisperOptions(language="nl"))
 
 
-def test_a_language_that_only_newer_models_know_is_refused():
+def test_a_language_that_only_newer_models_know_is_refused_by_older_ones():
     of_99, of_100 = (WhisperEngine(random_whisper(n_vocab=n)) for n in (51865, 51866))
     with pytest.raises(UnknownLanguage, match="Cantonese"):
         of_99.check(WhisperOptions(language="yue"))
@@ -254,7 +254,7 @@ def test_an_unknown_language_is_refused():
         language_code("klingon")
 
 
-def test_a_vocabulary_that_whisper_would_cut_off_is_refused(engine):
+def test_a_vocabulary_that_whisper_would_truncate_is_refused(engine):
     engine.check(WhisperOptions(vocabulary=("Toowoomba", "Bundaberg")))
     with pytest.raises(VocabularyTooLong, match="223"):
         engine.check(WhisperOptions(vocabulary=("Toowoomba",) * 100))
@@ -271,5 +271,5 @@ def test_the_vocabulary_reaches_every_window(engine, greedy):
 
 
 @pytest.mark.parametrize("n_slots", [1, 2, 5])
-def test_the_trial_says_how_long_a_second_takes(n_slots):
+def test_the_measured_speed_is_plausible(n_slots):
     assert 0 < WhisperEngine(random_whisper(), n_slots=n_slots).measure_speed() < 100

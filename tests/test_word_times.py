@@ -40,7 +40,7 @@ def heads_of(whisper: Whisper) -> list[tuple[int, int]]:
     return [(layer, head) for layer, head in whisper.alignment_heads.indices().T.tolist()]
 
 
-def sound(seed: int = 0) -> np.ndarray:
+def make_samples(seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     noise = rng.standard_normal(100 * SAMPLE_RATE).astype(np.float32)
     loudness = np.repeat(rng.uniform(0.001, 0.3, 1000).astype(np.float32), SAMPLE_RATE // 10)
@@ -64,7 +64,7 @@ def tokenizer() -> Tokenizer:
 
 @pytest.fixture(scope="module")
 def mels() -> torch.Tensor:
-    samples = sound()
+    samples = make_samples()
     maximum = find_log_mel_maximum(samples, 80, CPU)
     return torch.stack([compute_log_mel(w.cut(samples), 80, maximum, CPU) for w in WINDOWS])
 
@@ -81,7 +81,7 @@ def frames_of(window: Window) -> int:
 
 
 def timed_tokens(tokenizer: Tokenizer, text: str, window: Window) -> list[int]:
-    """As decoded: with a timestamp before and after, and two in the middle."""
+    """As decoded: with a timestamp at the start and end, and two in the middle."""
     words = text.split(" ")
     half = len(words) // 2
     first, second = " ".join(words[:half]), " ".join(["", *words[half:]])
@@ -96,10 +96,10 @@ def timed_tokens(tokenizer: Tokenizer, text: str, window: Window) -> list[int]:
     ]
 
 
-def test_times_and_probabilities_of_tokens_are_those_of_find_alignment(
+def test_times_and_probabilities_of_tokens_equal_those_of_find_alignment(
     whisper, model, tokenizer, mels, cross
 ):
-    """Beside longer neighbours and alone: padding must leave no trace."""
+    """Alone and batched with longer texts: padding must have no effect."""
     texts = [tokenizer.encode(text) for text in TEXTS]
     n_frames = [frames_of(window) for window in WINDOWS]
     together = align(model, tokenizer, texts, n_frames, cross, heads_of(whisper))
@@ -125,7 +125,7 @@ def test_times_and_probabilities_of_tokens_are_those_of_find_alignment(
                 assert mean == pytest.approx(word.probability, rel=1e-3, abs=1e-7)
 
 
-def plain_words(
+def find_words_with_whisper(
     whisper: Whisper, tokenizer: Tokenizer, tokens: list[int], mel: torch.Tensor, window: Window
 ) -> list[dict[str, Any]]:
     segments = []
@@ -150,13 +150,13 @@ def plain_words(
     return [word for segment in segments for word in segment["words"]]
 
 
-def test_words_are_those_of_add_word_timestamps_but_in_order_and_never_endless(
+def test_words_equal_those_of_add_word_timestamps_but_ordered_and_of_limited_length(
     whisper, model, tokenizer, mels, cross
 ):
     tokens = [timed_tokens(tokenizer, text, w) for text, w in zip(TEXTS, WINDOWS, strict=True)]
     found = time_words(model, tokenizer, WINDOWS, tokens, cross, heads_of(whisper))
     for i, window in enumerate(WINDOWS):
-        expected = plain_words(whisper, tokenizer, tokens[i], mels[i], window)
+        expected = find_words_with_whisper(whisper, tokenizer, tokens[i], mels[i], window)
         assert [word.text for word in found[i]] == [word["word"] for word in expected]
         earliest = 0.0
         for word, plain in zip(found[i], expected, strict=True):
@@ -169,7 +169,7 @@ def test_words_are_those_of_add_word_timestamps_but_in_order_and_never_endless(
         assert "".join(word.text for word in found[i]).strip() == TEXTS[i].strip()
 
 
-def test_a_word_that_reaches_into_a_pause_is_cut_off_at_its_speech(
+def test_a_word_that_reaches_into_a_pause_is_cut_off_where_speech_ends(
     whisper, model, tokenizer, cross
 ):
     tokens = [timed_tokens(tokenizer, TEXTS[0], WINDOWS[0])]
@@ -192,9 +192,7 @@ def test_a_word_that_reaches_into_a_pause_is_cut_off_at_its_speech(
         assert all(b <= word.start and word.end <= e + STEP for b, e in overlapping)
 
 
-def test_a_loop_with_more_tokens_than_the_window_has_time_still_has_times(
-    whisper, model, tokenizer, cross
-):
+def test_a_loop_with_more_tokens_than_time_steps_still_gets_times(whisper, model, tokenizer, cross):
     window = Window(0.0, 0.5)
     tokens = [tokenizer.encode(" yes" * 60)]
     [words] = time_words(
@@ -206,10 +204,8 @@ def test_a_loop_with_more_tokens_than_the_window_has_time_still_has_times(
     assert all(0.0 <= word.start <= word.end <= 0.5 for word in words)
 
 
-def test_what_the_heads_see_is_normalised_over_a_texts_own_tokens_and_sound():
-    """Padding is as good as not there, whatever the heads see in it. Source of the expected:
-    whisper/timing.py, `find_alignment`.
-    """
+def test_attention_is_normalised_over_a_texts_own_tokens_and_audio():
+    """Padding has no effect. Source of the expected values: whisper/timing.py, `find_alignment`."""
     generator = torch.Generator().manual_seed(0)
     scores = 3 * torch.randn(3, 2, 9, 200, generator=generator)
     lengths, positions = torch.tensor([4, 9, 6]), torch.tensor([50, 200, 133])
@@ -223,7 +219,7 @@ def test_what_the_heads_see_is_normalised_over_a_texts_own_tokens_and_sound():
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), rows=st.integers(1, 12), columns=st.integers(1, 40))
-def test_warping_a_batch_takes_the_paths_of_whispers_dtw(seed, rows, columns):
+def test_warping_a_batch_finds_the_paths_of_whispers_dtw(seed, rows, columns):
     rng = np.random.default_rng(seed)
     own_rows, own_columns = rng.integers(1, rows + 1, 3), rng.integers(1, columns + 1, 3)
     costs = rng.standard_normal((3, rows, columns)).astype(np.float32)
@@ -238,7 +234,7 @@ def test_warping_a_batch_takes_the_paths_of_whispers_dtw(seed, rows, columns):
 
 
 @pytest.mark.parametrize("n_own", [1, 3, 4, 5, 30, 99, 100])
-def test_the_median_is_whispers_with_the_end_of_the_window_mirrored(n_own):
+def test_the_median_filter_is_whispers_with_the_ends_of_the_window_mirrored(n_own):
     weights = torch.from_numpy(np.random.default_rng(n_own).random((2, 3, 100), np.float32))
     expected = median_filter(weights[..., :n_own], 7)
 
@@ -246,7 +242,7 @@ def test_the_median_is_whispers_with_the_end_of_the_window_mirrored(n_own):
 
 
 @pytest.mark.slow
-def test_words_of_the_demo_interview_begin_where_find_alignment_says():
+def test_words_of_the_demo_interview_start_where_find_alignment_puts_them():
     """Trained weights, real alignment heads, the demo interview."""
     whisper = load_whisper(find_whisper("demo", Path("no-folder")))
     tokenizer = get_tokenizer(

@@ -1,4 +1,4 @@
-"""What the engine of the service hands to the pipeline."""
+"""The arguments that the worker's engine passes to the pipeline."""
 
 import io
 from dataclasses import replace
@@ -39,7 +39,7 @@ def job(options: JobOptions) -> EngineJob:
     )
 
 
-def handed_over(of: EngineJob, monkeypatch: pytest.MonkeyPatch) -> JobOptions:
+def run_job(of: EngineJob, monkeypatch: pytest.MonkeyPatch) -> JobOptions:
     engine = PipelineEngine(Path(), None)
     given: list[JobOptions] = []
 
@@ -52,10 +52,10 @@ def handed_over(of: EngineJob, monkeypatch: pytest.MonkeyPatch) -> JobOptions:
     return given[0]
 
 
-def test_all_that_was_asked_for_reaches_the_pipeline(monkeypatch):
+def test_all_options_of_a_job_reach_the_pipeline(monkeypatch):
     asked = replace(JobOptions.from_row(OPTIONS), vocabulary=("Seroquel",))
 
-    assert handed_over(job(asked), monkeypatch) == JobOptions(
+    assert run_job(job(asked), monkeypatch) == JobOptions(
         "de",
         SpeakerCount(2, 3),
         ("Seroquel",),
@@ -65,7 +65,7 @@ def test_all_that_was_asked_for_reaches_the_pipeline(monkeypatch):
 
 
 @pytest.mark.parametrize("changed", ["whisper_sha256", "diarisation_sha256"])
-def test_a_job_is_not_done_with_other_weights_than_it_was_submitted_with(changed):
+def test_a_job_is_refused_if_its_weights_have_changed(changed):
     pinned: dict[str, Any] = {
         "whisper_sha256": find_whisper("demo", Path()).sha256,
         "diarisation_sha256": find_pipeline("demo", Path()).sha256,
@@ -77,8 +77,8 @@ def test_a_job_is_not_done_with_other_weights_than_it_was_submitted_with(changed
     assert (raised.value.code, raised.value.retryable) == ("weights_changed", False)
 
 
-def test_what_was_not_asked_for_is_found_from_the_recording(monkeypatch):
-    assert handed_over(job(JobOptions.from_row({})), monkeypatch) == JobOptions()
+def test_options_that_were_not_given_are_left_to_the_pipeline(monkeypatch):
+    assert run_job(job(JobOptions.from_row({})), monkeypatch) == JobOptions()
 
 
 def test_the_engine_child_adds_the_decrypted_vocabulary_to_the_options(tmp_path):
