@@ -1,6 +1,6 @@
 """Measure our diarisation against stock pyannote.audio, and print one JSON document.
 
-    scripts/bench diarisation --threads 2           against stock, takes some minutes
+    scripts/bench diarisation --threads 2           against stock, takes a few minutes
     scripts/bench diarisation --parts flatness      sessions of 10 minutes to 4 hours
 
 The models have community-1's real dimensions and random weights, which do not change the amount of
@@ -190,9 +190,9 @@ def time_turns(
     clusters: Clusters,
 ) -> float:
     known: Any = type("Known", (), {"result": lambda self, progress: clusters})()
-    begun = RunningDiarisation(pipeline, segmentation, SpeakerCount(), count, embeddings, known)
+    running = RunningDiarisation(pipeline, segmentation, SpeakerCount(), count, embeddings, known)
     started = time.perf_counter()
-    begun.result()
+    running.result()
     return time.perf_counter() - started
 
 

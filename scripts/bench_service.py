@@ -99,7 +99,7 @@ class Bench:
         self.headers = f"Authorization: Bearer {token}\r\n"
 
     def stop(self) -> None:
-        self.site.power_cut()
+        self.site.cut_power()
         with suppress(AttributeError):
             self.services.close()
 
@@ -120,7 +120,7 @@ class Bench:
         return results
 
     def measure_start(self, n: int) -> dict[str, float]:
-        """Milliseconds from a job's row to its claim; one job at a time, each of its own study."""
+        """Milliseconds from a job's row to its claim; one job at a time, each of another study."""
         times = []
         for _ in range(n):
             job_id = make_job(self.services)

@@ -227,10 +227,10 @@ def conversation(
     embeddings = np.zeros((n_chunks, N_LOCAL, dimension), dtype=np.float32)
     for chunk in range(n_chunks):
         first = round(chunk * step / frame_step)
-        heard = truth[:, first : first + n_frames]
-        loudest = np.argsort(-heard.sum(axis=1))[:N_LOCAL]
+        chunk_activity = truth[:, first : first + n_frames]
+        loudest = np.argsort(-chunk_activity.sum(axis=1))[:N_LOCAL]
         for local, speaker in enumerate(rng.permutation(loudest)):
-            mask = np.roll(heard[speaker], rng.integers(-8, 9))
+            mask = np.roll(chunk_activity[speaker], rng.integers(-8, 9))
             activity[chunk, :, local] = mask
             noise_level = 0.5 + 3.0 * (mask.sum() < 0.2 * n_frames)
             embeddings[chunk, local] = voices[speaker] + noise_level * rng.normal(size=dimension)

@@ -298,10 +298,10 @@ def time_tokens(tokenizer: Any, speech: Speech, position: int) -> list[TrainingT
         tokens = tokenizer.encode(" " + word.text)
         letters = [len(tokenizer.decode([token]).strip(" .,?")) for token in tokens]
         start, end = (position + round(time * SAMPLE_RATE) for time in (word.start, word.end))
-        said = 0
+        n_spoken = 0
         for token, n in zip(tokens, letters, strict=True):
-            first, said = start + (end - start) * said // max(sum(letters), 1), said + n
-            last = start + (end - start) * said // max(sum(letters), 1)
+            first, n_spoken = start + (end - start) * n_spoken // max(sum(letters), 1), n_spoken + n
+            last = start + (end - start) * n_spoken // max(sum(letters), 1)
             found.append(TrainingToken(token, (first, last if n else last + SAMPLE_RATE // 10)))
     return found
 

@@ -67,7 +67,7 @@ def assert_one_result(site, job_id):
 
 def assert_nothing_done_twice(site, job_id, interrupted):
     """Finished stages do not run again; only the interrupted one does."""
-    begun = Counter(site.begun(job_id))
+    begun = Counter(site.started_stages(job_id))
     before = (
         STORED_STAGES[: STAGES.index(interrupted) - 1]
         if interrupted in STORED_STAGES
@@ -85,7 +85,7 @@ def test_a_job_runs_from_the_queue_to_its_hand_off(site, worker):
 
     assert_one_result(site, job_id)
     assert read_job(site.services, job_id).attempt == 1
-    assert site.begun(job_id) == list(STAGES)
+    assert site.started_stages(job_id) == list(STAGES)
     stages = stages_of(site.services, job_id)
     assert {stages[name].device for name in STORED_STAGES} == {"cpu"}
     assert all(stages[name].artefact_id for name in STORED_STAGES)
@@ -122,7 +122,7 @@ def test_stages_with_unusable_results_run_again_and_are_shown_as_pending(site, a
         "pending",
         "pending",
     ]
-    assert site.begun(job_id) == list(STAGES)
+    assert site.started_stages(job_id) == list(STAGES)
     rows = stages_of(site.services, job_id)
     assert not {rows[stage].artefact_id for stage in STORED_STAGES} & set(kept.values())
 
@@ -307,7 +307,7 @@ def test_a_job_that_kills_the_engine_fails_and_the_next_one_runs(site, worker):
 
     # The attempt that finished the segmentation does not count.
     assert errors_of(site, poison) == ["engine_died"] * 4 + ["gave_up"]
-    assert Counter(site.begun(poison))["segment"] == 1
+    assert Counter(site.started_stages(poison))["segment"] == 1
 
 
 def test_a_bug_in_the_engine_fails_the_job_after_three_attempts_and_its_message_is_not_logged(
@@ -349,7 +349,7 @@ def test_two_workers_never_run_the_same_job(site, worker):
     for job_id in jobs:
         site.wait_for(job_id, "succeeded", 60)
 
-    assert [site.begun(job_id) for job_id in jobs] == [list(STAGES)] * 20
+    assert [site.started_stages(job_id) for job_id in jobs] == [list(STAGES)] * 20
     assert len({site.lines(job_id)[0][1] for job_id in jobs}) == 2
 
 
@@ -425,7 +425,7 @@ def test_a_job_outlives_its_database(own_postgres, tmp_path):
 
         assert worker.poll() is None
         assert read_job(site.services, job_id).attempt == 1
-        assert Counter(site.begun(job_id)) == Counter(STAGES)
+        assert Counter(site.started_stages(job_id)) == Counter(STAGES)
         site.wait_for(make_job(site.services), "succeeded", 10)
         before = last_heartbeat(site)
         wait_until(lambda: last_heartbeat(site) > before, 3 * HEARTBEAT, "another heartbeat")

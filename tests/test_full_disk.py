@@ -36,13 +36,13 @@ def small_disk():
 def site(small_disk, tmp_path):
     site = Installation(small_disk, None)
     site.log = tmp_path / "stand-in.log"
-    site.said = tmp_path / "serve.log"
-    with site.said.open("wb") as said:
+    site.serve_log = tmp_path / "serve.log"
+    with site.serve_log.open("wb") as said:
         site.start_serve(stderr=said)
     wait_until(site.is_ready, 60, "the service to answer")
     site.services = open_services(site.settings)
     yield site
-    site.power_cut()
+    site.cut_power()
     site.services.close()
 
 
@@ -83,12 +83,16 @@ def test_a_nearly_full_disk_refuses_uploads_and_jobs_resume_when_there_is_space(
     filler.unlink()
     site.wait_for(job_id, "succeeded", RECOVERY)
 
-    assert Counter(site.begun(job_id))["segment"] == Counter(site.begun(job_id))["transcribe"] == 1
+    assert (
+        Counter(site.started_stages(job_id))["segment"]
+        == Counter(site.started_stages(job_id))["transcribe"]
+        == 1
+    )
     site.wait_for(make_job(site.services), "succeeded", RECOVERY)
 
 
 def said(site: Installation) -> str:
-    return site.said.read_text()
+    return site.serve_log.read_text()
 
 
 def exhaust_the_databases_log(site: Installation) -> None:

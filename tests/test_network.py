@@ -97,7 +97,7 @@ def run_workflow() -> None:
         serve.terminate()
         assert serve.wait(60) == 0
     finally:
-        site.power_cut()
+        site.cut_power()
     sys.stdout.write(f"attempts: {n_attempts()}\n")
 
 

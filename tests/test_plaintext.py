@@ -59,7 +59,7 @@ def test_nothing_that_was_said_is_stored_unencrypted(
     try:
         words = run_job(site, recording, tmp_path)
     finally:
-        site.power_cut()
+        site.cut_power()
 
     marks = sound_samples(recording)
     assert files_with(marks, files_under(*new_in_shared_folders(started), since=started)) == []

@@ -44,7 +44,7 @@ def site(data_folder, monkeypatch):
     yield site
     for process in site.processes:
         process.kill()
-    site.power_cut()
+    site.cut_power()
 
 
 def run(*arguments, input=None):
@@ -83,5 +83,5 @@ def test_a_job_waits_while_the_service_is_sealed_and_resumes_when_it_is_unsealed
     assert run("unseal", input=f"{PASSPHRASE}\n").exit_code == 0
 
     site.wait_for(job_id, "succeeded", 90)
-    assert site.begun(job_id).count("segment") == 1
+    assert site.started_stages(job_id).count("segment") == 1
     site.services.close()

@@ -21,12 +21,12 @@ CLI = "from service.commands.main import main; main()"
 def site(data_folder):
     site = Installation(data_folder, None)
     yield site
-    site.power_cut()
+    site.cut_power()
 
 
 def start(site):
     """Start `serve`, with its log in a file."""
-    with site.said.open("wb") as said:
+    with site.serve_log.open("wb") as said:
         return site.start_serve(stderr=said)
 
 
@@ -105,7 +105,7 @@ def delays(site: Installation) -> list[float]:
 
 
 def said(site: Installation) -> str:
-    return site.said.read_text()
+    return site.serve_log.read_text()
 
 
 @pytest.mark.parametrize("moment", ["postgres", "api", "worker", "engine"])

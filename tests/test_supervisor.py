@@ -39,7 +39,7 @@ def site(data_folder, tmp_path):
     wait_until(site.is_ready, 120, "the service to answer")
     site.services = open_services(site.settings)
     yield site
-    site.power_cut()
+    site.cut_power()
     site.services.close()
 
 
@@ -107,7 +107,7 @@ def test_a_job_survives_the_kill_of_any_process(site, victim, tmp_path):
     print(f"{victim}: work resumed after {time.monotonic() - killed:.1f} s")  # noqa: T201
     site.wait_for(job_id, "succeeded", 60)
 
-    begun = site.begun(job_id)
+    begun = site.started_stages(job_id)
     assert begun.count("segment") == 1
     wait_until(site.is_ready, 30, "the service to answer")
     site.wait_for(make_job(site.services), "succeeded", 60)
@@ -145,7 +145,7 @@ def real_site(data_folder):
     wait_until(site.is_ready, 120, "the service to answer")
     site.services = open_services(site.settings)
     yield site
-    site.power_cut()
+    site.cut_power()
     site.services.close()
 
 
@@ -203,7 +203,7 @@ def cut_the_power(site, times):
                 if len(acknowledged) < 3 * times:
                     acknowledged.append(make_job(site.services, visitor.study, seconds=0.1))
                 time.sleep(0.3)
-            site.power_cut()
+            site.cut_power()
             site.services.engine.dispose()
             site.processes.clear()
             site.start_serve()
@@ -237,7 +237,7 @@ def cut_the_power(site, times):
 
 
 def has_begun(site, job_id, stage, times):
-    return site.begun(job_id).count(stage) == times
+    return site.started_stages(job_id).count(stage) == times
 
 
 @pytest.mark.slow
@@ -247,7 +247,7 @@ def test_a_job_survives_more_power_cuts_in_one_stage_than_it_has_attempts(site, 
     for cut in range(1, MAX_CRASHES + 2):
         wait_until(partial(has_begun, site, job_id, "transcribe", cut), 90, "work to resume")
         time.sleep(1.5)  # longer than a heartbeat
-        site.power_cut()
+        site.cut_power()
         site.services.engine.dispose()
         site.processes.clear()
         site.start_serve()
@@ -255,7 +255,7 @@ def test_a_job_survives_more_power_cuts_in_one_stage_than_it_has_attempts(site, 
     go.touch()
     site.wait_for(job_id, "succeeded", 90)
 
-    assert site.begun(job_id).count("segment") == 1
+    assert site.started_stages(job_id).count("segment") == 1
     assert read_job(site.services, job_id).attempt == MAX_CRASHES + 2
 
 

@@ -158,4 +158,4 @@ def test_serve_with_a_certificate_runs_jobs_for_commands_on_its_machine(
         assert site.status(job_id) == "succeeded"
         site.services.close()
     finally:
-        site.power_cut()
+        site.cut_power()

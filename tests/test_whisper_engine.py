@@ -262,12 +262,12 @@ def test_a_vocabulary_that_whisper_would_truncate_is_refused(engine):
 
 def test_the_vocabulary_reaches_every_window(engine, greedy):
     options = WhisperOptions(language="en", vocabulary=("Eva", "Cairns"))
-    session = DecodingRequest(SAMPLES, WINDOWS, options, 0.0)
+    request = DecodingRequest(SAMPLES, WINDOWS, options, 0.0)
     tokenizer = engine._tokenizer("en")
     expected = build_prompt(tokenizer, "Eva, Cairns", 448)
 
     assert tokenizer.decode(list(expected[1:3])) == " Eva,"
-    assert [sound.prompt for sound in engine._make_inputs([session])] == [expected] * 3
+    assert [one.prompt for one in engine._make_inputs([request])] == [expected] * 3
 
 
 @pytest.mark.parametrize("n_slots", [1, 2, 5])

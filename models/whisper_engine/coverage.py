@@ -1,7 +1,7 @@
 """A second pass over speech that got no words.
 
 Whisper sometimes skips speech: it ends a window's text early, or takes a quiet voice for silence.
-Such a stretch is decoded once more, in windows of its own. If it again gets no words, or only
+Such a stretch is decoded once more, in separate windows. If it again gets no words, or only
 improbable ones, it stays empty and is flagged (models/quality.py): nothing is invented to fill it.
 """
 

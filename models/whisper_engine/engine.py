@@ -109,7 +109,7 @@ class WhisperEngine:
         precision: None: bf16 where the device has it, else fp32.
         n_slots: windows decoded at the same time; None: as many as fit and are still faster.
         device: to compute on; None: the model's.
-        halvings: counts the batches that had to be halved; None: one of its own.
+        halvings: counts the batches that had to be halved; None: a new counter.
     """
 
     def __init__(
@@ -308,9 +308,9 @@ class WhisperEngine:
             if result.alignment is None:
                 raise ValueError("a window has no alignment")
             spoken = result.language or options.language
-            written = "en" if options.task == "translate" else spoken
+            text_language = "en" if options.task == "translate" else spoken
             (found,) = place_words(
-                self._tokenizer(written),
+                self._tokenizer(text_language),
                 [result.window],
                 [result.tokens],
                 [result.alignment],
@@ -407,7 +407,7 @@ def build_prompt(tokenizer: Tokenizer, prompt: str | None, n_ctx: int) -> tuple[
 
 
 def count_slots_that_fit(model: InferenceModel) -> int:
-    """The power of two of slots, with their fallback slots, that fits into memory."""
+    """The largest power of two of slots that fits into memory with its fallback slots."""
     dims, device = model.dims, model.device.type
     position = 2 * dims.n_text_layer * dims.n_text_state * model.dtype.itemsize
     audio = dims.n_audio_ctx * position

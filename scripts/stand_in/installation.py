@@ -36,7 +36,7 @@ class Installation:
     def __init__(self, folder: Path, database_url: str | None, **settings: Any) -> None:
         self.folder = folder
         self.log = folder / "stand-in.log"
-        self.said = folder / "serve.log"  # for the log of `serve`
+        self.serve_log = folder / "serve.log"  # for the log of `serve`
         self.settings = Settings(
             data=folder / "data",
             keys=folder / "keys",
@@ -103,11 +103,11 @@ class Installation:
         words = (line.split() for line in self.log.read_text().splitlines())
         return [(w[0], int(w[2])) for w in words if len(w) == 3 and w[1] == str(job_id)]
 
-    def begun(self, job_id: UUID) -> list[str]:
+    def started_stages(self, job_id: UUID) -> list[str]:
         return [name for name, _ in self.lines(job_id) if not name.startswith(("end-", "load"))]
 
     def wait_for_stage(self, job_id: UUID, stage: str, seconds: float = 30) -> None:
-        wait_until(lambda: stage in self.begun(job_id), seconds, f"{stage} to begin")
+        wait_until(lambda: stage in self.started_stages(job_id), seconds, f"{stage} to begin")
 
     def wait_for(self, job_id: UUID, status: str, seconds: float = 30) -> None:
         wait_until(lambda: self.status(job_id) == status, seconds, f"a job to be {status}")
@@ -141,7 +141,7 @@ class Installation:
             return next((word for word in words if word in command[1:]), None)
         return None
 
-    def power_cut(self) -> None:
+    def cut_power(self) -> None:
         """Kill everything at once, as far as one process can."""
         for pids in self.pids().values():
             for pid in pids:
