@@ -333,13 +333,16 @@ def test_a_file_name_cannot_control_the_terminal(pipeline, tmp_path, name):
 
 @pytest.mark.slow
 def test_an_interrupt_keeps_finished_sessions_and_says_so(tmp_path):
-    """With a real process, the demo weights and a real SIGINT."""
+    """With a real process, the demo weights and a real SIGINT.
+
+    INT-01 is finished before INT-03 is embedded, which takes seconds.
+    """
     from scripts.make_interview import make_interview, write_wav
 
     out = tmp_path / "out"
-    paths = [tmp_path / "INT-01.wav", tmp_path / "INT-02.wav"]
-    write_wav(paths[0], make_interview(5, seconds=5).samples)
-    write_wav(paths[1], make_interview(6, seconds=60).samples)
+    paths = [tmp_path / f"INT-0{i}.wav" for i in (1, 2, 3)]
+    for path, seconds in zip(paths, (5, 10, 60), strict=True):
+        write_wav(path, make_interview(5, seconds=seconds).samples)
     command = [sys.executable, "-c", "from service.commands.main import main; main()", "transcribe"]
     process = subprocess.Popen(
         [*command, *map(str, paths), "--model", "demo", "--out", str(out)],
@@ -426,9 +429,10 @@ def test_only_the_output_folder_is_written_to_and_libraries_print_nothing(tmp_pa
     )
 
     assert (result.returncode, result.stdout) == (0, ""), result.stderr
-    started, ended, _, where = result.stderr.splitlines()
+    started, ended, warning, _, where = result.stderr.splitlines()
     assert started.startswith("INT-01: 0:00:08 of audio, about ")
     assert ended.startswith("INT-01: 0:00:08 of audio in ")
+    assert warning.startswith("  WARNING: Made with the demo weights")
     assert where.endswith(f": {out}")
 
 
