@@ -40,7 +40,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import text
 
 from scripts.reports import read_cpu_name, read_peak_bytes, write_report
-from scripts.stand_in.installation import Installation, free_port, wait_until
+from scripts.stand_in.installation import Installation, find_free_port, wait_until
 from scripts.stand_in.jobs import make_job, make_study, read_job
 from service.database.tables import Recording
 from service.services import open_services
@@ -376,7 +376,7 @@ uvicorn.run(app, port=int(sys.argv[2]), log_level="warning", lifespan="off")
 
 
 async def measure_plain_upload(path: Path, n_bytes: int) -> float:
-    port = free_port()
+    port = find_free_port()
     server = await asyncio.create_subprocess_exec(
         sys.executable, "-c", PLAIN_SERVER, str(path), str(port)
     )

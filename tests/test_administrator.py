@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.stand_in.installation import ROOT, free_port
+from scripts.stand_in.installation import ROOT, find_free_port
 
 pytestmark = pytest.mark.slow
 
@@ -67,7 +67,7 @@ class Site:
     """A machine in a folder."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.port = folder, free_port()
+        self.folder, self.port = folder, find_free_port()
         for name, script in STAND_INS.items():
             self.write(f"bin/{name}", "#!/bin/bash\n" + script.replace("SITE", str(folder)))
         for name in ("as_service", "fieldscribe.service"):

@@ -6,7 +6,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import select
 
-from scripts.stand_in.jobs import make_recording, make_token, read_job, stages_of
+from scripts.stand_in.jobs import make_recording, make_token, read_job, read_stages
 from service.backup import back_up, restore
 from service.database.engine import create_database
 from service.database.tables import Handoff, Job, Transcript
@@ -66,7 +66,7 @@ def made_for(api, job_id):
         handoff = session.scalar(select(Handoff).where(Handoff.transcript_id == transcript.id))
         assert handoff is not None
     kinds = {
-        row.artefact_id: f"stage_{name}" for name, row in stages_of(api.services, job_id).items()
+        row.artefact_id: f"stage_{name}" for name, row in read_stages(api.services, job_id).items()
     }
     kinds |= {
         job.vocabulary_artefact_id: "vocabulary",
@@ -152,7 +152,7 @@ def test_a_rerun_has_copies_under_its_own_key_and_outlives_the_job_it_comes_from
     again = UUID(api.post(f"{JOBS}/{id}/rerun", json={"from": "diarise"}).json()["id"])
     held = begin_job(api.services, again)
     kept = {*held.job.kept.values(), held.job.vocabulary_artefact_id}
-    old = {row.artefact_id for row in stages_of(api.services, id).values()}
+    old = {row.artefact_id for row in read_stages(api.services, id).values()}
 
     assert len(kept) == 5
     assert not kept & old
@@ -171,7 +171,7 @@ def test_a_rerun_has_copies_under_its_own_key_and_outlives_the_job_it_comes_from
 def test_a_rerun_of_a_job_whose_results_are_damaged_is_refused_unless_it_needs_none(api, study):
     id = submitted(api, recording(api, study))
     finish_job(api.services, id)
-    artefact_id = stages_of(api.services, id)["segment"].artefact_id
+    artefact_id = read_stages(api.services, id)["segment"].artefact_id
     assert artefact_id is not None
     identified(api.services)[0].delete(artefact_id)
 

@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import func, select, text
 
 from scripts.stand_in.engine import STAGES, STORED_STAGES
-from scripts.stand_in.installation import RECOVERY, Installation, fill, kill, wait_until
-from scripts.stand_in.jobs import make_job, make_study, read_job, stages_of
+from scripts.stand_in.installation import RECOVERY, Installation, fill_disk, kill, wait_until
+from scripts.stand_in.jobs import make_job, make_study, read_job, read_stages
 from service.database.embedded import EmbeddedPostgres
 from service.database.engine import migrate, open_engine
 from service.database.queries import lock_job
@@ -86,7 +86,7 @@ def test_a_job_runs_from_the_queue_to_its_hand_off(site, worker):
     assert_one_result(site, job_id)
     assert read_job(site.services, job_id).attempt == 1
     assert site.started_stages(job_id) == list(STAGES)
-    stages = stages_of(site.services, job_id)
+    stages = read_stages(site.services, job_id)
     assert {stages[name].device for name in STORED_STAGES} == {"cpu"}
     assert all(stages[name].artefact_id for name in STORED_STAGES)
     begun = [at for name in STAGES if (at := stages[name].started_at)]
@@ -111,8 +111,10 @@ def test_stages_with_unusable_results_run_again_and_are_shown_as_pending(site, a
                 row.state, row.fraction, row.artefact_id = "succeeded", 1.0, kept[row.name]
     site.start_worker()
     site.wait_for_stage(job_id, "transcribe")
-    wait_until(lambda: stages_of(site.services, job_id)["transcribe"].state == "running", 10, "it")
-    states = {name: row.state for name, row in stages_of(site.services, job_id).items()}
+    wait_until(
+        lambda: read_stages(site.services, job_id)["transcribe"].state == "running", 10, "it"
+    )
+    states = {name: row.state for name, row in read_stages(site.services, job_id).items()}
     until.touch()
     site.wait_for(job_id, "succeeded")
 
@@ -123,7 +125,7 @@ def test_stages_with_unusable_results_run_again_and_are_shown_as_pending(site, a
         "pending",
     ]
     assert site.started_stages(job_id) == list(STAGES)
-    rows = stages_of(site.services, job_id)
+    rows = read_stages(site.services, job_id)
     assert not {rows[stage].artefact_id for stage in STORED_STAGES} & set(kept.values())
 
 
@@ -286,7 +288,7 @@ def test_a_job_is_cancelled_in_every_stage(site, worker, tmp_path):
         cancel(site, job_id)
         site.wait_for(job_id, "cancelled", 10)
         assert read_job(site.services, job_id).transcript_id is None
-        assert "running" not in {row.state for row in stages_of(site.services, job_id).values()}
+        assert "running" not in {row.state for row in read_stages(site.services, job_id).values()}
         assert not list(site.settings.vault.rglob(f".*{PARTIAL}"))  # nothing half-written
     assert len({pid for _, pid in site.lines(job_id)}) == 1  # the engine was not killed
 
@@ -384,7 +386,7 @@ def test_a_job_waits_while_the_disk_is_full(site, api, tmp_path, small_disk):
     go = tmp_path / "go"
     job_id = make_job(site.services, wait_in="transcribe", until=str(go))
     site.wait_for_stage(job_id, "transcribe")
-    filler = fill(small_disk)
+    filler = fill_disk(small_disk)
     go.touch()
     site.wait_for(job_id, "waiting")
     assert errors_of(site, job_id) == ["disk_full"]

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
-from scripts.stand_in.installation import RECOVERY, Installation, fill, wait_until
+from scripts.stand_in.installation import RECOVERY, Installation, fill_disk, wait_until
 from scripts.stand_in.jobs import make_job, read_job
 from service.services import open_services
 
@@ -73,7 +73,7 @@ def test_a_nearly_full_disk_refuses_uploads_and_jobs_resume_when_there_is_space(
     assert ask(site, "POST", f"/v1/uploads?study={study}", **upload) == (507, "disk_full")
     assert ask(site, "GET", "/readyz") == (507, "disk_full")
 
-    filler = fill(small_disk)
+    filler = fill_disk(small_disk)
     exhaust_the_databases_log(site)
     go.touch()
     time.sleep(12)

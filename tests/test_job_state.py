@@ -11,7 +11,7 @@ from procrastinate.exceptions import ConnectorException
 from sqlalchemy import select, text
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from scripts.stand_in.jobs import make_job, make_study, read_job, stages_of
+from scripts.stand_in.jobs import make_job, make_study, read_job, read_stages
 from service.database.queries import lock_job
 from service.database.tables import Handoff, Job, JobError, StageTiming, Transcript
 from service.domain import job_state, queue
@@ -70,7 +70,7 @@ def test_the_end_of_a_job_is_a_transcript_and_a_hand_off(services, job_id, held)
     job = read_job(services, job_id)
     assert (job.status, job.transcript_id, job.fraction) == ("succeeded", transcript_id, 1.0)
     assert job.warnings == ["a warning"]
-    assert {stage.state for stage in stages_of(services, job_id).values()} == {"succeeded"}
+    assert {stage.state for stage in read_stages(services, job_id).values()} == {"succeeded"}
     with services.sessionmaker() as session:
         transcript = session.get_one(Transcript, transcript_id)
         assert transcript.artefact_id == DONE.artefact_id
@@ -145,7 +145,7 @@ def test_progress_is_of_the_stage_and_of_the_whole(services, job_id, held):
     version = read_job(services, job_id).version
     do(services, job_state.record_heartbeat, held, "segment", 0.5)
 
-    job, stages = read_job(services, job_id), stages_of(services, job_id)
+    job, stages = read_job(services, job_id), read_stages(services, job_id)
     assert job.version > version
     assert job.stage == "segment"
     assert 0 < job.fraction < 0.5
@@ -158,7 +158,7 @@ def test_late_news_of_a_stage_does_not_undo_it(services, job_id, held):
     do(services, job_state.record_result, held, "segment", uuid4(), 1.0)
     do(services, job_state.record_heartbeat, held, "segment", 1.0)
 
-    assert stages_of(services, job_id)["segment"].state == "succeeded"
+    assert read_stages(services, job_id)["segment"].state == "succeeded"
 
 
 def test_a_heartbeat_alone_is_no_new_version(services, job_id, held):

@@ -12,7 +12,7 @@ from sqlalchemy import select, text
 from models.options import SpeakerCount
 from models.roster import RosterEntry
 from models.weights.catalogue import find_pipeline, find_whisper
-from scripts.stand_in.jobs import make_recording, make_token, read_job, stages_of
+from scripts.stand_in.jobs import make_recording, make_token, read_job, read_stages
 from service.api.routes.jobs import Rates
 from service.database.tables import STAGES, Job, Recording, Study
 from service.domain import job_state
@@ -389,7 +389,7 @@ def test_a_running_job_says_how_far_it_is(api, study):
     held = begin_job(api.services, UUID(id))
     with api.services.sessionmaker.begin() as session:
         job_state.record_loaded(
-            session, held, "cpu", dict.fromkeys(stages_of(api.services, UUID(id)), 0.5)
+            session, held, "cpu", dict.fromkeys(read_stages(api.services, UUID(id)), 0.5)
         )
         job_state.record_heartbeat(session, held, "transcribe", 0.5)
     api.app.state.rates = Rates()
@@ -572,7 +572,7 @@ def test_a_rerun_keeps_what_came_before_its_stage_and_drops_the_rest(api, study)
         f"{MINE}/{id}/rerun", json={"from": "align", "speakers": {"min": 3, "max": 3}}
     )
     again = answer.json()
-    old, new = stages_of(api.services, UUID(id)), stages_of(api.services, UUID(again["id"]))
+    old, new = read_stages(api.services, UUID(id)), read_stages(api.services, UUID(again["id"]))
 
     assert answer.status_code == 202
     assert again["id"] != id

@@ -22,7 +22,7 @@ from models.transcript_json import from_json
 from models.weights.catalogue import find_pipeline, find_whisper
 from scripts.make_interview import make_interview
 from scripts.stand_in.installation import RECOVERY, Installation, wait_until
-from scripts.stand_in.jobs import make_job, read_job, stages_of
+from scripts.stand_in.jobs import make_job, read_job, read_stages
 from service.database.tables import Handoff, Job, Transcript
 from service.domain import results
 from service.domain.handoffs import OCCURRENCES
@@ -155,18 +155,18 @@ def test_a_job_with_the_real_models_survives_the_kill_of_any_process(real_site, 
     site = real_site
     job_id = make_job(site.services, content=interview, pinned=demo_models())
     wait_until(
-        lambda: stages_of(site.services, job_id)["segment"].state == "succeeded",
+        lambda: read_stages(site.services, job_id)["segment"].state == "succeeded",
         300,
         "speech to be found",
     )
-    artefact = stages_of(site.services, job_id)["segment"].artefact_id
+    artefact = read_stages(site.services, job_id)["segment"].artefact_id
     kill(site, victim)
     if victim == "serve":
         site.processes[0].wait()
         site.start_serve(PIPELINE_ENGINE)
     site.wait_for(job_id, "succeeded", 300)
 
-    assert stages_of(site.services, job_id)["segment"].artefact_id == artefact
+    assert read_stages(site.services, job_id)["segment"].artefact_id == artefact
     # After a kill of `serve` the old worker may finish the job while the new one is still starting.
     wait_until(lambda: has_torch(site, "engine"), 60, "the engine to be ready")
     assert not has_torch(site, "worker")

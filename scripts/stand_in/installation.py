@@ -42,7 +42,7 @@ class Installation:
             keys=folder / "keys",
             weights=folder / "weights",
             database_url=None if database_url is None else SecretStr(database_url),
-            port=free_port(),
+            port=find_free_port(),
             **settings,
         )
         create_root_keys(self.settings)
@@ -170,7 +170,7 @@ def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> floa
     return time.monotonic() - started
 
 
-def fill(folder: Path) -> Path:
+def fill_disk(folder: Path) -> Path:
     """Fill a small disk with a file. Delete the returned path to free the space."""
     path = folder / "filler"
     with path.open("wb", buffering=0) as file:
@@ -182,7 +182,7 @@ def fill(folder: Path) -> Path:
     return path
 
 
-def free_port() -> int:
+def find_free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -100,7 +100,7 @@ def read_job(services: Services, job_id: UUID) -> Job:
         return session.get_one(Job, job_id)
 
 
-def stages_of(services: Services, job_id: UUID) -> dict[str, JobStage]:
+def read_stages(services: Services, job_id: UUID) -> dict[str, JobStage]:
     with services.sessionmaker() as session:
         rows = session.scalars(select(JobStage).where(JobStage.job_id == job_id))
         return {row.name: row for row in rows}
