@@ -1,6 +1,6 @@
-"""Writes the lock: requirements/*.txt, every package at one version with its checksums.
+"""Write the lock: requirements/*.txt, with one version and the checksums of every package.
 
-docs/developer/dependencies.md says which file holds what. The pins of all files come from one
+docs/developer/dependencies.md describes the files. The pins of all files come from one
 resolution (`uv pip compile --universal`), so they agree with each other and hold for Python 3.11
 and newer.
 """
@@ -29,7 +29,7 @@ EXTRAS: dict[str, list[str]] = {
     "bench": ["--extra=bench"],
 }
 # torch and the packages that only its CUDA build needs. openai-whisper requires triton too, but
-# uses it on a GPU alone; elsewhere it would be 1 GB for nothing.
+# uses it only on a GPU; elsewhere it would waste 1 GB.
 CUDA = re.compile(r"torch$|triton$|nvidia-|cuda-")
 
 HEADER = """\
@@ -95,9 +95,9 @@ def read_lock() -> str:
 
 
 def resolve(arguments: list[str], requirements: list[str] | None = None) -> str:
-    """Run `uv pip compile` on files and options, and on `requirements` where given."""
+    """Run `uv pip compile` on files and options, and on `requirements` if given."""
     command = ["uv", "pip", "compile", "--quiet", "--universal", "--python-version=3.11"]
-    # One version for all Pythons where there is one: the tests then run on what is used.
+    # One version for all Pythons where possible, so that tests run on the versions in use.
     command += ["--fork-strategy=fewest", "--no-annotate", "--no-header", *arguments]
     if requirements is not None:
         command.append("-")
