@@ -249,7 +249,7 @@ def test_the_doctor_copes_with_folders_it_may_not_read(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "exists", deny)
     (disk,) = check_disk(tmp_path / "another's" / "weights")
 
-    assert "free where the weights go" in disk.message
+    assert "free for weights" in disk.message
 
 
 def test_help_does_not_load_torch():
@@ -266,7 +266,7 @@ def test_an_interrupt_in_any_stage_ends_the_run_and_says_how_to_resume(
         if progress.stage == stage:
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(transcribe_command.View, "show_progress", interrupt)
+    monkeypatch.setattr(transcribe_command.ProgressDisplay, "show_progress", interrupt)
     result = transcribe(recording, "--out", tmp_path / "out", "--json")
 
     assert result.exit_code == 130

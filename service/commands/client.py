@@ -140,7 +140,7 @@ def problem_of(response: httpx2.Response) -> dict[str, Any]:
         pass
     return {
         "code": "not_fieldscribe",
-        "detail": f"Another program than Fieldscribe answered, with status {response.status_code}: "
+        "detail": f"A program other than Fieldscribe answered, with status {response.status_code}: "
         "check the address",
         "status": response.status_code,
     }

@@ -72,6 +72,6 @@ def find_token(settings: Settings) -> str:
         return settings.owner_token.read_text().strip()
     except OSError:
         raise NoToken(
-            "No token was found. Start `fieldscribe serve` on this machine, set FIELDSCRIBE_KEYS "
+            "No token was found: start `fieldscribe serve` on this machine, set FIELDSCRIBE_KEYS "
             "to the folder of keys of the running service, or set FIELDSCRIBE_TOKEN to a token."
         ) from None

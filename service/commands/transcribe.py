@@ -58,7 +58,7 @@ def transcribe(
     prepare_output(out)
     batch = Batch(sessions, out, formats, options, whisper_weights, pipeline_weights, precision)
 
-    view = View(batch)
+    view = ProgressDisplay(batch)
 
     def load() -> Pipeline:
         view.show_loading()
@@ -114,7 +114,7 @@ class _Bars:
     stage: Any
 
 
-class View:
+class ProgressDisplay:
     """Progress bars on a terminal, and a line per finished session; all on standard error."""
 
     def __init__(self, batch: Batch) -> None:
