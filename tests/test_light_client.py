@@ -8,16 +8,18 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from scripts.lock import ROOT
-from tests.test_lock import pins
+from tests.test_lock import PROJECT, pins
 
 ID = "0b5e7c1c-59d5-4d3e-8a0e-0a5f3a2f7a11"
 
@@ -34,17 +36,38 @@ for command in json.load(sys.stdin):
 Outcome = tuple[int, str, str | None]
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `pip install fieldscribe` puts into site-packages."""
-    folder = tmp_path_factory.mktemp("site")
-    for name in ["fieldscribe", *pins("client", f"3.{sys.version_info.minor}")]:
+def link_packages(names: Iterable[str], folder: Path) -> None:
+    """Make `folder` a site-packages with these packages, and with Fieldscribe's own."""
+    for name in ["fieldscribe", *names]:
         installed = distribution(name)
         for top in {file.parts[0] for file in installed.files or ()} - {".."}:
-            if not top.endswith(".pth"):
+            if not top.endswith(".pth") and not (folder / top).exists():
                 (folder / top).symlink_to(str(installed.locate_file(top)))
     for package in ("models", "service"):
         (folder / package).symlink_to(ROOT / package)
+
+
+def closure(requirements: Iterable[Requirement]) -> set[str]:
+    """These packages and those that they need, as they are installed here."""
+    seen: set[tuple[str, str]] = set()
+    todo = list(requirements)
+    while todo:
+        requirement = todo.pop()
+        for extra in ("", *requirement.extras):
+            if (key := (canonicalize_name(requirement.name), extra)) in seen:
+                continue
+            seen.add(key)
+            for needed in map(Requirement, distribution(requirement.name).requires or ()):
+                if not needed.marker or needed.marker.evaluate({"extra": extra}):
+                    todo.append(needed)
+    return {name for name, _ in seen}
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `pip install fieldscribe` puts into site-packages."""
+    folder = tmp_path_factory.mktemp("client")
+    link_packages(pins("client", f"3.{sys.version_info.minor}"), folder)
     return folder
 
 
@@ -182,3 +205,19 @@ def test_any_other_command_says_what_to_install(site, tmp_path, command, extra):
         f"packages_missing: `fieldscribe {name}` needs packages that are not installed. "
         f"Type: pip install 'fieldscribe[{extra}]'\n"
     )
+
+
+def test_the_server_needs_no_package_of_the_models(tmp_path):
+    metadata = PROJECT["project"]
+    wanted = [*metadata["dependencies"], *metadata["optional-dependencies"]["server"]]
+    link_packages(closure(map(Requirement, wanted)), tmp_path)
+    modules = "service.api.process, service.api.app, service.domain.queue, service.backup"
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", f"import {modules}"],
+        env={"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+
+    assert not done.returncode, done.stderr
+    assert not (tmp_path / "torch").exists()
