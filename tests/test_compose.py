@@ -29,17 +29,17 @@ def compose() -> dict[str, Any]:
 
 
 def mounts(service: dict[str, Any]) -> dict[str, str]:
-    """Folder in the container: name of the volume."""
+    """Folders in the container, each with the name of its volume."""
     return {mount.split(":")[1]: mount.split(":")[0] for mount in service["volumes"]}
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_its_services_are_commands(compose, name):
+def test_the_services_run_existing_commands(compose, name):
     assert compose["services"][name]["command"][0] in {command for command, _ in commands()}
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_its_variables_are_settings_and_make_sense_together(compose, name):
+def test_the_variables_are_settings_and_valid_together(compose, name):
     variables = compose["services"][name]["environment"]
     fields = {variable_name(field): field for field in Settings.model_fields}
 
@@ -48,14 +48,14 @@ def test_its_variables_are_settings_and_make_sense_together(compose, name):
     assert Settings(**{"keys": "/keys", **values})
 
 
-def test_its_volumes_are_declared_and_all_of_them_used(compose):
+def test_all_volumes_are_declared_and_used(compose):
     used = {volume for each in compose["services"].values() for volume in mounts(each).values()}
 
     assert used == set(compose["volumes"])
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_the_folders_of_its_settings_are_mounted(compose, name):
+def test_the_folders_in_the_settings_are_mounted(compose, name):
     service = compose["services"][name]
     folders = {value for value in service["environment"].values() if value.startswith("/")}
 
@@ -64,13 +64,13 @@ def test_the_folders_of_its_settings_are_mounted(compose, name):
         assert folder in DOCKERFILE
 
 
-def test_only_the_api_has_the_keys_with_the_owners_token(compose):
+def test_only_the_api_has_the_keys_and_the_owners_token(compose):
     having = [name for name, each in compose["services"].items() if "keys" in mounts(each).values()]
 
     assert having == ["api"]
 
 
-def test_its_database_logs_as_little_as_the_embedded_one(compose):
+def test_the_database_logs_as_little_as_the_embedded_one(compose):
     """It logged messages of level ERROR, which quote values."""
     words = shlex.split(compose["services"]["database"]["command"])
     assert words[0] == "postgres"
@@ -81,14 +81,14 @@ def test_its_database_logs_as_little_as_the_embedded_one(compose):
     assert given == quiet
 
 
-def test_its_networks_and_secrets_are_declared(compose):
+def test_all_networks_and_secrets_are_declared(compose):
     for each in compose["services"].values():
         assert set(each["networks"]) <= set(compose["networks"])
         assert set(each["secrets"]) <= set(compose["secrets"])
         assert set(each.get("depends_on", ())) <= set(compose["services"])
 
 
-def test_the_worker_asks_the_api_under_the_name_and_port_that_it_has(compose):
+def test_the_worker_uses_the_apis_name_and_port(compose):
     api, worker = (compose["services"][name] for name in OURS)
     port = Settings.model_fields["port"].default
 
@@ -97,7 +97,7 @@ def test_the_worker_asks_the_api_under_the_name_and_port_that_it_has(compose):
     assert set(api["networks"]) & set(worker["networks"])
 
 
-def test_its_services_cannot_change_their_image_or_gain_rights(compose):
+def test_the_services_cannot_change_their_image_or_gain_rights(compose):
     for service in compose["services"].values():
         assert service["read_only"] is True
         assert service["cap_drop"] == ["ALL"]
@@ -155,7 +155,7 @@ def is_healthy(command: list[str], **environment: str) -> bool:
 
 
 @pytest.mark.parametrize(("status", "healthy"), [(200, True), (503, False)])
-def test_its_api_is_healthy_when_it_is_ready(compose, answer, status, healthy):
+def test_the_api_is_healthy_when_it_is_ready(compose, answer, status, healthy):
     command = compose["services"]["api"]["healthcheck"]["test"]
     assert command[0] == "CMD"
     default = str(Settings.model_fields["port"].default)
@@ -165,14 +165,14 @@ def test_its_api_is_healthy_when_it_is_ready(compose, answer, status, healthy):
     assert is_healthy([*command[1:-1], here]) == healthy
 
 
-def test_its_api_is_not_healthy_before_it_answers(compose):
+def test_the_api_is_not_healthy_before_it_answers(compose):
     command = compose["services"]["api"]["healthcheck"]["test"]
 
     assert not is_healthy([*command[1:-1], command[-1].replace("8321", "1")])
 
 
 def image_is_healthy(process: list[str], folder: Path, port: int) -> bool:
-    """What the image's HEALTHCHECK says of a container whose first process is this."""
+    """The result of the image's HEALTHCHECK in a container whose first process is this."""
     found = re.search(r"^HEALTHCHECK .*?CMD (.*?)^ENTRYPOINT", DOCKERFILE, re.M | re.S)
     assert found
     command = found[1].replace("\\\n", "")
@@ -199,7 +199,7 @@ def test_a_container_of_any_other_command_is_healthy_while_it_runs(tmp_path, com
     assert image_is_healthy(["fieldscribe", *command], tmp_path, 1)
 
 
-def test_an_edit_of_the_source_downloads_nothing():
+def test_a_change_of_the_source_downloads_nothing_when_the_image_is_built():
     """Every edit downloaded torch and its CUDA libraries again."""
     lines = DOCKERFILE.replace("\\\n", "").splitlines()
     (locked,) = (i for i, line in enumerate(lines) if "requirements/cuda.txt" in line)
@@ -210,7 +210,7 @@ def test_an_edit_of_the_source_downloads_nothing():
     assert after == ["RUN pip install --no-cache-dir --no-deps --no-build-isolation ."]
 
 
-def test_the_image_has_what_it_copies():
+def test_the_files_that_the_image_copies_exist_and_are_not_ignored():
     ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").split()
     copied = {
         path.removeprefix("./")
@@ -222,5 +222,5 @@ def test_the_image_has_what_it_copies():
     assert all((ROOT / path).exists() for path in copied)
 
 
-def test_its_base_is_a_full_version():
+def test_the_base_image_is_pinned_to_a_full_version():
     assert re.findall(r"^FROM (\S+)", DOCKERFILE, re.M) == ["python:3.12.13-slim-bookworm"]
