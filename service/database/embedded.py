@@ -17,6 +17,7 @@ from pathlib import Path
 import psycopg
 from sqlalchemy.engine import URL
 
+from models.environment import child_environment
 from service.database import DatabaseInUse, DatabaseNotStarted, DataNotReachable
 from service.database.engine import create_database
 
@@ -234,6 +235,7 @@ class EmbeddedPostgres:
                 stderr=log,
                 start_new_session=True,  # so that Ctrl-C reaches only us: we stop it in order
                 cwd="/",
+                env=child_environment(),
                 **self._as_user,  # type: ignore[call-overload]
             )  # fmt: skip
         if not self.is_ready(START_TIMEOUT):
@@ -250,6 +252,7 @@ class EmbeddedPostgres:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             cwd="/",
+            env=child_environment(),
             check=False,
             **self._as_user,  # type: ignore[call-overload]
         )
@@ -261,6 +264,7 @@ class EmbeddedPostgres:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             cwd="/",
+            env=child_environment(),
             check=False,
             **self._as_user,  # type: ignore[call-overload]
         )
