@@ -6,7 +6,7 @@ from models.transcript import MadeWith, Overlap, Segment, Source, Transcript, Tu
 from models.transcript_json import to_json
 from service.database.tables import Job
 from service.domain import job_state, results
-from service.domain.stages import KEPT_STAGES
+from service.domain.stages import STORED_STAGES
 from service.services import Services
 
 
@@ -20,7 +20,7 @@ def begin_job(services: Services, job_id: UUID) -> job_state.JobClaim:
 def finish_job(services: Services, job_id: UUID, document: Transcript | None = None) -> UUID:
     """Finish a job and return the transcript's id."""
     held = begin_job(services, job_id)
-    for stage in KEPT_STAGES:
+    for stage in STORED_STAGES:
         if stage not in held.job.kept:
             id = write(services, job_id, f"stage_{stage}", b"a result")
             with services.sessionmaker.begin() as session:

@@ -373,7 +373,7 @@ def test_a_request_leaves_nothing_in_the_log(api, caplog):
     [
         "service.domain.checking.Checker.run",
         "service.api.watch.Watch.run",
-        "service.domain.queue.look_after",
+        "service.domain.queue.maintain",
     ],
 )
 def test_the_api_ends_when_a_background_task_fails(module_settings, work):

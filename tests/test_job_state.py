@@ -16,7 +16,7 @@ from service.database.queries import lock_job
 from service.database.tables import Handoff, Job, JobError, StageTiming, Transcript
 from service.domain import job_state, queue
 from service.domain.job_state import FenceLost, JobGone, Outcome
-from service.domain.queue import defer_job, look_after, reap, request_cancel, sweep
+from service.domain.queue import defer_job, maintain, reap, request_cancel, sweep
 from service.vault import ArtefactClass
 from service.vault.errors import DiskFull
 
@@ -399,7 +399,7 @@ def test_what_killed_processes_left_half_written_is_deleted_after_a_day(services
 
     async def for_a_moment():
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(look_after(services), 3)
+            await asyncio.wait_for(maintain(services), 3)
 
     asyncio.run(for_a_moment())
     assert (old.exists(), new.exists()) == (False, True)
@@ -429,7 +429,7 @@ def test_the_queue_is_looked_after_again_after_an_error(
     monkeypatch.setattr(queue, "REAP_EVERY", 0.05)
 
     async def until_it_is_back():
-        looking = asyncio.create_task(look_after(services))
+        looking = asyncio.create_task(maintain(services))
         for _ in range(100):
             said = type(error).__name__ in caplog.text
             if said and queue_rows(services, job_id) == ["failed", "todo"]:

@@ -13,10 +13,10 @@ from models.options import SpeakerCount
 from models.roster import RosterEntry
 from models.weights.catalogue import find_pipeline, find_whisper
 from scripts.stand_in.jobs import make_recording, make_token, read_job, read_stages
-from service.api.routes.jobs import Rates
 from service.database.tables import STAGES, Job, Recording, Study
 from service.domain import job_state
 from service.domain.recordings import identified
+from service.domain.stages import RateCache
 from service.vault.store import Artefact
 from tests.api import open_api
 from tests.finished import begin_job, fail_job, finish_job
@@ -392,7 +392,7 @@ def test_a_running_job_says_how_far_it_is(api, study):
             session, held, "cpu", dict.fromkeys(read_stages(api.services, UUID(id)), 0.5)
         )
         job_state.record_heartbeat(session, held, "transcribe", 0.5)
-    api.app.state.rates = Rates()
+    api.app.state.rates = RateCache()
     job = api.get(f"{MINE}/{id}").json()
     stage = next(stage for stage in job["stages"] if stage["name"] == "transcribe")
 

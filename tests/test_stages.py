@@ -6,13 +6,13 @@ from uuid import uuid4
 import pytest
 
 from service.database.tables import STAGES, JobStage, StageTiming
-from service.domain.stages import KEPT_STAGES, Rate, rates_of, remaining, whole
+from service.domain.stages import STORED_STAGES, Rate, overall_progress, read_rates, remaining_time
 
 
 def rates(trial=False, **seconds):
     return {
         name: Rate(middle / 2, middle, middle * 2, trial)
-        for name, middle in (dict.fromkeys(KEPT_STAGES, 0.1) | seconds).items()
+        for name, middle in (dict.fromkeys(STORED_STAGES, 0.1) | seconds).items()
     }
 
 
@@ -23,25 +23,34 @@ def stages(**states):
 def test_the_whole_grows_from_stage_to_stage():
     known: dict[str, Rate]
     for known in ({}, rates(transcribe=2.0)):
-        seen = [whole(stage, fraction, known) for stage in STAGES for fraction in (0.0, 0.5, 1.0)]
+        seen = [
+            overall_progress(stage, fraction, known)
+            for stage in STAGES
+            for fraction in (0.0, 0.5, 1.0)
+        ]
 
         assert seen == sorted(seen)
         assert (seen[0], seen[-1]) == (0.0, 1.0)
 
 
 def test_stages_that_take_no_time_at_all_do_no_harm():
-    assert whole("align", 0.5, rates(segment=0.0, transcribe=0.0, align=0.0, diarise=0.0)) < 1.0
+    assert (
+        overall_progress("align", 0.5, rates(segment=0.0, transcribe=0.0, align=0.0, diarise=0.0))
+        < 1.0
+    )
 
 
 def test_a_stage_that_takes_long_is_much_of_the_whole():
     known = rates(transcribe=0.7)
 
-    assert whole("transcribe", 1.0, known) - whole("transcribe", 0.0, known) == pytest.approx(0.7)
+    assert overall_progress("transcribe", 1.0, known) - overall_progress(
+        "transcribe", 0.0, known
+    ) == pytest.approx(0.7)
 
 
 def test_what_remains_is_the_stages_that_are_left():
-    everything = remaining(stages(), 100.0, rates())
-    half = remaining(stages(segment="succeeded", transcribe="succeeded"), 100.0, rates())
+    everything = remaining_time(stages(), 100.0, rates())
+    half = remaining_time(stages(segment="succeeded", transcribe="succeeded"), 100.0, rates())
 
     assert everything and (everything.low, everything.high) == (20.0, 80.0)
     assert half and (half.low, half.high) == (10.0, 40.0)
@@ -54,20 +63,20 @@ def test_a_stage_that_is_slower_than_ever_widens_the_interval():
         if stage.name == "transcribe":
             stage.fraction, stage.started_at = 0.5, datetime.now(UTC) - timedelta(seconds=100)
 
-    left = remaining(running, 100.0, rates())
+    left = remaining_time(running, 100.0, rates())
     assert left and left.low == pytest.approx(10.0) and left.high == pytest.approx(100.0, abs=1)
 
 
 def test_a_guess_from_a_trial_says_so():
-    tried = remaining(stages(), 100.0, rates(trial=True))
-    measured = remaining(stages(), 100.0, rates())
+    tried = remaining_time(stages(), 100.0, rates(trial=True))
+    measured = remaining_time(stages(), 100.0, rates())
 
     assert tried and tried.basis == "self-test"
     assert measured and measured.basis == "history"
 
 
 def test_nothing_is_guessed_from_nothing():
-    assert remaining(stages(), 100.0, {}) is None
+    assert remaining_time(stages(), 100.0, {}) is None
 
 
 def timing(stage, seconds, model, trial=False):
@@ -88,15 +97,15 @@ def test_a_few_jobs_replace_the_trial(services):
         session.add(timing("segment", 9.0, model, trial=True))
         session.add_all(timing("segment", seconds, model) for seconds in (10, 20))
     with services.sessionmaker() as session:
-        assert rates_of(session, model)["segment"] == Rate(4.5, 9.0, 18.0, True)
+        assert read_rates(session, model)["segment"] == Rate(4.5, 9.0, 18.0, True)
     with services.sessionmaker.begin() as session:
         session.add(timing("segment", 30, model))
     with services.sessionmaker() as session:
-        assert rates_of(session, model) == {"segment": Rate(0.1, 0.2, 0.3, False)}
+        assert read_rates(session, model) == {"segment": Rate(0.1, 0.2, 0.3, False)}
 
 
 def test_other_models_do_not_count(services):
     with services.sessionmaker.begin() as session:
         session.add(timing("segment", 9.0, "another"))
     with services.sessionmaker() as session:
-        assert rates_of(session, "this one") == {}
+        assert read_rates(session, "this one") == {}

@@ -14,7 +14,7 @@ import uvicorn
 from fastapi import Body, FastAPI, HTTPException
 
 from service.database.tables import Job, JobRecording
-from service.domain.queue import look_after
+from service.domain.queue import maintain
 from service.services import open_services
 from service.settings import read_settings
 from service.vault import ArtefactClass
@@ -24,7 +24,7 @@ services = open_services(read_settings())
 
 @contextlib.asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    task = asyncio.create_task(look_after(services))
+    task = asyncio.create_task(maintain(services))
     yield
     task.cancel()
 

@@ -32,6 +32,7 @@ from service.api.routes import (
 from service.api.watch import Watch
 from service.domain import queue
 from service.domain.checking import Checker
+from service.domain.stages import RateCache
 from service.domain.tokens import make_first_tokens
 from service.errors import locate
 from service.services import open_services
@@ -68,7 +69,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.state.limits = Limits(settings.long_poll_limit)
     app.state.requests = RequestCounts()
-    app.state.rates = jobs.Rates()
+    app.state.rates = RateCache()
     for router in ROUTERS:
         app.include_router(router)
     routes = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
@@ -87,7 +88,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.checker = Checker(services)
     app.state.watch = Watch(services)
     tasks = [
-        asyncio.create_task(queue.look_after(services), name="queue maintenance"),
+        asyncio.create_task(queue.maintain(services), name="queue maintenance"),
         asyncio.create_task(app.state.checker.run(), name="checking uploads"),
         asyncio.create_task(app.state.watch.run(), name="watching jobs"),
     ]

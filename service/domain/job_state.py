@@ -27,7 +27,7 @@ from service.database.tables import (
 )
 from service.domain.engine_job import EMBEDDINGS, EngineJob
 from service.domain.job_errors import EngineDied, GaveUp, WorkerDied
-from service.domain.stages import KEPT_STAGES, rates_of, whole
+from service.domain.stages import STORED_STAGES, overall_progress, read_rates
 
 MAX_CRASHES = 3
 
@@ -77,7 +77,7 @@ def claim_job(session: DbSession, job_id: UUID) -> JobClaim | None:
     job.heartbeat_at = _now()
     job.started_at = job.started_at or _now()
     for row in _stages(session, job).values():
-        if row.name not in KEPT_STAGES:  # ran in an earlier attempt, and does again
+        if row.name not in STORED_STAGES:  # ran in an earlier attempt, and does again
             row.state, row.fraction = "pending", 0.0
     touch_job(session, job)
     return JobClaim(_engine_job(session, job), job.fence, job.attempt)
@@ -136,7 +136,7 @@ def record_discarded(session: DbSession, held: JobClaim) -> None:
     """The results that were kept are of no use, and their stages are done again."""
     job = _fenced(session, held)
     for row in _stages(session, job).values():
-        if row.name in KEPT_STAGES:
+        if row.name in STORED_STAGES:
             row.state, row.fraction, row.artefact_id = "pending", 0.0, None
             row.audio_seconds_done = row.seconds = row.started_at = row.finished_at = None
     touch_job(session, job)
@@ -252,7 +252,7 @@ def _engine_job(session: DbSession, job: Job) -> EngineJob:
     kept = {
         name: row.artefact_id
         for name, row in stages.items()
-        if name in KEPT_STAGES and row.artefact_id is not None and row.state == "succeeded"
+        if name in STORED_STAGES and row.artefact_id is not None and row.state == "succeeded"
     }
     diarise = stages.get("diarise")
     if diarise is not None and diarise.artefact_id is not None and "diarise" not in kept:
@@ -289,7 +289,7 @@ def _progress(session: DbSession, job: Job, stage: str, fraction: float) -> None
     if job.audio_seconds is not None:
         row.audio_seconds_done = round(fraction * job.audio_seconds, 1)
     job.stage = stage
-    job.fraction = whole(stage, fraction, rates_of(session, job.whisper_model))
+    job.fraction = overall_progress(stage, fraction, read_rates(session, job.whisper_model))
 
 
 def _succeeded(session: DbSession, job: Job, row: JobStage, seconds: float | None = None) -> None:
@@ -297,7 +297,7 @@ def _succeeded(session: DbSession, job: Job, row: JobStage, seconds: float | Non
     row.started_at = row.started_at or row.finished_at
     row.seconds = (row.finished_at - row.started_at).total_seconds() if seconds is None else seconds
     row.audio_seconds_done = job.audio_seconds
-    if row.name in (*KEPT_STAGES, "ingest") and row.device and job.audio_seconds:
+    if row.name in (*STORED_STAGES, "ingest") and row.device and job.audio_seconds:
         session.add(
             StageTiming(
                 stage=row.name,

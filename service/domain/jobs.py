@@ -1,4 +1,4 @@
-"""Jobs: submitted, found, cancelled, run again. What a worker does is in job_state.py.
+"""Jobs: submit, find, cancel, rerun. What a worker writes is in job_state.py.
 
 ServiceError
 ├── JobNotFound, JobRunning, JobUnfinished
@@ -19,7 +19,7 @@ from uuid import UUID, uuid4
 
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from sqlalchemy import func, select, text
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session as DbSession
 
 from models.options import JobOptions, SpeakerCount
@@ -57,14 +57,14 @@ from service.domain.recordings import (
     identified,
 )
 from service.domain.sessions import find_session, session_recordings
-from service.domain.stages import KEPT_STAGES
+from service.domain.stages import STORED_STAGES
 from service.domain.studies import find_study, read_vocabulary
 from service.errors import ServiceError
 from service.services import Services
 from service.vault.errors import Erased
 from service.vault.streaming import KEY_SIZE
 
-RERUN_STAGES = STAGES[:-1]  # a hand-off is made with its transcript
+RERUN_STAGES = STAGES[:-1]  # a hand-off is created with its transcript
 DEFAULT_WHISPER = ("large-v3-turbo", "small")  # what `fieldscribe models fetch` gets, best first
 
 log = logging.getLogger(__name__)
@@ -85,14 +85,14 @@ class JobRunning(ServiceError):
 
 
 class JobUnfinished(ServiceError):
-    """The job has not ended yet, so it cannot be run again."""
+    """The job has not ended yet, so it cannot be rerun."""
 
     code: ClassVar[str] = "job_unfinished"
     status: ClassVar[int] = 409
 
 
 class IdempotencyKeyReused(ServiceError):
-    """The same Idempotency-Key came before with another request."""
+    """The Idempotency-Key was used before with a different request."""
 
     code: ClassVar[str] = "idempotency_key_reused"
     status: ClassVar[int] = 422
@@ -135,8 +135,8 @@ class JobRequest:
 
 
 @dataclass(frozen=True)
-class Pinned:
-    """The weights that a job is made with, whatever is installed later."""
+class PinnedWeights:
+    """The weights of a job, even if others are installed later."""
 
     whisper_model: str
     whisper_sha256: str
@@ -147,7 +147,7 @@ class Pinned:
 @dataclass(frozen=True)
 class Submitted:
     job_id: UUID
-    created: bool  # False: the same request was answered before
+    created: bool  # False: the request was sent before
 
 
 def submit_job(
@@ -157,7 +157,7 @@ def submit_job(
     request: JobRequest,
     key: str | None = None,
 ) -> Submitted:
-    """Put a job in line, once for every idempotency key.
+    """Queue a job, once for every idempotency key.
 
     Raises:
         StudyNotFound, SessionNotFound, RecordingNotFound, Erased
@@ -165,10 +165,10 @@ def submit_job(
         UnknownModel, ModelMissing, WeightsCorrupt
         IdempotencyKeyReused, DiskFull
     """
-    study, of, recordings = _sources(session, caller, request)
+    study, of, recordings = _lock_sources(session, caller, request)
 
     def make() -> UUID:
-        pinned = pin(request.model or study.model, services.settings.weights)
+        pinned = pin_weights(request.model or study.model, services.settings.weights)
         options = _with_defaults(services, request, study, of)
         job = Job(
             id=uuid4(),
@@ -191,10 +191,13 @@ def submit_job(
     return _once(session, services, caller, study, key, ["submit", asdict(request)], make)
 
 
-def _sources(
+def _lock_sources(
     session: DbSession, caller: Caller, request: JobRequest
 ) -> tuple[Study, tables.Session | None, list[Recording]]:
-    """Whose recordings, of which session, and which, in order; none of them is erased meanwhile."""
+    """Find the study, the session and the recordings in order.
+
+    The recordings are locked, so that none is erased before the transaction ends.
+    """
     study = find_study(session, caller, request.study) if request.study is not None else None
     of = None
     if request.session is not None:
@@ -206,7 +209,7 @@ def _sources(
             raise SessionEmpty("The session has no recording yet: upload one")
     for id in sorted(ids):
         find_recording(session, caller, id)
-        # FOR KEY SHARE: waits for whoever erases it, not for the check, which takes minutes.
+        # FOR KEY SHARE waits for an erasure, but not for a check, which takes minutes.
         lock = {"read": True, "key_share": True}
         session.get(Recording, id, with_for_update=lock, populate_existing=True)
     recordings = [find_ready_recording(session, caller, id) for id in ids]
@@ -220,10 +223,10 @@ def _sources(
 def _with_defaults(
     services: Services, request: JobRequest, study: Study, of: tables.Session | None
 ) -> JobOptions:
-    """The chosen options, and the study's and the session's defaults for the others.
+    """The chosen options, with the study's and the session's defaults for the others.
 
-    A roster does not become a number of speakers here: the pipeline doubts a number that comes
-    from a roster, and takes a chosen one as it is.
+    A roster is not turned into a number of speakers here, because the pipeline may reject a number
+    that comes from a roster, but not one that was chosen.
     """
     defaults: dict[str, Any] = {"language": study.language}
     if "vocabulary" not in request.chosen:
@@ -238,10 +241,11 @@ def _with_defaults(
     )
 
 
-def pin(model: str | None, weights: Path) -> Pinned:
-    """
+def pin_weights(model: str | None, weights: Path) -> PinnedWeights:
+    """Find the installed weights that a new job uses.
+
     Args:
-        model: the name of a Whisper model, never a path; None is what this service has.
+        model: the name of a Whisper model, never a path; None for the service's default.
 
     Raises:
         UnknownModel, ModelMissing, WeightsCorrupt
@@ -251,7 +255,7 @@ def pin(model: str | None, weights: Path) -> Pinned:
         name = find_model(name, "whisper").name
     whisper = find_whisper(name, weights)
     pipeline = find_pipeline(default_pipeline(name), weights)
-    return Pinned(whisper.name, whisper.sha256, pipeline.name, pipeline.sha256)
+    return PinnedWeights(whisper.name, whisper.sha256, pipeline.name, pipeline.sha256)
 
 
 def _default_model(weights: Path) -> str:
@@ -268,7 +272,7 @@ def _enqueue(
 ) -> None:
     """
     Args:
-        stages: what is known of stages already, by name.
+        stages: columns of stages with earlier results, by name of the stage.
     """
     session.add(job)
     session.flush()
@@ -289,17 +293,17 @@ def _once(
     request: Any,
     make: Callable[[], UUID],
 ) -> Submitted:
-    """Make the job, unless the same request with the same key has made it.
+    """Create the job, unless the same request with the same key already created it.
 
     Raises:
-        IdempotencyKeyReused: the key came with another request.
+        IdempotencyKeyReused: the key was used with a different request.
     """
     if key is None:
         return Submitted(make(), created=True)
     secret = _idempotency_secret(services, study)
     key = hmac.new(secret, f"key {key}".encode(), hashlib.sha256).hexdigest()
     place = f"{caller.token_id}:{study.id}:{key}"
-    # Of two requests at the same moment the second waits for what the first makes.
+    # Of two simultaneous requests, the second waits for the first to commit.
     session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(place, 0))))
     canonical = json.dumps(request, sort_keys=True, default=str).encode()
     fingerprint = hmac.new(secret, canonical, hashlib.sha256).digest()
@@ -317,12 +321,12 @@ def _once(
         )
         return Submitted(job_id, created=True)
     if not hmac.compare_digest(earlier.fingerprint, fingerprint):
-        raise IdempotencyKeyReused("This Idempotency-Key came before with another request")
+        raise IdempotencyKeyReused("This Idempotency-Key was used before with a different request")
     return Submitted(earlier.job_id, created=False)
 
 
 def _idempotency_secret(services: Services, study: Study) -> bytes:
-    """A vocabulary could be guessed from a plain hash, and a key may be the name of a file."""
+    """A secret for hashing: plain hashes of vocabularies and of file names could be guessed."""
     _, keyring = identified(services)
     secret = keyring.data_key(study.id, study.id).secret
     return HKDF(SHA256(), KEY_SIZE, salt=None, info=b"idempotency").derive(secret)
@@ -331,10 +335,17 @@ def _idempotency_secret(services: Services, study: Study) -> bytes:
 # --- finding --------------------------------------------------------------------------------------
 
 
+def find_submitted(session: DbSession, caller: Caller, submitted: Submitted) -> Job:
+    """The job of a request, which another request may have changed meanwhile."""
+    job = find_job(session, caller, submitted.job_id)
+    session.refresh(job)
+    return job
+
+
 def find_job(session: DbSession, caller: Caller, job_id: UUID, *, lock: bool = False) -> Job:
     """
     Raises:
-        JobNotFound: there is none, or it is not the caller's.
+        JobNotFound: it does not exist, or is not the caller's.
         Erased
     """
     job = lock_job(session, job_id) if lock else session.get(Job, job_id)
@@ -355,12 +366,12 @@ def list_jobs(
     caller: Caller,
     *,
     study: str | None = None,
-    of: str | None = None,
+    session_id: str | None = None,
     statuses: Sequence[str] = (),
     limit: int,
     cursor: str | None = None,
 ) -> Page[Job]:
-    """The newest first. Erased jobs are not listed unless they are asked for.
+    """The caller's jobs, newest first. Erased jobs are listed only if `statuses` asks for them.
 
     Raises:
         StudyNotFound, SessionNotFound, BadCursor
@@ -369,13 +380,14 @@ def list_jobs(
     found = find_study(session, caller, study) if study is not None else None
     if found is not None:
         query = query.where(Job.study_id == found.id)
-    if of is not None:
-        query = query.where(Job.session_id == find_session(session, caller, of, found).id)
+    if session_id is not None:
+        of = find_session(session, caller, session_id, found)
+        query = query.where(Job.session_id == of.id)
     query = query.where(Job.status.in_(statuses) if statuses else Job.status != "erased")
     return page_of(session, Job, query, limit=limit, cursor=cursor)
 
 
-# --- cancelling, running again --------------------------------------------------------------------
+# --- cancelling, rerunning ------------------------------------------------------------------------
 
 
 def cancel_job(session: DbSession, caller: Caller, job_id: UUID) -> Job:
@@ -398,13 +410,13 @@ def rerun_job(
     speakers: SpeakerCount | None = None,
     key: str | None = None,
 ) -> Submitted:
-    """A new job of the same recordings that begins with `stage`; it has what was found before.
+    """Create a job of the same recordings that starts at `stage` with copies of earlier results.
 
-    Where other weights are installed by now, nothing is kept: their results do not go together.
+    If other weights are installed by now, no results are copied: they would not fit together.
 
     Args:
         stage: one of RERUN_STAGES.
-        speakers: other bounds than before.
+        speakers: a new number of speakers; None: as before.
 
     Raises:
         JobNotFound, JobUnfinished, Erased
@@ -413,17 +425,17 @@ def rerun_job(
     """
     old = find_job(session, caller, job_id, lock=True)
     if old.status not in FINAL:
-        raise JobUnfinished(f"The job is still {old.status}: cancel it, or wait")
+        raise JobUnfinished(f"The job is still {old.status}: cancel it, or wait until it ends")
     study = find_study(session, caller, old.study_id)
     of = session.get(tables.Session, old.session_id) if old.session_id else None
     ids = job_recordings(session, old.id)
-    _sources(session, caller, JobRequest(recordings=tuple(ids)))
+    _lock_sources(session, caller, JobRequest(recordings=tuple(ids)))
 
     def make() -> UUID:
         options = JobOptions.from_row(old.options)
         if speakers is not None:
             options = replace(options, speakers=speakers)
-        pinned = pin(old.whisper_model, services.settings.weights)
+        pinned = pin_weights(old.whisper_model, services.settings.weights)
         job = Job(
             id=uuid4(),
             study_id=old.study_id,
@@ -439,85 +451,36 @@ def rerun_job(
         if old.vocabulary_artefact_id is not None:
             job.vocabulary_artefact_id = copy(VOCABULARY, old.vocabulary_artefact_id)
         same = all(getattr(old, name) == value for name, value in asdict(pinned).items())
-        _enqueue(session, job, ids, _kept(session, old, stage, copy) if same else {})
-        log.info("job %s: %s again from %s", job.id, old.id, stage)
+        _enqueue(session, job, ids, _copy_results(session, old, stage, copy) if same else {})
+        log.info("job %s: rerun of %s from %s", job.id, old.id, stage)
         return job.id
 
     request = ["rerun", str(job_id), stage, speakers and astuple(speakers)]
     return _once(session, services, caller, study, key, request, make)
 
 
-def _kept(
+def _copy_results(
     session: DbSession, old: Job, stage: str, copy: Callable[[str, UUID], UUID]
 ) -> dict[str, dict[str, Any]]:
-    """The stages before this one that have results, with copies of these."""
+    """Copy the results of the stages before `stage`; return the columns of the new rows."""
     earlier = STAGES[: STAGES.index(stage)]
-    kept: dict[str, dict[str, Any]] = {}
+    copied: dict[str, dict[str, Any]] = {}
     for row in session.scalars(select(JobStage).where(JobStage.job_id == old.id)):
-        if row.name not in KEPT_STAGES or row.artefact_id is None:
+        if row.name not in STORED_STAGES or row.artefact_id is None:
             continue
         if row.name in earlier and row.state == "succeeded":
-            kept[row.name] = {
+            copied[row.name] = {
                 "state": "succeeded",
                 "fraction": 1.0,
                 "audio_seconds_done": row.audio_seconds_done,
                 "artefact_id": copy(stage_kind(row.name), row.artefact_id),
             }
         elif row.name == stage == "diarise":  # for its embeddings
-            kept[row.name] = {"artefact_id": copy(stage_kind(row.name), row.artefact_id)}
-    return kept
+            copied[row.name] = {"artefact_id": copy(stage_kind(row.name), row.artefact_id)}
+    return copied
 
 
 def job_recordings(session: DbSession, job_id: UUID) -> list[UUID]:
     """Their ids, in order."""
     query = select(JobRecording.recording_id).where(JobRecording.job_id == job_id)
     return list(session.scalars(query.order_by(JobRecording.position)))
-
-
-# --- looking at one -------------------------------------------------------------------------------
-
-AHEAD = text("""
-SELECT count(*) FROM procrastinate_jobs mine
-  JOIN procrastinate_jobs other
-    ON other.queue_name = mine.queue_name AND other.status = 'todo'
-   AND (other.priority > mine.priority
-        OR (other.priority = mine.priority AND other.id < mine.id))
- WHERE mine.id = :id AND mine.status = 'todo'
-""")
-
-
-def position(session: DbSession, job: Job) -> int | None:
-    """How many jobs are taken before it, for one that waits its turn."""
-    if job.status not in ("queued", "waiting") or job.queue_job_id is None:
-        return None
-    ahead: int | None = session.scalar(AHEAD, {"id": job.queue_job_id})
-    return ahead
-
-
-ROWS = text("""
-SELECT (SELECT jsonb_agg(stage) FROM job_stage stage WHERE stage.job_id = :id) AS stages,
-       (SELECT jsonb_agg(error ORDER BY error.at, error.id)
-          FROM job_error error WHERE error.job_id = :id) AS errors,
-       (SELECT jsonb_agg(held.recording_id ORDER BY held.position)
-          FROM job_recording held WHERE held.job_id = :id) AS recordings
-""")
-
-
-@dataclass(frozen=True)
-class JobRows:
-    """The rows that belong to a job, by column, as JSON has them."""
-
-    stages: list[dict[str, Any]]
-    """In the order in which they are done."""
-    errors: list[dict[str, Any]]
-    """The oldest first."""
-    recordings: list[str]
-    """Their ids, in order."""
-
-
-def rows_of(session: DbSession, job: Job) -> JobRows:
-    """All of them in one query: jobs are polled more often than anything else is asked."""
-    session.flush()
-    row = session.execute(ROWS, {"id": job.id}).one()
-    stages = sorted(row.stages or (), key=lambda stage: STAGES.index(stage["name"]))
-    return JobRows(stages, row.errors or [], row.recordings or [])

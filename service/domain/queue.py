@@ -116,7 +116,7 @@ def request_cancel(session: DbSession, job: Job) -> None:
         touch_job(session, job)
 
 
-async def look_after(services: Services) -> None:
+async def maintain(services: Services) -> None:
     """Reap, sweep and tidy until cancelled; run by the API: a busy worker could not."""
     swept = tidied = -TIDY_EVERY
     while True:

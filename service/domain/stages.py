@@ -1,28 +1,33 @@
-"""The stages of a job: how far it is as a whole, and how long it will still take."""
+"""The stages of a job: its overall progress and its remaining time."""
 
 import statistics
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session as DbSession
 
 from service.database.tables import StageTiming
 
-KEPT_STAGES = ("segment", "transcribe", "align", "diarise")  # whose results are artefacts
-TIMED_STAGES = ("ingest", *KEPT_STAGES)
-# Share of the whole until this installation has timings of its own.
-FIRST_GUESS = {"ingest": 0.03, "segment": 0.1, "transcribe": 0.5, "align": 0.12, "diarise": 0.25}
-HISTORY = 20  # timings of a stage that count
-ENOUGH = 3  # jobs after which their timings replace the trial's
-MARGIN = 2.0  # what people say decides how long decoding takes: a trial may be off by this factor
+STORED_STAGES = ("segment", "transcribe", "align", "diarise")  # their results are artefacts
+TIMED_STAGES = ("ingest", *STORED_STAGES)
+# Shares of the whole until this installation has timings.
+DEFAULT_SHARES = {"ingest": 0.03, "segment": 0.1, "transcribe": 0.5, "align": 0.12, "diarise": 0.25}
+HISTORY = 20  # the latest timings of a stage that are used
+MIN_JOBS = 3  # then their timings replace those of the trial
+TRIAL_MARGIN = 2.0  # a trial may be off by this factor: decoding time depends on what is said
+RATES_MAX_AGE = 5.0  # s; rates change slowly and are read often
 
 
 @dataclass(frozen=True)
 class RemainingTime:
-    """Seconds until the job is done, once it runs. `basis`: "history" or "self-test"."""
+    """Seconds until a job is done, not counting its time in the queue.
+
+    `basis`: "history" of earlier jobs, or "self-test".
+    """
 
     low: float
     high: float
@@ -39,34 +44,44 @@ class Rate:
     trial: bool
 
 
-class StageRow(Protocol):
-    """How far a stage is: a row of the database, or the API's view of it."""
+@dataclass(frozen=True)
+class StageState:
+    name: str
+    state: str
+    fraction: float
+    started_at: datetime | None
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def state(self) -> str: ...
-    @property
-    def fraction(self) -> float: ...
-    @property
-    def started_at(self) -> datetime | None: ...
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> "StageState":
+        """
+        Args:
+            row: columns of a JobStage as JSON.
+        """
+        started = row["started_at"]
+        return cls(
+            row["name"],
+            row["state"],
+            row["fraction"],
+            None if started is None else datetime.fromisoformat(started),
+        )
 
 
-def whole(stage: str, fraction: float, rates: Mapping[str, Rate]) -> float:
-    """How far a job is, 0 to 1, when it is this far in this stage."""
+def overall_progress(stage: str, fraction: float, rates: Mapping[str, Rate]) -> float:
+    """The fraction of the job that is done, 0 to 1, at this fraction of this stage."""
     weights = _weights(rates)
     if stage not in weights:
-        return 1.0  # those after the costly ones take no time to speak of
+        return 1.0  # the stages after the costly ones take hardly any time
     before = TIMED_STAGES[: TIMED_STAGES.index(stage)]
     done = sum(weights[name] for name in before) + weights[stage] * fraction
     return min(1.0, done / sum(weights.values()))
 
 
-def remaining(
-    stages: Sequence[StageRow], audio_seconds: float, rates: Mapping[str, Rate]
+def remaining_time(
+    stages: Sequence[StageState], audio_seconds: float, rates: Mapping[str, Rate]
 ) -> RemainingTime | None:
+    """None if there is no rate for a stage that is still to run."""
     left = {stage.name: stage for stage in stages if stage.state in ("pending", "running")}
-    missing = [name for name in KEPT_STAGES if name in left and name not in rates]
+    missing = [name for name in STORED_STAGES if name in left and name not in rates]
     if missing:
         return None
     low = high = 0.0
@@ -76,7 +91,7 @@ def remaining(
         rate, share = rates[name], 1.0 - stage.fraction
         shortest, longest = rate.low * audio_seconds * share, rate.high * audio_seconds * share
         if stage.state == "running" and stage.started_at and stage.fraction > 0.05:
-            # By now the stage itself says how long it takes.
+            # By now its own progress says how long it takes.
             elapsed = (datetime.now(UTC) - stage.started_at).total_seconds()
             measured = elapsed / stage.fraction * share
             shortest, longest = min(measured, longest), max(measured, shortest)
@@ -85,8 +100,22 @@ def remaining(
     return RemainingTime(round(low, 1), round(high, 1), "self-test" if trial else "history")
 
 
-def rates_of(session: DbSession, model: str) -> dict[str, Rate]:
-    """By this installation's own history; stages that never ran are missing."""
+class RateCache:
+    """The rates of each Whisper model, read again after a few seconds."""
+
+    def __init__(self) -> None:
+        self._rates: dict[str, tuple[float, Mapping[str, Rate]]] = {}
+
+    def read(self, session: DbSession, model: str) -> Mapping[str, Rate]:
+        read_at, rates = self._rates.get(model, (0.0, {}))
+        if time.monotonic() > read_at + RATES_MAX_AGE:
+            rates = read_rates(session, model)
+            self._rates[model] = (time.monotonic(), rates)
+        return rates
+
+
+def read_rates(session: DbSession, model: str) -> dict[str, Rate]:
+    """Rates by stage, from this installation's timings. Stages that never ran are missing."""
     rates = {}
     for stage in TIMED_STAGES:
         timings = session.execute(
@@ -98,17 +127,19 @@ def rates_of(session: DbSession, model: str) -> dict[str, Rate]:
         ).all()
         measured = sorted(row.seconds / row.audio_seconds for row in timings if not row.trial)
         tried = [row.seconds / row.audio_seconds for row in timings if row.trial]
-        if len(measured) >= ENOUGH or (measured and not tried):
+        if len(measured) >= MIN_JOBS or (measured and not tried):
             middle = statistics.median(measured)
             low, high = measured[len(measured) // 10], measured[-1 - len(measured) // 10]
             rates[stage] = Rate(low, middle, high, trial=False)
         elif tried:
-            rates[stage] = Rate(tried[0] / MARGIN, tried[0], tried[0] * MARGIN, trial=True)
+            rates[stage] = Rate(
+                tried[0] / TRIAL_MARGIN, tried[0], tried[0] * TRIAL_MARGIN, trial=True
+            )
     return rates
 
 
 def _weights(rates: Mapping[str, Rate]) -> dict[str, float]:
     known = {stage: rates[stage].middle if stage in rates else 0.0 for stage in TIMED_STAGES}
-    if all(stage in rates for stage in KEPT_STAGES) and sum(known.values()) > 0:
+    if all(stage in rates for stage in STORED_STAGES) and sum(known.values()) > 0:
         return known
-    return FIRST_GUESS
+    return DEFAULT_SHARES

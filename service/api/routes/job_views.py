@@ -1,4 +1,4 @@
-"""What the API says of a job: its stages, progress, errors and what is left when it is deleted."""
+"""The API's views of jobs: stages, progress, options, errors, and what deleting destroyed."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -7,9 +7,11 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from models.errors import OutOfMemory
 from models.options import JobOptions
 from service.api.routes.sessions import Speakers
 from service.database.tables import Job
+from service.domain.job_details import JobDetails
 from service.domain.job_errors import error_action, error_title
 
 Status = Literal[
@@ -29,7 +31,7 @@ class StageView(BaseModel):
     state: StageState
     fraction: float = Field(description="0 to 1")
     audio_seconds_done: float | None
-    seconds: float | None = Field(description="What it took.")
+    seconds: float | None = Field(description="Processing time.")
     device: str | None
     started_at: datetime | None
     finished_at: datetime | None
@@ -41,17 +43,17 @@ class EtaView(BaseModel):
 
 
 class ProgressView(BaseModel):
-    fraction: float = Field(description="Of the whole, 0 to 1.")
+    fraction: float = Field(description="Of the whole job, 0 to 1.")
     eta_seconds: EtaView | None = Field(
-        description="Until it is done, once it runs; null: not known yet."
+        description="Seconds until it is done, not counting its time in the queue; null: unknown."
     )
     basis: Literal["history", "self-test"] | None = Field(
-        description="What the estimate comes from: earlier jobs here, or a trial at the start."
+        description="What the estimate is based on: earlier jobs, or a short trial of the models."
     )
 
 
 class QueueView(BaseModel):
-    position: int | None = Field(description="Jobs before it; null once it has begun.")
+    position: int | None = Field(description="Jobs ahead of it; null once it has started.")
     waited_seconds: float
 
 
@@ -62,7 +64,7 @@ class WaitingView(BaseModel):
 
 
 class ErrorView(BaseModel):
-    """What went wrong in one attempt. Kept for ever."""
+    """What went wrong in one attempt. Stored permanently."""
 
     type: str
     title: str
@@ -91,7 +93,7 @@ class Weights(BaseModel):
 
 
 class OptionsView(BaseModel):
-    language: str | None = Field(description="null: found out.")
+    language: str | None = Field(description="null: detected.")
     speakers: Speakers
     channels: Literal["auto", "mix", "split"]
     translate: bool
@@ -178,17 +180,19 @@ class JobView(BaseModel):
     session_id: UUID | None
     recordings: list[UUID]
     status: Status
-    version: int = Field(description="Grows with every change; also the ETag.")
+    version: int = Field(description="Increases with every change; also the ETag.")
     attempt: int
     stage: StageName | None
     stages: list[StageView]
     progress: ProgressView
     queue: QueueView
-    waiting_for: WaitingView | None = Field(description="Of a `waiting` job: for whom or what.")
+    waiting_for: WaitingView | None = Field(description="What a `waiting` job is waiting for.")
     options: OptionsView
     audio_seconds: float | None
     rerun_from: StageName | None
-    transcript_id: UUID | None = Field(description="/v1/transcripts/{id} of a job that succeeded.")
+    transcript_id: UUID | None = Field(
+        description="Once the job has succeeded: /v1/transcripts/{id}."
+    )
     warnings: list[str]
     errors: list[ErrorView]
     heartbeat_at: datetime | None
@@ -196,9 +200,46 @@ class JobView(BaseModel):
     started_at: datetime | None
     finished_at: datetime | None
 
+    @classmethod
+    def of(cls, details: JobDetails) -> Self:
+        job, remaining = details.job, details.remaining
+        columns = cls.model_fields.keys() & Job.__table__.columns.keys()
+        return cls.model_validate(
+            {
+                **{name: getattr(job, name) for name in columns},
+                "recordings": details.recordings,
+                "stages": details.stages,
+                "progress": {
+                    "fraction": job.fraction,
+                    "eta_seconds": remaining and {"low": remaining.low, "high": remaining.high},
+                    "basis": remaining and remaining.basis,
+                },
+                "queue": {
+                    "position": details.position,
+                    "waited_seconds": details.waited_seconds,
+                },
+                "waiting_for": _waiting_for(details),
+                "options": OptionsView.of(job),
+                "errors": [ErrorView.of(row) for row in details.errors],
+            }
+        )
+
+
+def _waiting_for(details: JobDetails) -> dict[str, Any] | None:
+    if details.job.status != "waiting" or not details.errors:
+        return None
+    code = details.errors[-1]["code"]
+    return {
+        "reason": "card" if code == OutOfMemory.code else "person",
+        "code": code,
+        "user_action": error_action(code),
+    }
+
 
 class JobSummary(BaseModel):
-    """As much of a job as a list shows."""
+    """A job in a list."""
+
+    model_config = ConfigDict(from_attributes=True)
 
     id: UUID
     study_id: UUID
@@ -242,11 +283,11 @@ class JobList(BaseModel):
     )
 
     items: list[JobSummary]
-    next_cursor: str | None = Field(description="For the next page; null on the last.")
+    next_cursor: str | None = Field(description="For the next page; null on the last one.")
 
 
 class DestroyedView(BaseModel):
-    """What is gone with a job, and what is not."""
+    """What deleting a job destroyed, and what it left."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -269,5 +310,5 @@ class DestroyedView(BaseModel):
     vocabulary: bool
     occurrences: int = Field(description="Results of the de-identification stage.")
     recordings_kept: list[UUID] = Field(
-        description="Still there, with their keys: they are deleted by themselves."
+        description="They still exist, with their keys, and are deleted separately."
     )
