@@ -112,7 +112,7 @@ def compute_least_seconds(
 # --- a process per contestant ---------------------------------------------------------------------
 
 
-def work(pipe: Connection, name: str, precision: str, setup: Setup) -> None:
+def run_contestant(pipe: Connection, name: str, precision: str, setup: Setup) -> None:
     """Build a contestant, then run one round for each case received, until None."""
     torch.set_num_threads(setup.threads)
     torch.set_grad_enabled(False)
@@ -144,7 +144,7 @@ def take_turns(
 
 
 @dataclass
-class Entry:
+class RunningContestant:
     """A contestant at one precision, and its measurements."""
 
     name: str
@@ -155,7 +155,7 @@ class Entry:
     seconds: dict[str, list[float]]
     texts: dict[str, Tokens]
 
-    def ask(self, case: str) -> None:
+    def run_round(self, case: str) -> None:
         self.pipe.send(case)
         reply = self.pipe.recv()
         if "error" in reply:
@@ -165,17 +165,19 @@ class Entry:
         self.texts[case] = reply["texts"]
 
 
-def start_contestant(name: str, precision: str, setup: Setup) -> Entry | None:
+def start_contestant(name: str, precision: str, setup: Setup) -> RunningContestant | None:
     """Start a contestant's process; None if it does not have this precision."""
     context = get_context("spawn")
     pipe, theirs = context.Pipe()
-    process = context.Process(target=work, args=(theirs, name, precision, setup), daemon=True)
+    process = context.Process(
+        target=run_contestant, args=(theirs, name, precision, setup), daemon=True
+    )
     process.start()
     theirs.close()
     reply = pipe.recv()
     if "unsupported" in reply:
         return None
-    return Entry(name, precision, pipe, process, {**reply}, {}, {})
+    return RunningContestant(name, precision, pipe, process, {**reply}, {}, {})
 
 
 # --- the run --------------------------------------------------------------------------------------
@@ -246,7 +248,7 @@ def measure(
         for case in PARTS[part]:
             for entry in started:
                 if "error" not in entry.result:
-                    entry.ask(case)
+                    entry.run_round(case)
         if i == 0:  # includes one-off initialisation, so it is reported separately
             for entry in started:
                 entry.result["first_round_seconds"] = dict(entry.seconds)
@@ -280,7 +282,9 @@ def measure(
     }
 
 
-def summarise(entry: Entry, setup: Setup, reference: Entry) -> dict[str, Any]:
+def summarise(
+    entry: RunningContestant, setup: Setup, reference: RunningContestant
+) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for case, seconds in entry.seconds.items():
         median = statistics.median(seconds)

@@ -38,7 +38,7 @@ from scripts.evaluate import NO_WEIGHTS_FOLDER
 from scripts.measure_memory import draw_embeddings
 from scripts.reports import describe_hardware, write_report
 from scripts.synthetic_diarisation import random_pipeline
-from scripts.whisper_contestants import DIMENSIONS, force_ends, random_whisper
+from scripts.whisper_contestants import DIMENSIONS, force_ends, make_random_whisper
 from service.batch.batch import Batch, group_into_sessions, prepare_output
 from service.batch.batch import run as run_batch
 from service.exports import Format
@@ -117,7 +117,7 @@ def build_pipeline(model: str, device: str, precision: Precision | None) -> Pipe
     """The demo pipeline with an engine of this model."""
     demo, place = find_whisper("demo", NO_WEIGHTS_FOLDER), torch.device(device)
     pipeline = Pipeline(demo, find_pipeline("demo", NO_WEIGHTS_FOLDER), place)
-    weights = load_whisper(demo) if model == "demo" else random_whisper(model)
+    weights = load_whisper(demo) if model == "demo" else make_random_whisper(model)
     pipeline.engine = CountingEngine(weights, precision=precision, device=place)
     return pipeline
 

@@ -48,7 +48,7 @@ from scripts.make_interview import Interview, make_interview, recording_of
 from scripts.references import (
     Annotation,
     BadReference,
-    Entry,
+    ManifestEntry,
     build_annotation,
     read_manifest,
     read_reference,
@@ -175,7 +175,7 @@ class FailedRecording:
 
 
 def measure_manifest(
-    pipeline: Pipeline, entries: Sequence[Entry]
+    pipeline: Pipeline, entries: Sequence[ManifestEntry]
 ) -> Iterator[Row | FailedRecording]:
     """Measure each recording; a failed one does not stop the others."""
     for entry in entries:
@@ -191,7 +191,7 @@ def measure_manifest(
             yield Row(entry.group, entry.audio.stem, measured)
 
 
-def check_entry(entry: Entry) -> None:
+def check_entry(entry: ManifestEntry) -> None:
     """Find mistakes now, not after hours of transcription.
 
     Raises:
@@ -206,7 +206,7 @@ def check_entry(entry: Entry) -> None:
         raise BadReference(f"{entry.audio.name}: {error}") from None
 
 
-def parse_options(entry: Entry) -> JobOptions:
+def parse_options(entry: ManifestEntry) -> JobOptions:
     """The options that an entry of the manifest gives.
 
     Raises:

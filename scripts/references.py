@@ -52,7 +52,7 @@ class Annotation:
 
 
 @dataclass(frozen=True)
-class Entry:
+class ManifestEntry:
     """One line of a manifest."""
 
     audio: Path
@@ -64,7 +64,7 @@ class Entry:
         return self.options.get("group", "recordings")
 
 
-def read_manifest(path: Path) -> list[Entry]:
+def read_manifest(path: Path) -> list[ManifestEntry]:
     """
     Raises:
         BadReference
@@ -82,7 +82,7 @@ def read_manifest(path: Path) -> list[Entry]:
     return entries
 
 
-def _parse_entry(tokens: Sequence[str], manifest: Path, number: int) -> Entry:
+def _parse_entry(tokens: Sequence[str], manifest: Path, number: int) -> ManifestEntry:
     options = dict(token.split("=", 1) for token in tokens if re.match(r"[a-z]+=", token))
     paths = [manifest.parent / token for token in tokens if not re.match(r"[a-z]+=", token)]
     where = f"{manifest}, line {number}"
@@ -101,7 +101,7 @@ def _parse_entry(tokens: Sequence[str], manifest: Path, number: int) -> Entry:
         raise BadReference(f"{where}: {wrong[0].name} must be one of {', '.join(ENDINGS)}")
     if len(paths) < 2:
         raise BadReference(f"{where}: a line needs a recording and at least one reference")
-    return Entry(paths[0], tuple(paths[1:]), options)
+    return ManifestEntry(paths[0], tuple(paths[1:]), options)
 
 
 def read_reference(paths: Sequence[Path], recording: str) -> Annotation:

@@ -138,7 +138,7 @@ class TrainingStage:
         return self.last + (self.first - self.last) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-class Report:
+class LossPrinter:
     """Prints the mean of the values every 50 steps."""
 
     def __init__(self, name: str) -> None:
@@ -438,7 +438,7 @@ def train_whisper(out: Path, work: Path, seed: int) -> None:
         stages = stages[1:]
     training = Training("whisper", work, model, stages)
     pool = SpeechPool(random.Random(seed + training.step))
-    report = Report("whisper")
+    printer = LossPrinter("whisper")
     for stage in training.steps():
         mel, offsets, inputs, targets, spans = make_whisper_batch(model, pool, stage)
         encoded = model.encode(mel, offsets)
@@ -447,7 +447,7 @@ def train_whisper(out: Path, work: Path, seed: int) -> None:
         ctc = ctc_loss(model, encoded, targets)
         attention = attention_loss(attention_weights, spans)
         training.descend(cross_entropy + 0.3 * ctc + 0.2 * attention)
-        report.add(
+        printer.add(
             training.step, ce=cross_entropy.item(), ctc=ctc.item(), attention=attention.item()
         )
         if training.step % CHECKPOINT_STEPS == 0:
@@ -579,7 +579,7 @@ def train_segmentation(out: Path, work: Path, seed: int) -> None:
         stages = stages[-1:]
     training = Training("segmentation", work, trainer, stages)
     pool = SpeechPool(random.Random(seed + training.step))
-    report = Report("segmentation")
+    printer = LossPrinter("segmentation")
     n_frames = trainer.model.num_frames(int(CHUNK_SECONDS * SAMPLE_RATE))
     for stage in training.steps():
         chunks = [make_conversation_chunk(pool, n_frames) for _ in range(stage.batch_size)]
@@ -593,7 +593,7 @@ def train_segmentation(out: Path, work: Path, seed: int) -> None:
         loss = F.nll_loss(scores.flatten(0, 1), classes.flatten())
         training.descend(loss + 2 * identity)
         error = (hypothesis - reference).abs().sum() / reference.sum()
-        report.add(
+        printer.add(
             training.step,
             loss=loss.item(),
             identity=identity.item(),
@@ -706,7 +706,7 @@ def train_embedding(out: Path, work: Path, seed: int) -> None:
     trainer = EmbeddingTrainer(len(VOICES))
     training = Training("embedding", work, trainer, [TrainingStage(300, 20, 2.5, 2e-3, 1e-4)])
     pool = SpeechPool(random.Random(seed + training.step))
-    report = Report("embedding")
+    printer = LossPrinter("embedding")
     for stage in training.steps():
         chunks = [make_embedding_chunk(pool, stage.seconds) for _ in range(stage.batch_size)]
         waveforms = torch.from_numpy(np.stack([chunk[0] for chunk in chunks]))[:, None]
@@ -716,7 +716,7 @@ def train_embedding(out: Path, work: Path, seed: int) -> None:
         loss = F.cross_entropy(scores, labels)
         training.descend(loss)
         accuracy = (scores.argmax(-1) == labels).float().mean()
-        report.add(training.step, loss=loss.item(), accuracy=accuracy.item())
+        printer.add(training.step, loss=loss.item(), accuracy=accuracy.item())
     export_pyannote(trainer.model, out / "pyannote" / "embedding")
     export_plda(trainer.model.eval(), pool, out / "pyannote" / "plda")
 

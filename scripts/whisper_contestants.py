@@ -58,7 +58,7 @@ class Setup:
         return bands + 0.3 * torch.randn(shape, generator=generator)
 
 
-def random_whisper(model: str) -> Any:
+def make_random_whisper(model: str) -> Any:
     from whisper.model import ModelDimensions, Whisper
 
     n_mels, n_vocab, n_state, n_head, n_audio, n_text = DIMENSIONS[model]
@@ -92,7 +92,7 @@ class OpenAIWhisper:
         if precision == "int8" or (precision == "bf16" and setup.device == "cpu"):
             raise Unsupported
         self.setup = setup
-        self.whisper = random_whisper(setup.model).to(setup.device)
+        self.whisper = make_random_whisper(setup.model).to(setup.device)
         self.fp16 = precision != "fp32"  # it has no bf16
 
     def decode(self, mels: torch.Tensor, lengths: Sequence[int]) -> Tokens:
@@ -152,7 +152,7 @@ class Transformers:
 
         logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # it warns of every call's arguments
         self.setup, self.dtype = setup, {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
-        whisper = random_whisper(setup.model)
+        whisper = make_random_whisper(setup.model)
         dims, tokenizer = whisper.dims, make_tokenizer(whisper)
         config = WhisperConfig(
             vocab_size=dims.n_vocab,
@@ -248,7 +248,7 @@ class FasterWhisper:
         if names[precision] not in ctranslate2.get_supported_compute_types(setup.device):
             raise Unsupported
         self.setup = setup
-        whisper = random_whisper(setup.model)
+        whisper = make_random_whisper(setup.model)
         tokenizer = make_tokenizer(whisper)
         self.prompt = list(tokenizer.sot_sequence)
         with tempfile.TemporaryDirectory() as folder:
@@ -361,7 +361,7 @@ class Fieldscribe:
         from models.whisper_engine.model import InferenceModel
         from models.whisper_engine.rules import read_special_tokens
 
-        whisper = random_whisper(setup.model).to(setup.device)
+        whisper = make_random_whisper(setup.model).to(setup.device)
         tokenizer = make_tokenizer(whisper)
         self.prompt = tuple(tokenizer.sot_sequence)
         model = InferenceModel(whisper, precision)  # type: ignore[arg-type]

@@ -94,9 +94,9 @@ def test_a_contestant_that_cannot_run_is_reported_as_such(monkeypatch):
             sent.append(message)
 
     monkeypatch.setitem(CONTESTANTS, "faster-whisper", refuse)
-    from scripts.bench_whisper import work
+    from scripts.bench_whisper import run_contestant
 
-    work(Pipe(), "faster-whisper", "fp32", SETUP)  # type: ignore[arg-type]
+    run_contestant(Pipe(), "faster-whisper", "fp32", SETUP)  # type: ignore[arg-type]
 
     assert sent == [{"error": "RuntimeError: no such card"}]
 

@@ -8,13 +8,13 @@ import pytest
 from models.errors import OutOfMemory, UnknownLanguage
 from scripts import evaluate
 from scripts.evaluate import parse_options
-from scripts.references import Entry
+from scripts.references import ManifestEntry
 from tests.audio_files import tones, wav
 from tests.fakes import FakePipeline
 
 
-def entry(**options: str) -> Entry:
-    return Entry(Path("INT-01.wav"), (Path("INT-01.stm"),), options)
+def entry(**options: str) -> ManifestEntry:
+    return ManifestEntry(Path("INT-01.wav"), (Path("INT-01.stm"),), options)
 
 
 @pytest.mark.parametrize("name", ["en", "EN", "English"])
