@@ -120,7 +120,7 @@ def test_a_refused_field_is_explained_in_a_sentence(api, run, tmp_path, command,
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
-        (("--language", "klingon"), "unknown_language", "by their English names"),
+        (("--language", "klingon"), "unknown_language", "by English name"),
         (("missing.wav",), "file_not_readable", "missing.wav:"),
     ],
     ids=str,

@@ -202,8 +202,8 @@ def test_any_other_command_says_what_to_install(site, tmp_path, command, extra):
     name = " ".join(command[:2]) if command[0] == "models" else command[0]
     assert (exit_code, raised) == (1, "SystemExit")
     assert output == (
-        f"packages_missing: `fieldscribe {name}` needs packages that are not installed. "
-        f"Type: pip install 'fieldscribe[{extra}]'\n"
+        f"packages_missing: `fieldscribe {name}` needs packages that are not installed: "
+        f"run `pip install 'fieldscribe[{extra}]'`.\n"
     )
 
 

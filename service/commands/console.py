@@ -81,6 +81,8 @@ FIELD_HINTS = {
     "model": "A model is named as `fieldscribe models list` shows it.",
     "speakers": "The number of speakers is 1 to 20, or a range within that: 2-4.",
     "channels": "Channels are auto, mix or split.",
+    "passphrase": "The passphrase is missing or too long.",
+    "roster": "Each line of a roster is a code and a role: P01 participant.",
     "vocabulary": "A vocabulary has at most 500 lines of at most 100 characters each.",
     "recordings": "A job has at most 100 recordings, each listed once.",
     "from": "The stage is ingest, segment, transcribe, align, diarise, attribute or check.",
@@ -93,11 +95,13 @@ FIELD_HINTS = {
 
 
 def explain_problem(problem: dict[str, Any]) -> str:
-    """The valid values of the fields that the API refused, else the problem's own detail."""
+    """The valid values of the fields that the API refused, else its own explanation."""
     fields = [field["where"] for field in problem.get("errors") or []]
     names = dict.fromkeys((where.split(".") + [""])[1] for where in fields)
     hints = [FIELD_HINTS[name] for name in names if name in FIELD_HINTS]
     if len(hints) == len(names) > 0:
         return " ".join(dict.fromkeys(hints))
-    where = f" ({', '.join(fields)})" if fields else ""
-    return f"{problem['detail']}{where}"
+    if fields:
+        places = ", ".join(where.partition(".")[2] or where for where in fields)
+        return f"The service refused these parts of the request: {places}."
+    return str(problem["detail"])

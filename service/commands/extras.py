@@ -1,4 +1,4 @@
-"""Commands that need packages of an extra say so where only the client is installed.
+"""Tells the user which extra to install when a command's packages are missing.
 
 ServiceError
 └── PackagesMissing
@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 
 from service.errors import ServiceError
 
-# Modules that stand for the packages of each extra of pyproject.toml; `worker` includes `server`.
+# The main modules of each extra in pyproject.toml; `worker` includes `server`.
 SERVER = ("fastapi", "sqlalchemy", "procrastinate")
 EXTRAS = {"server": SERVER, "worker": (*SERVER, "torch", "whisper")}
 
@@ -28,6 +28,6 @@ def require_packages(command: str, extra: Literal["server", "worker"]) -> None:
     """
     if any(find_spec(module) is None for module in EXTRAS[extra]):
         raise PackagesMissing(
-            f"`fieldscribe {command}` needs packages that are not installed. "
-            f"Type: pip install 'fieldscribe[{extra}]'"
+            f"`fieldscribe {command}` needs packages that are not installed: "
+            f"run `pip install 'fieldscribe[{extra}]'`."
         )

@@ -120,7 +120,9 @@ def parse_speaker_bounds(text: str) -> dict[str, int]:
     try:
         return {"min": int(low), "max": int(high if dash else low)}
     except ValueError:
-        raise typer.BadParameter("write a number of speakers as 6, a range as 2-4") from None
+        raise typer.BadParameter(
+            "write a number as 6, a range as 2-4", param_hint="--speakers"
+        ) from None
 
 
 def read_vocabulary(path: Path) -> tuple[str, ...]:

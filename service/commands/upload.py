@@ -103,7 +103,9 @@ def upload_command(
     Prints the id of each job. After an interruption, run the same command again to resume.
     """
     if roster is not None and session is None:
-        raise typer.BadParameter("a roster belongs to a session: name one with --session")
+        raise typer.BadParameter(
+            "a roster belongs to a session: name one with --session", param_hint="--roster"
+        )
     with connect(as_json) as client:
         options = {
             "language": requested_language(language),
