@@ -12,32 +12,32 @@ from service.services import Services
 
 def begin_job(services: Services, job_id: UUID) -> job_state.JobClaim:
     with services.sessionmaker.begin() as session:
-        held = job_state.claim_job(session, job_id)
-    assert held is not None
-    return held
+        claim = job_state.claim_job(session, job_id)
+    assert claim is not None
+    return claim
 
 
 def finish_job(services: Services, job_id: UUID, document: Transcript | None = None) -> UUID:
     """Finish a job and return the transcript's id."""
-    held = begin_job(services, job_id)
+    claim = begin_job(services, job_id)
     for stage in STORED_STAGES:
-        if stage not in held.job.kept:
+        if stage not in claim.job.stored:
             id = write(services, job_id, f"stage_{stage}", b"a result")
             with services.sessionmaker.begin() as session:
-                job_state.record_result(session, held, stage, id, 1.0)
+                job_state.record_result(session, claim, stage, id, 1.0)
     document = document or conversation()
     artefact_id = write(services, job_id, "transcript", to_json(document).encode())
     outcome = job_state.Outcome(artefact_id, document.speakers, (), document.duration)
     transcript_id = uuid4()
     with services.sessionmaker.begin() as session:
-        job_state.finish_job(session, held, transcript_id, outcome)
+        job_state.finish_job(session, claim, transcript_id, outcome)
     return transcript_id
 
 
 def fail_job(services: Services, job_id: UUID, code: str) -> None:
-    held = begin_job(services, job_id)
+    claim = begin_job(services, job_id)
     with services.sessionmaker.begin() as session:
-        job_state.record_failure(session, held, code)
+        job_state.record_failure(session, claim, code)
 
 
 def write(services: Services, job_id: UUID, kind: str, content: bytes) -> UUID:

@@ -151,7 +151,7 @@ def test_a_rerun_has_copies_under_its_own_key_and_outlives_the_job_it_comes_from
     finish_job(api.services, id)
     again = UUID(api.post(f"{JOBS}/{id}/rerun", json={"from": "diarise"}).json()["id"])
     held = begin_job(api.services, again)
-    kept = {*held.job.kept.values(), held.job.vocabulary_artefact_id}
+    kept = {*held.job.stored.values(), held.job.vocabulary_artefact_id}
     old = {row.artefact_id for row in read_stages(api.services, id).values()}
 
     assert len(kept) == 5
@@ -161,7 +161,7 @@ def test_a_rerun_has_copies_under_its_own_key_and_outlives_the_job_it_comes_from
     assert kept <= artefacts(api)
     store, keyring = identified(api.services)
     key = keyring.data_key(UUID(study), again)
-    for stage, artefact_id in held.job.kept.items():
+    for stage, artefact_id in held.job.stored.items():
         with store.open(held.job.stage_artefact(stage, artefact_id), key) as file:
             assert file.read() == b"a result"
     delete(api, f"{JOBS}/{again}?force=true")

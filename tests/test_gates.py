@@ -216,7 +216,7 @@ def job_with_the_demo_weights() -> EngineJob:
         whisper_sha256=find_whisper("demo", Path()).sha256,
         diarisation_pipeline="demo",
         diarisation_sha256=find_pipeline("demo", Path()).sha256,
-        kept={},
+        stored={},
     )
 
 

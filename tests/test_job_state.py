@@ -59,7 +59,7 @@ def test_a_claim_says_what_is_to_be_done(services, job_id, held):
     assert (job.status, job.attempt, job.fence) == ("running", 1, held.fence)
     assert held.job.id == job_id
     assert len(held.job.recordings) == 1
-    assert held.job.kept == {}
+    assert held.job.stored == {}
     assert held.job.keys == {}
 
 
@@ -175,7 +175,7 @@ def test_the_next_attempt_goes_on_after_the_last_stage(services, job_id, held):
     do(services, job_state.record_loaded, held, "cpu", {"segment": 0.1})
     do(services, job_state.record_result, held, "segment", artefact, 1.5)
 
-    assert do(services, job_state.claim_job, job_id).job.kept == {"segment": artefact}
+    assert do(services, job_state.claim_job, job_id).job.stored == {"segment": artefact}
     with services.sessionmaker() as session:
         timings = session.scalars(select(StageTiming).order_by(StageTiming.at)).all()
         assert [(t.seconds, t.audio_seconds, t.trial) for t in timings][-2:] == [
@@ -192,7 +192,7 @@ def test_a_rerun_with_other_speakers_gets_the_embeddings(services, job_id):
             {"id": artefact, "job": job_id},
         )
 
-    assert do(services, job_state.claim_job, job_id).job.kept == {"embeddings": artefact}
+    assert do(services, job_state.claim_job, job_id).job.stored == {"embeddings": artefact}
 
 
 def test_a_job_that_kills_its_workers_fails_after_three_attempts(services, job_id):

@@ -593,7 +593,7 @@ def test_a_rerun_of_the_diarisation_has_the_embeddings_of_the_last(api, study):
 
     held = begin_job(api.services, UUID(again))
 
-    assert set(held.job.kept) == {"segment", "transcribe", "align", "embeddings"}
+    assert set(held.job.stored) == {"segment", "transcribe", "align", "embeddings"}
 
 
 def test_nothing_is_kept_from_other_weights(api, study):

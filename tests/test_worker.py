@@ -111,7 +111,7 @@ def test_a_job_survives_the_trip_through_the_pipe():
         whisper_sha256="0",
         diarisation_pipeline="demo",
         diarisation_sha256="1",
-        kept={"segment": uuid4()},
+        stored={"segment": uuid4()},
         keys={id: Key(id.bytes * 2) for id in recordings},
     )
 

@@ -1,4 +1,4 @@
-"""A claimed job as the engine child gets it, with the keys it needs and no others."""
+"""A claimed job as it is sent to the engine child, with only the keys it needs."""
 
 import base64
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from service.vault.streaming import Key
 
 VOCABULARY = "vocabulary"
 TRANSCRIPT = "transcript"
-EMBEDDINGS = "embeddings"  # the result of a diarisation with other options
+EMBEDDINGS = "embeddings"  # the result of diarisation with another number of speakers
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class EngineJob:
     Args:
         recordings: in order.
         options: without the vocabulary, which the engine child reads from its artefact.
-        kept: artefacts by the stage whose result they are.
-        keys: of the recordings, and one for what is made of them, by the id of the job.
+        stored: artefact ids of stored results, by stage.
+        keys: data keys by id, of the recordings and of the job itself.
     """
 
     id: UUID
@@ -34,7 +34,7 @@ class EngineJob:
     whisper_sha256: str
     diarisation_pipeline: str
     diarisation_sha256: str
-    kept: Mapping[str, UUID]
+    stored: Mapping[str, UUID]
     keys: Mapping[UUID, Key] = field(default_factory=dict)
 
     def artefact(self, kind: str, id: UUID) -> Artefact:
@@ -52,7 +52,7 @@ class EngineJob:
             "options": self.options.to_row(),
             "vocabulary_artefact_id": self.vocabulary_artefact_id
             and str(self.vocabulary_artefact_id),
-            "kept": {stage: str(id) for stage, id in self.kept.items()},
+            "stored": {stage: str(id) for stage, id in self.stored.items()},
             "keys": {
                 str(id): base64.b64encode(key.secret).decode() for id, key in self.keys.items()
             },
@@ -69,7 +69,7 @@ class EngineJob:
                 "recordings": tuple(UUID(id) for id in message["recordings"]),
                 "options": JobOptions.from_row(message["options"]),
                 "vocabulary_artefact_id": None if vocabulary is None else UUID(vocabulary),
-                "kept": {stage: UUID(id) for stage, id in message["kept"].items()},
+                "stored": {stage: UUID(id) for stage, id in message["stored"].items()},
                 "keys": keys_from_json(message["keys"]),
             }
         )

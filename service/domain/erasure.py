@@ -1,7 +1,7 @@
-"""Erasing: a job with what it made, a recording with its jobs; a session, a study with all of it.
+"""Erasure of jobs, recordings, sessions and studies, with everything that was made from them.
 
-The key first, with its entry in the ledger, then the files: no copy of them can be read again, and
-whoever repeats an erasure that was interrupted completes it.
+The key is destroyed first, with an entry in the ledger, then the files: after that, no copy of them
+can be read. Repeating an interrupted erasure completes it.
 """
 
 import logging
@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Destroyed:
-    """What went with a job. Its recordings stay: they are erased by themselves."""
+    """What was destroyed with a job. Its recordings stay and are erased separately."""
 
     transcript: bool
     stage_results: int
@@ -56,7 +56,7 @@ def delete_job(
 ) -> Destroyed:
     """
     Args:
-        force: also if a worker has it, which then finds that it is gone.
+        force: also if a worker holds the job; the worker will find that it is gone.
 
     Raises:
         JobNotFound, JobRunning, Erased
@@ -68,13 +68,13 @@ def delete_job(
 
 
 def erase_job(session: DbSession, services: Services, job: Job) -> Destroyed:
-    """Everything that was made for a job. Safe to run twice, and while sealed.
+    """Erase everything that was made for a job. Safe to run twice, and while the vault is sealed.
 
     Args:
         job: from `lock_job`.
     """
     store, keyring = identified(services)
-    request_cancel(session, job)  # out of the queue
+    request_cancel(session, job)  # removes it from the queue
     keyring.erase(job.study_id, job.id)
     transcript = session.scalar(select(Transcript).where(Transcript.job_id == job.id))
     stages = session.scalars(
@@ -84,7 +84,7 @@ def erase_job(session: DbSession, services: Services, job: Job) -> Destroyed:
         session.scalars(
             select(Handoff)
             .where(Handoff.transcript_id == transcript.id)
-            .with_for_update()  # after one that is being completed at this moment
+            .with_for_update()  # waits for one that is being completed
             .execution_options(populate_existing=True)
         ).all()
         if transcript
@@ -125,7 +125,7 @@ def erase_recording(services: Services, caller: Caller, recording_id: UUID) -> N
     """
     Raises:
         RecordingNotFound, Erased, RecordingInUse
-        UploadBusy: it is being checked.
+        UploadBusy: the recording is being checked.
     """
     with refuse_while_checked(), services.sessionmaker.begin() as session:
         find_recording(session, caller, recording_id)
@@ -135,7 +135,7 @@ def erase_recording(services: Services, caller: Caller, recording_id: UUID) -> N
 
 
 def erase_session(services: Services, caller: Caller, session_id: UUID) -> None:
-    """Its recordings, and every job that was made of one of them, or for it.
+    """Erase the session's recordings, and all jobs of them or of the session.
 
     Raises:
         SessionNotFound, Erased, RecordingInUse
@@ -149,7 +149,7 @@ def erase_session(services: Services, caller: Caller, session_id: UUID) -> None:
         of_them = select(JobRecording.job_id).where(JobRecording.recording_id.in_(recordings))
         jobs = Job.id.in_(of_them) | (Job.session_id == of.id)
         doomed = _erase(session, services, Recording.session_id == of.id, jobs)
-        # It has no key of its own; but its entry in the ledger outlives a restore.
+        # A session has no key, but its entry in the ledger survives a restore.
         identified(services)[1].erase(of.study_id, of.id)
         of.erased_at = datetime.now(UTC)
         of.roster = []
@@ -158,7 +158,7 @@ def erase_session(services: Services, caller: Caller, session_id: UUID) -> None:
 
 
 def erase_study(services: Services, caller: Caller, study: str) -> None:
-    """All keys of the study in every class, and the files.
+    """Destroy all keys of the study in every class, and the files.
 
     Raises:
         StudyNotFound, Erased, RecordingInUse
@@ -176,7 +176,7 @@ def erase_study(services: Services, caller: Caller, study: str) -> None:
 
 
 def erase_rest(session: DbSession, services: Services, study: Study) -> None:
-    """Of a study without its recordings and jobs. Safe to run twice."""
+    """Erase what is left of a study whose recordings and jobs are erased. Safe to run twice."""
     for keyring in services.vault.keyrings.values():
         keyring.erase_study(study.id)
     if study.vocabulary_artefact_id is not None:
@@ -196,14 +196,14 @@ def _erase(
 ) -> Sequence[Recording]:
     """
     Returns:
-        The recordings, to be destroyed when this is committed.
+        The recordings, to be destroyed after the transaction has been committed.
 
     Raises:
         RecordingInUse
     """
     made = select(Job).where(jobs, Job.status != "erased").order_by(Job.id)
     made = made.with_for_update().execution_options(populate_existing=True)
-    session.scalars(made).all()  # before the recordings, as who runs a job again has them
+    session.scalars(made).all()  # locks jobs before recordings, in the order that a rerun does
     doomed = session.scalars(
         select(Recording)
         .where(recordings, Recording.state != "erased")
@@ -223,5 +223,5 @@ def _erase(
 
 def _destroy(services: Services, recordings: Sequence[Recording]) -> None:
     for recording in recordings:
-        with suppress(UploadBusy):  # a part is being written; it is deleted later, its key is gone
+        with suppress(UploadBusy):  # the key is gone; the part being written is deleted later
             destroy(services, recording)

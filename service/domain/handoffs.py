@@ -1,11 +1,11 @@
-"""Hand-offs: a finished transcript is offered to the de-identification stage, which is a client.
+"""Hand-offs: finished transcripts, offered to the de-identifier, which is a client of the API.
 
-Whoever claims one has it under a lease, with a fencing token that it names with every word about
-it. A lease that lapsed goes to the next claimant; the late one's fence is refused from then on.
+A claim has a lease and a fence, which the de-identifier sends with every request about the
+hand-off. After the lease expires, the next claimant gets the hand-off and the old fence is refused.
 
 ServiceError
 ├── HandoffNotFound
-├── HandoffTaken          the fence is not that of the current claim
+├── HandoffTaken
 └── BadOccurrence
 """
 
@@ -45,7 +45,7 @@ class HandoffNotFound(ServiceError):
 
 
 class HandoffTaken(ServiceError):
-    """The fence is not that of the current claim: the lease lapsed, or the hand-off has ended."""
+    """The fence is not that of the current claim: the lease expired, or the hand-off has ended."""
 
     code: ClassVar[str] = "handoff_taken"
     status: ClassVar[int] = 409
@@ -66,20 +66,20 @@ class HandoffClaim:
 
 
 def claim(services: Services, caller: Caller) -> HandoffClaim | None:
-    """The oldest hand-off that nobody has, with its transcript; None if there is none.
+    """Claim the oldest free hand-off, with its transcript; None if there is none.
 
-    One whose transcript can never be read has failed, and the next one is taken. One whose
-    transcript is not there stays open.
+    A hand-off whose transcript is permanently unreadable fails, and the next one is tried. One
+    whose transcript or key is missing stays open.
 
     Raises:
-        KeyMissing, ArtefactMissing: there is none but such.
+        KeyMissing, ArtefactMissing: of every free hand-off.
     """
-    passed_over: dict[UUID, ServiceError] = {}
+    skipped: dict[UUID, ServiceError] = {}
     while True:
         with services.sessionmaker.begin() as session:
-            handoff = session.scalar(_free(caller).where(Handoff.id.not_in(list(passed_over))))
+            handoff = session.scalar(_free_handoff(caller).where(Handoff.id.not_in(list(skipped))))
             if handoff is None:
-                for error in passed_over.values():
+                for error in skipped.values():
                     raise error
                 return None
             transcript = session.get_one(Transcript, handoff.transcript_id)
@@ -90,8 +90,8 @@ def claim(services: Services, caller: Caller) -> HandoffClaim | None:
                 _end(handoff, "failed", failure_code=error.code)
                 continue
             except MISSING_ERRORS as error:
-                log.error("hand-off %s: its transcript is away: %s", handoff.id, error.code)
-                passed_over[handoff.id] = error
+                log.error("hand-off %s: its transcript is missing: %s", handoff.id, error.code)
+                skipped[handoff.id] = error
                 continue
             handoff.status = "claimed"
             handoff.fence += 1
@@ -101,13 +101,13 @@ def claim(services: Services, caller: Caller) -> HandoffClaim | None:
             return HandoffClaim(handoff, transcript, document)
 
 
-def _free(caller: Caller) -> Any:
-    lapsed = and_(Handoff.status == "claimed", Handoff.lease_until < _now())
+def _free_handoff(caller: Caller) -> Any:
+    expired = and_(Handoff.status == "claimed", Handoff.lease_until < _now())
     query = (
         select(Handoff)
         .join(Transcript, Transcript.id == Handoff.transcript_id)
         .join(Job, Job.id == Transcript.job_id)
-        .where(or_(Handoff.status == "open", lapsed), Job.status != "erased")
+        .where(or_(Handoff.status == "open", expired), Job.status != "erased")
         .order_by(Handoff.created_at, Handoff.id)
         .limit(1)
         .with_for_update(of=Handoff, skip_locked=True)
@@ -133,17 +133,17 @@ def complete(
     fence: int,
     occurrences: Sequence[dict[str, Any]],
 ) -> Handoff:
-    """Store what was found. Safe to repeat with the same fence: the first result stays.
+    """Store the occurrences. Safe to repeat with the same fence: the first ones stay.
 
     Args:
-        occurrences: each with the number of its `segment`, and `start` and `end` in its text.
+        occurrences: each with the index of its `segment`, and `start` and `end` in its text.
 
     Raises:
         HandoffNotFound, HandoffTaken, BadOccurrence, Erased
     """
     handoff = find_handoff(session, caller, handoff_id, lock=True)
     if handoff.status == "completed" and _is_current(handoff, caller, fence):
-        return handoff  # the answer to the first request was lost
+        return handoff  # the response to the first request was lost
     handoff = _claimed(session, caller, handoff_id, fence)
     transcript = session.get_one(Transcript, handoff.transcript_id)
     _refuse_outside(read_document(services, transcript), occurrences)
@@ -156,7 +156,7 @@ def complete(
 
 
 def fail(session: DbSession, caller: Caller, handoff_id: UUID, fence: int, code: str) -> Handoff:
-    """Safe to repeat with the same fence.
+    """Record that de-identification failed. Safe to repeat with the same fence.
 
     Raises:
         HandoffNotFound, HandoffTaken, Erased
@@ -175,7 +175,7 @@ def find_handoff(
 ) -> Handoff:
     """
     Raises:
-        HandoffNotFound: there is none, or it is not the caller's.
+        HandoffNotFound: it does not exist, or is not the caller's.
         Erased
     """
     handoff = session.get(Handoff, handoff_id, with_for_update=lock or None)
@@ -195,7 +195,7 @@ def list_handoffs(
     limit: int,
     cursor: str | None = None,
 ) -> Page[Handoff]:
-    """The newest first.
+    """The caller's hand-offs, newest first.
 
     Raises:
         StudyNotFound, BadCursor
@@ -211,7 +211,7 @@ def list_handoffs(
 def _claimed(session: DbSession, caller: Caller, handoff_id: UUID, fence: int) -> Handoff:
     handoff = find_handoff(session, caller, handoff_id, lock=True)
     if handoff.status != "claimed" or not _is_current(handoff, caller, fence):
-        raise HandoffTaken("This claim is over: the hand-off was given to another, or has ended")
+        raise HandoffTaken("This claim is over: another claim holds the hand-off, or it has ended")
     return handoff
 
 

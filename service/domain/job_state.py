@@ -1,7 +1,7 @@
-"""What happens to a job's rows while a worker has it. Every write is under the claim's fence.
+"""What a worker writes to a job's rows while it holds the job, always under the claim's fence.
 
-A worker that was taken for dead and comes back has an old fence: it is refused (`FenceLost`) and
-must end at once, before the queue lets it write a status for a job that is no longer its own.
+A worker that was taken for dead and comes back has an old fence. Its write is refused (`FenceLost`)
+and it must end at once, before the queue lets it write a status for a job it no longer holds.
 """
 
 from collections.abc import Sequence
@@ -33,23 +33,25 @@ MAX_CRASHES = 3
 
 
 class FenceLost(Exception):
-    """Somebody else has the job. Never caught, except to end the process."""
+    """Another worker holds the job. Never caught, except to end the process."""
 
 
 class JobGone(Exception):
-    """The job has ended under our hands: it was erased."""
+    """The job was erased while the worker held it."""
 
 
 @dataclass(frozen=True)
 class JobClaim:
-    job: EngineJob  # without its keys
+    """A worker's hold on a job."""
+
+    job: EngineJob  # without keys
     fence: int
     attempt: int
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of the engine's `done`."""
+    """The result in the engine's message `done`."""
 
     artefact_id: UUID
     speakers: tuple[str, ...]
@@ -58,7 +60,7 @@ class Outcome:
 
 
 def claim_job(session: DbSession, job_id: UUID) -> JobClaim | None:
-    """Take a job; None if there is nothing to do for it any more."""
+    """Claim a job for a new attempt; None if there is nothing left to do."""
     job = lock_job(session, job_id)
     if job is None or job.status in FINAL:
         return None
@@ -66,7 +68,7 @@ def claim_job(session: DbSession, job_id: UUID) -> JobClaim | None:
         _end(session, job, "cancelled")
         return None
     if job.status == "running":
-        _worker_died(session, job)
+        _record_worker_death(session, job)
     if job.crashes >= MAX_CRASHES:
         _fail(session, job, GaveUp.code)
         return None
@@ -77,32 +79,35 @@ def claim_job(session: DbSession, job_id: UUID) -> JobClaim | None:
     job.heartbeat_at = _now()
     job.started_at = job.started_at or _now()
     for row in _stages(session, job).values():
-        if row.name not in STORED_STAGES:  # ran in an earlier attempt, and does again
+        if row.name not in STORED_STAGES:  # it has no stored result and runs again
             row.state, row.fraction = "pending", 0.0
     touch_job(session, job)
     return JobClaim(_engine_job(session, job), job.fence, job.attempt)
 
 
 def record_heartbeat(
-    session: DbSession, held: JobClaim, stage: str | None = None, fraction: float = 0.0
+    session: DbSession, claim: JobClaim, stage: str | None = None, fraction: float = 0.0
 ) -> Literal["running", "cancelling"]:
-    """Say that the job is alive, and how far; hear whether somebody wants it to stop.
+    """Record that the attempt is alive, and its progress if `stage` is given.
+
+    Returns:
+        "cancelling" if the job should stop.
 
     Raises:
         FenceLost, JobGone
     """
-    job = _fenced(session, held)
+    job = _locked_under_fence(session, claim)
     job.heartbeat_at = _now()
     if stage is not None:
-        _progress(session, job, stage, fraction)
+        _record_progress(session, job, stage, fraction)
         touch_job(session, job)
     return "cancelling" if job.status == "cancelling" else "running"
 
 
 def record_loaded(
-    session: DbSession, held: JobClaim, device: str, trial: dict[str, float] | None
+    session: DbSession, claim: JobClaim, device: str, trial: dict[str, float] | None
 ) -> None:
-    job = _fenced(session, held)
+    job = _locked_under_fence(session, claim)
     for stage in _stages(session, job).values():
         if stage.state in ("pending", "running"):
             stage.device = device
@@ -120,21 +125,21 @@ def record_loaded(
 
 
 def record_result(
-    session: DbSession, held: JobClaim, stage: str, artefact_id: UUID, seconds: float
+    session: DbSession, claim: JobClaim, stage: str, artefact_id: UUID, seconds: float
 ) -> None:
-    """A stage is done and its result kept: from now on it is never done again."""
-    job = _fenced(session, held)
+    """Record that a stage has finished and its result is stored: it never runs again."""
+    job = _locked_under_fence(session, claim)
     row = _stages(session, job)[stage]
-    _progress(session, job, stage, 1.0)
+    _record_progress(session, job, stage, 1.0)
     row.artefact_id = artefact_id
-    _succeeded(session, job, row, seconds)
+    _finish_stage(session, job, row, seconds)
     job.crashes = 0
     touch_job(session, job)
 
 
-def record_discarded(session: DbSession, held: JobClaim) -> None:
-    """The results that were kept are of no use, and their stages are done again."""
-    job = _fenced(session, held)
+def record_discarded(session: DbSession, claim: JobClaim) -> None:
+    """Record that the stored results cannot be used: their stages run again."""
+    job = _locked_under_fence(session, claim)
     for row in _stages(session, job).values():
         if row.name in STORED_STAGES:
             row.state, row.fraction, row.artefact_id = "pending", 0.0, None
@@ -142,12 +147,12 @@ def record_discarded(session: DbSession, held: JobClaim) -> None:
     touch_job(session, job)
 
 
-def finish_job(session: DbSession, held: JobClaim, transcript_id: UUID, outcome: Outcome) -> None:
-    """The transcript, its hand-off and the end of the job, together. Safe to repeat."""
-    if (job := lock_job(session, held.job.id)) and job.transcript_id == transcript_id:
-        return  # the answer to the first commit was lost
-    job = _fenced(session, held)
-    if job.status == "cancelling":  # whoever asked for it was told that it will be
+def finish_job(session: DbSession, claim: JobClaim, transcript_id: UUID, outcome: Outcome) -> None:
+    """Record the transcript, its hand-off and the end of the job. Safe to repeat."""
+    if (job := lock_job(session, claim.job.id)) and job.transcript_id == transcript_id:
+        return  # the response to the first commit was lost
+    job = _locked_under_fence(session, claim)
+    if job.status == "cancelling":  # the cancellation was already confirmed
         _end(session, job, "cancelled")
         return
     session.add(
@@ -163,7 +168,7 @@ def finish_job(session: DbSession, held: JobClaim, transcript_id: UUID, outcome:
     session.add(Handoff(study_id=job.study_id, transcript_id=transcript_id))
     for row in _stages(session, job).values():
         if row.state in ("pending", "running"):
-            _succeeded(session, job, row)
+            _finish_stage(session, job, row)
     job.transcript_id = transcript_id
     job.warnings = list(outcome.warnings)
     job.audio_seconds = outcome.audio_seconds
@@ -172,71 +177,71 @@ def finish_job(session: DbSession, held: JobClaim, transcript_id: UUID, outcome:
     _end(session, job, "succeeded")
 
 
-def record_cancelled(session: DbSession, held: JobClaim) -> None:
-    _end(session, _fenced(session, held), "cancelled")
+def record_cancelled(session: DbSession, claim: JobClaim) -> None:
+    _end(session, _locked_under_fence(session, claim), "cancelled")
 
 
-def record_failure(session: DbSession, held: JobClaim, code: str) -> None:
-    _fail(session, _fenced(session, held), code)
+def record_failure(session: DbSession, claim: JobClaim, code: str) -> None:
+    _fail(session, _locked_under_fence(session, claim), code)
 
 
-def record_crash(session: DbSession, held: JobClaim, code: str) -> bool:
-    """The attempt came to nothing.
+def record_crash(session: DbSession, claim: JobClaim, code: str) -> bool:
+    """Record that the attempt failed.
 
     Returns:
-        Whether there will be another one.
+        Whether there will be another attempt.
     """
-    job = _fenced(session, held)
+    job = _locked_under_fence(session, claim)
     if job.status == "cancelling":
         _end(session, job, "cancelled")
         return False
-    _note(session, job, code)
+    _add_error(session, job, code)
     if job.crashes >= MAX_CRASHES:
         _fail(session, job, GaveUp.code if code == EngineDied.code else code)
         return False
-    _to_queue(session, job, "queued")
+    _back_to_queue(session, job, "queued")
     return True
 
 
-def put_back_job(session: DbSession, held: JobClaim, code: str | None = None) -> None:
-    """The attempt ends in order and does not count: the worker stops, or something is in the way.
+def put_back_job(session: DbSession, claim: JobClaim, code: str | None = None) -> None:
+    """End an attempt that does not count, because the worker stops or the job must wait.
 
     Args:
-        code: what is in the way, for which the job waits.
+        code: the error that the job waits for to pass.
     """
-    job = _fenced(session, held)
+    job = _locked_under_fence(session, claim)
     if job.status == "cancelling":
         _end(session, job, "cancelled")
         return
     job.crashes = max(0, job.crashes - 1)
-    if code is not None and code != _last_error(session, job):  # it may wait for hours
-        _note(session, job, code)
-    _to_queue(session, job, "queued" if code is None else "waiting")
+    if code is not None and code != _last_error(session, job):  # retries may go on for hours
+        _add_error(session, job, code)
+    _back_to_queue(session, job, "queued" if code is None else "waiting")
 
 
 def requeue_orphan(session: DbSession, job: Job) -> None:
-    """Whoever had the job is gone; called by who has put it back into the queue."""
+    """Release the job of a dead worker. The caller puts it back into the queue."""
     if job.status == "running":
-        _worker_died(session, job)
-        _to_queue(session, job, "queued")
+        _record_worker_death(session, job)
+        _back_to_queue(session, job, "queued")
     elif job.status == "cancelling":
         _end(session, job, "cancelled")
 
 
-def _worker_died(session: DbSession, job: Job) -> None:
-    """Counts, unless the database died with it: no recording does that, a power cut does."""
-    _note(session, job, WorkerDied.code)
+def _record_worker_death(session: DbSession, job: Job) -> None:
+    """Count a crash, unless the database stopped too: that is a power cut."""
+    _add_error(session, job, WorkerDied.code)
     started = session.scalar(select(func.pg_postmaster_start_time()))
     if started is not None and job.heartbeat_at is not None and job.heartbeat_at < started:
         job.crashes = max(0, job.crashes - 1)
 
 
-def _fenced(session: DbSession, held: JobClaim) -> Job:
-    job = lock_job(session, held.job.id)
-    if job is None or job.fence != held.fence:
+def _locked_under_fence(session: DbSession, claim: JobClaim) -> Job:
+    job = lock_job(session, claim.job.id)
+    if job is None or job.fence != claim.fence:
         raise FenceLost
     if job.status == "queued":
-        raise FenceLost  # taken for dead and put back, though nobody else has begun it yet
+        raise FenceLost  # the worker was taken for dead; no other has claimed the job yet
     if job.status not in ("running", "cancelling"):
         raise JobGone
     return job
@@ -249,14 +254,14 @@ def _engine_job(session: DbSession, job: Job) -> EngineJob:
         .order_by(JobRecording.position)
     ).all()
     stages = _stages(session, job)
-    kept = {
+    stored = {
         name: row.artefact_id
         for name, row in stages.items()
         if name in STORED_STAGES and row.artefact_id is not None and row.state == "succeeded"
     }
     diarise = stages.get("diarise")
-    if diarise is not None and diarise.artefact_id is not None and "diarise" not in kept:
-        kept[EMBEDDINGS] = diarise.artefact_id  # a rerun with another number of speakers
+    if diarise is not None and diarise.artefact_id is not None and "diarise" not in stored:
+        stored[EMBEDDINGS] = diarise.artefact_id  # of a rerun with another number of speakers
     return EngineJob(
         id=job.id,
         study_id=job.study_id,
@@ -267,7 +272,7 @@ def _engine_job(session: DbSession, job: Job) -> EngineJob:
         whisper_sha256=job.whisper_sha256,
         diarisation_pipeline=job.diarisation_pipeline,
         diarisation_sha256=job.diarisation_sha256,
-        kept=kept,
+        stored=stored,
     )
 
 
@@ -276,12 +281,12 @@ def _stages(session: DbSession, job: Job) -> dict[str, JobStage]:
     return {row.name: row for row in rows}
 
 
-def _progress(session: DbSession, job: Job, stage: str, fraction: float) -> None:
+def _record_progress(session: DbSession, job: Job, stage: str, fraction: float) -> None:
     rows = _stages(session, job)
     if rows[stage].state == "succeeded":
-        return  # what was left to say when the result was kept
+        return  # a late report, after the result was stored
     if stage != job.stage and job.stage is not None and rows[job.stage].state == "running":
-        _succeeded(session, job, rows[job.stage])
+        _finish_stage(session, job, rows[job.stage])
     row = rows[stage]
     if row.state != "running":
         row.state, row.started_at, row.finished_at = "running", _now(), None
@@ -292,7 +297,9 @@ def _progress(session: DbSession, job: Job, stage: str, fraction: float) -> None
     job.fraction = overall_progress(stage, fraction, read_rates(session, job.whisper_model))
 
 
-def _succeeded(session: DbSession, job: Job, row: JobStage, seconds: float | None = None) -> None:
+def _finish_stage(
+    session: DbSession, job: Job, row: JobStage, seconds: float | None = None
+) -> None:
     row.state, row.fraction, row.finished_at = "succeeded", 1.0, _now()
     row.started_at = row.started_at or row.finished_at
     row.seconds = (row.finished_at - row.started_at).total_seconds() if seconds is None else seconds
@@ -315,7 +322,7 @@ def _last_error(session: DbSession, job: Job) -> str | None:
     )
 
 
-def _note(session: DbSession, job: Job, code: str) -> None:
+def _add_error(session: DbSession, job: Job, code: str) -> None:
     session.add(
         JobError(job_id=job.id, code=code, stage=job.stage, attempt=job.attempt, retryable=True)
     )
@@ -328,21 +335,21 @@ def _fail(session: DbSession, job: Job, code: str) -> None:
     _end(session, job, "failed")
 
 
-def _to_queue(session: DbSession, job: Job, status: str) -> None:
-    for row in _running(session, job):
+def _back_to_queue(session: DbSession, job: Job, status: str) -> None:
+    for row in _running_stages(session, job):
         row.state, row.fraction, row.started_at = "pending", 0.0, None
     job.status = status
     touch_job(session, job)
 
 
 def _end(session: DbSession, job: Job, status: str) -> None:
-    for row in _running(session, job):
+    for row in _running_stages(session, job):
         row.state, row.finished_at = "failed" if status == "failed" else "pending", _now()
     job.status, job.finished_at = status, _now()
     touch_job(session, job)
 
 
-def _running(session: DbSession, job: Job) -> Sequence[JobStage]:
+def _running_stages(session: DbSession, job: Job) -> Sequence[JobStage]:
     session.flush()
     return session.scalars(
         select(JobStage).where(JobStage.job_id == job.id, JobStage.state == "running")

@@ -1,4 +1,4 @@
-"""Lists a page at a time, the newest first: a cursor is where the next page begins."""
+"""Pages of lists, newest first; a cursor says where the next page starts."""
 
 import base64
 import binascii
@@ -18,7 +18,7 @@ Row = TypeVar("Row", Job, Handoff, Recording)
 
 
 class BadCursor(ServiceError):
-    """The cursor is none that a list has given."""
+    """The cursor does not come from a list."""
 
     code: ClassVar[str] = "bad_cursor"
     status: ClassVar[int] = 422
@@ -68,4 +68,4 @@ def read_cursor(cursor: str) -> tuple[datetime, UUID]:
             raise ValueError("no time zone")
         return time, UUID(id)
     except (ValueError, binascii.Error):
-        raise BadCursor("The cursor is none that a list has given") from None
+        raise BadCursor("The cursor does not come from a list") from None

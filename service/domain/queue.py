@@ -1,8 +1,8 @@
-"""The queue: jobs of the database put in line for the workers. It carries ids, never content.
+"""The queue of jobs for the workers. It holds ids, never content.
 
-Procrastinate's defaults lose and double jobs of an hour. What closes the gaps: the times below, a
-connector that outlives an outage of the database, `reap` and `sweep` run by the API process, and
-the fence of job_state.py. The row of the job, not that of the queue, says what is done.
+With Procrastinate's defaults, jobs of an hour get lost or run twice. Prevented by the times below,
+a connector that survives database outages, `reap` and `sweep` in the API process, and the fence of
+job_state.py. The state of a job is in its own row, not in the queue's.
 """
 
 import asyncio
@@ -31,18 +31,18 @@ from service.services import Services
 
 QUEUE = "gpu"
 TASK = "fieldscribe.job"
-NOT_BEGUN = ("queued", "waiting")
+NOT_STARTED = ("queued", "waiting")
 
 HEARTBEAT = 5.0  # s
-STALLED = 30.0  # s without a heartbeat, then a worker is taken for dead
-DRAINING = 15.0  # s that a stopping worker may still work; it has no heartbeat then: < STALLED
-POLLING = 2.0  # s; a job that was put back notifies nobody
+STALLED = 30.0  # s without a heartbeat after which a worker is taken for dead
+DRAINING = 15.0  # s that a stopping worker may go on, without heartbeats: less than STALLED
+POLLING = 2.0  # s; no notification is sent for a job that is put back
 REAP_EVERY = 2.0  # s
 SWEEP_EVERY = 20.0  # s
 TIDY_EVERY = 3600.0  # s
 
-# Atomic, one runner at a time. After a start of the database every heartbeat is old: it waits until
-# the living have had time for one.
+# Atomic, and only one process at a time runs it. After the database starts, every heartbeat is old:
+# it waits until living workers have had time for one.
 REAP = text("""
 WITH me AS MATERIALIZED (SELECT pg_try_advisory_xact_lock(hashtext('fieldscribe:reaper')) AS ok),
 dead AS MATERIALIZED (
@@ -55,7 +55,7 @@ dead AS MATERIALIZED (
 SELECT id, procrastinate_retry_job_v2(id, now(), NULL, NULL, NULL)::text FROM dead
 """)
 
-# Nothing in the queue stands for them: a worker taken for dead came back and ended their row.
+# Jobs without a row in the queue: a worker that was taken for dead came back and ended that row.
 LOST = text("""
 SELECT j.id FROM job j
  WHERE j.status IN ('queued', 'running', 'cancelling', 'waiting')
@@ -66,15 +66,15 @@ SELECT j.id FROM job j
 
 log = logging.getLogger(__name__)
 
-# Only writes rows through the caller's connection; it opens none of its own.
+# Only writes rows through the caller's connection; it opens none itself.
 _deferrer = procrastinate.App(connector=procrastinate.SyncPsycopgConnector())
 
 
 def defer_job(session: DbSession, job_id: UUID, study_id: UUID) -> None:
-    """Put a job in line, in the transaction that made it.
+    """Queue a job, in the transaction that creates it.
 
-    The more unfinished jobs a study has, the later its next one comes, so that a batch of thirty
-    does not keep everybody else waiting.
+    Its priority falls with the number of the study's unfinished jobs, so that a batch of thirty
+    does not delay the other studies.
     """
     session.flush()
     outstanding = session.scalar(
@@ -87,24 +87,23 @@ def defer_job(session: DbSession, job_id: UUID, study_id: UUID) -> None:
         TASK,
         queue=QUEUE,
         priority=-(outstanding or 0),
-        lock=str(
-            job_id
-        ),  # two rows for one job, should they ever be there, run one after the other
+        # Should there ever be two rows for one job, they run one after the other.
+        lock=str(job_id),
         connection=raw_connection(session),
     ).defer(job_id=str(job_id))
     touch_job(session, job)
 
 
 def request_cancel(session: DbSession, job: Job) -> None:
-    """Cancel a job at once if nobody has begun it, else ask its worker to stop.
+    """Cancel a job at once if it has not started, otherwise ask its worker to stop.
 
-    Leaves a job alone that has ended.
+    A job that has ended is left alone.
 
     Args:
         job: from `lock_job`.
     """
-    if job.status in NOT_BEGUN:
-        # A worker that fetches the queue's row at this moment finds that there is nothing to do.
+    if job.status in NOT_STARTED:
+        # A worker that fetches the queue's row at this moment will find nothing to do.
         if job.queue_job_id is not None:
             _deferrer.job_manager.cancel_job_by_id(
                 job.queue_job_id, connection=raw_connection(session)
@@ -112,12 +111,12 @@ def request_cancel(session: DbSession, job: Job) -> None:
         job.status, job.finished_at = "cancelled", datetime.now(UTC)
         touch_job(session, job)
     elif job.status == "running":
-        job.status = "cancelling"  # its worker looks every second
+        job.status = "cancelling"  # its worker checks every second
         touch_job(session, job)
 
 
 async def maintain(services: Services) -> None:
-    """Reap, sweep and tidy until cancelled; run by the API: a busy worker could not."""
+    """Reap, sweep and tidy until cancelled. The API runs it, because a worker may be busy."""
     swept = tidied = -TIDY_EVERY
     while True:
         try:
@@ -130,10 +129,10 @@ async def maintain(services: Services) -> None:
                 tidied = time.monotonic()
         except (SQLAlchemyError, ConnectorException) as error:
             cause = getattr(error, "orig", None) or error.__cause__ or error
-            log.warning("the queue is not looked after: %s", type(cause).__name__)
+            log.warning("the queue cannot be maintained: %s", type(cause).__name__)
         except (ServiceError, OSError) as error:
-            tidied = time.monotonic()  # the queue must not wait for the disk
-            log.warning("the vault is not tidied: %s", type(error).__name__)
+            tidied = time.monotonic()  # retried later: the queue must not wait for the disk
+            log.warning("the vault cannot be tidied: %s", type(error).__name__)
         await asyncio.sleep(REAP_EVERY)
 
 
@@ -141,26 +140,30 @@ def reap(sessions: sessionmaker[DbSession], stalled: float = STALLED) -> int:
     """Put the jobs of dead workers back into the queue.
 
     Returns:
-        How many.
+        The number of jobs.
     """
     with sessions.begin() as session:
         rows = [row.id for row in session.execute(REAP, {"stalled": stalled})]
         for job_id in session.scalars(select(Job.id).where(Job.queue_job_id.in_(rows))).all():
             job = lock_job(session, job_id)
             assert job is not None
-            log.warning("job %s: its worker died, it goes back into the queue", job_id)
+            log.warning("job %s: its worker died; back to the queue", job_id)
             requeue_orphan(session, job)
     return len(rows)
 
 
 def sweep(sessions: sessionmaker[DbSession]) -> int:
-    """Put jobs back into the queue that have no row there."""
+    """Queue jobs again that have lost their row in the queue.
+
+    Returns:
+        The number of jobs.
+    """
     with sessions.begin() as session:
         lost = session.scalars(LOST).all()
         for job_id in lost:
             job = lock_job(session, job_id)
             assert job is not None
-            log.warning("job %s: was lost by the queue", job_id)
+            log.warning("job %s: lost by the queue; queued again", job_id)
             requeue_orphan(session, job)
             if job.status not in FINAL:
                 defer_job(session, job.id, job.study_id)
@@ -174,10 +177,10 @@ def raw_connection(session: DbSession) -> psycopg.Connection[Any]:
 
 
 class ResilientConnector(procrastinate.PsycopgConnector):
-    """Heartbeats, the listener and the end of a job outlive an outage of the database.
+    """A connector whose heartbeats, listener and final writes survive a database outage.
 
-    Fetching a job is not repeated: with its answer lost, the job would be under a living worker
-    that does not know of it, which nobody would ever notice.
+    Fetching a job is not retried: if its response was lost, a living worker would hold a job that
+    it does not know of, which would never be noticed.
     """
 
     retry_for = 600.0  # s
@@ -192,7 +195,7 @@ class ResilientConnector(procrastinate.PsycopgConnector):
                 if not _is_transient(error) or time.monotonic() > end:
                     raise
                 log.warning(
-                    "database unavailable, trying again: %s", type(error.__cause__).__name__
+                    "the database is unavailable; trying again: %s", type(error.__cause__).__name__
                 )
                 await asyncio.sleep(delay)
                 delay = min(2 * delay, 2.0)
@@ -208,7 +211,10 @@ class ResilientConnector(procrastinate.PsycopgConnector):
             except ConnectorException as error:
                 if not _is_transient(error):
                     raise
-                log.warning("listener lost, connecting again: %s", type(error.__cause__).__name__)
+                log.warning(
+                    "the listener lost its connection; connecting again: %s",
+                    type(error.__cause__).__name__,
+                )
                 await asyncio.sleep(1)
 
 

@@ -1,7 +1,7 @@
-"""What is made for a job, from its vocabulary to the occurrences: under a data key of its own.
+"""Artefacts of a job, from its vocabulary to the occurrences, encrypted with the job's data key.
 
-Not under a recording's: a job may be made of several, and whoever erases one of them must reach
-what was made of all. Erasing the job, or any of its recordings, destroys this key.
+A recording's key would not do: a job may have several recordings, and erasing one of them must also
+erase what was made from all. Erasing the job, or any of its recordings, destroys the job's key.
 """
 
 import shutil
@@ -50,7 +50,7 @@ def read(services: Services, study_id: UUID, job_id: UUID, kind: str, id: UUID) 
 def copy(
     services: Services, study_id: UUID, job_id: UUID, other_job_id: UUID, kind: str, id: UUID
 ) -> UUID:
-    """A result of one job under the key of another, so that each can be erased alone.
+    """Copy a result of one job to another, under its key, so that each can be erased on its own.
 
     Returns:
         Id of the copy.

@@ -1,8 +1,8 @@
-"""Files of the vault that no row of the database names: they are noise, but take room.
+"""Strays: files of the vault that no row of the database refers to. They only take up space.
 
-A crash between writing a file and committing its row leaves one, and so does a result that replaces
-another. The sound of a recording is never taken for a stray while its key is there: if the database
-were an older one than the vault, nobody else would know of it.
+A crash between writing a file and committing its row leaves one, and so does replacing a result.
+A recording whose key exists is never taken for a stray: if the database were older than the vault,
+the file would be the only trace of the recording.
 """
 
 import logging
@@ -19,18 +19,18 @@ from service.services import Services
 from service.vault import uploads
 from service.vault.errors import UploadBusy
 
-STRAY_AFTER = 7 * 24 * 3600.0  # s without a write; a row is committed seconds after its file
+STRAY_AFTER = 7 * 24 * 3600.0  # s since the last write; rows are committed seconds after it
 
 log = logging.getLogger(__name__)
 
 
 def remove_strays(services: Services) -> None:
-    """Those that are a week old, and what killed processes left half-written a day ago."""
+    """Delete strays that are a week old, and files that killed processes left half-written."""
     for each in services.vault.stores.values():
         each.delete_abandoned()
-    store, keyring = identified(services)  # nothing is written to the other classes yet
+    store, keyring = identified(services)  # the other classes are not used yet
     before = time.time() - STRAY_AFTER
-    # The files first: the rows of those that were there then have been committed since.
+    # List files before rows: by then the rows of these files are committed.
     files, parts = list(store.ids(before)), list(uploads.ids(store, before))
     with services.sessionmaker() as session:
         strays = _unknown(session, files)
@@ -44,11 +44,11 @@ def remove_strays(services: Services) -> None:
         with suppress(UploadBusy):
             uploads.discard(store, id)
     if n := len(strays) + len(given_up):
-        log.info("vault: %d files without a row removed", n)
+        log.info("vault: %d files without a row deleted", n)
 
 
 def _unknown(session: DbSession, ids: list[UUID]) -> set[UUID]:
-    """Those that no row names, in whatever table."""
+    """The ids that no row of any table refers to."""
     if not ids:
         return set()
     columns = [

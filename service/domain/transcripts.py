@@ -1,4 +1,4 @@
-"""Transcripts: read from the vault, and with names for their speakers.
+"""Transcripts: read from the vault, and the names of their speakers.
 
 ServiceError
 ├── TranscriptNotFound
@@ -27,7 +27,7 @@ from service.domain.jobs import refuse_erased
 from service.errors import ServiceError
 from service.services import Services
 
-N_TURNS = 3  # to listen to, of each speaker
+N_TURNS = 3  # per speaker, to listen to
 
 
 class TranscriptNotFound(ServiceError):
@@ -38,7 +38,7 @@ class TranscriptNotFound(ServiceError):
 
 
 class UnknownSpeaker(ServiceError):
-    """The transcript has no speaker of that label."""
+    """The transcript has no speaker with this label."""
 
     code: ClassVar[str] = "unknown_speaker"
     status: ClassVar[int] = 422
@@ -53,7 +53,7 @@ def find_transcript(
 ) -> Transcript:
     """
     Raises:
-        TranscriptNotFound: there is none, or it is not the caller's.
+        TranscriptNotFound: it does not exist, or is not the caller's.
         Erased
     """
     transcript = session.get(Transcript, transcript_id, with_for_update=lock or None)
@@ -64,7 +64,7 @@ def find_transcript(
 
 
 def read_document(services: Services, transcript: Transcript) -> dict[str, Any]:
-    """Its JSON as the engine wrote it, with labels for speakers.
+    """The transcript's JSON as the engine wrote it, with speaker labels.
 
     Raises:
         Erased, KeyMissing, KeyDamaged, ArtefactMissing, ArtefactDamaged
@@ -86,9 +86,10 @@ def session_code(session: DbSession, transcript: Transcript) -> str | None:
 
 
 def name_speakers(transcript: Transcript, speakers: Speakers) -> None:
-    """
+    """Set the role and code of each speaker.
+
     Args:
-        speakers: those that are not among them lose their role and code.
+        speakers: by label. Speakers that are missing lose their role and code.
 
     Raises:
         UnknownSpeaker
@@ -104,10 +105,10 @@ def name_speakers(transcript: Transcript, speakers: Speakers) -> None:
 
 
 def names_of(labels: list[str], speakers: Speakers) -> dict[str, str]:
-    """What each label is shown as: the code, else the role, else the label.
+    """The name that each label is shown with: its code, otherwise its role, otherwise the label.
 
-    Labels of one code are one person, whom the diarisation took for several; those of one role
-    are several persons, and numbered.
+    Labels with the same code are one person, whom diarisation took for several. Labels with the
+    same role are different people, and are numbered.
     """
     codes = {label: speakers.get(label, {}).get("code") for label in labels}
     roles = {label: speakers.get(label, {}).get("role") for label in labels}
@@ -127,9 +128,9 @@ def names_of(labels: list[str], speakers: Speakers) -> dict[str, str]:
 
 
 def with_names(document: dict[str, Any], speakers: Speakers) -> Document:
-    """The transcript as people are to read it.
+    """The transcript with names in place of labels.
 
-    Labels of one code are one person, who does not overlap with themselves.
+    Labels with the same code are one person, whose overlaps with themselves are left out.
     """
     names = names_of(document["speakers"], speakers)
 
@@ -160,7 +161,7 @@ def with_names(document: dict[str, Any], speakers: Speakers) -> Document:
 
 @dataclass(frozen=True)
 class LongTurn:
-    """A stretch of one speaker; `recording_start` is where `start` lies in the recording."""
+    """A turn to listen to; `recording_start` is `start` on the recording's own timeline."""
 
     start: float
     end: float
@@ -169,7 +170,7 @@ class LongTurn:
 
 
 def longest_turns(document: dict[str, Any], recordings: list[UUID]) -> dict[str, list[LongTurn]]:
-    """Of each speaker, in order of time."""
+    """The longest turns of each speaker, in order of time."""
     starts = [source["start"] for source in document["sources"]]
 
     def placed(turn: dict[str, Any]) -> LongTurn:

@@ -171,7 +171,7 @@ class JobResults:
         self.started = self.reported = time.monotonic()
 
     def load(self, stage: str) -> bytes | None:
-        id = self._job.kept.get(stage)
+        id = self._job.stored.get(stage)
         return (
             None
             if id is None
@@ -179,7 +179,7 @@ class JobResults:
         )
 
     def discard(self) -> None:
-        self._job = replace(self._job, kept={})
+        self._job = replace(self._job, stored={})
         self._child._send("discarded")
 
     def save(self, stage: str, data: bytes) -> None:

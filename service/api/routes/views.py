@@ -1,11 +1,11 @@
-"""Types that several resources share in their requests and answers."""
+"""Types that requests and responses of several resources share."""
 
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-# Codes are the only words that come from people and lie in the database: too short and too stiff
-# for a name.
+# Codes are the only text from users that the database stores in the clear. Their patterns are too
+# short and too strict for names.
 STUDY_CODE = r"^[A-Z][A-Z0-9]{0,11}(-[A-Z0-9]{1,11}){0,2}$"
 SESSION_CODE = r"^[A-Z]{1,8}-[0-9]{1,4}$"
 SPEAKER_CODE = r"^[A-Z]{1,3}-?[0-9]{1,4}$"
@@ -28,6 +28,6 @@ SessionName = Annotated[
 
 
 class Strict(BaseModel):
-    """The body of a request: a field that is misspelt is not overlooked."""
+    """A request body that refuses unknown fields, so that misspelt ones are noticed."""
 
     model_config = ConfigDict(extra="forbid")
