@@ -1,4 +1,4 @@
-"""The API in the test's own process, and callers of every kind."""
+"""The API in the test's process, and tokens of every kind."""
 
 import base64
 import io
@@ -30,7 +30,7 @@ _numbers = itertools.count(1)
 
 @dataclass
 class Api:
-    """A client that sends the owner's token unless told otherwise."""
+    """A client that sends the owner's token by default."""
 
     app: FastAPI
     client: TestClient
@@ -41,17 +41,17 @@ class Api:
         services: Services = self.app.state.services
         return services
 
-    def request(self, method: str, path: str, *, token: str | None = None, **wish: Any) -> Any:
-        headers = {**self.headers, **wish.pop("headers", {})}
+    def request(self, method: str, path: str, *, token: str | None = None, **options: Any) -> Any:
+        headers = {**self.headers, **options.pop("headers", {})}
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"
-        return self.client.request(method, path, headers=headers, **wish)
+        return self.client.request(method, path, headers=headers, **options)
 
-    def get(self, path: str, **wish: Any) -> Any:
-        return self.request("GET", path, **wish)
+    def get(self, path: str, **options: Any) -> Any:
+        return self.request("GET", path, **options)
 
-    def post(self, path: str, **wish: Any) -> Any:
-        return self.request("POST", path, **wish)
+    def post(self, path: str, **options: Any) -> Any:
+        return self.request("POST", path, **options)
 
     def study(self) -> dict[str, Any]:
         made = self.post("/v1/studies", json={"code": f"STUDY-{next(_numbers)}"})
@@ -67,7 +67,7 @@ class Api:
         revoked: bool = False,
         all_studies: bool = False,
     ) -> str:
-        """Made in the database, because the API makes none that is of no use."""
+        """Created in the database, because the API creates no invalid ones."""
         secret, now = new_secret(), datetime.now(UTC)
         with self.services.sessionmaker.begin() as session:
             token = Token(
@@ -83,12 +83,12 @@ class Api:
             session.add_all(TokenStudy(token_id=token.id, study_id=UUID(id)) for id in studies)
         return secret
 
-    def upload(self, study: str, content: bytes, **wish: Any) -> dict[str, Any]:
-        """In one request; waits until it was checked."""
-        headers = {**OCTETS, **wish.pop("headers", {})}
-        query = "".join(f"&{name}={value}" for name, value in wish.pop("query", {}).items())
+    def upload(self, study: str, content: bytes, **options: Any) -> dict[str, Any]:
+        """Upload in one request and wait until it is checked."""
+        headers = {**OCTETS, **options.pop("headers", {})}
+        query = "".join(f"&{name}={value}" for name, value in options.pop("query", {}).items())
         path = f"/v1/uploads?study={study}{query}"
-        begun = self.post(path, content=content, headers=headers, **wish)
+        begun = self.post(path, content=content, headers=headers, **options)
         assert begun.status_code == 201, begun.text
         return self.checked(begun.json()["id"])
 

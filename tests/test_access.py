@@ -1,4 +1,4 @@
-"""Who may do what, on every route of the API's own list."""
+"""Access control, tested on every route of the OpenAPI document."""
 
 import re
 import time
@@ -36,7 +36,7 @@ FOR_ALL = {
     ("OPTIONS", "/v1/uploads"),
     ("GET", "/healthz"),
     ("GET", "/readyz"),
-    ("GET", "/metrics"),  # on this machine
+    ("GET", "/metrics"),  # open to this machine
 }
 
 
@@ -49,14 +49,14 @@ def api(module_settings):
 
 @pytest.fixture(scope="module")
 def things(api):
-    """One of each, in a study of somebody else."""
+    """One object of each kind, in a study that the caller has no access to."""
     study = api.study()
     session = api.post("/v1/sessions", json={"study": study["id"]}).json()
     recording = api.upload(study["id"], tone())
-    wish = {"recordings": [recording["id"]], "model": "demo"}
-    finished = api.post("/v1/jobs", json=wish).json()
+    body = {"recordings": [recording["id"]], "model": "demo"}
+    finished = api.post("/v1/jobs", json=body).json()
     transcript = finish_job(api.services, UUID(finished["id"]))
-    job = api.post("/v1/jobs", json=wish).json()
+    job = api.post("/v1/jobs", json=body).json()
     with api.services.sessionmaker() as database:
         handoff = database.scalar(select(Handoff).where(Handoff.transcript_id == transcript))
         assert handoff is not None
@@ -76,7 +76,7 @@ def fill(path, things):
 
 
 def ask(api, method, path, token, things, headers=None):
-    """With an empty request: who may not must be told so before anybody looks at it."""
+    """Send an empty request: access must be refused before the body is validated."""
     return api.client.request(
         method,
         fill(path, things),
@@ -123,7 +123,7 @@ def test_every_route_refuses_a_token_of_another_role(api, things):
 
 
 def test_every_route_refuses_an_unknown_parameter(api, things):
-    """`GET /v1/jobs?state=failed` once listed all jobs. Without a token nobody is told."""
+    """`GET /v1/jobs?state=failed` used to list all jobs. Without a token the answer is 401."""
     tokens = {role: api.token(role, all_studies=True) for role in ("owner", "worker")}
     for method, path, operation in GUARDED:
         token = tokens["owner" if "owner" in operation["x-roles"] else "worker"]
@@ -135,8 +135,8 @@ def test_every_route_refuses_an_unknown_parameter(api, things):
             assert ask(api, method, f"{path}?{name}=1", None, things).status_code == 401
 
 
-def test_on_every_route_somebody_elses_object_looks_like_none(api, things):
-    """The same answer for a thing of another study as for an id that nobody ever had."""
+def test_on_every_route_an_object_of_another_study_looks_like_none(api, things):
+    """An object of another study and an id that never existed get the same answer."""
     other = api.study()["id"]
     named = [(m, p, each) for m, p, each in GUARDED if "{" in p and p != "/v1/tokens/{token_id}"]
     assert len(named) >= 15
@@ -156,17 +156,17 @@ def test_on_every_route_somebody_elses_object_looks_like_none(api, things):
         token = api.token(role, other)
         headers = {"Authorization": f"Bearer {token}", "Upload-Offset": "0", **OCTETS}
         body = bodies.get(path)
-        wish = {"json": body} if body is not None and method != "GET" else {}
-        if wish:
+        content = {"json": body} if body is not None and method != "GET" else {}
+        if content:
             headers.pop("Content-Type")
-        theirs = api.client.request(method, fill(path, things), headers=headers, **wish)
-        nobodys = api.client.request(method, fill(path, {}), headers=headers, **wish)
+        theirs = api.client.request(method, fill(path, things), headers=headers, **content)
+        nobodys = api.client.request(method, fill(path, {}), headers=headers, **content)
         expected = 409 if path.startswith("/internal") else 404
         assert theirs.status_code == nobodys.status_code == expected, (method, path, theirs.text)
         assert theirs.content == nobodys.content, (method, path)
 
 
-def test_lists_show_only_your_own_studies(api, things):
+def test_lists_show_only_the_callers_studies(api, things):
     own = api.study()
     token = api.token("researcher", own["id"])
 
@@ -179,7 +179,7 @@ def test_lists_show_only_your_own_studies(api, things):
     assert api.get("/v1/studies", token=stranger).json()["items"] == []
 
 
-def test_an_upload_into_somebody_elses_study_is_refused(api, things):
+def test_an_upload_into_another_study_is_refused(api, things):
     token = api.token("researcher", api.study()["id"])
 
     answer = api.post(
@@ -345,7 +345,7 @@ def test_a_token_file_from_before_a_restore_is_accepted_again(settings, services
 
 
 def test_the_owners_token_does_not_stay_where_workers_can_read_it(settings, services):
-    """It once lay in the data folder, which workers on other machines share."""
+    """It used to be in the data folder, which workers on other machines share."""
     settings.data.mkdir(exist_ok=True)
     (settings.data / "owner.token").write_text("fieldscribe_from_the_data_folder\n")
 
@@ -420,7 +420,7 @@ def test_only_a_worker_with_the_current_fence_gets_the_keys_of_a_running_job(api
     assert keys(6).json()["code"] == "stale_fence"
     assert api.post(path, json={"fence": 7}).status_code == 403  # not even the owner
     keyring = identified(api.services)[1]
-    given = keys(7).json()["keys"]  # of its recording and its own, and not of another job's
+    given = keys(7).json()["keys"]  # those of its recording and itself, not those of another job
     assert {id: b64decode(value) for id, value in given.items()} == {
         id: keyring.data_key(UUID(things["study"]), UUID(id)).secret
         for id in (things["recording_id"], things["job_id"])

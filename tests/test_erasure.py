@@ -1,4 +1,4 @@
-"""Jobs and recordings erased: what goes with them, for ever, and what stays."""
+"""Erasure of jobs, recordings, sessions and studies: what is destroyed and what stays."""
 
 from uuid import UUID, uuid4
 
@@ -37,8 +37,8 @@ def recording(api, study):
     return str(make_recording(api.services, UUID(study), make_token(api.services), b"sound"))
 
 
-def submitted(api, *recordings, **wish):
-    answer = api.post(JOBS, json={"recordings": recordings, "model": "demo", **wish})
+def submitted(api, *recordings, **body):
+    answer = api.post(JOBS, json={"recordings": recordings, "model": "demo", **body})
     assert answer.status_code == 202, answer.text
     return UUID(answer.json()["id"])
 
@@ -58,7 +58,7 @@ def artefacts(api):
 
 
 def made_for(api, job_id):
-    """Id and kind of every artefact of a job that has its hand-off completed."""
+    """The id and kind of every artefact of a job whose hand-off is completed."""
     with api.services.sessionmaker() as session:
         job = session.get_one(Job, job_id)
         transcript = session.scalar(select(Transcript).where(Transcript.job_id == job_id))
@@ -88,8 +88,8 @@ def complete_handoff(api, study):
 # --- the key of a job -----------------------------------------------------------------------------
 
 
-def test_everything_made_for_a_job_is_under_a_key_of_its_own(api, study):
-    """Once it was under the key of the first recording, and outlived the others."""
+def test_everything_made_for_a_job_is_encrypted_with_the_jobs_key(api, study):
+    """It used to be under the key of the first recording and survived erasing the others."""
     job_id = submitted(api, recording(api, study), recording(api, study), vocabulary=["Eva"])
     finish_job(api.services, job_id)
     complete_handoff(api, study)
@@ -107,10 +107,10 @@ def test_everything_made_for_a_job_is_under_a_key_of_its_own(api, study):
 
 
 @pytest.mark.parametrize("which", ["first", "second", "job"])
-def test_no_backup_brings_back_what_was_made_of_an_erased_recording(
+def test_no_backup_restores_what_was_made_from_an_erased_recording(
     api, study, settings, postgres, tmp_path, which
 ):
-    """A backup of database, vault and keys from before, and the ledger of today."""
+    """With an older backup of database, vault and keys, and the current ledger."""
     first, second = recording(api, study), recording(api, study)
     job_id = submitted(api, first, second, vocabulary=["Eva"])
     transcript = finish_job(api.services, job_id)
@@ -146,7 +146,7 @@ def test_no_backup_brings_back_what_was_made_of_an_erased_recording(
         keyring.data_key(UUID(study), UUID(second if which == "first" else first))
 
 
-def test_a_rerun_has_copies_under_its_own_key_and_outlives_the_job_it_comes_from(api, study):
+def test_a_rerun_has_its_own_copies_and_survives_the_erasure_of_the_first_job(api, study):
     id = submitted(api, recording(api, study), vocabulary=["Eva"])
     finish_job(api.services, id)
     again = UUID(api.post(f"{JOBS}/{id}/rerun", json={"from": "diarise"}).json()["id"])
@@ -168,7 +168,7 @@ def test_a_rerun_has_copies_under_its_own_key_and_outlives_the_job_it_comes_from
     assert not kept & artefacts(api)
 
 
-def test_a_rerun_of_a_job_whose_results_are_damaged_is_refused_unless_it_needs_none(api, study):
+def test_a_rerun_is_refused_only_if_results_that_it_needs_are_damaged(api, study):
     id = submitted(api, recording(api, study))
     finish_job(api.services, id)
     artefact_id = read_stages(api.services, id)["segment"].artefact_id
@@ -184,7 +184,7 @@ def test_a_rerun_of_a_job_whose_results_are_damaged_is_refused_unless_it_needs_n
 # --- deleting a job -------------------------------------------------------------------------------
 
 
-def test_deleting_says_what_is_destroyed_and_from_then_on_there_is_a_tombstone(api, study):
+def test_deleting_reports_what_was_destroyed_and_leaves_a_tombstone(api, study):
     sound = recording(api, study)
     id = submitted(api, sound, vocabulary=["Eva"])
     transcript = finish_job(api.services, id)
@@ -223,7 +223,7 @@ def test_a_running_job_is_deleted_only_with_force(api, study):
         job_state.record_heartbeat(session, held)
 
 
-def test_a_queued_job_is_deleted_and_nobody_begins_it(api, study):
+def test_a_deleted_queued_job_never_starts(api, study):
     id = submitted(api, recording(api, study))
 
     delete(api, f"{JOBS}/{id}")
@@ -276,7 +276,7 @@ def erased_keys(api, study, *subjects):
     return found
 
 
-def test_deleting_a_session_destroys_its_recordings_and_all_that_was_made_of_them(api, study):
+def test_deleting_a_session_destroys_its_recordings_and_everything_made_from_them(api, study):
     own, other = [recording(api, study) for _ in range(2)], recording(api, study)
     id = session_with(api, study, *own)
     whole = submitted(api, session=id)
@@ -300,7 +300,7 @@ def test_deleting_a_session_destroys_its_recordings_and_all_that_was_made_of_the
     assert api.get(f"{JOBS}/{untouched}").json()["status"] == "succeeded"
 
 
-def test_a_session_with_an_unfinished_job_is_not_deleted_at_all(api, study):
+def test_nothing_of_a_session_with_an_unfinished_job_is_deleted(api, study):
     own = [recording(api, study) for _ in range(2)]
     id = session_with(api, study, *own)
     finish_job(api.services, submitted(api, own[0]))
@@ -312,7 +312,7 @@ def test_a_session_with_an_unfinished_job_is_not_deleted_at_all(api, study):
     delete(api, f"/v1/sessions/{id}")
 
 
-def test_deleting_a_study_destroys_all_of_its_keys_and_nobody_elses(api, study):
+def test_deleting_a_study_destroys_all_its_keys_and_no_others(api, study):
     other = api.study()["id"]
     theirs = recording(api, other)
     api.request("PUT", f"/v1/studies/{study}/vocabulary", json={"words": ["Eva"]})
@@ -341,7 +341,7 @@ def test_deleting_a_study_destroys_all_of_its_keys_and_nobody_elses(api, study):
     assert codes(late) == (410, "erased")
 
 
-def test_recordings_are_listed_newest_first_a_page_at_a_time_and_only_ones_own(api, study):
+def test_the_callers_recordings_are_listed_newest_first_a_page_at_a_time(api, study):
     made = [recording(api, study) for _ in range(3)]
     recording(api, api.study()["id"])
     gone = recording(api, study)

@@ -1,4 +1,4 @@
-"""Hand-offs: claimed under a lease and a fence, completed or failed, by deidentifiers only."""
+"""Hand-offs: claimed with a lease and a fence, completed or failed, by de-identifiers only."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -36,7 +36,7 @@ def token(api, study):
 
 
 def offer(api, study):
-    """A finished transcript; the id of its job."""
+    """Finish a job; return its id."""
     job_id = make_job(api.services, UUID(study))
     finish_job(api.services, job_id)
     return job_id
@@ -48,7 +48,7 @@ def claim(api, token):
     return answer.json()
 
 
-def lapse(api, handoff_id):
+def expire_lease(api, handoff_id):
     with api.services.sessionmaker.begin() as session:
         row = session.get_one(Handoff, UUID(handoff_id))
         row.lease_until = datetime.now(UTC) - timedelta(seconds=1)
@@ -65,13 +65,13 @@ def test_a_finished_transcript_is_claimed_with_a_lease_and_a_fence(api, study, t
     assert set(claimed["speakers"]) == {"SPEAKER_00", "SPEAKER_01"}
 
 
-def test_where_there_is_nothing_to_claim_there_is_no_content(api, study, token):
+def test_with_nothing_to_claim_the_answer_is_no_content(api, study, token):
     answer = api.post(CLAIM, token=token)
 
     assert (answer.status_code, answer.content) == (204, b"")
 
 
-def test_a_hand_off_is_claimed_once_and_the_oldest_first(api, study, token):
+def test_a_hand_off_is_claimed_once_oldest_first(api, study, token):
     offered = [offer(api, study) for _ in range(2)]
     transcripts = [api.get(f"/v1/jobs/{job}").json()["transcript_id"] for job in offered]
 
@@ -95,7 +95,7 @@ def test_occurrences_are_stored_as_an_artefact_and_in_no_row(api, study, token):
         assert json.loads(file.read()) == [{**EVA, "rule": None}]
 
 
-def test_completing_twice_is_as_good_as_once(api, study, token):
+def test_completing_twice_has_no_further_effect(api, study, token):
     offer(api, study)
     path = f"/v1/handoffs/{claim(api, token)['id']}/complete"
     body = {"fence": 1, "occurrences": []}
@@ -105,10 +105,10 @@ def test_completing_twice_is_as_good_as_once(api, study, token):
     assert answers[0].json() == answers[1].json()
 
 
-def test_a_heartbeat_begins_the_lease_anew(api, study, token):
+def test_a_heartbeat_renews_the_lease(api, study, token):
     offer(api, study)
     claimed = claim(api, token)
-    lapse(api, claimed["id"])
+    expire_lease(api, claimed["id"])
     answer = api.post(f"/v1/handoffs/{claimed['id']}/heartbeat", json={"fence": 1}, token=token)
 
     assert answer.status_code == 200
@@ -116,10 +116,12 @@ def test_a_heartbeat_begins_the_lease_anew(api, study, token):
     assert api.post(CLAIM, token=token).status_code == 204
 
 
-def test_a_lapsed_lease_goes_to_the_next_and_the_late_one_is_refused(api, study, token):
+def test_after_the_lease_expires_the_next_claimant_gets_the_hand_off_and_the_old_fence_is_refused(
+    api, study, token
+):
     offer(api, study)
     first = claim(api, token)
-    lapse(api, first["id"])
+    expire_lease(api, first["id"])
     other = api.token("deidentifier", study)
     second = claim(api, other)
 
@@ -138,7 +140,7 @@ def test_a_lapsed_lease_goes_to_the_next_and_the_late_one_is_refused(api, study,
     assert answer.status_code == 200
 
 
-def test_a_fence_is_of_use_to_who_claimed_only(api, study, token):
+def test_a_fence_works_only_for_the_token_that_claimed(api, study, token):
     offer(api, study)
     claimed = claim(api, token)
     other = api.token("deidentifier", study)
@@ -151,7 +153,7 @@ def test_a_fence_is_of_use_to_who_claimed_only(api, study, token):
     assert codes(answer) == (409, "handoff_taken")
 
 
-def test_giving_up_leaves_a_code_and_no_text(api, study, token):
+def test_a_failed_hand_off_stores_a_code_and_no_text(api, study, token):
     offer(api, study)
     path = f"/v1/handoffs/{claim(api, token)['id']}/fail"
     text = api.post(path, json={"fence": 1, "code": "eva_muster"}, token=token)
@@ -176,7 +178,7 @@ def test_giving_up_leaves_a_code_and_no_text(api, study, token):
     ],
     ids=str,
 )
-def test_an_occurrence_lies_in_its_transcript(api, study, token, wrong, code):
+def test_an_occurrence_outside_its_transcript_is_refused(api, study, token, wrong, code):
     offer(api, study)
     claimed = claim(api, token)
     body = {"fence": 1, "occurrences": [{**EVA, **wrong}]}
@@ -188,7 +190,7 @@ def test_an_occurrence_lies_in_its_transcript(api, study, token, wrong, code):
         assert session.get_one(Handoff, UUID(claimed["id"])).status == "claimed"
 
 
-def test_what_was_erased_is_offered_to_nobody(api, study, token):
+def test_an_erased_transcript_is_not_offered(api, study, token):
     erased, kept = offer(api, study), offer(api, study)
     claimed = claim(api, token)
     assert api.request("DELETE", f"/v1/jobs/{erased}").status_code == 200
@@ -202,7 +204,7 @@ def test_what_was_erased_is_offered_to_nobody(api, study, token):
     assert api.get(f"/v1/jobs/{kept}").json()["transcript_id"] == claim(api, token)["transcript_id"]
 
 
-def test_an_unreadable_transcript_does_not_stand_in_the_way(api, study, token):
+def test_an_unreadable_transcript_does_not_block_the_others(api, study, token):
     first, second = offer(api, study), offer(api, study)
     path = identified(api.services)[0]._path(read_artefact_id(api, first))
     path.write_bytes(path.read_bytes()[:-1] + b"?")
@@ -218,7 +220,7 @@ def test_an_unreadable_transcript_does_not_stand_in_the_way(api, study, token):
     ("folder", "code"), [("vault", "artefact_missing"), ("wrapped_keys", "key_missing")]
 )
 def test_hand_offs_stay_open_while_a_folder_is_not_mounted(api, study, token, folder, code):
-    """One request once failed every one of them for good."""
+    """A single request used to fail all of them permanently."""
     offered = [offer(api, study) for _ in range(3)]
     place = getattr(api.services.settings, folder)
     away = place.rename(place.with_name("away"))
@@ -230,7 +232,7 @@ def test_hand_offs_stay_open_while_a_folder_is_not_mounted(api, study, token, fo
     assert [claim(api, token)["transcript_id"] for _ in offered] == transcripts
 
 
-def test_a_missing_transcript_stays_open_and_does_not_stand_in_the_way(api, study, token):
+def test_a_missing_transcript_stays_open_and_does_not_block_the_others(api, study, token):
     first, second = offer(api, study), offer(api, study)
     identified(api.services)[0].delete(read_artefact_id(api, first))
 
@@ -269,7 +271,7 @@ ROUTES = [
 
 
 @pytest.mark.parametrize(("path", "body"), ROUTES)
-def test_only_a_deidentifier_claims(api, study, token, path, body):
+def test_only_a_deidentifier_can_claim(api, study, token, path, body):
     offer(api, study)
     path = path.format(id=claim(api, token)["id"])
 
@@ -278,17 +280,17 @@ def test_only_a_deidentifier_claims(api, study, token, path, body):
         assert api.post(path, json=body, token=api.token(role, study)).status_code == 403, role
 
 
-def test_the_list_is_for_those_who_need_it(api, study):
+def test_only_researchers_and_deidentifiers_can_list(api, study):
     assert api.client.get("/v1/handoffs").status_code == 401
     for role in ("coder", "custodian", "worker"):
         assert api.get("/v1/handoffs", token=api.token(role, study)).status_code == 403
     assert api.get("/v1/handoffs", token=api.token("researcher", study)).status_code == 200
 
 
-def test_hand_offs_of_other_studies_are_neither_claimed_nor_seen(api, study, token):
+def test_hand_offs_of_other_studies_are_neither_claimed_nor_listed(api, study, token):
     offer(api, study)
     claimed = claim(api, token)
-    lapse(api, claimed["id"])
+    expire_lease(api, claimed["id"])
     stranger = api.token("deidentifier", api.study()["id"])
 
     assert api.post(CLAIM, token=stranger).status_code == 204

@@ -1,4 +1,4 @@
-"""A job's rows while workers claim it, lose it, finish it."""
+"""A job's rows while workers claim, lose and finish it."""
 
 import asyncio
 import contextlib
@@ -53,7 +53,7 @@ def held(services, job_id):
     return do(services, job_state.claim_job, job_id)
 
 
-def test_a_claim_says_what_is_to_be_done(services, job_id, held):
+def test_a_claim_holds_everything_the_engine_needs(services, job_id, held):
     job = read_job(services, job_id)
 
     assert (job.status, job.attempt, job.fence) == ("running", 1, held.fence)
@@ -63,7 +63,7 @@ def test_a_claim_says_what_is_to_be_done(services, job_id, held):
     assert held.job.keys == {}
 
 
-def test_the_end_of_a_job_is_a_transcript_and_a_hand_off(services, job_id, held):
+def test_finishing_a_job_creates_a_transcript_and_a_hand_off(services, job_id, held):
     transcript_id = uuid4()
     do(services, job_state.finish_job, held, transcript_id, DONE)
 
@@ -81,7 +81,7 @@ def test_the_end_of_a_job_is_a_transcript_and_a_hand_off(services, job_id, held)
         assert handoff.status == "open"
 
 
-def test_a_result_whose_acknowledgement_was_lost_is_written_once(services, job_id, held):
+def test_finishing_twice_after_a_lost_commit_response_writes_one_transcript(services, job_id, held):
     transcript_id = uuid4()
     do(services, job_state.finish_job, held, transcript_id, DONE)
     do(services, job_state.finish_job, held, transcript_id, DONE)
@@ -109,7 +109,7 @@ WRITES = {
 
 
 @pytest.mark.parametrize("name", WRITES)
-def test_who_was_taken_for_dead_writes_nothing(services, job_id, held, name):
+def test_a_worker_taken_for_dead_writes_nothing(services, job_id, held, name):
     later = do(services, job_state.claim_job, job_id)
     version = read_job(services, job_id).version
     write, arguments = WRITES[name]
@@ -121,9 +121,7 @@ def test_who_was_taken_for_dead_writes_nothing(services, job_id, held, name):
     assert do(services, job_state.record_heartbeat, later) == "running"
 
 
-def test_who_was_taken_for_dead_writes_nothing_while_the_job_waits_for_another(
-    services, job_id, held
-):
+def test_a_worker_taken_for_dead_writes_nothing_while_its_job_is_queued(services, job_id, held):
     with services.sessionmaker.begin() as session:
         job_state.requeue_orphan(session, session.get_one(Job, job_id))
 
@@ -132,7 +130,7 @@ def test_who_was_taken_for_dead_writes_nothing_while_the_job_waits_for_another(
     assert errors_of(services, job_id) == [("worker_died", None, 1, True)]
 
 
-def test_a_job_erased_under_our_hands_is_let_go_of(services, job_id, held):
+def test_a_worker_learns_that_its_job_was_erased(services, job_id, held):
     with services.sessionmaker.begin() as session:
         session.get_one(Job, job_id).status = "erased"
 
@@ -140,7 +138,7 @@ def test_a_job_erased_under_our_hands_is_let_go_of(services, job_id, held):
         do(services, job_state.record_heartbeat, held)
 
 
-def test_progress_is_of_the_stage_and_of_the_whole(services, job_id, held):
+def test_progress_is_recorded_for_the_stage_and_for_the_job(services, job_id, held):
     do(services, job_state.record_heartbeat, held, "ingest", 1.0)
     version = read_job(services, job_id).version
     do(services, job_state.record_heartbeat, held, "segment", 0.5)
@@ -154,14 +152,14 @@ def test_progress_is_of_the_stage_and_of_the_whole(services, job_id, held):
     assert stages["segment"].audio_seconds_done == 5.0
 
 
-def test_late_news_of_a_stage_does_not_undo_it(services, job_id, held):
+def test_a_late_progress_report_does_not_reopen_a_stage(services, job_id, held):
     do(services, job_state.record_result, held, "segment", uuid4(), 1.0)
     do(services, job_state.record_heartbeat, held, "segment", 1.0)
 
     assert read_stages(services, job_id)["segment"].state == "succeeded"
 
 
-def test_a_heartbeat_alone_is_no_new_version(services, job_id, held):
+def test_a_heartbeat_without_progress_is_no_new_version(services, job_id, held):
     job = read_job(services, job_id)
     do(services, job_state.record_heartbeat, held)
 
@@ -170,7 +168,7 @@ def test_a_heartbeat_alone_is_no_new_version(services, job_id, held):
     assert later and job.heartbeat_at and later > job.heartbeat_at
 
 
-def test_the_next_attempt_goes_on_after_the_last_stage(services, job_id, held):
+def test_the_next_attempt_continues_after_the_last_finished_stage(services, job_id, held):
     artefact = uuid4()
     do(services, job_state.record_loaded, held, "cpu", {"segment": 0.1})
     do(services, job_state.record_result, held, "segment", artefact, 1.5)
@@ -214,8 +212,8 @@ def test_a_job_that_kills_the_engine_fails_after_three_attempts(services, job_id
 
 
 @pytest.mark.parametrize("found_by", ["the reaper", "the next worker"])
-def test_a_power_cut_does_not_count(services, job_id, found_by):
-    """The worker was last heard of before the database's start: it died with everything else."""
+def test_a_power_cut_does_not_count_as_a_crash(services, job_id, found_by):
+    """The last heartbeat is older than the database's start: everything stopped together."""
     before = "UPDATE job SET heartbeat_at = pg_postmaster_start_time() - interval '1 second'"
     for _ in range(4):
         assert do(services, job_state.claim_job, job_id) is not None
@@ -228,7 +226,7 @@ def test_a_power_cut_does_not_count(services, job_id, found_by):
     assert [error[0] for error in errors_of(services, job_id)] == ["worker_died"] * 4
 
 
-def test_an_attempt_that_finished_a_stage_does_not_count(services, job_id):
+def test_an_attempt_that_finished_a_stage_does_not_count_as_a_crash(services, job_id):
     for stage in ("segment", "transcribe", "align", "diarise"):
         held = do(services, job_state.claim_job, job_id)
         do(services, job_state.record_result, held, stage, uuid4(), 1.0)
@@ -237,14 +235,14 @@ def test_an_attempt_that_finished_a_stage_does_not_count(services, job_id):
     assert read_job(services, job_id).status == "queued"
 
 
-def test_an_attempt_that_ended_in_order_does_not_count(services, job_id):
+def test_an_attempt_that_was_put_back_does_not_count(services, job_id):
     for _ in range(5):
         do(services, job_state.put_back_job, do(services, job_state.claim_job, job_id))
 
     assert read_job(services, job_id).status == "queued"
 
 
-def test_a_job_that_waits_says_for_what_once(services, job_id):
+def test_a_waiting_job_records_its_error_once(services, job_id):
     for _ in range(4):
         do(services, job_state.put_back_job, do(services, job_state.claim_job, job_id), "disk_full")
 
@@ -268,7 +266,7 @@ def test_a_running_job_is_cancelled_by_its_worker(services, job_id, held):
     assert read_job(services, job_id).status == "cancelled"
 
 
-def test_a_result_that_comes_after_the_cancel_is_not_written(services, job_id, held):
+def test_a_result_that_arrives_after_a_cancel_is_not_written(services, job_id, held):
     cancel(services, job_id)
     do(services, job_state.finish_job, held, uuid4(), DONE)
 
@@ -313,7 +311,7 @@ def set_queue(services, job_id, status):
 
 
 def test_the_job_of_a_dead_worker_goes_back_into_the_queue(services, job_id, held):
-    set_queue(services, job_id, "doing")  # under no worker that exists
+    set_queue(services, job_id, "doing")  # held by a worker that does not exist
 
     reap(services.sessionmaker, stalled=0)
 
@@ -322,7 +320,7 @@ def test_the_job_of_a_dead_worker_goes_back_into_the_queue(services, job_id, hel
     assert errors_of(services, job_id) == [("worker_died", None, 1, True)]
 
 
-def test_one_reaper_at_a_time(services, job_id, held):
+def test_a_reaper_does_nothing_while_another_one_runs(services, job_id, held):
     set_queue(services, job_id, "doing")
     with services.engine.begin() as another:
         another.execute(text("SELECT pg_advisory_xact_lock(hashtext('fieldscribe:reaper'))"))
@@ -333,7 +331,7 @@ def test_one_reaper_at_a_time(services, job_id, held):
     assert queue_rows(services, job_id) == ["todo"]
 
 
-def test_after_a_start_of_the_database_the_living_have_time_for_a_heartbeat(services, job_id, held):
+def test_after_the_database_starts_workers_have_time_for_a_heartbeat(services, job_id, held):
     set_queue(services, job_id, "doing")
 
     reap(services.sessionmaker, stalled=3600)
@@ -341,7 +339,7 @@ def test_after_a_start_of_the_database_the_living_have_time_for_a_heartbeat(serv
     assert queue_rows(services, job_id) == ["doing"]
 
 
-def test_two_reapers_do_not_work_at_once(services, job_id, held):
+def test_two_reapers_do_not_run_at_once(services, job_id, held):
     set_queue(services, job_id, "doing")
     with services.sessionmaker.begin() as session:
         session.execute(text("SELECT pg_advisory_xact_lock(hashtext('fieldscribe:reaper'))"))
@@ -350,7 +348,7 @@ def test_two_reapers_do_not_work_at_once(services, job_id, held):
 
 
 @pytest.mark.parametrize("status", ["succeeded", "failed", "cancelled"])
-def test_a_job_that_the_queue_lost_is_put_back(services, job_id, held, status):
+def test_a_job_that_the_queue_lost_is_queued_again(services, job_id, held, status):
     set_queue(services, job_id, status)
 
     sweep(services.sessionmaker)
@@ -383,13 +381,13 @@ def test_a_study_with_many_jobs_lets_others_go_first(services):
     assert order == [str(jobs[i]) for i in (0, 3, 1, 2)]
 
 
-def test_keys_do_not_show_in_a_claim(services, job_id, held):
+def test_the_repr_of_a_claim_shows_no_keys(services, job_id, held):
     from service.vault.streaming import Key
 
     assert "secret" not in repr(replace(held.job, keys={uuid4(): Key(b"secret" * 5 + b"se")}))
 
 
-def test_what_killed_processes_left_half_written_is_deleted_after_a_day(services):
+def test_half_written_files_of_killed_processes_are_deleted_after_a_day(services):
     store = services.vault.stores[ArtefactClass.IDENTIFIED]
     old, new = store.folder / "artefacts" / ".old.partial", store.folder / ".new.partial"
     old.parent.mkdir(parents=True)
@@ -413,10 +411,10 @@ def test_what_killed_processes_left_half_written_is_deleted_after_a_day(services
         ("remove_strays", DiskFull("Eva")),
     ],
 )
-def test_the_queue_is_looked_after_again_after_an_error(
+def test_queue_maintenance_resumes_after_an_error(
     services, job_id, held, monkeypatch, caplog, work, error
 ):
-    """It ended for good, and no job of a dead worker came back until the API was restarted."""
+    """It used to end, so that jobs of dead workers were stuck until the API was restarted."""
     set_queue(services, job_id, "failed")
     real, left = getattr(queue, work), [error]
 

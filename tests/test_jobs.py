@@ -1,4 +1,4 @@
-"""The routes of jobs: submitted, listed, waited for, cancelled, run again, deleted."""
+"""The routes of jobs: submit, list, wait, cancel, rerun, delete."""
 
 import hashlib
 import re
@@ -39,16 +39,16 @@ def recording(api, study, content=b"sound"):
     return str(make_recording(api.services, UUID(study), make_token(api.services), content))
 
 
-def submit(api, study, key=None, **wish):
-    wish.setdefault("model", "demo")
-    if "recordings" not in wish:
-        wish["recordings"] = [recording(api, study)]
+def submit(api, study, key=None, **body):
+    body.setdefault("model", "demo")
+    if "recordings" not in body:
+        body["recordings"] = [recording(api, study)]
     headers = {"Idempotency-Key": key} if key else {}
-    return api.post(MINE, json=wish, headers=headers)
+    return api.post(MINE, json=body, headers=headers)
 
 
-def submitted(api, study, **wish):
-    answer = submit(api, study, **wish)
+def submitted(api, study, **body):
+    answer = submit(api, study, **body)
     assert answer.status_code == 202, answer.text
     return answer.json()["id"]
 
@@ -60,7 +60,7 @@ def codes(answer):
 # --- submitting -----------------------------------------------------------------------------------
 
 
-def test_an_upload_becomes_a_job_in_line(api, study):
+def test_an_upload_becomes_a_queued_job(api, study):
     answer = submit(api, study, language="de", speakers={"min": 2, "max": 3})
     job = answer.json()
 
@@ -77,7 +77,7 @@ def test_an_upload_becomes_a_job_in_line(api, study):
     assert job["progress"] == {"fraction": 0.0, "eta_seconds": None, "basis": None}
 
 
-def test_the_checksums_of_the_weights_are_pinned_to_the_job(api, study, settings):
+def test_a_job_pins_the_checksums_of_its_weights(api, study, settings):
     options = submit(api, study).json()["options"]
 
     assert options["model"]["sha256"] == find_whisper("demo", settings.weights).sha256
@@ -101,33 +101,33 @@ def test_a_session_is_submitted_with_its_recordings_in_order_and_its_speakers(ap
     assert job["audio_seconds"] == 30.0
 
 
-def test_a_sessions_roster_says_how_many_speak_unless_somebody_does(api, study):
+def test_a_sessions_roster_sets_the_number_of_speakers_unless_the_request_does(api, study):
     roster = [{"code": "M1", "role": "moderator"}] + [
         {"code": f"P{i}", "role": "participant"} for i in range(1, 6)
     ]
-    wish = {"study": study, "speakers": {"max": 12}, "roster": roster}
-    made = api.post("/v1/sessions", json=wish).json()
+    body = {"study": study, "speakers": {"max": 12}, "roster": roster}
+    made = api.post("/v1/sessions", json=body).json()
     ids = [recording(api, study)]
     of_group = {"recordings": ids, "session": made["id"], "model": "demo"}
 
     job = api.post(MINE, json=of_group).json()
-    told = api.post(MINE, json={**of_group, "speakers": {"min": 5, "max": 5}}).json()
+    with_number = api.post(MINE, json={**of_group, "speakers": {"min": 5, "max": 5}}).json()
 
     assert job["options"]["speakers"] == {"min": 6, "max": 6}
-    assert told["options"]["speakers"] == {"min": 5, "max": 5}
+    assert with_number["options"]["speakers"] == {"min": 5, "max": 5}
     entries = tuple(RosterEntry(**person) for person in roster)
-    assert begin_job(api.services, UUID(told["id"])).job.options.roster == entries
+    assert begin_job(api.services, UUID(with_number["id"])).job.options.roster == entries
     begun = begin_job(api.services, UUID(job["id"])).job.options
-    assert begun.speakers == SpeakerCount()  # nobody asked for six
+    assert begun.speakers == SpeakerCount()  # six comes from the roster alone
 
 
-def test_what_is_not_said_is_as_the_study_has_it(api, study):
+def test_omitted_options_are_the_studys(api, study):
     api.request("PATCH", f"/v1/studies/{study}", json={"language": "nl", "model": "demo"})
     api.request("PUT", f"/v1/studies/{study}/vocabulary", json={"words": ["Seroquel"]})
-    wish = {"recordings": [recording(api, study)]}
+    body = {"recordings": [recording(api, study)]}
 
-    job = api.post(MINE, json=wish).json()
-    auto = api.post(MINE, json={**wish, "language": "auto", "vocabulary": []}).json()
+    job = api.post(MINE, json=body).json()
+    auto = api.post(MINE, json={**body, "language": "auto", "vocabulary": []}).json()
 
     assert (job["options"]["language"], job["options"]["has_vocabulary"]) == ("nl", True)
     assert job["options"]["model"]["name"] == "demo"
@@ -135,7 +135,7 @@ def test_what_is_not_said_is_as_the_study_has_it(api, study):
 
 
 @pytest.mark.parametrize("code", ["artefact_missing", "artefact_damaged"])
-def test_a_study_vocabulary_that_cannot_be_read_is_said_so_as_documented(api, study, code):
+def test_an_unreadable_study_vocabulary_is_reported_as_documented(api, study, code):
     api.request("PUT", f"/v1/studies/{study}/vocabulary", json={"words": ["Seroquel"]})
     with api.services.sessionmaker() as session:
         artefact_id = session.get_one(Study, UUID(study)).vocabulary_artefact_id
@@ -151,7 +151,7 @@ def test_a_study_vocabulary_that_cannot_be_read_is_said_so_as_documented(api, st
     assert submit(api, study, vocabulary=[]).status_code == 202
 
 
-def test_the_vocabulary_is_an_artefact_and_in_no_row(api, study):
+def test_the_vocabulary_is_stored_as_an_artefact_and_in_no_row(api, study):
     id = submitted(api, study, vocabulary=["Eva Muster", "Birkenau"])
 
     job = read_job(api.services, UUID(id))
@@ -164,17 +164,17 @@ def test_the_vocabulary_is_an_artefact_and_in_no_row(api, study):
     assert "Eva" not in str(vars(job))
 
 
-def test_the_same_key_and_request_give_the_same_job(api, study):
-    wish = {"recordings": [recording(api, study)], "vocabulary": ["Eva"]}
-    first = submit(api, study, key="k1", **wish)
-    second = submit(api, study, key="k1", **wish)
+def test_the_same_key_and_request_return_the_same_job(api, study):
+    body = {"recordings": [recording(api, study)], "vocabulary": ["Eva"]}
+    first = submit(api, study, key="k1", **body)
+    second = submit(api, study, key="k1", **body)
 
     assert (first.status_code, second.status_code) == (202, 200)
     assert first.json()["id"] == second.json()["id"]
 
 
-def test_a_key_is_in_the_database_as_a_keyed_hash_only(api, study):
-    """Clients take the name of a file for it."""
+def test_an_idempotency_key_is_stored_only_as_a_keyed_hash(api, study):
+    """Clients use file names as keys."""
     submit(api, study, key="Eva-Muster.m4a")
 
     with api.services.engine.connect() as connection:
@@ -185,11 +185,11 @@ def test_a_key_is_in_the_database_as_a_keyed_hash_only(api, study):
     assert kept != hashlib.sha256(b"Eva-Muster.m4a").hexdigest()
 
 
-def test_the_same_key_with_another_request_is_refused(api, study):
-    wish = {"recordings": [recording(api, study)]}
-    submit(api, study, key="k1", **wish)
+def test_the_same_key_with_a_different_request_is_refused(api, study):
+    body = {"recordings": [recording(api, study)]}
+    submit(api, study, key="k1", **body)
 
-    assert codes(submit(api, study, key="k1", language="de", **wish)) == (
+    assert codes(submit(api, study, key="k1", language="de", **body)) == (
         422,
         "idempotency_key_reused",
     )
@@ -211,11 +211,11 @@ def test_a_key_belongs_to_its_token_and_its_study(api, study):
     assert len({first, theirs.json()["id"], elsewhere.json()["id"]}) == 3
 
 
-def test_two_requests_with_one_key_at_the_same_moment_make_one_job(api, study):
-    wish = {"recordings": [recording(api, study)]}
+def test_two_simultaneous_requests_with_one_key_create_one_job(api, study):
+    body = {"recordings": [recording(api, study)]}
     answers = []
     threads = [
-        threading.Thread(target=lambda: answers.append(submit(api, study, key="k", **wish)))
+        threading.Thread(target=lambda: answers.append(submit(api, study, key="k", **body)))
         for _ in range(6)
     ]
     for thread in threads:
@@ -227,7 +227,7 @@ def test_two_requests_with_one_key_at_the_same_moment_make_one_job(api, study):
     assert len({answer.json()["id"] for answer in answers}) == 1
 
 
-def test_missing_weights_are_refused_at_once_with_the_command_that_fetches_them(api, study):
+def test_missing_weights_are_refused_with_the_command_that_fetches_them(api, study):
     answer = submit(api, study, model="tiny")
 
     assert codes(answer) == (409, "model_missing")
@@ -235,13 +235,13 @@ def test_missing_weights_are_refused_at_once_with_the_command_that_fetches_them(
     assert codes(submit(api, study, model=None)) == (409, "model_missing")
 
 
-def test_a_model_is_a_name_and_never_a_path(api, study):
+def test_a_model_is_a_name_never_a_path(api, study):
     assert codes(submit(api, study, model="/etc/passwd")) == (422, "invalid_request")
     assert codes(submit(api, study, model="nonsense.pt")) == (422, "unknown_model")
 
 
 @pytest.mark.parametrize(
-    "wish",
+    "body",
     [
         {"recordings": []},
         {"recordings": ["no id"]},
@@ -255,8 +255,8 @@ def test_a_model_is_a_name_and_never_a_path(api, study):
     ],
     ids=str,
 )
-def test_bad_input_is_refused_and_nothing_is_stored(api, study, wish):
-    answer = submit(api, study, **wish)
+def test_bad_input_is_refused_and_nothing_is_stored(api, study, body):
+    answer = submit(api, study, **body)
 
     assert codes(answer) == (422, "invalid_request")
     assert "Muster" not in answer.text
@@ -272,7 +272,7 @@ def test_a_recording_that_is_not_ready_is_refused(api, study):
 
 
 def test_a_recording_that_is_being_checked_is_refused_at_once(api, study):
-    """The submission waited for the end of the check, with a thread and a connection."""
+    """The submission used to wait for the check, occupying a thread and a connection."""
     sound = UUID(recording(api, study))
     with api.services.sessionmaker.begin() as session:
         session.get_one(Recording, sound).state = "checking"
@@ -305,7 +305,7 @@ def test_recordings_of_two_studies_are_refused(api, study):
     assert codes(submit(api, study, recordings=both)) == (422, "studies_mixed")
 
 
-# --- who may --------------------------------------------------------------------------------------
+# --- access ---------------------------------------------------------------------------------------
 
 ROUTES = [
     ("POST", "/v1/jobs", {"recordings": [str(uuid4())]}),
@@ -318,7 +318,7 @@ ROUTES = [
 
 
 @pytest.mark.parametrize(("method", "path", "body"), ROUTES, ids=lambda v: str(v))
-def test_nobody_without_a_researchers_token_gets_in(api, study, method, path, body):
+def test_every_route_needs_a_researchers_token(api, study, method, path, body):
     path = path.format(id=submitted(api, study))
 
     assert api.client.request(method, path, json=body).status_code == 401
@@ -339,9 +339,9 @@ def test_someone_elses_job_looks_like_no_job(api, study, method, path, body):
 
 def test_someone_elses_recording_looks_like_no_recording(api, study):
     token = api.token("researcher", api.study()["id"])
-    wish = {"recordings": [recording(api, study)], "model": "demo"}
+    body = {"recordings": [recording(api, study)], "model": "demo"}
 
-    assert codes(api.post(MINE, json=wish, token=token)) == (404, "recording_not_found")
+    assert codes(api.post(MINE, json=body, token=token)) == (404, "recording_not_found")
 
 
 # --- listing --------------------------------------------------------------------------------------
@@ -360,7 +360,7 @@ def test_jobs_are_listed_newest_first_a_page_at_a_time(api, study):
     assert seen == made[::-1]
 
 
-def test_the_list_can_be_narrowed_and_holds_only_ones_own(api, study):
+def test_the_list_can_be_filtered_and_shows_only_the_callers_jobs(api, study):
     other = api.study()["id"]
     queued, done = submitted(api, study), submitted(api, study)
     finish_job(api.services, UUID(done))
@@ -377,14 +377,14 @@ def test_the_list_can_be_narrowed_and_holds_only_ones_own(api, study):
 
 
 @pytest.mark.parametrize("cursor", ["nonsense", "bm8gY3Vyc29y", "é", "a" * 199])
-def test_a_cursor_that_no_list_gave_is_refused(api, cursor):
+def test_an_invalid_cursor_is_refused(api, cursor):
     assert codes(api.get(MINE, params={"cursor": cursor})) == (422, "bad_cursor")
 
 
-# --- looking at one -------------------------------------------------------------------------------
+# --- reading one ----------------------------------------------------------------------------------
 
 
-def test_a_running_job_says_how_far_it_is(api, study):
+def test_a_running_job_shows_its_progress(api, study):
     id = submitted(api, study)
     held = begin_job(api.services, UUID(id))
     with api.services.sessionmaker.begin() as session:
@@ -409,7 +409,7 @@ def test_a_running_job_says_how_far_it_is(api, study):
     assert api.get(f"{MINE}/{id}").json()["progress"]["eta_seconds"] is None  # it has ended
 
 
-def test_a_failed_job_keeps_its_errors_with_what_to_do(api, study):
+def test_a_failed_job_shows_its_errors_and_what_to_do(api, study):
     id = submitted(api, study)
     fail_job(api.services, UUID(id), "no_speech")
     job = api.get(f"{MINE}/{id}").json()
@@ -420,7 +420,7 @@ def test_a_failed_job_keeps_its_errors_with_what_to_do(api, study):
     assert error["title"] and error["user_action"]
 
 
-def test_a_waiting_job_says_for_whom(api, study):
+def test_a_waiting_job_shows_what_it_waits_for(api, study):
     id = submitted(api, study)
     for code, reason in (("sealed", "person"), ("out_of_memory", "card")):
         held = begin_job(api.services, UUID(id))
@@ -432,7 +432,7 @@ def test_a_waiting_job_says_for_whom(api, study):
         assert job["waiting_for"]["code"] == code
 
 
-def test_nothing_new_is_answered_with_304(api, study):
+def test_an_unchanged_job_is_answered_with_304(api, study):
     id = submitted(api, study)
     etag = api.get(f"{MINE}/{id}").headers["ETag"]
 
@@ -470,7 +470,7 @@ def test_a_long_poll_with_an_etag_ends_at_the_next_change(api, study):
     assert time.monotonic() - started < 10
 
 
-def test_a_token_that_is_revoked_during_a_long_poll_gets_no_answer(api, study):
+def test_a_token_that_is_revoked_during_a_long_poll_gets_no_job(api, study):
     id = submitted(api, study)
     made = api.post("/v1/tokens", json={"role": "researcher", "studies": [study]}).json()
 
@@ -486,7 +486,7 @@ def test_a_token_that_is_revoked_during_a_long_poll_gets_no_answer(api, study):
     assert codes(answer) == (401, "token_revoked")
 
 
-def test_a_long_poll_without_news_says_so_in_time(api, study):
+def test_a_long_poll_without_a_change_ends_in_time(api, study):
     id = submitted(api, study)
     etag = api.get(f"{MINE}/{id}").headers["ETag"]
     started = time.monotonic()
@@ -507,7 +507,7 @@ def test_a_job_that_has_ended_is_not_waited_for(api, study):
     assert time.monotonic() - started < 5
 
 
-def test_all_long_polls_share_one_connection_and_beyond_the_limit_there_are_none(api, study):
+def test_long_polls_share_one_connection_and_are_limited_in_number(api, study):
     id = submitted(api, study)
     api.app.state.limits.max_waiting = 20
     answers = []
@@ -546,10 +546,10 @@ def test_a_wait_out_of_range_is_refused(api, study, query):
     assert codes(api.get(f"{MINE}/{id}{query}")) == (422, "invalid_request")
 
 
-# --- cancelling, running again --------------------------------------------------------------------
+# --- cancelling, rerunning ------------------------------------------------------------------------
 
 
-def test_cancelling_is_accepted_as_often_as_one_likes(api, study):
+def test_cancelling_can_be_repeated(api, study):
     id = submitted(api, study)
     first = api.post(f"{MINE}/{id}/cancel")
     second = api.post(f"{MINE}/{id}/cancel")
@@ -565,7 +565,7 @@ def test_a_running_job_is_asked_to_stop(api, study):
     assert api.post(f"{MINE}/{id}/cancel").json()["status"] == "cancelling"
 
 
-def test_a_rerun_keeps_what_came_before_its_stage_and_drops_the_rest(api, study):
+def test_a_rerun_reuses_the_results_before_its_stage_and_no_others(api, study):
     id = submitted(api, study, language="en")
     finish_job(api.services, UUID(id))
     answer = api.post(
@@ -586,7 +586,7 @@ def test_a_rerun_keeps_what_came_before_its_stage_and_drops_the_rest(api, study)
     assert old["diarise"].artefact_id is not None
 
 
-def test_a_rerun_of_the_diarisation_has_the_embeddings_of_the_last(api, study):
+def test_a_rerun_from_diarisation_reuses_the_embeddings(api, study):
     id = submitted(api, study)
     finish_job(api.services, UUID(id))
     again = api.post(f"{MINE}/{id}/rerun", json={"from": "diarise"}).json()["id"]
@@ -596,7 +596,7 @@ def test_a_rerun_of_the_diarisation_has_the_embeddings_of_the_last(api, study):
     assert set(held.job.stored) == {"segment", "transcribe", "align", "embeddings"}
 
 
-def test_nothing_is_kept_from_other_weights(api, study):
+def test_results_of_other_weights_are_not_reused(api, study):
     id = submitted(api, study)
     finish_job(api.services, UUID(id))
     with api.services.sessionmaker.begin() as session:
@@ -607,7 +607,7 @@ def test_nothing_is_kept_from_other_weights(api, study):
     assert again["options"]["model"]["sha256"] != "0" * 64
 
 
-def test_a_rerun_with_an_idempotency_key_is_made_once(api, study):
+def test_a_rerun_with_an_idempotency_key_is_created_once(api, study):
     id = submitted(api, study)
     finish_job(api.services, UUID(id))
     key = {"Idempotency-Key": "again"}
@@ -620,7 +620,7 @@ def test_a_rerun_with_an_idempotency_key_is_made_once(api, study):
     assert answers[0].json()["id"] == answers[1].json()["id"]
 
 
-def test_an_unfinished_job_is_not_run_again(api, study):
+def test_an_unfinished_job_cannot_be_rerun(api, study):
     id = submitted(api, study)
 
     answer = api.post(f"{MINE}/{id}/rerun", json={"from": "diarise"})
@@ -633,7 +633,7 @@ def test_an_unfinished_job_is_not_run_again(api, study):
     [{}, {"from": "handoff"}, {"from": "x"}, {"from": "check", "speakers": {"min": 2}}],
     ids=str,
 )
-def test_a_rerun_from_nowhere_is_refused(api, study, body):
+def test_an_invalid_rerun_is_refused(api, study, body):
     id = submitted(api, study)
 
     assert codes(api.post(f"{MINE}/{id}/rerun", json=body)) == (422, "invalid_request")

@@ -1,4 +1,4 @@
-"""How far a job is, and how long it will still take."""
+"""A job's progress and remaining time."""
 
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
@@ -20,7 +20,7 @@ def stages(**states):
     return [JobStage(name=name, state=states.get(name, "pending"), fraction=0.0) for name in STAGES]
 
 
-def test_the_whole_grows_from_stage_to_stage():
+def test_overall_progress_grows_from_stage_to_stage():
     known: dict[str, Rate]
     for known in ({}, rates(transcribe=2.0)):
         seen = [
@@ -33,14 +33,14 @@ def test_the_whole_grows_from_stage_to_stage():
         assert (seen[0], seen[-1]) == (0.0, 1.0)
 
 
-def test_stages_that_take_no_time_at_all_do_no_harm():
+def test_stages_that_take_no_time_are_allowed():
     assert (
         overall_progress("align", 0.5, rates(segment=0.0, transcribe=0.0, align=0.0, diarise=0.0))
         < 1.0
     )
 
 
-def test_a_stage_that_takes_long_is_much_of_the_whole():
+def test_a_slow_stage_is_a_large_share_of_the_whole():
     known = rates(transcribe=0.7)
 
     assert overall_progress("transcribe", 1.0, known) - overall_progress(
@@ -48,7 +48,7 @@ def test_a_stage_that_takes_long_is_much_of_the_whole():
     ) == pytest.approx(0.7)
 
 
-def test_what_remains_is_the_stages_that_are_left():
+def test_the_remaining_time_covers_the_stages_that_are_left():
     everything = remaining_time(stages(), 100.0, rates())
     half = remaining_time(stages(segment="succeeded", transcribe="succeeded"), 100.0, rates())
 
@@ -56,7 +56,7 @@ def test_what_remains_is_the_stages_that_are_left():
     assert half and (half.low, half.high) == (10.0, 40.0)
 
 
-def test_a_stage_that_is_slower_than_ever_widens_the_interval():
+def test_a_stage_that_is_slower_than_all_earlier_ones_widens_the_interval():
     running = stages(segment="succeeded", transcribe="running", align="succeeded")
     running = [stage for stage in running if stage.name != "diarise"]
     for stage in running:
@@ -67,7 +67,7 @@ def test_a_stage_that_is_slower_than_ever_widens_the_interval():
     assert left and left.low == pytest.approx(10.0) and left.high == pytest.approx(100.0, abs=1)
 
 
-def test_a_guess_from_a_trial_says_so():
+def test_an_estimate_from_a_trial_says_so():
     tried = remaining_time(stages(), 100.0, rates(trial=True))
     measured = remaining_time(stages(), 100.0, rates())
 
@@ -75,7 +75,7 @@ def test_a_guess_from_a_trial_says_so():
     assert measured and measured.basis == "history"
 
 
-def test_nothing_is_guessed_from_nothing():
+def test_without_rates_there_is_no_estimate():
     assert remaining_time(stages(), 100.0, {}) is None
 
 
@@ -91,7 +91,7 @@ def timing(stage, seconds, model, trial=False):
     )
 
 
-def test_a_few_jobs_replace_the_trial(services):
+def test_the_timings_of_a_few_jobs_replace_the_trial(services):
     model = uuid4().hex
     with services.sessionmaker.begin() as session:
         session.add(timing("segment", 9.0, model, trial=True))
@@ -104,7 +104,7 @@ def test_a_few_jobs_replace_the_trial(services):
         assert read_rates(session, model) == {"segment": Rate(0.1, 0.2, 0.3, False)}
 
 
-def test_other_models_do_not_count(services):
+def test_timings_of_other_models_do_not_count(services):
     with services.sessionmaker.begin() as session:
         session.add(timing("segment", 9.0, "another"))
     with services.sessionmaker() as session:

@@ -1,4 +1,4 @@
-"""Files that no row names are removed, and nothing else is."""
+"""Files without a row are removed, and nothing else."""
 
 import os
 import time
@@ -18,7 +18,7 @@ from tests.finished import finish_job, write
 
 
 def write_all(services, study_id, job_id):
-    """Files that are not in any row: what is left when a commit does not come."""
+    """Write files without rows, as a crash before the commit leaves them."""
     store, keyring = identified(services)
     stray = write(services, job_id, "stage_segment", b"found")
     begun = Artefact(study_id, uuid4(), "recording")
@@ -29,7 +29,7 @@ def write_all(services, study_id, job_id):
 
 
 def age(services):
-    """All that is not being written was last written more than a week ago."""
+    """Make every file that is not being written more than a week old."""
     then = time.time() - STRAY_AFTER - 60
     for path in identified(services)[0].folder.rglob("*"):
         if path.suffix != PARTIAL:
@@ -46,7 +46,7 @@ def artefacts(services):
 
 @pytest.fixture
 def job_id(services):
-    """Finished, with its vocabulary."""
+    """A finished job with a vocabulary."""
     job_id = make_job(services)
     vocabulary = write(services, job_id, "vocabulary", b"Eva")
     with services.sessionmaker.begin() as session:
@@ -57,7 +57,7 @@ def job_id(services):
     return job_id
 
 
-def test_old_files_that_no_row_names_are_removed_and_all_others_stay(services, job_id):
+def test_old_files_without_a_row_are_removed_and_all_others_stay(services, job_id):
     study_id = read_job(services, job_id).study_id
     before = artefacts(services)
     stray, begun = write_all(services, study_id, job_id)
@@ -73,7 +73,7 @@ def test_old_files_that_no_row_names_are_removed_and_all_others_stay(services, j
     assert stray not in before
 
 
-def test_young_files_wait_for_their_row(services, job_id):
+def test_young_files_are_left_for_their_rows_to_come(services, job_id):
     stray, begun = write_all(services, read_job(services, job_id).study_id, job_id)
 
     remove_strays(services)
@@ -82,7 +82,7 @@ def test_young_files_wait_for_their_row(services, job_id):
     assert begun in uploads_of(services)
 
 
-def test_what_is_being_written_is_left_alone(services, job_id):
+def test_files_being_written_are_left_alone(services, job_id):
     store, keyring = identified(services)
     study_id = read_job(services, job_id).study_id
     key = keyring.data_key(study_id, job_id)
@@ -103,8 +103,8 @@ def test_what_is_being_written_is_left_alone(services, job_id):
     assert result.id in store
 
 
-def test_the_sound_of_a_recording_is_no_stray_while_its_key_is_there(services, job_id):
-    """The database is one from before the upload: a restore by hand, of the database alone."""
+def test_a_recording_whose_key_exists_is_not_a_stray(services, job_id):
+    """The database is older than the upload, because it alone was restored."""
     study_id = read_job(services, job_id).study_id
     recording = make_recording(services, study_id, make_token(services), b"sound")
     with services.sessionmaker.begin() as session:
@@ -119,7 +119,7 @@ def test_the_sound_of_a_recording_is_no_stray_while_its_key_is_there(services, j
     assert recording not in artefacts(services)
 
 
-def test_what_an_erasure_left_is_removed(services):
+def test_files_left_by_an_erasure_are_removed(services):
     study_id = make_study(services)
     recording = make_recording(services, study_id, make_token(services), b"sound")
     with services.sessionmaker.begin() as session:
@@ -135,7 +135,7 @@ def test_what_an_erasure_left_is_removed(services):
     assert recording not in artefacts(services)
 
 
-def test_uploads_on_their_way_and_vocabularies_of_studies_are_no_strays(settings):
+def test_unfinished_uploads_and_study_vocabularies_are_not_strays(settings):
     with open_api(settings) as api:
         study = api.study()["id"]
         words = {"words": ["Eva"]}

@@ -1,4 +1,4 @@
-"""The routes of transcripts: every format, and who the speakers are."""
+"""The routes of transcripts: formats and the names of speakers."""
 
 from dataclasses import asdict, replace
 from uuid import UUID, uuid4
@@ -43,7 +43,7 @@ NAMED = {
 }
 
 
-def test_a_transcript_is_read_in_every_format(api, path):
+def test_a_transcript_is_available_in_every_format(api, path):
     answers = {format: api.get(f"{path}?format={format}") for format in ("txt", "vtt", "srt")}
 
     assert api.get(path).json()["segments"][1]["text"] == "My name is Eva Muster."
@@ -84,7 +84,7 @@ def test_each_speaker_comes_with_three_turns_to_listen_to(api, path):
     assert speakers["SPEAKER_00"]["name"] == "SPEAKER_00"
 
 
-def test_a_turn_says_where_it_lies_in_its_recording():
+def test_a_turn_has_its_position_in_its_recording():
     first, second = uuid4(), uuid4()
     document = asdict(
         replace(
@@ -100,7 +100,7 @@ def test_a_turn_says_where_it_lies_in_its_recording():
     assert (turn.recording_id, turn.recording_start) == (second, 2.0)
 
 
-def test_naming_speakers_again_replaces_all_of_it(api, path):
+def test_naming_speakers_again_replaces_all_names(api, path):
     api.request("PUT", f"{path}/speakers", json=NAMED)
     later = api.request("PUT", f"{path}/speakers", json={"SPEAKER_00": {"role": "moderator"}})
 
@@ -109,7 +109,7 @@ def test_naming_speakers_again_replaces_all_of_it(api, path):
     assert later.json()["speakers"]["SPEAKER_01"]["name"] == "SPEAKER_01"
 
 
-def test_a_speaker_that_is_not_there_is_refused(api, path):
+def test_an_unknown_speaker_is_refused(api, path):
     answer = api.request("PUT", f"{path}/speakers", json={"SPEAKER_07": {"code": "P07"}})
 
     assert codes(answer) == (422, "unknown_speaker")
@@ -119,14 +119,14 @@ def test_a_speaker_that_is_not_there_is_refused(api, path):
 @pytest.mark.parametrize(
     "body", [{"SPEAKER_00": {"code": "Eva"}}, {"SPEAKER_00": {"role": "Eva Muster"}}, ["Eva"]]
 )
-def test_a_name_is_no_code(api, path, body):
+def test_a_name_is_refused_as_a_code(api, path, body):
     answer = api.request("PUT", f"{path}/speakers", json=body)
 
     assert codes(answer) == (422, "invalid_request")
     assert "Eva" not in answer.text
 
 
-def test_one_code_is_one_person_and_one_role_may_be_several():
+def test_labels_with_one_code_are_one_person_and_labels_with_one_role_are_several():
     labels = ["S0", "S1", "S2", "S3"]
     speakers: dict[str, dict[str, str | None]] = {
         "S0": {"role": "moderator", "code": None},
@@ -146,8 +146,8 @@ def test_one_code_is_one_person_and_one_role_may_be_several():
     assert shown.speakers == ("P09",)
 
 
-def test_one_code_for_two_labels_is_nobody_who_overlaps_with_themselves():
-    """Two labels of one person spoke at once, with no words of theirs."""
+def test_a_person_with_two_labels_does_not_overlap_with_themselves():
+    """Two labels of one person speak at once, without words."""
     turns = (Turn(0.0, 10.0, "S0"), Turn(3.0, 5.0, "S1"), Turn(4.0, 6.0, "S2"))
     segments = [segment("S0", "so " * 30)]
     made = transcript(segments, turns=turns, speakers=("S0", "S1", "S2"))
@@ -166,7 +166,7 @@ ROUTES = [("GET", ""), ("GET", "/speakers"), ("PUT", "/speakers")]
 
 
 @pytest.mark.parametrize(("method", "rest"), ROUTES)
-def test_nobody_without_a_researchers_token_gets_in(api, study, path, method, rest):
+def test_every_route_needs_a_researchers_token(api, study, path, method, rest):
     assert api.client.request(method, path + rest, json={}).status_code == 401
     for role in ("coder", "custodian", "deidentifier", "admin", "worker"):
         token = api.token(role, study)
@@ -182,7 +182,7 @@ def test_someone_elses_transcript_looks_like_no_transcript(api, path, method, re
     assert codes(theirs) == codes(none) == (404, "transcript_not_found")
 
 
-def test_a_damaged_artefact_is_no_transcript(api, study):
+def test_a_damaged_artefact_is_not_served(api, study):
     job_id = make_job(api.services, UUID(study))
     path = path_of(finish_job(api.services, job_id))
     folder = identified(api.services)[0].folder

@@ -1,4 +1,4 @@
-"""Uploads by tus 1.0, and what becomes of them."""
+"""Uploads by tus 1.0, and the checks that follow."""
 
 import base64
 import hashlib
@@ -75,7 +75,7 @@ def files_in(api):
     return [path.name for path in folder.rglob("*") if path.is_file()]
 
 
-def test_one_request_is_enough(api, study):
+def test_an_upload_can_be_one_request(api, study):
     sound = tone(1.5)
 
     view = api.upload(study, sound, headers={"Upload-Metadata": metadata(filename="a.wav")})
@@ -92,7 +92,7 @@ def test_one_request_is_enough(api, study):
     assert api.get(f"/v1/recordings/{view['id']}/audio").content == sound
 
 
-def test_parts_are_put_together(api, study):
+def test_parts_are_merged_in_order(api, study):
     sound = tone()
     location = begin(api, study, len(sound))
     for offset in range(0, len(sound), 10_000):
@@ -107,7 +107,7 @@ def test_parts_are_put_together(api, study):
     assert api.get(f"/v1/recordings/{view['id']}/audio").content == sound
 
 
-def test_an_upload_goes_on_where_it_stopped(api, study):
+def test_an_upload_resumes_where_it_stopped(api, study):
     sound = tone()
     location = begin(api, study, len(sound), **{"Upload-Metadata": metadata(filename="b.wav")})
     patch(api, location, 0, sound[:100])
@@ -122,7 +122,7 @@ def test_an_upload_goes_on_where_it_stopped(api, study):
     assert "Upload-Expires" in answer.headers
 
 
-def test_what_a_client_can_know_beforehand(api):
+def test_options_list_the_supported_features(api):
     answer = api.client.options("/v1/uploads")
 
     assert answer.status_code == 204
@@ -133,7 +133,7 @@ def test_what_a_client_can_know_beforehand(api):
 
 
 @pytest.mark.parametrize("algorithm", ["sha1", "sha256"])
-def test_a_part_with_its_checksum_is_taken(api, study, algorithm):
+def test_a_part_that_matches_its_checksum_is_accepted(api, study, algorithm):
     sound = tone()
     location = begin(api, study, len(sound))
 
@@ -143,7 +143,7 @@ def test_a_part_with_its_checksum_is_taken(api, study, algorithm):
     assert api.checked(location.rpartition("/")[2])["state"] == "ready"
 
 
-def test_a_part_without_its_checksum_leaves_nothing(api, study):
+def test_a_part_that_does_not_match_its_checksum_leaves_nothing(api, study):
     location = begin(api, study, 100)
 
     answer = patch(api, location, 0, b"x" * 50, **{"Upload-Checksum": checksum(b"y" * 50)})
@@ -152,7 +152,7 @@ def test_a_part_without_its_checksum_leaves_nothing(api, study):
     assert api.request("HEAD", location).headers["Upload-Offset"] == "0"
 
 
-def test_a_first_request_without_its_checksum_leaves_nothing(api, study):
+def test_a_first_request_that_does_not_match_its_checksum_leaves_nothing(api, study):
     before = files_in(api)
 
     answer = api.post(
@@ -165,7 +165,7 @@ def test_a_first_request_without_its_checksum_leaves_nothing(api, study):
     assert files_in(api) == before
 
 
-def test_the_checksum_of_the_whole_is_looked_at_in_the_end(api, study):
+def test_the_checksum_of_the_whole_is_checked_at_the_end(api, study):
     sound = tone()
     right = metadata(sha256=hashlib.sha256(sound).hexdigest())
     wrong = metadata(sha256=hashlib.sha256(b"").hexdigest())
@@ -208,7 +208,7 @@ def test_a_bad_part_is_refused_and_leaves_nothing(
     assert api.request("HEAD", location).headers["Upload-Offset"] == "0"
 
 
-def test_more_than_was_announced_without_a_length_is_refused(api, study):
+def test_more_bytes_than_announced_are_refused_even_without_a_content_length(api, study):
     location = begin(api, study, 100)
 
     def body() -> Iterator[bytes]:  # has no Content-Length
@@ -234,7 +234,7 @@ def test_more_than_was_announced_without_a_length_is_refused(api, study):
         ({"Upload-Length": "1", "Tus-Resumable": "2.0.0"}, 412, "unsupported_tus_version"),
     ],
 )
-def test_a_bad_beginning_is_refused(api, study, headers, status, code):
+def test_an_upload_with_bad_headers_is_refused(api, study, headers, status, code):
     before = files_in(api)
 
     answer = api.post(f"/v1/uploads?study={study}", headers=headers)
@@ -261,7 +261,7 @@ OF_NO_USE = RECORDINGS | {
 
 
 @pytest.mark.parametrize("kind", OF_NO_USE)
-def test_what_is_no_use_is_refused_with_the_reason_and_destroyed(api, study, kind, tmp_path):
+def test_an_unusable_recording_is_refused_with_the_reason_and_destroyed(api, study, kind, tmp_path):
     code, make = OF_NO_USE[kind]
     content = make(tmp_path)
     before = files_in(api)
@@ -277,7 +277,7 @@ def test_what_is_no_use_is_refused_with_the_reason_and_destroyed(api, study, kin
     assert (audio.status_code, audio.json()["code"]) == (409, "recording_refused")
 
 
-def test_a_silent_recording_comes_with_its_levels(api, study):
+def test_a_silent_recording_shows_its_levels(api, study):
     view = api.upload(study, tone(level=0.0005))
 
     assert view["peak_dbfs"] == pytest.approx(-66, abs=0.3)
@@ -285,7 +285,7 @@ def test_a_silent_recording_comes_with_its_levels(api, study):
     assert view["duration"] == pytest.approx(1.0)
 
 
-def test_an_upload_is_refused_while_enough_is_left_for_the_database(api, study, monkeypatch):
+def test_an_upload_is_refused_before_the_database_runs_out_of_space(api, study, monkeypatch):
     location = begin(api, study, 100)
     monkeypatch.setattr(vault_store, "RESERVED_SPACE", 2**60)
 
@@ -299,7 +299,7 @@ def test_an_upload_is_refused_while_enough_is_left_for_the_database(api, study, 
     assert patch(api, location, 0, b"x" * 50).status_code == 204
 
 
-def test_a_recording_waits_for_room_and_is_then_checked(api, study, monkeypatch):
+def test_a_recording_waits_for_disk_space_and_is_then_checked(api, study, monkeypatch):
     sound = tone()
     location = begin(api, study, len(sound))
     patch(api, location, 0, sound[:1000])
@@ -321,8 +321,8 @@ def test_a_recording_waits_for_room_and_is_then_checked(api, study, monkeypatch)
     assert api.checked(id)["state"] == "ready"
 
 
-def test_a_recording_waits_for_the_folder_of_keys(api, study, quick):
-    """It was refused for ever, for a folder that was not mounted at that moment."""
+def test_a_recording_waits_while_the_folder_of_keys_is_not_mounted(api, study, quick):
+    """It used to be refused permanently because a folder was not mounted."""
     sound = tone()
     location = begin(api, study, len(sound))
     patch(api, location, 0, sound[:1000])
@@ -341,8 +341,8 @@ def test_a_recording_waits_for_the_folder_of_keys(api, study, quick):
     assert api.checked(id)["state"] == "ready"
 
 
-def test_a_recording_waits_for_a_late_request_that_still_writes_to_it(api, study, quick):
-    """The last part may be sent twice: its answer was lost."""
+def test_a_recording_is_not_checked_while_a_late_request_writes_to_it(api, study, quick):
+    """The last part may be sent twice, if its response was lost."""
     sound = tone()
     location = begin(api, study, len(sound))
     patch(api, location, 0, sound[:1000])
@@ -369,7 +369,7 @@ def waits(api, id):
 
 
 def killed_decoder(monkeypatch, times):
-    """So many checks have their ffmpeg killed, as by a kernel that is short of memory."""
+    """Kill the ffmpeg of this many checks, as a kernel short of memory does."""
     monkeypatch.setattr(checking, "RETRY_AFTER", 0.1)
     monkeypatch.setattr(checking, "CHECK_EVERY", 0.1)
     tries = itertools.count(1)
@@ -384,7 +384,7 @@ def killed_decoder(monkeypatch, times):
 
 
 def test_a_recording_whose_decoder_was_killed_is_checked_again(api, study, monkeypatch):
-    """It was refused and its key destroyed, though all of it had been acknowledged."""
+    """It used to be refused and destroyed although every part was acknowledged."""
     killed_decoder(monkeypatch, times=checking.MAX_DECODER_KILLS - 1)
     sound = tone(60)
 
@@ -394,7 +394,9 @@ def test_a_recording_whose_decoder_was_killed_is_checked_again(api, study, monke
     assert api.get(f"/v1/recordings/{view['id']}/audio").content == sound
 
 
-def test_a_recording_whose_decoder_is_always_killed_is_refused_and_kept(api, study, monkeypatch):
+def test_a_recording_whose_decoder_is_always_killed_is_refused_but_not_destroyed(
+    api, study, monkeypatch
+):
     tries = killed_decoder(monkeypatch, times=100)
 
     view = api.upload(study, tone(60))
@@ -420,8 +422,8 @@ def test_a_recording_that_waits_for_its_decoder_says_so(api, study, monkeypatch)
     assert (view["state"], view["waiting_for"]["code"]) == ("checking", "decoder_killed")
 
 
-def test_a_check_lets_everything_else_go_first(api, study, monkeypatch):
-    """Decoding takes a processor for minutes, while others ask how far their jobs are."""
+def test_a_check_runs_at_low_priority(api, study, monkeypatch):
+    """Decoding occupies a processor for minutes, while other requests poll jobs."""
     priorities = []
 
     def note(*arguments, **options):
@@ -442,7 +444,7 @@ def quick(monkeypatch):
 
 
 def test_a_full_disk_of_the_keys_does_not_end_the_checks(api, study, quick, monkeypatch, caplog):
-    """The checker died of it, and nothing was checked until the API was started again."""
+    """The checker used to end, and nothing was checked until the API was restarted."""
     with monkeypatch.context() as full:
         full.setattr(KeyRing, "erase", fail_with(DiskFull("Eva's disk is full")))
         silent = api.upload(study, tone(level=0.0))
@@ -458,7 +460,7 @@ def test_a_full_disk_of_the_keys_does_not_end_the_checks(api, study, quick, monk
 @pytest.mark.parametrize(
     "error", [OSError(5, "Eva's disk"), PoolTimeout("Eva"), ArtefactDamaged("Eva")]
 )
-def test_what_goes_wrong_with_one_recording_keeps_no_other_waiting(
+def test_an_error_of_one_recording_does_not_delay_the_others(
     api, study, quick, monkeypatch, caplog, error
 ):
     location = begin(api, study, 100)
@@ -480,7 +482,7 @@ def test_what_goes_wrong_with_one_recording_keeps_no_other_waiting(
     assert api.checked(str(unlucky))["refusal"]["code"] == "unreadable_audio"
 
 
-def test_a_damaged_part_of_one_upload_keeps_no_other_from_being_tidied(api, study):
+def test_a_damaged_part_of_one_upload_does_not_stop_others_being_tidied(api, study):
     damaged, expired = (begin(api, study, 100) for _ in range(2))
     patch(api, damaged, 0, b"x" * 50)
     (part,) = uploads._folder(
@@ -504,9 +506,7 @@ def fail_with(error):
 
 
 @pytest.mark.parametrize("error", [OSError(5, "Eva's disk"), PoolTimeout("Eva"), DiskFull("Eva")])
-def test_the_checker_outlives_what_stops_it_for_a_while(
-    api, study, quick, monkeypatch, caplog, error
-):
+def test_the_checker_survives_temporary_errors(api, study, quick, monkeypatch, caplog, error):
     with monkeypatch.context() as broken:
         broken.setattr(checking, "tidy_uploads", fail_with(error))
         eventually(lambda: "recordings cannot be checked" in caplog.text)
@@ -517,7 +517,7 @@ def test_the_checker_outlives_what_stops_it_for_a_while(
 
 @pytest.fixture
 def slow_check(api, study, monkeypatch):
-    """A recording whose check goes on until the event is set."""
+    """A recording whose check lasts until the event is set."""
     go_on, begun = threading.Event(), threading.Event()
 
     def slowly(*arguments, **options):
@@ -534,7 +534,7 @@ def slow_check(api, study, monkeypatch):
     go_on.set()
 
 
-def test_a_recording_that_is_being_checked_is_not_deleted_before_that(api, slow_check):
+def test_a_recording_cannot_be_deleted_while_it_is_being_checked(api, slow_check):
     id, go_on = slow_check
 
     answer = api.request("DELETE", f"/v1/recordings/{id}")
@@ -545,7 +545,9 @@ def test_a_recording_that_is_being_checked_is_not_deleted_before_that(api, slow_
     assert api.request("DELETE", f"/v1/recordings/{id}").status_code == 204
 
 
-def test_a_study_is_not_deleted_while_one_of_its_recordings_is_checked(api, study, slow_check):
+def test_a_study_cannot_be_deleted_while_one_of_its_recordings_is_being_checked(
+    api, study, slow_check
+):
     id, go_on = slow_check
 
     answer = api.request("DELETE", f"/v1/studies/{study}")
@@ -555,8 +557,8 @@ def test_a_study_is_not_deleted_while_one_of_its_recordings_is_checked(api, stud
     assert api.checked(id)["state"] == "ready"
 
 
-def test_who_puts_a_session_in_order_does_not_wait_for_a_check(api, study, slow_check):
-    """The request hung for the minutes of the check, with one of the few connections."""
+def test_ordering_a_session_does_not_wait_for_a_check(api, study, slow_check):
+    """The request used to hang for minutes, occupying one of the few connections."""
     id, go_on = slow_check
     made = api.post("/v1/sessions", json={"study": study}).json()["id"]
     path, order = f"/v1/sessions/{made}/recordings", {"recordings": [id]}
@@ -571,7 +573,7 @@ def test_who_puts_a_session_in_order_does_not_wait_for_a_check(api, study, slow_
     assert api.request("PUT", path, json=order).json()["recordings"] == [id]
 
 
-def test_an_upload_that_another_request_writes_to_is_busy(api, study):
+def test_an_upload_that_another_request_is_writing_to_is_busy(api, study):
     location = begin(api, study, 100)
     folder = uploads._folder(identified(api.services)[0], UUID(location.rpartition("/")[2]))
 
@@ -582,7 +584,7 @@ def test_an_upload_that_another_request_writes_to_is_busy(api, study):
     assert patch(api, location, 0, b"x" * 50).status_code == 204
 
 
-def test_a_given_up_upload_is_gone(api, study):
+def test_a_terminated_upload_is_gone(api, study):
     before = files_in(api)
     location = begin(api, study, 100)
     patch(api, location, 0, b"x" * 50)
@@ -595,7 +597,7 @@ def test_a_given_up_upload_is_gone(api, study):
         assert api.request(method, location, headers=headers).status_code == 410
 
 
-def test_an_upload_that_stopped_expires(api, study):
+def test_an_abandoned_upload_expires(api, study):
     location = begin(api, study, 100)
     patch(api, location, 0, b"x" * 50)
     id = UUID(location.rpartition("/")[2])
@@ -610,8 +612,8 @@ def test_an_upload_that_stopped_expires(api, study):
     assert answer.status_code == 410
 
 
-def test_an_upload_whose_last_answer_was_lost_is_complete(api, study):
-    """The service was killed between the last part and the change of its state."""
+def test_an_upload_whose_last_response_was_lost_is_complete(api, study):
+    """The service was killed after the last part and before the change of state."""
     sound = tone()
     location = begin(api, study, len(sound))
     patch(api, location, 0, sound)
@@ -644,7 +646,7 @@ def test_a_long_request_is_stored_in_parts(api, study, monkeypatch):
     assert [int(path.name) for path in sorted(folder.iterdir())] == [0, 1200, 2400]
 
 
-def test_uploads_of_a_session_are_in_the_order_they_began_in(api, study):
+def test_uploads_of_a_session_are_in_the_order_they_were_started(api, study):
     made = api.post("/v1/sessions", json={"study": study}).json()
     first = api.upload(study, tone(), query={"session": made["code"]})
     second = api.upload(study, tone(), query={"session": made["id"]})
@@ -654,7 +656,7 @@ def test_uploads_of_a_session_are_in_the_order_they_began_in(api, study):
     assert session["recordings"] == [first["id"], second["id"]]
 
 
-def test_the_sound_comes_in_byte_ranges(api, study):
+def test_audio_is_served_in_byte_ranges(api, study):
     sound = tone(8.0)
     path = f"/v1/recordings/{api.upload(study, sound)['id']}/audio"
 
@@ -693,7 +695,7 @@ def test_a_deleted_recording_cannot_be_read_again(api, study):
         keyring.data_key(UUID(study), UUID(view["id"]))
 
 
-def test_a_damaged_artefact_is_said_to_be_and_not_served(api, study):
+def test_a_damaged_artefact_is_reported_and_not_served(api, study):
     view = api.upload(study, tone())
     path = identified(api.services)[0]._path(UUID(view["id"]))
     path.write_bytes(path.read_bytes()[:-1] + b"?")
@@ -703,7 +705,7 @@ def test_a_damaged_artefact_is_said_to_be_and_not_served(api, study):
     assert (answer.status_code, answer.json()["code"]) == (500, "artefact_damaged")
 
 
-def test_what_a_crash_left_of_an_erasure_is_made_up_for(api, study):
+def test_an_erasure_that_a_crash_interrupted_is_completed(api, study):
     view = api.upload(study, tone())
     with api.services.sessionmaker.begin() as session:
         session.get_one(Recording, UUID(view["id"])).state = "erased"
@@ -715,7 +717,7 @@ def test_what_a_crash_left_of_an_erasure_is_made_up_for(api, study):
         assert session.get_one(Recording, UUID(view["id"])).erased_at is not None
 
 
-def test_no_such_recording(api):
+def test_an_unknown_recording_is_not_found(api):
     for path in (f"/v1/recordings/{uuid4()}", f"/v1/recordings/{uuid4()}/audio"):
         answer = api.get(path)
         assert (answer.status_code, answer.json()["code"]) == (404, "recording_not_found")
