@@ -62,11 +62,10 @@ class Channels(StrEnum):
 
 @dataclass(frozen=True)
 class JobOptions:
-    """What may be chosen for one job. The precision and the weights are not: see `Pipeline`.
+    """What can be chosen for one job, apart from the model weights.
 
     To add an option, add a field here and use it in models/pipeline.py; then
-    - in the API, add it to `NewJob` (routes/jobs.py) and `OptionsView` (routes/job_views.py), or to
-      `PlainOptions` (routes/job_views.py) if both show it alike;
+    - in the API, add it to `NewJob` (routes/jobs.py) and `OptionsView` (routes/job_views.py);
     - on the command line, declare it in commands/options.py and add it to `transcribe` (main.py)
       and `upload` (upload.py).
     The request, the job's row, the worker's messages and the transcript then carry it; a field that

@@ -4,15 +4,18 @@ import hashlib
 import re
 import threading
 import time
+from dataclasses import fields
 from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import select, text
 
-from models.options import SpeakerCount
+from models.options import JobOptions, SpeakerCount
 from models.roster import RosterEntry
 from models.weights.catalogue import find_pipeline, find_whisper
 from scripts.stand_in.jobs import make_recording, make_token, read_job, read_stages
+from service.api.routes.job_views import OptionsView
+from service.api.routes.jobs import NewJob
 from service.database.tables import STAGES, Job, Recording, Study
 from service.domain import job_state
 from service.domain.recordings import identified
@@ -119,6 +122,13 @@ def test_a_sessions_roster_sets_the_number_of_speakers_unless_the_request_does(a
     assert begin_job(api.services, UUID(with_number["id"])).job.options.roster == entries
     begun = begin_job(api.services, UUID(job["id"])).job.options
     assert begun.speakers == SpeakerCount()  # six comes from the roster alone
+
+
+def test_the_api_offers_and_shows_every_option_of_a_job():
+    options = {field.name for field in fields(JobOptions)} - {"roster"}  # set on the session
+
+    assert options <= NewJob.model_fields.keys()
+    assert options - {"vocabulary"} <= OptionsView.model_fields.keys()
 
 
 def test_omitted_options_are_the_studys(api, study):

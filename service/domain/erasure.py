@@ -142,17 +142,17 @@ def erase_session(services: Services, caller: Caller, session_id: UUID) -> None:
         UploadBusy: a recording is being checked.
     """
     with refuse_while_checked(), services.sessionmaker.begin() as session:
-        of = find_session(session, caller, session_id)
-        session.refresh(of, with_for_update=True)
-        refuse_erased(of)
-        recordings = select(Recording.id).where(Recording.session_id == of.id)
+        interview = find_session(session, caller, session_id)
+        session.refresh(interview, with_for_update=True)
+        refuse_erased(interview)
+        recordings = select(Recording.id).where(Recording.session_id == interview.id)
         of_them = select(JobRecording.job_id).where(JobRecording.recording_id.in_(recordings))
-        jobs = Job.id.in_(of_them) | (Job.session_id == of.id)
-        doomed = _erase(session, services, Recording.session_id == of.id, jobs)
+        jobs = Job.id.in_(of_them) | (Job.session_id == interview.id)
+        doomed = _erase(session, services, Recording.session_id == interview.id, jobs)
         # A session has no key, but its entry in the ledger survives a restore.
-        identified(services)[1].erase(of.study_id, of.id)
-        of.erased_at = datetime.now(UTC)
-        of.roster = []
+        identified(services)[1].erase(interview.study_id, interview.id)
+        interview.erased_at = datetime.now(UTC)
+        interview.roster = []
     _destroy(services, doomed)
     log.info("session %s: erased", session_id)
 
@@ -183,8 +183,8 @@ def erase_rest(session: DbSession, services: Services, study: Study) -> None:
         identified(services)[0].delete(study.vocabulary_artefact_id)
     now = datetime.now(UTC)
     sessions = select(Session).where(Session.study_id == study.id, Session.erased_at.is_(None))
-    for of in session.scalars(sessions):
-        of.erased_at, of.roster = now, []
+    for interview in session.scalars(sessions):
+        interview.erased_at, interview.roster = now, []
     study.erased_at, study.vocabulary_artefact_id = now, None
 
 

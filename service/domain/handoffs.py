@@ -148,8 +148,9 @@ def complete(
     transcript = session.get_one(Transcript, handoff.transcript_id)
     _refuse_outside(read_document(services, transcript), occurrences)
     content = json.dumps(list(occurrences)).encode()
-    of = handoff.study_id, transcript.job_id
-    handoff.occurrences_artefact_id = results.write(services, *of, OCCURRENCES, content)
+    handoff.occurrences_artefact_id = results.write(
+        services, handoff.study_id, transcript.job_id, OCCURRENCES, content
+    )
     _end(handoff, "completed")
     log.info("hand-off %s: completed, %d occurrences", handoff.id, len(occurrences))
     return handoff

@@ -165,15 +165,15 @@ def submit_job(
         UnknownModel, ModelMissing, WeightsCorrupt
         IdempotencyKeyReused, DiskFull
     """
-    study, of, recordings = _lock_sources(session, caller, request)
+    study, interview, recordings = _lock_sources(session, caller, request)
 
     def make() -> UUID:
         pinned = pin_weights(request.model or study.model, services.settings.weights)
-        options = _with_defaults(services, request, study, of)
+        options = _with_defaults(services, request, study, interview)
         job = Job(
             id=uuid4(),
             study_id=study.id,
-            session_id=of.id if of else None,
+            session_id=interview.id if interview else None,
             token_id=caller.token_id,
             options=options.to_row(),
             audio_seconds=sum(recording.duration or 0.0 for recording in recordings),
@@ -199,12 +199,12 @@ def _lock_sources(
     The recordings are locked, so that none is erased before the transaction ends.
     """
     study = find_study(session, caller, request.study) if request.study is not None else None
-    of = None
+    interview = None
     if request.session is not None:
-        of = find_session(session, caller, request.session, study)
+        interview = find_session(session, caller, request.session, study)
     ids = list(request.recordings)
-    if not ids and of is not None:
-        ids = [recording.id for recording in session_recordings(session, of.id)]
+    if not ids and interview is not None:
+        ids = [recording.id for recording in session_recordings(session, interview.id)]
         if not ids:
             raise SessionEmpty("The session has no recording yet: upload one")
     for id in sorted(ids):
@@ -214,14 +214,16 @@ def _lock_sources(
         session.get(Recording, id, with_for_update=lock, populate_existing=True)
     recordings = [find_ready_recording(session, caller, id) for id in ids]
     studies = {recording.study_id for recording in recordings}
-    studies |= {owner.id for owner in (study,) if owner} | ({of.study_id} if of else set())
+    studies |= {owner.id for owner in (study,) if owner} | (
+        {interview.study_id} if interview else set()
+    )
     if len(studies) > 1:
         raise StudiesMixed("The recordings belong to different studies")
-    return find_study(session, caller, studies.pop()), of, recordings
+    return find_study(session, caller, studies.pop()), interview, recordings
 
 
 def _with_defaults(
-    services: Services, request: JobRequest, study: Study, of: tables.Session | None
+    services: Services, request: JobRequest, study: Study, interview: tables.Session | None
 ) -> JobOptions:
     """The chosen options, with the study's and the session's defaults for the others.
 
@@ -231,10 +233,10 @@ def _with_defaults(
     defaults: dict[str, Any] = {"language": study.language}
     if "vocabulary" not in request.chosen:
         defaults["vocabulary"] = tuple(read_vocabulary(services, study))
-    if of is not None:
-        defaults["roster"] = tuple(RosterEntry(**entry) for entry in of.roster)
-        if not of.roster:
-            defaults["speakers"] = SpeakerCount(of.speakers_min, of.speakers_max)
+    if interview is not None:
+        defaults["roster"] = tuple(RosterEntry(**entry) for entry in interview.roster)
+        if not interview.roster:
+            defaults["speakers"] = SpeakerCount(interview.speakers_min, interview.speakers_max)
     return replace(
         request.options,
         **{name: value for name, value in defaults.items() if name not in request.chosen},
@@ -381,8 +383,8 @@ def list_jobs(
     if found is not None:
         query = query.where(Job.study_id == found.id)
     if session_id is not None:
-        of = find_session(session, caller, session_id, found)
-        query = query.where(Job.session_id == of.id)
+        interview = find_session(session, caller, session_id, found)
+        query = query.where(Job.session_id == interview.id)
     query = query.where(Job.status.in_(statuses) if statuses else Job.status != "erased")
     return page_of(session, Job, query, limit=limit, cursor=cursor)
 
@@ -427,7 +429,7 @@ def rerun_job(
     if old.status not in FINAL:
         raise JobUnfinished(f"The job is still {old.status}: cancel it, or wait until it ends")
     study = find_study(session, caller, old.study_id)
-    of = session.get(tables.Session, old.session_id) if old.session_id else None
+    interview = session.get(tables.Session, old.session_id) if old.session_id else None
     ids = job_recordings(session, old.id)
     _lock_sources(session, caller, JobRequest(recordings=tuple(ids)))
 
@@ -439,7 +441,7 @@ def rerun_job(
         job = Job(
             id=uuid4(),
             study_id=old.study_id,
-            session_id=of.id if of else None,
+            session_id=interview.id if interview else None,
             token_id=caller.token_id,
             options=options.to_row(),
             audio_seconds=old.audio_seconds,

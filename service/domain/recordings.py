@@ -160,16 +160,16 @@ def create_upload(
     store.require_space(2 * n_bytes)  # for the parts and the merged file
     with services.sessionmaker.begin() as database:
         found = find_study(database, caller, study)
-        of = find_session(database, caller, session, found) if session is not None else None
-        for owner in (found, of):
+        interview = find_session(database, caller, session, found) if session is not None else None
+        for owner in (found, interview):
             if owner is not None:  # so that nothing is added to what is being erased
                 database.refresh(owner, with_for_update={"read": True})
                 refuse_erased(owner)
         recording = Recording(
             id=uuid4(),
             study_id=found.id,
-            session_id=of.id if of else None,
-            position=next_position(database, of.id) if of else None,
+            session_id=interview.id if interview else None,
+            position=next_position(database, interview.id) if interview else None,
             token_id=caller.token_id,
             n_bytes=n_bytes,
             expires_at=_new_expiry(services.settings),

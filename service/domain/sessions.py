@@ -136,20 +136,20 @@ def set_recordings(
         return found, session_recordings(session, found.id)
 
 
-def _lock_and_order(session: DbSession, of: Session, ids: list[UUID]) -> None:
+def _lock_and_order(session: DbSession, interview: Session, ids: list[UUID]) -> None:
     rows = {
         row.id: row
         for row in session.scalars(
             select(Recording)
-            .where(Recording.study_id == of.study_id, Recording.erased_at.is_(None))
-            .where((Recording.session_id == of.id) | Recording.id.in_(ids))
+            .where(Recording.study_id == interview.study_id, Recording.erased_at.is_(None))
+            .where((Recording.session_id == interview.id) | Recording.id.in_(ids))
             .with_for_update(nowait=True, key_share=True)
         )
     }
     if not set(ids) <= set(rows):
         raise RecordingNotFound("The session's study has no such recording")
     for row in rows.values():
-        row.session_id = of.id if row.id in ids else None
+        row.session_id = interview.id if row.id in ids else None
         row.position = ids.index(row.id) if row.id in ids else None
 
 

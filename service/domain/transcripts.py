@@ -69,17 +69,16 @@ def read_document(services: Services, transcript: Transcript) -> dict[str, Any]:
     Raises:
         Erased, KeyMissing, KeyDamaged, ArtefactMissing, ArtefactDamaged
     """
-    of = transcript.study_id, transcript.job_id
-    document: dict[str, Any] = json.loads(
-        results.read(services, *of, TRANSCRIPT, transcript.artefact_id)
-    )
+    study_id, job_id = transcript.study_id, transcript.job_id
+    data = results.read(services, study_id, job_id, TRANSCRIPT, transcript.artefact_id)
+    document: dict[str, Any] = json.loads(data)
     return document
 
 
 def session_code(session: DbSession, transcript: Transcript) -> str | None:
     job = session.get_one(Job, transcript.job_id)
-    of = session.get(tables.Session, job.session_id) if job.session_id else None
-    return of.code if of else None
+    interview = session.get(tables.Session, job.session_id) if job.session_id else None
+    return interview.code if interview else None
 
 
 # --- names for speakers ---------------------------------------------------------------------------
@@ -97,9 +96,9 @@ def name_speakers(transcript: Transcript, speakers: Speakers) -> None:
     if set(speakers) - set(transcript.speakers):
         labels = ", ".join(sorted(transcript.speakers))
         raise UnknownSpeaker(f"The transcript's speakers are {labels}")
-    nobody = {"role": None, "code": None}
+    unnamed = {"role": None, "code": None}
     transcript.speakers = {
-        label: dict(speakers.get(label, nobody)) for label in transcript.speakers
+        label: dict(speakers.get(label, unnamed)) for label in transcript.speakers
     }
     transcript.version += 1
 

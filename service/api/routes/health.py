@@ -1,25 +1,16 @@
 """Health, readiness and metrics."""
 
 import shutil
-from typing import Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel
-from sqlalchemy import func, select
 
 from service.api.access import Allowed, LimitsDep, ServicesDep, allow
 from service.api.openapi import problems
 from service.database import DatabaseUnreachable, SchemaTooNew, SchemaTooOld
 from service.database.engine import require_schema
-from service.database.tables import (
-    HANDOFF_STATUSES,
-    JOB_STATUSES,
-    RECORDING_STATES,
-    Handoff,
-    Job,
-    Recording,
-)
+from service.domain import counts
 from service.services import Services
 from service.settings import LOOPBACK
 from service.vault import ArtefactClass
@@ -76,19 +67,16 @@ def metrics(request: Request, services: ServicesDep, limits: LimitsDep) -> Plain
 
 
 def _row_counts(services: Services) -> list[str]:
-    lines = []
-    kinds: list[tuple[str, Any, tuple[str, ...]]] = [
-        ("fieldscribe_jobs", Job.status, JOB_STATUSES),
-        ("fieldscribe_handoffs", Handoff.status, HANDOFF_STATUSES),
-        ("fieldscribe_recordings", Recording.state, RECORDING_STATES),
-    ]
     with services.sessionmaker() as session:
-        for name, column, values in kinds:
-            rows = session.execute(select(column, func.count()).group_by(column))
-            counts = {value: n for value, n in rows}
-            label = column.key
-            lines.append(f"# TYPE {name} gauge")
-            lines += [f'{name}{{{label}="{value}"}} {counts.get(value, 0)}' for value in values]
+        metrics = (
+            ("fieldscribe_jobs", "status", counts.count_jobs(session)),
+            ("fieldscribe_handoffs", "status", counts.count_handoffs(session)),
+            ("fieldscribe_recordings", "state", counts.count_recordings(session)),
+        )
+    lines = []
+    for name, label, by_state in metrics:
+        lines.append(f"# TYPE {name} gauge")
+        lines += [f'{name}{{{label}="{state}"}} {n}' for state, n in by_state.items()]
     return lines
 
 

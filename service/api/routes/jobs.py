@@ -141,8 +141,8 @@ class NewJob(Strict):
             chosen["vocabulary"] = tuple(self.vocabulary)
         if self.speakers is not None:
             chosen["speakers"] = self.speakers.count
-            if self.speakers == Speakers():
-                del chosen["speakers"]
+        if self.speakers == Speakers():  # no bounds: the same as omitted
+            del chosen["speakers"]
         return JobRequest(
             self.study,
             self.session,

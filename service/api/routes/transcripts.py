@@ -5,7 +5,6 @@ from uuid import UUID
 
 from fastapi import APIRouter, Body, Depends, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy.orm import Session as DbSession
 
 from service.api.access import LimitsDep, ServicesDep, allow
 from service.api.openapi import problems
@@ -130,7 +129,8 @@ def read_speakers(
     """The speakers, each with its three longest turns to listen to."""
     with services.sessionmaker() as session:
         transcript = transcripts.find_transcript(session, caller, transcript_id)
-        return _speakers(session, services, transcript)
+        recordings = job_recordings(session, transcript.job_id)
+        return _speakers(services, transcript, recordings)
 
 
 @router.put(
@@ -148,13 +148,16 @@ def put_speakers(
         transcript = transcripts.find_transcript(session, caller, transcript_id, lock=True)
         speakers = {label: name.model_dump() for label, name in wanted.items()}
         transcripts.name_speakers(transcript, speakers)
-        return _speakers(session, services, transcript)
+        recordings = job_recordings(session, transcript.job_id)
+        return _speakers(services, transcript, recordings)
 
 
-def _speakers(session: DbSession, services: Services, transcript: Transcript) -> TranscriptSpeakers:
+def _speakers(
+    services: Services, transcript: Transcript, recordings: list[UUID]
+) -> TranscriptSpeakers:
     document = transcripts.read_document(services, transcript)
     names = transcripts.names_of(document["speakers"], transcript.speakers)
-    turns = transcripts.longest_turns(document, job_recordings(session, transcript.job_id))
+    turns = transcripts.longest_turns(document, recordings)
     return TranscriptSpeakers(
         transcript_id=transcript.id,
         version=transcript.version,
