@@ -1,7 +1,8 @@
 """Attributes words to speakers and joins them into segments.
 
 Each word goes to an exclusive turn. Sentences that a turn's boundary cuts slightly too early or too
-late are then corrected. No word is ever lost, doubled or moved.
+late are then corrected. Words that are written as one, such as the two of `peer-led`, stay
+together. No word is ever lost, doubled or moved.
 """
 
 from bisect import bisect_left, bisect_right
@@ -10,7 +11,15 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate, groupby
 
 from models.diarisation.segmentation import SpeechRegion
-from models.transcript import CLOSING, SENTENCE_ENDS, Segment, Turn, Word
+from models.transcript import (
+    CLOSING,
+    SENTENCE_ENDS,
+    Segment,
+    Turn,
+    Word,
+    is_continued,
+    join_continued,
+)
 
 MAX_GAP = 1.0  # s; a word further than this from every turn has no speaker
 MAX_SNAP = 1.0  # s; boundaries are off by a few words: docs/developer/experiments.md
@@ -51,10 +60,24 @@ def attribute(
         certain: the turns come from channels, so that sentences are not needed to correct them.
     """
     turns = sorted(exclusive_turns, key=lambda turn: turn.start)
-    speakers = attribute_by_turns(words, turns)
-    if not certain:
-        speakers = correct_by_sentences(words, speakers)
-    return build_segments(words, speakers, turns, regions)
+    if certain:
+        return build_segments(words, attribute_by_turns(words, turns), turns, regions)
+    groups = join_continued(words)
+    joined = [_join(group) for group in groups]
+    speakers = correct_by_sentences(joined, attribute_by_turns(joined, turns))
+    repeated = [speaker for group, speaker in zip(groups, speakers, strict=True) for _ in group]
+    return build_segments(words, repeated, turns, regions)
+
+
+def _join(words: Sequence[Word]) -> Word:
+    if len(words) == 1:
+        return words[0]
+    return Word(
+        "".join(word.text for word in words),
+        words[0].start,
+        max(word.end for word in words),
+        sum(word.probability for word in words) / len(words),
+    )
 
 
 def attribute_by_turns(words: Sequence[Word], turns: Sequence[Turn]) -> list[str | None]:
@@ -159,6 +182,12 @@ def build_segments(
     segments = []
     start = 0
     for i in range(1, len(words) + 1):
+        if (
+            i < len(words)
+            and speakers[i] == speakers[i - 1]
+            and is_continued(*words[i - 1 : i + 1])
+        ):
+            continue
         if (
             i == len(words)
             or speakers[i] != speakers[i - 1]

@@ -20,7 +20,7 @@ from models.attribution import PAUSE, ends_sentence
 from models.audio.recording import SAMPLE_RATE, Recording, join
 from models.diarisation.segmentation import SpeechRegion
 from models.options import Channels
-from models.transcript import Flag, Segment, Turn, Word
+from models.transcript import Flag, Segment, Turn, Word, is_continued
 
 FRAME = 320  # samples, 20 ms
 SMOOTHING = 5  # frames; about a syllable, so that levels do not follow single vibrations
@@ -364,6 +364,8 @@ def _phrases(words: Sequence[Word]) -> Iterator[Sequence[Word]]:
     start = 0
     for i, word in enumerate(words):
         last = i + 1 == len(words)
+        if not last and is_continued(word, words[i + 1]):
+            continue
         if last or ends_sentence(word) or words[i + 1].start - word.end > PHRASE_PAUSE:
             yield words[start : i + 1]
             start = i + 1

@@ -3,8 +3,9 @@
 All times are float seconds from the start of the first recording; intervals are [start, end).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 SCHEMA = "fieldscribe.transcript/1"
@@ -17,6 +18,8 @@ SENTENCE_ENDS = (
     *("။", "។"),  # Burmese; Khmer
 )  # without the Greek question mark, which looks like a semicolon
 CLOSING = "\"'”’»)]"  # may follow the end of a sentence
+HYPHENS = ("-", "‐", "‑")
+JOINING = (*HYPHENS, *"'’./,:@&_")  # between letters or digits: peer-led, 3.5, 2,000, and/or
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,25 @@ class Segment:
 
 def text_of(words: Iterable[Word]) -> str:
     return "".join(word.text for word in words).strip()
+
+
+def is_continued(before: Word, after: Word) -> bool:
+    """Return whether two words are written as one: Whisper splits `peer-led` into two."""
+    left, right = before.text, after.text
+    if not left[-1:].isalnum():
+        return left.endswith(HYPHENS) and right[:1].isalnum()
+    return right in HYPHENS or (right.startswith(JOINING) and right[1:2].isalnum())
+
+
+def join_continued(words: Sequence[Word]) -> list[tuple[Word, ...]]:
+    """Group words, in order, so that those that are written as one are together."""
+    groups: list[tuple[Word, ...]] = [(word,) for word in words[:1]]
+    for before, after in pairwise(words):
+        if is_continued(before, after):
+            groups[-1] += (after,)
+        else:
+            groups.append((after,))
+    return groups
 
 
 @dataclass(frozen=True)

@@ -407,3 +407,29 @@ def test_sentences_correct_most_words_that_late_boundaries_misattribute():
 
     assert wrong_by_turns > 0.03 * total
     assert wrong < 0.012 * total
+
+
+@pytest.mark.parametrize("parts", [(" peer", "-led"), (" twenty-", "five"), (" 3", ".5")])
+def test_a_hyphenated_word_is_not_torn_between_speakers(parts):
+    """Whisper splits it in two; a turn's boundary between them gave each speaker one half."""
+    first, second = parts
+    torn = [
+        *words("we have a"),
+        Word(first, 0.9, 1.4, 0.9),
+        Word(second, 1.4, 1.6, 0.9),
+        *words("group of our own in the hospital", 1.6),
+    ]
+    turns = [Turn(0.0, 1.4, "A"), Turn(1.4, 4.0, "B")]
+    found = attribute(torn, turns, ALL_SPEECH)
+
+    assert [word for segment in found for word in segment.words] == torn
+    assert any("".join(parts).strip() in segment.text for segment in found)
+
+
+def test_neighbouring_words_are_not_taken_for_one():
+    dash = [Word(" no", 0.0, 0.3, 0.9), Word(" -yes", 0.3, 0.6, 0.9)]
+    chinese = [Word("我", 0.0, 0.3, 0.9), Word("们", 0.3, 0.6, 0.9)]
+    turns = [Turn(0.0, 0.3, "A"), Turn(0.3, 1.0, "B")]
+
+    assert len(attribute(dash, turns, ALL_SPEECH)) == 2
+    assert [s.speaker for s in attribute(chinese, turns, ALL_SPEECH)] == ["A", "B"]

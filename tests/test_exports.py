@@ -1,5 +1,6 @@
 """The formats of a transcript, and writing them to files."""
 
+import html
 import re
 import stat
 
@@ -9,7 +10,16 @@ from hypothesis import strategies as st
 
 from models.transcript import Flag, Overlap, Segment, Word
 from service.exports import FORMATS
-from service.exports.captions import MAX_CUE_CHARACTERS, MAX_CUE_SECONDS, cues, srt, vtt
+from service.exports.captions import (
+    MAX_CUE_SECONDS,
+    MAX_LINE_WIDTH,
+    MAX_LINES,
+    cues,
+    srt,
+    vtt,
+    width_of,
+    wrap,
+)
 from service.exports.files import write_whole
 from service.exports.text import FLAGS, txt
 from tests.fakes import segment, transcript
@@ -100,7 +110,92 @@ def test_cues_hold_every_word_once_in_order_within_the_limits(texts):
 
     assert " ".join(cue.text for cue in made) == " ".join(texts)
     assert all(cue.end - cue.start <= MAX_CUE_SECONDS + 1e-6 for cue in made)
-    assert all(len(cue.text) <= MAX_CUE_CHARACTERS for cue in made)
+    assert all(len(wrap(f"A: {cue.text}")) <= MAX_LINES for cue in made)
+
+
+def times_and_lines(text: str) -> list[tuple[str, list[str]]]:
+    """The start and the lines of text of each cue."""
+    blocks = [block.split("\n") for block in text.strip().split("\n\n") if " --> " in block]
+    found = []
+    for block in blocks:
+        at = next(i for i, line in enumerate(block) if re.match(r"[\d:.,]+ --> ", line))
+        lines = [html.unescape(re.sub(r"^<v [^>]*>", "", line)) for line in block[at + 1 :]]
+        found.append((block[at].split(" --> ")[0], lines))
+    return found
+
+
+@pytest.mark.parametrize("write", [srt, vtt])
+def test_cues_begin_in_order_although_somebody_interrupts_a_long_segment(write):
+    """WebVTT, 4.1. The `Yes.` at 5 s came after the cue of 19.6 s."""
+    speech = tuple(Word(f" word{i}", i * 0.4, i * 0.4 + 0.4, 0.9) for i in range(50))
+    made = transcript([Segment("A", 0.0, 20.0, speech), segment("B", "Yes.", 5.0)])
+    starts = [start for start, _ in times_and_lines(write(made))]
+
+    assert starts == sorted(starts)
+    assert sum("Yes." in " ".join(lines) for _, lines in times_and_lines(write(made))) == 1
+
+
+def test_a_cue_begins_with_its_earliest_word():
+    late, early = Word(" zero", 9.0, 9.0, 0.9), Word(" back", 6.0, 6.5, 0.9)
+
+    assert [cue.start for cue in cues(transcript([Segment("A", 6.0, 9.0, (late, early))]))] == [6.0]
+
+
+CHINESE = "我们在医院工作了九年，每天都帮助别人。" * 6
+TEXTS = {
+    "latin": "This is a fairly long sentence with a number of words so that it takes two lines.",
+    "chinese": CHINESE,
+    "long word": "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamten" * 3,
+    "accents": "e\u0301" * 60 + " and more",
+    "line breaks": "one\u2028two\r\n\n\nthree\nfour",
+}
+
+
+@pytest.mark.parametrize("speaker", ["SPEAKER_00", "interviewer from the second hospital, 12"])
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+@pytest.mark.parametrize("write", [srt, vtt])
+def test_captions_have_two_lines_of_42_columns_at_most(write, text, speaker):
+    parts = list(text) if text == CHINESE else [f" {part}" for part in text.split(" ")]
+    own = tuple(Word(part, i * 0.15, i * 0.15 + 0.15, 0.9) for i, part in enumerate(parts))
+    shown = times_and_lines(write(transcript([Segment(speaker, 0.0, own[-1].end, own)])))
+
+    assert all(1 <= len(lines) <= MAX_LINES for _, lines in shown)
+    assert all(width_of(line) <= MAX_LINE_WIDTH for _, lines in shown for line in lines)
+    spoken = "".join("".join(lines) for _, lines in shown)
+    assert all(letter in spoken for letter in "".join(text.split()))
+
+
+def test_wide_characters_count_twice_and_a_full_stop_begins_no_line():
+    assert wrap("我" * 20 + "们。") == ["我" * 20, "们。"]
+    assert width_of("AT&T") == 4
+
+
+def test_a_note_on_unheard_speakers_that_does_not_fit_is_a_cue_of_its_own():
+    unheard = tuple(f"SPEAKER_0{i}" for i in range(1, 5))
+    made = transcript(
+        [segment("SPEAKER_00", "a word or two more than one line of a caption can hold here")],
+        overlaps=(Overlap(0.2, 0.9, ("SPEAKER_00", *unheard), unheard),),
+    )
+    shown = times_and_lines(vtt(made))
+
+    assert all(len(lines) <= MAX_LINES for _, lines in shown)
+    text = " ".join(line for _, lines in shown for line in lines)
+    assert all(f"[{speaker} speaks too]" in text for speaker in unheard)
+
+
+def test_an_arrow_in_the_text_of_subrip_begins_no_cue():
+    shown = srt(transcript([segment("A", "00:00:01,000 --> 00:00:02,000")]))
+
+    assert shown.count("-->") == 1
+
+
+def test_a_hyphenated_word_stays_in_one_cue():
+    texts = [*[" abcdefghi"] * 7, " peer", "-led", " group."]
+    own = tuple(Word(text, i * 0.4, i * 0.4 + 0.4, 0.9) for i, text in enumerate(texts))
+    made = list(cues(transcript([Segment("A", 0.0, own[-1].end, own)])))
+
+    assert len(made) > 1
+    assert any("peer-led" in cue.text for cue in made)
 
 
 def test_text_without_spaces_between_words_gets_none():
