@@ -60,6 +60,8 @@ class BadOccurrence(ServiceError):
 
 @dataclass(frozen=True)
 class HandoffClaim:
+    """A claimed hand-off with its transcript."""
+
     handoff: Handoff
     transcript: Transcript
     document: dict[str, Any]
@@ -115,12 +117,13 @@ def _free_handoff(caller: Caller) -> Any:
     return caller.restrict(query, Handoff.study_id)
 
 
-def heartbeat(session: DbSession, caller: Caller, handoff_id: UUID, fence: int) -> Handoff:
-    """
+def renew_lease(session: DbSession, caller: Caller, handoff_id: UUID, fence: int) -> Handoff:
+    """Extend the lease of a claim, from now.
+
     Raises:
         HandoffNotFound, HandoffTaken, Erased
     """
-    handoff = _claimed(session, caller, handoff_id, fence)
+    handoff = _lock_claimed(session, caller, handoff_id, fence)
     handoff.lease_until = _now() + LEASE
     return handoff
 
@@ -144,7 +147,7 @@ def complete(
     handoff = find_handoff(session, caller, handoff_id, lock=True)
     if handoff.status == "completed" and _is_current(handoff, caller, fence):
         return handoff  # the response to the first request was lost
-    handoff = _claimed(session, caller, handoff_id, fence)
+    handoff = _lock_claimed(session, caller, handoff_id, fence)
     transcript = session.get_one(Transcript, handoff.transcript_id)
     _refuse_outside(read_document(services, transcript), occurrences)
     content = json.dumps(list(occurrences)).encode()
@@ -165,7 +168,7 @@ def fail(session: DbSession, caller: Caller, handoff_id: UUID, fence: int, code:
     handoff = find_handoff(session, caller, handoff_id, lock=True)
     if handoff.status == "failed" and _is_current(handoff, caller, fence):
         return handoff
-    handoff = _claimed(session, caller, handoff_id, fence)
+    handoff = _lock_claimed(session, caller, handoff_id, fence)
     _end(handoff, "failed", failure_code=code)
     log.warning("hand-off %s: failed, %s", handoff.id, code)
     return handoff
@@ -209,7 +212,7 @@ def list_handoffs(
     return page_of(session, Handoff, query, limit=limit, cursor=cursor)
 
 
-def _claimed(session: DbSession, caller: Caller, handoff_id: UUID, fence: int) -> Handoff:
+def _lock_claimed(session: DbSession, caller: Caller, handoff_id: UUID, fence: int) -> Handoff:
     handoff = find_handoff(session, caller, handoff_id, lock=True)
     if handoff.status != "claimed" or not _is_current(handoff, caller, fence):
         raise HandoffTaken("This claim is over: another claim holds the hand-off, or it has ended")

@@ -117,7 +117,8 @@ class StudiesMixed(ServiceError):
 
 @dataclass(frozen=True)
 class JobRequest:
-    """
+    """What to transcribe, and with which options.
+
     Args:
         study: id or code of the study of the recordings; needed if `session` is a code.
         session: id or code; its recordings in order, unless `recordings` are given.
@@ -167,7 +168,7 @@ def submit_job(
     """
     study, interview, recordings = _lock_sources(session, caller, request)
 
-    def make() -> UUID:
+    def create() -> UUID:
         pinned = pin_weights(request.model or study.model, services.settings.weights)
         options = _with_defaults(services, request, study, interview)
         job = Job(
@@ -188,7 +189,7 @@ def submit_job(
         log.info("job %s: submitted by token %s", job.id, caller.token_id)
         return job.id
 
-    return _once(session, services, caller, study, key, ["submit", asdict(request)], make)
+    return _create_once(session, services, caller, study, key, ["submit", asdict(request)], create)
 
 
 def _lock_sources(
@@ -227,8 +228,8 @@ def _with_defaults(
 ) -> JobOptions:
     """The chosen options, with the study's and the session's defaults for the others.
 
-    A roster is not turned into a number of speakers here, because the pipeline may reject a number
-    that comes from a roster, but not one that was chosen.
+    A roster is not turned into a number of speakers here: the pipeline checks a number that comes
+    from a roster against the voices, but takes a chosen one as it is.
     """
     defaults: dict[str, Any] = {"language": study.language}
     if "vocabulary" not in request.chosen:
@@ -286,14 +287,14 @@ def _enqueue(
     defer_job(session, job.id, job.study_id)
 
 
-def _once(
+def _create_once(
     session: DbSession,
     services: Services,
     caller: Caller,
     study: Study,
     key: str | None,
     request: Any,
-    make: Callable[[], UUID],
+    create: Callable[[], UUID],
 ) -> Submitted:
     """Create the job, unless the same request with the same key already created it.
 
@@ -301,7 +302,7 @@ def _once(
         IdempotencyKeyReused: the key was used with a different request.
     """
     if key is None:
-        return Submitted(make(), created=True)
+        return Submitted(create(), created=True)
     secret = _idempotency_secret(services, study)
     key = hmac.new(secret, f"key {key}".encode(), hashlib.sha256).hexdigest()
     place = f"{caller.token_id}:{study.id}:{key}"
@@ -311,7 +312,7 @@ def _once(
     fingerprint = hmac.new(secret, canonical, hashlib.sha256).digest()
     earlier = session.get(Idempotency, (caller.token_id, study.id, key))
     if earlier is None:
-        job_id = make()
+        job_id = create()
         session.add(
             Idempotency(
                 token_id=caller.token_id,
@@ -433,7 +434,7 @@ def rerun_job(
     ids = job_recordings(session, old.id)
     _lock_sources(session, caller, JobRequest(recordings=tuple(ids)))
 
-    def make() -> UUID:
+    def create() -> UUID:
         options = JobOptions.from_row(old.options)
         if speakers is not None:
             options = replace(options, speakers=speakers)
@@ -458,7 +459,7 @@ def rerun_job(
         return job.id
 
     request = ["rerun", str(job_id), stage, speakers and astuple(speakers)]
-    return _once(session, services, caller, study, key, request, make)
+    return _create_once(session, services, caller, study, key, request, create)
 
 
 def _copy_results(

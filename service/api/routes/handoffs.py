@@ -206,7 +206,7 @@ def extend_lease(
 ) -> HandoffView:
     """Extend the lease."""
     with services.sessionmaker.begin() as session:
-        return HandoffView.of(handoffs.heartbeat(session, caller, handoff_id, claim.fence))
+        return HandoffView.of(handoffs.renew_lease(session, caller, handoff_id, claim.fence))
 
 
 @router.post(
