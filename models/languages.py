@@ -40,6 +40,14 @@ moldavian; ro moldovan; si sinhalese; es castilian; zh mandarin
 _CODES = {name: code for code, name in [*LANGUAGES.items(), *_OTHER_NAMES]}
 
 
+AUTO = "auto"  # asks for the language to be detected
+
+
+def is_auto(name: str) -> bool:
+    """Return whether this asks for the language to be detected."""
+    return name.strip().lower() == AUTO
+
+
 def language_code(name: str) -> str:
     """Return the code of a language: `en` for `en`, `EN` and `English`.
 

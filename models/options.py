@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Any, Self
 
 from models.errors import BadSpeakerCount
-from models.languages import language_code
+from models.languages import is_auto, language_code
 from models.precision import Precision
 from models.roster import RosterEntry, check_roster, speaker_bounds
 
@@ -72,7 +72,7 @@ class JobOptions:
     JSON cannot hold as it is also needs a line in `to_row` and `from_row`.
 
     Args:
-        language: code or English name, kept as the code; None: detected by vote.
+        language: code or English name, kept as the code; None or `auto`: detected by vote.
         vocabulary: names and terms to expect. Content: never stored in the job's row.
         channels: AUTO and SPLIT need recordings that were decoded with their channels apart.
         roster: the people of the session.
@@ -93,7 +93,8 @@ class JobOptions:
 
     def __post_init__(self) -> None:
         if self.language is not None:
-            object.__setattr__(self, "language", language_code(self.language))
+            code = None if is_auto(self.language) else language_code(self.language)
+            object.__setattr__(self, "language", code)
         check_roster(self.roster)
 
     @property

@@ -53,6 +53,7 @@ from scripts.references import (
     read_manifest,
     read_reference,
 )
+from service.commands.console import printable
 from service.commands.options import default_weights_folder
 
 FIRST_SEED = 900_000_000
@@ -227,7 +228,7 @@ def write_results(
     rows: list[Row] = []
     failed: list[FailedRecording] = []
     for found in measured:
-        print(found, file=sys.stderr, flush=True)
+        print(printable(str(found)), file=sys.stderr, flush=True)
         if isinstance(found, FailedRecording):
             failed.append(found)
         else:
@@ -292,7 +293,7 @@ def main() -> None:
             )
             rows, failed = write_results(found, pipeline, out)
             if failed:
-                sys.exit("\n".join(["Not measured:", *map(str, failed)]))
+                sys.exit("\n".join(["Not measured:", *(printable(str(each)) for each in failed)]))
             return rows
 
         if options.precision is None:
@@ -304,7 +305,7 @@ def main() -> None:
             gate.save(options.weights)
             print(gate)
     except (BadReference, SpeechError) as error:
-        sys.exit(str(error))
+        sys.exit(printable(str(error)))
 
 
 if __name__ == "__main__":

@@ -207,6 +207,15 @@ def test_channels_can_be_split_mixed_or_decided_automatically(pipeline, recordin
     assert transcribe(recording, "--out", tmp_path, "--channels", "left").exit_code == 2
 
 
+@pytest.mark.parametrize(("language", "code"), [("auto", None), ("German", "de"), ("EN", "en")])
+def test_a_language_is_given_by_code_name_or_auto(pipeline, recording, tmp_path, language, code):
+    result = transcribe(recording, "--out", tmp_path / "out", "--language", language)
+
+    assert result.exit_code == 0, result.output
+    made = json.loads(next((tmp_path / "out").glob("*.json")).read_text())
+    assert made["made_with"]["options"]["language"] == code
+
+
 def test_a_vocabulary_that_is_not_text_is_refused(pipeline, recording, tmp_path):
     vocabulary = tmp_path / "names.docx"
     vocabulary.write_bytes(b"PK\x03\x04\xff\xfe")

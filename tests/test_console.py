@@ -1,5 +1,6 @@
 """Invalid arguments are answered in plain sentences that say what to do."""
 
+import os
 import re
 from uuid import uuid4
 
@@ -8,7 +9,9 @@ from typer.testing import CliRunner
 
 from service.commands import upload
 from service.commands.client import Client
+from service.commands.console import printable
 from service.commands.main import app
+from service.doctor import Check
 from tests.api import open_api, tone
 
 RAW = re.compile(r"[a-z]+_(parsing|mismatch|error|type|missing|forbidden)|body\.|query\.|path\.")
@@ -143,3 +146,48 @@ def test_the_language_of_a_study_can_be_given_by_name(api, run):
 
     (study,) = (s for s in api.get("/v1/studies").json()["items"] if s["code"] == "NEW")
     assert study["language"] == "de"
+
+
+def test_a_study_whose_language_is_auto_has_none(api, run):
+    result = run("study", "create", "AUTO", "--language", "Auto")
+    api.post("/v1/studies", json={"code": "AUTO-API", "language": "auto"})
+    studies = {study["code"]: study for study in api.get("/v1/studies").json()["items"]}
+
+    assert result.exit_code == 0, result.output
+    assert [studies[code]["language"] for code in ("AUTO", "AUTO-API")] == [None, None]
+
+
+NAMES = [b"M\xfcller.wav", b"[red]Eva.wav", b"\x1b[2Ja.wav", b"a\nb.wav"]
+
+
+@pytest.mark.parametrize("name", NAMES, ids=repr)
+def test_a_file_with_any_name_is_uploaded(api, run, tmp_path, name):
+    """`M\xfcller.wav`, out of an old Windows zip, ended in a UnicodeEncodeError."""
+    api.post("/v1/studies", json={"code": "NAMES"})
+    path = tmp_path / os.fsdecode(name)
+    path.write_bytes(tone(0.5 + NAMES.index(name) / 10))
+    result = run("upload", path, "--study", "NAMES")
+    (recording, *_) = api.get("/v1/recordings", params={"study": "NAMES"}).json()["items"]
+    metadata = api.get(f"/v1/recordings/{recording['id']}").json()["metadata"]
+
+    assert isinstance(result.exception, SystemExit | None), result.exception
+    assert "model_missing" in result.output or result.exit_code == 0
+    shown = printable(os.fsdecode(name))
+    assert metadata == {"filename": shown}
+    assert shown in result.output
+    assert "\x1b[2J" not in result.output
+
+
+def test_an_argument_that_is_refused_cannot_control_the_terminal(run):
+    result = run("status", "--\x1b[2J")
+
+    assert result.exit_code == 2
+    assert "No such option" in result.output and "\x1b" not in result.output
+
+
+def test_the_doctor_shows_paths_as_they_are(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "service.doctor.examine", lambda settings: [Check("disk", "ok", "[bold]/a\x1b[2J\nb")]
+    )
+
+    assert "disk: [bold]/a\\x1b[2J\\nb" in run("doctor").output

@@ -68,3 +68,8 @@ def test_options_that_make_no_sense_cannot_be_made():
         JobOptions(language="klingon")
     with pytest.raises(BadRoster):
         JobOptions(roster=GROUP[:1] * 2)
+
+
+@pytest.mark.parametrize("language", ["auto", "Auto", " AUTO "])
+def test_auto_asks_for_the_language_to_be_detected(language):
+    assert JobOptions(language=language).language is None

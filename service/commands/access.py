@@ -86,7 +86,7 @@ def revoke_token(
 @study_app.command("create")
 def create_study(
     code: Annotated[str, typer.Argument(metavar="CODE", help="Capitals and digits, such as PEER.")],
-    language: Annotated[str | None, language_option("detected in each recording")] = None,
+    language: Annotated[str | None, language_option("it is detected in each recording")] = None,
     model: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Whisper model of its jobs; by default, the service's."),

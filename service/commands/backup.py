@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from service.commands.console import print_json, report_errors
+from service.commands.console import print_json, printable, report_errors
 from service.commands.extras import require_packages
 from service.commands.options import AsJson
 from service.settings import read_settings
@@ -39,8 +39,8 @@ def backup_command(
         print_json({"data": data, "keys": str(archives.keys)})
         return
     if archives.data is not None:
-        typer.echo(str(archives.data))
-    typer.echo(str(archives.keys))
+        typer.echo(printable(str(archives.data)))
+    typer.echo(printable(str(archives.keys)))
 
 
 def restore_command(

@@ -8,6 +8,7 @@ from typing import Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from typer.core import TyperGroup
 
 from models.errors import OptionError, SpeechError
 from service.commands.client import Refused
@@ -24,11 +25,47 @@ STAGE_LABELS = {
 }
 
 TABLE_WIDTH = 120
+UsageError: Any = typer.BadParameter.__bases__[0]  # typer exports no name for it
 
 
 def printable(name: str) -> str:
-    """A file name with control characters escaped, so that it cannot control a terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+    """A name with escapes for what could control a terminal or is not UTF-8, such as `\\xfc`.
+
+    Every name that is printed must go through this.
+    """
+    return "".join(map(_printable_character, name))
+
+
+def _printable_character(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":  # a byte of a file name that is not UTF-8
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    if character.isprintable():
+        return character
+    return character.encode("unicode_escape").decode()
+
+
+class Commands(TyperGroup):
+    """The commands of an app, whose usage errors cannot control the terminal.
+
+    They quote arguments, and a shell's `*` may have put any file's name among these.
+    """
+
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        with _printable_usage_errors():
+            return super().make_context(*args, **options)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _printable_usage_errors():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _printable_usage_errors() -> Iterator[None]:
+    try:
+        yield
+    except UsageError as error:
+        error.message = printable(error.message)
+        raise
 
 
 def describe_seconds(seconds: float) -> str:

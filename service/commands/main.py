@@ -11,10 +11,11 @@ from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from models.options import Channels, JobOptions, SpeakerCount
 from service.commands import access, backup, jobs, models, serve, transcript, upload, watch
-from service.commands.console import print_json, report_errors
+from service.commands.console import Commands, print_json, printable, report_errors
 from service.commands.extras import require_packages
 from service.commands.options import (
     CHANNELS_HELP,
@@ -36,6 +37,7 @@ from service.exports import Format
 from service.settings import read_settings
 
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,  # its boxes leave half of 80 columns for the text
@@ -81,7 +83,7 @@ def transcribe(
         str | None,
         typer.Option(metavar="NAME|FOLDER", help="A pyannote pipeline, or the path of its folder."),
     ] = None,
-    language: Annotated[str | None, language_option("detected")] = None,
+    language: Annotated[str | None, language_option("it is detected")] = None,
     speakers: Speakers = None,
     roster: Annotated[Path | None, roster_option()] = None,
     vocabulary: Vocabulary = None,
@@ -154,7 +156,7 @@ def doctor(
             mark = {"ok": "[green]ok     [/]", "warning": "[yellow]warning[/]"}.get(
                 check.status, "[red]problem[/]"
             )
-            console.print(f"{mark} {check.name}: {check.message}")
+            console.print(mark, escape(printable(f"{check.name}: {check.message}")))
     raise typer.Exit(1 if any(check.status == "problem" for check in results) else 0)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import platformdirs
 import typer
 
-from models.languages import language_code
+from models.languages import AUTO, is_auto, language_code
 from models.precision import Precision
 from models.roster import RosterEntry, parse_line
 from service.errors import Misused, RosterNotReadable, VocabularyNotReadable
@@ -22,7 +22,7 @@ CHANNELS_HELP = (
 def language_option(default: str) -> Any:
     return typer.Option(
         metavar="LANGUAGE",
-        help=f"Language spoken: en, de, German, ... By default {default}.",
+        help=f"Language spoken: en, de, German, ..., or auto to detect it. By default {default}.",
     )
 
 
@@ -111,7 +111,9 @@ def requested_language(name: str | None) -> str | None:
     Raises:
         UnknownLanguage
     """
-    return name if name in (None, "auto") else language_code(name)
+    if name is None:
+        return None
+    return AUTO if is_auto(name) else language_code(name)
 
 
 def parse_speaker_bounds(text: str) -> dict[str, int]:

@@ -24,6 +24,7 @@ from service.commands.client import (
     ServiceUnreachable,
     drop_none,
 )
+from service.commands.console import printable
 from service.errors import Misused, ServiceError
 from service.exports.files import write_whole
 
@@ -139,7 +140,7 @@ def upload(
 
 def _create(client: Client, source: Source, size: int) -> str:
     """Announce an upload; returns its location."""
-    name = base64.b64encode(source.path.name.encode()).decode()
+    name = base64.b64encode(printable(source.path.name).encode()).decode()
     response = client.request(
         "POST",
         "/v1/uploads",

@@ -83,7 +83,7 @@ def upload_command(
         ),
     ] = None,
     join: Join = False,
-    language: Annotated[str | None, language_option("the study's; auto detects it")] = None,
+    language: Annotated[str | None, language_option("the study's")] = None,
     model: Annotated[
         str | None, typer.Option(metavar="NAME", help="An installed Whisper model.")
     ] = None,
@@ -205,7 +205,7 @@ def upload_all(
     """
     ids = []
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         DownloadColumn(),
         SpeedColumn(),
@@ -213,19 +213,20 @@ def upload_all(
     with Progress(*columns, console=Console(stderr=True)) as progress:
         for source in sources:
             size = source.path.stat().st_size if source.path.exists() else None
-            task = progress.add_task(source.path.name, total=size)
+            name = printable(source.path.name)
+            task = progress.add_task(name, total=size)
 
             def update(n_bytes: int, task: TaskID = task) -> None:
                 progress.update(task, completed=n_bytes)
 
             id = upload(client, source, unfinished, update)
-            progress.update(task, description=f"{source.path.name}: checking")
+            progress.update(task, description=f"{name}: checking")
             recording = wait_for_recording(client, id)
             if recording["state"] == "refused":
                 unfinished.forget(source.key(client.url))
                 raise UnusableRecording(source.path.name, recording)
             length = clock(recording["duration"])
-            progress.update(task, description=f"{source.path.name}: {length} of audio")
+            progress.update(task, description=f"{name}: {length} of audio")
             ids.append(id)
     return ids
 

@@ -1,14 +1,14 @@
 """Studies and the defaults of their jobs."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Depends
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.config import JsonDict
 
-from models.languages import LANGUAGES
+from models.languages import AUTO, LANGUAGES
 from models.weights.errors import UnknownModel
 from service.api.access import ServicesDep, allow
 from service.api.openapi import problems
@@ -41,6 +41,10 @@ Language = Annotated[
     AfterValidator(_is_known),
     Field(description="Code of a language that Whisper knows.", examples=["de"]),
 ]
+LanguageDefault = Annotated[
+    Language | Literal["auto"] | None,
+    AfterValidator(lambda language: None if language == AUTO else language),
+]
 ModelName = Annotated[
     str,
     StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{0,31}$"),
@@ -52,8 +56,8 @@ class NewStudy(Strict):
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
 
     code: StudyCode
-    language: Language | None = Field(
-        default=None, description="Default of its jobs; null: detected."
+    language: LanguageDefault = Field(
+        default=None, description="Default of its jobs; null or `auto`: detected."
     )
     model: ModelName | None = Field(
         default=None, description="Default of its jobs; null: the service's."
@@ -63,7 +67,7 @@ class NewStudy(Strict):
 class StudyChange(Strict):
     model_config = ConfigDict(json_schema_extra={"examples": [{"language": "en"}]})
 
-    language: Language | None = None
+    language: LanguageDefault = None
     model: ModelName | None = None
 
 
