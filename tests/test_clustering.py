@@ -157,8 +157,8 @@ from models.audio.sandbox import PR_SET_NO_NEW_PRIVS, prctl, refuse_system_calls
 from models.diarisation import clustering
 from scripts.synthetic_diarisation import conversation, random_pipeline
 clustering.MIN_APART = 1
+pipeline = random_pipeline()  # its imports create files
 assert prctl(PR_SET_NO_NEW_PRIVS, 1) and refuse_system_calls()
-pipeline = random_pipeline()
 found = clustering.start_clustering(pipeline, *conversation(30, 2, 256), None, None).result()
 print(found.labels.shape)
 """

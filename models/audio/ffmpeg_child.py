@@ -5,6 +5,7 @@ descriptor and never a path, and may use only the formats and codecs listed here
 print to stderr, which includes paths and tags, is discarded.
 """
 
+import json
 import math
 import os
 import shutil
@@ -14,6 +15,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import IO, BinaryIO
 
 from models.audio import sandbox
@@ -44,6 +46,62 @@ NO_SANDBOX = (
     " with seccomp or user namespaces: ask the administrator to allow one of them."
 )
 
+NO_FILE_WALL = (
+    "This machine cannot hide its files from ffmpeg, which needs Landlock (Linux 5.13 or later) or"
+    " user namespaces: ask the administrator to allow one of them, or to accept the risk with"
+    " FIELDSCRIBE_ALLOW_WEAK_SANDBOX."
+)
+
+
+class _Policy:
+    """Of this process; its `main` sets it."""
+
+    allow_weak = False
+
+
+def allow_weak_sandbox(allow: bool) -> None:
+    """Whether this process may run ffmpeg where nothing hides files from it.
+
+    A hostile recording could then read every file that the service's user can read, although it
+    could neither change nor send anything.
+    """
+    _Policy.allow_weak = allow
+
+
+@dataclass(frozen=True)
+class Walls:
+    """What this kernel offers to enclose ffmpeg.
+
+    `landlock` is the version of its ABI, or 0; `namespaces`: user, mount and network namespaces.
+    """
+
+    seccomp: bool
+    landlock: int
+    namespaces: bool
+
+    @property
+    def hide_files(self) -> bool:
+        return self.landlock > 0 or self.namespaces
+
+    def __str__(self) -> str:
+        landlock = f"Landlock version {self.landlock}" if self.landlock else "no Landlock"
+        return (
+            f"{'seccomp' if self.seccomp else 'no seccomp'}, {landlock},"
+            f" {'namespaces' if self.namespaces else 'no namespaces'}"
+        )
+
+
+def find_walls() -> Walls:
+    """Try each wall of the sandbox in a child process."""
+    answer = subprocess.run(
+        [sys.executable, "-I", "-S", sandbox.__file__, "walls"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=child_environment({"LANG": "C"}, only=("PATH", "LD_LIBRARY_PATH")),
+        check=False,
+    )
+    return Walls(**json.loads(answer.stdout)) if answer.stdout else Walls(False, 0, False)
+
 
 @contextmanager
 def run_sandboxed(
@@ -63,6 +121,7 @@ def run_sandboxed(
     if program is None:
         raise FfmpegMissing(NO_FFMPEG)
     limits = [str(MEMORY_BYTES), str(math.ceil(seconds)), str(os.getpid())]
+    limits.append(str(int(_Policy.allow_weak)))
     child = subprocess.Popen(
         [sys.executable, "-I", "-S", sandbox.__file__, *limits, program, *command[1:]],
         stdin=file.fileno(),
@@ -90,6 +149,8 @@ def run_sandboxed(
         timer.cancel()
     if child.returncode == sandbox.UNAVAILABLE:
         raise SandboxUnavailable(NO_SANDBOX)
+    if child.returncode == sandbox.FILES_EXPOSED:
+        raise SandboxUnavailable(NO_FILE_WALL)
     if child.returncode == sandbox.PROGRAM_MISSING:
         raise FfmpegMissing(NO_FFMPEG)
     if expired.is_set() or child.returncode in KILLED:
