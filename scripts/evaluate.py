@@ -26,6 +26,7 @@ import torch
 
 from models.audio.decode import decode
 from models.audio.errors import NoSpeech
+from models.audio.ffmpeg_child import allow_weak_sandbox
 from models.audio.probe import probe
 from models.audio.recording import SAMPLE_RATE, Recording
 from models.errors import SpeechError
@@ -55,6 +56,7 @@ from scripts.references import (
 )
 from service.commands.console import printable
 from service.commands.options import default_weights_folder
+from service.settings import read_settings
 
 FIRST_SEED = 900_000_000
 NO_WEIGHTS_FOLDER = Path()  # the demo weights are part of the package
@@ -274,6 +276,7 @@ def main() -> None:
     if options.precision and options.model != DEMO and not options.manifest:
         parser.error("results on rendered voices do not apply to people: add --manifest")
     torch.set_num_threads(options.threads)
+    allow_weak_sandbox(read_settings().allow_weak_sandbox)
     try:
         entries = read_manifest(options.manifest) if options.manifest else []
         for entry in entries:

@@ -41,7 +41,7 @@ def examine(settings: Settings) -> list[Check]:
     weights = settings.weights
     checks: list[Callable[[], Iterator[Check]]] = [
         check_ffmpeg,
-        check_sandbox,
+        lambda: check_sandbox(settings.allow_weak_sandbox),
         check_torch,
         lambda: check_weights(weights),
         lambda: check_disk(weights),
@@ -73,12 +73,15 @@ def check_ffmpeg() -> Iterator[Check]:
         yield Check(program, status, first.strip() or "does not run: reinstall it")
 
 
-def check_sandbox() -> Iterator[Check]:
+def check_sandbox(allow_weak: bool) -> Iterator[Check]:
     """Decode a second of silence in the way recordings are decoded."""
     from models.audio.decode import decode
     from models.audio.errors import SilentAudio
+    from models.audio.ffmpeg_child import allow_weak_sandbox, find_walls
     from models.audio.recording import SAMPLE_RATE
 
+    allow_weak_sandbox(allow_weak)
+    walls = find_walls()
     try:
         with tempfile.TemporaryFile() as file:
             with wave.open(file, "wb") as silence:
@@ -87,11 +90,18 @@ def check_sandbox() -> Iterator[Check]:
             file.seek(0)
             decode(file)
     except SilentAudio:
-        yield Check(
-            "sandbox", "ok", "recordings are decoded without access to the network or other files"
-        )
+        if walls.hide_files:
+            message = "recordings are decoded without access to the network or other files"
+            yield Check("sandbox", "ok" if walls.seccomp else "warning", f"{message} ({walls})")
+        else:
+            yield Check(
+                "sandbox",
+                "warning",
+                "recordings are decoded without access to the network, but a hostile one could read"
+                f" every file that this user can read ({walls})",
+            )
     except SpeechError as error:
-        yield Check("sandbox", "problem", str(error))
+        yield Check("sandbox", "problem", f"{error} ({walls})")
 
 
 def check_torch() -> Iterator[Check]:

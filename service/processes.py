@@ -10,6 +10,8 @@ from contextlib import suppress
 PR_SET_PDEATHSIG = 1
 OPEN_FILE_LIMIT = 65_536
 
+log = logging.getLogger(__name__)
+
 
 def disable_core_dumps() -> None:
     """Prevent dumps, which would write keys and speech to the disk. Children inherit this.
@@ -38,6 +40,25 @@ def raise_open_file_limit() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = OPEN_FILE_LIMIT if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILE_LIMIT)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+
+
+def set_up_sandbox(allow_weak: bool) -> None:
+    """Set whether this process may decode where nothing hides files from ffmpeg; log the walls."""
+    from models.audio.ffmpeg_child import allow_weak_sandbox, find_walls  # the client needs neither
+
+    allow_weak_sandbox(allow_weak)
+    walls = find_walls()
+    log.info("ffmpeg is enclosed by: %s", walls)
+    if not walls.hide_files and allow_weak:
+        log.warning(
+            "nothing hides files from ffmpeg, and FIELDSCRIBE_ALLOW_WEAK_SANDBOX is set: a hostile"
+            " recording could read what this user can read"
+        )
+    elif not walls.hide_files:
+        log.error(
+            "nothing hides files from ffmpeg, so no recording will be decoded: run `fieldscribe"
+            " doctor`"
+        )
 
 
 def log_to_stderr() -> None:

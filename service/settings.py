@@ -91,6 +91,12 @@ class Settings(BaseSettings):
         default=1000, gt=0, description="Number of requests that can wait at the same time."
     )
 
+    allow_weak_sandbox: bool = Field(
+        default=False,
+        description="Decode recordings even where neither Landlock nor namespaces hide files from "
+        "ffmpeg: a hostile recording could then read what the service's user can read.",
+    )
+
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
         if self.keys.resolve().is_relative_to(self.data.resolve()):

@@ -23,6 +23,7 @@ from models.audio.ffmpeg_child import output_of, run_sandboxed
 from models.audio.memory_file import memory_file
 from models.audio.probe import probe
 from models.audio.recording import SAMPLE_RATE
+from service import doctor, processes
 from tests.audio_files import decoded, decoded_bytes, noise, refusal, slow, tones, wav
 from tests.processes import kill_decoders
 
@@ -399,7 +400,7 @@ def sandbox_with(monkeypatch: pytest.MonkeyPatch, folder: Path, changes: dict[st
     monkeypatch.setattr(sandbox, "__file__", str(changed))
 
 
-NO_LANDLOCK = {"if version < 1:": "if True:"}
+NO_LANDLOCK = {"libc.syscall(LANDLOCK_CREATE_RULESET, None, 0, 1)": "0"}
 NO_SECCOMP = {"arch = architecture()": "arch = None"}
 NO_NAMESPACES = {"libc.unshare(": "refuse("}
 
@@ -518,3 +519,62 @@ def test_a_sandbox_that_fails_never_starts_the_program(
 def test_missing_ffmpeg_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     assert refusal(wav(tones(300))).code == "ffmpeg_missing"
+
+
+WALLS = ffmpeg_child.Walls(seccomp=True, landlock=7, namespaces=False)
+NO_WALLS = ffmpeg_child.Walls(seccomp=True, landlock=0, namespaces=False)
+
+
+@pytest.mark.parametrize(
+    ("walls", "allow_weak", "logged"),
+    [
+        (WALLS, False, "INFO seccomp, Landlock version 7, no namespaces"),
+        (NO_WALLS, False, "ERROR no recording will be decoded"),
+        (NO_WALLS, True, "WARNING a hostile recording could read"),
+    ],
+)
+def test_each_start_logs_the_walls(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    walls: ffmpeg_child.Walls,
+    allow_weak: bool,
+    logged: str,
+) -> None:
+    monkeypatch.setattr(ffmpeg_child, "find_walls", lambda: walls)
+    monkeypatch.setattr(ffmpeg_child._Policy, "allow_weak", False)
+    caplog.set_level("INFO")
+    processes.set_up_sandbox(allow_weak)
+
+    level, text = logged.split(" ", 1)
+    assert level == caplog.records[-1].levelname
+    assert text in " ".join(caplog.messages[-1].split())
+    assert str(walls) in caplog.text
+    assert ffmpeg_child._Policy.allow_weak == allow_weak
+
+
+@pytest.mark.parametrize("allow_weak", [False, True])
+def test_the_doctor_says_that_nothing_hides_files(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, allow_weak: bool
+) -> None:
+    sandbox_with(monkeypatch, tmp_path, NO_LANDLOCK | NO_NAMESPACES)
+    monkeypatch.setattr(ffmpeg_child._Policy, "allow_weak", False)
+
+    (check,) = doctor.check_sandbox(allow_weak)
+
+    assert check.status == ("warning" if allow_weak else "problem")
+    assert "files" in check.message and "no namespaces" in check.message
+
+
+def test_the_setting_reaches_the_engine_child() -> None:
+    program = """
+import os
+from models.audio import ffmpeg_child
+from service.worker import engine_child
+engine_child.EngineChild.serve = lambda _: None
+engine_child.main([str(os.getppid()), "scripts.stand_in.engine", "/v", "/w", "", "1", {!r}])
+os.write(2, repr(ffmpeg_child._Policy.allow_weak).encode())
+"""
+    for setting, expected in (("1", b"True"), ("0", b"False")):
+        command = [sys.executable, "-W", "ignore", "-c", program.format(setting)]
+        ran = subprocess.run(command, capture_output=True, cwd=ROOT, check=True)
+        assert ran.stderr.endswith(expected)

@@ -99,7 +99,7 @@ class FfmpegMissing(AudioError):
 
 
 class SandboxUnavailable(AudioError):
-    """This machine cannot run ffmpeg without network access."""
+    """This machine cannot keep ffmpeg from the network or from other files."""
 
     code = "sandbox_unavailable"
     user_action = ASK_ADMINISTRATOR

@@ -15,6 +15,7 @@ from service.processes import (
     end_with_parent,
     log_to_stderr,
     raise_open_file_limit,
+    set_up_sandbox,
 )
 from service.services import create_root_keys, database_url
 from service.settings import Settings
@@ -46,6 +47,7 @@ def main(settings: Settings, *, parent: int | None = None) -> int:
     if parent is not None:
         end_with_parent(signal.SIGKILL, parent)
     log_to_stderr()
+    set_up_sandbox(settings.allow_weak_sandbox)
     prepare(settings)
     if parent is None:
         require_port(settings)

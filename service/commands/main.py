@@ -117,8 +117,10 @@ def transcribe(
             mixed_languages=mixed_languages,
         )
         # here, because it imports torch, which takes seconds
+        from models.audio.ffmpeg_child import allow_weak_sandbox
         from service.commands import transcribe
 
+        allow_weak_sandbox(read_settings().allow_weak_sandbox)
         exit_code = transcribe.transcribe(
             files=files,
             out=out,

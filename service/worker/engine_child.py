@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from models.audio.ffmpeg_child import allow_weak_sandbox
 from models.audio.memory_file import memory_file
 from models.errors import SpeechError, Stopped
 from models.transcript_json import to_json
@@ -42,12 +43,13 @@ log = logging.getLogger(__name__)
 
 
 def main(arguments: list[str]) -> None:
-    parent, module, vault, weights, precision, idle = arguments
+    parent, module, vault, weights, precision, idle, allow_weak = arguments
     disable_core_dumps()
     end_with_parent(signal.SIGKILL, int(parent))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the worker handles Ctrl-C
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     log_to_stderr()
+    allow_weak_sandbox(allow_weak == "1")
     # Libraries print to standard output, so our messages get another descriptor.
     messages = open(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)

@@ -27,6 +27,7 @@ class EngineProcess:
             str(settings.weights),
             settings.precision or "",
             str(settings.idle_unload_minutes * 60),
+            str(int(settings.allow_weak_sandbox)),
         ]
         self._process: asyncio.subprocess.Process | None = None
 

@@ -22,7 +22,7 @@ from service.domain.queue import (
     TASK,
     ResilientConnector,
 )
-from service.processes import disable_core_dumps, end_with_parent, log_to_stderr
+from service.processes import disable_core_dumps, end_with_parent, log_to_stderr, set_up_sandbox
 from service.services import database_url
 from service.settings import Settings
 from service.worker.engine_process import EngineProcess
@@ -43,6 +43,7 @@ def main(
     if parent is not None:
         end_with_parent(signal.SIGTERM, parent)
     log_to_stderr()
+    set_up_sandbox(settings.allow_weak_sandbox)
     url = database_url(settings).render_as_string(hide_password=False)
     asyncio.run(work(settings, url, engine_module, keys_from_api(settings)))
     return 0
