@@ -5,7 +5,7 @@
     │   ├── OutputNotWritable, SameName, VocabularyNotReadable, RosterNotReadable
     ├── TokenMissing, TokenUnknown, TokenExpired, TokenRevoked, NotAllowed
     ├── RecordingNotFound, StudyNotFound, SessionNotFound, TokenNotFound, NoSuchPath
-    ├── MethodNotAllowed, InvalidRequest, BodyTooLarge
+    ├── MethodNotAllowed, InvalidRequest, BodyTooLarge, RequestTooSlow
     ├── StudyCodeTaken, SessionCodeTaken
     ├── RecordingNotReady, RecordingRefused, RecordingInUse, RangeNotSatisfiable
     ├── UploadTooLarge, WrongLength, BadUploadHeader, UnknownChecksum, UnsupportedMediaType,
@@ -186,6 +186,13 @@ class BodyTooLarge(ServiceError):
 
     code = "body_too_large"
     status = 413
+
+
+class RequestTooSlow(ServiceError):
+    """The request's body did not arrive in time."""
+
+    code = "request_too_slow"
+    status = 408
 
 
 class StudyCodeTaken(ServiceError):

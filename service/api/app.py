@@ -75,8 +75,9 @@ def create_app(settings: Settings) -> FastAPI:
     routes = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
     app.openapi = openapi_document(app, routes)  # type: ignore[method-assign]
     app.add_api_route("/docs", docs_route(app), include_in_schema=False)
-    app.add_middleware(ResponsePolicy, requests=app.state.requests)
     problems.install_handlers(app)
+    # Outermost, so that internal errors are counted and have the headers too.
+    app.add_middleware(ResponsePolicy, requests=app.state.requests)
     return app
 
 

@@ -8,7 +8,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
 from models.errors import SpeechError
-from service.api.access import Allowed
+from service.api.access import access_of
 from service.api.problems import MEDIA_TYPE, Problem, status_of
 from service.database import DatabaseUnreachable
 from service.domain.job_errors import InternalError
@@ -16,6 +16,7 @@ from service.errors import (
     BodyTooLarge,
     InvalidRequest,
     NotAllowed,
+    RequestTooSlow,
     ServiceError,
     TokenExpired,
     TokenMissing,
@@ -43,14 +44,6 @@ def problems(*kinds: type[ServiceError | SpeechError]) -> dict[int | str, dict[s
         }
         for status, of_status in by_status.items()
     }
-
-
-def access_of(route: APIRoute) -> Allowed | None:
-    """The roles that may use a route; None if it needs no token."""
-    for dependency in route.dependant.dependencies:
-        if isinstance(dependency.call, Allowed):
-            return dependency.call
-    return None
 
 
 def describe(app: FastAPI, routes: list[APIRoute]) -> dict[str, Any]:
@@ -90,7 +83,7 @@ def _complete(operation: dict[str, Any], route: APIRoute) -> None:
     if allowed is not None or operation.get("parameters"):
         common.append(InvalidRequest)
     if "requestBody" in operation:
-        common.append(BodyTooLarge)
+        common += [BodyTooLarge, RequestTooSlow]
     for status, described in problems(*common).items():
         if (own := responses.get(str(status))) is None:
             responses[str(status)] = described

@@ -22,7 +22,6 @@ from models.errors import AudioError, OptionError, OutOfMemory, SpeechError
 from service.database import DatabaseUnreachable
 from service.domain.job_errors import InternalError
 from service.errors import (
-    BodyTooLarge,
     InvalidRequest,
     MethodNotAllowed,
     NoSuchPath,
@@ -41,6 +40,8 @@ RETRY_AFTER = 5  # s
 LIMITS = (
     "pattern", "expected", "min_length", "max_length", "ge", "gt", "le", "lt", "multiple_of",
 )  # fmt: skip
+MAX_ERRORS = 20  # in a problem
+MAX_SORTED = 1000  # of more errors, the rest is not looked at
 FIELD = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
 log = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ class Problem(BaseModel):
     detail: str = Field(description="One sentence: what happened and what to do; never content.")
     code: str = Field(description="Stable; docs/reference/errors.md lists them.")
     errors: list[FieldProblem] | None = Field(
-        default=None, description="For `invalid_request`: each field that is wrong."
+        default=None, description="For `invalid_request`: the first 20 fields that are wrong."
     )
 
 
@@ -145,27 +146,32 @@ def _database(request: Request, error: Exception) -> JSONResponse:
 
 
 def _invalid(request: Request, error: Exception) -> JSONResponse:
+    """A problem with the first errors only: there may be thousands, and each takes memory."""
     assert isinstance(error, RequestValidationError)
-    fields = [
-        FieldProblem(
-            where=".".join(_own_name(part) for part in item["loc"]),
-            problem=item["type"],
-            limits={
-                name: value
-                for name, value in item.get("ctx", {}).items()
-                if name in LIMITS and isinstance(value, str | int | float)
-            },
-        )
-        for item in error.errors()
-        if item["type"] != "extra_forbidden"
-    ]
-    # The name of an unknown field is input.
-    fields += [
-        FieldProblem(where=".".join([*map(_own_name, item["loc"][:-1]), "*"]), problem=item["type"])
-        for item in error.errors()
-        if item["type"] == "extra_forbidden"
-    ]
-    return to_response(InvalidRequest("The request is invalid; `errors` says which field"), fields)
+    found = error.errors()
+    # Unknown fields come last, because their names are input and hidden.
+    first = sorted(found[:MAX_SORTED], key=lambda item: item["type"] == "extra_forbidden")
+    count = (
+        f"the first {MAX_ERRORS} of {len(found)} fields"
+        if len(found) > MAX_ERRORS
+        else "which field"
+    )
+    detail = f"The request is invalid; `errors` says {count}"
+    return to_response(
+        InvalidRequest(detail), [_field_problem(item) for item in first[:MAX_ERRORS]]
+    )
+
+
+def _field_problem(item: dict[str, Any]) -> FieldProblem:
+    parts = [_own_name(part) for part in item["loc"]]
+    if item["type"] == "extra_forbidden":
+        return FieldProblem(where=".".join([*parts[:-1], "*"]), problem=item["type"])
+    limits = {
+        name: value
+        for name, value in item.get("ctx", {}).items()
+        if name in LIMITS and isinstance(value, str | int | float)
+    }
+    return FieldProblem(where=".".join(parts), problem=item["type"], limits=limits)
 
 
 def _own_name(part: str | int) -> str:
@@ -179,7 +185,6 @@ def _http(request: Request, error: Exception) -> JSONResponse:
     kinds: dict[int, ServiceError] = {
         404: NoSuchPath("The API has no such path"),
         405: MethodNotAllowed("This path does not support the method"),
-        413: BodyTooLarge("A request body may have at most 16 MiB; recordings go to /v1/uploads"),
         415: UnsupportedMediaType("This path does not accept a body of this media type"),
     }
     refusal = to_response(

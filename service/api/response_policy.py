@@ -1,15 +1,12 @@
-"""What every response and every body must meet: headers, a size limit, and counts for /metrics."""
+"""What every response must have: headers, and a count for /metrics."""
 
 from collections import Counter
 
 from fastapi.routing import APIRoute
-from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.routes import uploads
-from service.errors import BodyTooLarge
 
-MAX_BODY_BYTES = 16 * 2**20  # a hand-off's occurrences are the longest
 UPLOADS = "/v1/uploads"
 
 
@@ -35,7 +32,7 @@ class RequestCounts:
 
 
 class ResponsePolicy:
-    """Adds no-store, nosniff and Tus-Resumable; limits bodies; counts responses."""
+    """Adds no-store, nosniff and Tus-Resumable; counts responses."""
 
     def __init__(self, app: ASGIApp, requests: RequestCounts) -> None:
         self._app, self._requests = app, requests
@@ -45,15 +42,6 @@ class ResponsePolicy:
             await self._app(scope, receive, send)
             return
         is_upload = scope["path"].startswith(UPLOADS)
-        n_received = 0
-
-        async def receive_limited() -> Message:
-            nonlocal n_received
-            message = await receive()
-            n_received += len(message.get("body", b""))
-            if n_received > MAX_BODY_BYTES and not is_upload:
-                raise HTTPException(BodyTooLarge.status)  # FastAPI swallows any other exception
-            return message
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -67,4 +55,4 @@ class ResponsePolicy:
                 ]
             await send(message)
 
-        await self._app(scope, receive_limited, send_with_headers)
+        await self._app(scope, receive, send_with_headers)

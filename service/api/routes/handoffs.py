@@ -5,9 +5,10 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Response
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, FailFast, Field, StringConstraints, model_validator
 
 from service.api.access import LimitsDep, ServicesDep, allow
+from service.api.guarded_route import GuardedRoute
 from service.api.openapi import problems
 from service.api.routes.views import SpeakerCode, SpeakerRole, Strict, StudyName
 from service.database.tables import Handoff
@@ -18,7 +19,7 @@ from service.domain.pages import BadCursor
 from service.errors import StudyNotFound
 from service.vault.errors import MISSING_ERRORS, READ_ERRORS, DiskFull, Erased
 
-router = APIRouter(prefix="/v1/handoffs", tags=["handoffs"])
+router = APIRouter(prefix="/v1/handoffs", tags=["handoffs"], route_class=GuardedRoute)
 Deidentifier = Annotated[Caller, Depends(allow("deidentifier"))]
 Reader = Annotated[Caller, Depends(allow("researcher", "deidentifier", "admin"))]
 MAX_OCCURRENCES = 50_000
@@ -159,7 +160,7 @@ class Completion(Fence):
         }
     )
 
-    occurrences: list[Occurrence] = Field(max_length=MAX_OCCURRENCES)
+    occurrences: Annotated[list[Occurrence], FailFast()] = Field(max_length=MAX_OCCURRENCES)
 
 
 class Failure(Fence):

@@ -6,7 +6,8 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel
 
-from service.api.access import Allowed, LimitsDep, ServicesDep, allow
+from service.api.access import LimitsDep, ServicesDep, allow
+from service.api.guarded_route import GuardedRoute
 from service.api.openapi import problems
 from service.database import DatabaseUnreachable, SchemaTooNew, SchemaTooOld
 from service.database.engine import require_schema
@@ -16,7 +17,7 @@ from service.settings import LOOPBACK
 from service.vault import ArtefactClass
 from service.vault.errors import DiskFull, Sealed
 
-router = APIRouter(tags=["health"])
+router = APIRouter(tags=["health"], route_class=GuardedRoute)
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _admin = allow("admin", sealed_too=True)
 
@@ -43,12 +44,11 @@ def readyz(services: ServicesDep) -> Health:
     return Health()
 
 
-def allow_local_or_admin(request: Request, services: ServicesDep, limits: LimitsDep) -> None:
+def allow_local_or_admin(request: Request, services: ServicesDep) -> None:
     """Allow this machine, or an admin's token. Behind a proxy every client looks local."""
     here = request.client is not None and request.client.host in LOOPBACK
     if services.settings.behind_proxy or not here or "authorization" in request.headers:
-        assert isinstance(_admin, Allowed)
-        _admin(request, services, limits)
+        _admin.check(request)
 
 
 @router.get(

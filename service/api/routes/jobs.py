@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field, StringConstraints, model_validator
 from models.options import Channels, JobOptions
 from models.weights.errors import ModelMissing, UnknownModel, WeightsCorrupt
 from service.api.access import LimitsDep, ServicesDep, allow
+from service.api.guarded_route import GuardedRoute
 from service.api.openapi import problems
 from service.api.routes.job_views import (
     RECORDING,
@@ -48,7 +49,7 @@ from service.errors import (
 from service.services import Services
 from service.vault.errors import READ_ERRORS, DiskFull, Erased
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=GuardedRoute)
 Researcher = Annotated[Caller, Depends(allow("researcher"))]
 Eraser = Annotated[Caller, Depends(allow("researcher", sealed_too=True))]  # needs no root key
 MAX_WAIT = 60.0  # s

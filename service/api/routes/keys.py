@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.api.access import ServicesDep, allow
+from service.api.guarded_route import GuardedRoute
 from service.api.openapi import problems
 from service.api.routes.views import Strict
 from service.domain.callers import WORKER, Caller
@@ -16,7 +17,7 @@ from service.domain.job_keys import read_job_keys
 from service.errors import StaleFence
 from service.vault.errors import KEY_ERRORS
 
-router = APIRouter(prefix="/internal", tags=["workers"])
+router = APIRouter(prefix="/internal", tags=["workers"], route_class=GuardedRoute)
 Worker = Annotated[Caller, Depends(allow(WORKER))]
 
 log = logging.getLogger(__name__)

@@ -9,9 +9,10 @@ from pydantic import BaseModel, ConfigDict
 from models.errors import WeightsError
 from models.weights.catalogue import DEMO, KNOWN, check_installed
 from service.api.access import ServicesDep, allow
+from service.api.guarded_route import GuardedRoute
 from service.domain.callers import STUDY_READERS, Caller
 
-router = APIRouter(prefix="/v1/models", tags=["models"])
+router = APIRouter(prefix="/v1/models", tags=["models"], route_class=GuardedRoute)
 AnyUser = Annotated[Caller, Depends(allow(*STUDY_READERS, sealed_too=True))]
 
 

@@ -8,12 +8,13 @@ from pydantic import ConfigDict, Field, SecretStr
 
 from service import services as opening
 from service.api.access import LimitsDep, ServicesDep, allow
+from service.api.guarded_route import GuardedRoute
 from service.api.openapi import problems
 from service.api.routes.views import Strict
 from service.domain.callers import Caller
 from service.vault.errors import RootKeyExposed, RootKeyUnusable, WrongPassphrase
 
-router = APIRouter(prefix="/v1", tags=["vault"])
+router = APIRouter(prefix="/v1", tags=["vault"], route_class=GuardedRoute)
 Administrator = Annotated[Caller, Depends(allow("admin", sealed_too=True))]
 
 log = logging.getLogger(__name__)

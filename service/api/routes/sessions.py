@@ -11,6 +11,7 @@ from pydantic.config import JsonDict
 from models.options import MAX_SPEAKERS, SpeakerCount
 from models.roster import MAX_ROSTER, RosterEntry, speaker_bounds
 from service.api.access import ServicesDep, allow
+from service.api.guarded_route import GuardedRoute
 from service.api.openapi import problems
 from service.api.routes.views import SessionCode, SpeakerCode, SpeakerRole, Strict, StudyName
 from service.database.tables import Recording, Session
@@ -27,7 +28,7 @@ from service.errors import (
 )
 from service.vault.errors import Erased, UploadBusy
 
-router = APIRouter(prefix="/v1/sessions", tags=["sessions"])
+router = APIRouter(prefix="/v1/sessions", tags=["sessions"], route_class=GuardedRoute)
 Researcher = Annotated[Caller, Depends(allow("researcher"))]
 Eraser = Annotated[Caller, Depends(allow("researcher", sealed_too=True))]  # needs no root key
 Reader = Annotated[Caller, Depends(allow("researcher", "coder", "custodian"))]

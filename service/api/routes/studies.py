@@ -11,6 +11,7 @@ from pydantic.config import JsonDict
 from models.languages import AUTO, LANGUAGES
 from models.weights.errors import UnknownModel
 from service.api.access import ServicesDep, allow
+from service.api.guarded_route import GuardedRoute
 from service.api.openapi import problems
 from service.api.routes.views import Strict, StudyCode, StudyName
 from service.domain import studies
@@ -20,7 +21,7 @@ from service.domain.studies import find_study
 from service.errors import RecordingInUse, StudyCodeTaken, StudyNotFound
 from service.vault.errors import READ_ERRORS, DiskFull, Erased, UploadBusy
 
-router = APIRouter(prefix="/v1/studies", tags=["studies"])
+router = APIRouter(prefix="/v1/studies", tags=["studies"], route_class=GuardedRoute)
 Administrator = Annotated[Caller, Depends(allow("admin"))]
 Eraser = Annotated[Caller, Depends(allow("admin", sealed_too=True))]  # needs no root key
 AnyRole = Annotated[Caller, Depends(allow(*STUDY_READERS))]

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator
 
 from service.api.access import ServicesDep, allow
+from service.api.guarded_route import GuardedRoute
 from service.api.openapi import problems
 from service.api.routes.views import Strict, StudyName
 from service.database.tables import Token
@@ -16,7 +17,7 @@ from service.domain.callers import STUDY_READERS, WORKER, Caller
 from service.errors import StudyNotFound, TokenNotFound
 from service.vault.errors import Erased
 
-router = APIRouter(prefix="/v1", tags=["tokens"])
+router = APIRouter(prefix="/v1", tags=["tokens"], route_class=GuardedRoute)
 Administrator = Annotated[Caller, Depends(allow("admin", sealed_too=True))]
 AnyRole = Annotated[Caller, Depends(allow(*STUDY_READERS, WORKER, sealed_too=True))]
 Role = Literal["researcher", "coder", "custodian", "deidentifier", "admin", "owner", "worker"]

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Body, Depends, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.api.access import LimitsDep, ServicesDep, allow
+from service.api.guarded_route import GuardedRoute
 from service.api.openapi import problems
 from service.api.routes.views import SpeakerCode, SpeakerRole, Strict
 from service.database.tables import Transcript
@@ -18,7 +19,7 @@ from service.exports import FORMATS, Format
 from service.services import Services
 from service.vault.errors import READ_ERRORS
 
-router = APIRouter(prefix="/v1/transcripts", tags=["transcripts"])
+router = APIRouter(prefix="/v1/transcripts", tags=["transcripts"], route_class=GuardedRoute)
 Researcher = Annotated[Caller, Depends(allow("researcher"))]
 MEDIA_TYPES = {
     Format.JSON: "application/json",

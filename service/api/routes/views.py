@@ -1,14 +1,16 @@
 """Types that requests and responses of several resources share."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
 
 # Codes are the only text from users that the database stores in the clear. Their patterns are too
 # short and too strict for names.
 STUDY_CODE = r"^[A-Z][A-Z0-9]{0,11}(-[A-Z0-9]{1,11}){0,2}$"
 SESSION_CODE = r"^[A-Z]{1,8}-[0-9]{1,4}$"
 SPEAKER_CODE = r"^[A-Z]{1,3}-?[0-9]{1,4}$"
+MAX_FIELDS = 100  # more than any request has
 UUID_PATTERN = r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 
 StudyCode = Annotated[str, StringConstraints(pattern=STUDY_CODE), Field(examples=["PEER"])]
@@ -31,3 +33,11 @@ class Strict(BaseModel):
     """A request body that refuses unknown fields, so that misspelt ones are noticed."""
 
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_few_fields(cls, value: Any) -> Any:
+        """One error for very many unknown fields: each error takes time and memory."""
+        if isinstance(value, dict) and len(value) > MAX_FIELDS:
+            raise PydanticCustomError("too_many_fields", "too many fields")
+        return value

@@ -1,0 +1,121 @@
+"""The routes' class: the token is checked before the body is read, and bodies are limited by path.
+
+A body of more than a few KB is parsed and validated in a thread, because the event loop answers
+nothing meanwhile. Parsing still holds Python's lock, so the number of values is limited too.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, ValidationError
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from service.api.access import access_of
+from service.errors import BodyTooLarge, RequestTooSlow
+
+MAX_BODY_BYTES = 8 * 2**10
+# Routes whose longest valid body is longer: words of a vocabulary, studies of a token, occurrences.
+BODY_BYTES_BY_PATH = {
+    "/v1/tokens": 64 * 2**10,
+    "/v1/jobs": 2**20,
+    "/v1/studies/{study}/vocabulary": 2**20,
+    "/v1/handoffs/{handoff_id}/complete": 16 * 2**20,
+}
+# Four times what the longest list of occurrences has; counted in the text, so quotes count too.
+MAX_CONTAINERS = 200_000
+MAX_COMMAS = 1_600_000
+EVENT_LOOP_BYTES = 4 * 2**10  # a longer body is parsed in a thread
+BODY_SECONDS = 30.0  # for the whole body of a request, uploads excepted
+
+
+class GuardedRoute(APIRoute):
+    """Checks the token, then reads the body within the path's limit, then calls the handler."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+        allowed = access_of(self)
+
+        async def guard(request: Request) -> Response:
+            if allowed is not None:
+                request.state.caller = await run_in_threadpool(allowed.check, request)
+            if self.body_field is not None:
+                await self._read_body(request)
+            return await handle(request)
+
+        return guard
+
+    def max_body_bytes(self) -> int:
+        return BODY_BYTES_BY_PATH.get(self.path, MAX_BODY_BYTES)
+
+    async def _read_body(self, request: Request) -> None:
+        """Read the body into the request, where FastAPI then finds it.
+
+        Raises:
+            BodyTooLarge, RequestTooSlow, RequestValidationError
+        """
+        body = await receive_body(request, self.max_body_bytes())
+        request._body = body
+        if len(body) > EVENT_LOOP_BYTES and is_json(request):
+            assert self.body_field is not None
+            model = self.body_field.field_info.annotation
+            assert isinstance(model, type)
+            # An instance of the model is not validated again.
+            request._json = await run_in_threadpool(parse, model, body)
+
+
+async def receive_body(request: Request, max_bytes: int) -> bytes:
+    """
+    Raises:
+        BodyTooLarge, RequestTooSlow
+    """
+    refusal = BodyTooLarge(f"A request to this path may have a body of {max_bytes} bytes at most")
+    announced = request.headers.get("content-length", "")
+    if announced.isdigit() and int(announced[:20]) > max_bytes:
+        raise refusal
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for block in request.stream():
+                body += block
+                if len(body) > max_bytes:
+                    raise refusal
+    except TimeoutError:
+        slow = f"The body took longer than {BODY_SECONDS:.0f} s: send it again"
+        raise RequestTooSlow(slow) from None
+    except ClientDisconnect:
+        raise HTTPException(400) from None  # nobody reads the answer
+    return bytes(body)
+
+
+def is_json(request: Request) -> bool:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return kind == "application/json" or (
+        kind.startswith("application/") and kind.endswith("+json")
+    )
+
+
+def parse(model: type[BaseModel], body: bytes) -> BaseModel:
+    """
+    Raises:
+        BodyTooLarge: too many values.
+        RequestValidationError
+    """
+    n_containers = body.count(b"[") + body.count(b"{")
+    if n_containers > MAX_CONTAINERS or body.count(b",") > MAX_COMMAS:
+        raise BodyTooLarge("The body has too many values")
+    try:
+        return model.model_validate(json.loads(body))
+    except ValidationError as error:
+        listed = error.errors(include_url=False, include_input=False)
+        raise RequestValidationError(
+            [{**item, "loc": ("body", *item["loc"])} for item in listed]
+        ) from None
+    except (ValueError, RecursionError):  # not JSON, or not UTF-8
+        raise RequestValidationError([{"type": "json_invalid", "loc": ("body",)}]) from None

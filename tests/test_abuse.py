@@ -1,0 +1,215 @@
+"""Requests that are meant to exhaust the API: bodies, errors, uploads and connections."""
+
+import asyncio
+import json
+import time
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from service.api import guarded_route
+from service.api.app import ROUTERS
+from service.api.guarded_route import BODY_BYTES_BY_PATH, MAX_BODY_BYTES, GuardedRoute
+from tests.api import open_api
+
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.fixture(scope="module")
+def api(module_settings):
+    with open_api(module_settings) as api:
+        yield api
+
+
+async def call(app: Any, path: str, headers: dict[str, str], receive: Any) -> list[dict[str, Any]]:
+    """The messages that the application sends in answer to a POST."""
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "headers": [(name.lower().encode(), value.encode()) for name, value in headers.items()],
+        "client": ("127.0.0.1", 1),
+        "http_version": "1.1",
+        "scheme": "http",
+    }
+    await app(scope, receive, send)
+    return sent
+
+
+def test_a_request_without_a_token_is_refused_before_its_body_is_read(api):
+    """16 MB of JSON without a token once kept the API busy for 8 s."""
+
+    async def receive():
+        raise AssertionError("the body was read")
+
+    sent = asyncio.run(call(api.app, "/v1/jobs", JSON, receive))
+
+    assert sent[0]["status"] == 401
+    assert json.loads(sent[1]["body"])["code"] == "token_missing"
+
+
+def test_every_route_checks_the_token_before_the_body():
+    routes = [route for router in ROUTERS for route in router.routes]
+
+    assert routes
+    assert all(isinstance(route, GuardedRoute) for route in routes)
+
+
+def test_every_path_with_a_limit_of_its_own_exists():
+    paths = {route.path for router in ROUTERS for route in router.routes}  # type: ignore[attr-defined]
+
+    assert set(BODY_BYTES_BY_PATH) <= paths
+
+
+def test_a_body_may_be_as_long_as_its_path_needs_and_no_longer(api):
+    study = api.study()["code"]
+    words = ["\U0001f600" * 100] * 500  # the longest vocabulary, escaped
+    put = f"/v1/studies/{study}/vocabulary"
+    assert api.request("PUT", put, json={"words": words}).status_code == 200
+    ids = [str(uuid4()) for _ in range(100)]
+    assert api.post("/v1/jobs", json={"recordings": ids, "vocabulary": words}).status_code == 404
+    token = {"role": "coder", "studies": [str(uuid4()) for _ in range(1000)]}
+    assert api.post("/v1/tokens", json=token).status_code == 404
+
+    long = api.post("/v1/sessions", content=b"[" + b" " * MAX_BODY_BYTES + b"]", headers=JSON)
+
+    assert (long.status_code, long.json()["code"]) == (413, "body_too_large")
+
+
+def test_a_body_of_unknown_length_is_refused_where_it_becomes_too_long(api):
+    n_read = 0
+
+    async def receive():
+        nonlocal n_read
+        n_read += 1
+        return {"type": "http.request", "body": b"x" * 1024, "more_body": True}
+
+    sent = asyncio.run(call(api.app, "/v1/sessions", {**JSON, **api.headers}, receive))
+
+    assert sent[0]["status"] == 413
+    assert n_read == MAX_BODY_BYTES // 1024 + 1
+
+
+def test_a_body_that_does_not_arrive_is_given_up(api, monkeypatch):
+    monkeypatch.setattr(guarded_route, "BODY_SECONDS", 0.1)
+
+    async def receive():
+        await asyncio.sleep(60)
+
+    sent = asyncio.run(call(api.app, "/v1/sessions", {**JSON, **api.headers}, receive))
+
+    assert sent[0]["status"] == 408
+
+
+def test_a_body_with_very_many_values_is_refused_before_it_is_parsed(api):
+    body = b'{"fence":1,"occurrences":[' + b"[]," * 5_000_000 + b"[]]}"
+    token = api.token("deidentifier", all_studies=True)
+    started = time.monotonic()
+
+    answer = api.post(f"/v1/handoffs/{uuid4()}/complete", content=body, headers=JSON, token=token)
+
+    assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
+    assert time.monotonic() - started < 3
+
+
+def test_a_long_body_is_parsed_and_validated_in_a_thread(api, monkeypatch):
+    in_loop = []
+
+    def parse(model, body):
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            in_loop.append(False)
+        else:
+            in_loop.append(True)
+        return real(model, body)
+
+    real = guarded_route.parse
+    monkeypatch.setattr(guarded_route, "parse", parse)
+    study = api.study()["code"]
+
+    answer = api.request(
+        "PUT", f"/v1/studies/{study}/vocabulary", json={"words": ["word" * 20] * 100}
+    )
+
+    assert answer.status_code == 200
+    assert in_loop == [False]
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b"[" * 6000, b'{"words": 1' + b"0" * 5000])
+def test_a_long_body_that_is_not_json_is_refused(api, content):
+    study = api.study()["code"]
+
+    answer = api.request(
+        "PUT",
+        f"/v1/studies/{study}/vocabulary",
+        content=content + b" " * 5000,
+        headers=JSON,
+    )
+
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+
+
+# --- errors ---------------------------------------------------------------------------------------
+
+
+def test_a_problem_lists_twenty_errors_at_most(api):
+    """A million unknown fields once cost 66 s and 2.1 GB."""
+    words = {"words": [""] * 500}
+    study = api.study()["code"]
+
+    answer = api.request("PUT", f"/v1/studies/{study}/vocabulary", json=words)
+
+    assert answer.status_code == 422
+    assert len(answer.json()["errors"]) == 20
+    assert "the first 20 of 500" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/jobs", "/v1/tokens", f"/v1/handoffs/{uuid4()}/complete", "/v1/sessions"]
+)
+def test_very_many_unknown_fields_are_one_error(api, path):
+    limit = BODY_BYTES_BY_PATH.get(path, 2**20 if "handoffs" in path else MAX_BODY_BYTES)
+    fields = {f"f{i}": 1 for i in range(limit // 12)}
+    token = api.token("owner", all_studies=True)
+
+    answer = api.post(path, json=fields, token=token)
+
+    assert answer.status_code == 422
+    assert answer.json()["errors"] == [
+        {"where": "body", "problem": "too_many_fields", "limits": {}}
+    ]
+
+
+def test_very_many_invalid_occurrences_are_one_error(api):
+    body = {"fence": 1, "occurrences": [{}] * 50_000}
+
+    answer = api.post(f"/v1/handoffs/{uuid4()}/complete", json=body)
+
+    assert answer.status_code == 422
+    assert {error["where"][:19] for error in answer.json()["errors"]} == {"body.occurrences.0."}
+
+
+# --- internal errors ------------------------------------------------------------------------------
+
+
+def test_an_internal_error_is_counted_and_has_the_headers_of_every_response(api, monkeypatch):
+    def broken(*_):
+        raise ValueError
+
+    monkeypatch.setattr("service.api.routes.studies.find_study", broken)
+
+    answer = api.get("/v1/studies/PEER")
+
+    assert answer.status_code == 500
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert 'route="/v1/studies/{study}",status="500"' in api.get("/metrics").text
