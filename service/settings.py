@@ -74,7 +74,10 @@ class Settings(BaseSettings):
         "a file on this machine.",
     )
     idle_unload_minutes: float = Field(
-        default=10.0, gt=0, description="Minutes without a job before a worker unloads its models."
+        default=10.0,
+        gt=0,
+        le=10**6,
+        description="Minutes without a job before a worker unloads its models.",
     )
     precision: Precision | None = Field(
         default=None,
@@ -85,7 +88,10 @@ class Settings(BaseSettings):
         default=32 * 2**30, gt=0, description="Largest recording that can be uploaded."
     )
     upload_expiry_hours: float = Field(
-        default=48.0, gt=0, description="Hours without new data before an upload is deleted."
+        default=48.0,
+        gt=0,
+        le=10**5,
+        description="Hours without new data before an upload is deleted.",
     )
     long_poll_limit: int = Field(
         default=1000, gt=0, description="Number of requests that can wait at the same time."

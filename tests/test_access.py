@@ -223,6 +223,8 @@ def test_a_token_works_until_it_is_revoked(api):
     study = api.study()["id"]
     made = api.post("/v1/tokens", json={"role": "researcher", "studies": [study]}).json()
     own = api.get("/v1/token", token=made["secret"]).json()
+    assert own.pop("last_used_at") is not None
+    assert made.pop("last_used_at") is None
     assert own == {name: value for name, value in made.items() if name != "secret"}
 
     assert api.request("DELETE", f"/v1/tokens/{made['id']}").json()["revoked_at"]
@@ -247,7 +249,10 @@ def test_a_token_works_until_it_expires(api):
         {"role": "god"},
         {"role": "coder", "expires_at": "2001-01-01T00:00:00Z"},
         {"role": "coder", "expires_at": "2031-01-01T00:00:00"},
-        {"role": "coder", "name": "somebody"},
+        {"role": "coder", "name": "Zacharias Quendolin"},
+        {"role": "coder", "label": "somebody"},
+        {"role": "coder", "expires_at": "9999-12-31T23:59:59-23:59"},
+        {"role": "coder", "expires_at": "2200-01-01T00:00:01Z"},
         {"role": "coder", "studies": ["no study at all"]},
         {},
     ],
@@ -266,6 +271,91 @@ def test_an_admin_cannot_create_an_owner(api):
     assert api.post("/v1/tokens", token=admin, json={"role": "coder"}).status_code == 201
     owner = api.post("/v1/tokens", json={"role": "owner"}).json()
     assert api.request("DELETE", f"/v1/tokens/{owner['id']}", token=admin).status_code == 403
+
+
+def test_an_admin_creates_no_token_that_reads_content(api):
+    """An admin could once create a researcher's token of all studies for itself."""
+    admin = api.token("admin", all_studies=True)
+    study = api.study()["code"]
+    for role in ("researcher", "deidentifier", "custodian", "worker"):
+        for scope in ({"all_studies": True}, {"studies": [study]}, {}):
+            answer = api.post("/v1/tokens", token=admin, json={"role": role, **scope})
+            assert (answer.status_code, answer.json()["code"]) == (403, "not_allowed"), role
+            assert api.post("/v1/tokens", json={"role": role, **scope}).status_code == 201
+
+
+def test_an_owner_can_let_admins_create_tokens_for_a_study(api):
+    admin = api.token("admin", all_studies=True)
+    study, other = api.study()["code"], api.study()["code"]
+    grant = {"admins_may_create": ["researcher"]}
+    assert api.request("PATCH", f"/v1/studies/{study}", token=admin, json=grant).status_code == 403
+    changed = api.request("PATCH", f"/v1/studies/{study}", json=grant)
+    assert changed.json()["admins_may_create"] == ["researcher"]
+
+    def create(role, *studies, **fields):
+        body = {"role": role, "studies": studies, **fields}
+        return api.post("/v1/tokens", token=admin, json=body).status_code
+
+    assert create("researcher", study) == 201
+    assert create("researcher", study, other) == 403
+    assert create("researcher", study, all_studies=True) == 403
+    assert create("deidentifier", study) == 403
+    assert api.request("PATCH", f"/v1/studies/{study}", json={"language": "de"}).json()[
+        "admins_may_create"
+    ] == ["researcher"]
+    api.request("PATCH", f"/v1/studies/{study}", json={"admins_may_create": []})
+    assert create("researcher", study) == 403
+
+
+def test_a_role_that_sees_every_study_cannot_be_granted(api):
+    study = api.study()["code"]
+    for role in ("worker", "owner", "admin", "coder"):
+        body = {"admins_may_create": [role]}
+        assert api.request("PATCH", f"/v1/studies/{study}", json=body).status_code == 422
+
+
+def test_an_admin_lists_jobs_and_sessions_but_reads_none(api, things):
+    admin = api.token("admin", all_studies=True)
+
+    listed = api.get("/v1/jobs", token=admin).json()["items"]
+
+    assert things["job_id"] in [job["id"] for job in listed]
+    assert api.get("/v1/sessions", token=admin).status_code == 200
+    for path in ("/v1/jobs/{job_id}", "/v1/transcripts/{transcript_id}", "/v1/recordings"):
+        assert api.get(fill(path, things), token=admin).status_code == 403
+
+
+def test_the_last_use_of_a_token_is_written_once_a_minute(api):
+    made = api.post("/v1/tokens", json={"role": "coder", "name": "upload-laptop"}).json()
+    assert made["name"] == "upload-laptop"
+
+    def last_used():
+        api.get("/v1/studies", token=made["secret"])
+        with api.services.sessionmaker() as session:
+            return session.get_one(Token, UUID(made["id"])).last_used_at
+
+    first = last_used()
+    assert datetime.now(UTC) - first < timedelta(minutes=1)
+    assert last_used() == first
+    with api.services.sessionmaker.begin() as session:
+        session.get_one(Token, UUID(made["id"])).last_used_at = first - timedelta(seconds=61)
+    assert last_used() > first
+
+
+def test_a_token_without_a_study_says_that_it_sees_nothing(api):
+    study = api.study()["code"]
+
+    assert "sees nothing" in api.post("/v1/tokens", json={"role": "coder"}).json()["warning"]
+    for useful in ({"role": "coder", "studies": [study]}, {"role": "admin"}):
+        assert api.post("/v1/tokens", json=useful).json()["warning"] is None
+
+
+def test_an_expiry_is_taken_to_utc(api):
+    body = {"role": "coder", "expires_at": "2031-01-01T00:30:00+01:00"}
+
+    made = api.post("/v1/tokens", json=body).json()
+
+    assert made["expires_at"] == "2030-12-31T23:30:00Z"
 
 
 def test_unknown_tokens_and_studies_are_reported(api):

@@ -1,5 +1,6 @@
 """Studies, sessions, models, errors and the description of the API."""
 
+import base64
 import html
 import json
 import logging
@@ -13,6 +14,7 @@ from uuid import uuid4
 import pytest
 import whisper.tokenizer
 from fastapi.testclient import TestClient
+from sqlalchemy.event import listen
 from sqlalchemy.exc import OperationalError
 
 from models.languages import LANGUAGES, language_code
@@ -139,7 +141,10 @@ def test_a_session_has_speakers_and_a_roster(api, study):
     assert made["speakers"] == {"min": 2, "max": 3}
     assert made["study_id"] == study["id"]
     assert api.get(f"/v1/sessions/{made['id']}").json() == made
-    assert api.get(f"/v1/sessions?study={study['code']}").json() == {"items": [made]}
+    assert api.get(f"/v1/sessions?study={study['code']}").json() == {
+        "items": [made],
+        "next_cursor": None,
+    }
 
 
 @pytest.mark.parametrize(
@@ -165,7 +170,48 @@ def test_an_invalid_session_is_refused(api, study, body):
 
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
     assert CANARY not in answer.text
-    assert api.get(f"/v1/sessions?study={study['code']}").json() == {"items": []}
+    assert api.get(f"/v1/sessions?study={study['code']}").json()["items"] == []
+
+
+def test_sessions_come_in_pages_by_code_and_in_one_statement(api, study):
+    """It once made one statement for each session, and had no pages."""
+    for number in range(5):
+        code = f"INT-{number:02d}"
+        api.post("/v1/sessions", json={"study": study["code"], "code": code})
+    statements = []
+    listen(api.services.engine, "before_cursor_execute", lambda *call: statements.append(call[2]))
+
+    seen, path = [], f"/v1/sessions?study={study['code']}&limit=2"
+    page = api.get(path).json()
+    of_sessions = [each for each in statements if "FROM session" in each]
+    while True:
+        seen += [item["code"] for item in page["items"]]
+        if page["next_cursor"] is None:
+            break
+        page = api.get(f"{path}&cursor={page['next_cursor']}").json()
+
+    assert seen == [f"INT-{number:02d}" for number in range(5)]
+    assert len(of_sessions) == 1
+    assert not [each for each in statements if each.startswith("SELECT recording")]
+
+
+@pytest.mark.parametrize(
+    "plain", ["x", "a b", f"{uuid4()} \0", "9999-12-31T23:59:59-23:59 x", "\xff"]
+)
+@pytest.mark.parametrize("path", ["/v1/sessions", "/v1/jobs", "/v1/recordings", "/v1/handoffs"])
+def test_an_invented_cursor_is_refused(api, path, plain):
+    cursor = base64.urlsafe_b64encode(plain.encode("latin-1")).decode().rstrip("=")
+
+    answer = api.get(f"{path}?cursor={cursor}")
+
+    assert (answer.status_code, answer.json()["code"]) == (422, "bad_cursor")
+
+
+@pytest.mark.parametrize("time", ["9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00+23:59"])
+def test_a_cursor_with_a_time_that_utc_lacks_is_refused(api, time):
+    cursor = base64.urlsafe_b64encode(f"{time} {uuid4()}".encode()).decode().rstrip("=")
+
+    assert api.get(f"/v1/jobs?cursor={cursor}").json()["code"] == "bad_cursor"
 
 
 def test_an_unknown_session_is_not_found(api):

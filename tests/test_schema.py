@@ -26,6 +26,13 @@ from service.api.app import create_app
 from service.settings import Settings
 from tests.api import Api
 
+
+def refuses_invalid_data(context, response, case):
+    """As schemathesis has it, but invalid data may also be too long to be looked at."""
+    if response.status_code != 413:
+        negative_data_rejection(context, response, case)
+
+
 CHECKS = [
     not_a_server_error,
     status_code_conformance,
@@ -33,7 +40,7 @@ CHECKS = [
     response_headers_conformance,
     response_schema_conformance,
     missing_required_header,
-    negative_data_rejection,
+    refuses_invalid_data,
     unsupported_method,
 ]
 EXAMPLES = 10  # valid ones and invalid ones, per operation

@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute
 
 from service.api.limits import Limits
 from service.database.tables import ROLES
-from service.domain.callers import OWNER, WORKER, Caller, find_caller
+from service.domain.callers import OWNER, WORKER, Caller, find_caller, record_use
 from service.errors import NotAllowed, TokenExpired, TokenMissing, TokenRevoked, TokenUnknown
 from service.services import Services
 from service.vault.errors import Sealed
@@ -57,8 +57,9 @@ class Allowed:
         limits: Limits = request.app.state.limits
         try:
             secret = bearer(request)
-            with services.sessionmaker() as session:
+            with services.sessionmaker.begin() as session:
                 caller = find_caller(session, secret)
+                record_use(session, caller)
         except (TokenMissing, TokenUnknown, TokenExpired, TokenRevoked):
             limits.bad_tokens.require(request.client.host if request.client else "")
             raise

@@ -20,7 +20,7 @@ from starlette.requests import ClientDisconnect
 from service.api.access import access_of
 from service.errors import BodyTooLarge, RequestTooSlow
 
-MAX_BODY_BYTES = 8 * 2**10
+MAX_BODY_BYTES = 16 * 2**10
 # Routes whose longest valid body is longer: words of a vocabulary, studies of a token, occurrences.
 BODY_BYTES_BY_PATH = {
     "/v1/tokens": 64 * 2**10,

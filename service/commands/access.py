@@ -1,11 +1,13 @@
 """`fieldscribe token | study | unseal`: who may use the service, its studies, opening the vault."""
 
+import re
 import sys
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
+from service.commands.client import drop_none
 from service.commands.connection import connect
 from service.commands.console import print_json, print_table
 from service.commands.options import AsJson, check_id, language_option, requested_language
@@ -27,6 +29,10 @@ def create_token(
         list[str] | None,
         typer.Option(metavar="CODE", help="Code of a study it gives access to; repeatable."),
     ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Of a machine or a purpose, such as upload-laptop."),
+    ] = None,
     all_studies: Annotated[
         bool,
         typer.Option("--all-studies", help="Give access to all studies, future ones included."),
@@ -43,7 +49,10 @@ def create_token(
     """
     with connect(as_json) as client:
         fields = {"role": role, "studies": study or [], "all_studies": all_studies}
-        token = client.post("/v1/tokens", fields | ({"expires_at": expires} if expires else {}))
+        optional = drop_none({"name": name, "expires_at": expires or None})
+        token = client.post("/v1/tokens", fields | optional)
+    if token["warning"]:
+        typer.echo(f"Warning: {token['warning']}.", err=True)
     print_json(token) if as_json else typer.echo(token["secret"])
 
 
@@ -56,12 +65,20 @@ def list_tokens(as_json: AsJson = False) -> None:
     if as_json:
         print_json(items)
         return
-    table = Table("token", "role", "studies", "expires", box=None)
+    table = Table("token", "name", "role", "studies", "created", "last use", "expires", box=None)
     for token in items:
         present = [codes[id] for id in token["studies"] if id in codes]  # the others were erased
-        studies = "all" if token["all_studies"] else " ".join(present)
+        studies = "all" if token["all_studies"] else " ".join(present) or "none"
         expires = "revoked" if token["revoked_at"] else (token["expires_at"] or "")[:10]
-        table.add_row(token["id"], token["role"], studies, expires)
+        table.add_row(
+            token["id"],
+            token["name"] or "",
+            token["role"],
+            studies,
+            token["created_at"][:10],
+            (token["last_used_at"] or "never")[:16].replace("T", " "),
+            expires,
+        )
     print_table(table)
 
 
@@ -98,6 +115,39 @@ def create_study(
         fields = {"code": code, "language": requested_language(language), "model": model}
         study = client.post("/v1/studies", fields)
     print_json(study) if as_json else typer.echo(study["id"])
+
+
+def check_code(text: str) -> str:
+    """Refuse what is no code, because it becomes part of the request's path."""
+    if not re.fullmatch("[A-Za-z0-9-]+", text):
+        raise typer.BadParameter("a study is named by its code, such as PEER")
+    return text
+
+
+@study_app.command("allow")
+def allow_admins(
+    code: Annotated[
+        str, typer.Argument(metavar="CODE", help="Code of the study.", callback=check_code)
+    ],
+    admins_may_create: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--admins-may-create",
+            metavar="ROLE",
+            help="researcher, deidentifier or custodian; repeatable. Without it: none of them.",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say which tokens that read content admins may create for a study.
+
+    Needs an owner's token. Replaces what was allowed before.
+    """
+    with connect(as_json) as client:
+        body = {"admins_may_create": admins_may_create or []}
+        study = client.request("PATCH", f"/v1/studies/{code}", json=body).json()
+    allowed = " ".join(study["admins_may_create"]) or "none"
+    print_json(study) if as_json else typer.echo(allowed)
 
 
 @study_app.command("list")

@@ -6,6 +6,7 @@ ServiceError
 
 import ssl
 import time
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import httpx2
@@ -66,6 +67,15 @@ class Client:
 
     def get(self, path: str, **parameters: Any) -> Any:
         return self.request("GET", path, params=drop_none(parameters)).json()
+
+    def list_all(self, path: str, **parameters: Any) -> Iterator[dict[str, Any]]:
+        """Yield every item of a list that comes in pages."""
+        cursor = None
+        while True:
+            page = self.get(path, limit=200, cursor=cursor, **parameters)
+            yield from page["items"]
+            if (cursor := page["next_cursor"]) is None:
+                return
 
     def post(self, path: str, body: Any = None, *, key: str | None = None) -> Any:
         """

@@ -60,7 +60,7 @@ def jobs_command(
 
 def study_and_session_codes(client: Client) -> tuple[dict[str, str], dict[str, str]]:
     """The codes of studies and those of sessions, each by id."""
-    lists = [client.get(path)["items"] for path in ("/v1/studies", "/v1/sessions")]
+    lists = (client.get("/v1/studies")["items"], client.list_all("/v1/sessions"))
     studies, sessions = ({item["id"]: item["code"] for item in items} for items in lists)
     return studies, sessions
 

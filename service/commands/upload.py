@@ -177,7 +177,7 @@ def ensure_session(client: Client, study: str, code: str, roster: Sequence[dict[
     Raises:
         RosterDiffers: it exists with another roster.
     """
-    for existing in client.get("/v1/sessions", study=study)["items"]:
+    for existing in client.list_all("/v1/sessions", study=study):
         if code in (existing["code"], existing["id"]):
             if roster and existing["roster"] != list(roster):
                 raise RosterDiffers("The session already exists with a different roster.")

@@ -83,6 +83,10 @@ class Study(Table):
     language: Mapped[str | None]
     model: Mapped[str | None]
     vocabulary_artefact_id: Mapped[UUID | None]
+    # Roles that read content and that an owner lets admins give out for the study.
+    admins_may_create: Mapped[list[Any]] = mapped_column(
+        default=list, server_default=text("'[]'::jsonb")
+    )
     created_at: Mapped[datetime] = now_at()
     erased_at: Mapped[datetime | None]
 
@@ -97,9 +101,11 @@ class Token(Table):
 
     id: Mapped[UUID] = new_id()
     hash: Mapped[bytes] = mapped_column(LargeBinary, unique=True)  # SHA-256 of the secret
+    name: Mapped[str | None]  # of a machine or a purpose
     role: Mapped[str]
     all_studies: Mapped[bool] = mapped_column(default=False)
     created_at: Mapped[datetime] = now_at()
+    last_used_at: Mapped[datetime | None]  # to the minute
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
 

@@ -5,7 +5,7 @@
 | researcher | use recordings, sessions, jobs and transcripts of its studies |
 | coder, custodian | list its studies and sessions |
 | deidentifier | claim and finish the hand-offs of its studies |
-| admin | manage tokens and studies, unseal the vault; read no content |
+| admin | manage tokens and studies, list jobs, unseal the vault; read no content |
 | owner | everything, in every study |
 | worker | get the data keys of the job that it has claimed |
 """
@@ -13,11 +13,11 @@
 import hashlib
 import secrets
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
-from sqlalchemy import Select, false, select
+from sqlalchemy import Select, false, func, select, update
 from sqlalchemy.orm import Session as DbSession
 
 from service.database.tables import Token, TokenStudy
@@ -27,6 +27,9 @@ from service.services import Services
 PREFIX = "fieldscribe_"  # lets secret scanners recognise a leaked token
 OWNER = "owner"
 WORKER = "worker"
+CONTENT_ROLES = ("researcher", "deidentifier", "custodian", WORKER)
+"""Roles that read content, or will. Only an owner creates their tokens, or allows admins to."""
+USE_EVERY = timedelta(minutes=1)  # that a token's last use is written
 STUDY_READERS = ("researcher", "coder", "custodian", "deidentifier", "admin")
 
 S = TypeVar("S", bound=Select[Any])
@@ -65,6 +68,19 @@ def find_caller(session: DbSession, secret: str) -> Caller:
         token.role,
         token.all_studies,
         frozenset() if token.all_studies else frozenset(session.scalars(studies)),
+    )
+
+
+def record_use(session: DbSession, caller: Caller) -> None:
+    """Record that a token is used now, unless that was recorded within the last minute."""
+    session.execute(
+        update(Token)
+        .where(Token.id == caller.token_id)
+        .where(
+            Token.last_used_at.is_(None) | (Token.last_used_at < func.clock_timestamp() - USE_EVERY)
+        )
+        .values(last_used_at=func.clock_timestamp())
+        .execution_options(synchronize_session=False)
     )
 
 

@@ -4,7 +4,7 @@ import base64
 import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import ClassVar, Generic, TypeVar
 from uuid import UUID
 
@@ -51,8 +51,7 @@ def page_of(
 
 
 def make_cursor(at: datetime, id: UUID) -> str:
-    plain = f"{at.isoformat()} {id}".encode()
-    return base64.urlsafe_b64encode(plain).decode().rstrip("=")
+    return encode_cursor(at.isoformat(), str(id))
 
 
 def read_cursor(cursor: str) -> tuple[datetime, UUID]:
@@ -60,12 +59,45 @@ def read_cursor(cursor: str) -> tuple[datetime, UUID]:
     Raises:
         BadCursor
     """
+    at, id = decode_cursor(cursor)
     try:
-        plain = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
-        at, _, id = plain.partition(" ")
         time = datetime.fromisoformat(at)
         if time.tzinfo is None:
             raise ValueError("no time zone")
-        return time, UUID(id)
+        return time.astimezone(UTC), UUID(id)
+    except (ValueError, OverflowError):
+        raise BadCursor("The cursor does not come from a list") from None
+
+
+def encode_cursor(first: str, second: str) -> str:
+    """
+    Args:
+        first, second: what the list is sorted by, of the last row of a page; without spaces.
+    """
+    return base64.urlsafe_b64encode(f"{first} {second}".encode()).decode().rstrip("=")
+
+
+def decode_cursor(cursor: str) -> tuple[str, str]:
+    """
+    Raises:
+        BadCursor
+    """
+    try:
+        plain = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
     except (ValueError, binascii.Error):
+        plain = "\0"
+    first, _, second = plain.partition(" ")
+    if "\0" in plain:  # Postgres takes no text with it
+        raise BadCursor("The cursor does not come from a list")
+    return first, second
+
+
+def parse_cursor_id(text: str) -> UUID:
+    """
+    Raises:
+        BadCursor
+    """
+    try:
+        return UUID(text)
+    except ValueError:
         raise BadCursor("The cursor does not come from a list") from None

@@ -2,20 +2,23 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session as DbSession
 
 from models.options import SpeakerCount
 from service.database.tables import Recording, Session, Study
 from service.domain.callers import Caller
 from service.domain.locks import refuse_while_checked
+from service.domain.pages import decode_cursor, encode_cursor, parse_cursor_id
 from service.domain.studies import find_study, parse_id, refuse_erased
 from service.errors import RecordingNotFound, SessionCodeTaken, SessionNotFound
 from service.services import Services
 
+UNUSABLE = ("erased", "refused")  # recordings that no longer count as a session's
 PREFIXES = {"interview": "INT", "focus_group": "FG"}
 
 
@@ -72,16 +75,44 @@ def _choose_code(session: DbSession, study_id: UUID, kind: str, wanted: str | No
     return f"{prefix}-{max(numbers, default=0) + 1:0{width}}"
 
 
-def list_sessions(session: DbSession, caller: Caller, study: str | None) -> Sequence[Session]:
-    """The caller's sessions, by study and code.
+@dataclass(frozen=True)
+class SessionPage:
+    """Sessions, each with the ids of its recordings in order."""
+
+    rows: Sequence[tuple[Session, list[UUID]]]
+    next_cursor: str | None
+
+
+def list_sessions(
+    session: DbSession, caller: Caller, study: str | None, *, limit: int, cursor: str | None
+) -> SessionPage:
+    """A page of the caller's sessions, by study and code, in one statement.
 
     Raises:
-        StudyNotFound, Erased
+        StudyNotFound, Erased, BadCursor
     """
-    query = caller.restrict(select(Session), Session.study_id).where(Session.erased_at.is_(None))
+    recordings = (
+        select(Recording.id)
+        .where(Recording.session_id == Session.id, Recording.state.not_in(UNUSABLE))
+        .order_by(Recording.position, Recording.created_at)
+        .correlate(Session)
+        .scalar_subquery()
+    )
+    query = caller.restrict(select(Session, func.array(recordings)), Session.study_id).where(
+        Session.erased_at.is_(None)
+    )
     if study is not None:
         query = query.where(Session.study_id == find_study(session, caller, study).id)
-    return session.scalars(query.order_by(Session.study_id, Session.code)).all()
+    if cursor is not None:
+        study_id, code = decode_cursor(cursor)
+        after = (parse_cursor_id(study_id), code)
+        query = query.where(tuple_(Session.study_id, Session.code) > after)
+    rows = session.execute(query.order_by(Session.study_id, Session.code).limit(limit + 1)).all()
+    last = rows[limit - 1][0] if len(rows) > limit else None
+    return SessionPage(
+        [(row[0], row[1]) for row in rows[:limit]],
+        encode_cursor(str(last.study_id), last.code) if last else None,
+    )
 
 
 def find_session(
@@ -114,7 +145,7 @@ def find_session(
 def session_recordings(session: DbSession, session_id: UUID) -> list[Recording]:
     """Its recordings in order, without erased and refused ones."""
     query = select(Recording).where(
-        Recording.session_id == session_id, Recording.state.not_in(("erased", "refused"))
+        Recording.session_id == session_id, Recording.state.not_in(UNUSABLE)
     )
     return list(session.scalars(query.order_by(Recording.position, Recording.created_at)))
 

@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session as DbSession
 from models.weights.catalogue import DEMO, find_model
 from service.database import tables
 from service.database.tables import Study, TokenStudy
-from service.domain.callers import Caller
-from service.errors import StudyCodeTaken, StudyNotFound
+from service.domain.callers import OWNER, Caller
+from service.errors import NotAllowed, StudyCodeTaken, StudyNotFound
 from service.services import Services
 from service.vault import ArtefactClass
 from service.vault.errors import Erased
@@ -74,13 +74,16 @@ def change_study(
 ) -> Study:
     """
     Args:
-        changes: new values by name, of `language` and `model`.
+        changes: new values by name, of `language`, `model` and `admins_may_create`.
 
     Raises:
         StudyNotFound, UnknownModel, Erased
+        NotAllowed: only an owner changes what admins may create.
     """
     refuse_unknown_model(changes.get("model"))
     study = find_study(session, caller, id_or_code)
+    if "admins_may_create" in changes and caller.role != OWNER:
+        raise NotAllowed("Only an owner may change which tokens admins may create")
     for name, value in changes.items():
         setattr(study, name, value)
     return study

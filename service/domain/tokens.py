@@ -10,8 +10,8 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session as DbSession
 
-from service.database.tables import Token, TokenStudy
-from service.domain.callers import OWNER, WORKER, Caller, hash_secret, new_secret
+from service.database.tables import Study, Token, TokenStudy
+from service.domain.callers import CONTENT_ROLES, OWNER, WORKER, Caller, hash_secret, new_secret
 from service.domain.studies import find_study
 from service.errors import NotAllowed, TokenNotFound
 from service.services import Services
@@ -33,6 +33,7 @@ def create_token(
     caller: Caller,
     *,
     role: str,
+    name: str | None = None,
     studies: Sequence[str] = (),
     all_studies: bool = False,
     expires_at: datetime | None = None,
@@ -42,15 +43,20 @@ def create_token(
         studies: ids or codes.
 
     Raises:
-        NotAllowed: only an owner creates owners and admins.
+        NotAllowed: only an owner creates owners, admins and workers, and tokens that read the
+            content of a study, unless an owner has allowed admins to for that study.
         StudyNotFound, Erased
     """
     if role in PRIVILEGED and caller.role != OWNER:
         raise NotAllowed(f"Only an owner may create a token with the role {role}")
     secret = new_secret()
-    study_ids = sorted({find_study(session, caller, name).id for name in studies})
+    found = {study.id: study for study in (find_study(session, caller, code) for code in studies)}
+    if role in CONTENT_ROLES and caller.role != OWNER:
+        refuse_content_token(role, list(found.values()), all_studies)
+    study_ids = sorted(found)
     token = Token(
         id=uuid4(),
+        name=name,
         hash=hash_secret(secret),
         role=role,
         all_studies=all_studies or role in (*PRIVILEGED, WORKER),
@@ -60,6 +66,23 @@ def create_token(
     session.flush()
     session.add_all(TokenStudy(token_id=token.id, study_id=id) for id in study_ids)
     return NewToken(token, study_ids, secret)
+
+
+def refuse_content_token(role: str, studies: Sequence[Study], all_studies: bool) -> None:
+    """Refuse an admin's token that reads content, unless every study it is for allows it.
+
+    Raises:
+        NotAllowed
+    """
+    if role == WORKER or all_studies or not studies:
+        raise NotAllowed(
+            f"Only an owner may create a token with the role {role} that is not for named studies"
+        )
+    if any(role not in study.admins_may_create for study in studies):
+        raise NotAllowed(
+            f"Only an owner may create a token with the role {role} for this study; the owner can "
+            f"allow admins to: fieldscribe study allow CODE --admins-may-create {role}"
+        )
 
 
 def list_tokens(session: DbSession) -> list[tuple[Token, list[UUID]]]:

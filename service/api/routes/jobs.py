@@ -51,6 +51,7 @@ from service.vault.errors import READ_ERRORS, DiskFull, Erased
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=GuardedRoute)
 Researcher = Annotated[Caller, Depends(allow("researcher"))]
+Reader = Annotated[Caller, Depends(allow("researcher", "admin"))]
 Eraser = Annotated[Caller, Depends(allow("researcher", sealed_too=True))]  # needs no root key
 MAX_WAIT = 60.0  # s
 
@@ -239,7 +240,7 @@ def submit_job(
 
 @router.get("", responses=problems(StudyNotFound, SessionNotFound, BadCursor, Erased))
 def list_jobs(
-    caller: Researcher,
+    caller: Reader,
     services: ServicesDep,
     limits: LimitsDep,
     study: Annotated[StudyName | None, Query(description="Only jobs of this study.")] = None,

@@ -10,7 +10,7 @@ from pydantic.config import JsonDict
 
 from models.options import MAX_SPEAKERS, SpeakerCount
 from models.roster import MAX_ROSTER, RosterEntry, speaker_bounds
-from service.api.access import ServicesDep, allow
+from service.api.access import LimitsDep, ServicesDep, allow
 from service.api.guarded_route import GuardedRoute
 from service.api.openapi import problems
 from service.api.routes.views import SessionCode, SpeakerCode, SpeakerRole, Strict, StudyName
@@ -18,6 +18,7 @@ from service.database.tables import Recording, Session
 from service.domain import sessions
 from service.domain.callers import Caller
 from service.domain.erasure import erase_session
+from service.domain.pages import BadCursor
 from service.domain.sessions import session_recordings
 from service.errors import (
     RecordingInUse,
@@ -32,6 +33,7 @@ router = APIRouter(prefix="/v1/sessions", tags=["sessions"], route_class=Guarded
 Researcher = Annotated[Caller, Depends(allow("researcher"))]
 Eraser = Annotated[Caller, Depends(allow("researcher", sealed_too=True))]  # needs no root key
 Reader = Annotated[Caller, Depends(allow("researcher", "coder", "custodian"))]
+Lister = Annotated[Caller, Depends(allow("researcher", "coder", "custodian", "admin"))]
 Kind = Literal["interview", "focus_group"]
 
 EXAMPLE: JsonDict = {
@@ -123,7 +125,7 @@ class SessionView(BaseModel):
     created_at: datetime
 
     @classmethod
-    def of(cls, session: Session, recordings: list[Recording]) -> Self:
+    def of(cls, session: Session, recordings: list[UUID]) -> Self:
         return cls(
             id=session.id,
             study_id=session.study_id,
@@ -131,13 +133,18 @@ class SessionView(BaseModel):
             kind=cast(Kind, session.kind),
             speakers=Speakers(min=session.speakers_min, max=session.speakers_max),
             roster=session.roster,
-            recordings=[recording.id for recording in recordings],
+            recordings=recordings,
             created_at=session.created_at,
         )
 
 
+def ids_of(recordings: list[Recording]) -> list[UUID]:
+    return [recording.id for recording in recordings]
+
+
 class Sessions(BaseModel):
     items: list[SessionView]
+    next_cursor: str | None = Field(description="For the next page; null on the last.")
 
 
 class Order(Strict):
@@ -166,18 +173,23 @@ def create_session(wanted: NewSession, caller: Researcher, services: ServicesDep
     return SessionView.of(made, [])
 
 
-@router.get("", responses=problems(StudyNotFound, Erased))
+@router.get("", responses=problems(StudyNotFound, BadCursor, Erased))
 def list_sessions(
-    caller: Reader,
+    caller: Lister,
     services: ServicesDep,
+    limits: LimitsDep,
     study: Annotated[StudyName | None, Query(description="Only sessions of this study.")] = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    cursor: Annotated[
+        str | None, Query(max_length=200, description="`next_cursor` of the previous page.")
+    ] = None,
 ) -> Sessions:
-    """The caller's sessions, by code."""
+    """The caller's sessions, by study and code."""
+    limits.polls.require(str(caller.token_id))
     with services.sessionmaker() as database:
-        rows = sessions.list_sessions(database, caller, study)
-        return Sessions(
-            items=[SessionView.of(row, session_recordings(database, row.id)) for row in rows]
-        )
+        page = sessions.list_sessions(database, caller, study, limit=limit, cursor=cursor)
+        items = [SessionView.of(*row) for row in page.rows]
+        return Sessions(items=items, next_cursor=page.next_cursor)
 
 
 @router.get("/{session_id}", responses=problems(SessionNotFound, Erased))
@@ -185,7 +197,7 @@ def read_session(session_id: UUID, caller: Reader, services: ServicesDep) -> Ses
     """One session with its recordings."""
     with services.sessionmaker() as database:
         found = sessions.find_session(database, caller, session_id)
-        return SessionView.of(found, session_recordings(database, session_id))
+        return SessionView.of(found, ids_of(session_recordings(database, session_id)))
 
 
 @router.put(
@@ -199,7 +211,8 @@ def put_recordings(
 
     A recording that is being checked cannot be moved: after `upload_busy`, try again in a moment.
     """
-    return SessionView.of(*sessions.set_recordings(services, caller, session_id, order.recordings))
+    found, rows = sessions.set_recordings(services, caller, session_id, order.recordings)
+    return SessionView.of(found, ids_of(rows))
 
 
 @router.delete(

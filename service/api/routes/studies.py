@@ -53,6 +53,9 @@ ModelName = Annotated[
 ]
 
 
+GrantedRole = Literal["researcher", "deidentifier", "custodian"]
+
+
 class NewStudy(Strict):
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
 
@@ -70,6 +73,12 @@ class StudyChange(Strict):
 
     language: LanguageDefault = None
     model: ModelName | None = None
+    admins_may_create: list[GrantedRole] = Field(
+        default=[],
+        max_length=3,
+        description="Roles that read content and that admins may give out for this study. Only an "
+        "owner may change it.",
+    )
 
 
 class StudyView(BaseModel):
@@ -81,6 +90,7 @@ class StudyView(BaseModel):
                     "id": "6a4c0f3e-3c0e-4f3b-9a39-5b3a0d9a7b10",
                     **EXAMPLE,
                     "has_vocabulary": False,
+                    "admins_may_create": [],
                     "created_at": "2031-01-07T09:12:00Z",
                 }
             ]
@@ -92,6 +102,7 @@ class StudyView(BaseModel):
     language: str | None
     model: str | None
     has_vocabulary: bool
+    admins_may_create: list[GrantedRole]
     created_at: datetime
 
 
@@ -136,7 +147,7 @@ def read_study(study: StudyName, caller: AnyRole, services: ServicesDep) -> Stud
 def change_study(
     study: StudyName, change: StudyChange, caller: Administrator, services: ServicesDep
 ) -> StudyView:
-    """Change the defaults of future jobs. Omitted fields keep their values."""
+    """Change the defaults of future jobs, or what admins may create. Omitted fields stay."""
     with services.sessionmaker.begin() as session:
         values = change.model_dump(exclude_unset=True)
         changed = studies.change_study(session, caller, study, values)

@@ -5,12 +5,12 @@ from typing import Annotated, Literal, Self, cast
 from uuid import UUID
 
 from fastapi import APIRouter, Depends
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 from service.api.access import ServicesDep, allow
 from service.api.guarded_route import GuardedRoute
 from service.api.openapi import problems
-from service.api.routes.views import Strict, StudyName
+from service.api.routes.views import Strict, StudyName, UtcTime
 from service.database.tables import Token
 from service.domain import tokens
 from service.domain.callers import STUDY_READERS, WORKER, Caller
@@ -23,12 +23,21 @@ AnyRole = Annotated[Caller, Depends(allow(*STUDY_READERS, WORKER, sealed_too=Tru
 Role = Literal["researcher", "coder", "custodian", "deidentifier", "admin", "owner", "worker"]
 
 
+TokenName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[a-z0-9]{1,16}(-[a-z0-9]{1,16}){0,3}$"),
+    Field(examples=["upload-laptop"]),
+]
+NO_STUDY = "The token has no study, so it sees nothing: create one that names its studies"
+
+
 class NewToken(Strict):
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [
                 {
                     "role": "researcher",
+                    "name": "upload-laptop",
                     "studies": ["PEER"],
                     "expires_at": "2031-12-31T23:59:59Z",
                 }
@@ -37,9 +46,12 @@ class NewToken(Strict):
     )
 
     role: Role
+    name: TokenName | None = Field(
+        default=None, description="Of a machine or a purpose, not of a person."
+    )
     studies: list[StudyName] = Field(default=[], max_length=1000)
     all_studies: bool = False
-    expires_at: AwareDatetime | None = None
+    expires_at: UtcTime | None = None
 
     @field_validator("expires_at")
     @classmethod
@@ -55,35 +67,44 @@ class TokenView(BaseModel):
             "examples": [
                 {
                     "id": "0b0f7a52-6f0f-4a52-8f5c-0c5f3f7a9f11",
+                    "name": "upload-laptop",
                     "role": "researcher",
                     "studies": ["6a4c0f3e-3c0e-4f3b-9a39-5b3a0d9a7b10"],
                     "all_studies": False,
                     "created_at": "2031-01-07T09:12:00Z",
+                    "last_used_at": "2031-01-08T10:30:00Z",
                     "expires_at": "2031-12-31T23:59:59Z",
                     "revoked_at": None,
+                    "warning": None,
                 }
             ]
         }
     )
 
     id: UUID
+    name: str | None
     role: Role
     studies: list[UUID]
     all_studies: bool
     created_at: datetime
+    last_used_at: datetime | None = Field(description="To the minute; null: never.")
     expires_at: datetime | None
     revoked_at: datetime | None
+    warning: str | None = Field(description="Why the token is of no use, if so.")
 
     @classmethod
     def of(cls, token: Token, studies: list[UUID]) -> Self:
         return cls(
             id=token.id,
+            name=token.name,
             role=cast(Role, token.role),
             studies=studies,
             all_studies=token.all_studies,
             created_at=token.created_at,
+            last_used_at=token.last_used_at,
             expires_at=token.expires_at,
             revoked_at=token.revoked_at,
+            warning=None if token.all_studies or studies else NO_STUDY,
         )
 
 
@@ -99,7 +120,12 @@ class Tokens(BaseModel):
 
 @router.post("/tokens", status_code=201, responses=problems(StudyNotFound, Erased))
 def create_token(wanted: NewToken, caller: Administrator, services: ServicesDep) -> MadeToken:
-    """Create a token for a person or a program. Only an owner can create owners and admins."""
+    """Create a token for a person or a program.
+
+    Only an owner can create owners, admins and workers, and tokens that read content: the roles
+    researcher, deidentifier and custodian. An admin can create those for studies that allow it
+    (`admins_may_create`).
+    """
     with services.sessionmaker.begin() as session:
         made = tokens.create_token(session, caller, **wanted.model_dump())
     return MadeToken(**TokenView.of(made.token, made.studies).model_dump(), secret=made.secret)

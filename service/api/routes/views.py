@@ -1,8 +1,17 @@
 """Types that requests and responses of several resources share."""
 
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 # Codes are the only text from users that the database stores in the clear. Their patterns are too
@@ -26,6 +35,33 @@ SessionName = Annotated[
     str,
     StringConstraints(pattern=f"^({UUID_PATTERN}|{SESSION_CODE[1:-1]})$"),
     Field(description="Id or code of a session.", examples=["INT-07"]),
+]
+
+
+LATEST = datetime(2200, 1, 1, tzinfo=UTC)
+
+
+def to_utc(time: datetime) -> datetime:
+    """The same time in UTC. A zone can move a time out of the years that can be represented.
+
+    Raises:
+        ValueError
+    """
+    try:
+        utc = time.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("the time is out of range") from None
+    if utc > LATEST:
+        raise ValueError("the time is after the year 2199")
+    return utc
+
+
+UtcTime = Annotated[
+    AwareDatetime,
+    AfterValidator(to_utc),
+    Field(
+        description="A time with its zone, before the year 2200.", examples=["2031-12-31T23:59:59Z"]
+    ),
 ]
 
 
