@@ -8,6 +8,8 @@ from models.errors import BadRoster
 MAX_ROSTER = 12
 MAX_CHARACTERS = 40
 OBSERVER = "observer"  # the only role that may stay silent
+BLANK = " \t\r\n\xa0;,"  # around a line: a spreadsheet writes its empty cells too
+TITLES = ("code", "role")
 
 
 @dataclass(frozen=True)
@@ -21,16 +23,52 @@ class RosterEntry:
     role: str
 
 
+def parse_roster(lines: Sequence[str]) -> tuple[RosterEntry, ...]:
+    """Read a roster's lines, also if they were pasted or exported from a spreadsheet.
+
+    Code and role are separated by a tab, a semicolon, a comma or spaces. Empty cells, empty lines,
+    lines that begin with `#` and a first line of titles, such as `Code;Role`, are left out.
+
+    Raises:
+        BadRoster
+    """
+    lines = [line for line in lines if line.strip(BLANK) and not line.lstrip().startswith("#")]
+    entries = [parse_line(line) for line in lines]
+    if entries and (entries[0].code.lower(), entries[0].role.lower()) == TITLES:
+        del entries[0]
+    return tuple(entries)
+
+
 def parse_line(line: str) -> RosterEntry:
     """Read a line such as `P01 participant`.
 
     Raises:
         BadRoster
     """
-    code, _, role = line.strip().partition(" ")
-    if not role.strip():
+    cells = _split_cells(line.strip(BLANK))
+    if len(cells) > 2:
+        raise BadRoster(
+            "A line of the roster has more than a code and a role: remove the other columns."
+        )
+    if len(cells) < 2 or not all(cells):
         raise BadRoster("A line of a roster is a code and a role, such as: P01 participant.")
-    return RosterEntry(code, role.strip())
+    return RosterEntry(*cells)
+
+
+def _split_cells(line: str) -> list[str]:
+    for separator in "\t;":
+        if separator in line:
+            return [_strip_cell(cell) for cell in line.split(separator)]
+    code, comma, role = line.partition(",")
+    if comma and not code.strip().count(" "):  # a role may contain a comma, but not before a space
+        return [_strip_cell(code), *(_strip_cell(cell) for cell in role.split(","))]
+    return [_strip_cell(cell) for cell in line.split(maxsplit=1)]
+
+
+def _strip_cell(cell: str) -> str:
+    cell = cell.strip()
+    quoted = len(cell) > 1 and cell[0] == cell[-1] == '"'
+    return " ".join((cell[1:-1] if quoted else cell).split())
 
 
 def speaker_bounds(roster: Sequence[RosterEntry]) -> tuple[int, int]:

@@ -19,7 +19,6 @@ from typer.testing import CliRunner
 
 from service.commands import transcribe as transcribe_command
 from service.commands.main import app
-from service.commands.options import read_vocabulary
 from service.doctor import check_disk
 from tests.fakes import FakePipeline
 from tests.test_batch import write_tone
@@ -185,13 +184,6 @@ def test_an_error_is_printed_as_json_on_request(pipeline, recording, tmp_path):
     result = transcribe(recording, "--out", tmp_path / "out", "--speakers", "0", "--json")
 
     assert json.loads(result.stdout)["error"]["code"] == "bad_speaker_count"
-
-
-def test_the_vocabulary_file_has_a_term_on_each_line(pipeline, recording, tmp_path):
-    vocabulary = tmp_path / "names.txt"
-    vocabulary.write_text("Eva Muster\n\n  Toowoomba \n", encoding="utf-8")
-
-    assert read_vocabulary(vocabulary) == ("Eva Muster", "Toowoomba")
 
 
 def test_channels_can_be_split_mixed_or_decided_automatically(pipeline, recording, tmp_path):

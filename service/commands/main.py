@@ -17,6 +17,7 @@ from models.options import Channels, JobOptions, SpeakerCount
 from service.commands import access, backup, jobs, models, serve, transcript, upload, watch
 from service.commands.console import Commands, print_json, printable, report_errors
 from service.commands.extras import require_packages
+from service.commands.lists import read_roster, read_vocabulary
 from service.commands.options import (
     CHANNELS_HELP,
     AsJson,
@@ -29,8 +30,6 @@ from service.commands.options import (
     Vocabulary,
     WeightsFolder,
     language_option,
-    read_roster,
-    read_vocabulary,
     roster_option,
 )
 from service.exports import Format

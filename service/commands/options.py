@@ -10,10 +10,7 @@ import typer
 
 from models.languages import AUTO, is_auto, language_code
 from models.precision import Precision
-from models.roster import RosterEntry, parse_line
-from service.errors import Misused, RosterNotReadable, VocabularyNotReadable
 
-MAX_LIST_BYTES = 1 << 20  # Whisper's prompt holds about two hundred words of a vocabulary
 CHANNELS_HELP = (
     "split: each channel is one speaker; mix: all channels together; auto: decide from the audio."
 )
@@ -125,36 +122,3 @@ def parse_speaker_bounds(text: str) -> dict[str, int]:
         raise typer.BadParameter(
             "write a number as 6, a range as 2-4", param_hint="--speakers"
         ) from None
-
-
-def read_vocabulary(path: Path) -> tuple[str, ...]:
-    """
-    Raises:
-        VocabularyNotReadable
-    """
-    return _read_lines(path, "vocabulary", VocabularyNotReadable)
-
-
-def read_roster(path: Path) -> tuple[RosterEntry, ...]:
-    """The participants: each line of the file holds a code and a role.
-
-    Raises:
-        RosterNotReadable, BadRoster
-    """
-    return tuple(map(parse_line, _read_lines(path, "roster", RosterNotReadable)))
-
-
-def _read_lines(path: Path, what: str, not_readable: type[Misused]) -> tuple[str, ...]:
-    """The non-empty lines of a UTF-8 file, stripped."""
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_LIST_BYTES + 1)
-    except OSError as error:
-        raise not_readable(f"The {what} file cannot be read ({error.strerror}).") from None
-    if len(content) > MAX_LIST_BYTES:
-        raise not_readable(f"The {what} file is larger than 1 MiB; is it the right file?")
-    try:
-        lines = content.decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise not_readable(f"The {what} file is not UTF-8 text.") from None
-    return tuple(line.strip() for line in lines if line.strip())

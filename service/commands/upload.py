@@ -30,6 +30,7 @@ from rich.text import Text
 from service.commands.client import POLL_SECONDS, Client, Refused
 from service.commands.connection import connect
 from service.commands.console import print_json, printable
+from service.commands.lists import read_roster, read_vocabulary
 from service.commands.options import (
     CHANNELS_HELP,
     AsJson,
@@ -41,8 +42,6 @@ from service.commands.options import (
     Vocabulary,
     language_option,
     parse_speaker_bounds,
-    read_roster,
-    read_vocabulary,
     requested_language,
     roster_option,
 )
