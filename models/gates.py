@@ -19,7 +19,7 @@ from typing import Any, Literal
 import torch
 
 from models.errors import UnavailablePrecision, UnmeasuredPrecision
-from models.metrics import Rate
+from models.metrics import ErrorRate
 from models.precision import Precision, TrunkPrecision
 from models.weights.catalogue import (
     PipelineWeights,
@@ -76,8 +76,8 @@ class Gate:
     precision: Precision
     device: str  # cpu or cuda; cpu-7bit for processors with less exact int8
     metric: Metric
-    fp32: Rate
-    lower: Rate
+    fp32: ErrorRate
+    lower: ErrorRate
 
     @property
     def loss(self) -> float:
@@ -115,7 +115,7 @@ class Gate:
         """Return whether a file vouches for these weights, precision and device."""
         try:
             stored: dict[str, Any] = json.loads(self.path(weights_folder).read_text())
-            rates = {name: Rate(**stored[name]) for name in ("fp32", "lower")}
+            rates = {name: ErrorRate(**stored[name]) for name in ("fp32", "lower")}
             found = Gate(**{**stored, **rates})
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             return False
@@ -150,7 +150,7 @@ def required_gates(
     """
     if requested not in ("bf16", "int8"):
         return []
-    nothing = Rate(0, 0)
+    nothing = ErrorRate(0, 0)
     kind = "cpu-7bit" if requested == "int8" and not has_vnni() else device.type
     gates = [
         Gate(whisper.name, whisper.sha256, requested, kind, "wer", fp32=nothing, lower=nothing)

@@ -1,7 +1,8 @@
 """Metrics of a transcript against a reference: word errors, word times, speakers, turns.
 
-Every metric is a `Rate`. Over several recordings, errors and totals are summed before dividing,
-because a mean of rates would favour short recordings. docs/researcher/accuracy.md explains each.
+Every metric is an `ErrorRate`. Over several recordings, errors and totals are summed before
+dividing, because a mean of rates would favour short recordings. docs/researcher/accuracy.md
+explains each.
 """
 
 import unicodedata
@@ -19,7 +20,7 @@ TCP_COLLAR = 5.0  # s, MeetEval's recommendation for long recordings
 
 
 @dataclass(frozen=True)
-class Rate:
+class ErrorRate:
     """`errors` out of `total`, in the unit of the metric: words, seconds or speakers."""
 
     errors: float
@@ -29,15 +30,17 @@ class Rate:
     def rate(self) -> float:
         return self.errors / self.total if self.total else float(self.errors > 0)
 
-    def __add__(self, other: "Rate") -> "Rate":
-        return Rate(self.errors + other.errors, self.total + other.total)
+    def __add__(self, other: "ErrorRate") -> "ErrorRate":
+        return ErrorRate(self.errors + other.errors, self.total + other.total)
 
 
-def sum_rates(rates: Sequence[Rate]) -> Rate:
-    return sum(rates, Rate(0, 0))
+def sum_rates(rates: Sequence[ErrorRate]) -> ErrorRate:
+    return sum(rates, ErrorRate(0, 0))
 
 
-def bootstrap_interval(rates: Sequence[Rate], *, share: float = 0.95) -> tuple[float, float] | None:
+def bootstrap_interval(
+    rates: Sequence[ErrorRate], *, share: float = 0.95
+) -> tuple[float, float] | None:
     """Return a bootstrap interval of the summed rate, resampling recordings 2,000 times.
 
     None for fewer than three recordings, which do not represent other recordings.
@@ -92,22 +95,22 @@ def normaliser_name(language: str) -> str:
     return f"whisper.normalizers.{kind}{letters}"
 
 
-def word_errors(reference: str, hypothesis: str, language: str = "en") -> Rate:
+def word_errors(reference: str, hypothesis: str, language: str = "en") -> ErrorRate:
     """Count substitutions, deletions and insertions after whisper's normaliser (WER)."""
     import jiwer
 
     normalise = normaliser(language)
     expected, found = normalise(reference).split(), normalise(hypothesis).split()
     if not expected:
-        return Rate(len(found), 0)
+        return ErrorRate(len(found), 0)
     counts = jiwer.process_words(" ".join(expected), " ".join(found))
     errors = counts.substitutions + counts.deletions + counts.insertions
-    return Rate(errors, len(expected))
+    return ErrorRate(errors, len(expected))
 
 
 def cp_word_errors(
     reference: Sequence[Spoken], hypothesis: Sequence[Spoken], language: str = "en"
-) -> Rate:
+) -> ErrorRate:
     """Count word errors in each speaker's concatenated words, with the best pairing of speakers.
 
     This is cpWER. A word with the wrong speaker is two errors: a deletion for one speaker and an
@@ -116,7 +119,7 @@ def cp_word_errors(
     from meeteval.wer import cp_word_error_rate
 
     counts = cp_word_error_rate(_seglst(reference, language), _seglst(hypothesis, language))
-    return Rate(counts.errors, counts.length)
+    return ErrorRate(counts.errors, counts.length)
 
 
 def tcp_word_errors(
@@ -125,7 +128,7 @@ def tcp_word_errors(
     language: str = "en",
     *,
     collar: float = TCP_COLLAR,
-) -> Rate:
+) -> ErrorRate:
     """Count word errors as in cpWER, but match words only within `collar` seconds (tcpWER).
 
     A stretch's time is divided among its words by their lengths, in reference and hypothesis alike.
@@ -134,7 +137,7 @@ def tcp_word_errors(
 
     expected, found = _seglst(reference, language), _seglst(hypothesis, language)
     counts = tcp(expected, found, collar=collar)
-    return Rate(counts.errors, counts.length)
+    return ErrorRate(counts.errors, counts.length)
 
 
 def _seglst(spoken: Sequence[Spoken], language: str) -> Any:
@@ -157,7 +160,7 @@ def _seglst(spoken: Sequence[Spoken], language: str) -> Any:
 
 def speaker_errors(
     reference: Sequence[Spoken], hypothesis: Sequence[Spoken], language: str = "en"
-) -> tuple[Rate, Rate]:
+) -> tuple[ErrorRate, ErrorRate]:
     """Count correctly recognised words with the wrong speaker, and those without a speaker.
 
     Speakers are paired so that as many words as possible are right. If the hypothesis has more
@@ -183,7 +186,7 @@ def speaker_errors(
     right = 0
     if together.size:
         right = int(together[linear_sum_assignment(together, maximize=True)].sum())
-    return Rate(total - nobody - right, total), Rate(nobody, total)
+    return ErrorRate(total - nobody - right, total), ErrorRate(nobody, total)
 
 
 def _words_of(spoken: Sequence[Spoken], language: str) -> list[tuple[str, str | None]]:
@@ -222,7 +225,7 @@ def time_errors(
     language: str = "en",
     *,
     tolerance: float = 0.3,
-) -> Rate:
+) -> ErrorRate:
     """Count correctly recognised words that start or end more than `tolerance` seconds off."""
     expected, found = (
         [bare for word in words for bare in _bare_timed_words(word, language)]
@@ -234,7 +237,7 @@ def time_errors(
         or abs(expected[i].end - found[j].end) > tolerance
         for i, j in pairs
     )
-    return Rate(off, len(pairs))
+    return ErrorRate(off, len(pairs))
 
 
 def _bare_timed_words(word: TimedText, language: str) -> list[TimedText]:
@@ -246,7 +249,7 @@ def _bare_timed_words(word: TimedText, language: str) -> list[TimedText]:
 
 def diarisation_errors(
     reference: Sequence[Turn], hypothesis: Sequence[Turn], *, collar: float = 0.0
-) -> Rate:
+) -> ErrorRate:
     """Return the diarisation error rate; overlap is scored for each of its speakers."""
     return diarisation_parts(reference, hypothesis, collar=collar)["error"]
 
@@ -257,7 +260,7 @@ def diarisation_parts(
     *,
     collar: float = 0.0,
     skip_overlap: bool = False,
-) -> dict[str, Rate]:
+) -> dict[str, ErrorRate]:
     """Return `error` and its parts: `false alarm`, `missed detection` and `confusion`.
 
     In seconds, out of the reference's speech time. Where turns of one speaker overlap, each second
@@ -281,29 +284,29 @@ def diarisation_parts(
     names = ("false alarm", "missed detection", "confusion")
     turns = (*reference, *hypothesis)
     if not turns:
-        return dict.fromkeys(("error", *names), Rate(0, 0))
+        return dict.fromkeys(("error", *names), ErrorRate(0, 0))
     metric = DiarizationErrorRate(collar=collar, skip_overlap=skip_overlap)
     everything = Timeline([Segment(0.0, max(turn.end for turn in turns))])
     found = metric(annotation(reference), annotation(hypothesis), uem=everything, detailed=True)
-    parts = {name: Rate(float(found[name]), float(found["total"])) for name in names}
+    parts = {name: ErrorRate(float(found[name]), float(found["total"])) for name in names}
     errors = sum(part.errors for part in parts.values())
-    return {"error": Rate(errors, float(found["total"])), **parts}
+    return {"error": ErrorRate(errors, float(found["total"])), **parts}
 
 
-def count_errors(reference: Sequence[Turn], hypothesis: Sequence[Turn]) -> Rate:
+def count_errors(reference: Sequence[Turn], hypothesis: Sequence[Turn]) -> ErrorRate:
     """Count the speakers that are missing or surplus, out of the reference's speakers."""
     expected, found = ({turn.speaker for turn in turns} for turns in (reference, hypothesis))
-    return Rate(abs(len(expected) - len(found)), len(expected))
+    return ErrorRate(abs(len(expected) - len(found)), len(expected))
 
 
 def seconds_without_words(
     reference: Sequence[Turn], hypothesis: Sequence[TimedText], *, shortest: float = 1.5
-) -> Rate:
+) -> ErrorRate:
     """Sum the speech that has no words for at least `shortest` seconds, out of all speech."""
     words = merge_intervals((word.start, word.end) for word in hypothesis)
     speech = merge_intervals((turn.start, turn.end) for turn in reference)
     missed = [b - a for a, b in subtract_intervals(speech, words) if b - a >= shortest]
-    return Rate(sum(missed), sum(b - a for a, b in speech))
+    return ErrorRate(sum(missed), sum(b - a for a, b in speech))
 
 
 def invented_seconds(
@@ -312,14 +315,14 @@ def invented_seconds(
     duration: float,
     *,
     beside: float = 0.5,
-) -> Rate:
+) -> ErrorRate:
     """Sum the seconds of words further than `beside` from speech, out of all such seconds."""
     speech = merge_intervals((turn.start - beside, turn.end + beside) for turn in reference)
     words = merge_intervals((word.start, word.end) for word in hypothesis)
     silence = subtract_intervals([(0.0, duration)], speech)
     without_words = subtract_intervals(silence, words)
     total = sum(b - a for a, b in silence)
-    return Rate(total - sum(b - a for a, b in without_words), total)
+    return ErrorRate(total - sum(b - a for a, b in without_words), total)
 
 
 def merge_intervals(intervals: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:

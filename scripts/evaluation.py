@@ -11,7 +11,7 @@ import torch
 
 from models.metrics import (
     TCP_COLLAR,
-    Rate,
+    ErrorRate,
     bootstrap_interval,
     count_errors,
     cp_word_errors,
@@ -49,7 +49,7 @@ COLUMNS = (
 class Measurement:
     """The figures of one recording by name, as far as its reference allows them."""
 
-    rates: dict[str, Rate]
+    rates: dict[str, ErrorRate]
     speakers: int | None  # None: the reference does not say
     speakers_found: int
     language: str
@@ -57,15 +57,15 @@ class Measurement:
     took: float  # s
 
     @property
-    def words(self) -> Rate:
+    def words(self) -> ErrorRate:
         return self.rates["wer"]
 
     @property
-    def times(self) -> Rate:
+    def times(self) -> ErrorRate:
         return self.rates["times_off"]
 
     @property
-    def turns(self) -> Rate:
+    def turns(self) -> ErrorRate:
         return self.rates["der"]
 
 
@@ -81,7 +81,7 @@ def compare(
         took: seconds of transcription.
     """
     silent = reference == Annotation()
-    rates: dict[str, Rate] = {}
+    rates: dict[str, ErrorRate] = {}
     text = _join_text(reference)
     if text:
         rates["wer"] = word_errors(text, _join_text(found), language)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.metrics import Rate, sum_rates
+from models.metrics import ErrorRate, sum_rates
 from models.options import JobOptions
 from models.pipeline import Pipeline
 from models.weights.catalogue import find_pipeline, find_whisper
@@ -30,7 +30,7 @@ def interviews(pipeline: Pipeline) -> list[Measurement]:
     return [measure(pipeline, KINDS[0], FIRST_SEED + i, 30.0) for i in range(3)]
 
 
-def total(measured: list[Measurement], name: str) -> Rate:
+def total(measured: list[Measurement], name: str) -> ErrorRate:
     return sum_rates([m.rates[name] for m in measured])
 
 
@@ -71,4 +71,4 @@ def test_no_words_are_found_in_silence_noise_and_hum(pipeline, sound):
     samples = WITHOUT_SPEECH[sound](20 * 16_000, np.random.default_rng(0)).astype(np.float32)
     measured = measure_one(pipeline, recording_of(samples), Annotation(), JobOptions(language="en"))
 
-    assert measured.rates["invented"] == Rate(0.0, 20.0)
+    assert measured.rates["invented"] == ErrorRate(0.0, 20.0)

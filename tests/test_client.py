@@ -12,8 +12,8 @@ from service.commands.client import Client, Refused, ServiceUnreachable
 from service.commands.connection import NoToken, find_token
 from service.commands.tus_client import (
     FileNotReadable,
-    Source,
     UnfinishedUploads,
+    UploadSource,
     UploadStuck,
     upload,
 )
@@ -80,7 +80,7 @@ def small_parts(monkeypatch):
 def source(api, tmp_path):
     path = tmp_path / "Eva Muster.wav"
     path.write_bytes(tone(1.0))  # four parts
-    return Source(path, api.study()["code"])
+    return UploadSource(path, api.study()["code"])
 
 
 def test_a_file_is_uploaded_in_parts(client, network, source, unfinished):
@@ -165,7 +165,7 @@ def test_remembered_uploads_hold_no_file_names(client, source, unfinished, tmp_p
 
 def test_a_missing_file_is_reported_without_its_name(client, unfinished, tmp_path):
     with pytest.raises(FileNotReadable) as raised:
-        upload(client, Source(tmp_path / "Eva Muster.wav", "PEER"), unfinished)
+        upload(client, UploadSource(tmp_path / "Eva Muster.wav", "PEER"), unfinished)
     assert "Eva" not in str(raised.value)
 
 
@@ -174,7 +174,7 @@ def test_a_refused_request_is_not_retried(client, network, tmp_path, unfinished)
     path.write_bytes(b"sound")
 
     with pytest.raises(Refused) as raised:
-        upload(client, Source(path, "NOSUCH"), unfinished)
+        upload(client, UploadSource(path, "NOSUCH"), unfinished)
     assert raised.value.code == "study_not_found"
     assert len(network.requests) == 1
 

@@ -8,7 +8,7 @@ import torch
 import whisper
 
 from models.audio.decode import decode
-from models.metrics import Rate, Spoken, speaker_errors
+from models.metrics import ErrorRate, Spoken, speaker_errors
 from models.options import JobOptions, SpeakerCount
 from models.pipeline import Pipeline
 from models.weights.catalogue import DEMO_FOLDER, find_pipeline, find_whisper
@@ -57,8 +57,8 @@ def pipeline() -> Pipeline:
 def test_word_errors_and_times_of_interviews_are_within_the_bounds(pipeline):
     measured = [measure(pipeline, KINDS[0], FIRST_SEED + i, 60.0) for i in range(3)]
 
-    assert sum((m.words for m in measured), Rate(0, 0)).rate <= 0.05
-    assert sum((m.times for m in measured), Rate(0, 0)).rate <= 0.10
+    assert sum((m.words for m in measured), ErrorRate(0, 0)).rate <= 0.05
+    assert sum((m.times for m in measured), ErrorRate(0, 0)).rate <= 0.10
 
 
 @pytest.mark.slow
@@ -66,7 +66,7 @@ def test_speaker_errors_of_interviews_are_within_the_bounds(pipeline):
     """Three newly rendered recordings of a minute each: new sentences by the known voices."""
     measured = [measure(pipeline, KINDS[0], FIRST_SEED + i, 60.0) for i in range(3)]
 
-    assert sum((m.turns for m in measured), Rate(0, 0)).rate <= 0.10
+    assert sum((m.turns for m in measured), ErrorRate(0, 0)).rate <= 0.10
 
 
 @pytest.mark.slow
@@ -75,7 +75,7 @@ def test_speaker_errors_of_focus_groups_are_within_the_bounds(pipeline):
     measured = [measure(pipeline, group, FIRST_SEED + 100 + i, 60.0) for i in range(2)]
 
     assert [m.speakers_found for m in measured] == [6, 6]
-    assert sum((m.turns for m in measured), Rate(0, 0)).rate <= 0.20
+    assert sum((m.turns for m in measured), ErrorRate(0, 0)).rate <= 0.20
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from sqlalchemy import select
 from scripts.stand_in.jobs import make_recording, make_token, read_job, read_stages
 from service.backup import back_up, restore
 from service.database.engine import create_database
-from service.database.tables import Handoff, Job, Transcript
+from service.database.tables import Handoff, Job, StoredTranscript
 from service.domain import job_state
 from service.domain.recordings import identified
 from service.settings import Settings
@@ -61,7 +61,9 @@ def made_for(api, job_id):
     """The id and kind of every artefact of a job whose hand-off is completed."""
     with api.services.sessionmaker() as session:
         job = session.get_one(Job, job_id)
-        transcript = session.scalar(select(Transcript).where(Transcript.job_id == job_id))
+        transcript = session.scalar(
+            select(StoredTranscript).where(StoredTranscript.job_id == job_id)
+        )
         assert transcript is not None
         handoff = session.scalar(select(Handoff).where(Handoff.transcript_id == transcript.id))
         assert handoff is not None

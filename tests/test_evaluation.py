@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from models.metrics import Rate, Spoken, TimedText
+from models.metrics import ErrorRate, Spoken, TimedText
 from models.transcript import Turn
 from scripts.evaluation import Measurement, Row, compare, format_table, summarise
 from scripts.references import Annotation
@@ -18,10 +18,14 @@ REFERENCE = Annotation(
 
 
 def row(group: str, errors: int, name: str = "a", speakers: int = 2) -> Row:
-    rates = {"wer": Rate(errors, 100), "der": Rate(errors / 10, 50), "invented": Rate(1, 9)}
-    rates |= {f"der_{part}": Rate(1, 50) for part in ("confusion", "false_alarm")}
+    rates = {
+        "wer": ErrorRate(errors, 100),
+        "der": ErrorRate(errors / 10, 50),
+        "invented": ErrorRate(1, 9),
+    }
+    rates |= {f"der_{part}": ErrorRate(1, 50) for part in ("confusion", "false_alarm")}
     if not speakers:
-        rates = {"invented": Rate(3, 60)}
+        rates = {"invented": ErrorRate(3, 60)}
     return Row(group, name, Measurement(rates, speakers, speakers, "en", 60.0, 30.0))
 
 
@@ -40,8 +44,8 @@ def test_an_empty_transcript_misses_every_word_and_second():
     pytest.importorskip("meeteval", reason="comes with scripts/evaluate")
     measured = compare(REFERENCE, Annotation(), 60.0, "en", 1.0)
 
-    assert measured.words == Rate(7, 7)
-    assert measured.rates["cpwer"] == Rate(7, 7)
+    assert measured.words == ErrorRate(7, 7)
+    assert measured.rates["cpwer"] == ErrorRate(7, 7)
     assert measured.turns.rate == pytest.approx(1.0)
     assert measured.rates["invented"].errors == 0
 
@@ -65,7 +69,7 @@ def test_speakers_and_times_are_measured_in_the_recordings_language():
     found = Annotation((Spoken("A", 0.0, 1.0, "你们好"),), (TimedText("你们好", 0.0, 1.0),))
     rates = compare(reference, found, 60.0, "zh", 1.0).rates
 
-    assert rates["wrong_speaker"] == Rate(0, 2)
+    assert rates["wrong_speaker"] == ErrorRate(0, 2)
     assert rates["times_off"].total == 2
 
 
@@ -73,7 +77,7 @@ def test_in_a_recording_without_speech_every_word_is_invented():
     words = Annotation(words=(TimedText("thanks", 10.0, 13.0),))
     measured = compare(Annotation(), words, 60.0, "en", 1.0)
 
-    assert measured.rates == {"invented": Rate(3.0, 60.0)}
+    assert measured.rates == {"invented": ErrorRate(3.0, 60.0)}
 
 
 def test_groups_are_summed_and_the_total_excludes_recordings_without_speech():

@@ -16,7 +16,7 @@ from scripts.stand_in.jobs import make_job, make_study, read_job, read_stages
 from service.database.embedded import EmbeddedPostgres
 from service.database.engine import migrate, open_engine
 from service.database.queries import lock_job
-from service.database.tables import Handoff, JobError, JobStage, Transcript
+from service.database.tables import Handoff, JobError, JobStage, StoredTranscript
 from service.domain import results
 from service.domain.queue import HEARTBEAT, request_cancel
 from service.vault.files import PARTIAL
@@ -59,7 +59,9 @@ def cancel(site, job_id):
 def assert_one_result(site, job_id):
     job = read_job(site.services, job_id)
     with site.services.sessionmaker() as session:
-        transcripts = session.scalars(select(Transcript).where(Transcript.job_id == job_id)).all()
+        transcripts = session.scalars(
+            select(StoredTranscript).where(StoredTranscript.job_id == job_id)
+        ).all()
         assert [transcript.id for transcript in transcripts] == [job.transcript_id]
         query = select(func.count()).where(Handoff.transcript_id == job.transcript_id)
         assert session.scalar(query) == 1

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from models import gates
 from models.errors import UnavailablePrecision, UnmeasuredPrecision
 from models.gates import Gate, ModelPrecisions, check_gates, required_gates, resolve_precision
-from models.metrics import Rate
+from models.metrics import ErrorRate
 from models.options import JobOptions
 from models.weights.catalogue import PipelineWeights, WhisperWeights, find_pipeline, find_whisper
 from scripts import evaluate
@@ -32,7 +32,7 @@ from tests.test_batch import write_tone
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 WHISPER = WhisperWeights("small", Path("small.pt"), "a" * 64, demo=False)
 DIARISATION = PipelineWeights("community", Path("community"), "b" * 64, demo=False)
-WORDS, SPEECH = Rate(200, 10_000), Rate(100.0, 5_000.0)
+WORDS, SPEECH = ErrorRate(200, 10_000), ErrorRate(100.0, 5_000.0)
 
 
 @pytest.fixture(autouse=True)
@@ -126,11 +126,11 @@ def test_both_models_have_to_pass(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("fp32", "lower", "holds"),
     [
-        (Rate(200, 10_000), Rate(210, 10_000), True),  # 0.1 points
-        (Rate(200, 10_000), Rate(211, 10_000), False),
-        (Rate(200, 10_000), Rate(150, 10_000), True),
-        (Rate(20, 1_000), Rate(21, 1_000), True),
-        (Rate(0, 999), Rate(0, 999), False),  # too few words to tell
+        (ErrorRate(200, 10_000), ErrorRate(210, 10_000), True),  # 0.1 points
+        (ErrorRate(200, 10_000), ErrorRate(211, 10_000), False),
+        (ErrorRate(200, 10_000), ErrorRate(150, 10_000), True),
+        (ErrorRate(20, 1_000), ErrorRate(21, 1_000), True),
+        (ErrorRate(0, 999), ErrorRate(0, 999), False),  # too few words to tell
     ],
 )
 def test_a_tenth_of_a_point_is_the_largest_loss(fp32, lower, holds):
@@ -139,7 +139,7 @@ def test_a_tenth_of_a_point_is_the_largest_loss(fp32, lower, holds):
 
 def test_a_failed_measurement_removes_the_earlier_gate(tmp_path, no_bf16):
     whisper_gate().save(tmp_path)
-    whisper_gate(lower=Rate(300, 10_000)).save(tmp_path)
+    whisper_gate(lower=ErrorRate(300, 10_000)).save(tmp_path)
 
     assert not is_used(tmp_path)
     assert list((tmp_path / "gates").iterdir()) == []
@@ -246,7 +246,7 @@ def test_evaluate_compares_with_fp32_and_writes_a_gate(tmp_path, monkeypatch, ca
         return precision
 
     def rendered(precision, n_recordings, seconds):
-        rates = {"wer": Rate(errors[precision] / 2, 5_000)}
+        rates = {"wer": ErrorRate(errors[precision] / 2, 5_000)}
         yield from [
             Row("clean", str(i), Measurement(rates, 2, 2, "en", 60.0, 1.0)) for i in range(2)
         ]

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import select
 
 from scripts.stand_in.jobs import make_job
-from service.database.tables import Handoff, Transcript
+from service.database.tables import Handoff, StoredTranscript
 from service.domain.recordings import identified
 from service.vault.store import Artefact
 from tests.api import open_api
@@ -244,7 +244,9 @@ def test_a_missing_transcript_stays_open_and_does_not_block_the_others(api, stud
 
 def read_artefact_id(api, job_id):
     with api.services.sessionmaker() as session:
-        found = session.scalar(select(Transcript.artefact_id).where(Transcript.job_id == job_id))
+        found = session.scalar(
+            select(StoredTranscript.artefact_id).where(StoredTranscript.job_id == job_id)
+        )
     assert found is not None
     return found
 

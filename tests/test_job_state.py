@@ -13,7 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from scripts.stand_in.jobs import make_job, make_study, read_job, read_stages
 from service.database.queries import lock_job
-from service.database.tables import Handoff, Job, JobError, StageTiming, Transcript
+from service.database.tables import Handoff, Job, JobError, StageTiming, StoredTranscript
 from service.domain import job_state, queue
 from service.domain.job_state import FenceLost, JobGone, Outcome
 from service.domain.queue import defer_job, maintain, reap, request_cancel, sweep
@@ -72,7 +72,7 @@ def test_finishing_a_job_creates_a_transcript_and_a_hand_off(services, job_id, h
     assert job.warnings == ["a warning"]
     assert {stage.state for stage in read_stages(services, job_id).values()} == {"succeeded"}
     with services.sessionmaker() as session:
-        transcript = session.get_one(Transcript, transcript_id)
+        transcript = session.get_one(StoredTranscript, transcript_id)
         assert transcript.artefact_id == DONE.artefact_id
         assert set(transcript.speakers) == {"SPEAKER_00", "SPEAKER_01"}
         handoff = session.scalars(
@@ -87,7 +87,9 @@ def test_finishing_twice_after_a_lost_commit_response_writes_one_transcript(serv
     do(services, job_state.finish_job, held, transcript_id, DONE)
 
     with services.sessionmaker() as session:
-        found = session.scalars(select(Transcript).where(Transcript.job_id == job_id)).all()
+        found = session.scalars(
+            select(StoredTranscript).where(StoredTranscript.job_id == job_id)
+        ).all()
         assert len(found) == 1
 
 

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.metrics import (
-    Rate,
+    ErrorRate,
     Spoken,
     TimedText,
     bootstrap_interval,
@@ -27,27 +27,27 @@ ANSWER = Spoken("P", 2.0, 4.0, "At the clinic, since March.")
 
 
 def test_rates_are_summed_before_they_are_divided():
-    assert sum_rates([Rate(1, 10), Rate(0, 90)]).rate == 0.01
+    assert sum_rates([ErrorRate(1, 10), ErrorRate(0, 90)]).rate == 0.01
 
 
 def test_case_and_punctuation_are_no_word_errors():
-    assert word_errors("Where do you work?", "where do you work") == Rate(0, 4)
+    assert word_errors("Where do you work?", "where do you work") == ErrorRate(0, 4)
 
 
 def test_all_words_are_errors_if_the_reference_is_empty():
-    assert word_errors("", "thank you for watching") == Rate(4, 0)
+    assert word_errors("", "thank you for watching") == ErrorRate(4, 0)
 
 
 def test_languages_without_spaces_are_counted_in_characters():
-    assert word_errors("我在医院", "我在学院", "zh") == Rate(1, 4)
+    assert word_errors("我在医院", "我在学院", "zh") == ErrorRate(1, 4)
 
 
 def test_the_names_of_speakers_do_not_matter_to_cpwer():
     pytest.importorskip("meeteval", reason="comes with scripts/evaluate")
     renamed = [Spoken("SPEAKER_01", 0.0, 1.5, QUESTION.text), Spoken("B", 2.0, 4.0, ANSWER.text)]
 
-    assert cp_word_errors([QUESTION, ANSWER], renamed) == Rate(0, 9)
-    assert tcp_word_errors([QUESTION, ANSWER], renamed) == Rate(0, 9)
+    assert cp_word_errors([QUESTION, ANSWER], renamed) == ErrorRate(0, 9)
+    assert tcp_word_errors([QUESTION, ANSWER], renamed) == ErrorRate(0, 9)
 
 
 def test_a_word_with_the_wrong_speaker_is_two_errors_of_cpwer_and_none_of_wer():
@@ -58,22 +58,25 @@ def test_a_word_with_the_wrong_speaker_is_two_errors_of_cpwer_and_none_of_wer():
     ]
 
     assert word_errors("Where do you work? At", "where do you work at").errors == 0
-    assert cp_word_errors([QUESTION, ANSWER], late) == Rate(2, 9)
-    assert speaker_errors([QUESTION, ANSWER], late) == (Rate(1, 9), Rate(0, 9))
+    assert cp_word_errors([QUESTION, ANSWER], late) == ErrorRate(2, 9)
+    assert speaker_errors([QUESTION, ANSWER], late) == (ErrorRate(1, 9), ErrorRate(0, 9))
 
 
 def test_tcpwer_does_not_match_words_far_apart():
     pytest.importorskip("meeteval", reason="comes with scripts/evaluate")
     elsewhere = Spoken("A", 60.0, 61.5, QUESTION.text)
 
-    assert cp_word_errors([QUESTION], [elsewhere]) == Rate(0, 4)
-    assert tcp_word_errors([QUESTION], [elsewhere]) == Rate(8, 4)
+    assert cp_word_errors([QUESTION], [elsewhere]) == ErrorRate(0, 4)
+    assert tcp_word_errors([QUESTION], [elsewhere]) == ErrorRate(8, 4)
 
 
 def test_words_without_a_speaker_are_counted_separately():
     nobody = Spoken(None, 0.0, 1.5, QUESTION.text)
 
-    assert speaker_errors([QUESTION, ANSWER], [nobody, ANSWER]) == (Rate(0, 9), Rate(4, 9))
+    assert speaker_errors([QUESTION, ANSWER], [nobody, ANSWER]) == (
+        ErrorRate(0, 9),
+        ErrorRate(4, 9),
+    )
 
 
 def test_words_without_a_speaker_in_the_reference_do_not_count():
@@ -81,16 +84,16 @@ def test_words_without_a_speaker_in_the_reference_do_not_count():
     nobody = Spoken(None, 0.0, 1.5, QUESTION.text)
     all_one = [Spoken("A", 0.0, 4.0, f"{QUESTION.text} {ANSWER.text}")]
 
-    assert speaker_errors([nobody, ANSWER], all_one) == (Rate(0, 5), Rate(0, 5))
-    assert speaker_errors([nobody, ANSWER], [nobody, ANSWER]) == (Rate(0, 5), Rate(0, 5))
+    assert speaker_errors([nobody, ANSWER], all_one) == (ErrorRate(0, 5), ErrorRate(0, 5))
+    assert speaker_errors([nobody, ANSWER], [nobody, ANSWER]) == (ErrorRate(0, 5), ErrorRate(0, 5))
 
 
 def test_all_words_of_a_surplus_speaker_are_wrong():
     parts = [Spoken("A", 0.0, 1.5, QUESTION.text), *_split(ANSWER, "B", "C")]
 
-    assert speaker_errors([QUESTION, ANSWER], parts)[0] == Rate(2, 9)
+    assert speaker_errors([QUESTION, ANSWER], parts)[0] == ErrorRate(2, 9)
     turns = [Turn(part.start, part.end, str(part.speaker)) for part in parts]
-    assert count_errors([Turn(0, 1, "I"), Turn(2, 4, "P")], turns) == Rate(1, 2)
+    assert count_errors([Turn(0, 1, "I"), Turn(2, 4, "P")], turns) == ErrorRate(1, 2)
 
 
 def _split(spoken: Spoken, *speakers: str) -> list[Spoken]:
@@ -102,7 +105,7 @@ def _split(spoken: Spoken, *speakers: str) -> list[Spoken]:
 
 
 def test_without_recognised_words_there_are_no_speaker_errors():
-    assert speaker_errors([QUESTION], []) == (Rate(0, 0), Rate(0, 0))
+    assert speaker_errors([QUESTION], []) == (ErrorRate(0, 0), ErrorRate(0, 0))
 
 
 def test_in_languages_without_spaces_characters_have_speakers_and_times():
@@ -110,25 +113,25 @@ def test_in_languages_without_spaces_characters_have_speakers_and_times():
     reference = [Spoken("I", 0.0, 1.0, "你好吗？"), Spoken("P", 1.0, 2.0, "我在医院。")]
     hypothesis = [Spoken("A", 0.0, 1.5, "你好吗我"), Spoken("B", 1.5, 2.0, "在医院")]
 
-    assert speaker_errors(reference, hypothesis, "zh") == (Rate(1, 7), Rate(0, 7))
+    assert speaker_errors(reference, hypothesis, "zh") == (ErrorRate(1, 7), ErrorRate(0, 7))
     words = [TimedText("我", 0.0, 0.5), TimedText("在", 0.5, 1.0), TimedText("医院。", 2.0, 3.0)]
     found = [TimedText("我在", 0.0, 1.0), TimedText("学院", 2.5, 3.5)]
-    assert time_errors(words, found, "zh") == Rate(1, 3)
+    assert time_errors(words, found, "zh") == ErrorRate(1, 3)
 
 
 def test_words_that_differ_in_vowel_signs_are_different_words():
     """Hindi's vowel signs are marks, not letters."""
     said, misheard = [Spoken("I", 0.0, 1.0, "दिन भर")], [Spoken("A", 0.0, 1.0, "दान भर।")]
 
-    assert speaker_errors(said, misheard, "hi")[0] == Rate(0, 1)
+    assert speaker_errors(said, misheard, "hi")[0] == ErrorRate(0, 1)
     composed, apart = [Spoken("I", 0.0, 1.0, "für")], [Spoken("A", 0.0, 1.0, "fu\u0308r")]
-    assert speaker_errors(composed, apart, "de")[0] == Rate(0, 1)
+    assert speaker_errors(composed, apart, "de")[0] == ErrorRate(0, 1)
 
 
 def test_punctuation_is_no_word():
     dash, dots = [TimedText("-", 0.0, 0.1)], [TimedText("...", 7.0, 7.1)]
 
-    assert time_errors(dash, dots) == Rate(0, 0)
+    assert time_errors(dash, dots) == ErrorRate(0, 0)
 
 
 def test_diarisation_errors_come_with_their_parts():
@@ -165,18 +168,18 @@ def test_speech_without_words_is_counted_in_seconds():
     turns = [Turn(0.0, 10.0, "I"), Turn(20.0, 21.0, "P")]
     words = [TimedText("so", 0.2, 0.5), TimedText("then", 9.0, 9.5)]
 
-    assert seconds_without_words(turns, words) == Rate(8.5, 11.0)
+    assert seconds_without_words(turns, words) == ErrorRate(8.5, 11.0)
 
 
 def test_words_outside_speech_are_counted_in_seconds():
     words = [TimedText("so", 0.2, 0.5), TimedText("thanks", 30.0, 31.0)]
 
-    assert invented_seconds([Turn(0.0, 10.0, "I")], words, 60.0) == Rate(1.0, 49.5)
-    assert invented_seconds([], [], 60.0) == Rate(0.0, 60.0)
+    assert invented_seconds([Turn(0.0, 10.0, "I")], words, 60.0) == ErrorRate(1.0, 49.5)
+    assert invented_seconds([], [], 60.0) == ErrorRate(0.0, 60.0)
 
 
 def test_the_interval_contains_the_rate_and_narrows_with_more_recordings():
-    rates = [Rate(errors, 100) for errors in (10, 20, 30, 40)]
+    rates = [ErrorRate(errors, 100) for errors in (10, 20, 30, 40)]
     few, many = bootstrap_interval(rates), bootstrap_interval(rates * 25)
 
     assert few is not None and many is not None
@@ -184,7 +187,7 @@ def test_the_interval_contains_the_rate_and_narrows_with_more_recordings():
 
 
 def test_two_recordings_have_no_interval():
-    assert bootstrap_interval([Rate(1, 10), Rate(2, 10)]) is None
+    assert bootstrap_interval([ErrorRate(1, 10), ErrorRate(2, 10)]) is None
 
 
 pieces = st.lists(

@@ -16,7 +16,7 @@ from models.audio.decode import decode
 from scripts.make_interview import make_interview, write_wav
 from scripts.stand_in.installation import STAND_IN, Installation, wait_until
 from service.commands.connection import open_client
-from service.commands.tus_client import Source, UnfinishedUploads, upload
+from service.commands.tus_client import UnfinishedUploads, UploadSource, upload
 from service.commands.upload import wait_for_recording
 from service.services import open_services
 from service.worker.protocol import PIPELINE_ENGINE
@@ -79,7 +79,9 @@ def run_job(site: Installation, recording: Path, tmp_path: Path) -> str:
     with open_client(site.settings) as client:
         client.post("/v1/studies", {"code": "PEER", "language": "en", "model": "demo"})
         id = upload(
-            client, Source(recording, "PEER", None), UnfinishedUploads(tmp_path / "unfinished")
+            client,
+            UploadSource(recording, "PEER", None),
+            UnfinishedUploads(tmp_path / "unfinished"),
         )
         assert wait_for_recording(client, id)["state"] == "ready"
         job = client.post("/v1/jobs", {"recordings": [id], "vocabulary": [VOCABULARY]})

@@ -6,12 +6,18 @@ from uuid import uuid4
 import pytest
 
 from service.database.tables import STAGES, JobStage, StageTiming
-from service.domain.stages import STORED_STAGES, Rate, overall_progress, read_rates, remaining_time
+from service.domain.stages import (
+    STORED_STAGES,
+    StageRate,
+    overall_progress,
+    read_rates,
+    remaining_time,
+)
 
 
 def rates(trial=False, **seconds):
     return {
-        name: Rate(middle / 2, middle, middle * 2, trial)
+        name: StageRate(middle / 2, middle, middle * 2, trial)
         for name, middle in (dict.fromkeys(STORED_STAGES, 0.1) | seconds).items()
     }
 
@@ -21,7 +27,7 @@ def stages(**states):
 
 
 def test_overall_progress_grows_from_stage_to_stage():
-    known: dict[str, Rate]
+    known: dict[str, StageRate]
     for known in ({}, rates(transcribe=2.0)):
         seen = [
             overall_progress(stage, fraction, known)
@@ -97,11 +103,11 @@ def test_the_timings_of_a_few_jobs_replace_the_trial(services):
         session.add(timing("segment", 9.0, model, trial=True))
         session.add_all(timing("segment", seconds, model) for seconds in (10, 20))
     with services.sessionmaker() as session:
-        assert read_rates(session, model)["segment"] == Rate(4.5, 9.0, 18.0, True)
+        assert read_rates(session, model)["segment"] == StageRate(4.5, 9.0, 18.0, True)
     with services.sessionmaker.begin() as session:
         session.add(timing("segment", 30, model))
     with services.sessionmaker() as session:
-        assert read_rates(session, model) == {"segment": Rate(0.1, 0.2, 0.3, False)}
+        assert read_rates(session, model) == {"segment": StageRate(0.1, 0.2, 0.3, False)}
 
 
 def test_timings_of_other_models_do_not_count(services):

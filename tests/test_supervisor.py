@@ -23,7 +23,7 @@ from models.weights.catalogue import find_pipeline, find_whisper
 from scripts.make_interview import make_interview
 from scripts.stand_in.installation import RECOVERY, Installation, wait_until
 from scripts.stand_in.jobs import make_job, read_job, read_stages
-from service.database.tables import Handoff, Job, Transcript
+from service.database.tables import Handoff, Job, StoredTranscript
 from service.domain import results
 from service.domain.handoffs import OCCURRENCES
 from service.domain.job_state import MAX_CRASHES
@@ -112,7 +112,9 @@ def test_a_job_survives_the_kill_of_any_process(site, victim, tmp_path):
     wait_until(site.is_ready, 30, "the service to answer")
     site.wait_for(make_job(site.services), "succeeded", 60)
     with site.services.sessionmaker() as session:
-        found = session.scalars(select(Transcript).where(Transcript.job_id == job_id)).all()
+        found = session.scalars(
+            select(StoredTranscript).where(StoredTranscript.job_id == job_id)
+        ).all()
         assert len(found) == 1
 
 
@@ -185,7 +187,9 @@ def has_torch(site, name):
 
 def read_transcript(services, job_id):
     with services.sessionmaker() as session:
-        row = session.scalars(select(Transcript).where(Transcript.job_id == job_id)).one()
+        row = session.scalars(
+            select(StoredTranscript).where(StoredTranscript.job_id == job_id)
+        ).one()
     content = results.read(services, row.study_id, job_id, "transcript", row.artefact_id)
     return from_json(content.decode())
 
@@ -221,14 +225,14 @@ def cut_the_power(site, times):
     assert statuses == ["succeeded"] * len(acknowledged)
     assert len(set(acknowledged)) == len(acknowledged)
     with site.services.sessionmaker() as session:
-        assert sorted(session.scalars(select(Transcript.job_id))) == sorted(acknowledged)
+        assert sorted(session.scalars(select(StoredTranscript.job_id))) == sorted(acknowledged)
     assert visitor.uploads and visitor.completed
     for upload in visitor.uploads:
         assert visitor.sound(upload) == upload.content
     for id in visitor.completed:
         with site.services.sessionmaker() as session:
             handoff = session.get_one(Handoff, id)
-            job_id = session.get_one(Transcript, handoff.transcript_id).job_id
+            job_id = session.get_one(StoredTranscript, handoff.transcript_id).job_id
         assert handoff.status == "completed"
         place = site.services, visitor.study, job_id, OCCURRENCES, handoff.occurrences_artefact_id
         assert results.read(*place) == b"[]"

@@ -72,7 +72,7 @@ class UnfinishedUploads:
 
 
 @dataclass(frozen=True)
-class Source:
+class UploadSource:
     """A file to upload, and the study and session it belongs to."""
 
     path: Path
@@ -99,7 +99,7 @@ class Source:
 
 def upload(
     client: Client,
-    source: Source,
+    source: UploadSource,
     unfinished: UnfinishedUploads,
     on_progress: Callable[[int], None] = lambda n_bytes: None,
 ) -> str:
@@ -138,7 +138,7 @@ def upload(
     return location.rpartition("/")[2]
 
 
-def _create(client: Client, source: Source, size: int) -> str:
+def _create(client: Client, source: UploadSource, size: int) -> str:
     """Announce an upload; returns its location."""
     name = base64.b64encode(printable(source.path.name).encode()).decode()
     response = client.request(

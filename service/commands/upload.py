@@ -45,7 +45,7 @@ from service.commands.options import (
     requested_language,
     roster_option,
 )
-from service.commands.tus_client import FileNotReadable, Source, UnfinishedUploads, upload
+from service.commands.tus_client import FileNotReadable, UnfinishedUploads, UploadSource, upload
 from service.commands.watch import watch_job
 from service.errors import Misused
 from service.exports.text import clock
@@ -115,7 +115,7 @@ def upload_command(
             "speakers": None if speakers is None else parse_speaker_bounds(speakers),
             "vocabulary": None if vocabulary is None else list(read_vocabulary(vocabulary)),
         }
-        sources = [Source(path, study, session) for path in files]
+        sources = [UploadSource(path, study, session) for path in files]
         check_readable(sources)
         if session is not None:
             people = () if roster is None else read_roster(roster)
@@ -148,7 +148,7 @@ def upload_command(
         raise typer.Exit(1)
 
 
-def check_readable(sources: Sequence[Source]) -> None:
+def check_readable(sources: Sequence[UploadSource]) -> None:
     """
     Raises:
         FileNotReadable: the name of the file has been printed.
@@ -194,7 +194,7 @@ class SpeedColumn(TransferSpeedColumn):
 
 
 def upload_all(
-    client: Client, sources: Sequence[Source], unfinished: UnfinishedUploads
+    client: Client, sources: Sequence[UploadSource], unfinished: UnfinishedUploads
 ) -> list[str]:
     """Upload recordings and wait until each has been checked; returns their ids.
 

@@ -261,7 +261,7 @@ class Idempotency(Table):
     created_at: Mapped[datetime] = now_at()
 
 
-class Transcript(Table):
+class StoredTranscript(Table):
     __tablename__ = "transcript"
 
     id: Mapped[UUID] = new_id()

@@ -23,8 +23,8 @@ from service.database.tables import (
     JobStage,
     Recording,
     Session,
+    StoredTranscript,
     Study,
-    Transcript,
 )
 from service.domain.callers import Caller
 from service.domain.jobs import JobRunning, find_job, job_recordings
@@ -76,7 +76,7 @@ def erase_job(session: DbSession, services: Services, job: Job) -> Destroyed:
     store, keyring = identified(services)
     request_cancel(session, job)  # removes it from the queue
     keyring.erase(job.study_id, job.id)
-    transcript = session.scalar(select(Transcript).where(Transcript.job_id == job.id))
+    transcript = session.scalar(select(StoredTranscript).where(StoredTranscript.job_id == job.id))
     stages = session.scalars(
         select(JobStage).where(JobStage.job_id == job.id, JobStage.artefact_id.is_not(None))
     ).all()

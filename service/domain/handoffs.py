@@ -20,7 +20,7 @@ from uuid import UUID
 from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session as DbSession
 
-from service.database.tables import Handoff, Job, Transcript
+from service.database.tables import Handoff, Job, StoredTranscript
 from service.domain import results
 from service.domain.callers import Caller
 from service.domain.jobs import refuse_erased
@@ -63,7 +63,7 @@ class HandoffClaim:
     """A claimed hand-off with its transcript."""
 
     handoff: Handoff
-    transcript: Transcript
+    transcript: StoredTranscript
     document: dict[str, Any]
 
 
@@ -84,7 +84,7 @@ def claim(services: Services, caller: Caller) -> HandoffClaim | None:
                 for error in skipped.values():
                     raise error
                 return None
-            transcript = session.get_one(Transcript, handoff.transcript_id)
+            transcript = session.get_one(StoredTranscript, handoff.transcript_id)
             try:
                 document = read_document(services, transcript)
             except PERMANENT_ERRORS as error:
@@ -107,8 +107,8 @@ def _free_handoff(caller: Caller) -> Any:
     expired = and_(Handoff.status == "claimed", Handoff.lease_until < _now())
     query = (
         select(Handoff)
-        .join(Transcript, Transcript.id == Handoff.transcript_id)
-        .join(Job, Job.id == Transcript.job_id)
+        .join(StoredTranscript, StoredTranscript.id == Handoff.transcript_id)
+        .join(Job, Job.id == StoredTranscript.job_id)
         .where(or_(Handoff.status == "open", expired), Job.status != "erased")
         .order_by(Handoff.created_at, Handoff.id)
         .limit(1)
@@ -148,7 +148,7 @@ def complete(
     if handoff.status == "completed" and _is_current(handoff, caller, fence):
         return handoff  # the response to the first request was lost
     handoff = _lock_claimed(session, caller, handoff_id, fence)
-    transcript = session.get_one(Transcript, handoff.transcript_id)
+    transcript = session.get_one(StoredTranscript, handoff.transcript_id)
     _refuse_outside(read_document(services, transcript), occurrences)
     content = json.dumps(list(occurrences)).encode()
     handoff.occurrences_artefact_id = results.write(
@@ -185,7 +185,7 @@ def find_handoff(
     handoff = session.get(Handoff, handoff_id, with_for_update=lock or None)
     if handoff is None or not caller.may_see(handoff.study_id):
         raise HandoffNotFound("There is no such hand-off, or it is not yours")
-    transcript = session.get_one(Transcript, handoff.transcript_id)
+    transcript = session.get_one(StoredTranscript, handoff.transcript_id)
     refuse_erased(session.get_one(Job, transcript.job_id))
     return handoff
 

@@ -23,7 +23,7 @@ from service.database.tables import (
     JobRecording,
     JobStage,
     StageTiming,
-    Transcript,
+    StoredTranscript,
 )
 from service.domain.engine_job import EMBEDDINGS, EngineJob
 from service.domain.job_errors import EngineDied, GaveUp, WorkerDied
@@ -156,7 +156,7 @@ def finish_job(session: DbSession, claim: JobClaim, transcript_id: UUID, outcome
         _end(session, job, "cancelled")
         return
     session.add(
-        Transcript(
+        StoredTranscript(
             id=transcript_id,
             study_id=job.study_id,
             job_id=job.id,

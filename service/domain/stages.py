@@ -35,7 +35,7 @@ class RemainingTime:
 
 
 @dataclass(frozen=True)
-class Rate:
+class StageRate:
     """Seconds of work per second of audio."""
 
     low: float
@@ -66,7 +66,7 @@ class StageState:
         )
 
 
-def overall_progress(stage: str, fraction: float, rates: Mapping[str, Rate]) -> float:
+def overall_progress(stage: str, fraction: float, rates: Mapping[str, StageRate]) -> float:
     """The fraction of the job that is done, 0 to 1, at this fraction of this stage."""
     weights = _weights(rates)
     if stage not in weights:
@@ -77,7 +77,7 @@ def overall_progress(stage: str, fraction: float, rates: Mapping[str, Rate]) -> 
 
 
 def remaining_time(
-    stages: Sequence[StageState], audio_seconds: float, rates: Mapping[str, Rate]
+    stages: Sequence[StageState], audio_seconds: float, rates: Mapping[str, StageRate]
 ) -> RemainingTime | None:
     """None if there is no rate for a stage that is still to run."""
     left = {stage.name: stage for stage in stages if stage.state in ("pending", "running")}
@@ -104,9 +104,9 @@ class RateCache:
     """The rates of each Whisper model, read again after a few seconds."""
 
     def __init__(self) -> None:
-        self._rates: dict[str, tuple[float, Mapping[str, Rate]]] = {}
+        self._rates: dict[str, tuple[float, Mapping[str, StageRate]]] = {}
 
-    def read(self, session: DbSession, model: str) -> Mapping[str, Rate]:
+    def read(self, session: DbSession, model: str) -> Mapping[str, StageRate]:
         read_at, rates = self._rates.get(model, (0.0, {}))
         if time.monotonic() > read_at + RATES_MAX_AGE:
             rates = read_rates(session, model)
@@ -114,7 +114,7 @@ class RateCache:
         return rates
 
 
-def read_rates(session: DbSession, model: str) -> dict[str, Rate]:
+def read_rates(session: DbSession, model: str) -> dict[str, StageRate]:
     """Rates by stage, from this installation's timings. Stages that never ran are missing."""
     rates = {}
     for stage in TIMED_STAGES:
@@ -130,15 +130,15 @@ def read_rates(session: DbSession, model: str) -> dict[str, Rate]:
         if len(measured) >= MIN_JOBS or (measured and not tried):
             middle = statistics.median(measured)
             low, high = measured[len(measured) // 10], measured[-1 - len(measured) // 10]
-            rates[stage] = Rate(low, middle, high, trial=False)
+            rates[stage] = StageRate(low, middle, high, trial=False)
         elif tried:
-            rates[stage] = Rate(
+            rates[stage] = StageRate(
                 tried[0] / TRIAL_MARGIN, tried[0], tried[0] * TRIAL_MARGIN, trial=True
             )
     return rates
 
 
-def _weights(rates: Mapping[str, Rate]) -> dict[str, float]:
+def _weights(rates: Mapping[str, StageRate]) -> dict[str, float]:
     known = {stage: rates[stage].middle if stage in rates else 0.0 for stage in TIMED_STAGES}
     if all(stage in rates for stage in STORED_STAGES) and sum(known.values()) > 0:
         return known

@@ -22,7 +22,7 @@ PRIVILEGED = ("owner", "admin")
 
 
 @dataclass(frozen=True)
-class NewToken:
+class CreatedToken:
     token: Token
     studies: list[UUID]
     secret: str  # only its hash is stored
@@ -37,7 +37,7 @@ def create_token(
     studies: Sequence[str] = (),
     all_studies: bool = False,
     expires_at: datetime | None = None,
-) -> NewToken:
+) -> CreatedToken:
     """
     Args:
         studies: ids or codes.
@@ -65,7 +65,7 @@ def create_token(
     session.add(token)
     session.flush()
     session.add_all(TokenStudy(token_id=token.id, study_id=id) for id in study_ids)
-    return NewToken(token, study_ids, secret)
+    return CreatedToken(token, study_ids, secret)
 
 
 def refuse_content_token(role: str, studies: Sequence[Study], all_studies: bool) -> None:

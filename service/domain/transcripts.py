@@ -16,10 +16,10 @@ from uuid import UUID
 from sqlalchemy.orm import Session as DbSession
 
 from models.overlaps import find_overlaps
-from models.transcript import Transcript as Document
+from models.transcript import Transcript
 from models.transcript_json import from_json
 from service.database import tables
-from service.database.tables import Job, Transcript
+from service.database.tables import Job, StoredTranscript
 from service.domain import results
 from service.domain.callers import Caller
 from service.domain.engine_job import TRANSCRIPT
@@ -50,20 +50,20 @@ Speakers = Mapping[str, Mapping[str, str | None]]
 
 def find_transcript(
     session: DbSession, caller: Caller, transcript_id: UUID, *, lock: bool = False
-) -> Transcript:
+) -> StoredTranscript:
     """
     Raises:
         TranscriptNotFound: it does not exist, or is not the caller's.
         Erased
     """
-    transcript = session.get(Transcript, transcript_id, with_for_update=lock or None)
+    transcript = session.get(StoredTranscript, transcript_id, with_for_update=lock or None)
     if transcript is None or not caller.may_see(transcript.study_id):
         raise TranscriptNotFound("There is no such transcript, or it is not yours")
     refuse_erased(session.get_one(Job, transcript.job_id))
     return transcript
 
 
-def read_document(services: Services, transcript: Transcript) -> dict[str, Any]:
+def read_document(services: Services, transcript: StoredTranscript) -> dict[str, Any]:
     """The transcript's JSON as the engine wrote it, with speaker labels.
 
     Raises:
@@ -75,7 +75,7 @@ def read_document(services: Services, transcript: Transcript) -> dict[str, Any]:
     return document
 
 
-def session_code(session: DbSession, transcript: Transcript) -> str | None:
+def session_code(session: DbSession, transcript: StoredTranscript) -> str | None:
     job = session.get_one(Job, transcript.job_id)
     interview = session.get(tables.Session, job.session_id) if job.session_id else None
     return interview.code if interview else None
@@ -84,7 +84,7 @@ def session_code(session: DbSession, transcript: Transcript) -> str | None:
 # --- names for speakers ---------------------------------------------------------------------------
 
 
-def name_speakers(transcript: Transcript, speakers: Speakers) -> None:
+def name_speakers(transcript: StoredTranscript, speakers: Speakers) -> None:
     """Set the role and code of each speaker.
 
     Args:
@@ -126,7 +126,7 @@ def names_of(labels: list[str], speakers: Speakers) -> dict[str, str]:
     return names
 
 
-def with_names(document: dict[str, Any], speakers: Speakers) -> Document:
+def with_names(document: dict[str, Any], speakers: Speakers) -> Transcript:
     """The transcript with names in place of labels.
 
     Labels with the same code are one person, whose overlaps with themselves are left out.

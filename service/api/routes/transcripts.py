@@ -10,7 +10,7 @@ from service.api.access import LimitsDep, ServicesDep, allow
 from service.api.guarded_route import GuardedRoute
 from service.api.openapi import problems
 from service.api.routes.views import SpeakerCode, SpeakerRole, Strict
-from service.database.tables import Transcript
+from service.database.tables import StoredTranscript
 from service.domain import transcripts
 from service.domain.callers import Caller
 from service.domain.jobs import job_recordings
@@ -154,7 +154,7 @@ def put_speakers(
 
 
 def _speakers(
-    services: Services, transcript: Transcript, recordings: list[UUID]
+    services: Services, transcript: StoredTranscript, recordings: list[UUID]
 ) -> TranscriptSpeakers:
     document = transcripts.read_document(services, transcript)
     names = transcripts.names_of(document["speakers"], transcript.speakers)
