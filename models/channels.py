@@ -188,7 +188,7 @@ def mix_down(recordings: Sequence[Recording]) -> list[Recording]:
     return [
         recording
         if len(recording.samples) == 1
-        else Recording(mix(recording.samples), recording.info)
+        else replace(recording, samples=mix(recording.samples))
         for recording in recordings
     ]
 

@@ -92,6 +92,7 @@ class SegmentedSession:
     windows: tuple[Window, ...]
     halvings: HalvingCounter  # of the pipeline
     halvings_before: int  # when work on the session started
+    warnings: tuple[str, ...] = ()  # from reading the recordings
 
     @property
     def memory_ran_out(self) -> bool:
@@ -236,6 +237,7 @@ class Pipeline:
             windows,
             self._halvings,
             halvings_before,
+            tuple(reading_warnings(recordings)),
         )
 
     def find_words(
@@ -429,6 +431,7 @@ class Pipeline:
                 f"{decoded.language_probability:.2f}: if it is another one, name it and transcribe "
                 "again."
             )
+        warnings += session.warnings
         if session.timeline.warning:
             warnings.append(session.timeline.warning)
         n_speakers = len(speakers_in_order(diarisation.turns))
@@ -453,6 +456,15 @@ class Pipeline:
         aligning = 0.0  # the trial's transcription includes it
         stages = (segmenting, self.engine.measure_speed(), aligning, embedding)
         return dict(zip(COSTLY_STAGES, stages, strict=True))
+
+
+def reading_warnings(recordings: Sequence[Recording]) -> list[str]:
+    """Return what was left out, missing or doubtful in the recordings, by their numbers."""
+    return [
+        f"Recording {number}: {warning}" if len(recordings) > 1 else warning
+        for number, recording in enumerate(recordings, 1)
+        for warning in recording.warnings
+    ]
 
 
 def whisper_options(options: JobOptions) -> WhisperOptions:

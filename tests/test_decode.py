@@ -51,12 +51,13 @@ WRITTEN_BY_FFMPEG = {
     "mkv": (*PICTURE, "mpeg4"),
     "wmv": (*PICTURE, "wmv2"),
     "avi": (*PICTURE, "mpeg4"),
+    "flv": (*PICTURE, "flv", "-c:a", "aac"),
     "mpg": (*PICTURE, "mpeg1video", "-r", "25"),
     "mts": (*PICTURE, "mpeg2video", "-f", "mpegts", "-r", "25"),
 }
 
 
-RARE = ("w64", "3gp", "aiff", "caf", "au", "mov", "mkv", "wmv", "avi", "mpg", "mts")
+RARE = ("w64", "3gp", "aiff", "caf", "au", "mov", "mkv", "wmv", "avi", "flv", "mpg", "mts")
 
 
 @pytest.mark.parametrize("ending", [slow(e) if e in RARE else e for e in WRITTEN_BY_FFMPEG])

@@ -21,6 +21,7 @@ from models.pipeline import (
     Pipeline,
     StageProgress,
     no_speech_message,
+    reading_warnings,
     whisper_options,
 )
 from models.results import pack_diarisation, unpack_diarisation
@@ -336,6 +337,18 @@ def test_embeddings_of_an_earlier_diarisation_are_reused_for_another_number_of_s
 
     assert made.speakers == ("SPEAKER_00",)
     assert made.words == transcript.words
+
+
+def test_the_transcript_has_the_warnings_of_the_reading_of_each_recording(
+    pipeline, interview, stored
+):
+    silent = "Audio track 2 is silent and was left out."
+    recording = replace(recording_of(interview.samples), warnings=(silent,))
+    assert silent in pipeline.transcribe([recording], JobOptions(), results=stored).warnings
+    assert reading_warnings([recording, recording]) == [
+        f"Recording 1: {silent}",
+        f"Recording 2: {silent}",
+    ]
 
 
 def test_the_transcript_has_the_warnings_about_its_speakers(pipeline, interview, stored):

@@ -1,42 +1,59 @@
 """Decodes recordings to 16 kHz float32 with ffmpeg, or measures them without keeping samples."""
 
 import mmap
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from typing import IO, BinaryIO
 
 import ffmpeg
 import numpy as np
 
 from models.audio.errors import DecodeFailed, DecoderKilled, TruncatedAudio, UnreadableAudio
-from models.audio.ffmpeg_child import CODECS, INPUT, INPUT_OPTIONS, output_of, run_sandboxed
-from models.audio.headers import file_size_in_header, read_head
+from models.audio.ffmpeg_child import (
+    CODECS,
+    output_of,
+    run_sandboxed,
+    words,
+)
 from models.audio.limits import (
     MAX_SECONDS,
+    is_silent,
     max_seconds,
     refuse_bad_levels,
     refuse_too_long,
     refuse_too_short,
 )
-from models.audio.probe import probe
+from models.audio.probe import PROBE_SECONDS, probe
 from models.audio.recording import (
     SAMPLE_RATE,
     Levels,
     Recording,
     RecordingInfo,
+    Track,
     dbfs,
     duration_in_words,
+    peak_dbfs,
 )
+from models.audio.source import Source, open_source
 
 SLOWEST_RTFX = 20  # decoding usually runs at several hundred
 MAX_DAMAGE = 0.05  # share of packets that may fail to decode
+# A track that starts this much later than the file's clock gets silence before it: less is what
+# encoders add, more is another clock.
+MIN_LEAD, MAX_LEAD = 0.1, 3600.0  # s
 BLOCK_FRAMES = 1 << 16
 MAP_NORESERVE = 0x4000  # mmap(2); Python 3.11 has no name for it
 TOO_MUCH_DAMAGE = 69  # ffmpeg's exit status above max_error_rate
 INTERRUPTED = 255  # ffmpeg's exit status after a signal it handles
 # Time stamps are followed where they leave a gap of 0.1 s to 1 h, never backwards: nothing is cut.
-# Register 0 holds the time stamp that the next samples should have, 1 the one they get.
+# After a jump of more than 1 s back or 1 h ahead, as where files were joined or the counter began
+# again, they are followed from there. Registers: 0 the time stamp that the next samples should
+# have, 1 the one they get, 2 the correction after jumps, 3 the size of the gap.
 FILL_GAPS = (
-    "asetpts='st(1,if(between(PTS-ld(0),0.1*SR,3600*SR),PTS,ld(0)))+0*st(0,ld(1)+NB_SAMPLES)',"
+    "asetpts='st(3,PTS+ld(2)-ld(0));"
+    "if(lt(ld(3),-SR)+gt(ld(3),3600*SR),st(2,ld(2)-ld(3));st(3,0));"
+    "st(1,ld(0)+if(gte(ld(3),0.1*SR),ld(3),0));"
+    "st(0,ld(1)+NB_SAMPLES);ld(1)',"
     "aresample=async=1"
 )
 
@@ -50,7 +67,8 @@ def decode(
 ) -> Recording:
     """Decode a recording to 16 kHz.
 
-    A gap in its time stamps, as calls leave where nothing was heard, becomes silence.
+    All audio tracks with sound are read: their channels are mixed, or kept as if they were those of
+    one track. A gap in the time stamps, as calls leave where nothing was heard, becomes silence.
 
     Args:
         file: as for `probe`.
@@ -62,16 +80,40 @@ def decode(
         AudioError: one of its leaves.
     """
     info = info or probe(file)
-    n_channels = info.channels if split_channels else 1
-    samples = lazy_samples(n_channels, max_seconds(n_channels) * SAMPLE_RATE)
-    n = 0
-    for block in decoded_blocks(file, info, n_channels, n_channels, on_progress):
-        start, n = n, n + block.shape[1]
-        samples[:, start:n] = block
-    recording = Recording(samples[:, :n], info)
-    refuse_too_short(recording.duration)
-    refuse_bad_levels(info, recording.peak_dbfs)
-    return recording
+    n_rows = info.channels if split_channels else len(info.tracks)
+    samples = lazy_samples(n_rows, max_seconds(n_rows) * SAMPLE_RATE)
+    row = n = 0  # rows and samples in use
+    peaks: list[float] = []
+    with open_source(file) as source:
+
+        def read(track: Track) -> Sequence[float]:
+            nonlocal row, n
+            n_channels = track.channels if split_channels else 1
+            part, n_part = samples[row : row + n_channels], 0
+            for block in track_blocks(source, info, track, n_channels, n_rows):
+                start, n_part = n_part, n_part + block.shape[1]
+                part[:, start:n_part] = block
+                if on_progress is not None:
+                    on_progress(max(n, n_part) / SAMPLE_RATE)
+            found = [peak_dbfs(channel[:n_part]) for channel in part]
+            peaks.extend(found)
+            n = max(n, n_part)
+            if is_silent(found) and len(info.tracks) > 1:
+                part[:, :n_part] = 0  # the next track takes these rows
+            else:
+                row += n_channels
+            return found
+
+        left_out = read_tracks(info, read)
+    refuse_too_short(n / SAMPLE_RATE)
+    refuse_bad_levels(info, tuple(peaks))
+    if not split_channels and row > 1:
+        for start in range(0, n, BLOCK_FRAMES):
+            block = samples[:row, start : start + BLOCK_FRAMES]
+            samples[0, start : start + BLOCK_FRAMES] = block.mean(axis=0)
+        row = 1
+    warnings = (*info.warnings, *left_out, *warn_of_length(info, n / SAMPLE_RATE))
+    return Recording(samples[:row, :n], info, warnings)
 
 
 def measure(
@@ -88,25 +130,75 @@ def measure(
     Raises:
         AudioError: one of its leaves.
     """
-    n, peaks, energy = 0, np.zeros(info.channels), np.zeros(info.channels)
-    for block in decoded_blocks(file, info, info.channels, 1, on_progress):
-        n += block.shape[1]
-        peaks = np.maximum(peaks, np.abs(block).max(axis=1))
-        energy += np.einsum("ij,ij->i", block, block, dtype=np.float64)
-    means = np.sqrt(energy / max(n, 1))
-    return Levels(
-        n / SAMPLE_RATE, tuple(map(dbfs, peaks.tolist())), tuple(map(dbfs, means.tolist()))
-    )
+    n = 0
+    peaks: list[float] = []
+    means: list[float] = []
+    with open_source(file) as source:
+
+        def read(track: Track) -> Sequence[float]:
+            nonlocal n
+            n_track, highest, energy = 0, np.zeros(track.channels), np.zeros(track.channels)
+            for block in track_blocks(source, info, track, track.channels, 1):
+                n_track += block.shape[1]
+                highest = np.maximum(highest, np.abs(block).max(axis=1))
+                energy += np.einsum("ij,ij->i", block, block, dtype=np.float64)
+                if on_progress is not None:
+                    on_progress(max(n, n_track) / SAMPLE_RATE)
+            n = max(n, n_track)
+            found = [dbfs(peak) for peak in highest.tolist()]
+            peaks.extend(found)
+            means.extend(dbfs(mean) for mean in np.sqrt(energy / max(n_track, 1)).tolist())
+            return found
+
+        read_tracks(info, read)
+    warn_of_length(info, n / SAMPLE_RATE)
+    return Levels(n / SAMPLE_RATE, tuple(peaks), tuple(means))
 
 
-def decoded_blocks(
-    file: BinaryIO,
-    info: RecordingInfo,
-    n_channels: int,
-    n_kept: int,
-    on_progress: Callable[[float], None] | None,
+def read_tracks(info: RecordingInfo, read: Callable[[Track], Sequence[float]]) -> list[str]:
+    """Read the audio tracks of a recording one after another.
+
+    Args:
+        read: decodes a track and returns the peak of each of its channels in dBFS.
+
+    Returns:
+        Warnings that name the tracks that are left out.
+
+    Raises:
+        AudioError: one of its leaves; UnreadableAudio if no track can be decoded.
+    """
+    warnings: list[str] = []
+    n_decoded = n_audible = 0
+    for track in sorted(info.tracks, key=lambda track: track.is_reserve):
+        if track.is_reserve and n_audible:
+            warnings.append(
+                f"Audio track {track.number} was left out, because the file marks another one as"
+                " the one to play. If it is needed, export it as WAV and transcribe it too."
+            )
+            continue
+        try:
+            peaks = read(track)
+        except UnreadableAudio:
+            if len(info.tracks) == 1 or (track == info.tracks[-1] and not n_decoded):
+                raise
+            warnings.append(
+                f"Audio track {track.number} ({track.codec}) cannot be decoded and was left out."
+                " If somebody can be heard only there, export it as WAV and transcribe it too."
+            )
+            continue
+        n_decoded += 1
+        n_audible += not is_silent(peaks)
+        if is_silent(peaks) and len(info.tracks) > 1:
+            warnings.append(f"Audio track {track.number} is silent and was left out.")
+    return warnings
+
+
+def track_blocks(
+    source: Source, info: RecordingInfo, track: Track, n_channels: int, n_kept: int
 ) -> Iterator[np.ndarray]:
-    """Yield samples, each (n_channels, n), 16 kHz, in a buffer that the next block overwrites.
+    """Yield a track's samples, each (n_channels, n), 16 kHz, from the start of the file's clock.
+
+    The buffer of a block is overwritten by the next.
 
     Args:
         n_kept: number of channels the caller keeps in memory, which limits the length.
@@ -115,45 +207,63 @@ def decoded_blocks(
         AudioError: one of its leaves, if decoding fails or the recording is too long.
     """
     n = 0
-    command = decode_command(info, n_channels, past_header=has_sound_past_header(file, info))
+    for block in lead(source, info, track, n_channels):
+        n += block.shape[1]
+        yield block
+    n_lead = n
+    command = decode_command(source, track, n_channels)
     seconds = 60 + (info.duration or MAX_SECONDS) / SLOWEST_RTFX
-    with run_sandboxed(command, file, seconds=seconds) as child:
+    with run_sandboxed(command, source.file, seconds=seconds) as child:
         for block in sample_blocks(output_of(child), n_channels):
             n += block.shape[1]
             refuse_too_long(n / SAMPLE_RATE, n_kept)
             yield block
-            if on_progress is not None:
-                on_progress(n / SAMPLE_RATE)
-    refuse_failed(child.returncode, info, n / SAMPLE_RATE)
+    refuse_failed(child.returncode, track, (n - n_lead) / SAMPLE_RATE)
 
 
-def has_sound_past_header(file: BinaryIO, info: RecordingInfo) -> bool:
-    """Whether a WAV has far more sound than its header declares, because the recorder lost power.
+def lead(
+    source: Source, info: RecordingInfo, track: Track, n_channels: int
+) -> Iterator[np.ndarray]:
+    """Yield the silence before a track that starts later than the file's clock.
 
-    At least ten seconds more: a few bytes of tags may also follow.
+    Sound may start later than the picture. ffmpeg does not fill this gap, because its filters begin
+    anew, at any time stamp, where the format of the sound changes.
     """
-    declared_bytes = file_size_in_header(read_head(file))
-    if info.container != "wav" or info.duration is None or declared_bytes is None:
-        return False
-    return info.duration * (info.n_bytes / declared_bytes - 1) > 10
+    if not MIN_LEAD <= track.start - info.clock_start <= MAX_LEAD:
+        return
+    start = first_time_stamp(source, track)
+    n_samples = round(
+        max(0.0, (track.start if start is None else start) - info.clock_start) * SAMPLE_RATE
+    )
+    for begin in range(0, n_samples, BLOCK_FRAMES):
+        yield np.zeros((n_channels, min(BLOCK_FRAMES, n_samples - begin)), dtype=np.float32)
 
 
-def decode_command(info: RecordingInfo, n_channels: int, *, past_header: bool) -> list[str]:
-    options = {**INPUT_OPTIONS, "codec_whitelist": CODECS, "threads": 1}
-    if past_header:
-        options["ignore_length"] = 1
-    source = ffmpeg.input(INPUT, vn=None, sn=None, dn=None, **options)
+def first_time_stamp(source: Source, track: Track) -> float | None:
+    """The time stamp of a track's first sample, without what encoders put before it."""
+    entries = ["-show_entries", "frame=pts_time", "-read_intervals", f"{track.start}%+#4"]
+    command = ["ffprobe", "-v", "quiet", "-select_streams", str(track.index), *entries]
+    command += ["-of", "csv=p=0", "-threads", "1", *words(source.options), source.url]
+    with run_sandboxed(command, source.file, seconds=PROBE_SECONDS) as child:
+        found = re.match(rb"-?[\d.]+", output_of(child).read(1 << 16))
+    return float(found[0]) if found else None
+
+
+def decode_command(source: Source, track: Track, n_channels: int) -> list[str]:
+    options = {**source.options, "codec_whitelist": CODECS, "threads": 1}
     sound = ffmpeg.output(
-        source["a:0"],
+        ffmpeg.input(source.url, vn=None, sn=None, dn=None, **options)[str(track.index)],
         "pipe:1",
         format="f32le",
-        af=",".join([*channel_filters(info.channels, n_channels), FILL_GAPS]),
+        af=",".join([*channel_filters(track.channels, n_channels), FILL_GAPS]),
         ac=n_channels,
         ar=SAMPLE_RATE,
         threads=1,
         max_error_rate=MAX_DAMAGE,
     )
-    quiet = sound.global_args("-nostdin", "-v", "quiet", "-filter_threads", "1")
+    # Without -copyts ffmpeg cuts gaps of more than 10 s out of Ogg and MPEG, and moves the track to
+    # the start of the clock.
+    quiet = sound.global_args("-nostdin", "-v", "quiet", "-filter_threads", "1", "-copyts")
     command: list[str] = quiet.compile()
     return command
 
@@ -189,16 +299,15 @@ def sample_blocks(stream: IO[bytes], n_channels: int) -> Iterator[np.ndarray]:
         )
 
 
-def refuse_failed(status: int, info: RecordingInfo, decoded: float) -> None:
+def refuse_failed(status: int, track: Track, decoded: float) -> None:
     """
     Args:
         status: ffmpeg's exit status.
         decoded: seconds.
 
     Raises:
-        DecoderKilled, DecodeFailed, UnreadableAudio, TruncatedAudio.
+        DecoderKilled, DecodeFailed, UnreadableAudio.
     """
-    declared = info.duration
     if status == INTERRUPTED:  # perhaps the whole service is being stopped
         raise DecoderKilled(
             f"Decoding was interrupted after {duration_in_words(decoded)}: try again."
@@ -210,7 +319,7 @@ def refuse_failed(status: int, info: RecordingInfo, decoded: float) -> None:
         )
     if status != 0 and decoded == 0:
         raise UnreadableAudio(
-            f"The audio in the file ({info.codec}) cannot be decoded:"
+            f"The audio in the file ({track.codec}) cannot be decoded:"
             " copy the recording again, or export it as WAV, FLAC, MP3 or M4A and use that file."
         )
     if status != 0:
@@ -218,10 +327,28 @@ def refuse_failed(status: int, info: RecordingInfo, decoded: float) -> None:
             f"Decoding stopped after {duration_in_words(decoded)} (ffmpeg exited with {status}):"
             " copy the recording again, or export it as WAV and use that file."
         )
-    if declared is not None and decoded < declared * 0.999 - 1:  # headers round, encoders pad
-        raise TruncatedAudio(
-            f"The file says that it lasts {duration_in_words(declared)} but holds only"
-            f" {duration_in_words(decoded)} of sound: copy it from the recorder again. If that is"
-            " all there is, open it in Audacity, export it as WAV and use that file (or run:"
-            " ffmpeg -i OLD -c copy NEW)."
-        )
+
+
+def warn_of_length(info: RecordingInfo, decoded: float) -> list[str]:
+    """Return a warning if the file may be incomplete, by a length that may be wrong.
+
+    Args:
+        decoded: seconds.
+
+    Raises:
+        TruncatedAudio: it is incomplete, by a length that is certain.
+    """
+    declared = info.duration
+    if declared is None or decoded >= declared * 0.999 - 1:  # headers round, encoders pad
+        return []
+    lengths = (
+        f"The file says that it lasts {duration_in_words(declared)} but holds only"
+        f" {duration_in_words(decoded)} of sound"
+    )
+    if not info.is_duration_certain:
+        return [f"{lengths}. Its header may be wrong: compare the length with your notes."]
+    raise TruncatedAudio(
+        f"{lengths}: copy it from the recorder again. If that is"
+        " all there is, open it in Audacity, export it as WAV and use that file (or run:"
+        " ffmpeg -i OLD -c copy NEW)."
+    )

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, BinaryIO
@@ -29,7 +29,7 @@ KILLED = (-signal.SIGKILL, -signal.SIGXCPU, -signal.SIGTERM)
 # What recorders, telephones, video calls and office programs write. Playlists, pictures, subtitles
 # and other formats that refer to further files are left out.
 # Source: `ffmpeg -demuxers`, `ffmpeg -decoders`.
-FORMATS = "aac,aiff,amr,asf,au,avi,caf,dss,flac,matroska,mov,mp3,mpeg,mpegts,ogg,w64,wav"
+FORMATS = "aac,aiff,amr,asf,au,avi,caf,dss,flac,flv,matroska,mov,mp3,mpeg,mpegts,ogg,w64,wav"
 CODECS = (
     "aac,aac_fixed,aac_latm,ac3,ac3_fixed,alac,amrnb,amrwb,dss_sp,eac3,flac,g723_1,gsm,gsm_ms,"
     "libopencore_amrnb,libopencore_amrwb,libopus,libspeex,libvorbis,mp1,mp1float,mp2,mp2float,mp3,"
@@ -38,7 +38,9 @@ CODECS = (
     "pcm_f64le,pcm_mulaw,pcm_s16be,pcm_s16le,pcm_s24be,pcm_s24le,pcm_s32be,pcm_s32le,pcm_s8,pcm_u8"
 )
 INPUT = "file:/proc/self/fd/0"  # reopens the descriptor, because a pipe cannot be read backwards
-INPUT_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
+INPUT_OPTIONS: Mapping[str, object] = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
+# The names of codecs, where they are not those of their decoders, too.
+READABLE_CODECS = frozenset(CODECS.split(",")) | {"amr_nb", "amr_wb"}
 
 NO_FFMPEG = "ffmpeg is not installed: ask the administrator to install ffmpeg 5.1 or later."
 NO_SANDBOX = (
@@ -159,6 +161,11 @@ def run_sandboxed(
             f" ({duration_in_words(seconds)} of processor time): try again, or export the recording"
             " as WAV and use that file."
         )
+
+
+def words(options: Mapping[str, object]) -> list[str]:
+    """Options as ffprobe takes them on its command line."""
+    return [word for name, value in options.items() for word in (f"-{name}", str(value))]
 
 
 def kill_group(child: "subprocess.Popen[bytes]") -> None:

@@ -2,8 +2,10 @@
 
 import os
 import struct
-from typing import BinaryIO, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, BinaryIO
 
+from models.audio.chunks import Sound, byte_rate
 from models.audio.errors import EncryptedAudio, NoAudioStream
 
 HEAD_BYTES = 8192
@@ -23,6 +25,15 @@ def read_at(file: BinaryIO, offset: int, n_bytes: int) -> bytes:
 
 def read_head(file: BinaryIO) -> bytes:
     return read_at(file, 0, HEAD_BYTES)
+
+
+def file_size(file: BinaryIO) -> int:
+    return os.fstat(file.fileno()).st_size
+
+
+def is_mp3(head: bytes) -> bool:
+    """Whether a file begins like an MP3: with a tag or with a frame of layer 1 to 3."""
+    return head[:3] == b"ID3" or (head[:1] == b"\xff" and head[1:2] > b"\xe0" and bool(head[1] & 6))
 
 
 def refuse_by_signature(head: bytes) -> None:
@@ -73,78 +84,161 @@ def why_unreadable(head: bytes) -> str:
 
 
 def declared_duration(
-    file: BinaryIO, head: bytes, stream: dict[str, str], container: dict[str, str]
-) -> float | None:
-    """Seconds of audio that the file declares; None where ffprobe could only estimate them.
+    file: BinaryIO,
+    head: bytes,
+    sound: Sound | None,
+    streams: Sequence[Mapping[str, Any]],
+    container: Mapping[str, Any],
+) -> tuple[float | None, bool]:
+    """Return the seconds of audio that the file declares and whether they are certain.
+
+    None where nothing proves a length: ffprobe could only estimate it, or the size was never filled
+    in because the file was streamed. Where the declaration may be wrong it is not certain.
 
     Args:
-        stream, container: ffprobe's report.
+        sound: the chunks of a WAV, Wave64, AIFF or CAF.
+        streams, container: ffprobe's report on the audio tracks.
     """
-    name = container["format_name"]
-    if name in ESTIMATED or (name == "mp3" and not has_frame_count(file, head)):
-        return None
-    if name in ONE_DURATION_FOR_ALL_STREAMS and int(container["nb_streams"]) > 1:
-        return None  # it is the longest stream's, which may be the picture
-    duration = float(stream.get("duration") or container.get("duration") or 0)
+    name, n_streams = container["format_name"], int(container["nb_streams"])
+    if name in ESTIMATED:
+        return None, False
+    if name == "mp3":
+        return mp3_duration(file, head), True
+    if name in ONE_DURATION_FOR_ALL_STREAMS and n_streams > 1:
+        return None, False  # it is the longest stream's, which may be the picture
     if name == "asf":
-        duration = asf_duration(head)
-    elif name == "wav" and not stream.get("codec_name", "").startswith("pcm_"):
-        pass  # a separate chunk holds the number of samples
-    elif (declared_bytes := file_size_in_header(head)) is not None:
+        return asf_duration(head), True
+    zero = clock_start(file, container)
+    ends = (
+        max(0.0, seconds(stream.get("start_time")) - zero) + seconds(stream.get("duration"))
+        for stream in streams
+        if seconds(stream.get("duration"))
+    )
+    duration = max(ends, default=0.0)
+    if not duration:
+        # Its end on the clock of the time stamps, which may start anywhere.
+        start = seconds(container.get("start_time"))
+        duration = seconds(container.get("duration")) - max(0.0, start)
+        return (duration, start < 1) if duration > 0 else (None, False)
+    if sound is not None:
+        return chunks_duration(file, sound, streams[0], duration)
+    if name == "avi" and (declared_bytes := avi_size(head)) is not None:
         # ffprobe computes the duration from the bytes present
-        duration *= max(1.0, declared_bytes / os.fstat(file.fileno()).st_size)
-    return duration if duration > 0 else None
+        duration *= max(1.0, declared_bytes / file_size(file))
+    return duration, True
 
 
-def has_frame_count(file: BinaryIO, head: bytes) -> bool:
-    """Whether an MP3 begins with a frame that gives the number of frames: Xing, Info or VBRI."""
+def clock_start(file: BinaryIO, container: Mapping[str, Any]) -> float:
+    """Return the time stamp, in seconds, at which the clock of the file starts.
+
+    Camcorders count from any time, live recordings from the start of the stream that they were cut
+    from. A whole MP4 counts from zero.
+    """
+    is_mp4 = str(container["format_name"]).startswith("mov,")
+    if is_mp4 and not is_fragmented(file):
+        return 0.0
+    return max(0.0, seconds(container.get("start_time")))
+
+
+def seconds(value: object) -> float:
+    """A number of ffprobe's report; 0 if it is missing."""
+    return float(str(value)) if value not in (None, "N/A") else 0.0
+
+
+def chunks_duration(
+    file: BinaryIO, sound: Sound, stream: Mapping[str, Any], reported: float
+) -> tuple[float | None, bool]:
+    """As `declared_duration`, for files in chunks.
+
+    Args:
+        reported: seconds according to ffprobe.
+    """
+    rate = byte_rate(file, sound.form, sound.heads)
+    if not rate or not str(stream.get("codec_name")).startswith("pcm_"):
+        return (None, False) if sound.declared_bytes is None else (reported, True)
+    present = sound.n_bytes / rate
+    if sound.declared_bytes is None:
+        return None, False
+    return max(present, sound.declared_bytes / rate), not sound.contradiction
+
+
+def mp3_duration(file: BinaryIO, head: bytes) -> float | None:
+    """Seconds by the number of frames that the first frame of an MP3 declares: Xing, Info, VBRI.
+
+    Source: http://gabriel.mp3-tech.org/mp3infotag.html, ISO/IEC 11172-3 2.4.2.3.
+    """
     offset = 0
-    if head[:3] == b"ID3":  # a tag; its size uses seven bits of each byte
-        size = head[6:10]
-        offset = 10 + (size[0] << 21 | size[1] << 14 | size[2] << 7 | size[3])
+    while (tag := read_at(file, offset, 10))[:3] == b"ID3" and len(tag) == 10:
+        size = tag[6:10]  # seven bits of each byte
+        offset += 10 + (size[0] << 21 | size[1] << 14 | size[2] << 7 | size[3])
     frame = read_at(file, offset, 64)
-    return any(name in frame for name in (b"Xing", b"Info", b"VBRI"))
+    if len(frame) < 64 or frame[0] != 0xFF or frame[1] < 0xE0:
+        return None
+    if (at := max(frame.find(b"Xing"), frame.find(b"Info"))) >= 0:
+        flags, n_frames = struct.unpack_from(">II", frame, at + 4)
+        n_frames *= flags & 1
+    elif (at := frame.find(b"VBRI")) >= 0:
+        (n_frames,) = struct.unpack_from(">I", frame, at + 14)
+    else:
+        return None
+    version, rate = frame[1] >> 3 & 3, frame[2] >> 2 & 3
+    if rate == 3 or not n_frames:
+        return None
+    sample_rate = (44_100, 48_000, 32_000)[rate] / {3: 1, 2: 2}.get(version, 4)
+    return float(n_frames * (1152 if version == 3 else 576) / sample_rate)
 
 
-def asf_duration(head: bytes) -> float:
-    """Seconds in the file properties of a WMA: play duration minus preroll, 0 if not filled in.
+def end_of_mp3(file: BinaryIO) -> int:
+    """Where the tags at the end of an MP3 begin: a cover among them may look like sound."""
+    end = file_size(file)
+    for _ in range(4):
+        if end > 128 and read_at(file, end - 128, 3) == b"TAG":
+            end -= 128
+        elif (footer := read_at(file, max(0, end - 32), 32))[:8] == b"APETAGEX":
+            size, flags = struct.unpack_from("<I4xI", footer, 12)
+            end = max(0, end - size - (32 if flags & 1 << 31 else 0))
+        elif (footer := read_at(file, max(0, end - 15), 15))[6:] == b"LYRICS200":
+            end = max(0, end - 15 - (int(footer[:6]) if footer[:6].isdigit() else 0))
+        else:
+            break
+    return end
+
+
+def asf_duration(head: bytes) -> float | None:
+    """Seconds in the file properties of a WMA: play duration minus preroll, None if not filled in.
 
     Source: Advanced Systems Format (ASF) Specification, 3.2.
     """
     at = head.find(ASF_FILE_PROPERTIES)
     if at < 0:
-        return 0.0
-    play_duration, _, preroll = struct.unpack_from("<QQQ", head.ljust(at + 88, b"\0"), at + 64)
-    return float(play_duration / 10_000_000 - preroll / 1000)
+        return None
+    play_duration, _, preroll, flags = struct.unpack_from(
+        "<QQQI", head.ljust(at + 92, b"\0"), at + 64
+    )
+    is_broadcast = flags & 1  # then the other fields are not valid
+    duration = play_duration / 10_000_000 - preroll / 1000
+    return float(duration) if duration > 0 and not is_broadcast else None
 
 
-def file_size_in_header(head: bytes) -> int | None:
-    """File size in bytes as the header of a WAV, W64, AVI or CAF declares it.
+def avi_size(head: bytes) -> int | None:
+    """File size in bytes as the header of an AVI declares it; None if it was not filled in."""
+    size = int.from_bytes(head[4:8], "little") + 8
+    return size if 8 < size < 1 << 31 else None
 
-    None without such a header, or if it was never filled in: a recorder that lost power leaves
-    zero, a program that could not seek back to the start writes the largest number possible.
+
+def is_fragmented(file: BinaryIO) -> bool:
+    """Whether an MP4 has fragments, whose time stamps may start anywhere.
+
+    Those of other MP4 files start at zero, and a sound that begins later has an empty edit.
     """
-    size = 0
-    if head[:4] == b"RIFF":
-        size = int.from_bytes(head[4:8], "little") + 8
-        size = 0 if size == 8 or size >= 1 << 31 else size
-        if head[8:12] == b"WAVE" and (end := end_of_data(head, 12, 4, "little")) is not None:
-            size = min(size, end)  # anything after that is not sound
-    elif head[:4] == b"riff":
-        size = int.from_bytes(head[16:24], "little")
-    elif head[:4] == b"caff":
-        size = end_of_data(head, 8, 8, "big") or 0
-    return size if 8 < size < 1 << 50 else None
-
-
-def end_of_data(
-    head: bytes, at: int, size_bytes: int, byteorder: Literal["little", "big"]
-) -> int | None:
-    """Declared end of the chunk that holds the sound; the first chunk begins at `at`."""
-    while at + 4 + size_bytes <= len(head):
-        name, body = head[at : at + 4], at + 4 + size_bytes
-        size = int.from_bytes(head[at + 4 : body], byteorder)
-        if name == b"data":
-            return body + size
-        at = body + size + (size % 2 if byteorder == "little" else 0)  # WAV pads to even bytes
-    return None
+    at, n_bytes = 0, file_size(file)
+    for _ in range(64):
+        head = read_at(file, at, 16)
+        size = int.from_bytes(head[:4], "big")
+        if size == 1:
+            size = int.from_bytes(head[8:16], "big")
+        if head[4:8] == b"moof":
+            return True
+        if size < 8 or (at := at + size) >= n_bytes:
+            return False
+    return False

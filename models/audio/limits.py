@@ -1,5 +1,8 @@
 """Which recordings are accepted: limits on length, channels, sample rate and level."""
 
+import math
+from collections.abc import Sequence
+
 from models.audio.errors import (
     AudioTooShort,
     SampleRateTooLow,
@@ -25,22 +28,28 @@ def refuse_out_of_range(info: RecordingInfo) -> None:
         UnreadableAudio, TooManyChannels, SampleRateTooLow, TooLong.
     """
     if not info.channels or not info.sample_rate:
-        raise UnreadableAudio(
-            f"The audio format of the file ({info.codec}) cannot be read:"
-            " export the recording as WAV, FLAC, MP3 or M4A and use that file."
-        )
+        raise UnreadableAudio(unreadable_codec(info.codec))
     if info.channels > MAX_CHANNELS:
         raise TooManyChannels(
             f"The recording has {info.channels} channels and at most {MAX_CHANNELS} can be read:"
             " export only the channels with voices."
         )
-    if info.sample_rate < MIN_SAMPLE_RATE:
+    sample_rate = min((track.sample_rate for track in info.tracks), default=info.sample_rate)
+    if sample_rate < MIN_SAMPLE_RATE:
         raise SampleRateTooLow(
-            f"The sample rate of the recording is {info.sample_rate} Hz and speech needs at least"
+            f"The sample rate of the recording is {sample_rate} Hz and speech needs at least"
             f" {MIN_SAMPLE_RATE} Hz: look for the original, as this may be a reduced copy."
         )
     if info.duration is not None:
         refuse_too_long(info.duration)
+
+
+def unreadable_codec(codec: str) -> str:
+    """The message for a recording whose only track is in an unknown or forbidden codec."""
+    return (
+        f"The audio format of the file ({codec}) cannot be read:"
+        " export the recording as WAV, FLAC, MP3 or M4A and use that file."
+    )
 
 
 def refuse_too_long(seconds: float, n_channels: int = 1) -> None:
@@ -79,6 +88,14 @@ def refuse_too_short(duration: float) -> None:
         )
 
 
+def is_silent(peaks: Sequence[float]) -> bool:
+    """
+    Args:
+        peaks: peak of each channel in dBFS.
+    """
+    return max(peaks, default=-math.inf) < SILENCE_DBFS
+
+
 def refuse_bad_levels(info: RecordingInfo, peaks: tuple[float, ...]) -> None:
     """
     Args:
@@ -92,7 +109,7 @@ def refuse_bad_levels(info: RecordingInfo, peaks: tuple[float, ...]) -> None:
             "The recording holds sample values that no sound has, far above full scale or not"
             " numbers: export it again as 16-bit WAV."
         )
-    if max(peaks) < SILENCE_DBFS:
+    if is_silent(peaks):
         cancelled = " and that its channels do not cancel each other out"
         raise SilentAudio(
             f"The loudest sound in the recording is at {max(peaks):.1f} dBFS and speech lies above"

@@ -3,19 +3,30 @@
 import json
 import os
 import stat
-from typing import BinaryIO
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, BinaryIO
 
+from models.audio.chunks import Sound
 from models.audio.errors import EmptyFile, EncryptedAudio, NoAudioStream, UnreadableAudio
-from models.audio.ffmpeg_child import CODECS, INPUT, INPUT_OPTIONS, output_of, run_sandboxed
+from models.audio.ffmpeg_child import (
+    READABLE_CODECS,
+    output_of,
+    run_sandboxed,
+    words,
+)
 from models.audio.headers import (
     NO_SOUND,
+    clock_start,
     declared_duration,
     read_head,
     refuse_by_signature,
+    seconds,
     why_unreadable,
 )
-from models.audio.limits import refuse_out_of_range
-from models.audio.recording import RecordingInfo
+from models.audio.limits import refuse_out_of_range, unreadable_codec
+from models.audio.recording import RecordingInfo, Track
+from models.audio.source import open_source
 
 PROBE_SECONDS = 30  # processor time
 LOCKED_TAGS = ("aavd", "drms", "enca")  # Audible, iTunes, MPEG common encryption
@@ -37,32 +48,122 @@ def probe(file: BinaryIO) -> RecordingInfo:
         raise EmptyFile("The file has 0 bytes: copy the recording from the recorder again.")
     head = read_head(file)
     refuse_by_signature(head)
-    entries = "stream=codec_name,codec_tag_string,sample_rate,channels,duration"
-    entries += ":format=format_name,duration,nb_streams"
-    command = ["ffprobe", "-v", "quiet", "-select_streams", "a:0", "-show_entries", entries]
-    # Audio only: ffprobe opens a decoder for every stream, and fails if one is not allowed.
-    command += ["-of", "json", "-threads", "1", "-codec_whitelist:a", CODECS]
-    command += [word for name, value in INPUT_OPTIONS.items() for word in (f"-{name}", value)]
-    with run_sandboxed([*command, INPUT], file, seconds=PROBE_SECONDS) as child:
-        report = output_of(child).read(1 << 16)
+    entries = "stream=index,codec_name,codec_tag_string,sample_rate,channels,duration,start_time"
+    entries += ":stream_disposition=default:format=format_name,duration,start_time,nb_streams"
+    command = ["ffprobe", "-v", "quiet", "-select_streams", "a", "-show_entries", entries]
+    # No codec whitelist here, because ffprobe opens a decoder for every track and fails if one is
+    # not allowed: a DTS track would make the AAC track beside it unreadable. The sandbox holds
+    # whatever they do, and only decoders on the whitelist get to decode the recording.
+    with open_source(file) as source:
+        command += ["-of", "json", "-threads", "1", *words(source.options), source.url]
+        with run_sandboxed(command, source.file, seconds=PROBE_SECONDS) as child:
+            report = output_of(child).read(1 << 20)
     if child.returncode != 0:
         raise UnreadableAudio(why_unreadable(head))
     answer = json.loads(report)
-    if not answer["streams"]:
+    streams, container = answer["streams"], answer["format"]
+    if not streams:
         raise NoAudioStream(NO_SOUND)
-    stream, container = answer["streams"][0], answer["format"]
-    if stream.get("codec_tag_string") in LOCKED_TAGS:
+    tracks = [track_of(number, stream) for number, stream in enumerate(streams, 1)]
+    chosen, warnings = choose_tracks(tracks, streams)
+    reported = [streams[track.number - 1] for track in chosen]
+    duration, is_certain = declared_duration(file, head, source.sound, reported, container)
+    if source.sound is not None:
+        warnings += warn_of_odd_chunks(source.sound)
+    info = RecordingInfo(
+        container=container["format_name"],
+        codec=chosen[0].codec,
+        sample_rate=chosen[0].sample_rate,
+        channels=sum(track.channels for track in chosen),
+        duration=duration,
+        n_bytes=status.st_size,
+        tracks=tuple(chosen),
+        clock_start=clock_start(file, container),
+        is_duration_certain=is_certain,
+        warnings=tuple(warnings),
+    )
+    refuse_out_of_range(info)
+    return info
+
+
+def track_of(number: int, stream: Mapping[str, Any]) -> Track:
+    """
+    Args:
+        number: among the audio tracks, from 1.
+        stream: ffprobe's report.
+    """
+    return Track(
+        index=int(stream["index"]),
+        number=number,
+        codec=stream.get("codec_name", "unknown"),
+        sample_rate=int(stream.get("sample_rate", 0)),
+        channels=int(stream.get("channels", 0)),
+        start=seconds(stream.get("start_time")),
+    )
+
+
+def choose_tracks(
+    tracks: Sequence[Track], streams: Sequence[Mapping[str, Any]]
+) -> tuple[list[Track], list[str]]:
+    """Choose the tracks to read.
+
+    Programs mark the first track as the default unasked, so only a mark on others is a choice.
+    Tracks without it are then read only if the marked ones turn out to be silent.
+
+    Args:
+        streams: ffprobe's reports on the tracks.
+
+    Returns:
+        The tracks, and warnings that name the others.
+
+    Raises:
+        EncryptedAudio, UnreadableAudio
+    """
+    locked = [track for track in tracks if is_locked(streams[track.number - 1])]
+    readable = [track for track in tracks if track not in locked and is_readable(track)]
+    if not readable and locked:
         raise EncryptedAudio(
             "The recording is copy-protected by the shop or program it comes from:"
             " export it there without copy protection, as WAV or M4A."
         )
-    info = RecordingInfo(
-        container=container["format_name"],
-        codec=stream.get("codec_name", "unknown"),
-        sample_rate=int(stream.get("sample_rate", 0)),
-        channels=int(stream.get("channels", 0)),
-        duration=declared_duration(file, head, stream, container),
-        n_bytes=status.st_size,
-    )
-    refuse_out_of_range(info)
-    return info
+    if not readable:
+        raise UnreadableAudio(unreadable_codec(tracks[0].codec))
+    warnings = [
+        f"Audio track {track.number} ({track.codec}) cannot be read and was left out. If somebody"
+        " can be heard only there, export that track as WAV and transcribe it too."
+        for track in tracks
+        if track not in readable
+    ]
+    marked = [t for t in readable if streams[t.number - 1].get("disposition", {}).get("default")]
+    if marked and tracks[0] not in marked:
+        readable = [replace(track, is_reserve=track not in marked) for track in readable]
+    return readable, warnings
+
+
+def is_locked(stream: Mapping[str, Any]) -> bool:
+    return stream.get("codec_tag_string") in LOCKED_TAGS
+
+
+def is_readable(track: Track) -> bool:
+    return track.codec in READABLE_CODECS and bool(track.channels and track.sample_rate)
+
+
+def warn_of_odd_chunks(sound: Sound) -> list[str]:
+    """Warn of a WAV, Wave64, AIFF or CAF whose header does not agree with its bytes."""
+    warnings = []
+    if sound.is_stale:
+        warnings.append(
+            "The header of the recording declares less sound than the file holds, as after a loss"
+            " of power. All of it was read: listen to the end."
+        )
+    if sound.contradiction:
+        warnings.append(
+            "The header of the recording declares two lengths. The file ends where the shorter one"
+            " does: compare the length with your notes."
+        )
+    if sound.unknown_bytes:
+        warnings.append(
+            f"The last {sound.unknown_bytes:,} bytes of the file are neither sound nor a known kind"
+            " of metadata, and were left out: compare the length with your notes."
+        )
+    return warnings

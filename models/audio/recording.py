@@ -11,19 +11,36 @@ SAMPLE_RATE = 16_000  # Hz, what Whisper was trained on
 
 
 @dataclass(frozen=True)
-class RecordingInfo:
-    """What ffprobe reports about a recording's first audio stream. Tags are never read.
+class Track:
+    """One audio track of a file."""
 
-    `duration` is None where the file declares none, as with AMR, DSS, Ogg, raw AAC, live WebM and
-    many MP3s. An estimate from the bit rate could be wrong by minutes.
-    """
-
-    container: str  # ffmpeg's name, "mov,mp4,m4a,3gp,3g2,mj2"
+    index: int  # ffmpeg's number, which counts pictures too
+    number: int  # among the audio tracks, from 1
     codec: str
     sample_rate: int  # Hz
     channels: int
+    start: float = 0.0  # s, first time stamp, on the file's own clock
+    is_reserve: bool = False  # read only if all others are silent
+
+
+@dataclass(frozen=True)
+class RecordingInfo:
+    """What the headers of a recording declare. Tags are never read.
+
+    `duration` is None where the file declares none, as with AMR, DSS, Ogg, raw AAC, live WebM,
+    streamed WAV and many MP3s. An estimate from the bit rate could be wrong by minutes.
+    """
+
+    container: str  # ffmpeg's name, "mov,mp4,m4a,3gp,3g2,mj2"
+    codec: str  # of the first track that is read
+    sample_rate: int  # Hz, of that track
+    channels: int  # of all tracks that are read
     duration: float | None
     n_bytes: int
+    tracks: tuple[Track, ...] = ()  # to be read
+    clock_start: float = 0.0  # s, the time stamp at which the file's clock starts
+    is_duration_certain: bool = True
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -41,6 +58,7 @@ class Recording:
 
     samples: np.ndarray
     info: RecordingInfo
+    warnings: tuple[str, ...] = ()  # for the transcript: what was left out, missing or doubtful
 
     @property
     def duration(self) -> float:
@@ -50,7 +68,7 @@ class Recording:
     @cached_property
     def peak_dbfs(self) -> tuple[float, ...]:
         """Loudest sample of each channel: 0 is full scale, -inf digital silence."""
-        return tuple(dbfs(float(max(channel.max(), -channel.min()))) for channel in self.samples)
+        return tuple(peak_dbfs(channel) for channel in self.samples)
 
     @cached_property
     def levels(self) -> tuple[float, ...]:
@@ -60,6 +78,11 @@ class Recording:
 
 def dbfs(amplitude: float) -> float:
     return 20.0 * math.log10(amplitude) if amplitude != 0 else -math.inf
+
+
+def peak_dbfs(channel: np.ndarray) -> float:
+    """Loudest sample; -inf for none. NaN where a sample is not a number."""
+    return dbfs(float(max(channel.max(), -channel.min()))) if len(channel) else -math.inf
 
 
 def rms(channel: np.ndarray) -> float:

@@ -1,0 +1,40 @@
+"""A recording as ffmpeg gets it: all of its sound, and only that."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from models.audio.chunks import WAV, Sound, find_sound, repaired
+from models.audio.ffmpeg_child import INPUT, INPUT_OPTIONS
+from models.audio.headers import end_of_mp3, file_size, is_mp3, read_head
+
+PART_OPTIONS = {**INPUT_OPTIONS, "protocol_whitelist": "file,subfile"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """The input of ffprobe and ffmpeg."""
+
+    file: BinaryIO  # their standard input
+    url: str
+    options: Mapping[str, object]
+    sound: Sound | None  # of a file in chunks
+
+
+@contextmanager
+def open_source(file: BinaryIO) -> Iterator[Source]:
+    """Find what ffmpeg has to be given, or told, to read a recording whole."""
+    head, n_bytes = read_head(file), file_size(file)
+    sound = find_sound(file, head)
+    if sound is not None and not sound.is_plain:
+        if sound.form is WAV and sound.runs_to_end(n_bytes):
+            yield Source(file, INPUT, {**INPUT_OPTIONS, "ignore_length": 1}, sound)
+            return
+        with repaired(file, sound) as copy:
+            yield Source(copy, INPUT, INPUT_OPTIONS, sound)
+    elif is_mp3(head) and (end := end_of_mp3(file)) < n_bytes:
+        part = f"subfile,,start,0,end,{end},,:{INPUT}"
+        yield Source(file, part, PART_OPTIONS, None)
+    else:
+        yield Source(file, INPUT, INPUT_OPTIONS, sound)
