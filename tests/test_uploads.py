@@ -75,6 +75,35 @@ def files_in(api):
     return [path.name for path in folder.rglob("*") if path.is_file()]
 
 
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ({"files": {"file": ("clip.wav", b"RIFF", "audio/wav")}}, "not a form"),
+        ({"content": b"RIFF", "headers": {"Content-Type": "audio/wav"}}, "recording itself"),
+        ({"content": b"RIFF"}, "recording itself"),
+        ({"content": iter([b"RIFF"]), "headers": {"Upload-Length": "4"}}, "recording itself"),
+        ({"content": b"{}", "headers": {"Content-Type": "application/json"}}, "recording itself"),
+    ],
+)
+def test_a_body_of_another_kind_is_refused_with_what_to_send(api, study, body, says):
+    """A form was answered with "An upload needs the header Upload-Length"."""
+    before = files_in(api)
+    answer = api.post(f"/v1/uploads?study={study}", **body)
+
+    assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_media_type")
+    assert says in answer.json()["detail"]
+    assert "application/offset+octet-stream" in answer.json()["detail"]
+    assert files_in(api) == before
+
+
+def test_the_media_type_may_have_capitals_and_parameters(api, study):
+    kind = {"Content-Type": "Application/Offset+Octet-Stream; charset=utf-8"}
+    answer = api.post(f"/v1/uploads?study={study}", headers=kind, content=tone(1.0))
+
+    assert answer.status_code == 201, answer.text
+    assert answer.json()["n_received"] > 0
+
+
 def test_an_upload_can_be_one_request(api, study):
     sound = tone(1.5)
 

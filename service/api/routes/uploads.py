@@ -173,7 +173,9 @@ async def create_upload(
     """
     require_version(request)
     limits.uploads.require(str(caller.token_id))
-    has_body = request.headers.get("content-type") == MEDIA_TYPE
+    has_body = media_type(request) == MEDIA_TYPE
+    if not has_body:
+        refuse_other_body(request)
     n_bytes = announced_length(request, has_body)
     recording = await asyncio.to_thread(
         recordings.create_upload,
@@ -263,7 +265,7 @@ async def resume_upload(
     require_version(request)
     limits.parts.require(str(caller.token_id))
     recording = await asyncio.to_thread(_find, services, caller, upload_id)
-    if request.headers.get("content-type") != MEDIA_TYPE:
+    if media_type(request) != MEDIA_TYPE:
         raise UnsupportedMediaType(f"Send the part as {MEDIA_TYPE}")
     offset = number(request, "upload-offset")
     if offset is None:
@@ -383,6 +385,27 @@ def announced_length(request: Request, has_body: bool) -> int:
     if length is None:
         raise WrongLength("An upload needs the header Upload-Length")
     return length
+
+
+def media_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def refuse_other_body(request: Request) -> None:
+    """
+    Raises:
+        UnsupportedMediaType: the request has a body of another kind, such as a form.
+    """
+    found = media_type(request)
+    is_form = found.startswith("multipart/")
+    has_bytes = (number(request, "content-length") or 0) > 0 or (
+        "transfer-encoding" in request.headers
+    )
+    if is_form or has_bytes:
+        raise UnsupportedMediaType(
+            f"The body must be the recording itself{', not a form' * is_form}: send the file's "
+            f"bytes with Content-Type: {MEDIA_TYPE} (curl -T FILE, not -F)"
+        )
 
 
 def number(request: Request, name: str) -> int | None:
