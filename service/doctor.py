@@ -1,6 +1,5 @@
 """`fieldscribe doctor`: checks what transcription needs on this machine and says what to do."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -8,11 +7,12 @@ import tempfile
 import wave
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 from models.errors import SpeechError
-from service.database.engine import open_engine, require_schema
+from service.database.engine import open_engine, open_sessions, require_schema
+from service.domain.monitoring import NO_WORKER, backup_age, read_work
 from service.errors import ServiceError
 from service.services import database_url, is_sealed
 from service.settings import Settings
@@ -194,12 +194,19 @@ def check_database(settings: Settings) -> Iterator[Check]:
         engine = open_engine(database_url(settings))
         try:
             require_schema(engine)
+            with open_sessions(engine)() as session:
+                work = read_work(session)
         finally:
             engine.dispose()
     except ServiceError as error:
         yield Check("database", "problem", f"{error}. Is `fieldscribe serve` running?")
+        return
+    yield Check("database", "ok", "answers and has the right version")
+    if work.is_stuck:
+        yield Check("worker", "warning", NO_WORKER)
     else:
-        yield Check("database", "ok", "answers and has the right version")
+        n = work.n_workers
+        yield Check("worker", "ok", f"{n} running, {work.n_queued} jobs queued")
 
 
 def check_data_disk(settings: Settings) -> Iterator[Check]:
@@ -229,13 +236,9 @@ def check_keys(settings: Settings) -> Iterator[Check]:
 
 
 def check_backup(settings: Settings) -> Iterator[Check]:
-    try:
-        made_at = datetime.fromisoformat(
-            json.loads((settings.data / "backup.json").read_text())["at"]
-        )
-    except (OSError, ValueError, KeyError):
+    age = backup_age(settings)
+    if age is None:
         yield Check("backup", "warning", "none yet: run `fieldscribe backup`")
         return
-    age = datetime.now(UTC) - made_at
     status = "warning" if age > OLD_BACKUP else "ok"
     yield Check("backup", status, f"the latest is {age.days} days old")

@@ -24,6 +24,7 @@ from service.services import Services
 from service.settings import Settings
 
 OCTETS = {"Content-Type": "application/offset+octet-stream"}
+BASE_URL = "http://127.0.0.1:8321"
 ADDRESS = ("127.0.0.1", 50000)
 _numbers = itertools.count(1)
 
@@ -107,7 +108,9 @@ def open_api(settings: Settings) -> Iterator[Api]:
     app = create_app(settings)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("service.api.app.end_process", lambda: ended.append(True))
-        with TestClient(app, client=ADDRESS, raise_server_exceptions=False) as client:
+        with TestClient(
+            app, base_url=BASE_URL, client=ADDRESS, raise_server_exceptions=False
+        ) as client:
             api = Api(app, client)
             api.headers["Authorization"] = f"Bearer {api.token('owner', all_studies=True)}"
             yield api

@@ -1,5 +1,6 @@
 """Access control, tested on every route of the OpenAPI document."""
 
+import json
 import re
 import time
 from base64 import b64decode
@@ -10,13 +11,15 @@ from uuid import UUID, uuid4
 
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import select
+from sqlalchemy import select, text
 
 from service.api.app import create_app
 from service.api.limits import Bucket
 from service.commands.connection import find_token
 from service.database.tables import ROLES, Handoff, Job, Token
+from service.doctor import check_database
 from service.domain.callers import find_caller
+from service.domain.monitoring import NO_WORKER
 from service.domain.recordings import identified
 from service.domain.tokens import make_first_tokens
 from service.services import create_root_keys
@@ -494,6 +497,81 @@ def test_metrics_are_for_this_machine_or_an_admin(api, module_settings):
     object.__setattr__(api.services, "settings", behind)
     assert api.client.get("/metrics").status_code == 401
     object.__setattr__(api.services, "settings", module_settings)
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1:8321", 200),
+        ("localhost", 200),
+        ("LOCALHOST:8321", 200),
+        ("[::1]:8321", 200),
+        ("rebound.example:8321", 401),
+        ("127.0.0.1.rebound.example", 401),
+        ("127.0.0.1@rebound.example", 401),
+        ("", 401),
+    ],
+)
+def test_without_a_token_metrics_answer_only_to_this_machines_names(api, host, status):
+    """A page in a browser on this machine could otherwise read them under a name of its own."""
+    assert api.client.get("/metrics", headers={"Host": host}).status_code == status
+    assert api.get("/metrics", headers={"Host": host}).status_code == 200  # with a token
+
+
+def test_metrics_have_help_and_durations(api):
+    api.get("/v1/studies")
+
+    text = api.client.get("/metrics").text
+
+    assert "# HELP fieldscribe_jobs Jobs by status." in text
+    bucket = 'fieldscribe_http_request_seconds_bucket{le="60.0",method="GET",route="/v1/studies"}'
+    assert bucket in text
+    assert "_created" not in text
+    families = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
+    assert {"fieldscribe_workers_alive", "fieldscribe_queue_oldest_seconds"} <= families
+
+
+def test_metrics_and_readiness_show_jobs_that_no_worker_takes(api, things, module_settings):
+    def value(name):
+        lines = api.client.get("/metrics").text.splitlines()
+        return next(float(line.split()[1]) for line in lines if line.startswith(name))
+
+    def beat(seconds):
+        with api.services.sessionmaker.begin() as session:
+            session.execute(text("DELETE FROM procrastinate_workers"))
+            session.execute(
+                text(
+                    "INSERT INTO procrastinate_workers (last_heartbeat) "
+                    "VALUES (now() + make_interval(secs => :seconds))"
+                ),
+                {"seconds": seconds},
+            )
+
+    api.post("/v1/jobs", json={"recordings": [things["recording_id"]], "model": "demo"})
+    for seconds in (-60, 3600):  # a dead worker, and one with a wrong clock
+        beat(seconds)
+        assert value("fieldscribe_workers_alive ") == 0
+        assert api.get("/readyz").json()["warnings"] == [NO_WORKER]
+    checks = {check.name: check for check in check_database(module_settings)}
+    assert (checks["worker"].status, checks["worker"].message) == ("warning", NO_WORKER)
+    beat(-1)
+    assert value("fieldscribe_workers_alive ") == 1
+    assert value("fieldscribe_queue_oldest_seconds ") > 0
+    assert api.get("/readyz").json() == {"status": "ok", "warnings": []}
+    assert [check.status for check in check_database(module_settings)] == ["ok", "ok"]
+
+
+@pytest.mark.parametrize("content", ["{}", "[", '{"at": "9999-12-31T23:59:59-23:59"}'])
+def test_a_damaged_note_of_the_backup_is_no_backup(api, module_settings, content):
+    module_settings.data.mkdir(exist_ok=True)
+    note = module_settings.data / "backup.json"
+    note.write_text(json.dumps({"at": datetime.now(UTC).isoformat()}))
+    assert "\nfieldscribe_backup_age_seconds " in api.client.get("/metrics").text
+
+    note.write_text(content)
+
+    assert "fieldscribe_backup_age_seconds" not in api.client.get("/metrics").text
+    note.unlink()
 
 
 def test_only_a_worker_with_the_current_fence_gets_the_keys_of_a_running_job(api, things):

@@ -24,7 +24,7 @@ from service.api import openapi, problems
 from service.database.tables import Study
 from service.errors import ServiceError
 from service.vault.errors import Erased
-from tests.api import ADDRESS, open_api
+from tests.api import ADDRESS, BASE_URL, open_api
 
 CANARY = "Zacharias Quendolin"
 
@@ -399,7 +399,7 @@ def test_a_request_from_elsewhere_is_not_local(api):
     client = TestClient(api.app, client=("192.0.2.1", 1))
 
     assert client.get("/metrics").status_code == 401
-    assert TestClient(api.app, client=ADDRESS).get("/metrics").status_code == 200
+    assert TestClient(api.app, BASE_URL, client=ADDRESS).get("/metrics").status_code == 200
 
 
 def test_a_request_leaves_nothing_in_the_log(api, caplog):

@@ -14,7 +14,8 @@ from fastapi.routing import APIRoute
 
 from service.api import docs_page, openapi, problems
 from service.api.limits import Limits
-from service.api.response_policy import RequestCounts, ResponsePolicy
+from service.api.metrics import RequestMetrics
+from service.api.response_policy import ResponsePolicy
 from service.api.routes import (
     handoffs,
     health,
@@ -68,7 +69,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.settings = settings
     app.state.limits = Limits(settings.long_poll_limit)
-    app.state.requests = RequestCounts()
+    app.state.requests = RequestMetrics()
     app.state.rates = RateCache()
     for router in ROUTERS:
         app.include_router(router)
