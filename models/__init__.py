@@ -1,6 +1,6 @@
 """Audio in, transcript out: a library that knows no web, database or user.
 
-On top are the plain data (`transcript`), the pipeline and the steps that need no room of their own.
+The modules at this level are the plain data (`transcript`), the pipeline and its smaller steps.
 May import torch, openai-whisper and pyannote.audio, never `service`. `service` and `scripts` import
 it; the API process only those modules that load no torch.
 """

@@ -63,7 +63,7 @@ class Espeak:
     def __init__(self) -> None:
         name = ctypes.util.find_library("espeak-ng")
         if name is None:
-            raise RuntimeError("espeak-ng is not installed. Type: sudo apt-get install espeak-ng")
+            raise RuntimeError("espeak-ng is not installed. Run: sudo apt-get install espeak-ng")
         self._library = ctypes.CDLL(name)
         rate = self._library.espeak_Initialize(SYNCHRONOUS, 0, None, PHONEME_EVENTS)
         if rate != ESPEAK_RATE:

@@ -88,8 +88,8 @@ KINDS = (
     RecordingKind("interview, 1 in 5 interrupts", 2, 0.2, 1e-3),
     RecordingKind("focus group, 1 in 10 interrupts", 6, 0.1, 1e-3),
     RecordingKind("focus group, noise", 6, 0.0, 1e-2),
-    RecordingKind("interview, number not told", 2, 0.0, 1e-3, is_count_given=False),
-    RecordingKind("focus group, number not told", 6, 0.0, 1e-3, is_count_given=False),
+    RecordingKind("interview, number not given", 2, 0.0, 1e-3, is_count_given=False),
+    RecordingKind("focus group, number not given", 6, 0.0, 1e-3, is_count_given=False),
 )
 
 

@@ -25,20 +25,22 @@ def modules() -> dict[str, Path]:
 MODULES = modules()
 
 
-def rooms() -> dict[str, str]:
-    """Folder or file: the room that the page puts it in."""
+def components() -> dict[str, str]:
+    """Folder or file: the component that the page puts it in."""
     rows = re.findall(r"^\| `(\w+)` \| [^|]+ \| ([^|]+) \|$", PAGE, re.M)
-    return {place: room for room, places in rows for place in re.findall(r"`([^`]+)`", places)}
+    return {
+        place: component for component, places in rows for place in re.findall(r"`([^`]+)`", places)
+    }
 
 
-ROOMS = rooms()
+COMPONENTS = components()
 
 
-def room_of(module: str) -> str:
+def component_of(module: str) -> str:
     """The most exact entry counts: a file before its folder."""
     path = MODULES[module].relative_to(ROOT).as_posix()
-    places = [place for place in ROOMS if path == place or path.startswith(place)]
-    return ROOMS[max(places, key=len)]
+    places = [place for place in COMPONENTS if path == place or path.startswith(place)]
+    return COMPONENTS[max(places, key=len)]
 
 
 def imported(path: Path) -> set[str]:
@@ -55,9 +57,9 @@ def imported(path: Path) -> set[str]:
 
 
 def arrows(package: str) -> set[tuple[str, str]]:
-    """Between rooms, without those that every room may import.
+    """Between components, without those that every component may import.
 
-    From `service`, all of `models` is one room.
+    From `service`, all of `models` is one component.
     """
     found = set()
     for module, path in MODULES.items():
@@ -65,9 +67,9 @@ def arrows(package: str) -> set[tuple[str, str]]:
             continue
         for other in imported(path):
             other_package = other.split(".")[0]
-            target = room_of(other) if other_package == package else other_package
-            if target not in (room_of(module), *FOR_ALL) and "." in other:
-                found.add((room_of(module), target))
+            target = component_of(other) if other_package == package else other_package
+            if target not in (component_of(module), *FOR_ALL) and "." in other:
+                found.add((component_of(module), target))
     return found
 
 
@@ -78,7 +80,7 @@ def drawing(title: str) -> set[tuple[str, str]]:
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_the_drawing_shows_the_imports(package):
-    assert drawing(f"The rooms of `{package}/`") == arrows(package)
+    assert drawing(f"The components of `{package}/`") == arrows(package)
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -91,11 +93,11 @@ def test_no_room_imports_in_a_circle(package):
 
 
 def test_every_place_that_the_page_names_exists():
-    assert [place for place in ROOMS if not (ROOT / place).exists()] == []
+    assert [place for place in COMPONENTS if not (ROOT / place).exists()] == []
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))
 def test_every_module_has_a_room_and_says_what_it_is_for(module):
     if "." in module:
-        assert room_of(module)
+        assert component_of(module)
     assert ast.get_docstring(ast.parse(MODULES[module].read_text(encoding="utf-8"))), module

@@ -106,7 +106,7 @@ def name_speakers(transcript: StoredTranscript, speakers: Speakers) -> None:
 def names_of(labels: list[str], speakers: Speakers) -> dict[str, str]:
     """The name that each label is shown with: its code, otherwise its role, otherwise the label.
 
-    Labels with the same code are one person, whom diarisation took for several. Labels with the
+    Labels with the same code are one person, whom diarisation split. Labels with the
     same role are different people, and are numbered.
     """
     codes = {label: speakers.get(label, {}).get("code") for label in labels}
