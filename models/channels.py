@@ -310,7 +310,7 @@ def remove_bleed(channels: np.ndarray, dominance: Dominance) -> np.ndarray:
 
 
 def voice_regions(speaks: np.ndarray, duration: float) -> Iterator[SpeechRegion]:
-    """Stretches of voice on the folded timeline.
+    """The stretches of voice on the folded timeline.
 
     Args:
         speaks: bool, (n_channels, n_frames).

@@ -439,7 +439,7 @@ class Pipeline:
         warnings += diarisation.warnings
         if diarisation.sampled:
             warnings.append(
-                "The session is so long that speakers were told apart by an even sample of it."
+                "The session is long, so speakers were told apart by an even sample of it."
             )
         if decoded.memory_ran_out or session.memory_ran_out:
             warnings.append(

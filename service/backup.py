@@ -3,7 +3,7 @@
     fieldscribe-<time>.tar        database.dump, vault/..., manifest.json
     fieldscribe-keys-<time>.tar   root/..., wrapped/..., ledger/..., owner.token, manifest.json
 
-Either archive alone is useless to a thief. Restore with the newest archive of keys: its ledger, and
+Either archive alone is useless to a thief. Restore with the newest key archive: its ledger, and
 the one on this machine, name what was erased after the data archive was made, and the restore
 erases it again.
 
@@ -128,7 +128,7 @@ def back_up(settings: Settings, out: Path | None, keys_out: Path) -> Backup:
 
     Args:
         out: folder for the archive of database and vault; None to back up only the keys.
-        keys_out: folder for the archive of keys, on another disk if possible.
+        keys_out: folder for the key archive, on another disk if possible.
 
     Raises:
         KeysNotApart, OutputNotWritable
@@ -245,7 +245,7 @@ def add_member(archive: tarfile.TarFile, name: str, source: BinaryIO) -> None:
 
 
 def fingerprint(settings: Settings) -> str:
-    """Digest of the root keys' files, which tells whether an archive of keys fits a backup."""
+    """Digest of the root keys' files, which tells whether a key archive fits a backup."""
     files = [settings.root_keys / f"{name}.key" for name in ArtefactClass]
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in files if path.exists()))
     return digest.hexdigest()
@@ -262,7 +262,7 @@ class Restored:
 
 
 def restore(settings: Settings, data: Path, keys: Path) -> Restored:
-    """Restore onto an empty machine. A ledger of erasures may be there and is kept.
+    """Restore onto an empty machine. An erasure ledger may be there and is kept.
 
     Raises:
         NotEmpty, BackupNotReadable, BackupDamaged, UnsafeBackup, BackupMismatch
@@ -353,9 +353,9 @@ def check_archive(archive: tarfile.TarFile, kind: str, names: re.Pattern[str]) -
         known = member.name == MANIFEST or names.fullmatch(member.name)
         if not member.isreg() or not known:
             raise UnsafeBackup(
-                "An archive holds unexpected files: is it the archive of keys?"
+                "An archive holds unexpected files: is it the key archive?"
                 if kind == "data"
-                else "The archive of keys holds unexpected files."
+                else "The key archive holds unexpected files."
             )
     if len(set(found)) < len(found):
         raise UnsafeBackup("The backup holds the same file twice.")
@@ -463,7 +463,7 @@ def erase_again(services: Services) -> int:
 
 @contextmanager
 def running_database(settings: Settings, *, new: bool = False) -> Iterator[URL]:
-    """The database that was set, else the embedded one, which is started if it is not running.
+    """The configured database, else the embedded one, which is started if it is not running.
 
     Args:
         new: whether the embedded database may be created.

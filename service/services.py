@@ -63,7 +63,7 @@ def open_services(settings: Settings) -> Services:
 
 
 def database_url(settings: Settings) -> URL:
-    """The URL that was set, else that of the embedded Postgres."""
+    """The configured URL, else that of the embedded Postgres."""
     if settings.database_url is not None:
         return make_url(settings.database_url.get_secret_value())
     return embedded.url(settings.database)
@@ -119,8 +119,8 @@ def create_root_keys(settings: Settings, passphrase: str | None = None) -> bool:
         if path.exists():
             if is_sealed(path) != (passphrase is not None):
                 raise RootKeyUnusable(
-                    "The first start was interrupted: repeat it as before, with or without "
-                    f"--passphrase, or delete {name}.key, which nothing is encrypted with yet"
+                    "The first start was interrupted: run the same command again, with or without "
+                    f"--passphrase as before, or delete {name}.key, which nothing uses yet"
                 )
             if passphrase is not None:
                 unseal_root_key(path, name, passphrase, data_folder=settings.data)

@@ -157,8 +157,8 @@ def run_sandboxed(
         raise FfmpegMissing(NO_FFMPEG)
     if expired.is_set() or child.returncode in KILLED:
         raise DecoderKilled(
-            "Decoding was killed, because memory ran out or at its limit"
-            f" ({duration_in_words(seconds)} of processor time): try again, or export the recording"
+            "Decoding was stopped, because memory ran out or it took longer than"
+            f" {duration_in_words(seconds)} of processor time: try again, or export the recording"
             " as WAV and use that file."
         )
 

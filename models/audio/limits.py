@@ -106,8 +106,8 @@ def refuse_bad_levels(info: RecordingInfo, peaks: tuple[float, ...]) -> None:
     """
     if not all(peak < LOUDEST_DBFS for peak in peaks):  # NaN fails this comparison too
         raise UnreadableAudio(
-            "The recording holds sample values that no sound has, far above full scale or not"
-            " numbers: export it again as 16-bit WAV."
+            "The recording holds impossible sample values, far above full scale or not numbers:"
+            " export it again as 16-bit WAV."
         )
     if is_silent(peaks):
         cancelled = " and that its channels do not cancel each other out"

@@ -149,7 +149,7 @@ class WhisperEngine:
             if not self.is_multilingual and code != "en":
                 raise UnknownLanguage("This model knows English only.")
             if self.is_multilingual and code not in self._tokenizer("en").all_language_codes:
-                raise UnknownLanguage(f"This model does not know {LANGUAGES[code].title()} yet.")
+                raise UnknownLanguage(f"This model does not support {LANGUAGES[code].title()}.")
         if options.task == "translate" and not self.is_multilingual:
             raise CannotTranslate("This model knows English only: it cannot translate.")
         if options.prompt:

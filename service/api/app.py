@@ -113,7 +113,7 @@ def end_process_with(task: "asyncio.Task[None]") -> None:
     """End the process when a background task ends: `serve` then starts a new one.
 
     An API that answers but no longer checks uploads or revives jobs would look healthy. The
-    process ends at once: nothing is lost, and an orderly end might hang on what went wrong.
+    process ends at once: nothing is lost, and an orderly shutdown might hang on the same failure.
     """
     error = None if task.cancelled() else task.exception()
     if error is not None:

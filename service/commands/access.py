@@ -106,7 +106,7 @@ def create_study(
     language: Annotated[str | None, language_option("it is detected in each recording")] = None,
     model: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Whisper model of its jobs; by default, the service's."),
+        typer.Option(metavar="NAME", help="Whisper model for its jobs; by default, the service's."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

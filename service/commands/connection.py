@@ -61,7 +61,7 @@ def trust_own_certificate(settings: Settings) -> ssl.SSLContext | None:
 
 
 def find_token(settings: Settings) -> str:
-    """The token in FIELDSCRIBE_TOKEN, else the owner's in the folder of keys.
+    """The token in FIELDSCRIBE_TOKEN, else the owner's in the keys folder.
 
     Raises:
         NoToken
@@ -73,5 +73,5 @@ def find_token(settings: Settings) -> str:
     except OSError:
         raise NoToken(
             "No token was found: start `fieldscribe serve` on this machine, set FIELDSCRIBE_KEYS "
-            "to the folder of keys of the running service, or set FIELDSCRIBE_TOKEN to a token."
+            "to the keys folder of the running service, or set FIELDSCRIBE_TOKEN to a token."
         ) from None

@@ -142,7 +142,7 @@ def doctor(
 ) -> None:
     """Check that this machine is ready.
 
-    Prints a line for each thing that transcription and the service need, and how to fix it.
+    Prints a line for each check, and says how to fix any problem.
     """
     with report_errors(as_json):
         require_packages("doctor", "worker")

@@ -26,7 +26,7 @@ def language_option(default: str) -> Any:
 def roster_option(note: str = "") -> Any:
     return typer.Option(
         metavar="FILE",
-        help=f"Text file naming who took part: a code and a role per line, "
+        help=f"Text file listing who took part: a code and a role per line, "
         f"such as 'P01 participant'.{note}",
     )
 

@@ -17,7 +17,7 @@ Data = Annotated[
 ]
 Keys = Annotated[
     Path | None,
-    typer.Option(metavar="FOLDER", help="Folder of the keys; must not be inside the data folder."),
+    typer.Option(metavar="FOLDER", help="The keys folder; must not be inside the data folder."),
 ]
 Weights = Annotated[
     Path | None, typer.Option(metavar="FOLDER", help="Folder of the model weights.")
@@ -26,7 +26,7 @@ Host = Annotated[str | None, typer.Option(metavar="ADDRESS", help="Address to li
 Port = Annotated[int | None, typer.Option(metavar="PORT", help="Port to listen on.")]
 BehindProxy = Annotated[
     bool | None,
-    typer.Option("--behind-proxy", help="The API is behind a reverse proxy that does TLS."),
+    typer.Option("--behind-proxy", help="The API is behind a reverse proxy that terminates TLS."),
 ]
 Certificate = Annotated[
     Path | None,

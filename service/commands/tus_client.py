@@ -90,7 +90,7 @@ class UploadSource:
             raise FileNotReadable(f"A file cannot be read ({error.strerror}).") from None
 
     def key(self, url: str) -> str:
-        """Identifies this upload to this service; another one if the file has changed since."""
+        """Identifies this upload to this service; a changed file gets a new key."""
         status = self.path.stat()
         target = [url, self.study, self.session, str(self.path.resolve())]
         plain = json.dumps([*target, status.st_size, status.st_mtime_ns])

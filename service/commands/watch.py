@@ -98,7 +98,8 @@ def describe_job(job: dict[str, Any]) -> Iterator[str]:
 def _status_detail(job: dict[str, Any]) -> str:
     """What follows the status: the reason for waiting, place in the queue, or progress."""
     if job["waiting_for"]:
-        return f" for a {job['waiting_for']['reason']}: {job['waiting_for']['user_action']}"
+        reason = "GPU" if job["waiting_for"]["reason"] == "card" else "person"
+        return f" for a {reason}: {job['waiting_for']['user_action']}"
     if job["status"] == "queued":
         return f", position {(job['queue']['position'] or 0) + 1} in the queue"
     if job["status"] != "running":

@@ -138,7 +138,7 @@ class Session(Table):
 
 
 class Recording(Table):
-    """A recording, the upload that brings it, and the artefact of its audio: one id for all."""
+    """A recording. Its upload and the artefact of its audio have the same id."""
 
     __tablename__ = "recording"
     __table_args__ = (one_of("state", RECORDING_STATES),)

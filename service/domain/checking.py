@@ -51,7 +51,7 @@ MAX_DECODER_KILLS = 3
 TEMPORARY_ERRORS = (
     DiskFull,
     Sealed,
-    KeyMissing,  # perhaps the folder of keys is not mounted
+    KeyMissing,  # perhaps the keys folder is not mounted
     UploadBusy,
     FfmpegMissing,
     SandboxUnavailable,

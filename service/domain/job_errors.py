@@ -27,7 +27,7 @@ class EngineDied(ServiceError):
 
 
 class GaveUp(ServiceError):
-    """The job crashed three times in the same stage."""
+    """The job crashed three times without finishing a stage."""
 
     code: ClassVar[str] = "gave_up"
     user_action: ClassVar[str] = ASK_ADMINISTRATOR

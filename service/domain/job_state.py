@@ -1,6 +1,6 @@
 """What a worker writes to a job's rows while it holds the job, always under the claim's fence.
 
-A worker that was taken for dead and comes back has an old fence. Its write is refused (`FenceLost`)
+A worker that was presumed dead and comes back has an old fence. Its write is refused (`FenceLost`)
 and it must end at once, before the queue lets it write a status for a job it no longer holds.
 """
 
@@ -207,7 +207,7 @@ def put_back_job(session: DbSession, claim: JobClaim, code: str | None = None) -
     """End an attempt that does not count, because the worker stops or the job must wait.
 
     Args:
-        code: the error that the job waits for to pass.
+        code: the temporary error that makes the job wait.
     """
     job = _locked_under_fence(session, claim)
     if job.status == "cancelling":

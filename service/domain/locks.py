@@ -11,7 +11,7 @@ from service.vault.errors import UploadBusy
 
 @contextmanager
 def refuse_while_checked() -> Iterator[None]:
-    """Turn a lock that cannot be had at once into an error that tells the client to try again.
+    """Turn a lock that is not free into an error that tells the client to try again.
 
     Raises:
         UploadBusy

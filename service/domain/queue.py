@@ -1,8 +1,8 @@
 """The queue of jobs for the workers. It holds ids, never content.
 
-With Procrastinate's defaults, jobs of an hour get lost or run twice. Prevented by the times below,
-a connector that survives database outages, `reap` and `sweep` in the API process, and the fence of
-job_state.py. The state of a job is in its own row, not in the queue's.
+With Procrastinate's defaults, hour-long jobs get lost or run twice. The times below, a connector
+that survives database outages, `reap` and `sweep` in the API process, and the fence of job_state.py
+prevent that. The state of a job is in its own row, not in the queue's.
 """
 
 import asyncio

@@ -153,7 +153,7 @@ def session_recordings(session: DbSession, session_id: UUID) -> list[Recording]:
 def set_recordings(
     services: Services, caller: Caller, session_id: UUID, recording_ids: list[UUID]
 ) -> tuple[Session, list[Recording]]:
-    """Make these recordings of the study, in this order and no others, those of the session.
+    """Make these recordings, in this order, the only ones of the session.
 
     Raises:
         SessionNotFound, Erased

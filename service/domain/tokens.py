@@ -156,7 +156,7 @@ def make_first_tokens(services: Services) -> None:
 
 
 def move_from_data_folder(settings: Settings) -> None:
-    """Move the owner's token from the data folder, which workers read, to the folder of keys.
+    """Move the owner's token from the data folder, which workers read, to the keys folder.
 
     Earlier versions wrote it there.
     """

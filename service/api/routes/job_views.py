@@ -48,7 +48,7 @@ class ProgressView(BaseModel):
         description="Seconds until it is done, not counting its time in the queue; null: unknown."
     )
     basis: Literal["history", "self-test"] | None = Field(
-        description="What the estimate is based on: earlier jobs, or a short trial of the models."
+        description="What the estimate is based on: earlier jobs, or a quick test of the models."
     )
 
 

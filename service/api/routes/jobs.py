@@ -400,7 +400,7 @@ def _view(services: Services, rates: RateCache, caller: Caller, job_id: UUID) ->
 
 
 def _is_news(state: State, known: str | None) -> bool:
-    """Whether a client that knows this version of the job has something to learn."""
+    """Whether the job has changed since the version that the client knows."""
     return state.has_ended or known not in (None, etag(state.version))
 
 
