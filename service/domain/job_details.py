@@ -13,7 +13,7 @@ from service.domain.stages import RateCache, RemainingTime, StageState, remainin
 AHEAD = text("""
 SELECT count(*) FROM procrastinate_jobs mine
   JOIN procrastinate_jobs other
-    ON other.queue_name = mine.queue_name AND other.status = 'todo'
+    ON other.task_name = mine.task_name AND other.status = 'todo'
    AND (other.priority > mine.priority
         OR (other.priority = mine.priority AND other.id < mine.id))
  WHERE mine.id = :id AND mine.status = 'todo'

@@ -17,7 +17,7 @@ import procrastinate
 import psycopg
 import psycopg_pool
 from procrastinate.exceptions import ConnectorException
-from sqlalchemy import func, select, text
+from sqlalchemy import select, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session as DbSession
 from sqlalchemy.orm import sessionmaker
@@ -26,11 +26,11 @@ from service.database.queries import lock_job, touch_job
 from service.database.tables import FINAL, Job
 from service.domain.job_state import requeue_orphan
 from service.domain.strays import remove_strays
+from service.domain.turns import TASK, close_gaps, next_turn
 from service.errors import ServiceError
 from service.services import Services
 
 QUEUE = "gpu"
-TASK = "fieldscribe.job"
 NOT_STARTED = ("queued", "waiting")
 
 HEARTBEAT = 5.0  # s
@@ -64,6 +64,8 @@ SELECT j.id FROM job j
  FOR UPDATE OF j SKIP LOCKED
 """)
 
+PRIORITY = text("SELECT priority FROM procrastinate_jobs WHERE id = :id")
+
 log = logging.getLogger(__name__)
 
 # Only writes rows through the caller's connection; it opens none itself.
@@ -71,22 +73,16 @@ _deferrer = procrastinate.App(connector=procrastinate.SyncPsycopgConnector())
 
 
 def defer_job(session: DbSession, job_id: UUID, study_id: UUID) -> None:
-    """Queue a job, in the transaction that creates it.
-
-    Its priority falls with the number of the study's unfinished jobs, so that a batch of thirty
-    does not delay the other studies.
-    """
+    """Queue a job, in the transaction that creates it. A job that was queued keeps its turn."""
     session.flush()
-    outstanding = session.scalar(
-        select(func.count())
-        .select_from(Job)
-        .where(Job.study_id == study_id, Job.status.not_in(FINAL))
-    )
     job = session.get_one(Job, job_id)
+    priority = None
+    if job.queue_job_id is not None:
+        priority = session.scalar(PRIORITY, {"id": job.queue_job_id})
     job.queue_job_id = _deferrer.configure_task(
         TASK,
         queue=QUEUE,
-        priority=-(outstanding or 0),
+        priority=-next_turn(session, study_id) if priority is None else priority,
         # Should there ever be two rows for one job, they run one after the other.
         lock=str(job_id),
         connection=raw_connection(session),
@@ -123,6 +119,7 @@ async def maintain(services: Services) -> None:
             await asyncio.to_thread(reap, services.sessionmaker)
             if time.monotonic() > swept + SWEEP_EVERY:
                 await asyncio.to_thread(sweep, services.sessionmaker)
+                await asyncio.to_thread(close_gaps, services.sessionmaker)
                 swept = time.monotonic()
             if time.monotonic() > tidied + TIDY_EVERY:
                 await asyncio.to_thread(remove_strays, services)

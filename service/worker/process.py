@@ -19,9 +19,9 @@ from service.domain.queue import (
     POLLING,
     QUEUE,
     STALLED,
-    TASK,
     ResilientConnector,
 )
+from service.domain.turns import TASK
 from service.processes import disable_core_dumps, end_with_parent, log_to_stderr, set_up_sandbox
 from service.services import database_url
 from service.settings import Settings
