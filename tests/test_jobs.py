@@ -386,6 +386,24 @@ def test_the_list_can_be_filtered_and_shows_only_the_callers_jobs(api, study):
     assert api.get(f"{MINE}?study={other}", token=token).status_code == 404
 
 
+def test_the_list_takes_a_session_by_id_or_by_code_with_its_study(api, study):
+    """Commands speak of codes, and the filter once took ids only."""
+    made = api.post("/v1/sessions", json={"study": study, "kind": "interview"}).json()
+    ids = {"recordings": [recording(api, study)]}
+    api.request("PUT", f"/v1/sessions/{made['id']}/recordings", json=ids)
+    wanted = {"study": study, "session": made["code"], "model": "demo"}
+    inside = api.post(MINE, json=wanted).json()["id"]
+    submitted(api, study)
+
+    def listed(query):
+        return [item["id"] for item in api.get(f"{MINE}?{query}").json()["items"]]
+
+    assert listed(f"session={made['id']}") == [inside]
+    assert listed(f"study={study}&session={made['code']}") == [inside]
+    assert codes(api.get(f"{MINE}?session={made['code']}")) == (422, "invalid_request")
+    assert codes(api.get(f"{MINE}?study={study}&session=INT-99")) == (404, "session_not_found")
+
+
 @pytest.mark.parametrize("cursor", ["nonsense", "bm8gY3Vyc29y", "é", "a" * 199])
 def test_an_invalid_cursor_is_refused(api, cursor):
     assert codes(api.get(MINE, params={"cursor": cursor})) == (422, "bad_cursor")

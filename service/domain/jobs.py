@@ -369,12 +369,15 @@ def list_jobs(
     caller: Caller,
     *,
     study: str | None = None,
-    session_id: str | None = None,
+    session_name: str | None = None,
     statuses: Sequence[str] = (),
     limit: int,
     cursor: str | None = None,
 ) -> Page[Job]:
     """The caller's jobs, newest first. Erased jobs are listed only if `statuses` asks for them.
+
+    Args:
+        study, session_name: id or code; the code of a session needs its study.
 
     Raises:
         StudyNotFound, SessionNotFound, BadCursor
@@ -383,8 +386,8 @@ def list_jobs(
     found = find_study(session, caller, study) if study is not None else None
     if found is not None:
         query = query.where(Job.study_id == found.id)
-    if session_id is not None:
-        interview = find_session(session, caller, session_id, found)
+    if session_name is not None:
+        interview = find_session(session, caller, session_name, found)
         query = query.where(Job.session_id == interview.id)
     query = query.where(Job.status.in_(statuses) if statuses else Job.status != "erased")
     return page_of(session, Job, query, limit=limit, cursor=cursor)

@@ -38,7 +38,9 @@ from service.domain.jobs import (
 )
 from service.domain.pages import BadCursor
 from service.domain.stages import RateCache
+from service.domain.studies import parse_id
 from service.errors import (
+    InvalidRequest,
     RecordingNotFound,
     RecordingNotReady,
     RecordingRefused,
@@ -124,7 +126,7 @@ class NewJob(Strict):
     def _names_its_recordings(self) -> Self:
         if self.session is None and not self.recordings:
             raise ValueError("a session or recordings are needed")
-        if self.session is not None and self.study is None and not _is_id(self.session):
+        if self.session is not None and self.study is None and parse_id(self.session) is None:
             raise ValueError("a session's code needs its study")
         if len(set(self.recordings)) < len(self.recordings):
             raise ValueError("a recording is listed twice")
@@ -244,7 +246,10 @@ def list_jobs(
     services: ServicesDep,
     limits: LimitsDep,
     study: Annotated[StudyName | None, Query(description="Only jobs of this study.")] = None,
-    session: Annotated[UUID | None, Query(description="Only jobs of this session, by id.")] = None,
+    session: Annotated[
+        SessionName | None,
+        Query(description="Only jobs of this session, by id, or by code together with `study`."),
+    ] = None,
     status: Annotated[
         list[Status] | None, Query(description="Only jobs with this status; repeatable.")
     ] = None,
@@ -255,12 +260,14 @@ def list_jobs(
 ) -> JobList:
     """The caller's jobs, newest first. Erased jobs are listed only if `status` asks for them."""
     limits.polls.require(str(caller.token_id))
+    if session is not None and study is None and parse_id(session) is None:
+        raise InvalidRequest("A session's code needs its study: add `study`, or give the id")
     with services.sessionmaker() as database:
         page = jobs.list_jobs(
             database,
             caller,
             study=study,
-            session_id=str(session) if session else None,
+            session_name=session,
             statuses=status or (),
             limit=limit,
             cursor=cursor,
@@ -402,7 +409,3 @@ def _view(services: Services, rates: RateCache, caller: Caller, job_id: UUID) ->
 def _is_news(state: State, known: str | None) -> bool:
     """Whether the job has changed since the version that the client knows."""
     return state.has_ended or known not in (None, etag(state.version))
-
-
-def _is_id(name: str) -> bool:
-    return len(name) == 36
