@@ -302,11 +302,32 @@ def test_an_invalid_id_is_reported_with_the_command_that_lists_ids():
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 def test_the_curl_of_the_readme_runs_as_written(service, study_code, tmp_path):
+    done = run_curl_of_the_readme(service, study_code, tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    assert "SPEAKER_00: Hello there" in done.stdout
+    assert '"completed"' in done.stdout
+    assert (tmp_path / "claim.json").stat().st_mode & 0o077 == 0  # it holds what people said
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_the_curl_of_the_readme_says_when_no_weights_are_installed(service, tmp_path):
+    """It once printed Python tracebacks."""
+    run("study", "create", "BARE", "--language", "en")
+
+    done = run_curl_of_the_readme(service, "BARE", tmp_path)
+
+    assert done.returncode == 1
+    assert "fieldscribe models fetch" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def run_curl_of_the_readme(service, study, tmp_path):
     readme = (ROOT / "README.md").read_text()
     blocks = re.findall(r"<!-- test: curl -->\n((?:    .*\n|\n)+)", readme)
-    script = textwrap.dedent("\n".join(blocks)).replace(
-        "http://127.0.0.1:8321", service.settings.local_url
-    )
+    assert len(blocks) == 4
+    script = textwrap.dedent("\n".join(blocks)).replace("PEER", study)
+    script = script.replace("http://127.0.0.1:8321", service.settings.local_url)
     (tmp_path / "INT-08.m4a").write_bytes(tone(1.0))
     command = tmp_path / "fieldscribe"
     command.write_text(
@@ -314,7 +335,7 @@ def test_the_curl_of_the_readme_runs_as_written(service, study_code, tmp_path):
         ' "from service.commands.main import main; main()" "$@"\n'
     )
     command.chmod(0o700)
-    done = subprocess.run(
+    return subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         cwd=tmp_path,
         env={
@@ -326,12 +347,6 @@ def test_the_curl_of_the_readme_runs_as_written(service, study_code, tmp_path):
         text=True,
         check=False,
     )
-
-    assert len(blocks) == 4
-    assert done.returncode == 0, done.stderr
-    assert "SPEAKER_00: Hello there" in done.stdout
-    assert '"completed"' in done.stdout
-    assert (tmp_path / "claim.json").stat().st_mode & 0o077 == 0  # it holds what people said
 
 
 def test_an_unreachable_service_is_reported(monkeypatch):
