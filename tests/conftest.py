@@ -1,5 +1,6 @@
 """Fixtures that every test shares."""
 
+import os
 import shutil
 import socket
 import subprocess
@@ -16,9 +17,37 @@ from service.database.embedded import EmbeddedPostgres
 from service.database.engine import conninfo, create_database, migrate, open_engine
 from service.services import Services, create_root_keys, open_services
 from service.settings import Settings
+from service.vault import roots
 from tests.audio_files import NAME, MakeRecording
 
+# One thread for each process, read when torch is loaded: the models of the tests are so small that
+# more threads mostly wait for one another, and other test processes need the processor.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 TEMPLATE = "migrated"
+
+# Files whose tests import pyannote.audio, which takes 5 s of processor time.
+IMPORT_PYANNOTE = {
+    "test_accuracy",
+    "test_bad_input",
+    "test_clustering",
+    "test_demo_weights",
+    "test_diarisation",
+    "test_hugging_face",  # transformers, which pyannote.audio imports
+    "test_pipeline",
+    "test_pyannote_checkpoints",
+    "test_reconstruction",
+    "test_segmentation",
+}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Choose the tests that one worker of pytest-xdist runs: those of a file share its fixtures."""
+    for item in items:
+        file = item.path.stem
+        group = "pyannote" if file in IMPORT_PYANNOTE else file
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(autouse=True)
@@ -84,7 +113,11 @@ def data_folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[EmbeddedPostgres]:
-    """One embedded server for the run, without fsync, and with a migrated database to copy."""
+    """One embedded server for each process of tests, with a migrated database to copy.
+
+    Without fsync. Sharing it between processes would save a second, but its cluster would have to
+    outlive the process that started it.
+    """
     folder = Path(tempfile.mkdtemp(prefix="fieldscribe-test-"))
     folder.chmod(0o711)
     server = EmbeddedPostgres(folder / "database")
@@ -131,6 +164,12 @@ def new_settings(database_url: str, tmp_path: Path) -> Settings:
     )
     create_root_keys(settings)
     return settings
+
+
+@pytest.fixture
+def cheap_argon2(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Derive keys from passphrases with 64 KiB of memory instead of 256 MiB."""
+    monkeypatch.setattr(roots, "ARGON2_MEMORY", 64)
 
 
 @pytest.fixture

@@ -451,7 +451,9 @@ def test_the_owners_token_does_not_stay_where_workers_can_read_it(settings, serv
         assert find_caller(session, find_token(settings)).role == "owner"
 
 
-def test_a_sealed_service_answers_sealed_until_it_is_unsealed(module_settings, tmp_path):
+def test_a_sealed_service_answers_sealed_until_it_is_unsealed(
+    module_settings, tmp_path, cheap_argon2
+):
     settings = module_settings.model_copy(
         update={"data": tmp_path / "data", "keys": tmp_path / "keys"}
     )

@@ -46,9 +46,9 @@ class LossyTransport(httpx2.BaseTransport):
         return sum(line.startswith(method) for line in self.requests)
 
 
-@pytest.fixture
-def api(settings):
-    with open_api(settings) as api:
+@pytest.fixture(scope="module")
+def api(module_settings):
+    with open_api(module_settings) as api:
         yield api
 
 

@@ -62,7 +62,11 @@ def mels() -> list[torch.Tensor]:
 
 @pytest.fixture
 def greedy(monkeypatch):
-    """Disable fallback: with random weights every text is improbable and repetitive."""
+    disable_fallback(monkeypatch)
+
+
+def disable_fallback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With random weights every text is improbable and repetitive."""
     monkeypatch.setattr("models.whisper_engine.decoder.needs_fallback", lambda text: False)
     monkeypatch.setattr("models.whisper_engine.decoder.ends_in_loop", lambda tokens: False)
 
@@ -451,18 +455,24 @@ def test_a_stopped_loop_is_sampled_again_as_if_it_had_reached_its_limit(whisper,
     assert text.temperature == 0.2
 
 
+@pytest.fixture(scope="module")
+def texts_on_this_processor(whisper: Whisper, mels: list[torch.Tensor]) -> list[DecodedText]:
+    with pytest.MonkeyPatch.context() as monkeypatch, torch.inference_mode():
+        disable_fallback(monkeypatch)
+        return texts_of(decoder_of(whisper), mels)
+
+
 @pytest.mark.parametrize(
     ("is_mkl_fast", "has_avx512"), [(True, True), (True, False), (False, True)]
 )
 def test_texts_are_the_same_in_the_memory_layout_of_any_processor(
-    whisper, mels, greedy, monkeypatch, is_mkl_fast, has_avx512
+    whisper, mels, greedy, monkeypatch, is_mkl_fast, has_avx512, texts_on_this_processor
 ):
-    expected = texts_of(decoder_of(whisper), mels)
     for module in ("models.whisper_engine.model", "models.whisper_engine.linear"):
         monkeypatch.setattr(f"{module}.is_mkl_fast", lambda: is_mkl_fast)
         monkeypatch.setattr(f"{module}.has_avx512", lambda: has_avx512)
 
-    assert_equal(texts_of(decoder_of(whisper), mels), expected)
+    assert_equal(texts_of(decoder_of(whisper), mels), texts_on_this_processor)
 
 
 # --- memory ---

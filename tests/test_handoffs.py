@@ -19,9 +19,9 @@ CLAIM = "/v1/handoffs/claim"
 EVA = {"segment": 1, "start": 11, "end": 21, "label": "PERSON", "score": 0.9, "entity": "Eva"}
 
 
-@pytest.fixture
-def api(settings):
-    with open_api(settings) as api:
+@pytest.fixture(scope="module")
+def api(module_settings):
+    with open_api(module_settings) as api:
         yield api
 
 

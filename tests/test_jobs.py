@@ -27,9 +27,9 @@ from tests.finished import begin_job, fail_job, finish_job
 MINE = "/v1/jobs"
 
 
-@pytest.fixture
-def api(settings):
-    with open_api(settings) as api:
+@pytest.fixture(scope="module")
+def api(module_settings):
+    with open_api(module_settings) as api:
         yield api
 
 

@@ -67,7 +67,9 @@ def test_a_first_start_that_was_killed_is_completed(settings, killed):
     assert not open_vault(settings).sealed
 
 
-def test_a_killed_first_start_with_a_passphrase_is_completed_with_the_same_one(services, settings):
+def test_a_killed_first_start_with_a_passphrase_is_completed_with_the_same_one(
+    services, settings, cheap_argon2
+):
     for name in ArtefactClass:
         root(settings, name).unlink()
     create_root_keys(settings, PASSPHRASE)

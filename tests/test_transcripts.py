@@ -17,9 +17,9 @@ from tests.finished import conversation, finish_job
 from tests.test_jobs import codes
 
 
-@pytest.fixture
-def api(settings):
-    with open_api(settings) as api:
+@pytest.fixture(scope="module")
+def api(module_settings):
+    with open_api(module_settings) as api:
         yield api
 
 

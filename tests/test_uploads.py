@@ -29,9 +29,9 @@ from tests.test_bad_input import RECORDINGS
 VERSION = {"Tus-Resumable": "1.0.0"}
 
 
-@pytest.fixture
-def api(settings):
-    with open_api(settings) as api:
+@pytest.fixture(scope="module")
+def api(module_settings):
+    with open_api(module_settings) as api:
         yield api
 
 

@@ -324,11 +324,6 @@ def data_folder(tmp_path):
     return folder
 
 
-@pytest.fixture
-def cheap_argon2(monkeypatch):
-    monkeypatch.setattr(roots, "ARGON2_MEMORY", 64)
-
-
 def test_a_root_key_is_random_and_only_its_owner_can_read_it(tmp_path, data_folder):
     paths = {name: tmp_path / name for name in ArtefactClass}
     for path in paths.values():
