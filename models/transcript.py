@@ -108,7 +108,11 @@ class Flag:
 
 @dataclass(frozen=True)
 class Source:
-    """One recording of the session: its place on the timeline, and its format."""
+    """One recording of the session: its place on the timeline, and its format.
+
+    `sha256`: of the file, in hex, by which batch mode knows it again. None in the service, which
+    keeps no checksum of content that can be compared outside a study.
+    """
 
     start: float
     duration: float
@@ -117,6 +121,7 @@ class Source:
     sample_rate: int  # Hz
     channels: int
     n_bytes: int
+    sha256: str | None = None
 
 
 @dataclass(frozen=True)

@@ -43,8 +43,8 @@ def recordings(tmp_path: Path) -> list[Path]:
     return paths
 
 
-def write_tone(path: Path, seconds: float) -> None:
-    samples = 8000 * np.sin(np.arange(int(16_000 * seconds)) * 0.2)
+def write_tone(path: Path, seconds: float, level: float = 8000) -> None:
+    samples = level * np.sin(np.arange(int(16_000 * seconds)) * 0.2)
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
@@ -133,6 +133,68 @@ def test_a_changed_recording_is_transcribed_again(recordings, tmp_path):
     os.utime(recordings[0], (1, 1))  # a copy may keep an old time, but its size differs
 
     assert [result.status for result in results_of(work)] == ["done"]
+
+
+def two_days(tmp_path, seconds=(2.0, 2.0)):
+    """Recordings that a recorder gave the same name, with other content and an old date."""
+    days = [tmp_path / f"day{i}" / "ZOOM0001.WAV" for i in (1, 2)]
+    for path, length, level in zip(days, seconds, (8000, 4000), strict=True):
+        path.parent.mkdir()
+        write_tone(path, length, level)
+        os.utime(path, (1, 1))
+    return days
+
+
+@pytest.mark.parametrize("seconds", [(2.0, 2.0), (2.0, 3.0)])
+def test_a_recording_of_another_folder_with_the_same_name_gets_its_own_transcript(
+    tmp_path, seconds
+):
+    """It was "already finished", with the text of the first; or replaced that."""
+    out = tmp_path / "out"
+    days = two_days(tmp_path, seconds)
+    results = [results_of(batch([day], out), FakePipeline(day.parent.name)) for day in days]
+
+    assert [result.status for (result,) in results] == ["done", "done"]
+    assert [result.written_as for (result,) in results] == [None, "ZOOM0001-2"]
+    assert "day1" in (out / "ZOOM0001.identified.txt").read_text()
+    assert "day2" in (out / "ZOOM0001-2.identified.txt").read_text()
+    again = [results_of(batch([day], out))[0] for day in reversed(days)]
+    assert [result.status for result in again] == ["skipped", "skipped"]
+    assert "ZOOM0001-2" in str(again[0].outputs[0])
+
+
+def test_a_copied_or_touched_recording_is_not_transcribed_again(recordings, tmp_path):
+    results_of(batch(recordings[:1], tmp_path / "out"))
+    copy = tmp_path / "copy" / recordings[0].name
+    copy.parent.mkdir()
+    copy.write_bytes(recordings[0].read_bytes())
+
+    assert [r.status for r in results_of(batch([copy], tmp_path / "out"))] == ["skipped"]
+
+
+def test_a_name_that_another_run_takes_meanwhile_is_left_to_it(tmp_path):
+    out = tmp_path / "out"
+    days = two_days(tmp_path)
+
+    class Slow(FakePipeline):
+        def finish(self, session, on_progress):
+            results_of(batch(days[1:], out), FakePipeline("day2"))
+            return super().finish(session, on_progress)
+
+    (result,) = results_of(batch(days[:1], out), Slow("day1"))
+
+    assert result.written_as == "ZOOM0001-2"
+    assert "day2" in (out / "ZOOM0001.identified.txt").read_text()
+
+
+def test_a_joined_session_does_not_replace_the_transcript_of_its_first_recording(
+    recordings, tmp_path
+):
+    out = tmp_path / "out"
+    results_of(batch(recordings[:1], out))
+    joined = batch(recordings, out, sessions=group_into_sessions(recordings, join=True))
+
+    assert [result.written_as for result in results_of(joined)] == ["INT-01-2"]
 
 
 @pytest.mark.parametrize("content", ['{"schema": "fieldscribe', "[]", "[" * 100_000, "\0"])

@@ -332,6 +332,16 @@ def test_a_file_name_cannot_control_the_terminal(pipeline, tmp_path, name):
     assert len([line for line in lines if "bad " in line and "unreadable_audio" in line]) == 2
 
 
+def test_another_name_for_a_transcript_is_said_aloud(pipeline, recording, tmp_path):
+    transcribe(recording, "--out", tmp_path / "out")
+    write_tone(recording, 3.0)
+    result = transcribe(recording, "--out", tmp_path / "out", "--json")
+    (row,) = json.loads(result.stdout)
+
+    assert "another recording with this name, so this one's is called INT-07-2." in result.stderr
+    assert "INT-07-2" in row["outputs"][0] and "INT-07-2" in row["warnings"][0]
+
+
 @pytest.mark.slow
 def test_an_interrupt_keeps_finished_sessions_and_says_so(tmp_path):
     """With a real process, the demo weights and a real SIGINT.

@@ -1,10 +1,14 @@
 """Runs a batch: recordings in, transcripts out, without the service.
 
 The JSON of a transcript is the result; the other formats are rendered from it. A session is not
-transcribed again if its JSON exists, is newer than its recordings, and was made with the same
-weights and options.
+transcribed again if its JSON exists and was made from the same recordings, byte for byte, with the
+same weights and options. Recorders repeat names: a transcript of other recordings is never replaced
+or taken for this session's; the new one gets another name.
 """
 
+import hashlib
+import itertools
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,8 +25,8 @@ from models.precision import Precision
 from models.transcript import Transcript
 from models.transcript_json import from_json
 from models.weights.catalogue import PipelineWeights, WhisperWeights
-from service.batch.reading import MAX_HELD_SECONDS, Reader
-from service.errors import OutputNotWritable, SameName, ServiceError
+from service.batch.reading import MAX_HELD_SECONDS, Reader, open_recording
+from service.errors import OutputNotWritable, RecordingNotFound, SameName, ServiceError
 from service.exports import FORMATS, Format
 from service.exports.files import remove_abandoned, write_all_whole, write_whole
 
@@ -40,6 +44,27 @@ class SessionFiles:
     def output(self, folder: Path, format: Format) -> Path:
         return folder / f"{self.name}.{MARK}.{format}"
 
+    @property
+    def digests(self) -> list[str]:
+        """The SHA-256 of each recording.
+
+        Raises:
+            RecordingNotFound
+        """
+        return list(map(_sha256, self.recordings))
+
+
+def _sha256(path: Path) -> str:
+    with open_recording(path) as file:
+        status = os.fstat(file.fileno())
+    return _sha256_of_version(path, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+@cache
+def _sha256_of_version(path: Path, inode: int, n_bytes: int, modified_ns: int) -> str:
+    with open_recording(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
 
 @dataclass(frozen=True)
 class Result:
@@ -50,6 +75,7 @@ class Result:
     seconds: float = 0.0  # of processing
     code: str | None = None
     message: str | None = None
+    written_as: str | None = None  # if a transcript of other recordings has the session's name
 
 
 @dataclass(frozen=True)
@@ -212,11 +238,14 @@ def _read(
 ) -> _ActiveSession:
     active = _ActiveSession(session)
     with active.step():
-        if transcript := find_finished(session, batch):
-            outputs = _write(transcript, session, batch, missing_only=True)
-            active.result = Result(session, "skipped", outputs, transcript)
+        place = find_place(session, batch)
+        if place.finished:
+            outputs = _write(place.finished, place.session, batch, missing_only=True)
+            active.result = Result(
+                session, "skipped", outputs, place.finished, written_as=place.other_name(session)
+            )
         else:
-            _check_output(session, batch)
+            _check_output(place.session, batch)
             active.state = recordings = reader.take(
                 session.name, lambda fraction: on_progress(StageProgress("ingest", fraction))
             )
@@ -287,8 +316,19 @@ def _finish(
     if active.result is None:
         with active.step():
             transcript = pipeline.finish(active.state, progress.of_session(active))
-            outputs = _write(transcript, active.session, batch)
-            active.result = Result(active.session, "done", outputs, transcript)
+            sources = zip(transcript.sources, active.session.digests, strict=True)
+            transcript = replace(
+                transcript, sources=tuple(replace(source, sha256=d) for source, d in sources)
+            )
+            place = find_place(active.session, batch)  # another run may have taken the first one
+            outputs = _write(transcript, place.session, batch)
+            active.result = Result(
+                active.session,
+                "done",
+                outputs,
+                transcript,
+                written_as=place.other_name(active.session),
+            )
     active.state = None
     reader.release(active.session.name)
     return active.timed_result
@@ -353,25 +393,50 @@ def _check_output(session: SessionFiles, batch: Batch) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a session's transcript is or will be."""
+
+    session: SessionFiles  # with the name under which it is written
+    finished: Transcript | None = None  # of an earlier run, if this run would make the same one
+
+    def other_name(self, wanted: SessionFiles) -> str | None:
+        return self.session.name if self.session != wanted else None
+
+
+def find_place(session: SessionFiles, batch: Batch) -> Place:
+    """The first of `NAME`, `NAME-2`, ... that no transcript of other recordings has."""
+    for number in itertools.count(1):
+        named = replace(session, name=session.name if number == 1 else f"{session.name}-{number}")
+        earlier = _read_earlier(named.output(batch.out, Format.JSON))
+        if earlier is None:
+            return Place(named)
+        try:
+            same_recordings = [source.sha256 for source in earlier.sources] == session.digests
+        except RecordingNotFound:
+            return Place(session)  # and reading it will fail
+        if same_recordings:
+            made_with = earlier.made_with
+            same = (
+                made_with.whisper_sha256 == batch.whisper.sha256
+                and made_with.diarisation_sha256 == batch.diarisation.sha256
+                and made_with.options == batch.options.to_transcript(batch.precision)
+            )
+            return Place(named, earlier if same else None)
+    raise AssertionError("unreachable")
+
+
 def find_finished(session: SessionFiles, batch: Batch) -> Transcript | None:
     """The transcript of an earlier run, if this run would make the same one."""
-    path = session.output(batch.out, Format.JSON)
+    return find_place(session, batch).finished
+
+
+def _read_earlier(path: Path) -> Transcript | None:
+    """A transcript of an earlier run; None if there is none, or if it is damaged."""
     try:
-        made_at = path.stat().st_mtime
-        if any(recording.stat().st_mtime > made_at for recording in session.recordings):
-            return None
-        sizes = [recording.stat().st_size for recording in session.recordings]
-        transcript = from_json(path.read_text(encoding="utf-8"))
+        return from_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
-    made_with = transcript.made_with
-    same = (
-        made_with.whisper_sha256 == batch.whisper.sha256
-        and made_with.diarisation_sha256 == batch.diarisation.sha256
-        and made_with.options == batch.options.to_transcript(batch.precision)
-        and [source.n_bytes for source in transcript.sources] == sizes
-    )
-    return transcript if same else None
 
 
 def _write(

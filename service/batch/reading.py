@@ -11,8 +11,9 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 from models.audio.decode import decode
 from models.audio.probe import probe
@@ -186,7 +187,7 @@ def _wait(future: "Future[Any]", on_poll: Callable[[], None]) -> None:
 
 
 @contextmanager
-def open_recording(path: Path) -> Iterator[BinaryIO]:
+def open_recording(path: Path) -> Iterator[BufferedReader]:
     """Open a regular file; opening a pipe would wait for ever.
 
     Raises:

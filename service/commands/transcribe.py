@@ -33,6 +33,11 @@ from service.errors import RecordingNotFound
 from service.exports import Format
 from service.exports.text import clock
 
+NAME_TAKEN = (
+    "The folder holds the transcript of another recording with this name, so this one's is called "
+    "{}."
+)
+
 
 def transcribe(
     *,
@@ -100,7 +105,10 @@ def as_dict(result: Result) -> dict[str, Any]:
         "duration": None if transcript is None else transcript.duration,
         "speakers": None if transcript is None else len(transcript.speakers),
         "flags": None if transcript is None else len(transcript.flags),
-        "warnings": [] if transcript is None else list(transcript.warnings),
+        "warnings": [
+            *([NAME_TAKEN.format(result.written_as)] if result.written_as else []),
+            *(transcript.warnings if transcript is not None else ()),
+        ],
         "seconds": round(result.seconds, 2),
         "code": result.code,
         "message": result.message,
@@ -203,6 +211,8 @@ class ProgressDisplay:
         done = f"{self.n_finished} of {len(self.batch.sessions)} sessions"
         self.bars.progress.update(self.bars.overall, completed=self.n_finished, description=done)
         self._print(_describe_result(result))
+        if result.written_as:
+            self._print(f"  NOTE: {NAME_TAKEN.format(printable(result.written_as))}")
         for warning in result.transcript.warnings if result.transcript else ():
             self._print(f"  WARNING: {warning}")
 
