@@ -24,7 +24,7 @@ class RosterEntry:
 
 
 def parse_roster(lines: Sequence[str]) -> tuple[RosterEntry, ...]:
-    """Read a roster's lines, also if they were pasted or exported from a spreadsheet.
+    """Read a roster's lines, even if they were pasted or exported from a spreadsheet.
 
     Code and role are separated by a tab, a semicolon, a comma or spaces. Empty cells, empty lines,
     lines that begin with `#` and a first line of titles, such as `Code;Role`, are left out.

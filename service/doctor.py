@@ -98,7 +98,7 @@ def check_sandbox(allow_weak: bool) -> Iterator[Check]:
                 "sandbox",
                 "warning",
                 "recordings are decoded without access to the network, but a hostile one could read"
-                f" every file that this user can read ({walls})",
+                f" all files that this user can read ({walls})",
             )
     except SpeechError as error:
         yield Check("sandbox", "problem", f"{error} ({walls})")

@@ -48,7 +48,7 @@ def set_up_sandbox(allow_weak: bool) -> None:
 
     allow_weak_sandbox(allow_weak)
     walls = find_walls()
-    log.info("ffmpeg is enclosed by: %s", walls)
+    log.info("ffmpeg's sandbox: %s", walls)
     if not walls.hide_files and allow_weak:
         log.warning(
             "nothing hides files from ffmpeg, and FIELDSCRIBE_ALLOW_WEAK_SANDBOX is set: a hostile"

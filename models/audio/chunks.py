@@ -1,6 +1,6 @@
-"""Where the sound lies in WAV, RF64, Wave64, AIFF and CAF files, found by walking their chunks.
+"""Finds the audio in WAV, RF64, Wave64, AIFF and CAF files by walking their chunks.
 
-Recorders and programs leave three kinds of headers that must not be taken at their word:
+Recorders and programs leave three kinds of headers that must not be trusted:
 
 * sizes that were never filled in, because the file was streamed: they say nothing;
 * sizes that were last updated before the battery died: sound follows the declared end;
@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 from models.audio.memory_file import memory_file
 
-MIN_TAIL_SECONDS = 0.1  # of sound after the declared end; less is padding or rubbish
+MIN_TAIL_SECONDS = 0.1  # of sound after the declared end; less is padding or garbage
 MAX_HEADER_BYTES = 1 << 20  # bytes before the sound that a repaired copy keeps
 BLOCK_BYTES = 1 << 20
 KNOWN = (
@@ -32,7 +32,7 @@ W64_GUID = bytes.fromhex("f3acd3118cd100c04f8edb8a")  # of every chunk except `r
 
 @dataclass(frozen=True)
 class Form:
-    """How a family of files writes its chunks."""
+    """The chunk layout of a family of formats."""
 
     first: int  # offset of the first chunk
     name_bytes: int
@@ -95,13 +95,13 @@ class Sound:
         )
 
     def runs_to_end(self, n_bytes: int) -> bool:
-        """Whether ffmpeg reads all of it if told to ignore the size, in a file of `n_bytes`."""
+        """Whether ffmpeg reads all of it, in a file of `n_bytes`, when told to ignore the size."""
         has_long_size = self.heads[0].name == b"ds64"
         return len(self.extents) == 1 and self.extents[0][1] == n_bytes and not has_long_size
 
 
 def find_sound(file: BinaryIO, head: bytes) -> Sound | None:
-    """Find the sound of a file that is made of chunks.
+    """Find the audio in a file that is made of chunks.
 
     Returns:
         None for other files, and where no chunk of sound was found.
@@ -157,7 +157,7 @@ def form_of(head: bytes) -> Form | None:
 
 
 def chunks(file: BinaryIO, form: Form, at: int, n_bytes: int) -> Iterator[Chunk]:
-    """Yield chunks while they look like some; the last may be longer than the file."""
+    """Yield chunks as long as they look valid; the last may be longer than the file."""
     while (chunk := chunk_at(file, form, at)) is not None:
         yield chunk
         if chunk.size is None or chunk.end(n_bytes) >= n_bytes:
@@ -194,9 +194,9 @@ def is_name(name: bytes) -> bool:
 
 
 def is_unfilled(size: int, form: Form) -> bool:
-    """Whether a size is what programs write that do not know it yet.
+    """Whether a size is one that programs write before they know the real one.
 
-    Zero is not among them: an empty chunk may be meant, and what follows it shows which.
+    Zero is not one of them: it may be an empty chunk, and what follows it shows which it is.
     SoX writes 0x7ffff000 (AIFF 0x7f000000), arecord 0x80000000, ffmpeg 0xffffffff, some less 36.
     """
     if form.size_bytes == 8:
@@ -288,7 +288,7 @@ def byte_rate(file: BinaryIO, form: Form, heads: Sequence[Chunk]) -> float:
 
 
 def outer_size(head: bytes, form: Form) -> int | None:
-    """Size of the file that its first bytes declare; None if it was not filled in."""
+    """The file size that the first bytes declare; None if it was not filled in."""
     if form is W64:
         size = int.from_bytes(head[16:24], "little")
     elif form is CAF:

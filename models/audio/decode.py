@@ -224,7 +224,7 @@ def track_blocks(
 def lead(
     source: Source, info: RecordingInfo, track: Track, n_channels: int
 ) -> Iterator[np.ndarray]:
-    """Yield the silence before a track that starts later than the file's clock.
+    """Yield the silence before a track that starts after the file's clock does.
 
     Sound may start later than the picture. ffmpeg does not fill this gap, because its filters begin
     anew, at any time stamp, where the format of the sound changes.
@@ -240,7 +240,7 @@ def lead(
 
 
 def first_time_stamp(source: Source, track: Track) -> float | None:
-    """The time stamp of a track's first sample, without what encoders put before it."""
+    """The time stamp of a track's first sample, without the encoder's padding."""
     entries = ["-show_entries", "frame=pts_time", "-read_intervals", f"{track.start}%+#4"]
     command = ["ffprobe", "-v", "quiet", "-select_streams", str(track.index), *entries]
     command += ["-of", "csv=p=0", "-threads", "1", *words(source.options), source.url]

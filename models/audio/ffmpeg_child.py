@@ -39,7 +39,7 @@ CODECS = (
 )
 INPUT = "file:/proc/self/fd/0"  # reopens the descriptor, because a pipe cannot be read backwards
 INPUT_OPTIONS: Mapping[str, object] = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
-# The names of codecs, where they are not those of their decoders, too.
+# Also the names of codecs that differ from those of their decoders.
 READABLE_CODECS = frozenset(CODECS.split(",")) | {"amr_nb", "amr_wb"}
 
 NO_FFMPEG = "ffmpeg is not installed: ask the administrator to install ffmpeg 5.1 or later."
@@ -56,7 +56,7 @@ NO_FILE_WALL = (
 
 
 class _Policy:
-    """Of this process; its `main` sets it."""
+    """This process's policy, which its `main` sets."""
 
     allow_weak = False
 
@@ -72,7 +72,7 @@ def allow_weak_sandbox(allow: bool) -> None:
 
 @dataclass(frozen=True)
 class Walls:
-    """What this kernel offers to enclose ffmpeg.
+    """The layers of the sandbox that this kernel supports.
 
     `landlock` is the version of its ABI, or 0; `namespaces`: user, mount and network namespaces.
     """
@@ -94,7 +94,7 @@ class Walls:
 
 
 def find_walls() -> Walls:
-    """Try each wall of the sandbox in a child process."""
+    """Try each layer of the sandbox in a child process."""
     answer = subprocess.run(
         [sys.executable, "-I", "-S", sandbox.__file__, "walls"],
         stdout=subprocess.PIPE,
@@ -157,7 +157,7 @@ def run_sandboxed(
         raise FfmpegMissing(NO_FFMPEG)
     if expired.is_set() or child.returncode in KILLED:
         raise DecoderKilled(
-            "Decoding was stopped, because memory ran out or it took longer than"
+            "Decoding was stopped, because memory ran out or it reached its limit of"
             f" {duration_in_words(seconds)} of processor time: try again, or export the recording"
             " as WAV and use that file."
         )

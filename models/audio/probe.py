@@ -107,7 +107,7 @@ def choose_tracks(
 ) -> tuple[list[Track], list[str]]:
     """Choose the tracks to read.
 
-    Programs mark the first track as the default unasked, so only a mark on others is a choice.
+    Programs mark the first track as the default unasked, so only a mark on another is a choice.
     Tracks without it are then read only if the marked ones turn out to be silent.
 
     Args:
@@ -153,7 +153,7 @@ def warn_of_odd_chunks(sound: Sound) -> list[str]:
     warnings = []
     if sound.is_stale:
         warnings.append(
-            "The header of the recording declares less sound than the file holds, as after a loss"
+            "The header of the recording declares less audio than the file holds, as after a loss"
             " of power. All of it was read: listen to the end."
         )
     if sound.contradiction:

@@ -7,11 +7,11 @@ The program may read its standard input (a file, which it may reopen as /proc/se
 system's libraries, and write to its standard output. It has no network, cannot start or reach other
 processes, cannot change files, and dies with its parent.
 
-Two walls do this. A seccomp filter refuses system calls. Landlock, or a mount namespace on kernels
-without it, hides files. Without a wall that hides files, the program is not started unless
+Two layers do this. A seccomp filter refuses system calls. Landlock, or a mount namespace on kernels
+without it, hides files. Without a layer that hides files, the program is not started unless
 ALLOW_WEAK is 1: it could then read what its user can read, but change nothing.
 
-`python -I -S sandbox.py walls` prints which walls stand on this kernel, as JSON.
+`python -I -S sandbox.py walls` prints which layers this kernel supports, as JSON.
 
 Imports the standard library only, because it runs without site-packages.
 """

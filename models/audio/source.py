@@ -1,4 +1,4 @@
-"""A recording as ffmpeg gets it: all of its sound, and only that."""
+"""A recording as ffmpeg is given it: all of its audio, and nothing else."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,7 +24,7 @@ class Source:
 
 @contextmanager
 def open_source(file: BinaryIO) -> Iterator[Source]:
-    """Find what ffmpeg has to be given, or told, to read a recording whole."""
+    """Choose the input and the options with which ffmpeg reads the whole recording."""
     head, n_bytes = read_head(file), file_size(file)
     sound = find_sound(file, head)
     if sound is not None and not sound.is_plain:

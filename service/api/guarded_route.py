@@ -1,4 +1,4 @@
-"""The routes' class: the token is checked before the body is read, and bodies are limited by path.
+"""Routes that check the token before they read the body, and limit bodies by path.
 
 A body of more than a few KB is parsed and validated in a thread, because the event loop answers
 nothing meanwhile. Parsing still holds Python's lock, so the number of values is limited too.
@@ -75,7 +75,7 @@ async def receive_body(request: Request, max_bytes: int) -> bytes:
     Raises:
         BodyTooLarge, RequestTooSlow
     """
-    refusal = BodyTooLarge(f"A request to this path may have a body of {max_bytes} bytes at most")
+    refusal = BodyTooLarge(f"A request to this path may have a body of at most {max_bytes} bytes")
     announced = request.headers.get("content-length", "")
     if announced.isdigit() and int(announced[:20]) > max_bytes:
         raise refusal

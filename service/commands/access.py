@@ -118,7 +118,7 @@ def create_study(
 
 
 def check_code(text: str) -> str:
-    """Refuse what is no code, because it becomes part of the request's path."""
+    """Refuse anything but a code, because it becomes part of the request's path."""
     if not re.fullmatch("[A-Za-z0-9-]+", text):
         raise typer.BadParameter("a study is named by its code, such as PEER")
     return text
@@ -139,7 +139,7 @@ def allow_admins(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say which tokens that read content admins may create for a study.
+    """Allow admins to create tokens that read a study's content.
 
     Needs an owner's token. Replaces what was allowed before.
     """

@@ -16,7 +16,7 @@ FORMATS = (
     (rb"\xff\xfe\0\0|\0\0\xfe\xff", "UTF-32"),
     (rb"\xff\xfe|\xfe\xff|[^\0]\0[^\0]\0|\0[^\0]\0[^\0]", "UTF-16"),
 )
-"""What people save in place of plain text in UTF-8, by how it begins."""
+"""Formats that people save instead of plain text in UTF-8, by their first bytes."""
 UTF_8_MARK = b"\xef\xbb\xbf"
 CONTROLS = re.compile(rb"[\x00-\x08\x0e-\x1f\x7f]")
 

@@ -1,4 +1,4 @@
-"""What an administrator watches: living workers, the queue's age, and the latest backup."""
+"""What an administrator watches: running workers, the queue's age, and the latest backup."""
 
 import json
 from dataclasses import dataclass

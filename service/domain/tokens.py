@@ -76,7 +76,7 @@ def refuse_content_token(role: str, studies: Sequence[Study], all_studies: bool)
     """
     if role == WORKER or all_studies or not studies:
         raise NotAllowed(
-            f"Only an owner may create a token with the role {role} that is not for named studies"
+            f"Only an owner may create a token with the role {role} without naming its studies"
         )
     if any(role not in study.admins_may_create for study in studies):
         raise NotAllowed(

@@ -27,7 +27,9 @@ class Health(BaseModel):
 
 
 class Readiness(Health):
-    warnings: list[str] = Field(default=[], description="What needs attention nevertheless.")
+    warnings: list[str] = Field(
+        default=[], description="What needs attention, although it is ready."
+    )
 
 
 @router.get("/healthz")
@@ -42,7 +44,7 @@ async def healthz() -> Health:
 def readyz(services: ServicesDep) -> Readiness:
     """Check that uploads and jobs can be accepted: database, vault and disk work.
 
-    Warns if jobs are queued and no worker lives.
+    Warns if jobs are queued and no worker is running.
     """
     require_schema(services.engine)
     if services.vault.sealed:

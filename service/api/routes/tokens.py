@@ -90,7 +90,7 @@ class TokenView(BaseModel):
     last_used_at: datetime | None = Field(description="To the minute; null: never.")
     expires_at: datetime | None
     revoked_at: datetime | None
-    warning: str | None = Field(description="Why the token is of no use, if so.")
+    warning: str | None = Field(description="Why the token gives access to nothing, if so.")
 
     @classmethod
     def of(cls, token: Token, studies: list[UUID]) -> Self:
