@@ -152,7 +152,7 @@ def make_timeline(
     distinct = channels[distinct_channels(channels)]
     if len(distinct) == 1:
         asked = wanted == Channels.SPLIT
-        warning = "Only one channel has a voice of its own" + VOICES_COMPARED if asked else None
+        warning = "Only one channel has its own voice" + VOICES_COMPARED if asked else None
         return Timeline(distinct[0], starts, warning=warning)
     # Remove the DC offset of the sound card. The median, because the mean of speech is not zero and
     # subtracting it would leave an offset in the pauses.

@@ -67,7 +67,7 @@ class BadRoster(OptionError):
     """The roster has over twelve people, a duplicate code, or a person without code or role."""
 
     code = "bad_roster"
-    user_action = "List one to twelve people, each with a role and a code of their own."
+    user_action = "List one to twelve people, each with a role and a different code."
 
 
 class BadSpeakerCount(OptionError):

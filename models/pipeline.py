@@ -329,7 +329,7 @@ class Pipeline:
         ]
 
     def diarise(self, transcribed: TranscribedSession, on_progress: OnProgress) -> DiarisingSession:
-        """Start to find who spoke when; long sessions are clustered while other work goes on.
+        """Start to find who spoke when; long sessions are clustered in parallel with other work.
 
         Raises:
             NoSpeech, OutOfMemory, Stopped

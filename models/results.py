@@ -39,7 +39,7 @@ class DecodedSession:
     language: str
     language_probability: float | None
     windows: tuple[DecodedWindow, ...]
-    memory_ran_out: bool = False  # so that batches were halved
+    memory_ran_out: bool = False  # and batches were halved
 
 
 def pack_segmentation(segmentation: Segmentation) -> bytes:

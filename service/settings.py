@@ -174,7 +174,7 @@ def variable_name(field: str) -> str:
 
 
 def refuse_unknown(environment: Mapping[str, str]) -> None:
-    """Refuse a misspelt variable, which the administrator would believe to be in force.
+    """Refuse a misspelt variable: the administrator would believe that it has an effect.
 
     Raises:
         BadSettings

@@ -95,7 +95,7 @@ class Sound:
         )
 
     def runs_to_end(self, n_bytes: int) -> bool:
-        """Whether ffmpeg reads all of it, in a file of `n_bytes`, when told to ignore the size."""
+        """Whether ffmpeg reads all of it, in a file of `n_bytes`, if it ignores the size."""
         has_long_size = self.heads[0].name == b"ds64"
         return len(self.extents) == 1 and self.extents[0][1] == n_bytes and not has_long_size
 

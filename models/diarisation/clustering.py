@@ -1,7 +1,7 @@
 """Which local speakers are the same person, found by pyannote.audio's own clustering.
 
 Its time grows with the square of a session's length, and it uses one thread. Long sessions are
-therefore clustered in another process while this one goes on using the GPU.
+therefore clustered in another process while this one continues to use the GPU.
 """
 
 import contextlib

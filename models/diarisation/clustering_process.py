@@ -1,4 +1,4 @@
-"""Clustering in a process of its own, beside a process that goes on using the GPU.
+"""Clustering in a separate process, beside a process that continues to use the GPU.
 
 The processes get arrays and return arrays. Where none can be started, as in a sandbox, or one
 fails, this process does the clustering itself.

@@ -69,7 +69,7 @@ def start_diarisation(
 ) -> "RunningDiarisation":
     """Embed the local speakers and start to cluster them.
 
-    The device is free when this returns: clustering may go on in another process.
+    The device is free when this returns: clustering may continue in another process.
 
     Args:
         models: those that made `segmentation`.

@@ -67,7 +67,7 @@ def _check_archive(file: BinaryIO) -> None:
 
 
 def check_state(state: Any, expected: Mapping[str, Tensor], what: str) -> None:
-    """Require exactly these names and shapes, and storage of its own for each tensor.
+    """Require exactly these names and shapes, and separate storage for each tensor.
 
     With shared or repeated storage, a small file could expand to a huge model.
 

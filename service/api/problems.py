@@ -41,7 +41,7 @@ LIMITS = (
     "pattern", "expected", "min_length", "max_length", "ge", "gt", "le", "lt", "multiple_of",
 )  # fmt: skip
 MAX_ERRORS = 20  # in a problem
-MAX_SORTED = 1000  # of more errors, the rest is not looked at
+MAX_SORTED = 1000  # errors beyond these are ignored
 FIELD = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
 log = logging.getLogger(__name__)

@@ -208,7 +208,7 @@ def _read_groups(
 ) -> Iterator[list[_ActiveSession]]:
     """Group sessions, in order, until their audio fills the decoder; a long one is a group alone.
 
-    Finished and failed sessions are groups of their own unless a group has begun.
+    Finished and failed sessions are separate groups unless a group has begun.
     """
     group: list[_ActiveSession] = []
     seconds_left = 0.0

@@ -31,7 +31,9 @@ def create_token(
     ] = None,
     name: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Of a machine or a purpose, such as upload-laptop."),
+        typer.Option(
+            metavar="NAME", help="What it is for: a machine or a purpose, such as upload-laptop."
+        ),
     ] = None,
     all_studies: Annotated[
         bool,
@@ -134,7 +136,7 @@ def allow_admins(
         typer.Option(
             "--admins-may-create",
             metavar="ROLE",
-            help="researcher, deidentifier or custodian; repeatable. Without it: none of them.",
+            help="researcher, deidentifier or custodian; repeatable. Without it, none.",
         ),
     ] = None,
     as_json: AsJson = False,

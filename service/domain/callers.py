@@ -29,7 +29,7 @@ OWNER = "owner"
 WORKER = "worker"
 CONTENT_ROLES = ("researcher", "deidentifier", "custodian", WORKER)
 """Roles that read content, or will. Only an owner creates their tokens, or allows admins to."""
-USE_EVERY = timedelta(minutes=1)  # that a token's last use is written
+USE_EVERY = timedelta(minutes=1)  # between two updates of a token's last use
 STUDY_READERS = ("researcher", "coder", "custodian", "deidentifier", "admin")
 
 S = TypeVar("S", bound=Select[Any])

@@ -214,7 +214,7 @@ def put_back_job(session: DbSession, claim: JobClaim, code: str | None = None) -
         _end(session, job, "cancelled")
         return
     job.crashes = max(0, job.crashes - 1)
-    if code is not None and code != _last_error(session, job):  # retries may go on for hours
+    if code is not None and code != _last_error(session, job):  # retries may continue for hours
         _add_error(session, job, code)
     _back_to_queue(session, job, "queued" if code is None else "waiting")
 
@@ -241,7 +241,7 @@ def _locked_under_fence(session: DbSession, claim: JobClaim) -> Job:
     if job is None or job.fence != claim.fence:
         raise FenceLost
     if job.status == "queued":
-        raise FenceLost  # the worker was taken for dead; no other has claimed the job yet
+        raise FenceLost  # the worker was presumed dead; no other has claimed the job yet
     if job.status not in ("running", "cancelling"):
         raise JobGone
     return job

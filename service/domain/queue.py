@@ -34,15 +34,15 @@ QUEUE = "gpu"
 NOT_STARTED = ("queued", "waiting")
 
 HEARTBEAT = 5.0  # s
-STALLED = 30.0  # s without a heartbeat after which a worker is taken for dead
-DRAINING = 15.0  # s that a stopping worker may go on, without heartbeats: less than STALLED
+STALLED = 30.0  # s without a heartbeat after which a worker is presumed dead
+DRAINING = 15.0  # s that a stopping worker may continue, without heartbeats: less than STALLED
 POLLING = 2.0  # s; no notification is sent for a job that is put back
 REAP_EVERY = 2.0  # s
 SWEEP_EVERY = 20.0  # s
 TIDY_EVERY = 3600.0  # s
 
 # Atomic, and only one process at a time runs it. After the database starts, every heartbeat is old:
-# it waits until living workers have had time for one.
+# it waits until running workers have had time for one.
 REAP = text("""
 WITH me AS MATERIALIZED (SELECT pg_try_advisory_xact_lock(hashtext('fieldscribe:reaper')) AS ok),
 dead AS MATERIALIZED (
@@ -55,7 +55,7 @@ dead AS MATERIALIZED (
 SELECT id, procrastinate_retry_job_v2(id, now(), NULL, NULL, NULL)::text FROM dead
 """)
 
-# Jobs without a row in the queue: a worker that was taken for dead came back and ended that row.
+# Jobs without a row in the queue: a worker presumed dead came back and ended that row.
 LOST = text("""
 SELECT j.id FROM job j
  WHERE j.status IN ('queued', 'running', 'cancelling', 'waiting')
@@ -176,7 +176,7 @@ def raw_connection(session: DbSession) -> psycopg.Connection[Any]:
 class ResilientConnector(procrastinate.PsycopgConnector):
     """A connector whose heartbeats, listener and final writes survive a database outage.
 
-    Fetching a job is not retried: if its response was lost, a living worker would hold a job that
+    Fetching a job is not retried: if its response was lost, a running worker would hold a job that
     it does not know of, which would never be noticed.
     """
 
