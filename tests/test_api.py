@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 import whisper.tokenizer
@@ -196,7 +196,7 @@ def test_sessions_come_in_pages_by_code_and_in_one_statement(api, study):
 
 
 @pytest.mark.parametrize(
-    "plain", ["x", "a b", f"{uuid4()} \0", "9999-12-31T23:59:59-23:59 x", "\xff"]
+    "plain", ["x", "a b", f"{UUID(int=1)} \0", "9999-12-31T23:59:59-23:59 x", "\xff"]
 )
 @pytest.mark.parametrize("path", ["/v1/sessions", "/v1/jobs", "/v1/recordings", "/v1/handoffs"])
 def test_an_invented_cursor_is_refused(api, path, plain):
