@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import os
+import time
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
@@ -11,10 +13,11 @@ from procrastinate.exceptions import ConnectorException
 from sqlalchemy import select, text
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from scripts.stand_in.jobs import make_job, make_study, read_job, read_stages
+from scripts.stand_in.jobs import make_job, make_study, make_token, read_job, read_stages
 from service.database.queries import lock_job
 from service.database.tables import Handoff, Job, JobError, StageTiming, StoredTranscript
-from service.domain import job_state, queue
+from service.domain import handoffs, job_state, queue, recordings
+from service.domain.callers import Caller
 from service.domain.job_state import FenceLost, JobGone, Outcome
 from service.domain.queue import defer_job, maintain, reap, request_cancel, sweep
 from service.vault import ArtefactClass
@@ -339,6 +342,93 @@ def test_after_the_database_starts_workers_have_time_for_a_heartbeat(services, j
     reap(services.sessionmaker, stalled=3600)
 
     assert queue_rows(services, job_id) == ["doing"]
+
+
+def register_worker(services, job_id):
+    """A worker whose last heartbeat is a day ahead of the database's clock; it holds the job."""
+    reap(services.sessionmaker, stalled=0)  # jobs of other tests
+    with services.engine.begin() as connection:
+        worker = connection.scalar(text("SELECT worker_id FROM procrastinate_register_worker_v1()"))
+        connection.execute(
+            text(
+                "UPDATE procrastinate_workers SET last_heartbeat = now() + interval '1 day' "
+                "WHERE id = :worker"
+            ),
+            {"worker": worker},
+        )
+        connection.execute(
+            text(
+                "UPDATE procrastinate_jobs SET status = 'doing', worker_id = :worker "
+                "WHERE args->>'job_id' = :job"
+            ),
+            {"worker": worker, "job": str(job_id)},
+        )
+    return worker
+
+
+def test_a_heartbeat_from_the_future_does_not_keep_a_job(services, job_id, held):
+    """The database's clock was wrong for a while: the job stayed `running` for as long again."""
+    register_worker(services, job_id)
+
+    assert reap(services.sessionmaker, stalled=0.3) == 0  # the worker has time for another
+    time.sleep(0.4)
+    assert reap(services.sessionmaker, stalled=0.3) == 1
+
+    assert queue_rows(services, job_id) == ["todo"]
+    assert read_job(services, job_id).status == "queued"
+
+
+def test_a_living_worker_keeps_its_job_when_the_clock_is_put_back(services, job_id, held):
+    worker = register_worker(services, job_id)
+    for _ in range(4):
+        assert reap(services.sessionmaker, stalled=0.3) == 0
+        with services.engine.begin() as connection:
+            beat = text("SELECT procrastinate_update_heartbeat_v1(:worker)")
+            connection.execute(beat, {"worker": worker})
+        time.sleep(0.15)
+
+    assert queue_rows(services, job_id) == ["doing"]
+
+
+def test_a_database_that_started_in_the_future_does_not_stop_the_reaper(
+    services, job_id, held, monkeypatch
+):
+    set_queue(services, job_id, "doing")
+    later = str(queue.REAP).replace("pg_postmaster_start_time()", "(now() + interval '1 day')")
+    monkeypatch.setattr(queue, "REAP", text(later))
+
+    assert reap(services.sessionmaker) >= 1
+    assert queue_rows(services, job_id) == ["todo"]
+
+
+def test_times_that_are_compared_come_from_the_databases_clock(services, monkeypatch):
+    """The clock of a worker's machine may be wrong; the database's decides."""
+
+    class Wrong(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime.now(tz) + timedelta(days=1)
+
+    for module in (job_state, queue, handoffs, recordings):
+        monkeypatch.setattr(module, "datetime", Wrong, raising=False)
+    job_id = make_job(services)
+    held = do(services, job_state.claim_job, job_id)
+    do(services, job_state.record_heartbeat, held, "ingest", 0.5)
+    do(services, job_state.record_heartbeat, held, "segment", 0.5)
+    do(services, job_state.finish_job, held, uuid4(), DONE)
+    owner = Caller(make_token(services), "owner", all_studies=True, studies=frozenset())
+    study = str(read_job(services, job_id).study_id)
+    begun = recordings.create_upload(
+        services, owner, study=study, session=None, n_bytes=1, metadata=None
+    )
+
+    job, ingest = read_job(services, job_id), read_stages(services, job_id)["ingest"]
+    tomorrow = datetime.now(UTC) + timedelta(hours=12)
+    times = [job.heartbeat_at, job.started_at, job.finished_at]
+    times += [ingest.started_at, ingest.finished_at]
+    assert all(at is not None and at < tomorrow for at in times)
+    lasts = timedelta(hours=services.settings.upload_expiry_hours)
+    assert begun.expires_at is not None and begun.expires_at - lasts < tomorrow
 
 
 def test_two_reapers_do_not_run_at_once(services, job_id, held):

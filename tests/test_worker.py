@@ -5,13 +5,15 @@ import contextlib
 import http.server
 import json
 import threading
+from typing import cast
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, text
 
 from models.options import JobOptions, SpeakerCount
 from scripts.stand_in.jobs import make_job, read_job
+from service.database.engine import conninfo
 from service.database.tables import JobError
 from service.domain.engine_job import EngineJob
 from service.domain.job_state import MAX_CRASHES
@@ -19,6 +21,7 @@ from service.settings import Settings
 from service.vault.errors import Erased, Sealed
 from service.vault.streaming import Key
 from service.worker.keys import keys_from_api
+from service.worker.process import build_app
 from service.worker.runner import RetryLater, Runner
 
 
@@ -179,3 +182,29 @@ def test_a_job_waits_for_a_busy_gpu_as_long_as_it_takes(services):
     assert read_job(services, job_id).status == "waiting"
     assert codes == ["out_of_memory"]
     assert engine.n_killed == MAX_CRASHES + 2  # which frees its GPU memory
+
+
+def test_rows_of_finished_and_cancelled_jobs_leave_the_queue_after_a_week(services):
+    """Cancelled rows stayed for ever."""
+    job_ids = [make_job(services) for _ in range(4)]
+    statuses = dict(zip(job_ids, ("succeeded", "failed", "cancelled", "todo"), strict=True))
+    with services.engine.begin() as connection:
+        for job_id, status in statuses.items():
+            connection.execute(
+                text("UPDATE procrastinate_jobs SET status = :status WHERE args->>'job_id' = :job"),
+                {"status": status, "job": str(job_id)},
+            )
+        connection.execute(text("UPDATE procrastinate_events SET at = now() - interval '8 days'"))
+
+    async def prune():
+        app = build_app(conninfo(services.engine.url), cast(Runner, None))
+        async with app.open_async():
+            await app.tasks["fieldscribe.prune"](0)
+
+    asyncio.run(prune())
+
+    with services.engine.connect() as connection:
+        rows = connection.scalars(text("SELECT status::text FROM procrastinate_jobs"))
+        left = sorted(rows)
+    assert "todo" in left
+    assert not {"succeeded", "failed", "cancelled"} & set(left)

@@ -7,10 +7,12 @@ ServiceError
 """
 
 import base64
+import fcntl
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, ClassVar
@@ -54,10 +56,21 @@ class UnfinishedUploads:
         return self._read().get(key)
 
     def remember(self, key: str, location: str) -> None:
-        self._write({**self._read(), key: location})
+        with self._locked():
+            self._write({**self._read(), key: location})
 
     def forget(self, key: str) -> None:
-        self._write({name: value for name, value in self._read().items() if name != key})
+        with self._locked():
+            self._write({name: value for name, value in self._read().items() if name != key})
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Keep other commands from changing the file, so that none loses an entry of another."""
+        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with self._path.with_suffix(".lock").open("ab") as file:
+            with suppress(OSError):  # some network file systems have no locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     def _read(self) -> dict[str, str]:
         try:
@@ -67,7 +80,6 @@ class UnfinishedUploads:
         return uploads if isinstance(uploads, dict) else {}
 
     def _write(self, uploads: dict[str, str]) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_whole(self._path, json.dumps(uploads))
 
 

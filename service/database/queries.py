@@ -1,5 +1,6 @@
 """Queries shared by several modules."""
 
+from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import func, select
@@ -8,6 +9,12 @@ from sqlalchemy.orm import Session as DbSession
 from service.database.tables import Job
 
 JOB_CHANNEL = "fieldscribe_job"  # NOTIFY with the job's id
+
+
+def read_clock(session: DbSession) -> datetime:
+    """The database's time, for times that are compared: other machines' clocks may be wrong."""
+    now: datetime = session.scalars(select(func.clock_timestamp())).one()
+    return now
 
 
 def touch_job(session: DbSession, job: Job) -> None:

@@ -198,7 +198,7 @@ class Job(Table):
     whisper_sha256: Mapped[str]
     diarisation_pipeline: Mapped[str]
     diarisation_sha256: Mapped[str]
-    queue_job_id: Mapped[int | None] = mapped_column(BigInteger)
+    queue_job_id: Mapped[int | None] = mapped_column(BigInteger, index=True)
     rerun_from: Mapped[str | None]  # a stage
     stage: Mapped[str | None]
     fraction: Mapped[float] = mapped_column(default=0.0)  # of the whole job
@@ -216,7 +216,7 @@ class JobRecording(Table):
     __tablename__ = "job_recording"
 
     job_id: Mapped[UUID] = reference("job.id", primary_key=True)
-    recording_id: Mapped[UUID] = reference("recording.id", primary_key=True)
+    recording_id: Mapped[UUID] = reference("recording.id", primary_key=True, index=True)
     position: Mapped[int]
 
 

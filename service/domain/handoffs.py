@@ -13,13 +13,14 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, ClassVar
 from uuid import UUID
 
-from sqlalchemy import and_, or_, select
+from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session as DbSession
 
+from service.database.queries import read_clock
 from service.database.tables import Handoff, Job, StoredTranscript
 from service.domain import results
 from service.domain.callers import Caller
@@ -89,7 +90,7 @@ def claim(services: Services, caller: Caller) -> HandoffClaim | None:
                 document = read_document(services, transcript)
             except PERMANENT_ERRORS as error:
                 log.error("hand-off %s: its transcript is unreadable: %s", handoff.id, error.code)
-                _end(handoff, "failed", failure_code=error.code)
+                _end(handoff, read_clock(session), "failed", failure_code=error.code)
                 continue
             except MISSING_ERRORS as error:
                 log.error("hand-off %s: its transcript is missing: %s", handoff.id, error.code)
@@ -98,13 +99,13 @@ def claim(services: Services, caller: Caller) -> HandoffClaim | None:
             handoff.status = "claimed"
             handoff.fence += 1
             handoff.token_id = caller.token_id
-            handoff.lease_until = _now() + LEASE
+            handoff.lease_until = read_clock(session) + LEASE
             log.info("hand-off %s: claimed by token %s", handoff.id, caller.token_id)
             return HandoffClaim(handoff, transcript, document)
 
 
 def _free_handoff(caller: Caller) -> Any:
-    expired = and_(Handoff.status == "claimed", Handoff.lease_until < _now())
+    expired = and_(Handoff.status == "claimed", Handoff.lease_until < func.now())
     query = (
         select(Handoff)
         .join(StoredTranscript, StoredTranscript.id == Handoff.transcript_id)
@@ -124,7 +125,7 @@ def renew_lease(session: DbSession, caller: Caller, handoff_id: UUID, fence: int
         HandoffNotFound, HandoffTaken, Erased
     """
     handoff = _lock_claimed(session, caller, handoff_id, fence)
-    handoff.lease_until = _now() + LEASE
+    handoff.lease_until = read_clock(session) + LEASE
     return handoff
 
 
@@ -154,7 +155,7 @@ def complete(
     handoff.occurrences_artefact_id = results.write(
         services, handoff.study_id, transcript.job_id, OCCURRENCES, content
     )
-    _end(handoff, "completed")
+    _end(handoff, read_clock(session), "completed")
     log.info("hand-off %s: completed, %d occurrences", handoff.id, len(occurrences))
     return handoff
 
@@ -169,7 +170,7 @@ def fail(session: DbSession, caller: Caller, handoff_id: UUID, fence: int, code:
     if handoff.status == "failed" and _is_current(handoff, caller, fence):
         return handoff
     handoff = _lock_claimed(session, caller, handoff_id, fence)
-    _end(handoff, "failed", failure_code=code)
+    _end(handoff, read_clock(session), "failed", failure_code=code)
     log.warning("hand-off %s: failed, %s", handoff.id, code)
     return handoff
 
@@ -232,10 +233,6 @@ def _refuse_outside(document: dict[str, Any], occurrences: Sequence[dict[str, An
             raise BadOccurrence(f"Occurrence {i} lies outside the text of segment {number}")
 
 
-def _end(handoff: Handoff, status: str, *, failure_code: str | None = None) -> None:
+def _end(handoff: Handoff, now: datetime, status: str, *, failure_code: str | None = None) -> None:
     handoff.status, handoff.failure_code = status, failure_code
-    handoff.lease_until, handoff.finished_at = None, _now()
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
+    handoff.lease_until, handoff.finished_at = None, now

@@ -1,7 +1,6 @@
 """Everything that the API shows of a job: its rows, its place in the queue, the time left."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import text
@@ -21,7 +20,8 @@ SELECT count(*) FROM procrastinate_jobs mine
 
 # One query for all of them: jobs are polled more often than anything else.
 ROWS = text("""
-SELECT (SELECT jsonb_agg(stage) FROM job_stage stage WHERE stage.job_id = :id) AS stages,
+SELECT clock_timestamp() AS now,
+       (SELECT jsonb_agg(stage) FROM job_stage stage WHERE stage.job_id = :id) AS stages,
        (SELECT jsonb_agg(error ORDER BY error.at, error.id)
           FROM job_error error WHERE error.job_id = :id) AS errors,
        (SELECT jsonb_agg(held.recording_id ORDER BY held.position)
@@ -53,9 +53,11 @@ def read_details(session: DbSession, rates: RateCache, job: Job) -> JobDetails:
     remaining = None
     if job.status not in FINAL and job.audio_seconds:
         progress = [StageState.from_row(stage) for stage in stages]
-        rates_of_model = rates.read(session, job.whisper_model)
-        remaining = remaining_time(progress, job.audio_seconds, rates_of_model)
-    waited_until = job.started_at or job.finished_at or datetime.now(UTC)
+        devices = [stage["device"] for stage in stages if stage["state"] in ("pending", "running")]
+        device = next(filter(None, devices), None)
+        rates_there = rates.read(session, job.whisper_model, device)
+        remaining = remaining_time(progress, job.audio_seconds, rates_there, row.now)
+    waited_until = job.started_at or job.finished_at or row.now
     return JobDetails(
         job,
         stages,

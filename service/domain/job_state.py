@@ -6,7 +6,6 @@ and it must end at once, before the queue lets it write a status for a job it no
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Literal
 from uuid import UUID
 
@@ -14,7 +13,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session as DbSession
 
 from models.options import JobOptions
-from service.database.queries import lock_job, touch_job
+from service.database.queries import lock_job, read_clock, touch_job
 from service.database.tables import (
     FINAL,
     Handoff,
@@ -76,8 +75,8 @@ def claim_job(session: DbSession, job_id: UUID) -> JobClaim | None:
     job.attempt += 1
     job.crashes += 1
     job.status = "running"
-    job.heartbeat_at = _now()
-    job.started_at = job.started_at or _now()
+    job.heartbeat_at = read_clock(session)
+    job.started_at = job.started_at or read_clock(session)
     for row in _stages(session, job).values():
         if row.name not in STORED_STAGES:  # it has no stored result and runs again
             row.state, row.fraction = "pending", 0.0
@@ -97,7 +96,7 @@ def record_heartbeat(
         FenceLost, JobGone
     """
     job = _locked_under_fence(session, claim)
-    job.heartbeat_at = _now()
+    job.heartbeat_at = read_clock(session)
     if stage is not None:
         _record_progress(session, job, stage, fraction)
         touch_job(session, job)
@@ -289,18 +288,20 @@ def _record_progress(session: DbSession, job: Job, stage: str, fraction: float) 
         _finish_stage(session, job, rows[job.stage])
     row = rows[stage]
     if row.state != "running":
-        row.state, row.started_at, row.finished_at = "running", _now(), None
+        row.state, row.started_at, row.finished_at = "running", read_clock(session), None
     row.fraction = fraction
     if job.audio_seconds is not None:
         row.audio_seconds_done = round(fraction * job.audio_seconds, 1)
     job.stage = stage
-    job.fraction = overall_progress(stage, fraction, read_rates(session, job.whisper_model))
+    job.fraction = overall_progress(
+        stage, fraction, read_rates(session, job.whisper_model, row.device)
+    )
 
 
 def _finish_stage(
     session: DbSession, job: Job, row: JobStage, seconds: float | None = None
 ) -> None:
-    row.state, row.fraction, row.finished_at = "succeeded", 1.0, _now()
+    row.state, row.fraction, row.finished_at = "succeeded", 1.0, read_clock(session)
     row.started_at = row.started_at or row.finished_at
     row.seconds = (row.finished_at - row.started_at).total_seconds() if seconds is None else seconds
     row.audio_seconds_done = job.audio_seconds
@@ -344,8 +345,11 @@ def _back_to_queue(session: DbSession, job: Job, status: str) -> None:
 
 def _end(session: DbSession, job: Job, status: str) -> None:
     for row in _running_stages(session, job):
-        row.state, row.finished_at = "failed" if status == "failed" else "pending", _now()
-    job.status, job.finished_at = status, _now()
+        row.state, row.finished_at = (
+            "failed" if status == "failed" else "pending",
+            read_clock(session),
+        )
+    job.status, job.finished_at = status, read_clock(session)
     touch_job(session, job)
 
 
@@ -354,7 +358,3 @@ def _running_stages(session: DbSession, job: Job) -> Sequence[JobStage]:
     return session.scalars(
         select(JobStage).where(JobStage.job_id == job.id, JobStage.state == "running")
     ).all()
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

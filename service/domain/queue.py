@@ -9,7 +9,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -22,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session as DbSession
 from sqlalchemy.orm import sessionmaker
 
-from service.database.queries import lock_job, touch_job
+from service.database.queries import lock_job, read_clock, touch_job
 from service.database.tables import FINAL, Job
 from service.domain.job_state import requeue_orphan
 from service.domain.strays import remove_strays
@@ -48,11 +47,19 @@ WITH me AS MATERIALIZED (SELECT pg_try_advisory_xact_lock(hashtext('fieldscribe:
 dead AS MATERIALIZED (
   SELECT j.id FROM procrastinate_jobs j
     LEFT JOIN procrastinate_workers w ON w.id = j.worker_id, me
-   WHERE me.ok AND now() > pg_postmaster_start_time() + make_interval(secs => :stalled)
+   WHERE me.ok AND NOT now() BETWEEN pg_postmaster_start_time()
+                               AND pg_postmaster_start_time() + make_interval(secs => :stalled)
      AND j.status = 'doing'
      AND (w.id IS NULL OR w.last_heartbeat < now() - make_interval(secs => :stalled))
    FOR UPDATE OF j SKIP LOCKED)
 SELECT id, procrastinate_retry_job_v2(id, now(), NULL, NULL, NULL)::text FROM dead
+""")
+
+# A heartbeat from the future, written while the database's clock was wrong, would be taken for that
+# of a living worker until then. A worker that is alive replaces it within STALLED.
+FUTURE = text("""
+UPDATE procrastinate_workers SET last_heartbeat = now()
+ WHERE last_heartbeat > now() + make_interval(secs => :stalled)
 """)
 
 # Jobs without a row in the queue: a worker presumed dead came back and ended that row.
@@ -104,7 +111,7 @@ def request_cancel(session: DbSession, job: Job) -> None:
             _deferrer.job_manager.cancel_job_by_id(
                 job.queue_job_id, connection=raw_connection(session)
             )
-        job.status, job.finished_at = "cancelled", datetime.now(UTC)
+        job.status, job.finished_at = "cancelled", read_clock(session)
         touch_job(session, job)
     elif job.status == "running":
         job.status = "cancelling"  # its worker checks every second
@@ -140,6 +147,7 @@ def reap(sessions: sessionmaker[DbSession], stalled: float = STALLED) -> int:
         The number of jobs.
     """
     with sessions.begin() as session:
+        session.execute(FUTURE, {"stalled": stalled})
         rows = [row.id for row in session.execute(REAP, {"stalled": stalled})]
         for job_id in session.scalars(select(Job.id).where(Job.queue_job_id.in_(rows))).all():
             job = lock_job(session, job_id)

@@ -25,10 +25,11 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session as DbSession
 
+from service.database.queries import read_clock
 from service.database.tables import Recording
 from service.domain.callers import Caller
 from service.domain.pages import Page, page_of
-from service.domain.sessions import find_session, next_position
+from service.domain.sessions import find_session, lock_positions, next_position
 from service.domain.studies import find_study, refuse_erased
 from service.errors import (
     RecordingNotFound,
@@ -161,10 +162,11 @@ def create_upload(
     with services.sessionmaker.begin() as database:
         found = find_study(database, caller, study)
         interview = find_session(database, caller, session, found) if session is not None else None
-        for owner in (found, interview):
-            if owner is not None:  # so that nothing is added to what is being erased
-                database.refresh(owner, with_for_update={"read": True})
-                refuse_erased(owner)
+        # Locked so that nothing is added to what is being erased.
+        database.refresh(found, with_for_update={"read": True})
+        refuse_erased(found)
+        if interview is not None:
+            lock_positions(database, interview)
         recording = Recording(
             id=uuid4(),
             study_id=found.id,
@@ -172,7 +174,7 @@ def create_upload(
             position=next_position(database, interview.id) if interview else None,
             token_id=caller.token_id,
             n_bytes=n_bytes,
-            expires_at=_new_expiry(services.settings),
+            expires_at=_new_expiry(database, services.settings),
         )
         key = keyring.create_data_key(found.id, recording.id)
         if metadata:
@@ -185,8 +187,8 @@ def create_upload(
     return recording
 
 
-def _new_expiry(settings: Settings) -> datetime:
-    return datetime.now(UTC) + timedelta(hours=settings.upload_expiry_hours)
+def _new_expiry(session: DbSession, settings: Settings) -> datetime:
+    return read_clock(session) + timedelta(hours=settings.upload_expiry_hours)
 
 
 def read_metadata(services: Services, recording: Recording) -> str | None:
@@ -263,7 +265,7 @@ def acknowledge(services: Services, recording: Recording, offset: int) -> str:
         if row is None or row.state == "erased":
             raise Erased("The recording was erased")
         if row.state == "receiving":
-            row.expires_at = _new_expiry(services.settings)
+            row.expires_at = _new_expiry(session, services.settings)
             if offset == row.n_bytes:
                 row.state, row.expires_at = "checking", None
         return row.state
@@ -310,8 +312,8 @@ def destroy(services: Services, recording: Recording) -> None:
 def tidy_uploads(services: Services) -> None:
     """Expire abandoned uploads, acknowledge complete ones, and finish interrupted erasures."""
     store, _ = identified(services)
-    now = datetime.now(UTC)
     with services.sessionmaker() as session:
+        now = read_clock(session)
         receiving = session.scalars(select(Recording).where(Recording.state == "receiving")).all()
     for recording in receiving:
         with isolate_errors(recording.id):
@@ -333,7 +335,7 @@ def tidy_uploads(services: Services) -> None:
 def _expire(services: Services, recording_id: UUID) -> None:
     with services.sessionmaker.begin() as session:
         row = session.get_one(Recording, recording_id, with_for_update=True)
-        expired = row.expires_at is not None and row.expires_at < datetime.now(UTC)
+        expired = row.expires_at is not None and row.expires_at < read_clock(session)
         if row.state == "receiving" and expired:
             row.state = "erased"
             log.info("recording %s: the upload expired", row.id)

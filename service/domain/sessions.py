@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session as DbSession
 from models.options import SpeakerCount
 from service.database.tables import Recording, Session, Study
 from service.domain.callers import Caller
-from service.domain.locks import refuse_while_checked
+from service.domain.locks import refuse_duplicate, refuse_while_checked
 from service.domain.pages import decode_cursor, encode_cursor, parse_cursor_id
 from service.domain.studies import find_study, parse_id, refuse_erased
 from service.errors import RecordingNotFound, SessionCodeTaken, SessionNotFound
@@ -52,6 +52,8 @@ def create_session(
         roster=roster,
     )
     session.add(made)
+    with refuse_duplicate("uq_session_code", _code_taken()):
+        session.flush()
     return made
 
 
@@ -67,7 +69,7 @@ def _choose_code(session: DbSession, study_id: UUID, kind: str, wanted: str | No
     taken = set(session.scalars(select(Session.code).where(Session.study_id == study_id)))
     if wanted is not None:
         if wanted in taken:
-            raise SessionCodeTaken("Another session of the study has this code")
+            raise _code_taken()
         return wanted
     prefix = PREFIXES[kind]
     numbers = [int(match[1]) for code in taken if (match := re.fullmatch(rf"{prefix}-(\d+)", code))]
@@ -81,6 +83,10 @@ class SessionPage:
 
     rows: Sequence[tuple[Session, list[UUID]]]
     next_cursor: str | None
+
+
+def _code_taken() -> SessionCodeTaken:
+    return SessionCodeTaken("Another session of the study has this code")
 
 
 def list_sessions(
@@ -162,6 +168,7 @@ def set_recordings(
     """
     with refuse_while_checked(), services.sessionmaker.begin() as session:
         found = find_session(session, caller, session_id)
+        lock_positions(session, found)
         _lock_and_order(session, found, recording_ids)
         session.flush()
         return found, session_recordings(session, found.id)
@@ -184,7 +191,17 @@ def _lock_and_order(session: DbSession, interview: Session, ids: list[UUID]) -> 
         row.position = ids.index(row.id) if row.id in ids else None
 
 
+def lock_positions(session: DbSession, interview: Session) -> None:
+    """Let one transaction at a time give positions to recordings of a session."""
+    session.refresh(interview, with_for_update={"key_share": True})
+    refuse_erased(interview)
+
+
 def next_position(session: DbSession, session_id: UUID) -> int:
+    """
+    Args:
+        session_id: after `lock_positions`.
+    """
     last = session.scalar(
         select(func.max(Recording.position)).where(Recording.session_id == session_id)
     )

@@ -4,7 +4,7 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import select
@@ -77,9 +77,16 @@ def overall_progress(stage: str, fraction: float, rates: Mapping[str, StageRate]
 
 
 def remaining_time(
-    stages: Sequence[StageState], audio_seconds: float, rates: Mapping[str, StageRate]
+    stages: Sequence[StageState],
+    audio_seconds: float,
+    rates: Mapping[str, StageRate],
+    now: datetime,
 ) -> RemainingTime | None:
-    """None if there is no rate for a stage that is still to run."""
+    """None if there is no rate for a stage that is still to run.
+
+    Args:
+        now: by the clock that the stages' times come from.
+    """
     left = {stage.name: stage for stage in stages if stage.state in ("pending", "running")}
     missing = [name for name in STORED_STAGES if name in left and name not in rates]
     if missing:
@@ -92,7 +99,7 @@ def remaining_time(
         shortest, longest = rate.low * audio_seconds * share, rate.high * audio_seconds * share
         if stage.state == "running" and stage.started_at and stage.fraction > 0.05:
             # By now its own progress says how long it takes.
-            elapsed = (datetime.now(UTC) - stage.started_at).total_seconds()
+            elapsed = (now - stage.started_at).total_seconds()
             measured = elapsed / stage.fraction * share
             shortest, longest = min(measured, longest), max(measured, shortest)
         low, high = low + shortest, high + longest
@@ -101,26 +108,34 @@ def remaining_time(
 
 
 class RateCache:
-    """The rates of each Whisper model, read again after a few seconds."""
+    """The rates of each Whisper model on each device, read again after a few seconds."""
 
     def __init__(self) -> None:
-        self._rates: dict[str, tuple[float, Mapping[str, StageRate]]] = {}
+        self._rates: dict[tuple[str, str | None], tuple[float, Mapping[str, StageRate]]] = {}
 
-    def read(self, session: DbSession, model: str) -> Mapping[str, StageRate]:
-        read_at, rates = self._rates.get(model, (0.0, {}))
+    def read(self, session: DbSession, model: str, device: str | None) -> Mapping[str, StageRate]:
+        read_at, rates = self._rates.get((model, device), (0.0, {}))
         if time.monotonic() > read_at + RATES_MAX_AGE:
-            rates = read_rates(session, model)
-            self._rates[model] = (time.monotonic(), rates)
+            rates = read_rates(session, model, device)
+            self._rates[model, device] = (time.monotonic(), rates)
         return rates
 
 
-def read_rates(session: DbSession, model: str) -> dict[str, StageRate]:
-    """Rates by stage, from this installation's timings. Stages that never ran are missing."""
+def read_rates(session: DbSession, model: str, device: str | None) -> dict[str, StageRate]:
+    """Rates by stage, from this installation's timings. Stages that never ran are missing.
+
+    Args:
+        device: of the job; None, before a worker has it: the device that was used last.
+    """
+    if device is None:
+        latest = select(StageTiming.device).where(StageTiming.model == model)
+        device = session.scalar(latest.order_by(StageTiming.at.desc()).limit(1))
     rates = {}
     for stage in TIMED_STAGES:
         timings = session.execute(
             select(StageTiming.seconds, StageTiming.audio_seconds, StageTiming.trial)
             .where(StageTiming.stage == stage, StageTiming.model == model)
+            .where(StageTiming.device == device)
             .where(StageTiming.audio_seconds > 0)
             .order_by(StageTiming.trial, StageTiming.at.desc())
             .limit(HISTORY)

@@ -12,6 +12,7 @@ from models.weights.catalogue import DEMO, find_model
 from service.database import tables
 from service.database.tables import Study, TokenStudy
 from service.domain.callers import OWNER, Caller
+from service.domain.locks import refuse_duplicate
 from service.errors import NotAllowed, StudyCodeTaken, StudyNotFound
 from service.services import Services
 from service.vault import ArtefactClass
@@ -36,12 +37,11 @@ def create_study(
         StudyCodeTaken, UnknownModel, DiskFull
     """
     refuse_unknown_model(model)
-    if session.scalar(select(Study.id).where(Study.code == code)) is not None:
-        raise StudyCodeTaken("Another study has this code")
     study = Study(id=uuid4(), code=code, language=language, model=model)
-    create_study_keys(services, study.id)
     session.add(study)
-    session.flush()
+    with refuse_duplicate("uq_study_code", StudyCodeTaken("Another study has this code")):
+        session.flush()
+    create_study_keys(services, study.id)  # only now: a request that is refused leaves no keys
     if not caller.all_studies:
         session.add(TokenStudy(token_id=caller.token_id, study_id=study.id))
     return study

@@ -83,7 +83,9 @@ def build_app(url: str, runner: Runner) -> procrastinate.App:
     @app.periodic(cron="17 * * * *")
     @app.task(name="fieldscribe.prune", queue=QUEUE, queueing_lock="prune")
     async def prune(timestamp: int) -> None:
-        await app.job_manager.delete_old_jobs(nb_hours=24 * 7, include_failed=True)
+        await app.job_manager.delete_old_jobs(
+            nb_hours=24 * 7, include_failed=True, include_cancelled=True, include_aborted=True
+        )
 
     return app
 
