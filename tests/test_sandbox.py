@@ -562,7 +562,7 @@ def test_the_doctor_says_that_nothing_hides_files(
     (check,) = doctor.check_sandbox(allow_weak)
 
     assert check.status == ("warning" if allow_weak else "problem")
-    assert "files" in check.message and "no namespaces" in check.message
+    assert "file" in check.message and "no namespaces" in check.message
 
 
 def test_the_setting_reaches_the_engine_child() -> None:
