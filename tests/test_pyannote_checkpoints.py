@@ -396,6 +396,17 @@ def test_a_plda_that_does_not_fit_is_refused(folder, changes):
         load(folder)
 
 
+def test_an_array_that_declares_more_than_its_file_holds_is_corrupt(folder):
+    """numpy allocates what the header declares before it reads."""
+    path = folder / "plda" / "plda.npz"
+    header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1099511627776,), }\n"
+    array = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("mu.npy", array)
+    with pytest.raises(WeightsCorrupt):
+        load(folder)
+
+
 def test_a_plda_that_expands_too_much_is_refused(folder, monkeypatch):
     monkeypatch.setattr(pyannote, "MAX_PLDA_BYTES", 100)
     with pytest.raises(UnsupportedPipeline, match="more than any PLDA"):

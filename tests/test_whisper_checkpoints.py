@@ -3,7 +3,11 @@
 import dataclasses
 import lzma
 import pickle
+import subprocess
+import sys
 import zipfile
+import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +16,7 @@ import pytest
 import torch
 from whisper.model import ModelDimensions, Whisper
 
+from models.errors import WeightsError
 from models.weights import catalogue, whisper
 from models.weights.catalogue import WhisperWeights, find_whisper
 from models.weights.errors import UnsafeCheckpoint, UnsupportedCheckpoint, WeightsCorrupt
@@ -122,6 +127,115 @@ def rewrite(path: Path, changes: dict[str, bytes], compression: int = zipfile.ZI
     with zipfile.ZipFile(path, "w", compression) as archive:
         for name, content in contents.items():
             archive.writestr(name, content)
+
+
+class Reduced:
+    """Pickled as a call of `function`."""
+
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.call
+
+
+HUGE = 8 << 30
+TRICKS: dict[str, tuple[Any, str]] = {
+    "bytes": (Reduced(bytearray, HUGE), "unsafe_checkpoint"),
+    "a tensor class": (Reduced(torch.Tensor, HUGE), "unsafe_checkpoint"),
+    "a quantised tensor": (
+        Reduced(torch._utils._rebuild_qtensor, 0, 0, (HUGE,), (1,), (), False, {}),
+        "unsafe_checkpoint",
+    ),
+    "a tensor larger than its storage": (b"\x8a\x05\x00\x00\x00\x00\x02", "unsupported_checkpoint"),
+    "an exponential key": (None, "unsafe_checkpoint"),
+}
+
+
+def write_trick(name: str, path: Path) -> None:
+    """A checkpoint of a few hundred bytes that asks for 8 GiB, or for ages."""
+    torch.save({"dims": {}, "model_state_dict": TRICKS[name][0]}, path)
+    record = f"{path.stem}/data.pkl"
+    if name == "a tensor larger than its storage":
+        torch.save({"dims": {}, "model_state_dict": {"x": torch.zeros(77)}}, path)
+        with zipfile.ZipFile(path) as archive:
+            content = archive.read(record)
+        one, huge = b"K\x4d\x85", TRICKS[name][0] + b"\x85"  # (77,), (2 ** 33,)
+        assert content.count(one) == 1
+        rewrite(path, {record: content.replace(one, huge)})
+    if name == "an exponential key":  # a tuple of two of the same, 60 deep
+        deep = b"".join(b"q\x01h\x01\x86" for _ in range(60))
+        rewrite(path, {record: b"\x80\x02}K\x01" + deep + b"Ns."})
+
+
+WITHIN_A_GIBIBYTE = """
+import resource, sys
+from pathlib import Path
+from models.errors import WeightsError
+from models.weights.catalogue import find_whisper
+from models.weights.whisper import load_whisper
+import torch, whisper.model
+torch.set_num_threads(1)
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 30), used + (1 << 30)))
+for path in map(Path, sys.argv[1:]):
+    try:
+        load_whisper(find_whisper(str(path), path.parent))
+    except WeightsError as error:
+        print(error.code)
+    except BaseException as error:
+        print(type(error).__name__)
+"""
+
+
+def test_tricks_that_would_take_memory_or_time_are_refused(tmp_path):
+    """torch's unpickler calls `bytearray`, and `set_` enlarges a storage that is too small."""
+    paths = [tmp_path / f"{i}.pt" for i in range(len(TRICKS))]
+    for path, name in zip(paths, TRICKS, strict=True):
+        write_trick(name, path)
+    command = [sys.executable, "-W", "ignore", "-c", WITHIN_A_GIBIBYTE, *map(str, paths)]
+    root = Path(__file__).parent.parent
+    ran = subprocess.run(command, capture_output=True, text=True, cwd=root, timeout=120)
+
+    codes = dict(zip(TRICKS, ran.stdout.split(), strict=True))
+    assert codes == {name: code for name, (_, code) in TRICKS.items()}, ran.stderr
+
+
+def test_a_storage_larger_than_its_record_is_refused(checkpoint, tmp_path):
+    """torch would read past the end of the record."""
+    path = saved(checkpoint | {"more": torch.zeros(77)}, tmp_path / "own.pt").path
+    with zipfile.ZipFile(path) as archive:
+        content = archive.read("own/data.pkl")
+        sizes = [(member.file_size, member.filename) for member in archive.infolist()]
+    (name,) = [name for size, name in sizes if size == 77 * 4]
+    rewrite(path, {"own/data.pkl": content, name: bytes(70 * 4)})
+    with pytest.raises(WeightsCorrupt):
+        load_whisper(find_whisper(str(path), tmp_path))
+
+
+@pytest.mark.parametrize("offset", [4, 6, 8, 10])
+def test_a_mutant_of_the_zip_directory_is_refused_or_loads(checkpoint, tmp_path, offset):
+    """An unknown version raised NotImplementedError; others struct.error."""
+    path = saved(checkpoint, tmp_path / "own.pt").path
+    content = bytearray(path.read_bytes())
+    at = content.index(b"PK\x01\x02") + offset
+    for value in (b"\xff\xff", b"\x00\x80", b"\x63\x00"):
+        path.write_bytes(content[:at] + value + content[at + 2 :])
+        with suppress(WeightsError):
+            load_whisper(find_whisper(str(path), tmp_path))
+
+
+def test_an_xz_file_that_asks_for_much_memory_is_refused(checkpoint, tmp_path):
+    plain = saved(checkpoint, tmp_path / "own.pt").path
+    packed = tmp_path / "own.pt.xz"
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 16 << 20}]
+    content = bytearray(lzma.compress(plain.read_bytes(), filters=filters, check=lzma.CHECK_NONE))
+    assert content[12:16] == b"\x02\x00\x21\x01"  # header of the block: LZMA2, one byte of options
+    content[16] = 36  # a dictionary of 1 GiB
+    content[20:24] = zlib.crc32(content[12:20]).to_bytes(4, "little")
+    packed.write_bytes(content)
+    with pytest.raises(WeightsCorrupt):
+        load_whisper(find_whisper(str(packed), tmp_path))
 
 
 def test_a_torchscript_program_is_refused(checkpoint, tmp_path):

@@ -16,6 +16,7 @@ from models.weights.errors import UnsupportedCheckpoint, WeightsCorrupt
 from models.weights.hugging_face import dimensions, openai_name
 
 MAX_UNPACKED_BYTES = 256 << 20  # of an xz-compressed checkpoint; the demo takes a tenth of it
+MAX_XZ_MEMORY = 128 << 20  # the header of an xz file may ask for 4 GiB; `xz -9` needs 65 MiB
 MAX_JSON_BYTES = 1 << 20
 
 # From tiny to slightly above large-v3. n_audio_ctx and n_vocab are fixed by the method: windows of
@@ -148,11 +149,15 @@ def _own_alignment_heads(path: Path, dims: Any) -> Tensor | None:
 def _open_checkpoint(path: Path) -> BinaryIO:
     if path.suffix != ".xz":
         return path.open("rb")
+    decompressor = lzma.LZMADecompressor(memlimit=MAX_XZ_MEMORY)
     try:
-        with lzma.open(path) as file:
-            unpacked = file.read(MAX_UNPACKED_BYTES + 1)
+        with path.open("rb") as file:
+            packed = file.read(MAX_UNPACKED_BYTES + 1)
+        unpacked = decompressor.decompress(packed, MAX_UNPACKED_BYTES + 1)
     except (lzma.LZMAError, EOFError) as error:
         raise WeightsCorrupt("The checkpoint is damaged or truncated: get it again.") from error
+    if len(unpacked) <= MAX_UNPACKED_BYTES and not decompressor.eof:
+        raise WeightsCorrupt("The checkpoint is damaged or truncated: get it again.")
     if len(unpacked) > MAX_UNPACKED_BYTES:
         raise UnsupportedCheckpoint(
             "The checkpoint is too large to be read from an xz file: decompress it."
