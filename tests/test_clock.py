@@ -1,5 +1,6 @@
 """Times: where a tone that is known to sound at a certain second is found after decoding."""
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -90,6 +91,8 @@ def test_a_gap_of_twenty_seconds_keeps_its_length(tmp_path: Path, ending: str, c
     recording = decoded(with_gap(tmp_path / f"x.{ending}", codec, *options))
     assert burst_at(recording.samples) == pytest.approx(26, abs=0.06)
     assert np.abs(recording.samples[0, 6 * SAMPLE_RATE : 22 * SAMPLE_RATE]).max() == 0
+    (warning,) = recording.warnings
+    assert re.search(r"no sound at 0:0[34] \((20.0|19.[6-9])", warning)
 
 
 def test_a_gap_after_a_joint_keeps_its_length(tmp_path: Path) -> None:

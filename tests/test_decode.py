@@ -69,6 +69,7 @@ def test_every_format_keeps_its_pitch_and_length(
     assert recording.samples.shape[0] == 1 and recording.samples.dtype == np.float32
     assert recording.duration == pytest.approx(5, abs=0.15)
     assert loudest_tone(recording.samples[0]) == pytest.approx(300, abs=1)
+    assert not recording.warnings
 
 
 @pytest.mark.parametrize("ending", ["amr", "dss", slow("awb")])
@@ -77,6 +78,7 @@ def test_formats_without_an_encoder_are_decoded(ending: str) -> None:
 
     assert recording.duration == pytest.approx(5.9 if ending == "dss" else 5, abs=0.05)
     assert recording.info.duration is None and recording.levels[0] > -30
+    assert not recording.warnings
 
 
 @pytest.mark.slow

@@ -3,11 +3,20 @@
 import mmap
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import IO, BinaryIO
 
 import ffmpeg
 import numpy as np
 
+from models.audio.damage import (
+    AMR_SILENCE,
+    damage_warnings,
+    find_damage,
+    has_packets,
+    read_frames,
+    read_packets,
+)
 from models.audio.errors import DecodeFailed, DecoderKilled, TruncatedAudio, UnreadableAudio
 from models.audio.ffmpeg_child import (
     CODECS,
@@ -37,13 +46,12 @@ from models.audio.recording import (
 from models.audio.source import Source, open_source
 
 SLOWEST_RTFX = 20  # decoding usually runs at several hundred
-MAX_DAMAGE = 0.05  # share of packets that may fail to decode
 # A track that starts this much later than the file's clock gets silence before it: less is what
 # encoders add, more is another clock.
 MIN_LEAD, MAX_LEAD = 0.1, 3600.0  # s
 BLOCK_FRAMES = 1 << 16
 MAP_NORESERVE = 0x4000  # mmap(2); Python 3.11 has no name for it
-TOO_MUCH_DAMAGE = 69  # ffmpeg's exit status above max_error_rate
+HAD_ERRORS = 69  # ffmpeg's exit status above max_error_rate, which is 0
 INTERRUPTED = 255  # ffmpeg's exit status after a signal it handles
 # Time stamps are followed where they leave a gap of 0.1 s to 1 h, never backwards: nothing is cut.
 # After a jump of more than 1 s back or 1 h ahead, as where files were joined or the counter began
@@ -56,6 +64,14 @@ FILL_GAPS = (
     "st(0,ld(1)+NB_SAMPLES);ld(1)',"
     "aresample=async=1"
 )
+
+
+@dataclass
+class Findings:
+    """What was noticed while the tracks of a recording were decoded."""
+
+    warnings: list[str] = field(default_factory=list)
+    unfilled: float = 0.0  # s of missing sound in whose place no silence stands
 
 
 def decode(
@@ -83,28 +99,28 @@ def decode(
     n_rows = info.channels if split_channels else len(info.tracks)
     samples = lazy_samples(n_rows, max_seconds(n_rows) * SAMPLE_RATE)
     row = n = 0  # rows and samples in use
-    peaks: list[float] = []
+    found, peaks = Findings(), list[float]()
     with open_source(file) as source:
 
         def read(track: Track) -> Sequence[float]:
             nonlocal row, n
             n_channels = track.channels if split_channels else 1
             part, n_part = samples[row : row + n_channels], 0
-            for block in track_blocks(source, info, track, n_channels, n_rows):
+            for block in track_blocks(source, info, track, n_channels, n_rows, found):
                 start, n_part = n_part, n_part + block.shape[1]
                 part[:, start:n_part] = block
                 if on_progress is not None:
                     on_progress(max(n, n_part) / SAMPLE_RATE)
-            found = [peak_dbfs(channel[:n_part]) for channel in part]
-            peaks.extend(found)
+            highest = [peak_dbfs(channel[:n_part]) for channel in part]
+            peaks.extend(highest)
             n = max(n, n_part)
-            if is_silent(found) and len(info.tracks) > 1:
+            if is_silent(highest) and len(info.tracks) > 1:
                 part[:, :n_part] = 0  # the next track takes these rows
             else:
                 row += n_channels
-            return found
+            return highest
 
-        left_out = read_tracks(info, read)
+        warnings = read_tracks(info, read)
     refuse_too_short(n / SAMPLE_RATE)
     refuse_bad_levels(info, tuple(peaks))
     if not split_channels and row > 1:
@@ -112,8 +128,8 @@ def decode(
             block = samples[:row, start : start + BLOCK_FRAMES]
             samples[0, start : start + BLOCK_FRAMES] = block.mean(axis=0)
         row = 1
-    warnings = (*info.warnings, *left_out, *warn_of_length(info, n / SAMPLE_RATE))
-    return Recording(samples[:row, :n], info, warnings)
+    warnings += found.warnings + warn_of_length(info, n / SAMPLE_RATE + found.unfilled)
+    return Recording(samples[:row, :n], info, (*info.warnings, *warnings))
 
 
 def measure(
@@ -131,27 +147,26 @@ def measure(
         AudioError: one of its leaves.
     """
     n = 0
-    peaks: list[float] = []
-    means: list[float] = []
+    found, peaks, means = Findings(), list[float](), list[float]()
     with open_source(file) as source:
 
         def read(track: Track) -> Sequence[float]:
             nonlocal n
             n_track, highest, energy = 0, np.zeros(track.channels), np.zeros(track.channels)
-            for block in track_blocks(source, info, track, track.channels, 1):
+            for block in track_blocks(source, info, track, track.channels, 1, found):
                 n_track += block.shape[1]
                 highest = np.maximum(highest, np.abs(block).max(axis=1))
                 energy += np.einsum("ij,ij->i", block, block, dtype=np.float64)
                 if on_progress is not None:
                     on_progress(max(n, n_track) / SAMPLE_RATE)
             n = max(n, n_track)
-            found = [dbfs(peak) for peak in highest.tolist()]
-            peaks.extend(found)
+            levels = [dbfs(peak) for peak in highest.tolist()]
+            peaks.extend(levels)
             means.extend(dbfs(mean) for mean in np.sqrt(energy / max(n_track, 1)).tolist())
-            return found
+            return levels
 
         read_tracks(info, read)
-    warn_of_length(info, n / SAMPLE_RATE)
+    warn_of_length(info, n / SAMPLE_RATE + found.unfilled)
     return Levels(n / SAMPLE_RATE, tuple(peaks), tuple(means))
 
 
@@ -194,7 +209,12 @@ def read_tracks(info: RecordingInfo, read: Callable[[Track], Sequence[float]]) -
 
 
 def track_blocks(
-    source: Source, info: RecordingInfo, track: Track, n_channels: int, n_kept: int
+    source: Source,
+    info: RecordingInfo,
+    track: Track,
+    n_channels: int,
+    n_kept: int,
+    found: Findings,
 ) -> Iterator[np.ndarray]:
     """Yield a track's samples, each (n_channels, n), 16 kHz, from the start of the file's clock.
 
@@ -202,6 +222,7 @@ def track_blocks(
 
     Args:
         n_kept: number of channels the caller keeps in memory, which limits the length.
+        found: what is missing in the track is added to it.
 
     Raises:
         AudioError: one of its leaves, if decoding fails or the recording is too long.
@@ -219,6 +240,18 @@ def track_blocks(
             refuse_too_long(n / SAMPLE_RATE, n_kept)
             yield block
     refuse_failed(child.returncode, track, (n - n_lead) / SAMPLE_RATE)
+    has_errors = child.returncode == HAD_ERRORS
+    if not has_packets(info) and not has_errors:
+        return
+    packets = read_packets(source, info, track)
+    if track.codec in AMR_SILENCE:  # its decoder gives nothing for frames of silence
+        for block in silence(n_channels, round(packets.end * SAMPLE_RATE) - n):
+            n += block.shape[1]
+            yield block
+    frames = read_frames(source, info, track) if has_errors else None
+    damage = find_damage(packets, frames, source, info, track, n / SAMPLE_RATE)
+    found.warnings += damage_warnings(damage, info, track, n / SAMPLE_RATE)
+    found.unfilled = max(found.unfilled, damage.unfilled)
 
 
 def lead(
@@ -235,6 +268,10 @@ def lead(
     n_samples = round(
         max(0.0, (track.start if start is None else start) - info.clock_start) * SAMPLE_RATE
     )
+    yield from silence(n_channels, n_samples)
+
+
+def silence(n_channels: int, n_samples: int) -> Iterator[np.ndarray]:
     for begin in range(0, n_samples, BLOCK_FRAMES):
         yield np.zeros((n_channels, min(BLOCK_FRAMES, n_samples - begin)), dtype=np.float32)
 
@@ -259,7 +296,7 @@ def decode_command(source: Source, track: Track, n_channels: int) -> list[str]:
         ac=n_channels,
         ar=SAMPLE_RATE,
         threads=1,
-        max_error_rate=MAX_DAMAGE,
+        max_error_rate=0,
     )
     # Without -copyts ffmpeg cuts gaps of more than 10 s out of Ogg and MPEG, and moves the track to
     # the start of the clock.
@@ -312,17 +349,12 @@ def refuse_failed(status: int, track: Track, decoded: float) -> None:
         raise DecoderKilled(
             f"Decoding was interrupted after {duration_in_words(decoded)}: try again."
         )
-    if status == TOO_MUCH_DAMAGE:
-        raise DecodeFailed(
-            f"More than {MAX_DAMAGE:.0%} of the recording is damaged and cannot be decoded:"
-            " copy it from the recorder again."
-        )
     if status != 0 and decoded == 0:
         raise UnreadableAudio(
             f"The audio in the file ({track.codec}) cannot be decoded:"
             " copy the recording again, or export it as WAV, FLAC, MP3 or M4A and use that file."
         )
-    if status != 0:
+    if status not in (0, HAD_ERRORS):
         raise DecodeFailed(
             f"Decoding stopped after {duration_in_words(decoded)} (ffmpeg exited with {status}):"
             " copy the recording again, or export it as WAV and use that file."

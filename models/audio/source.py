@@ -19,7 +19,8 @@ class Source:
     file: BinaryIO  # their standard input
     url: str
     options: Mapping[str, object]
-    sound: Sound | None  # of a file in chunks
+    end: int  # of the sound, in bytes
+    sound: Sound | None = None  # of a file in chunks
 
 
 @contextmanager
@@ -29,12 +30,12 @@ def open_source(file: BinaryIO) -> Iterator[Source]:
     sound = find_sound(file, head)
     if sound is not None and not sound.is_plain:
         if sound.form is WAV and sound.runs_to_end(n_bytes):
-            yield Source(file, INPUT, {**INPUT_OPTIONS, "ignore_length": 1}, sound)
+            yield Source(file, INPUT, {**INPUT_OPTIONS, "ignore_length": 1}, n_bytes, sound)
             return
         with repaired(file, sound) as copy:
-            yield Source(copy, INPUT, INPUT_OPTIONS, sound)
+            yield Source(copy, INPUT, INPUT_OPTIONS, n_bytes, sound)
     elif is_mp3(head) and (end := end_of_mp3(file)) < n_bytes:
         part = f"subfile,,start,0,end,{end},,:{INPUT}"
-        yield Source(file, part, PART_OPTIONS, None)
+        yield Source(file, part, PART_OPTIONS, end)
     else:
-        yield Source(file, INPUT, INPUT_OPTIONS, sound)
+        yield Source(file, INPUT, INPUT_OPTIONS, n_bytes, sound)

@@ -1,0 +1,97 @@
+"""Sound that is missing inside a recording: told of with its place, refused above five per cent."""
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.audio.damage import clock
+from models.audio.recording import SAMPLE_RATE
+from tests.audio_files import MakeRecording, amr, decoded, decoded_bytes, refusal, slow
+
+NOISE = "anoisesrc=amplitude=0.3:duration=40:sample_rate=16000"
+SPEECH, SILENCE_FRAME, NO_DATA = amr(b"", 7, 244), b"\x44" + bytes(5), b"\x7c"
+
+
+def cut(content: bytes, share: float) -> bytes:
+    """Without this share of the bytes, from the middle on."""
+    middle = len(content) // 2
+    return content[:middle] + content[middle + round(share * len(content)) :]
+
+
+def blank(content: bytes, share: float) -> bytes:
+    """With zeros in their place, as a failing memory card returns them."""
+    middle, n_bytes = len(content) // 2, round(share * len(content))
+    return content[:middle] + bytes(n_bytes) + content[middle + n_bytes :]
+
+
+KINDS = [
+    ("flac", cut),
+    ("mp3", cut),
+    ("wma", cut),
+    slow("flac", blank),
+    slow("mp3", blank),
+    slow("wma", blank),
+    ("aac", blank),
+    ("m4a", blank),
+]
+
+
+@pytest.mark.parametrize(("ending", "damage"), KINDS)
+def test_a_fifth_of_a_recording_missing_in_the_middle_is_refused(
+    make_recording: MakeRecording, ending: str, damage: Callable[[bytes, float], bytes]
+) -> None:
+    """It became silence, or nothing at all, without a word."""
+    options = ("-movflags", "+faststart") if ending == "m4a" else ()
+    error = refusal(damage(make_recording(ending, *options, of=NOISE).read_bytes(), 0.2))
+    assert error.code == "decode_failed"
+    assert "at 0:" in str(error) and "copy it from the recorder again" in str(error)
+
+
+@pytest.mark.parametrize(("ending", "damage"), KINDS)
+def test_a_small_part_missing_in_the_middle_is_told_of_with_its_place(
+    make_recording: MakeRecording, ending: str, damage: Callable[[bytes, float], bytes]
+) -> None:
+    options = ("-movflags", "+faststart") if ending == "m4a" else ()
+    recording = decoded_bytes(damage(make_recording(ending, *options, of=NOISE).read_bytes(), 0.03))
+    (warning,) = recording.warnings
+    assert "sound is missing at 0:" in warning
+    place = float(warning.split("at 0:")[1].split(" ")[0])
+    assert place == pytest.approx(20, abs=2.5)
+    assert (ending in ("mp3", "aac")) == ("Later times may be too early" in warning)
+
+
+def test_a_hole_without_any_record_of_its_length_is_told_of(make_recording: MakeRecording) -> None:
+    content = make_recording("mp3", "-write_xing", "0", "-b:a", "64k", of=NOISE).read_bytes()
+    n_bytes = len(content) // 2 + 100
+    (warning,) = decoded_bytes(content[:n_bytes] + content[n_bytes + 30_001 :]).warnings
+    assert "joined or is damaged at 0:" in warning or "missing at 0:" in warning
+
+
+@pytest.mark.parametrize(
+    "frames", [[SILENCE_FRAME] + 7 * [NO_DATA], slow([SILENCE_FRAME]), slow([NO_DATA])]
+)
+def test_frames_without_speech_are_silence_in_amr(frames: list[bytes]) -> None:
+    """Old telephones send none while nobody speaks; it was refused as damaged."""
+    silence = b"".join(frames) * (400 // len(frames))  # 8 s
+    recording = decoded_bytes(b"#!AMR\n" + SPEECH + silence + SPEECH + silence)
+    assert recording.duration == pytest.approx(26, abs=0.05) and not recording.warnings
+    for start, end in ((5.3, 12.7), (18.3, 26)):
+        silent = recording.samples[0, round(start * SAMPLE_RATE) : round(end * SAMPLE_RATE)]
+        assert np.abs(silent).max() == 0
+
+
+@pytest.mark.parametrize("ending", ["3gp", slow("3ga")])
+def test_frames_without_speech_are_silence_in_3gp(tmp_path: Path, ending: str) -> None:
+    source, path = tmp_path / "x.amr", tmp_path / f"x.{ending}"
+    source.write_bytes(b"#!AMR\n" + SPEECH + 20 * (SILENCE_FRAME + 7 * NO_DATA) + SPEECH)
+    command = ["ffmpeg", "-nostdin", "-v", "error", "-i", str(source), "-c", "copy"]
+    subprocess.run([*command, "-f", "3gp", str(path)], check=True)
+    recording = decoded(path)
+    assert recording.duration == pytest.approx(13.2, abs=0.05) and not recording.warnings
+
+
+def test_places_are_written_as_players_show_them() -> None:
+    assert [clock(t) for t in (7.9, 723, 3600, 86399)] == ["0:07", "12:03", "1:00:00", "23:59:59"]
