@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from contextlib import ExitStack
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -11,7 +12,10 @@ import pytest
 from service.api import guarded_route
 from service.api.app import ROUTERS
 from service.api.guarded_route import BODY_BYTES_BY_PATH, MAX_BODY_BYTES, GuardedRoute
-from tests.api import open_api
+from service.api.limits import MAX_RECEIVING, MAX_RECEIVING_PER_TOKEN, Limits
+from service.api.routes import uploads
+from service.errors import TooManyRequests
+from tests.api import OCTETS, open_api
 
 JSON = {"Content-Type": "application/json"}
 
@@ -22,7 +26,9 @@ def api(module_settings):
         yield api
 
 
-async def call(app: Any, path: str, headers: dict[str, str], receive: Any) -> list[dict[str, Any]]:
+async def call(
+    app: Any, path: str, headers: dict[str, str], receive: Any, query: bytes = b""
+) -> list[dict[str, Any]]:
     """The messages that the application sends in answer to a POST."""
     sent: list[dict[str, Any]] = []
 
@@ -34,7 +40,7 @@ async def call(app: Any, path: str, headers: dict[str, str], receive: Any) -> li
         "method": "POST",
         "path": path,
         "raw_path": path.encode(),
-        "query_string": b"",
+        "query_string": query,
         "headers": [(name.lower().encode(), value.encode()) for name, value in headers.items()],
         "client": ("127.0.0.1", 1),
         "http_version": "1.1",
@@ -213,3 +219,62 @@ def test_an_internal_error_is_counted_and_has_the_headers_of_every_response(api,
     assert answer.headers["Cache-Control"] == "no-store"
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
     assert 'route="/v1/studies/{study}",status="500"' in api.get("/metrics").text
+
+
+# --- uploads --------------------------------------------------------------------------------------
+
+
+def upload_slowly(api, token, *, seconds, blocks=10_000, size=1):
+    """The answer to an upload that sends a block every `seconds`, in the API's event loop."""
+    study = api.study()["id"]
+
+    async def receive():
+        nonlocal blocks
+        await asyncio.sleep(seconds)
+        blocks -= 1
+        return {"type": "http.request", "body": b"x" * size, "more_body": blocks > 0}
+
+    headers = {**OCTETS, "Upload-Length": "1000000", "Authorization": f"Bearer {token}"}
+    return call(api.app, "/v1/uploads", headers, receive, query=f"study={study}".encode())
+
+
+def test_an_upload_that_trickles_loses_its_slot_and_resumes(api, monkeypatch):
+    """33 uploads that sent a byte every 25 s once locked everybody else out."""
+    monkeypatch.setattr(uploads, "MIN_BYTES_SECONDS", 0.5)
+
+    sent = asyncio.run(upload_slowly(api, api.token("owner", all_studies=True), seconds=0.1))
+
+    headers = dict(sent[0]["headers"])
+    assert sent[0]["status"] == 201
+    n_stored = int(headers[b"upload-offset"])
+    assert 0 < n_stored < 10
+    resumed = api.request("HEAD", headers[b"location"].decode())
+    assert resumed.headers["Upload-Offset"] == str(n_stored)
+
+
+def test_an_upload_at_the_slowest_permitted_speed_is_kept(api, monkeypatch):
+    monkeypatch.setattr(uploads, "MIN_BYTES_SECONDS", 0.5)
+    token = api.token("owner", all_studies=True)
+
+    sent = asyncio.run(upload_slowly(api, token, seconds=0.3, blocks=5, size=uploads.MIN_BYTES))
+
+    assert dict(sent[0]["headers"])[b"upload-offset"] == str(5 * uploads.MIN_BYTES).encode()
+
+
+def test_a_token_has_a_share_of_the_slots(api):
+    """And the others have the rest."""
+    limits = Limits(max_waiting=1)
+    ours, theirs = uuid4(), uuid4()
+    with ExitStack() as stack:
+        for _ in range(MAX_RECEIVING_PER_TOKEN):
+            stack.enter_context(limits.receive(ours))
+        with pytest.raises(TooManyRequests, match="A token may send 8 parts"):
+            stack.enter_context(limits.receive(ours))
+        stack.enter_context(limits.receive(theirs))
+        for _ in range(MAX_RECEIVING - MAX_RECEIVING_PER_TOKEN - 1):
+            stack.enter_context(limits.receive(uuid4()))
+        with pytest.raises(TooManyRequests, match="Too many uploads"):
+            stack.enter_context(limits.receive(theirs))
+    with limits.receive(ours):
+        pass
+    assert not limits._receiving_by_token

@@ -3,9 +3,11 @@
 import math
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from uuid import UUID
 
 import anyio
 
@@ -13,6 +15,7 @@ from service.errors import TooManyRequests, TooManyWaiting
 
 MAX_KEYS = 10_000
 MAX_RECEIVING = 32  # requests that send part of a recording at the same time; each has a thread
+MAX_RECEIVING_PER_TOKEN = 8
 
 
 class Bucket:
@@ -64,6 +67,29 @@ class Limits:
         default_factory=lambda: anyio.CapacityLimiter(MAX_RECEIVING)
     )
     n_waiting: int = 0
+    _receiving_by_token: Counter[UUID] = field(default_factory=Counter)
+
+    @contextmanager
+    def receive(self, token_id: UUID) -> Iterator[None]:
+        """Hold one of the slots of requests that send a recording; event loop only.
+
+        Raises:
+            TooManyRequests
+        """
+        own = self._receiving_by_token
+        if own.total() >= self.receiving.total_tokens:
+            raise TooManyRequests("Too many uploads at the same time: wait 1 s", 1)
+        if own[token_id] >= MAX_RECEIVING_PER_TOKEN:
+            raise TooManyRequests(
+                f"A token may send {MAX_RECEIVING_PER_TOKEN} parts at the same time: wait 1 s", 1
+            )
+        own[token_id] += 1
+        try:
+            yield
+        finally:
+            own[token_id] -= 1
+            if not own[token_id]:
+                del own[token_id]
 
     @contextmanager
     def waiting(self) -> Iterator[None]:

@@ -49,7 +49,6 @@ from service.errors import (
     RecordingNotFound,
     SessionNotFound,
     StudyNotFound,
-    TooManyRequests,
     UnknownChecksum,
     UnsupportedMediaType,
     UnsupportedTusVersion,
@@ -74,7 +73,10 @@ VERSION = "1.0.0"
 EXTENSIONS = "creation,creation-with-upload,checksum,expiration,termination"
 MEDIA_TYPE = "application/offset+octet-stream"
 CHECKSUMS = {"sha1": 20, "sha256": 32}  # bytes; tus 1.0 requires SHA-1
-SILENCE = 60.0  # s without a byte until the request counts as cut off
+# A request counts as cut off if these bytes take longer, not counting the time for storing them.
+# What has arrived is kept, and the client resumes there.
+MIN_BYTES = 20 * 2**10
+MIN_BYTES_SECONDS = 20.0
 MAX_METADATA = 8192  # bytes
 MAX_LENGTH = 2**53  # larger numbers are not exact in JSON
 
@@ -189,7 +191,7 @@ async def create_upload(
     offset = 0
     if has_body:
         try:
-            offset = await store_body(request, services, limits, recording, offset=0)
+            offset = await store_body(request, caller, services, limits, recording, offset=0)
         except Exception:
             # The client does not know its id yet.
             await asyncio.to_thread(erase_recording, services, caller, recording.id)
@@ -270,7 +272,7 @@ async def resume_upload(
     offset = number(request, "upload-offset")
     if offset is None:
         raise BadUploadHeader("A part needs the header Upload-Offset")
-    offset = await store_body(request, services, limits, recording, offset=offset)
+    offset = await store_body(request, caller, services, limits, recording, offset=offset)
     recording.state = await asyncio.to_thread(acknowledge, services, recording, offset)
     wake_checker(request, recording)
     return Response(status_code=204, headers=offset_headers(recording, offset))
@@ -296,12 +298,22 @@ def terminate_upload(
 
 
 async def store_body(
-    request: Request, services: Services, limits: Limits, recording: Recording, *, offset: int
+    request: Request,
+    caller: Caller,
+    services: Services,
+    limits: Limits,
+    recording: Recording,
+    *,
+    offset: int,
 ) -> int:
     """Store the request's body in a thread that takes it from the event loop block by block.
 
     Returns:
         The offset after the body.
+
+    Raises:
+        TooManyRequests: all slots are taken, or the token's share of them.
+        BadUploadHeader, UnknownChecksum, WrongLength, and what `receive` raises.
     """
     checksum = checksum_of(request)
     length = number(request, "content-length")
@@ -309,8 +321,6 @@ async def store_body(
         raise WrongLength(
             f"The body would exceed the announced length of {recording.n_bytes} bytes"
         )
-    if limits.receiving.available_tokens < 1:
-        raise TooManyRequests("Too many uploads at the same time: wait 1 s", 1)
     blocks = request_blocks(request, checksum is not None)
 
     async def next_block() -> bytes:
@@ -318,11 +328,12 @@ async def store_body(
 
     read_block = partial(anyio.from_thread.run, next_block)
     store = partial(receive, services, recording, read_block, offset=offset, checksum=checksum)
-    return await anyio.to_thread.run_sync(store, limiter=limits.receiving)
+    with limits.receive(caller.token_id):
+        return await anyio.to_thread.run_sync(store, limiter=limits.receiving)
 
 
 async def request_blocks(request: Request, whole: bool) -> AsyncIterator[bytes]:
-    """The body in larger blocks, up to its end or to where it was cut off.
+    """The body in larger blocks, up to its end or to where it was cut off or became too slow.
 
     Args:
         whole: the body is useless if it was cut off, because it has a checksum.
@@ -331,10 +342,12 @@ async def request_blocks(request: Request, whole: bool) -> AsyncIterator[bytes]:
         UploadDamaged: the body was cut off and `whole` is set.
     """
     pending = bytearray()
-    stream = request.stream()
+    stream, clock = request.stream(), asyncio.get_running_loop().time
+    n_bytes, waited = 0, 0.0  # since the last MIN_BYTES were complete
     while True:
+        started = clock()
         try:
-            async with asyncio.timeout(SILENCE):
+            async with asyncio.timeout(MIN_BYTES_SECONDS - waited):
                 chunk = await anext(stream, None)
         except (ClientDisconnect, TimeoutError):
             if whole:
@@ -342,6 +355,9 @@ async def request_blocks(request: Request, whole: bool) -> AsyncIterator[bytes]:
             chunk = None
         if chunk is None:
             break
+        n_bytes, waited = n_bytes + len(chunk), waited + clock() - started
+        if n_bytes >= MIN_BYTES:
+            n_bytes, waited = 0, 0.0
         pending += chunk
         if len(pending) >= BLOCK_BYTES:
             yield bytes(pending)
