@@ -4,6 +4,7 @@ import logging
 import signal
 import socket
 import time
+from functools import partial
 from typing import ClassVar
 
 import uvicorn
@@ -52,9 +53,11 @@ def main(settings: Settings, *, parent: int | None = None) -> int:
     if parent is None:
         require_port(settings)
     from service.api.app import create_app
+    from service.api.connections import ConnectionLimits, LimitedProtocol
 
     uvicorn.run(
         create_app(settings),
+        http=partial(LimitedProtocol, limits=ConnectionLimits.of(settings)),  # type: ignore[arg-type]
         host=settings.host,
         port=settings.port,
         ssl_certfile=settings.tls_certificate,
