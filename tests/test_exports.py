@@ -21,6 +21,7 @@ from service.exports.captions import (
     wrap,
 )
 from service.exports.files import write_whole
+from service.exports.overlap_index import OverlapIndex
 from service.exports.text import FLAGS, txt
 from tests.fakes import segment, transcript
 
@@ -237,3 +238,45 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 
     assert path.read_text() == "first"
     assert list(tmp_path.iterdir()) == [path]
+
+
+TIMES = st.integers(0, 40).map(lambda tenths: tenths / 10)
+
+
+@given(
+    st.lists(st.tuples(TIMES, TIMES).map(lambda pair: Overlap(min(pair), max(pair), ("A", "B")))),
+    st.tuples(TIMES, TIMES).map(sorted),
+)
+def test_the_overlaps_of_a_time_are_those_that_a_search_through_all_finds(overlaps, time):
+    start, end = time
+    index = OverlapIndex(overlaps)
+
+    during = [each for each in overlaps if each.start < end and each.end > start]
+    centred = [each for each in overlaps if start <= (each.start + each.end) / 2 < end]
+
+    def key(overlap):
+        return (overlap.start, overlap.end)
+
+    assert sorted(index.during(start, end), key=key) == sorted(during, key=key)
+    assert sorted(index.centred(start, end), key=key) == sorted(centred, key=key)
+
+
+@pytest.mark.parametrize("render", [txt, vtt])
+def test_a_long_transcript_is_rendered_in_linear_time(render, monkeypatch):
+    """Every cue once looked at every overlap: eight hours of a group took minutes."""
+    n_looks = 0
+
+    class Counted(Overlap):
+        def __getattribute__(self, name):
+            nonlocal n_looks
+            n_looks += name in ("start", "end")
+            return super().__getattribute__(name)
+
+    n = 500
+    overlaps = tuple(
+        Counted(3.0 * i, 3.0 * i + 0.5, ("SPEAKER_00", "SPEAKER_01")) for i in range(n)
+    )
+    segments = [segment("SPEAKER_00", "a few words", 3.0 * i) for i in range(n)]
+    render(transcript(segments, overlaps=overlaps, duration=3.0 * n))
+
+    assert n_looks < 40 * n

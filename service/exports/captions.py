@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from models.transcript import Segment, Transcript, Word, join_continued
+from service.exports.overlap_index import OverlapIndex
 from service.exports.text import IDENTIFIED, UNKNOWN
 
 MAX_CUE_SECONDS = 7.0
@@ -166,9 +167,10 @@ def _is_wide(character: str) -> bool:
 def vtt(transcript: Transcript) -> str:
     """The speaker is in the cue's voice tag, which players do not show as text."""
     blocks = ["WEBVTT", f"NOTE {IDENTIFIED}", *(f"NOTE {text}" for text in transcript.warnings)]
+    overlaps = OverlapIndex(transcript.overlaps)
     for cue in cues(transcript):
         times = f"{_time(cue.start, '.')} --> {_time(cue.end, '.')}"
-        lines, note = wrap(cue.text), _unheard_speakers(cue, transcript)
+        lines, note = wrap(cue.text), _unheard_speakers(cue, overlaps)
         with_note = wrap(f"{cue.text}{note}")
         noted = len(with_note) <= MAX_LINES
         shown = _escape("\n".join(with_note if noted else lines))
@@ -179,13 +181,10 @@ def vtt(transcript: Transcript) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def _unheard_speakers(cue: Cue, transcript: Transcript) -> str:
+def _unheard_speakers(cue: Cue, overlaps: OverlapIndex) -> str:
     """` [SPEAKER_01 speaks too]` for each speaker whose words in an overlap are missing."""
     speakers = {
-        speaker
-        for overlap in transcript.overlaps
-        if cue.start <= (overlap.start + overlap.end) / 2 < cue.end
-        for speaker in overlap.unheard
+        speaker for overlap in overlaps.centred(cue.start, cue.end) for speaker in overlap.unheard
     } - {cue.speaker}
     return "".join(f" [{speaker} speaks too]" for speaker in sorted(speakers))
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from models.statistics import compute_statistics
 from models.transcript import Flag, Segment, Transcript
+from service.exports.overlap_index import OverlapIndex
 
 IDENTIFIED = "IDENTIFIED: what people said, not de-identified. Keep it where the recordings are."
 UNKNOWN = "unknown"  # diarisation found no speaker there
@@ -35,8 +36,9 @@ def _lines(transcript: Transcript) -> Iterator[str]:
     yield ""
     yield from _speakers(transcript)
     yield ""
+    overlaps = OverlapIndex(transcript.overlaps)
     for segment in transcript.segments:
-        speaker, mark = segment.speaker or UNKNOWN, _overlap_mark(segment, transcript)
+        speaker, mark = segment.speaker or UNKNOWN, _overlap_mark(segment, overlaps)
         yield f"[{clock(segment.start)}] {speaker}: {segment.text}{mark}"
     if transcript.flags:
         yield ""
@@ -60,16 +62,12 @@ def _speakers(transcript: Transcript) -> Iterator[str]:
         yield line
 
 
-def _overlap_mark(segment: Segment, transcript: Transcript) -> str:
+def _overlap_mark(segment: Segment, overlaps: OverlapIndex) -> str:
     """` [overlap with SPEAKER_01]` if others speak during the segment, else an empty string.
 
     The mark also names those whose words in the overlap are missing.
     """
-    during = [
-        overlap
-        for overlap in transcript.overlaps
-        if overlap.start < segment.end and overlap.end > segment.start
-    ]
+    during = overlaps.during(segment.start, segment.end)
     others = {speaker for overlap in during for speaker in overlap.speakers} - {segment.speaker}
     unheard = {speaker for overlap in during for speaker in overlap.unheard} - {segment.speaker}
     if not others:
