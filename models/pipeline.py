@@ -381,6 +381,8 @@ class Pipeline:
         session, decoded = transcribed.session, transcribed.decoded
         timeline, regions = session.timeline, session.regions
         on_progress(StageProgress("attribute", 0.0))
+        if not timeline.is_split:
+            diarisation = diarisation.within(round(timeline.duration, 3))
         folded = attribute(
             transcribed.words, diarisation.exclusive_turns, regions, certain=timeline.is_split
         )
@@ -425,6 +427,9 @@ class Pipeline:
         warnings = []
         if self.whisper_weights.demo or self.diarisation_weights.demo:
             warnings.append(DEMO_WARNING)
+        n_speakers = len(speakers_in_order(diarisation.turns))
+        warnings += warn_of_speaker_count(n_speakers, session.options)
+        warnings += diarisation.warnings
         if (decoded.language_probability or 1.0) < UNSURE_OF_LANGUAGE:
             warnings.append(
                 f"The language was detected as {decoded.language} with a probability of only "
@@ -434,9 +439,6 @@ class Pipeline:
         warnings += session.warnings
         if session.timeline.warning:
             warnings.append(session.timeline.warning)
-        n_speakers = len(speakers_in_order(diarisation.turns))
-        warnings += warn_of_speaker_count(n_speakers, session.options)
-        warnings += diarisation.warnings
         if diarisation.sampled:
             warnings.append(
                 "The session is long, so speakers were told apart by an even sample of it."
@@ -484,13 +486,15 @@ def warn_of_speaker_count(found: int, options: JobOptions) -> list[str]:
     The roster's number comes first: a requested number that differs from it is a warning too.
     """
     by_roster = SpeakerCount(*speaker_bounds(options.roster)) if options.roster else SpeakerCount()
-    return [
+    expected = [
         f"{found} speakers were found, but {count} were expected{by}: a person may be missing, or "
         "one person's words may be attributed to two speakers. Listen before you rely on who said "
         "what."
         for count, by in ((by_roster, " by the roster"), (options.speakers, ""))
-        if not (count.minimum or 1) <= found <= (count.maximum or found)
+        if count != SpeakerCount() and not (count.minimum or 1) <= found <= (count.maximum or found)
     ][:1]
+    nobody = "No speakers could be told apart: the words have no speaker."
+    return expected or ([nobody] if not found else [])
 
 
 def no_speech_message(samples: np.ndarray, speech_seconds: float) -> str:

@@ -14,7 +14,7 @@ from models.diarisation.diarisation import (
     measure_speed,
     start_diarisation,
     warn_of_brief_speakers,
-    warn_of_roster_mismatch,
+    warn_of_other_voices,
 )
 from models.diarisation.embedding import embed
 from models.diarisation.segmentation import segment
@@ -420,7 +420,7 @@ def talking(*seconds: float) -> list[Turn]:
     ],
 )
 def test_a_warning_is_given_if_the_voices_do_not_match_the_roster(seconds, roster, begins):
-    found = warn_of_roster_mismatch(talking(*seconds), roster)
+    found = warn_of_other_voices(talking(*seconds), roster)
 
     assert [warning.startswith(begins) for warning in found] == ([] if begins is None else [True])
 
@@ -437,10 +437,43 @@ def test_a_wrong_roster_is_a_warning_and_changes_no_turn(pipeline):
 
     assert diarise_as(3, by_roster=True).warnings == ()
     for n, begins in ((2, "3 voices"), (4, "Only 3 of the 4")):
-        assert diarise_as(n, by_roster=False).warnings == ()
         found = diarise_as(n, by_roster=True)
         assert found.warnings[0].startswith(begins)
         assert found.turns == diarise_as(n, by_roster=False).turns
+
+
+def test_a_wrong_requested_number_is_a_warning_and_changes_no_turn(pipeline):
+    """Two people told six were six speakers, three told two were two, without a word about it."""
+    segmentation, embeddings = conversation(120, 3, pipeline.embedding.dimension)
+
+    def diarise_as(low: int, high: int) -> Diarisation:
+        count = SpeakerCount(low, high)
+        return diarise(pipeline, NOTHING, segmentation, count, embeddings=embeddings)
+
+    assert diarise_as(3, 3).warnings == ()
+    assert diarise_as(2, 4).warnings == ()
+    for n, begins in (
+        (2, "3 voices can be told apart, but 2 speakers were named:"),
+        (4, "Only 3 of the 4 speakers that were named"),
+    ):
+        (warning,) = diarise_as(n, n).warnings
+        assert warning.startswith(begins)
+        assert len({turn.speaker for turn in diarise_as(n, n).turns}) == n
+    assert diarise_as(1, 2).warnings[0].startswith("3 voices can be told apart, but 1-2 ")
+
+
+def test_turns_end_with_the_recording_and_nobody_is_listed_with_no_seconds():
+    turns = (
+        Turn(0.0, 3.0, "SPEAKER_00"),
+        Turn(2.0, 2.04, "SPEAKER_01"),
+        Turn(4.0, 6.5, "SPEAKER_02"),
+        Turn(5.2, 6.0, "SPEAKER_03"),
+    )
+    found = Diarisation(turns, turns, np.empty((0, 0, 0)), sampled=False).within(5.0)
+
+    expected = (Turn(0.0, 3.0, "SPEAKER_00"), Turn(4.0, 5.0, "SPEAKER_02"))
+    assert found.turns == found.exclusive_turns == expected
+    assert warn_of_brief_speakers([Turn(0.0, 60.0, "A"), Turn(60.0, 60.02, "B")]) == []
 
 
 @pytest.mark.slow

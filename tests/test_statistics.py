@@ -169,6 +169,15 @@ def test_a_number_of_speakers_other_than_the_rosters_is_a_warning():
     assert warn_of_speaker_count(9, JobOptions()) == []
 
 
+def test_no_number_is_said_to_be_expected_where_nobody_named_one():
+    """It said that 0 speakers were found where "unknown" were expected by the roster."""
+    (warning,) = warn_of_speaker_count(0, JobOptions())
+
+    assert warning == "No speakers could be told apart: the words have no speaker."
+    (warning,) = warn_of_speaker_count(0, JobOptions(speakers=SpeakerCount(2, 2)))
+    assert warning.startswith("0 speakers were found, but 2 were expected:")
+
+
 def test_a_requested_number_other_than_the_rosters_is_a_warning_even_if_it_is_found():
     options = JobOptions(roster=GROUP, speakers=SpeakerCount(5, 5))
 

@@ -33,6 +33,7 @@ from models.transcript import Turn
 
 FEW_SECONDS, SMALL_SHARE = 3.0, 0.01
 """A speaker with less speech than both of these may be a cough or a laugh."""
+NO_SECONDS = 0.05  # would be shown as 0.0 s: nobody who speaks for less is listed
 CLEAR_SHARE = 0.05
 """A speaker with this share of the speech, and FEW_SECONDS of it, is no clustering error: those had
 up to 4.5 % in rendered focus groups (docs/developer/experiments.md)."""
@@ -54,6 +55,28 @@ class Diarisation:
     embeddings: np.ndarray
     sampled: bool  # only a sample of MAX_CLUSTERED embeddings was clustered
     warnings: tuple[str, ...] = ()
+
+    def within(self, duration: float) -> "Diarisation":
+        """The same without what lies after the recording's end, and without 0.0 s speakers.
+
+        The models see the last chunk filled up with silence, and may hear something there.
+        """
+        cut = [
+            replace(turn, end=min(turn.end, duration))
+            for turn in self.turns
+            if turn.start < duration
+        ]
+        seconds = sum_talk_times(cut)
+        listed = {speaker for speaker, spoken in seconds.items() if spoken >= NO_SECONDS}
+        return replace(
+            self,
+            turns=tuple(turn for turn in cut if turn.speaker in listed),
+            exclusive_turns=tuple(
+                replace(turn, end=min(turn.end, duration))
+                for turn in self.exclusive_turns
+                if turn.start < duration and turn.speaker in listed
+            ),
+        )
 
 
 def start_diarisation(
@@ -77,8 +100,8 @@ def start_diarisation(
         embeddings: of an earlier run on the same segmentation; None to compute them.
         precision: of the embedding model's convolutions; in fp32 the turns are those of stock
             pyannote.audio.
-        by_roster: the number of speakers comes from a roster and was not requested as such. The
-            result then has a warning if the voices do not match it.
+        by_roster: the number of speakers comes from a roster and was not requested as such, which
+            the warnings then say.
 
     Raises:
         OutOfMemory: a batch does not fit on the device.
@@ -96,9 +119,11 @@ def start_diarisation(
         embeddings,
         speakers.minimum,
         speakers.maximum,
-        unbounded_too=by_roster,
+        unbounded_too=speakers != SpeakerCount(),
     )
-    return RunningDiarisation(models, segmentation, speakers, count, embeddings, clustering)
+    return RunningDiarisation(
+        models, segmentation, speakers, count, embeddings, clustering, by_roster
+    )
 
 
 @dataclass(frozen=True)
@@ -111,6 +136,7 @@ class RunningDiarisation:
     count: np.ndarray  # of people who speak in each frame
     embeddings: np.ndarray
     clustering: Clustering | None  # None if nobody speaks
+    by_roster: bool = False  # where the number of speakers comes from
 
     def result(self, progress: Progress = ignore) -> Diarisation:
         """Wait for the clusters and build the turns.
@@ -128,8 +154,8 @@ class RunningDiarisation:
         warnings: list[str] = []
         if clusters.unbounded is not None:
             unbounded_turns, _ = self._build_turns(clusters.unbounded, SpeakerCount())
-            warnings += warn_of_roster_mismatch(unbounded_turns, self.speakers)
-        if clusters.unbounded is not None or not self.speakers.is_exact:
+            warnings += warn_of_other_voices(unbounded_turns, self.speakers, self.by_roster)
+        if self.by_roster or not self.speakers.is_exact:
             warnings += warn_of_brief_speakers(turns)
         return Diarisation(
             turns,
@@ -155,11 +181,13 @@ class RunningDiarisation:
         return outputs[0], outputs[1]
 
 
-def warn_of_roster_mismatch(turns: Sequence[Turn], roster: SpeakerCount) -> list[str]:
-    """Return a warning if the voices cannot be as many as the roster says.
+def warn_of_other_voices(
+    turns: Sequence[Turn], count: SpeakerCount, by_roster: bool = True
+) -> list[str]:
+    """Return a warning if the voices cannot be as many as the roster or the request says.
 
-    The roster is believed for any number between the voices that clearly belong to somebody and all
-    voices longer than a cough: quiet people and clustering errors look the same.
+    Any number is believed between the voices that clearly belong to somebody and all voices longer
+    than a cough: quiet people and clustering errors look the same.
 
     Args:
         turns: as found without bounds on the number of speakers.
@@ -168,15 +196,17 @@ def warn_of_roster_mismatch(turns: Sequence[Turn], roster: SpeakerCount) -> list
     total = sum(seconds.values())
     n_clear = sum(spoken >= max(FEW_SECONDS, CLEAR_SHARE * total) for spoken in seconds.values())
     n_voices = sum(spoken >= _brief(seconds) for spoken in seconds.values())
-    if n_clear > (roster.maximum or n_clear):
+    if n_clear > (count.maximum or n_clear):
+        says = f"the roster has {count} speakers" if by_roster else f"{count} speakers were named"
         return [
-            f"{n_clear} voices can be told apart, but the roster has {roster} speakers: the words "
+            f"{n_clear} voices can be told apart, but {says}: the words "
             "of two people are attributed to one speaker. Listen before you rely on who said what."
         ]
     enough = max(ENOUGH_SPEECH, ENOUGH_EACH * (n_voices + 1))
-    if n_voices < (roster.minimum or 1) and total >= enough:
+    if n_voices < (count.minimum or 1) and total >= enough:
+        of = "on the roster" if by_roster else "that were named"
         return [
-            f"Only {n_voices} of the {roster} speakers on the roster can be told apart: "
+            f"Only {n_voices} of the {count} speakers {of} can be told apart: "
             "one is missing or hardly speaks, and one person's words may be attributed to two "
             "speakers. Listen before you rely on who said what."
         ]
@@ -195,7 +225,7 @@ def warn_of_brief_speakers(turns: Sequence[Turn]) -> list[str]:
         f"{speaker} speaks for only {spoken:.1f} s in all and may not be a person: "
         "give the number of speakers if there are fewer."
         for speaker, spoken in sorted(seconds.items())
-        if spoken < _brief(seconds)
+        if NO_SECONDS <= spoken < _brief(seconds)
     ]
 
 
