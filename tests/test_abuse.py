@@ -2,18 +2,21 @@
 
 import asyncio
 import json
+import threading
 import time
 from contextlib import ExitStack
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from sqlalchemy.event import listen
 
 from service.api import guarded_route
 from service.api.app import ROUTERS
 from service.api.guarded_route import BODY_BYTES_BY_PATH, MAX_BODY_BYTES, GuardedRoute
 from service.api.limits import MAX_RECEIVING, MAX_RECEIVING_PER_TOKEN, Limits
 from service.api.routes import uploads
+from service.database.tables import Recording
 from service.errors import TooManyRequests
 from tests.api import OCTETS, open_api
 
@@ -278,3 +281,61 @@ def test_a_token_has_a_share_of_the_slots(api):
     with limits.receive(ours):
         pass
     assert not limits._receiving_by_token
+
+
+# --- waiting requests -----------------------------------------------------------------------------
+
+
+def test_waiting_for_recordings_asks_the_database_nothing(api):
+    """Each of 1,000 waiting requests once read the database and the vault twice a second."""
+    study = api.study()["id"]
+    begun = api.post(f"/v1/uploads?study={study}", headers={"Upload-Length": "1000"}).json()
+    statements: list[str] = []
+
+    def note(*call):
+        if "recording.state" in call[2]:
+            statements.append(call[2])
+
+    answers: list[Any] = []
+    path = f"/v1/recordings/{begun['id']}?wait=30"
+    threads = [
+        threading.Thread(target=lambda: answers.append(api.get(path)), daemon=True)
+        for _ in range(10)
+    ]
+    for thread in threads:
+        thread.start()
+    while api.app.state.limits.n_waiting < 10:
+        time.sleep(0.05)
+    time.sleep(1)
+    listen(api.services.engine, "before_cursor_execute", note)
+    time.sleep(3)
+    assert not [each for each in statements if "WHERE recording.id" in each]
+
+    changed_at = time.monotonic()
+    with api.services.sessionmaker.begin() as session:
+        session.get_one(Recording, UUID(begun["id"])).state = "refused"
+    for thread in threads:
+        thread.join()
+
+    assert time.monotonic() - changed_at < 5
+    assert [answer.json()["state"] for answer in answers] == ["refused"] * 10
+
+
+def test_a_waiting_request_answers_when_its_time_is_up(api):
+    study = api.study()["id"]
+    begun = api.post(f"/v1/uploads?study={study}", headers={"Upload-Length": "1000"}).json()
+
+    assert api.get(f"/v1/recordings/{begun['id']}?wait=0.3").json()["state"] == "receiving"
+
+
+def test_a_token_that_is_revoked_meanwhile_gets_no_answer(api):
+    study = api.study()["id"]
+    made = api.post("/v1/tokens", json={"role": "researcher", "studies": [study]}).json()
+    begun = api.post(f"/v1/uploads?study={study}", headers={"Upload-Length": "1000"}).json()
+    revoke = threading.Timer(0.3, api.request, ("DELETE", f"/v1/tokens/{made['id']}"))
+    revoke.start()
+
+    answer = api.get(f"/v1/recordings/{begun['id']}?wait=1.5", token=made["secret"])
+
+    revoke.join()
+    assert (answer.status_code, answer.json()["code"]) == (401, "token_revoked")

@@ -1,6 +1,7 @@
-"""Long-polling: all requests that wait for a job share one database connection that listens.
+"""Long-polling: all requests that wait share one database connection that listens.
 
-When a job changes, its state is read once and only the requests whose condition it meets wake up.
+When a job or a recording changes, its state is read once and only the requests whose condition it
+meets wake up.
 """
 
 import asyncio
@@ -15,10 +16,11 @@ from uuid import UUID
 import psycopg
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session as DbSession
 
 from service.database.engine import conninfo
-from service.database.queries import JOB_CHANNEL
-from service.database.tables import FINAL, Job
+from service.database.queries import JOB_CHANNEL, RECORDING_CHANNEL
+from service.database.tables import FINAL, Job, Recording
 from service.services import Services, database_url
 
 RECONNECT_AFTER = 1.0  # s
@@ -36,7 +38,30 @@ class State:
         return self.status in FINAL
 
 
-Condition = Callable[[State], bool]
+Condition = Callable[[Any], bool]
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A kind of row that requests wait for: where its changes are announced, how it is read."""
+
+    channel: str  # of NOTIFY with the row's id
+    read: Callable[[DbSession, set[UUID]], dict[UUID, Any]]
+
+
+def _read_jobs(session: DbSession, ids: set[UUID]) -> dict[UUID, State]:
+    rows = session.execute(select(Job.id, Job.status, Job.version).where(Job.id.in_(ids)))
+    return {row.id: State(row.status, row.version) for row in rows}
+
+
+def _read_recordings(session: DbSession, ids: set[UUID]) -> dict[UUID, str]:
+    rows = session.execute(select(Recording.id, Recording.state).where(Recording.id.in_(ids)))
+    return {row.id: row.state for row in rows}
+
+
+JOBS = Topic(JOB_CHANNEL, _read_jobs)  # a condition gets a State
+RECORDINGS = Topic(RECORDING_CHANNEL, _read_recordings)  # a condition gets a Recording's state
+TOPICS = {topic.channel: topic for topic in (JOBS, RECORDINGS)}
 
 
 @dataclass(eq=False)
@@ -46,68 +71,70 @@ class Waiter:
 
 
 class Watch:
-    """Wakes requests when their job changes. For the API's event loop only."""
+    """Wakes requests when their job or recording changes. For the API's event loop only."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._waiters: dict[UUID, set[Waiter]] = defaultdict(set)
+        self._waiters: dict[Topic, dict[UUID, set[Waiter]]] = {
+            topic: defaultdict(set) for topic in TOPICS.values()
+        }
         self._listening = asyncio.Event()
 
-    async def until(self, job_id: UUID, condition: Condition, seconds: float) -> None:
-        """Wait until the job's state meets the condition, but no longer than `seconds`."""
-        with self._waiting(job_id, condition) as waiter, contextlib.suppress(TimeoutError):
+    async def until(self, topic: Topic, id: UUID, condition: Condition, seconds: float) -> None:
+        """Wait until the row's state meets the condition, but no longer than `seconds`."""
+        with self._waiting(topic, id, condition) as waiter, contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._listening.wait()
                 # A change from before we listened is not announced again.
-                await self._notify({job_id})
+                await self._notify(topic, {id})
                 await waiter.woken.wait()
 
     async def run(self) -> None:
-        """Listen until cancelled. After a reconnect, check every job that is waited for."""
+        """Listen until cancelled. After a reconnect, check every row that is waited for."""
         url = conninfo(database_url(self._services.settings))
         while True:
             try:
                 async with await connect(url) as listener:
-                    await listener.execute(f"LISTEN {JOB_CHANNEL}")
+                    for channel in TOPICS:
+                        await listener.execute(f"LISTEN {channel}")
                     self._listening.set()
-                    await self._notify(set(self._waiters))
+                    for topic, waiters in self._waiters.items():
+                        await self._notify(topic, set(waiters))
                     async for notice in listener.notifies():
-                        await self._notify({UUID(notice.payload)})
+                        await self._notify(TOPICS[notice.channel], {UUID(notice.payload)})
             except (psycopg.Error, SQLAlchemyError) as error:
                 log.warning(
-                    "lost the connection that listens for job changes: %s", type(error).__name__
+                    "lost the connection that listens for changes: %s", type(error).__name__
                 )
             self._listening.clear()
             await asyncio.sleep(RECONNECT_AFTER)
 
     @contextlib.contextmanager
-    def _waiting(self, job_id: UUID, condition: Condition) -> Iterator[Waiter]:
-        waiter = Waiter(condition, asyncio.Event())
-        self._waiters[job_id].add(waiter)
+    def _waiting(self, topic: Topic, id: UUID, condition: Condition) -> Iterator[Waiter]:
+        waiter, waiters = Waiter(condition, asyncio.Event()), self._waiters[topic]
+        waiters[id].add(waiter)
         try:
             yield waiter
         finally:
-            self._waiters[job_id].discard(waiter)
-            if not self._waiters[job_id]:
-                del self._waiters[job_id]
+            waiters[id].discard(waiter)
+            if not waiters[id]:
+                del waiters[id]
 
-    async def _notify(self, job_ids: set[UUID]) -> None:
-        waited_for = job_ids & self._waiters.keys()
+    async def _notify(self, topic: Topic, ids: set[UUID]) -> None:
+        waiters = self._waiters[topic]
+        waited_for = ids & waiters.keys()
         if not waited_for:
             return
-        states = await asyncio.to_thread(self._read, waited_for)
-        for job_id in waited_for:
-            state = states.get(job_id)
-            for waiter in self._waiters.get(job_id, ()):
+        states = await asyncio.to_thread(self._read, topic, waited_for)
+        for id in waited_for:
+            state = states.get(id)
+            for waiter in waiters.get(id, ()):
                 if state is None or waiter.condition(state):
                     waiter.woken.set()
 
-    def _read(self, job_ids: set[UUID]) -> dict[UUID, State]:
+    def _read(self, topic: Topic, ids: set[UUID]) -> dict[UUID, Any]:
         with self._services.sessionmaker() as session:
-            rows = session.execute(
-                select(Job.id, Job.status, Job.version).where(Job.id.in_(job_ids))
-            )
-            return {row.id: State(row.status, row.version) for row in rows}
+            return topic.read(session, ids)
 
 
 async def connect(url: str) -> psycopg.AsyncConnection[Any]:

@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session as DbSession
 
 from service.database.tables import Job
 
+RECORDING_CHANNEL = "fieldscribe_recording"  # NOTIFY with the id of a recording whose state changed
 JOB_CHANNEL = "fieldscribe_job"  # NOTIFY with the job's id
 
 

@@ -23,7 +23,7 @@ from service.api.routes.job_views import (
 from service.api.routes.sessions import Speakers
 from service.api.routes.studies import Language, ModelName
 from service.api.routes.views import SessionName, Strict, StudyName
-from service.api.watch import State, Watch
+from service.api.watch import JOBS, State, Watch
 from service.domain import erasure, jobs
 from service.domain.callers import Caller, require_valid_token
 from service.domain.job_details import read_details
@@ -313,7 +313,7 @@ async def read_job(
         if wait and not _is_news(state, known):
             watch: Watch = request.app.state.watch
             with limits.waiting():
-                await watch.until(job_id, lambda state: _is_news(state, known), wait)
+                await watch.until(JOBS, job_id, lambda state: _is_news(state, known), wait)
             await asyncio.to_thread(require_valid_token, services, caller)
             state = await asyncio.to_thread(_state, services, caller, job_id)
         if known is not None and known == etag(state.version):

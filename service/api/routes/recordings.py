@@ -16,6 +16,7 @@ from service.api.access import LimitsDep, ServicesDep, allow
 from service.api.guarded_route import GuardedRoute
 from service.api.openapi import problems
 from service.api.routes.views import StudyName
+from service.api.watch import RECORDINGS, Watch
 from service.database.tables import Recording
 from service.domain.callers import Caller, require_valid_token
 from service.domain.erasure import erase_recording
@@ -48,7 +49,6 @@ Researcher = Annotated[Caller, Depends(allow("researcher"))]
 Eraser = Annotated[Caller, Depends(allow("researcher", sealed_too=True))]  # needs no root key
 State = Literal["receiving", "checking", "ready", "refused"]
 MAX_WAIT = 60.0  # s
-POLL_EVERY = 0.5  # s
 UNFINISHED = ("receiving", "checking")
 BLOCK_BYTES = 256 * 1024
 MEDIA_TYPES = {
@@ -214,6 +214,7 @@ def read_recordings(
 @router.get("/{recording_id}", responses=problems(RecordingNotFound, TooManyWaiting, *READ_ERRORS))
 async def read_recording(
     recording_id: UUID,
+    request: Request,
     caller: Researcher,
     services: ServicesDep,
     limits: LimitsDep,
@@ -226,15 +227,14 @@ async def read_recording(
     limits.polls.require(str(caller.token_id))
     if not wait:
         return await asyncio.to_thread(_view, services, caller, recording_id)
+    watch: Watch = request.app.state.watch
     with limits.waiting():
-        loop = asyncio.get_running_loop()
-        end = loop.time() + wait
-        while True:
-            await asyncio.to_thread(require_valid_token, services, caller)
-            view = await asyncio.to_thread(_view, services, caller, recording_id)
-            if view.state not in UNFINISHED or loop.time() + POLL_EVERY > end:
-                return view
-            await asyncio.sleep(POLL_EVERY)
+        view = await asyncio.to_thread(_view, services, caller, recording_id)
+        if view.state not in UNFINISHED:
+            return view
+        await watch.until(RECORDINGS, recording_id, lambda state: state not in UNFINISHED, wait)
+    await asyncio.to_thread(require_valid_token, services, caller)
+    return await asyncio.to_thread(_view, services, caller, recording_id)
 
 
 def _view(services: Services, caller: Caller, recording_id: UUID) -> RecordingView:
