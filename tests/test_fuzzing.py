@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from whisper.model import Whisper
 
 from models.audio.decode import decode
@@ -21,7 +22,7 @@ from models.audio.memory_file import memory_file
 from models.errors import AudioError, WeightsError
 from models.weights import pyannote
 from models.weights.catalogue import find_whisper
-from models.weights.whisper import load_whisper
+from models.weights.whisper import _read_safetensors, load_whisper
 from tests.audio_files import WRITTEN_BY_HAND, tones, wav
 from tests.test_pyannote_checkpoints import write_pipeline
 from tests.test_whisper_checkpoints import TINY
@@ -190,5 +191,30 @@ def test_damaged_plda_files_load_or_end_in_a_weights_error(tmp_path: Path) -> No
         path.write_bytes(mutated(content, seed))
         with suppress(WeightsError):
             pyannote._load_plda(folder, folder / "plda", 16)
+
+    run_all(N_CHECKPOINTS, attempt)
+
+
+def test_damaged_safetensors_load_or_end_in_a_weights_error(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file({"a": torch.zeros(100), "b": torch.zeros(3, 4)}, path)
+    content = path.read_bytes()
+
+    def attempt(seed: int) -> None:
+        path.write_bytes(mutated(content, seed))
+        with suppress(WeightsError):
+            _read_safetensors(path)
+
+    run_all(N_CHECKPOINTS, attempt)
+
+
+def test_damaged_configs_load_or_end_in_a_weights_error(tmp_path: Path) -> None:
+    folder = write_pipeline(tmp_path / "pipeline")
+    content = (folder / "config.yaml").read_bytes()
+
+    def attempt(seed: int) -> None:
+        (folder / "config.yaml").write_bytes(mutated(content, seed))
+        with suppress(WeightsError):
+            pyannote._read_config(folder)
 
     run_all(N_CHECKPOINTS, attempt)
