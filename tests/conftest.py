@@ -41,13 +41,20 @@ IMPORT_PYANNOTE = {
 }
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Choose the tests that one worker of pytest-xdist runs: those of a file share its fixtures."""
-    for item in items:
-        file = item.path.stem
-        group = "pyannote" if file in IMPORT_PYANNOTE else file
-        item.add_marker(pytest.mark.xdist_group(group))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give whole files to pytest-xdist's workers, and one worker those that import pyannote.
+
+    Every worker must collect the same names, so parameters hold no random values.
+    """
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "pyannote" if Path(file).stem in IMPORT_PYANNOTE else file
+
+    return ByFile(config, log)
 
 
 @pytest.fixture(autouse=True)

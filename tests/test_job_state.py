@@ -20,6 +20,7 @@ from service.domain import handoffs, job_state, queue, recordings
 from service.domain.callers import Caller
 from service.domain.job_state import FenceLost, JobGone, Outcome
 from service.domain.queue import defer_job, maintain, reap, request_cancel, sweep
+from service.services import open_services
 from service.vault import ArtefactClass
 from service.vault.errors import DiskFull
 
@@ -44,6 +45,13 @@ def cancel(services, job_id):
         job = lock_job(session, job_id)
         assert job is not None
         request_cancel(session, job)
+
+
+@pytest.fixture(scope="module")
+def services(module_settings):
+    services = open_services(module_settings)
+    yield services
+    services.close()
 
 
 @pytest.fixture
@@ -482,7 +490,7 @@ def test_the_repr_of_a_claim_shows_no_keys(services, job_id, held):
 def test_half_written_files_of_killed_processes_are_deleted_after_a_day(services):
     store = services.vault.stores[ArtefactClass.IDENTIFIED]
     old, new = store.folder / "artefacts" / ".old.partial", store.folder / ".new.partial"
-    old.parent.mkdir(parents=True)
+    old.parent.mkdir(parents=True, exist_ok=True)
     old.write_bytes(b"half")
     new.write_bytes(b"half")
     os.utime(old, (0, 0))
