@@ -47,14 +47,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     Every worker must collect the same names, so parameters hold no random values.
     """
-    from xdist.scheduler import LoadFileScheduling
+    from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
 
-    class ByFile(LoadFileScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            file = super()._split_scope(nodeid)
-            return "pyannote" if Path(file).stem in IMPORT_PYANNOTE else file
+    def group(test: str) -> str:
+        file = test.partition("::")[0]
+        return "pyannote" if Path(file).stem in IMPORT_PYANNOTE else file
 
-    return ByFile(config, log)
+    scheduler = LoadFileScheduling(config, log)
+    scheduler._split_scope = group
+    return scheduler
 
 
 @pytest.fixture(autouse=True)
