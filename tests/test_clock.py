@@ -96,7 +96,7 @@ def test_a_gap_of_twenty_seconds_keeps_its_length(tmp_path: Path, ending: str, c
 
 
 def test_a_gap_after_a_joint_keeps_its_length(tmp_path: Path) -> None:
-    """The time stamps of the second file begin again at zero, and jump later on."""
+    """The timestamps of the second file begin again at zero, and jump later on."""
     content = with_gap(tmp_path / "x.mts", "aac", "-f", "mpegts").read_bytes()
     recording = decoded_bytes(content + content)
     assert recording.duration == pytest.approx(60, abs=0.3)

@@ -163,7 +163,7 @@ def test_a_gap_in_the_time_stamps_becomes_silence(make_recording: MakeRecording)
 def test_concatenated_recordings_are_all_decoded(
     make_recording: MakeRecording, ending: str
 ) -> None:
-    """The second one's time stamps restart at zero; following them would drop it."""
+    """The second one's timestamps restart at zero; following them would drop it."""
     content = make_recording(ending).read_bytes()
     assert decoded_bytes(content + content).duration == pytest.approx(10, abs=0.2)
 

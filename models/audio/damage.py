@@ -1,4 +1,4 @@
-"""Sound that is missing inside a track: gaps in its time stamps, frames that cannot be decoded.
+"""Sound that is missing inside a track: gaps in its timestamps, frames that cannot be decoded.
 
 Found by reading the packets without decoding them, which takes about a third as long as decoding.
 If the decoder reported errors, the track is decoded once more to find where.
@@ -25,7 +25,7 @@ WITHOUT_GAPS = ("aac", "asf", "flac", "mp3")
 CAMCORDERS = ("mpeg", "mpegts")
 # One sample after another, without packets that could be missing.
 WITHOUT_PACKETS = ("aiff", "au", "caf", "dss", "w64", "wav")
-WITHOUT_CLOCK = ("aac", "mp3")  # frames without time stamps: a gap in them is not filled
+WITHOUT_CLOCK = ("aac", "mp3")  # frames without timestamps: a gap in them is not filled
 AMR_SILENCE = {"amr_nb": (1, 6), "amr_wb": (1, 6)}  # bytes of frames that hold no speech
 
 
@@ -82,7 +82,7 @@ def read_packets(source: Source, info: RecordingInfo, track: Track) -> Packets:
 def read_frames(source: Source, info: RecordingInfo, track: Track) -> Packets:
     """Decode a track and return its frames."""
     start, n_samples = _read(source, info, track, "frame=best_effort_timestamp_time,nb_samples").T
-    # The second and further frames of a packet have no time stamp: they follow the one before.
+    # The second and further frames of a packet have no timestamp: they follow the one before.
     given = np.maximum.accumulate(np.where(np.isnan(start), 0, np.arange(len(start))))
     before = (np.cumsum(n_samples) - n_samples) / track.sample_rate
     start = np.nan_to_num(start)[given] + before - before[given]

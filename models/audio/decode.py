@@ -53,9 +53,9 @@ BLOCK_FRAMES = 1 << 16
 MAP_NORESERVE = 0x4000  # mmap(2); Python 3.11 has no name for it
 HAD_ERRORS = 69  # ffmpeg's exit status above max_error_rate, which is 0
 INTERRUPTED = 255  # ffmpeg's exit status after a signal it handles
-# Time stamps are followed where they leave a gap of 0.1 s to 1 h, never backwards: nothing is cut.
+# Timestamps are followed where they leave a gap of 0.1 s to 1 h, never backwards: nothing is cut.
 # After a jump of more than 1 s back or 1 h ahead, as where files were joined or the counter began
-# again, they are followed from there. Registers: 0 the time stamp that the next samples should
+# again, they are followed from there. Registers: 0 the timestamp that the next samples should
 # have, 1 the one they get, 2 the correction after jumps, 3 the size of the gap.
 FILL_GAPS = (
     "asetpts='st(3,PTS+ld(2)-ld(0));"
@@ -84,7 +84,7 @@ def decode(
     """Decode a recording to 16 kHz.
 
     All audio tracks with sound are read: their channels are mixed, or kept as if they were those of
-    one track. A gap in the time stamps, as calls leave where nothing was heard, becomes silence.
+    one track. A gap in the timestamps, as calls leave where nothing was heard, becomes silence.
 
     Args:
         file: as for `probe`.
@@ -260,7 +260,7 @@ def lead(
     """Yield the silence before a track that starts after the file's clock does.
 
     Sound may start later than the picture. ffmpeg does not fill this gap, because its filters begin
-    anew, at any time stamp, where the format of the sound changes.
+    anew, at any timestamp, where the format of the sound changes.
     """
     if not MIN_LEAD <= track.start - info.clock_start <= MAX_LEAD:
         return
@@ -277,7 +277,7 @@ def silence(n_channels: int, n_samples: int) -> Iterator[np.ndarray]:
 
 
 def first_time_stamp(source: Source, track: Track) -> float | None:
-    """The time stamp of a track's first sample, without the encoder's padding."""
+    """The timestamp of a track's first sample, without the encoder's padding."""
     entries = ["-show_entries", "frame=pts_time", "-read_intervals", f"{track.start}%+#4"]
     command = ["ffprobe", "-v", "quiet", "-select_streams", str(track.index), *entries]
     command += ["-of", "csv=p=0", "-threads", "1", *words(source.options), source.url]

@@ -11,7 +11,7 @@ from models.audio.errors import EncryptedAudio, NoAudioStream
 HEAD_BYTES = 8192
 PLAYLISTS = (b"#extm3u", b"ffconcat", b"[playlist]", b"<?xml", b"<asx", b"<smil", b"v=0")
 PICTURES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"II*\0", b"MM\0*")
-# ffprobe estimates their durations from the bit rate or the last time stamp: none was declared.
+# ffprobe estimates their durations from the bit rate or the last timestamp: none was declared.
 ESTIMATED = ("aac", "amr", "dss", "mpeg", "mpegts", "ogg")
 ONE_DURATION_FOR_ALL_STREAMS = ("asf", "matroska,webm")
 ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
@@ -116,7 +116,7 @@ def declared_duration(
     )
     duration = max(ends, default=0.0)
     if not duration:
-        # Its end on the clock of the time stamps, which may start anywhere.
+        # Its end on the clock of the timestamps, which may start anywhere.
         start = seconds(container.get("start_time"))
         duration = seconds(container.get("duration")) - max(0.0, start)
         return (duration, start < 1) if duration > 0 else (None, False)
@@ -129,7 +129,7 @@ def declared_duration(
 
 
 def clock_start(file: BinaryIO, container: Mapping[str, Any]) -> float:
-    """Return the time stamp, in seconds, at which the clock of the file starts.
+    """Return the timestamp, in seconds, at which the clock of the file starts.
 
     Camcorders count from any time, live recordings from the start of the stream that they were cut
     from. A whole MP4 counts from zero.
@@ -227,7 +227,7 @@ def avi_size(head: bytes) -> int | None:
 
 
 def is_fragmented(file: BinaryIO) -> bool:
-    """Whether an MP4 has fragments, whose time stamps may start anywhere.
+    """Whether an MP4 has fragments, whose timestamps may start anywhere.
 
     Those of other MP4 files start at zero, and a sound that begins later has an empty edit.
     """

@@ -19,7 +19,7 @@ class Track:
     codec: str
     sample_rate: int  # Hz
     channels: int
-    start: float = 0.0  # s, first time stamp, on the file's own clock
+    start: float = 0.0  # s, first timestamp, on the file's own clock
     is_reserve: bool = False  # read only if all others are silent
 
 
@@ -38,7 +38,7 @@ class RecordingInfo:
     duration: float | None
     n_bytes: int
     tracks: tuple[Track, ...] = ()  # to be read
-    clock_start: float = 0.0  # s, the time stamp at which the file's clock starts
+    clock_start: float = 0.0  # s, the timestamp at which the file's clock starts
     is_duration_certain: bool = True
     warnings: tuple[str, ...] = ()
 
