@@ -437,7 +437,8 @@ def erase_again(services: Services) -> int:
         recordings = session.scalars(
             select(Recording).where(
                 Recording.id.in_(others) | Recording.study_id.in_(studies),
-                Recording.state.not_in(("erased", "refused")),
+                Recording.state != "erased",
+                (Recording.state != "refused") | Recording.erased_at.is_(None),
             )
         ).all()
         gone = [recording.id for recording in recordings]

@@ -93,6 +93,12 @@ class Settings(BaseSettings):
         le=10**5,
         description="Hours without new data before an upload is deleted.",
     )
+    refused_recording_days: float = Field(
+        default=30.0,
+        ge=0,
+        le=10**4,
+        description="Days that a refused recording is kept for a retry before it is deleted.",
+    )
     long_poll_limit: int = Field(
         default=1000, gt=0, description="Number of requests that can wait at the same time."
     )

@@ -173,6 +173,20 @@ def test_jobs_and_recordings_erased_since_the_backup_are_erased_again(
             keyring.data_key(UUID(study), UUID(recording))
 
 
+def test_a_refused_recording_deleted_after_the_backup_stays_deleted(
+    api, study, settings, empty, tmp_path
+):
+    refused = api.upload(study, tone(level=0.0))["id"]
+    data, _ = backed_up(settings, tmp_path)
+    assert api.request("DELETE", f"/v1/recordings/{refused}").status_code == 204
+    newest = back_up(settings, None, tmp_path / "backups of keys")
+
+    assert restore(empty, data, newest.keys).erased_again == 1
+
+    with open_api(empty) as restored:
+        assert restored.get(f"/v1/recordings/{refused}").status_code == 410
+
+
 def test_a_ledger_on_the_machine_is_kept_when_an_older_backup_is_restored(
     api, study, settings, empty, tmp_path
 ):

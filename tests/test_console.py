@@ -7,6 +7,7 @@ from uuid import UUID
 import pytest
 from typer.testing import CliRunner
 
+from models.audio import limits
 from service.commands import upload
 from service.commands.client import Client
 from service.commands.console import printable
@@ -194,3 +195,21 @@ def test_the_doctor_shows_paths_as_they_are(run, tmp_path, monkeypatch):
     )
 
     assert "disk: [bold]/a\\x1b[2J\\nb" in run("doctor").output
+
+
+def test_a_refused_recording_is_shown_retried_and_deleted(api, run, monkeypatch):
+    study = api.study()["id"]
+    with monkeypatch.context() as too_strict:
+        too_strict.setattr(limits, "SILENCE_DBFS", 0.0)
+        id = api.upload(study, tone())["id"]
+        shown, again = run("recording", "show", id), run("recording", "retry", id)
+    assert shown.exit_code == 0
+    assert f"Recording {id}: refused" in shown.stdout and "silent_audio" in shown.stdout
+    assert "The audio is kept until" in shown.stdout
+    assert again.exit_code == 1 and "silent_audio" in again.stdout
+
+    retried = run("recording", "retry", id)
+    assert (retried.exit_code, "ready" in retried.stdout) == (0, True)
+    assert run("recording", "delete", id, "--yes").stdout == "deleted\n"
+    assert api.get(f"/v1/recordings/{id}").status_code == 410
+    assert run("recording", "retry", "3").exit_code == 2

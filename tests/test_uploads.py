@@ -13,6 +13,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from models.audio import limits
 from models.audio.decode import measure
 from service.database.tables import Recording
 from service.domain import checking, recordings
@@ -22,6 +23,7 @@ from service.vault import uploads
 from service.vault.errors import ArtefactDamaged, DiskFull, Erased
 from service.vault.files import locked
 from service.vault.keys import KeyRing
+from service.vault.store import Artefact
 from tests.api import OCTETS, metadata, open_api, tone
 from tests.processes import kill_decoders
 from tests.test_bad_input import RECORDINGS
@@ -290,20 +292,73 @@ OF_NO_USE = RECORDINGS | {
 
 
 @pytest.mark.parametrize("kind", OF_NO_USE)
-def test_an_unusable_recording_is_refused_with_the_reason_and_destroyed(api, study, kind, tmp_path):
+def test_an_unusable_recording_is_refused_with_the_reason_and_kept(api, study, kind, tmp_path):
+    """It used to be destroyed, though the check may be wrong and the file nowhere else."""
     code, make = OF_NO_USE[kind]
     content = make(tmp_path)
-    before = files_in(api)
 
     view = api.upload(study, content, headers={"Upload-Metadata": metadata(filename="x.wav")})
 
     assert view["state"] == "refused"
     assert view["refusal"]["code"] == code
     assert view["refusal"]["detail"].endswith(".")
-    assert view["metadata"] is None
-    eventually(lambda: files_in(api) == before)
+    assert view["metadata"] == {"filename": "x.wav"}
+    kept_for = datetime.fromisoformat(view["expires_at"]) - datetime.now(UTC)
+    assert timedelta(days=29.9) < kept_for < timedelta(days=30)
+    recordings.tidy_uploads(api.services)
+    store, keyring = identified(api.services)
+    with store.open(*artefact_and_key(keyring, study, view)) as file:
+        assert file.read() == content
     audio = api.get(f"/v1/recordings/{view['id']}/audio")
     assert (audio.status_code, audio.json()["code"]) == (409, "recording_refused")
+
+
+def artefact_and_key(keyring, study, view):
+    study_id, id = UUID(study), UUID(view["id"])
+    return Artefact(study_id, id, "recording", id), keyring.data_key(study_id, id)
+
+
+def test_a_refused_recording_is_destroyed_after_its_days_are_over(api, study, monkeypatch):
+    before = files_in(api)
+    monkeypatch.setitem(vars(api.services.settings), "refused_recording_days", 0)
+    view = api.upload(study, tone(level=0.0), headers={"Upload-Metadata": metadata(filename="x")})
+    recordings.tidy_uploads(api.services)
+
+    assert files_in(api) == before
+    after = api.get(f"/v1/recordings/{view['id']}").json()
+    assert (after["state"], after["refusal"]["code"]) == ("refused", "silent_audio")
+    assert after["metadata"] is None
+    retried = api.post(f"/v1/recordings/{view['id']}/retry")
+    assert (retried.status_code, retried.json()["code"]) == (410, "erased")
+
+
+def test_a_refused_recording_is_checked_again_on_request(api, study, monkeypatch):
+    with monkeypatch.context() as too_strict:
+        too_strict.setattr(limits, "SILENCE_DBFS", 0.0)
+        view = api.upload(study, tone())
+    assert view["state"] == "refused"
+
+    retried = api.post(f"/v1/recordings/{view['id']}/retry")
+
+    assert (retried.status_code, retried.json()["state"]) == (202, "checking")
+    checked = api.checked(view["id"])
+    assert (checked["state"], checked["refusal"], checked["expires_at"]) == ("ready", None, None)
+    again = api.post(f"/v1/recordings/{view['id']}/retry")
+    assert (again.status_code, again.json()["state"]) == (202, "ready")
+
+
+def test_an_unfinished_upload_cannot_be_retried(api, study):
+    id = begin(api, study, 100).rpartition("/")[2]
+    answer = api.post(f"/v1/recordings/{id}/retry")
+    assert (answer.status_code, answer.json()["code"]) == (409, "recording_not_ready")
+
+
+def test_a_refused_recording_can_be_deleted(api, study):
+    before = files_in(api)
+    view = api.upload(study, tone(level=0.0))
+    assert api.request("DELETE", f"/v1/recordings/{view['id']}").status_code == 204
+    assert files_in(api) == before
+    assert api.get(f"/v1/recordings/{view['id']}").status_code == 410
 
 
 def test_a_silent_recording_shows_its_levels(api, study):
@@ -474,12 +529,14 @@ def quick(monkeypatch):
 
 def test_a_full_disk_of_the_keys_does_not_end_the_checks(api, study, quick, monkeypatch, caplog):
     """The checker used to end, and nothing was checked until the API was restarted."""
+    monkeypatch.setitem(vars(api.services.settings), "refused_recording_days", 0)
     with monkeypatch.context() as full:
         full.setattr(KeyRing, "erase", fail_with(DiskFull("Eva's disk is full")))
         silent = api.upload(study, tone(level=0.0))
         assert silent["refusal"]["code"] == "silent_audio"
 
         assert api.upload(study, tone())["state"] == "ready"
+        eventually(lambda: "will be retried" in caplog.text)
     assert f"recording {silent['id']}: will be retried: disk_full" in caplog.text
     assert "Eva" not in caplog.text
     store, _ = identified(api.services)

@@ -14,7 +14,17 @@ from rich.console import Console
 from rich.markup import escape
 
 from models.options import Channels, JobOptions, SpeakerCount
-from service.commands import access, backup, jobs, models, serve, transcript, upload, watch
+from service.commands import (
+    access,
+    backup,
+    jobs,
+    models,
+    recording,
+    serve,
+    transcript,
+    upload,
+    watch,
+)
 from service.commands.console import Commands, print_json, printable, report_errors
 from service.commands.extras import require_packages
 from service.commands.lists import read_roster, read_vocabulary
@@ -46,6 +56,7 @@ app = typer.Typer(
 app.add_typer(models.app, name="models")
 app.add_typer(access.study_app, name="study")
 app.add_typer(access.token_app, name="token")
+app.add_typer(recording.app, name="recording")
 for name, command in (
     ("serve", serve.serve_command),
     ("api", serve.api_command),

@@ -62,6 +62,14 @@ JobId = Annotated[
     str,
     typer.Argument(metavar="JOB", help="Id of a job.", callback=check_id("fieldscribe jobs")),
 ]
+RecordingId = Annotated[
+    str,
+    typer.Argument(
+        metavar="RECORDING",
+        help="Id of a recording.",
+        callback=check_id("fieldscribe upload"),
+    ),
+]
 MixedLanguages = Annotated[
     bool,
     typer.Option(

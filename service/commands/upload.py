@@ -223,6 +223,13 @@ def upload_all(
             recording = wait_for_recording(client, id)
             if recording["state"] == "refused":
                 unfinished.forget(source.key(client.url))
+                progress.console.print(
+                    f"Recording {id} is kept for now; to check it again, run:\n"
+                    f"fieldscribe recording retry {id}",
+                    markup=False,
+                    highlight=False,
+                    soft_wrap=True,
+                )
                 raise UnusableRecording(source.path.name, recording)
             length = clock(recording["duration"])
             progress.update(task, description=f"{name}: {length} of audio")

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from uuid import UUID
 
@@ -27,7 +27,6 @@ from service.domain.job_errors import InternalError
 from service.domain.recordings import (
     BLOCK_BYTES,
     OPERATIONAL_ERRORS,
-    destroy,
     error_name,
     identified,
     isolate_errors,
@@ -147,7 +146,7 @@ def check(
     """Examine a recording; afterwards it is ready, or refused with the reason.
 
     Args:
-        last_try: if its decoder is killed again, the recording is refused but not destroyed.
+        last_try: if its decoder is killed again, the recording is refused.
 
     Returns:
         The recording in its new state; None if another check holds it.
@@ -169,21 +168,27 @@ def check(
         except TEMPORARY_ERRORS as error:
             row.refusal_code, row.refusal_detail = error.code, str(error)
             if last_try and isinstance(error, DecoderKilled):
-                row.state, row.erased_at = "refused", datetime.now(UTC)  # nothing is destroyed
+                refuse(services, row, error.code, str(error))
+                row.expires_at = None  # perhaps this machine is at fault
         except (SpeechError, ServiceError) as error:
-            row.state, row.refusal_code, row.refusal_detail = "refused", error.code, str(error)
-            # Damage to our own files is no reason to destroy the sound.
+            refuse(services, row, error.code, str(error))
+            # Damage to our own files is no reason ever to destroy the audio.
             if not isinstance(error, AudioError | UploadDamaged):
-                row.erased_at = datetime.now(UTC)
+                row.expires_at = None
         except Exception as error:  # noqa: BLE001  # the top level of the checker
             log.error("recording %s: %s at %s", row.id, type(error).__name__, locate(error))
-            row.state, row.refusal_code = "refused", InternalError.code
-            row.refusal_detail, row.erased_at = "Fieldscribe has a bug", datetime.now(UTC)
+            refuse(services, row, InternalError.code, "Fieldscribe has a bug")
+            row.expires_at = None
         row.completed_at = datetime.now(UTC)
     log.info("recording %s: %s %s", row.id, row.state, row.refusal_code or "")
-    if row.state == "refused" and row.erased_at is None:
-        destroy(services, row)
     return row
+
+
+def refuse(services: Services, recording: Recording, code: str, detail: str) -> None:
+    """Refuse a recording, but keep it for a while: the check may be wrong, the copy the last."""
+    recording.state, recording.refusal_code, recording.refusal_detail = "refused", code, detail
+    days = services.settings.refused_recording_days
+    recording.expires_at = datetime.now(UTC) + timedelta(days=days)
 
 
 def _examine(

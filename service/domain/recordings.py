@@ -3,10 +3,11 @@
     receiving   parts arrive; each is encrypted and on disk before it is acknowledged
     checking    the upload is complete and is being examined: checking.py
     ready       jobs can use it
-    refused     it cannot be used; its key was destroyed, the reason is stored
+    refused     it cannot be used, the reason is stored; it can be checked again until `expires_at`,
+                then its key is destroyed (`erased_at`)
     erased      its key was destroyed
 
-A row becomes `refused` or `erased` before its key is destroyed and gets `erased_at` afterwards, so
+A row becomes `erased` before its key is destroyed and gets `erased_at` afterwards, so
 that `tidy_uploads` can complete what a crash interrupted.
 """
 
@@ -28,6 +29,7 @@ from sqlalchemy.orm import Session as DbSession
 from service.database.queries import read_clock
 from service.database.tables import Recording
 from service.domain.callers import Caller
+from service.domain.locks import refuse_while_checked
 from service.domain.pages import Page, page_of
 from service.domain.sessions import find_session, lock_positions, next_position
 from service.domain.studies import find_study, refuse_erased
@@ -288,6 +290,30 @@ def parse_metadata(metadata: str | None) -> dict[str, str]:
     return pairs
 
 
+def retry_check(services: Services, caller: Caller, recording_id: UUID) -> Recording:
+    """Check a refused recording again; one that is being checked, or ready, stays as it is.
+
+    Raises:
+        RecordingNotFound, Erased: its key was destroyed.
+        RecordingNotReady: the upload is not complete.
+        UploadBusy: it is being checked.
+        Sealed, KeyMissing, KeyDamaged
+    """
+    with refuse_while_checked(), services.sessionmaker.begin() as session:
+        recording = find_recording(session, caller, recording_id)
+        session.refresh(recording, with_for_update={"nowait": True})
+        if recording.state == "receiving":
+            raise RecordingNotReady("The upload is not complete: resume it first")
+        if recording.state == "refused":
+            if recording.expires_at is not None and recording.expires_at < datetime.now(UTC):
+                raise Erased("The audio of the recording was deleted some time after its refusal")
+            identified(services)[1].data_key(recording.study_id, recording.id)  # it still exists
+            recording.state, recording.expires_at, recording.erased_at = "checking", None, None
+            recording.refusal_code = recording.refusal_detail = recording.completed_at = None
+            log.info("recording %s: to be checked again", recording.id)
+        return recording
+
+
 # --- erasing --------------------------------------------------------------------------------------
 
 
@@ -322,9 +348,10 @@ def tidy_uploads(services: Services) -> None:
             elif recording.expires_at is not None and recording.expires_at < now:
                 _expire(services, recording.id)
     with services.sessionmaker() as session:
+        expired = (Recording.state == "refused") & (Recording.expires_at < now)
         doomed = session.scalars(
             select(Recording).where(
-                Recording.state.in_(("refused", "erased")), Recording.erased_at.is_(None)
+                (Recording.state == "erased") | expired, Recording.erased_at.is_(None)
             )
         ).all()
     for recording in doomed:

@@ -19,6 +19,7 @@ from service.api.routes.views import StudyName
 from service.api.watch import RECORDINGS, Watch
 from service.database.tables import Recording
 from service.domain.callers import Caller, require_valid_token
+from service.domain.checking import Checker
 from service.domain.erasure import erase_recording
 from service.domain.pages import BadCursor
 from service.domain.recordings import (
@@ -28,6 +29,7 @@ from service.domain.recordings import (
     list_recordings,
     parse_metadata,
     read_metadata,
+    retry_check,
     sound_artefact,
     upload_offset,
 )
@@ -117,7 +119,9 @@ class RecordingView(BaseModel):
         description="What the client sent about the file, including its name. Stored encrypted."
     )
     created_at: datetime
-    expires_at: datetime | None = Field(description="When an unfinished upload will be deleted.")
+    expires_at: datetime | None = Field(
+        description="When an unfinished upload, or the audio of a refused recording, is deleted."
+    )
     completed_at: datetime | None
 
     @classmethod
@@ -143,7 +147,9 @@ class RecordingView(BaseModel):
             mean_dbfs=recording.mean_dbfs,
             refusal=reason if refused else None,
             waiting_for=reason if recording.state == "checking" else None,
-            metadata=None if refused else parse_metadata(read_metadata(services, recording)),
+            metadata=parse_metadata(read_metadata(services, recording))
+            if recording.erased_at is None
+            else None,
             created_at=recording.created_at,
             expires_at=recording.expires_at,
             completed_at=recording.completed_at,
@@ -320,6 +326,28 @@ def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
     return start, end
 
 
+@router.post(
+    "/{recording_id}/retry",
+    status_code=202,
+    responses=problems(RecordingNotFound, RecordingNotReady, UploadBusy, *READ_ERRORS),
+)
+def retry_recording(
+    recording_id: UUID,
+    request: Request,
+    caller: Researcher,
+    services: ServicesDep,
+    limits: LimitsDep,
+) -> RecordingView:
+    """Check a refused recording again, for example after an update. Its audio is kept for a while.
+
+    A recording that is not refused stays as it is.
+    """
+    limits.uploads.require(str(caller.token_id))
+    recording = retry_check(services, caller, recording_id)
+    wake_checker(request, recording)
+    return RecordingView.of(recording, services)
+
+
 @router.delete(
     "/{recording_id}",
     status_code=204,
@@ -328,3 +356,9 @@ def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
 def delete_recording(recording_id: UUID, caller: Eraser, services: ServicesDep) -> None:
     """Destroy the recording's key and every transcript made from it."""
     erase_recording(services, caller, recording_id)
+
+
+def wake_checker(request: Request, recording: Recording) -> None:
+    if recording.state == "checking":
+        checker: Checker = request.app.state.checker
+        checker.wake()

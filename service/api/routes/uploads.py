@@ -25,12 +25,11 @@ from service.api.access import LimitsDep, ServicesDep, allow
 from service.api.guarded_route import GuardedRoute
 from service.api.limits import Limits
 from service.api.openapi import problems
-from service.api.routes.recordings import RecordingView
+from service.api.routes.recordings import RecordingView, wake_checker
 from service.api.routes.views import SessionName, StudyName
 from service.database.tables import Recording
 from service.domain import recordings
 from service.domain.callers import Caller
-from service.domain.checking import Checker
 from service.domain.erasure import erase_recording
 from service.domain.recordings import (
     BLOCK_BYTES,
@@ -364,12 +363,6 @@ async def request_blocks(request: Request, whole: bool) -> AsyncIterator[bytes]:
             pending.clear()
     if pending:
         yield bytes(pending)
-
-
-def wake_checker(request: Request, recording: Recording) -> None:
-    if recording.state == "checking":
-        checker: Checker = request.app.state.checker
-        checker.wake()
 
 
 def _find(services: Services, caller: Caller, upload_id: UUID) -> Recording:
