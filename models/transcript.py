@@ -110,7 +110,7 @@ class Flag:
 class Source:
     """One recording of the session: its place on the timeline, and its format.
 
-    `sha256`: of the file, in hex, by which batch mode knows it again. None in the service, which
+    `sha256`: of the file, in hex, by which batch mode recognises it. None in the service, which
     keeps no checksum of content that can be compared outside a study.
     """
 

@@ -453,8 +453,8 @@ def test_a_wrong_requested_number_is_a_warning_and_changes_no_turn(pipeline):
     assert diarise_as(3, 3).warnings == ()
     assert diarise_as(2, 4).warnings == ()
     for n, begins in (
-        (2, "3 voices can be told apart, but 2 speakers were named:"),
-        (4, "Only 3 of the 4 speakers that were named"),
+        (2, "3 voices can be told apart, but 2 speakers were requested:"),
+        (4, "Only 3 of the 4 speakers that were requested"),
     ):
         (warning,) = diarise_as(n, n).warnings
         assert warning.startswith(begins)

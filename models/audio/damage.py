@@ -151,7 +151,7 @@ def find_damage(
 def _undecoded(
     packets: Packets, frames: Packets, gaps: Sequence[tuple[float, float]], track: Track
 ) -> list[tuple[float, float]]:
-    """Places whose packets are there and gave no sound."""
+    """Places whose packets exist but yielded no sound."""
     if not len(frames.start):
         return [(0.0, packets.end)]
     typical = float(np.median(packets.duration))

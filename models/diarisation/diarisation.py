@@ -57,9 +57,9 @@ class Diarisation:
     warnings: tuple[str, ...] = ()
 
     def within(self, duration: float) -> "Diarisation":
-        """The same without what lies after the recording's end, and without 0.0 s speakers.
+        """The same, without anything after the recording's end and without speakers of 0.0 s.
 
-        The models see the last chunk filled up with silence, and may hear something there.
+        The models see the last chunk padded with silence, and may hear something there.
         """
         cut = [
             replace(turn, end=min(turn.end, duration))
@@ -186,8 +186,8 @@ def warn_of_other_voices(
 ) -> list[str]:
     """Return a warning if the voices cannot be as many as the roster or the request says.
 
-    Any number is believed between the voices that clearly belong to somebody and all voices longer
-    than a cough: quiet people and clustering errors look the same.
+    Any number between the voices that clearly belong to somebody and all voices longer than a cough
+    is accepted: quiet people and clustering errors look the same.
 
     Args:
         turns: as found without bounds on the number of speakers.
@@ -197,14 +197,16 @@ def warn_of_other_voices(
     n_clear = sum(spoken >= max(FEW_SECONDS, CLEAR_SHARE * total) for spoken in seconds.values())
     n_voices = sum(spoken >= _brief(seconds) for spoken in seconds.values())
     if n_clear > (count.maximum or n_clear):
-        says = f"the roster has {count} speakers" if by_roster else f"{count} speakers were named"
+        says = (
+            f"the roster has {count} speakers" if by_roster else f"{count} speakers were requested"
+        )
         return [
             f"{n_clear} voices can be told apart, but {says}: the words "
             "of two people are attributed to one speaker. Listen before you rely on who said what."
         ]
     enough = max(ENOUGH_SPEECH, ENOUGH_EACH * (n_voices + 1))
     if n_voices < (count.minimum or 1) and total >= enough:
-        of = "on the roster" if by_roster else "that were named"
+        of = "on the roster" if by_roster else "that were requested"
         return [
             f"Only {n_voices} of the {count} speakers {of} can be told apart: "
             "one is missing or hardly speaks, and one person's words may be attributed to two "

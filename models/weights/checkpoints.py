@@ -1,7 +1,7 @@
 """Reads weights files as data: nothing in a file is ever run or imported.
 
 A checkpoint is a pickle in a zip archive, and a pickle is a program. pickle_check.py checks that it
-does only what torch.save writes for weights, and takes no more memory than the file is large. Then
+does only what torch.save writes for weights, and takes no more memory than the file's size. Then
 torch's restricted unpickler reads it, with an allow-list of inert classes. Before a model is built,
 whisper.py and pyannote.py compare what the checkpoint says about itself (dimensions, architecture,
 hyper-parameters) with lists of known, sane values. Loading goes by path and never uses the network.

@@ -1,4 +1,4 @@
-"""Conflicts with other requests at the same moment, turned into errors that the client knows."""
+"""Turns conflicts with simultaneous requests into errors that the client can handle."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,7 +29,7 @@ def refuse_while_checked() -> Iterator[None]:
 def refuse_duplicate(constraint: str, error: ServiceError) -> Iterator[None]:
     """Raise `error` if the database finds that another row has the same unique value.
 
-    To look for that row first is not enough: another request may be creating it.
+    Looking for that row first is not enough: another request may be creating it.
     """
     try:
         yield

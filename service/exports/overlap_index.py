@@ -1,4 +1,4 @@
-"""Finding the overlaps of a time, without looking at all of them for every segment or cue."""
+"""Finds the overlaps at a time without searching all of them for every segment or cue."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
