@@ -177,7 +177,7 @@ def test_a_file_with_any_name_is_uploaded(api, run, tmp_path, name):
     assert isinstance(result.exception, SystemExit | None), result.exception
     assert "model_missing" in result.output or result.exit_code == 0
     shown = printable(os.fsdecode(name))
-    assert metadata == {"filename": shown}
+    assert metadata["filename"] == shown
     assert shown in result.output
     assert "\x1b[2J" not in result.output
 
@@ -213,3 +213,50 @@ def test_a_refused_recording_is_shown_retried_and_deleted(api, run, monkeypatch)
     assert run("recording", "delete", id, "--yes").stdout == "deleted\n"
     assert api.get(f"/v1/recordings/{id}").status_code == 410
     assert run("recording", "retry", "3").exit_code == 2
+
+
+def test_the_same_file_uploaded_again_is_the_same_recording_and_job(api, run, tmp_path):
+    """It was added to the session again, and a job of the session had every word twice."""
+    api.post("/v1/studies", json={"code": "TWICE"})
+    file, copy = tmp_path / "a.wav", tmp_path / "renamed.wav"
+    for path in (file, copy):
+        path.write_bytes(tone(0.5))
+    command = ("--study", "TWICE", "--session", "INT-01", "--model", "demo", "--speakers", "1")
+    results = [run("upload", path, *command) for path in (file, file, copy)]
+    session = api.get("/v1/sessions", params={"study": "TWICE"}).json()["items"][0]
+
+    assert [result.exit_code for result in results] == [0, 0, 0], results[1].output
+    assert len({result.stdout for result in results}) == 1
+    assert "uploaded before" in results[2].stderr
+    assert len(session["recordings"]) == 1
+    again = run("upload", file, *command, "--again")
+    assert again.stdout != results[0].stdout
+    ids = [job["id"] for job in api.get("/v1/jobs", params={"study": "TWICE"}).json()["items"]]
+    used = [api.get(f"/v1/jobs/{id}").json()["recordings"] for id in ids]
+    assert used == [session["recordings"]] * 2
+
+
+def test_two_files_with_the_same_content_in_one_command_stay_two(api, run, tmp_path):
+    api.post("/v1/studies", json={"code": "TWINS"})
+    files = [tmp_path / f"{i}.wav" for i in range(2)]
+    for path in files:
+        path.write_bytes(tone(0.5))
+    command = ("upload", *files, "--study", "TWINS", "--session", "INT-01", "--model", "demo")
+    first, second = run(*command), run(*command)
+    (job,) = api.get("/v1/jobs", params={"study": "TWINS"}).json()["items"]
+
+    assert (first.exit_code, first.stdout) == (0, second.stdout), first.output
+    assert len(api.get(f"/v1/jobs/{job['id']}").json()["recordings"]) == 2
+
+
+def test_a_recording_whose_job_was_deleted_gets_another_job(api, run, tmp_path):
+    api.post("/v1/studies", json={"code": "GONE"})
+    file = tmp_path / "a.wav"
+    file.write_bytes(tone(0.5))
+    command = ("upload", file, "--study", "GONE", "--model", "demo")
+    first = run(*command).stdout.strip()
+    api.request("DELETE", f"/v1/jobs/{first}?force=true")
+    second = run(*command)
+
+    assert second.exit_code == 0, second.output
+    assert second.stdout.strip() not in ("", first)

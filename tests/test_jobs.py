@@ -21,7 +21,7 @@ from service.domain import job_state
 from service.domain.recordings import identified
 from service.domain.stages import RateCache
 from service.vault.store import Artefact
-from tests.api import open_api
+from tests.api import open_api, tone
 from tests.finished import begin_job, fail_job, finish_job
 
 MINE = "/v1/jobs"
@@ -102,6 +102,18 @@ def test_a_session_is_submitted_with_its_recordings_in_order_and_its_speakers(ap
     assert job["session_id"] == made["id"]
     assert job["options"]["speakers"] == {"min": 2, "max": 2}
     assert job["audio_seconds"] == 30.0
+
+
+def test_a_job_of_a_session_takes_the_same_content_once(api, study):
+    """Uploaded twice, without an announced checksum, it had every word twice."""
+    made = api.post("/v1/sessions", json={"study": study, "code": "INT-20"}).json()
+    contents = [tone(1.0), tone(2.0), tone(1.0)]
+    ids = [api.upload(study, content)["id"] for content in contents]
+    api.request("PUT", f"/v1/sessions/{made['id']}/recordings", json={"recordings": ids})
+
+    job = api.post(MINE, json={"study": study, "session": "INT-20", "model": "demo"}).json()
+
+    assert job["recordings"] == ids[:2]
 
 
 def test_a_sessions_roster_sets_the_number_of_speakers_unless_the_request_does(api, study):

@@ -98,6 +98,51 @@ def test_a_body_of_another_kind_is_refused_with_what_to_send(api, study, body, s
     assert files_in(api) == before
 
 
+def test_a_recording_that_is_uploaded_again_is_answered_with_what_is_there(api, study):
+    sound = tone(1.0)
+    same = {"Upload-Metadata": metadata(sha256=hashlib.sha256(sound).hexdigest())}
+    first = api.upload(study, sound)  # its checksum was not announced, but computed
+
+    answer = api.post(f"/v1/uploads?study={study}", headers={**OCTETS, **same}, content=sound)
+    assert (answer.status_code, answer.json()["id"]) == (200, first["id"])
+    assert answer.headers["Location"] == f"/v1/uploads/{first['id']}"
+    assert answer.headers["Upload-Offset"] == str(len(sound))
+    other = f"/v1/uploads?study={study}&other_than={first['id']}"
+    second = api.post(other, headers={**OCTETS, **same}, content=sound)
+    assert (second.status_code, second.json()["id"] == first["id"]) == (201, False)
+
+
+def test_a_recording_of_another_session_or_study_is_not_the_same(api, study):
+    sound = tone(1.0)
+    same = {"Upload-Metadata": metadata(sha256=hashlib.sha256(sound).hexdigest())}
+    session = api.post("/v1/sessions", json={"study": study}).json()["id"]
+    places = [f"study={study}", f"study={study}&session={session}", f"study={api.study()['code']}"]
+    answers = [
+        api.post(f"/v1/uploads?{place}", headers={**OCTETS, **same}, content=sound)
+        for place in (*places, *places)
+    ]
+
+    assert [answer.status_code for answer in answers] == [201, 201, 201, 200, 200, 200]
+    ids = [UUID(answer.json()["id"]) for answer in answers]
+    assert ids[:3] == ids[3:]
+    with api.services.sessionmaker() as database:
+        rows = [database.get_one(Recording, id) for id in ids[:3]]
+    assert rows[0].digest == rows[1].digest != rows[2].digest  # keyed per study
+    assert rows[0].digest != hashlib.sha256(sound).digest()
+
+
+def test_a_refused_or_erased_recording_is_not_the_same(api, study):
+    sound = tone(1.0)
+    same = {"Upload-Metadata": metadata(sha256=hashlib.sha256(sound).hexdigest())}
+    first = api.upload(study, sound, headers=same)
+    api.request("DELETE", f"/v1/recordings/{first['id']}")
+    answer = api.post(f"/v1/uploads?study={study}", headers={**OCTETS, **same}, content=sound)
+
+    assert answer.status_code == 201
+    with api.services.sessionmaker() as database:
+        assert database.get_one(Recording, UUID(first["id"])).digest is None
+
+
 def test_the_media_type_may_have_capitals_and_parameters(api, study):
     kind = {"Content-Type": "Application/Offset+Octet-Stream; charset=utf-8"}
     answer = api.post(f"/v1/uploads?study={study}", headers=kind, content=tone(1.0))

@@ -11,9 +11,10 @@ import fcntl
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, ClassVar
 
@@ -91,7 +92,7 @@ class UploadSource:
     study: str
     session: str | None = None
 
-    def open(self) -> BinaryIO:
+    def open(self) -> BufferedReader:
         """
         Raises:
             FileNotReadable
@@ -114,11 +115,16 @@ def upload(
     source: UploadSource,
     unfinished: UnfinishedUploads,
     on_progress: Callable[[int], None] = lambda n_bytes: None,
+    *,
+    other_than: Sequence[str] = (),
+    on_found: Callable[[], None] = lambda: None,
 ) -> str:
     """Upload a file, resuming an earlier attempt.
 
     Args:
         on_progress: called with the number of bytes that the service has stored.
+        other_than: ids of recordings that the file is not, even if its content is the same.
+        on_found: called if the same content was uploaded before; the id is then that recording's.
 
     Returns:
         The id of the recording, which the service then checks.
@@ -132,7 +138,13 @@ def upload(
         location = unfinished.find(key)
         offset = None if location is None else _stored_bytes(client, location)
         if location is None or offset is None:
-            location, offset = _create(client, source, size), 0
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            location, is_new = _create(client, source, size, sha256, other_than)
+            if not is_new:
+                on_progress(size)
+                on_found()
+                return location.rpartition("/")[2]
+            offset = 0
             unfinished.remember(key, location)
         on_progress(offset)
         progressed_at = time.monotonic()
@@ -150,21 +162,25 @@ def upload(
     return location.rpartition("/")[2]
 
 
-def _create(client: Client, source: UploadSource, size: int) -> str:
-    """Announce an upload; returns its location."""
+def _create(
+    client: Client, source: UploadSource, size: int, sha256: str, other_than: Sequence[str]
+) -> tuple[str, bool]:
+    """Announce an upload; returns its location, and whether it is new."""
+    digest = base64.b64encode(sha256.encode()).decode()
     name = base64.b64encode(printable(source.path.name).encode()).decode()
     response = client.request(
         "POST",
         "/v1/uploads",
         retry=False,  # a second upload would leave the first one behind in its session
-        params=drop_none({"study": source.study, "session": source.session}),
+        params=drop_none({"study": source.study, "session": source.session})
+        | {"other_than": list(other_than)},
         headers={
             "Tus-Resumable": "1.0.0",
             "Upload-Length": str(size),
-            "Upload-Metadata": f"filename {name}",
+            "Upload-Metadata": f"filename {name},sha256 {digest}",
         },
     )
-    return str(response.headers["Location"])
+    return str(response.headers["Location"]), response.status_code == 201
 
 
 def _send_part(client: Client, location: str, file: BinaryIO, offset: int) -> int:

@@ -11,6 +11,7 @@ ServiceError
 import json
 import uuid
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,7 +47,7 @@ from service.commands.options import (
     roster_option,
 )
 from service.commands.tus_client import FileNotReadable, UnfinishedUploads, UploadSource, upload
-from service.commands.watch import watch_job
+from service.commands.watch import FINAL, watch_job
 from service.errors import Misused
 from service.exports.text import clock
 
@@ -95,11 +96,18 @@ def upload_command(
     watch: Annotated[
         bool, typer.Option("--watch", help="Wait until the transcripts are finished.")
     ] = False,
+    again: Annotated[
+        bool,
+        typer.Option(
+            "--again", help="Submit a job even if the same command has submitted one before."
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Upload recordings and transcribe them.
 
-    Prints the id of each job. After an interruption, run the same command again to resume.
+    Prints the id of each job. After an interruption, run the same command again to resume. A
+    recording that was uploaded before is not uploaded again.
     """
     if roster is not None and session is None:
         raise typer.BadParameter(
@@ -122,10 +130,10 @@ def upload_command(
             ensure_session(client, study, session, [vars(entry) for entry in people])
         unfinished = UnfinishedUploads()
         one_job = join or session is not None
-        jobs, n_refused = [], 0
+        jobs, uploaded, n_refused = [], list[str](), 0
         for group in [sources] if one_job else [[source] for source in sources]:
             try:
-                ids = upload_all(client, group, unfinished)
+                ids = upload_all(client, group, unfinished, uploaded)
             except UnusableRecording as refused:
                 if one_job or len(sources) == 1:
                     raise
@@ -135,9 +143,16 @@ def upload_command(
             request: dict[str, Any] = {"recordings": ids}
             if session is not None:
                 request |= {"study": study, "session": session}
-            jobs.append(submit_job(client, request | options))
+            uploaded += ids
+            job = submit_job(client, request | options, again=again)
+            if job["status"] in FINAL:
+                typer.echo(
+                    f"Submitted before: the job has {job['status']}. --again submits another one.",
+                    err=True,
+                )
+            jobs.append(job)
             if not as_json:
-                typer.echo(jobs[-1]["id"])
+                typer.echo(job["id"])
         for source in sources:
             unfinished.forget(source.key(client.url))
         if watch:
@@ -161,12 +176,23 @@ def check_readable(sources: Sequence[UploadSource]) -> None:
             raise
 
 
-def submit_job(client: Client, fields: dict[str, Any]) -> dict[str, Any]:
-    """Create a job, or return the one that the same command created before an interruption."""
+def submit_job(client: Client, fields: dict[str, Any], *, again: bool = False) -> dict[str, Any]:
+    """Create a job, or return the one that the same command created earlier.
+
+    Args:
+        again: create one in any case.
+    """
     body = {name: value for name, value in fields.items() if value is not None}
     identifying = {name: value for name, value in body.items() if name != "vocabulary"}
     key = uuid.uuid5(uuid.NAMESPACE_OID, json.dumps(identifying, sort_keys=True))
-    job: dict[str, Any] = client.post("/v1/jobs", body, key=str(key))
+    job: dict[str, Any]
+    try:
+        job = client.post("/v1/jobs", body, key=str(uuid.uuid4() if again else key))
+    except Refused as refusal:
+        if refusal.code != "erased" or again:
+            raise
+        # Somebody deleted the earlier job, but not the recording.
+        job = client.post("/v1/jobs", body, key=str(uuid.uuid4()))
     return job
 
 
@@ -194,15 +220,23 @@ class SpeedColumn(TransferSpeedColumn):
 
 
 def upload_all(
-    client: Client, sources: Sequence[UploadSource], unfinished: UnfinishedUploads
+    client: Client,
+    sources: Sequence[UploadSource],
+    unfinished: UnfinishedUploads,
+    uploaded: Sequence[str] = (),
 ) -> list[str]:
     """Upload recordings and wait until each has been checked; returns their ids.
+
+    Args:
+        uploaded: ids of this command's earlier recordings: of two files with the same content, the
+            second is not taken for the first.
 
     Raises:
         Refused: by the API.
         UnusableRecording: the check refused one.
     """
-    ids = []
+    ids: list[str] = []
+    found: set[TaskID] = set()
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -218,7 +252,14 @@ def upload_all(
             def update(n_bytes: int, task: TaskID = task) -> None:
                 progress.update(task, completed=n_bytes)
 
-            id = upload(client, source, unfinished, update)
+            id = upload(
+                client,
+                source,
+                unfinished,
+                update,
+                other_than=[*uploaded, *ids],
+                on_found=partial(found.add, task),
+            )
             progress.update(task, description=f"{name}: checking")
             recording = wait_for_recording(client, id)
             if recording["state"] == "refused":
@@ -232,7 +273,8 @@ def upload_all(
                 )
                 raise UnusableRecording(source.path.name, recording)
             length = clock(recording["duration"])
-            progress.update(task, description=f"{name}: {length} of audio")
+            before = ", uploaded before" if task in found else ""
+            progress.update(task, description=f"{name}: {length} of audio{before}")
             ids.append(id)
     return ids
 

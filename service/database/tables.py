@@ -151,6 +151,7 @@ class Recording(Table):
     state: Mapped[str] = mapped_column(default="receiving")
     n_bytes: Mapped[int] = mapped_column(BigInteger)  # as the client announced
     metadata_artefact_id: Mapped[UUID | None]
+    digest: Mapped[bytes | None]  # keyed per study, so that content cannot be guessed from it
     container: Mapped[str | None]
     codec: Mapped[str | None]
     sample_rate: Mapped[int | None]

@@ -1,6 +1,7 @@
 """Checks of finished uploads: merged, decoded in the sandbox, measured; then ready or refused."""
 
 import asyncio
+import hashlib
 import logging
 import math
 import os
@@ -27,10 +28,11 @@ from service.domain.job_errors import InternalError
 from service.domain.recordings import (
     BLOCK_BYTES,
     OPERATIONAL_ERRORS,
+    announced_sha256,
     error_name,
     identified,
     isolate_errors,
-    parse_metadata,
+    keyed_digest,
     read_metadata,
     sound_artefact,
     tidy_uploads,
@@ -207,9 +209,11 @@ def _examine(
         sound_artefact(recording),
         key,
         length=recording.n_bytes,
-        sha256=_announced_sha256(read_metadata(services, recording)),
+        sha256=announced_sha256(read_metadata(services, recording)),
     )
-    with memory_file(_decrypted_blocks(store, recording, key)) as file:
+    digest = hashlib.sha256()
+    with memory_file(_decrypted_blocks(store, recording, key, digest)) as file:
+        recording.digest = keyed_digest(services, recording.study_id, digest.digest())
         info = probe(file)
         recording.container, recording.codec = info.container, info.codec
         recording.sample_rate, recording.channels = info.sample_rate, info.channels
@@ -221,15 +225,13 @@ def _examine(
         refuse_bad_levels(info, levels.peak_dbfs)
 
 
-def _decrypted_blocks(store: Store, recording: Recording, key: Key) -> Iterator[bytes]:
+def _decrypted_blocks(
+    store: Store, recording: Recording, key: Key, digest: "hashlib._Hash"
+) -> Iterator[bytes]:
     with store.open(sound_artefact(recording), key) as file:
         while block := file.read(BLOCK_BYTES):
+            digest.update(block)
             yield block
-
-
-def _announced_sha256(metadata: str | None) -> bytes | None:
-    value = parse_metadata(metadata).get("sha256")
-    return bytes.fromhex(value) if value else None
 
 
 def _finite(level: float) -> float | None:

@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 from uuid import UUID, uuid4
 
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session as DbSession
 
@@ -54,15 +52,14 @@ from service.domain.queue import defer_job, request_cancel
 from service.domain.recordings import (
     find_ready_recording,
     find_recording,
-    identified,
+    study_secret,
 )
-from service.domain.sessions import find_session, session_recordings
+from service.domain.sessions import distinct_recordings, find_session
 from service.domain.stages import STORED_STAGES
 from service.domain.studies import find_study, read_vocabulary
 from service.errors import ServiceError
 from service.services import Services
 from service.vault.errors import Erased
-from service.vault.streaming import KEY_SIZE
 
 RERUN_STAGES = STAGES[:-1]  # a hand-off is created with its transcript
 DEFAULT_WHISPER = ("large-v3-turbo", "small")  # what `fieldscribe models fetch` gets, best first
@@ -205,7 +202,7 @@ def _lock_sources(
         interview = find_session(session, caller, request.session, study)
     ids = list(request.recordings)
     if not ids and interview is not None:
-        ids = [recording.id for recording in session_recordings(session, interview.id)]
+        ids = [recording.id for recording in distinct_recordings(session, interview.id)]
         if not ids:
             raise SessionEmpty("The session has no recording yet: upload one")
     for id in sorted(ids):
@@ -303,7 +300,7 @@ def _create_once(
     """
     if key is None:
         return Submitted(create(), created=True)
-    secret = _idempotency_secret(services, study)
+    secret = study_secret(services, study.id, b"idempotency")
     key = hmac.new(secret, f"key {key}".encode(), hashlib.sha256).hexdigest()
     place = f"{caller.token_id}:{study.id}:{key}"
     # Of two simultaneous requests, the second waits for the first to commit.
@@ -326,13 +323,6 @@ def _create_once(
     if not hmac.compare_digest(earlier.fingerprint, fingerprint):
         raise IdempotencyKeyReused("This Idempotency-Key was used before with a different request")
     return Submitted(earlier.job_id, created=False)
-
-
-def _idempotency_secret(services: Services, study: Study) -> bytes:
-    """A secret for hashing: plain hashes of vocabularies and of file names could be guessed."""
-    _, keyring = identified(services)
-    secret = keyring.data_key(study.id, study.id).secret
-    return HKDF(SHA256(), KEY_SIZE, salt=None, info=b"idempotency").derive(secret)
 
 
 # --- finding --------------------------------------------------------------------------------------

@@ -13,15 +13,18 @@ that `tidy_uploads` can complete what a crash interrupted.
 
 import base64
 import hashlib
+import hmac
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session as DbSession
@@ -52,6 +55,7 @@ from service.vault.errors import (
 )
 from service.vault.keys import KeyRing
 from service.vault.store import Artefact, Store
+from service.vault.streaming import KEY_SIZE
 
 METADATA = "upload_metadata"
 PART_BYTES = 64 * 2**20  # of a longer request: the most that is lost if the service is killed
@@ -69,6 +73,28 @@ def identified(services: Services) -> tuple[Store, KeyRing]:
 
 def sound_artefact(recording: Recording) -> Artefact:
     return Artefact(recording.study_id, recording.id, "recording", recording.id)
+
+
+def study_secret(services: Services, study_id: UUID, purpose: bytes) -> bytes:
+    """A secret for hashing: plain hashes of content and of file names could be guessed.
+
+    Raises:
+        Sealed, Erased, KeyMissing, KeyDamaged
+    """
+    _, keyring = identified(services)
+    secret = keyring.data_key(study_id, study_id).secret
+    return HKDF(SHA256(), KEY_SIZE, salt=None, info=purpose).derive(secret)
+
+
+def keyed_digest(services: Services, study_id: UUID, sha256: bytes) -> bytes:
+    """The checksum of a recording as the database holds it."""
+    secret = study_secret(services, study_id, b"recording")
+    return hmac.new(secret, sha256, hashlib.sha256).digest()
+
+
+def announced_sha256(metadata: str | None) -> bytes | None:
+    value = parse_metadata(metadata).get("sha256")
+    return bytes.fromhex(value) if value else None
 
 
 # --- finding --------------------------------------------------------------------------------------
@@ -184,9 +210,48 @@ def create_upload(
             with store.write(artefact, key) as file:
                 file.write(json.dumps(metadata).encode())
             recording.metadata_artefact_id = artefact.id
+            if sha256 := announced_sha256(metadata):  # compared with the bytes when all are there
+                recording.digest = keyed_digest(services, found.id, sha256)
         database.add(recording)
     log.info("recording %s: %d bytes announced", recording.id, n_bytes)
     return recording
+
+
+def find_uploaded(
+    services: Services,
+    caller: Caller,
+    *,
+    study: str,
+    session: str | None,
+    n_bytes: int,
+    metadata: str | None,
+    other_than: Collection[UUID] = (),
+) -> Recording | None:
+    """The recording with the announced SHA-256 that is already in this place.
+
+    The place is the session, or the recordings of the study that have none.
+
+    Args:
+        other_than: ids of recordings that do not count.
+
+    Raises:
+        StudyNotFound, SessionNotFound, Erased
+    """
+    sha256 = announced_sha256(metadata)
+    if sha256 is None:
+        return None
+    with services.sessionmaker() as database:
+        found = find_study(database, caller, study)
+        interview = find_session(database, caller, session, found) if session is not None else None
+        query = select(Recording).where(
+            Recording.study_id == found.id,
+            Recording.session_id == (interview.id if interview else None),
+            Recording.digest == keyed_digest(services, found.id, sha256),
+            Recording.n_bytes == n_bytes,
+            Recording.state.in_(("checking", "ready")),
+            Recording.id.not_in(other_than),
+        )
+        return database.scalar(query.order_by(Recording.position, Recording.created_at).limit(1))
 
 
 def _new_expiry(session: DbSession, settings: Settings) -> datetime:
@@ -331,7 +396,7 @@ def destroy(services: Services, recording: Recording) -> None:
     uploads.discard(store, recording.id)
     with services.sessionmaker.begin() as session:
         row = session.get_one(Recording, recording.id, with_for_update=True)
-        row.erased_at, row.metadata_artefact_id = datetime.now(UTC), None
+        row.erased_at, row.metadata_artefact_id, row.digest = datetime.now(UTC), None, None
     log.info("recording %s: destroyed", recording.id)
 
 

@@ -156,6 +156,14 @@ def session_recordings(session: DbSession, session_id: UUID) -> list[Recording]:
     return list(session.scalars(query.order_by(Recording.position, Recording.created_at)))
 
 
+def distinct_recordings(session: DbSession, session_id: UUID) -> list[Recording]:
+    """Its recordings without copies: the same file, uploaded twice, would be transcribed twice."""
+    first: dict[bytes | UUID, Recording] = {}
+    for recording in session_recordings(session, session_id):
+        first.setdefault(recording.digest or recording.id, recording)
+    return list(first.values())
+
+
 def set_recordings(
     services: Services, caller: Caller, session_id: UUID, recording_ids: list[UUID]
 ) -> tuple[Session, list[Recording]]:

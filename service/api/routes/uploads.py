@@ -137,6 +137,10 @@ def tus_options(services: ServicesDep) -> Response:
     "",
     status_code=201,
     responses={
+        200: {
+            "model": RecordingView,
+            "description": "The recording has been uploaded before.",
+        },
         201: {
             "headers": {
                 "Location": {"schema": {"type": "string"}, "description": "/v1/uploads/{id}"},
@@ -166,8 +170,15 @@ async def create_upload(
     limits: LimitsDep,
     study: Annotated[StudyName, Query()],
     session: Annotated[SessionName | None, Query()] = None,
+    other_than: Annotated[
+        list[UUID],
+        Query(max_length=100, description="Recordings that do not count as the same; repeatable."),
+    ] = [],  # noqa: B006  # FastAPI copies it
 ) -> RecordingView:
     """Start an upload. The body may hold the first part or the whole recording.
+
+    If `Upload-Metadata` announces the `sha256` of a recording that is already in the session (or in
+    the study, if no session is named), the answer is 200 with that recording.
 
     `curl -X POST -T FILE -H "Authorization: Bearer $TOKEN" -H "Content-Type:
     application/offset+octet-stream" "$URL/v1/uploads?study=PEER&session=INT-07"`
@@ -178,6 +189,22 @@ async def create_upload(
     if not has_body:
         refuse_other_body(request)
     n_bytes = announced_length(request, has_body)
+    metadata = metadata_of(request)
+    same = await asyncio.to_thread(
+        recordings.find_uploaded,
+        services,
+        caller,
+        study=study,
+        session=session,
+        n_bytes=n_bytes,
+        metadata=metadata,
+        other_than=other_than,
+    )
+    if same is not None:
+        response.status_code = 200
+        response.headers["Location"] = f"/v1/uploads/{same.id}"
+        response.headers.update(offset_headers(same, n_bytes))
+        return await asyncio.to_thread(RecordingView.of, same, services)
     recording = await asyncio.to_thread(
         recordings.create_upload,
         services,
@@ -185,7 +212,7 @@ async def create_upload(
         study=study,
         session=session,
         n_bytes=n_bytes,
-        metadata=metadata_of(request),
+        metadata=metadata,
     )
     offset = 0
     if has_body:
