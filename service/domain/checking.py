@@ -187,7 +187,7 @@ def check(
 
 
 def refuse(services: Services, recording: Recording, code: str, detail: str) -> None:
-    """Refuse a recording, but keep it for a while: the check may be wrong, the copy the last."""
+    """Refuse a recording, but keep it for a while: the check may be wrong, this the only copy."""
     recording.state, recording.refusal_code, recording.refusal_detail = "refused", code, detail
     days = services.settings.refused_recording_days
     recording.expires_at = datetime.now(UTC) + timedelta(days=days)
