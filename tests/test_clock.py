@@ -48,13 +48,16 @@ def test_sound_that_starts_after_the_picture_keeps_its_place(tmp_path: Path, end
     assert burst_at(decoded(path).samples) == pytest.approx(4, abs=0.06)
 
 
-@pytest.mark.parametrize("ending", ["webm", "mts", slow("mkv")])
+@pytest.mark.parametrize(
+    "ending", ["webm", "mts", "m4a", "wma", slow("mkv"), slow("ogg"), slow("mpg"), slow("flv")]
+)
 def test_time_stamps_that_do_not_start_at_zero_are_counted_from_their_start(
     tmp_path: Path, ending: str
 ) -> None:
     """Cut out of a stream that had run for hours: the file was refused as cut off."""
     path = tmp_path / f"x.{ending}"
-    options = ("-c:a", "libopus") if ending == "webm" else ("-c:a", "aac")
+    codec = {"webm": "libopus", "wma": "wmav2", "ogg": "libvorbis", "mpg": "mp2"}.get(ending, "aac")
+    options = ("-c:a", codec, "-ar", "44100" if ending in ("mpg", "flv") else "48000")
     source = ("-f", "lavfi", "-i", BURST.format(2, 5))
     run(*source, *options, "-output_ts_offset", "18000", str(path))
     recording = decoded(path)

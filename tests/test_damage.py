@@ -71,6 +71,22 @@ def test_a_hole_without_any_record_of_its_length_is_told_of(make_recording: Make
 
 
 @pytest.mark.parametrize(
+    "tail",
+    [
+        np.random.default_rng(3).bytes(300_000),
+        slow(b"ID3\x04\0\0\x00\x12\x27\x60" + np.random.default_rng(4).bytes(300_000)),
+        slow(b"<recorder index>\r\n" * 5000),
+        slow(bytes(500_000)),
+    ],
+)
+def test_what_follows_the_last_frame_of_an_mp3_is_not_damage(
+    make_recording: MakeRecording, tail: bytes
+) -> None:
+    recording = decoded_bytes(make_recording("mp3", "-b:a", "64k", of=NOISE).read_bytes() + tail)
+    assert recording.duration == pytest.approx(40, abs=0.1) and not recording.warnings
+
+
+@pytest.mark.parametrize(
     "frames", [[SILENCE_FRAME] + 7 * [NO_DATA], slow([SILENCE_FRAME]), slow([NO_DATA])]
 )
 def test_frames_without_speech_are_silence_in_amr(frames: list[bytes]) -> None:

@@ -130,12 +130,14 @@ def find_damage(
     if len(packets.start) < 2:
         return Damage()
     gaps = packets.gaps()
-    proven = info.container in WITHOUT_GAPS
+    proven, has_clock = info.container in WITHOUT_GAPS, info.container not in WITHOUT_CLOCK
     lost = list(gaps) if proven else []
     unfilled = 0.0
     if frames is not None:
-        lost += _undecoded(packets, frames, gaps, track)
-    if info.container in WITHOUT_CLOCK and lost:
+        lost += _undecoded(packets, frames, track, has_clock=has_clock)
+    if info.duration is not None and not has_clock and abs(info.duration - decoded) < MIN_LOST:
+        lost = []  # all frames are there: what cannot be decoded is not sound
+    if lost and not has_clock:
         known = sum(seconds for _, seconds in lost)
         missing = [known, seconds_skipped(packets, source)]
         if info.duration is not None:
@@ -149,7 +151,11 @@ def find_damage(
 
 
 def _undecoded(
-    packets: Packets, frames: Packets, gaps: Sequence[tuple[float, float]], track: Track
+    packets: Packets,
+    frames: Packets,
+    track: Track,
+    *,
+    has_clock: bool,
 ) -> list[tuple[float, float]]:
     """Places whose packets exist but yielded no sound."""
     if not len(frames.start):
@@ -163,7 +169,8 @@ def _undecoded(
         return float(sound[last] - sound[first])
 
     places = [(start, start + length) for start, length in frames.gaps(0.6 * typical)]
-    places.append((frames.end + 3 * typical, packets.end))  # decoders keep the last ones back
+    if has_clock:  # else it may be a tag; and decoders keep the last frames back
+        places.append((frames.end + 3 * typical, packets.end))
     found = [(start, sound_between(start, end)) for start, end in places if end > start]
     return [(start, seconds) for start, seconds in found if seconds > 0.6 * typical]
 

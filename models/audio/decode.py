@@ -24,6 +24,7 @@ from models.audio.ffmpeg_child import (
     run_sandboxed,
     words,
 )
+from models.audio.headers import MAX_LEAD
 from models.audio.limits import (
     MAX_SECONDS,
     is_silent,
@@ -46,9 +47,7 @@ from models.audio.recording import (
 from models.audio.source import Source, open_source
 
 SLOWEST_RTFX = 20  # decoding usually runs at several hundred
-# A track that starts this much later than the file's clock gets silence before it: less is what
-# encoders add, more is another clock.
-MIN_LEAD, MAX_LEAD = 0.1, 3600.0  # s
+MIN_LEAD = 0.1  # s; what encoders add before the sound is shorter
 BLOCK_FRAMES = 1 << 16
 MAP_NORESERVE = 0x4000  # mmap(2); Python 3.11 has no name for it
 HAD_ERRORS = 69  # ffmpeg's exit status above max_error_rate, which is 0

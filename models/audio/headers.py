@@ -16,6 +16,8 @@ ESTIMATED = ("aac", "amr", "dss", "mpeg", "mpegts", "ogg")
 ONE_DURATION_FOR_ALL_STREAMS = ("asf", "matroska,webm")
 ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 
+MAX_LEAD = 3600.0  # s; a track that starts later than that has another clock
+
 NO_SOUND = "The file contains pictures but no sound: use the recording of the voices."
 
 
@@ -106,9 +108,10 @@ def declared_duration(
         return mp3_duration(file, head), True
     if name in ONE_DURATION_FOR_ALL_STREAMS and n_streams > 1:
         return None, False  # it is the longest stream's, which may be the picture
-    if name == "asf":
-        return asf_duration(head), True
     zero = clock_start(file, container)
+    if name == "asf":
+        end = asf_duration(head)
+        return (None, False) if end is None else (max(0.0, end - zero), zero < 1)
     ends = (
         max(0.0, seconds(stream.get("start_time")) - zero) + seconds(stream.get("duration"))
         for stream in streams
@@ -125,19 +128,19 @@ def declared_duration(
     if name == "avi" and (declared_bytes := avi_size(head)) is not None:
         # ffprobe computes the duration from the bytes present
         duration *= max(1.0, declared_bytes / file_size(file))
-    return duration, True
+    # An AVI cannot say that sound starts after the picture: some programs make it longer instead.
+    return duration, name != "avi" or n_streams == 1
 
 
 def clock_start(file: BinaryIO, container: Mapping[str, Any]) -> float:
     """Return the timestamp, in seconds, at which the clock of the file starts.
 
     Camcorders count from any time, live recordings from the start of the stream that they were cut
-    from. A whole MP4 counts from zero.
+    from. A whole MP4 counts from zero, unless it starts with more than an hour of nothing.
     """
+    start = max(0.0, seconds(container.get("start_time")))
     is_mp4 = str(container["format_name"]).startswith("mov,")
-    if is_mp4 and not is_fragmented(file):
-        return 0.0
-    return max(0.0, seconds(container.get("start_time")))
+    return 0.0 if is_mp4 and start <= MAX_LEAD and not is_fragmented(file) else start
 
 
 def seconds(value: object) -> float:

@@ -154,7 +154,7 @@ class Reader:
         """
         with open_recording(path) as file:
             info = probe(file)
-            n_channels = info.channels if self._split else 1
+            n_channels = info.channels if self._split else max(1, len(info.tracks))
             self._reserve(name, held_before + n_channels * (info.duration or 0.0))
 
             def on_progress(seconds: float) -> None:
