@@ -40,14 +40,24 @@ from models.environment import child_environment
 from service.database import DatabaseInUse, SchemaTooNew, embedded
 from service.database.embedded import EmbeddedPostgres, installed_programs
 from service.database.engine import conninfo, known_revisions, migrate, newest_revision, open_engine
-from service.database.tables import Job, JobRecording, Recording, Session, Study
+from service.database.tables import (
+    Handoff,
+    Job,
+    JobRecording,
+    JobStage,
+    Recording,
+    Session,
+    StoredTranscript,
+    Study,
+)
 from service.domain.erasure import erase_job, erase_rest
-from service.domain.recordings import destroy
+from service.domain.recordings import destroy, finish_erasures, identified
+from service.domain.strays import keep_strays
 from service.errors import Misused, OutputNotWritable, ServiceError
 from service.services import Services, database_url, open_services
 from service.settings import Settings
-from service.vault import ArtefactClass
-from service.vault.files import make_folder, write_atomically
+from service.vault import ArtefactClass, uploads
+from service.vault.files import delete_abandoned, files_below, make_folder, write_atomically
 
 MANIFEST = "manifest.json"
 DUMP = "database.dump"
@@ -67,6 +77,21 @@ VARIABLES = {
     "dbname": "PGDATABASE",
     "sslmode": "PGSSLMODE",
     "sslrootcert": "PGSSLROOTCERT",
+}
+
+# What to say of a file that is missing, by the column that names it.
+MISSING = {
+    Study.vocabulary_artefact_id: "the vocabulary of study {row.code}: set it again with PUT "
+    "/v1/studies/{row.code}/vocabulary; until then its jobs run without one",
+    Job.vocabulary_artefact_id: "the vocabulary of job {row.id}: it runs without one",
+    JobStage.artefact_id: "the result of {row.name} of job {row.job_id}: the stage runs again if "
+    "that is necessary",
+    StoredTranscript.artefact_id: "transcript {row.id}: make it again with `fieldscribe rerun "
+    "{row.job_id} --from ingest`",
+    Handoff.occurrences_artefact_id: "the occurrences of hand-off {row.id}: transcribe again for a "
+    "new hand-off",
+    Recording.metadata_artefact_id: "the file name of recording {row.id}: its audio is not "
+    "affected",
 }
 
 log = logging.getLogger(__name__)
@@ -145,7 +170,11 @@ def back_up(settings: Settings, out: Path | None, keys_out: Path) -> Backup:
     data = None
     if out is not None:
         data = out / f"fieldscribe-{now:%Y%m%dT%H%M%SZ}.tar"
-        with running_database(settings) as url, write_atomically(data) as file:
+        with (
+            running_database(settings) as url,
+            write_atomically(data) as file,
+            no_strays_deleted(url),
+        ):
             # The database first: then every file that it names is in the vault, and files added
             # meanwhile do no harm.
             with tempfile.TemporaryFile(dir=out) as dump:
@@ -161,6 +190,22 @@ def back_up(settings: Settings, out: Path | None, keys_out: Path) -> Backup:
     return Backup(data, keys)
 
 
+@contextmanager
+def no_strays_deleted(url: URL) -> Iterator[None]:
+    """Keep files that the dump may name, such as a vocabulary that is replaced meanwhile.
+
+    Raises:
+        DatabaseToolFailed: the connection to the database was lost.
+    """
+    try:
+        with keep_strays(conninfo(url)):
+            yield
+    except psycopg.Error:
+        raise DatabaseToolFailed(
+            "The connection to the database was lost during the backup: back up again"
+        ) from None
+
+
 def require_writable(folder: Path, what: str) -> None:
     """Check that a backup can be written, before hours are spent on it.
 
@@ -169,6 +214,7 @@ def require_writable(folder: Path, what: str) -> None:
     """
     try:
         make_folder(folder)
+        delete_abandoned(folder.iterdir())  # of backups that were killed
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise OutputNotWritable(
@@ -198,7 +244,7 @@ def key_files(settings: Settings) -> Iterator[tuple[str, Path]]:
 
 def files_named(folder: Path, prefix: str, names: re.Pattern[str]) -> Iterator[tuple[str, Path]]:
     """Files whose names match, without links and other files, which a restore would refuse."""
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(files_below(folder)):
         name = f"{prefix}/{path.relative_to(folder)}"
         if names.fullmatch(name) and path.is_file() and not path.is_symlink():
             yield name, path
@@ -259,6 +305,8 @@ class Restored:
     artefacts: int
     keys: int
     erased_again: int  # recordings, jobs, sessions and studies
+    missing: tuple[str, ...]
+    """Files that the database names and the archive lacks, each with what to do about it."""
 
 
 def restore(settings: Settings, data: Path, keys: Path) -> Restored:
@@ -299,9 +347,11 @@ def restore(settings: Settings, data: Path, keys: Path) -> Restored:
             services = open_services(settings)  # destroys the keys that the ledger names
             try:
                 erased_again = erase_again(services)
+                finish_erasures(services)  # those that the backup caught half-way
+                missing = find_missing(services)
             finally:
                 services.close()
-    return Restored(artefacts, n_keys, erased_again)
+    return Restored(artefacts, n_keys, erased_again, missing)
 
 
 def require_empty(settings: Settings) -> None:
@@ -457,6 +507,24 @@ def erase_again(services: Services) -> int:
     for recording in recordings:
         destroy(services, recording)
     return n_erased
+
+
+def find_missing(services: Services) -> tuple[str, ...]:
+    """Say which files of the vault rows name but the vault lacks, and how to mend that."""
+    store, _ = identified(services)
+    found = []
+    with services.sessionmaker() as session:
+        rows = select(Recording).where(Recording.state.in_(("checking", "ready")))
+        for recording in session.scalars(rows.order_by(Recording.created_at)):
+            if recording.id not in store and not uploads.received(store, recording.id):
+                found.append(f"the audio of recording {recording.id}: upload it again")
+        for column, what in MISSING.items():
+            owner: Any = column.class_
+            query = select(owner).where(column.is_not(None))
+            for row in session.scalars(query):
+                if getattr(row, column.key) not in store:
+                    found.append(what.format(row=row))
+    return tuple(found)
 
 
 # --- the database's tools -------------------------------------------------------------------------

@@ -1,13 +1,18 @@
 """Finishes jobs without a worker, with the functions that a worker uses to write its results."""
 
+import os
+import time
 from uuid import UUID, uuid4
 
 from models.transcript import MadeWith, Overlap, Segment, Source, Transcript, Turn, Word
 from models.transcript_json import to_json
 from service.database.tables import Job
 from service.domain import job_state, results
+from service.domain.recordings import identified
 from service.domain.stages import STORED_STAGES
+from service.domain.strays import STRAY_AFTER
 from service.services import Services
+from service.vault.files import PARTIAL
 
 
 def begin_job(services: Services, job_id: UUID) -> job_state.JobClaim:
@@ -44,6 +49,15 @@ def write(services: Services, job_id: UUID, kind: str, content: bytes) -> UUID:
     with services.sessionmaker() as session:
         study_id = session.get_one(Job, job_id).study_id
     return results.write(services, study_id, job_id, kind, content)
+
+
+def age(services: Services) -> None:
+    """Make every file and key more than a week old, except artefacts that are being written."""
+    then = time.time() - STRAY_AFTER - 60
+    store, keys = identified(services)[0].folder, services.settings.keys
+    artefacts = (path for path in store.rglob("*") if path.suffix != PARTIAL)
+    for path in (*artefacts, *keys.rglob("*")):
+        os.utime(path, (then, then))
 
 
 def conversation() -> Transcript:

@@ -2,14 +2,17 @@
 
 import io
 import json
+import os
+import shutil
 import tarfile
 from uuid import UUID, uuid4
 
 import pytest
 from pydantic import SecretStr
+from sqlalchemy import text
 from typer.testing import CliRunner
 
-from scripts.stand_in.jobs import make_job, read_job
+from scripts.stand_in.jobs import make_job, read_job, read_stages
 from service import backup
 from service.backup import (
     BackupDamaged,
@@ -26,17 +29,30 @@ from service.commands.main import app
 from service.database import DataNotReachable
 from service.database.embedded import EmbeddedPostgres
 from service.database.engine import create_database
-from service.database.tables import Session
+from service.database.tables import Recording, Session, StoredTranscript, Study, Table
 from service.domain import checking
+from service.domain.recordings import identified
+from service.domain.strays import remove_strays
 from service.errors import OutputNotWritable
 from service.services import create_root_keys, open_services
 from service.settings import Settings
 from service.vault import ArtefactClass
 from service.vault.errors import Erased
-from tests.api import open_api, tone
-from tests.finished import finish_job
+from service.vault.files import files_below
+from tests.api import metadata, open_api, tone
+from tests.finished import age, finish_job, write
 
 PEOPLE = (("I1", "interviewer"), ("P07", "participant"))
+
+
+@pytest.fixture
+def alone(settings):
+    """Without rows of other tests, whose files are elsewhere."""
+    services = open_services(settings)
+    with services.sessionmaker.begin() as session:
+        for table in reversed(Table.metadata.sorted_tables):
+            session.execute(table.delete())
+    services.close()
 
 
 @pytest.fixture
@@ -412,6 +428,151 @@ def test_the_password_of_the_database_is_in_no_command_line(api, settings, tmp_p
 
 
 @pytest.mark.slow
+def set_vocabulary(api, study, *words):
+    path = f"/v1/studies/{study}/vocabulary"
+    assert api.request("PUT", path, json={"words": words}).status_code == 200
+
+
+def test_a_vocabulary_that_is_replaced_during_a_backup_is_in_it(
+    alone, api, study, settings, empty, tmp_path, monkeypatch
+):
+    """The study took no jobs after the restore: its row named a file that had been deleted."""
+    set_vocabulary(api, study, "Eva")
+    age(api.services)
+    run_tool = backup.run_tool
+
+    def replace_after_the_dump(*arguments, **options):
+        run_tool(*arguments, **options)
+        set_vocabulary(api, study, "Seroquel")
+        remove_strays(api.services)
+
+    monkeypatch.setattr(backup, "run_tool", replace_after_the_dump)
+    data, keys = backed_up(settings, tmp_path)
+    monkeypatch.setattr(backup, "run_tool", run_tool)
+
+    assert restore(empty, data, keys).missing == ()
+    with open_api(empty) as restored:
+        words = restored.get(f"/v1/studies/{study}/vocabulary").json()["words"]
+    assert words == ["Eva"]
+
+
+def test_no_strays_are_deleted_while_a_backup_runs(api, study, settings, tmp_path, monkeypatch):
+    job_id, _ = finished(api, study)
+    stray = write(api.services, job_id, "stage_segment", b"found")
+    age(api.services)
+    run_tool = backup.run_tool
+
+    def tidy_after_the_dump(*arguments, **options):
+        run_tool(*arguments, **options)
+        remove_strays(api.services)
+        assert stray in identified(api.services)[0]
+
+    monkeypatch.setattr(backup, "run_tool", tidy_after_the_dump)
+    backed_up(settings, tmp_path)
+
+    remove_strays(api.services)
+    assert stray not in identified(api.services)[0]
+
+
+def test_a_backup_that_loses_the_database_fails(api, settings, tmp_path, monkeypatch):
+    run_tool = backup.run_tool
+
+    def end_connections(*arguments, **options):
+        run_tool(*arguments, **options)
+        with api.services.engine.begin() as connection:
+            connection.execute(
+                text(
+                    "SELECT pg_terminate_backend(pid) FROM pg_locks "
+                    "WHERE locktype = 'advisory' AND mode = 'ShareLock'"
+                )
+            )
+
+    monkeypatch.setattr(backup, "run_tool", end_connections)
+    with pytest.raises(DatabaseToolFailed, match="back up again"):
+        back_up(settings, *folders(tmp_path))
+    assert not list(folders(tmp_path)[0].glob("*.tar"))
+
+
+def test_a_restore_names_what_is_missing_and_how_to_mend_it(
+    alone, api, study, settings, empty, tmp_path
+):
+    set_vocabulary(api, study, "Eva")
+    job_id, transcript_id = finished(api, study)
+    store, _ = identified(api.services)
+    with api.services.sessionmaker() as session:
+        row = session.get_one(Study, UUID(study))
+        segment = read_stages(api.services, job_id)["segment"].artefact_id
+        transcript = session.get_one(StoredTranscript, transcript_id).artefact_id
+        recording = UUID(recording_of(api, job_id))
+        for id in (row.vocabulary_artefact_id, segment, transcript, recording):
+            assert id is not None
+            store.delete(id)
+    data, keys = backed_up(settings, tmp_path)
+
+    missing = restore(empty, data, keys).missing
+
+    assert missing == (
+        f"the audio of recording {recording}: upload it again",
+        f"the vocabulary of study {row.code}: set it again with PUT "
+        f"/v1/studies/{row.code}/vocabulary; until then its jobs run without one",
+        f"the result of segment of job {job_id}: the stage runs again if that is necessary",
+        f"transcript {transcript_id}: make it again with `fieldscribe rerun "
+        f"{job_id} --from ingest`",
+    )
+
+
+def test_every_column_that_names_a_file_is_checked_after_a_restore():
+    columns = {
+        column
+        for table in Table.metadata.tables.values()
+        for column in table.columns
+        if column.name.endswith("artefact_id")
+    }
+    assert {column.property.columns[0] for column in backup.MISSING} == columns
+
+
+def test_an_erasure_that_a_backup_caught_half_way_is_completed(
+    alone, api, study, settings, empty, tmp_path
+):
+    """Rows of refused recordings pointed at files that had been deleted just after the dump."""
+    headers = {"Upload-Metadata": metadata(filename="a.wav")}
+    refused = api.upload(study, b"no audio", headers=headers)
+    assert refused["state"] == "refused"
+    with api.services.sessionmaker.begin() as session:  # as it was between the two commits
+        row = session.get_one(Recording, UUID(refused["id"]))
+        row.metadata_artefact_id, row.erased_at = uuid4(), None
+    data, keys = backed_up(settings, tmp_path)
+
+    assert restore(empty, data, keys).missing == ()
+
+
+def test_folders_that_vanish_while_they_are_listed_do_not_stop_a_backup(tmp_path):
+    """An upload's folder is deleted when its parts have been merged."""
+    folder = tmp_path / "vault/identified/uploads"
+    for name in ("aa", "bb", "cc"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "part").touch()
+    listed = files_below(folder)
+    next(listed)
+    for name in ("aa", "bb", "cc"):
+        shutil.rmtree(folder / name)
+
+    assert list(listed) == []
+
+
+def test_leftovers_of_a_killed_backup_are_deleted_after_a_day(api, settings, tmp_path):
+    out, keys_out = folders(tmp_path)
+    for folder in (out, keys_out):
+        (folder / ".abc.partial").touch()
+        os.utime(folder / ".abc.partial", (0, 0))
+        (folder / "notes.partial").touch()
+        os.utime(folder / "notes.partial", (0, 0))
+    back_up(settings, out, keys_out)
+
+    assert [path.name for path in out.iterdir() if path.suffix != ".tar"] == ["notes.partial"]
+    assert [path.name for path in keys_out.iterdir() if path.suffix != ".tar"] == ["notes.partial"]
+
+
 def test_the_commands_back_up_and_restore_the_embedded_database(data_folder, tmp_path, monkeypatch):
     """Both machines have an embedded database, which is not running before or after."""
     old = Settings(data=data_folder / "a/data", keys=data_folder / "a/keys", port=0)

@@ -18,6 +18,7 @@ from service.api.routes.job_views import OptionsView
 from service.api.routes.jobs import NewJob
 from service.database.tables import STAGES, Job, Recording, Study
 from service.domain import job_state
+from service.domain.engine_job import VOCABULARY_MISSING
 from service.domain.recordings import identified
 from service.domain.stages import RateCache
 from service.vault.store import Artefact
@@ -156,21 +157,51 @@ def test_omitted_options_are_the_studys(api, study):
     assert (auto["options"]["language"], auto["options"]["has_vocabulary"]) == (None, False)
 
 
-@pytest.mark.parametrize("code", ["artefact_missing", "artefact_damaged"])
-def test_an_unreadable_study_vocabulary_is_reported_as_documented(api, study, code):
+def vocabulary_file(api, study):
     api.request("PUT", f"/v1/studies/{study}/vocabulary", json={"words": ["Seroquel"]})
     with api.services.sessionmaker() as session:
         artefact_id = session.get_one(Study, UUID(study)).vocabulary_artefact_id
-    store, _ = identified(api.services)
-    if code == "artefact_missing":
-        store.delete(artefact_id)
-    else:
-        store._path(artefact_id).write_bytes(b"?" * 100)
+    return identified(api.services)[0]._path(artefact_id)
 
-    assert codes(submit(api, study)) == (500, code)
+
+def test_a_damaged_study_vocabulary_is_reported_as_documented(api, study):
+    vocabulary_file(api, study).write_bytes(b"?" * 100)
+
+    assert codes(submit(api, study)) == (500, "artefact_damaged")
     described = api.app.openapi()["paths"][MINE]["post"]["responses"]["500"]["description"]
-    assert f"`{code}`" in described
+    assert "`artefact_damaged`" in described
     assert submit(api, study, vocabulary=[]).status_code == 202
+
+
+def test_a_missing_study_vocabulary_is_a_warning_and_no_error(api, study):
+    """A study whose vocabulary was replaced during a backup took no jobs after the restore."""
+    vocabulary_file(api, study).unlink()
+
+    id = submitted(api, study)
+    finish_job(api.services, UUID(id))
+
+    job = api.get(f"{MINE}/{id}").json()
+    assert job["status"] == "succeeded"
+    assert job["warnings"] == [VOCABULARY_MISSING]
+    assert not job["options"]["has_vocabulary"]
+
+
+def test_a_rerun_does_without_files_that_are_missing(api, study):
+    id = submitted(api, study, vocabulary=["Eva"])
+    finish_job(api.services, UUID(id))
+    store, _ = identified(api.services)
+    old = read_job(api.services, UUID(id))
+    segment = read_stages(api.services, UUID(id))["segment"].artefact_id
+    assert old.vocabulary_artefact_id and segment
+    store.delete(old.vocabulary_artefact_id)
+    store.delete(segment)
+
+    rerun = api.post(f"{MINE}/{id}/rerun", json={"from": "diarise"})
+
+    assert rerun.status_code == 202, rerun.text
+    job = rerun.json()
+    assert job["warnings"] == [VOCABULARY_MISSING]
+    assert {stage["state"] for stage in job["stages"]} == {"pending"}
 
 
 def test_the_vocabulary_is_stored_as_an_artefact_and_in_no_row(api, study):

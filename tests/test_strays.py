@@ -1,20 +1,26 @@
-"""Files without a row are removed, and nothing else."""
+"""Files and keys without a row are removed, and nothing else."""
 
 import os
 import time
+from contextlib import contextmanager
+from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
+from sqlalchemy import event
 
+from models.options import JobOptions
 from scripts.stand_in.jobs import make_job, make_recording, make_study, make_token, read_job
-from service.database.tables import Recording, Study
-from service.domain.recordings import destroy, identified
-from service.domain.strays import STRAY_AFTER, remove_strays
+from service.database.tables import Recording, Study, Table
+from service.domain.callers import Caller
+from service.domain.jobs import JobRequest, submit_job
+from service.domain.recordings import create_upload, destroy, identified
+from service.domain.strays import remove_strays
+from service.domain.studies import create_study, replace_vocabulary
 from service.vault import uploads
-from service.vault.files import PARTIAL
 from service.vault.store import Artefact
 from tests.api import metadata, open_api, tone
-from tests.finished import finish_job, write
+from tests.finished import age, finish_job, write
 
 
 def write_all(services, study_id, job_id):
@@ -26,14 +32,6 @@ def write_all(services, study_id, job_id):
     with uploads.write_part(store, begun, key, offset=0) as part:
         part.write(b"sound")
     return stray, begun.id
-
-
-def age(services):
-    """Make every file that is not being written more than a week old."""
-    then = time.time() - STRAY_AFTER - 60
-    for path in identified(services)[0].folder.rglob("*"):
-        if path.suffix != PARTIAL:
-            os.utime(path, (then, then))
 
 
 def uploads_of(services):
@@ -162,3 +160,103 @@ def test_unfinished_uploads_and_study_vocabularies_are_not_strays(settings):
         part["Upload-Offset"] = "1000"
         assert api.request("PATCH", path, content=sound[1000:], headers=part).is_success
         assert api.checked(begun["id"])["state"] == "ready"
+
+
+class Killed(BaseException):
+    pass
+
+
+@contextmanager
+def killed_before_the_commit(services):
+    """End the block as a kill between the vault's write and the commit does: no clean-up runs."""
+
+    def kill(*_):
+        raise Killed
+
+    event.listen(services.engine, "commit", kill)
+    try:
+        with pytest.raises(Killed):
+            yield
+    finally:
+        event.remove(services.engine, "commit", kill)
+
+
+def contents(services):
+    """Every file and key there is."""
+    settings = services.settings
+    folders = (settings.vault, settings.keys)
+    return {path for folder in folders for path in folder.rglob("*") if path.is_file()}
+
+
+def test_nothing_is_left_of_requests_that_were_killed(services, job_id):
+    """After 62 kills, four files and a key had no row."""
+    study_id = read_job(services, job_id).study_id
+    owner = Caller(make_token(services), "owner", all_studies=True, studies=frozenset())
+    recording = make_recording(services, study_id, make_token(services), b"sound")
+    store, keyring = identified(services)
+    keyring.create_data_key(study_id, study_id)
+    replace_vocabulary(services, owner, str(study_id), ["Eva"])
+    before = contents(services)
+
+    with killed_before_the_commit(services), services.sessionmaker.begin() as session:
+        create_study(session, services, owner, code="KILLED", language=None, model=None)
+    with killed_before_the_commit(services):
+        name = metadata(filename="INT-07.wav")
+        create_upload(services, owner, study=str(study_id), session=None, n_bytes=5, metadata=name)
+    with killed_before_the_commit(services):
+        replace_vocabulary(services, owner, str(study_id), ["Seroquel"])
+    with killed_before_the_commit(services), services.sessionmaker.begin() as session:
+        request = JobRequest(
+            recordings=(recording,),
+            model="demo",
+            options=JobOptions(vocabulary=("Eva",)),
+            chosen=("vocabulary",),
+        )
+        submit_job(session, services, owner, request)
+    write_all(services, study_id, job_id)
+    (uploads._folder(store, uuid4())).mkdir(parents=True)  # before its first part
+    half_written: list[Path] = []
+    folders = (store.folder, keyring._folder, keyring._ledger, services.settings.keys)
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".half.partial").touch()
+        half_written.append(folder / ".half.partial")
+    assert len(contents(services) - before) > 10
+    remove_strays(services)
+    assert len(contents(services) - before) > 10  # their rows may still come
+    age(services)
+    for path in half_written:
+        os.utime(path, (0, 0))
+
+    remove_strays(services)
+
+    assert contents(services) == before
+    assert not list((store.folder / "uploads").glob("??/??/*"))
+    assert not list(keyring._folder.glob("*/.*"))
+    assert {path.name for path in keyring._folder.iterdir() if path.is_dir()} == {str(study_id)}
+
+
+def test_keys_of_sound_without_a_row_are_kept(services, job_id):
+    """The database is older than the upload: the sound can still be read with its key."""
+    study_id = read_job(services, job_id).study_id
+    recording = make_recording(services, study_id, make_token(services), b"sound")
+    with services.sessionmaker.begin() as session:
+        session.delete(session.get_one(Recording, recording))
+    age(services)
+
+    remove_strays(services)
+
+    assert recording in identified(services)[1].subjects()
+
+
+def test_with_another_installations_database_nothing_is_removed(services, job_id, caplog):
+    before = contents(services)
+    with services.sessionmaker.begin() as session:
+        for table in reversed(Table.metadata.sorted_tables):
+            session.execute(table.delete())
+    age(services)
+
+    remove_strays(services)
+
+    assert contents(services) == before
+    assert "FIELDSCRIBE_DATABASE_URL" in caplog.text

@@ -198,16 +198,16 @@ def test_deleting_twice_succeeds(vault):
 def test_the_partial_file_of_a_killed_process_is_deleted_after_a_day(vault, key):
     with pytest.raises(FileNotFoundError), vault.write(artefact(), key):  # its own clean-up fails
         [partial] = files_in(vault.folder)
-        long_ago = time.time() - store.ABANDONED_AFTER - 60
+        long_ago = time.time() - files.ABANDONED_AFTER - 60
         os.utime(partial, (long_ago, long_ago))
-        vault.delete_abandoned()
+        files.delete_abandoned(files.files_below(vault.folder))
         assert files_in(vault.folder) == []
 
 
 def test_a_file_being_written_is_not_deleted_as_abandoned(vault, key):
     transcript = artefact()
     with vault.write(transcript, key):
-        vault.delete_abandoned()
+        files.delete_abandoned(files.files_below(vault.folder))
 
     assert transcript.id in vault
 

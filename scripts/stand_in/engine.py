@@ -11,7 +11,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, Any
 
@@ -42,11 +42,12 @@ class StandInEngine:
     def transcribe(
         self,
         job: EngineJob,
-        recordings: Sequence[IO[bytes]],
+        recordings: Iterable[IO[bytes]],
         on_progress: Callable[[str, float], object],
         results: Any,
     ) -> Transcript:
-        instructions = read_instructions(recordings[0].read())
+        contents = [file.read() for file in recordings]
+        instructions = read_instructions(contents[0])
         if instructions.get("discard"):
             results.discard()
         for stage in STAGES:
@@ -59,7 +60,7 @@ class StandInEngine:
             if stage in STORED_STAGES:
                 results.save(stage, f"result of {stage}".encode())
             log_step(f"end-{stage}", job)
-        return make_transcript(len(recordings))
+        return make_transcript(len(contents))
 
     def unload(self) -> None:
         if self.loaded:

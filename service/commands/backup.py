@@ -69,3 +69,5 @@ def restore_command(
         f"restored {restored.artefacts} artefacts and {restored.keys} keys; "
         f"erased {restored.erased_again} items again that had been erased since the backup"
     )
+    for missing in restored.missing:
+        typer.echo(f"not in the backup: {missing}")

@@ -12,6 +12,10 @@ from service.vault.streaming import Key
 
 VOCABULARY = "vocabulary"
 TRANSCRIPT = "transcript"
+VOCABULARY_MISSING = (
+    "The vocabulary was missing from the vault, so the job ran without it. Upload the vocabulary "
+    "again, then transcribe again."
+)
 EMBEDDINGS = "embeddings"  # the result of diarisation with another number of speakers
 
 

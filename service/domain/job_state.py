@@ -169,7 +169,7 @@ def finish_job(session: DbSession, claim: JobClaim, transcript_id: UUID, outcome
         if row.state in ("pending", "running"):
             _finish_stage(session, job, row)
     job.transcript_id = transcript_id
-    job.warnings = list(outcome.warnings)
+    job.warnings = [*job.warnings, *outcome.warnings]
     job.audio_seconds = outcome.audio_seconds
     job.crashes = 0
     job.stage, job.fraction = "handoff", 1.0

@@ -11,6 +11,7 @@ import hmac
 import json
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, astuple, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -46,7 +47,7 @@ from service.database.tables import (
 )
 from service.domain import results
 from service.domain.callers import Caller
-from service.domain.engine_job import VOCABULARY, stage_kind
+from service.domain.engine_job import VOCABULARY, VOCABULARY_MISSING, stage_kind
 from service.domain.pages import Page, page_of
 from service.domain.queue import defer_job, request_cancel
 from service.domain.recordings import (
@@ -59,7 +60,7 @@ from service.domain.stages import STORED_STAGES
 from service.domain.studies import find_study, read_vocabulary
 from service.errors import ServiceError
 from service.services import Services
-from service.vault.errors import Erased
+from service.vault.errors import ArtefactMissing, Erased
 
 RERUN_STAGES = STAGES[:-1]  # a hand-off is created with its transcript
 DEFAULT_WHISPER = ("large-v3-turbo", "small")  # what `fieldscribe models fetch` gets, best first
@@ -167,7 +168,7 @@ def submit_job(
 
     def create() -> UUID:
         pinned = pin_weights(request.model or study.model, services.settings.weights)
-        options = _with_defaults(services, request, study, interview)
+        options, warnings = _with_defaults(services, request, study, interview)
         job = Job(
             id=uuid4(),
             study_id=study.id,
@@ -175,6 +176,7 @@ def submit_job(
             token_id=caller.token_id,
             options=options.to_row(),
             audio_seconds=sum(recording.duration or 0.0 for recording in recordings),
+            warnings=warnings,
             **asdict(pinned),
         )
         results.create_key(services, study.id, job.id)
@@ -222,23 +224,29 @@ def _lock_sources(
 
 def _with_defaults(
     services: Services, request: JobRequest, study: Study, interview: tables.Session | None
-) -> JobOptions:
-    """The chosen options, with the study's and the session's defaults for the others.
+) -> tuple[JobOptions, list[str]]:
+    """The chosen options, with the study's and the session's defaults for the others; warnings.
 
     A roster is not turned into a number of speakers here: the pipeline checks a number that comes
     from a roster against the voices, but takes a chosen one as it is.
     """
     defaults: dict[str, Any] = {"language": study.language}
+    warnings = []
     if "vocabulary" not in request.chosen:
-        defaults["vocabulary"] = tuple(read_vocabulary(services, study))
+        try:
+            defaults["vocabulary"] = tuple(read_vocabulary(services, study))
+        except ArtefactMissing:  # a study must not stand still for it
+            log.error("study %s: its vocabulary is missing from the vault", study.id)
+            warnings.append(VOCABULARY_MISSING)
     if interview is not None:
         defaults["roster"] = tuple(RosterEntry(**entry) for entry in interview.roster)
         if not interview.roster:
             defaults["speakers"] = SpeakerCount(interview.speakers_min, interview.speakers_max)
-    return replace(
+    options = replace(
         request.options,
         **{name: value for name, value in defaults.items() if name not in request.chosen},
     )
+    return options, warnings
 
 
 def pin_weights(model: str | None, weights: Path) -> PinnedWeights:
@@ -408,7 +416,8 @@ def rerun_job(
 ) -> Submitted:
     """Create a job of the same recordings that starts at `stage` with copies of earlier results.
 
-    If other weights are installed by now, no results are copied: they would not fit together.
+    If other weights are installed by now, or a result is missing from the vault, none are copied:
+    they would not fit together.
 
     Args:
         stage: one of RERUN_STAGES.
@@ -445,9 +454,16 @@ def rerun_job(
         results.create_key(services, study.id, job.id)
         copy = partial(results.copy, services, study.id, old.id, job.id)
         if old.vocabulary_artefact_id is not None:
-            job.vocabulary_artefact_id = copy(VOCABULARY, old.vocabulary_artefact_id)
+            try:
+                job.vocabulary_artefact_id = copy(VOCABULARY, old.vocabulary_artefact_id)
+            except ArtefactMissing:
+                job.warnings = [VOCABULARY_MISSING]
         same = all(getattr(old, name) == value for name, value in asdict(pinned).items())
-        _enqueue(session, job, ids, _copy_results(session, old, stage, copy) if same else {})
+        results_of = {}
+        if same:
+            with suppress(ArtefactMissing):  # then it starts from the beginning
+                results_of = _copy_results(session, old, stage, copy)
+        _enqueue(session, job, ids, results_of)
         log.info("job %s: rerun of %s from %s", job.id, old.id, stage)
         return job.id
 

@@ -412,6 +412,11 @@ def tidy_uploads(services: Services) -> None:
                 acknowledge(services, recording, recording.n_bytes)
             elif recording.expires_at is not None and recording.expires_at < now:
                 _expire(services, recording.id)
+    finish_erasures(services)
+
+
+def finish_erasures(services: Services) -> None:
+    """Destroy recordings whose erasure was interrupted after it had been recorded."""
     with services.sessionmaker() as session:
         expired = (Recording.state == "refused") & (Recording.expires_at < now)
         doomed = session.scalars(

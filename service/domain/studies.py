@@ -151,8 +151,8 @@ def replace_vocabulary(
         study = find_study(session, caller, id_or_code)
         old = study.vocabulary_artefact_id
         study.vocabulary_artefact_id = _write_vocabulary(services, study.id, words)
-    if old is not None:  # only now, when the change is committed
-        services.vault.stores[ArtefactClass.IDENTIFIED].delete(old)
+    if old is not None:
+        services.vault.stores[ArtefactClass.IDENTIFIED].keep_another_week(old)
 
 
 def _write_vocabulary(services: Services, study_id: UUID, words: list[str]) -> UUID | None:

@@ -4,14 +4,16 @@ import errno
 import fcntl
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from service.vault.errors import DiskFull, UploadBusy
 
 PARTIAL = ".partial"
+ABANDONED_AFTER = 24 * 3600  # seconds without a write
 
 
 @contextmanager
@@ -40,6 +42,21 @@ def write_atomically(path: Path) -> Iterator[BinaryIO]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFull("The disk became full during a write") from error
         raise
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """Files below a folder, without links to folders. What vanishes meanwhile is skipped."""
+    for parent, _, names in os.walk(folder):
+        yield from (Path(parent, name) for name in names)
+
+
+def delete_abandoned(files: Iterable[Path]) -> None:
+    """Delete those that killed processes left half-written, which take up space."""
+    for path in files:
+        if path.name.startswith(".") and path.suffix == PARTIAL:
+            with suppress(FileNotFoundError):  # just finished
+                if path.stat().st_mtime < time.time() - ABANDONED_AFTER:
+                    path.unlink()
 
 
 def make_folder(folder: Path) -> None:

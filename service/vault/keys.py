@@ -6,6 +6,7 @@ the key back, the entry is still there, and the key is destroyed again.
 """
 
 import os
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
@@ -77,6 +78,39 @@ class KeyRing:
         """Ids of everything that has a data key, in all studies."""
         names = {path.stem for path in self._folder.glob("*/*.key")}
         return {UUID(name) for name in names - {STUDY}}
+
+    def keys(self, before: float) -> dict[UUID, set[UUID]]:
+        """Data keys by study, created before this POSIX time. A study's own key is not listed."""
+        found: dict[UUID, set[UUID]] = {}
+        for path in self._folder.glob("*/*.key"):
+            with suppress(FileNotFoundError, ValueError):  # just erased; not a key
+                study_id = UUID(path.parent.name)
+                if path.stat().st_mtime < before:
+                    subjects = found.setdefault(study_id, set())
+                    if path.stem != STUDY:
+                        subjects.add(UUID(path.stem))
+        return found
+
+    def discard(self, study_id: UUID, subject_id: UUID) -> None:
+        """Delete a data key that was created but never used. Unlike an erasure it leaves no entry
+        in the ledger."""
+        with locked(self._folder, wait=True):
+            self._destroy(study_id, str(subject_id))
+
+    def discard_study(self, study_id: UUID) -> bool:
+        """Delete a study key that was created but never used.
+
+        Returns:
+            False, having deleted nothing, if there are data keys under it.
+        """
+        folder = self._folder / str(study_id)
+        with locked(self._folder, wait=True):
+            if any(path.stem != STUDY for path in folder.glob("*.key")):
+                return False
+            self._destroy(study_id, STUDY)
+            with suppress(OSError):  # a key is being written
+                folder.rmdir()
+        return True
 
     def apply_ledger(self) -> int:
         """Destroy erased keys that a restore brought back or a crash in `erase` left.

@@ -2,9 +2,9 @@
 
 import io
 import math
+import os
 import re
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -17,7 +17,6 @@ from service.vault.files import PARTIAL, fsync_folder, write_atomically
 from service.vault.streaming import EncryptingWriter, Key, open_encrypted
 
 RESERVED_SPACE = 2**30  # bytes left free: an upload must not stop the database on the same disk
-ABANDONED_AFTER = 24 * 3600  # seconds without a write
 
 
 @dataclass(frozen=True)
@@ -100,12 +99,13 @@ class Store:
                 "reserved"
             )
 
-    def delete_abandoned(self) -> None:
-        """Delete the half-written files of killed processes, which take up space."""
-        for path in self.folder.rglob(f".*{PARTIAL}"):
-            with suppress(FileNotFoundError):  # just finished
-                if path.stat().st_mtime < time.time() - ABANDONED_AFTER:
-                    path.unlink()
+    def keep_another_week(self, artefact_id: UUID) -> None:
+        """Make a file that was replaced as young as a new one: strays are deleted after a week.
+
+        A backup that is running, or a job that is being submitted, may still need it.
+        """
+        with suppress(FileNotFoundError):
+            os.utime(self._path(artefact_id))
 
     def _path(self, artefact_id: UUID) -> Path:
         return fan_out(self.folder / "artefacts", artefact_id)

@@ -18,21 +18,22 @@ import sys
 import threading
 import time
 import traceback
-from contextlib import ExitStack
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from uuid import uuid4
 
 from models.audio.ffmpeg_child import allow_weak_sandbox
 from models.audio.memory_file import memory_file
 from models.errors import SpeechError, Stopped
 from models.transcript_json import to_json
-from service.domain.engine_job import TRANSCRIPT, VOCABULARY, EngineJob
+from service.domain.engine_job import TRANSCRIPT, VOCABULARY, VOCABULARY_MISSING, EngineJob
 from service.errors import ServiceError
 from service.processes import disable_core_dumps, end_with_parent, log_to_stderr
 from service.vault import ArtefactClass
-from service.vault.errors import DiskFull
+from service.vault.errors import ArtefactMissing, DiskFull
 from service.vault.store import Artefact, Store
 from service.vault.streaming import SEGMENT_SIZE
 from service.worker.protocol import Engine
@@ -113,25 +114,23 @@ class EngineChild:
     def _transcribe(self, job: EngineJob) -> dict[str, Any]:
         trial = self._engine.load(job)
         self._send("loaded", device=self._engine.device, trial=trial)
+        warnings = []
         if job.vocabulary_artefact_id is not None:
-            words = self._read(job, job.artefact(VOCABULARY, job.vocabulary_artefact_id))
-            vocabulary = tuple(line for line in words.decode().splitlines() if line.strip())
-            job = replace(job, options=replace(job.options, vocabulary=vocabulary))
+            try:
+                words = self._read(job, job.artefact(VOCABULARY, job.vocabulary_artefact_id))
+                vocabulary = tuple(line for line in words.decode().splitlines() if line.strip())
+                job = replace(job, options=replace(job.options, vocabulary=vocabulary))
+            except ArtefactMissing:
+                warnings.append(VOCABULARY_MISSING)
         results = JobResults(self, job)
-        with ExitStack() as stack:
-            recordings = []
-            for id in job.recordings:
-                self._report_progress(results, "ingest", 0.0)
-                artefact = Artefact(job.study_id, id, "recording", id)
-                with self._store.open(artefact, job.keys[id]) as reader:
-                    file = memory_file(iter(lambda: reader.read(16 * SEGMENT_SIZE), b""))
-                recordings.append(stack.enter_context(file))
+        with closing(self._open_recordings(job, results)) as recordings:
             transcript = self._engine.transcribe(
                 job,
                 recordings,
                 lambda stage, fraction: self._report_progress(results, stage, fraction),
                 results,
             )
+        transcript = replace(transcript, warnings=(*warnings, *transcript.warnings))
         artefact_id = uuid4()
         self._write(job, job.artefact(TRANSCRIPT, artefact_id), to_json(transcript).encode())
         return {
@@ -140,6 +139,18 @@ class EngineChild:
             "warnings": list(transcript.warnings),
             "audio_seconds": transcript.duration,
         }
+
+    def _open_recordings(
+        self, job: EngineJob, results: "JobResults"
+    ) -> Generator[BinaryIO, None, None]:
+        """Decrypt one recording at a time: all of them would take hundreds of megabytes."""
+        for i, id in enumerate(job.recordings):
+            self._report_progress(results, "ingest", i / len(job.recordings))
+            artefact = Artefact(job.study_id, id, "recording", id)
+            with self._store.open(artefact, job.keys[id]) as reader:
+                file = memory_file(iter(lambda: reader.read(16 * SEGMENT_SIZE), b""))
+            with file:
+                yield file
 
     def _report_progress(self, results: "JobResults", stage: str, fraction: float) -> None:
         if self._stop.is_set():
@@ -174,11 +185,14 @@ class JobResults:
 
     def load(self, stage: str) -> bytes | None:
         id = self._job.stored.get(stage)
-        return (
-            None
-            if id is None
-            else self._child._read(self._job, self._job.stage_artefact(stage, id))
-        )
+        if id is None:
+            return None
+        try:
+            return self._child._read(self._job, self._job.stage_artefact(stage, id))
+        except ArtefactMissing:  # for example after a restore: the stages run again
+            log.warning("job %s: the result of %s is missing from the vault", self._job.id, stage)
+            self.discard()
+            return None
 
     def discard(self) -> None:
         self._job = replace(self._job, stored={})

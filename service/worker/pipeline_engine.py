@@ -1,7 +1,7 @@
 """The service's engine: it runs models/pipeline.py. Only the engine child imports it."""
 
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -53,7 +53,7 @@ class PipelineEngine:
     def transcribe(
         self,
         job: EngineJob,
-        recordings: Sequence[BinaryIO],
+        recordings: Iterator[BinaryIO],
         on_progress: Callable[[str, float], None],
         results: StageResults,
     ) -> Transcript:
@@ -61,7 +61,7 @@ class PipelineEngine:
         split = job.options.channels != Channels.MIX
         decoded = []
         for i, file in enumerate(recordings):
-            share = i / len(recordings)
+            share = i / len(job.recordings)
 
             def report_ingest(_: object, share: float = share) -> None:
                 on_progress("ingest", share)

@@ -5,7 +5,7 @@ From the child: `{"event": ...}`, which is `loaded`, `progress`, `saved` or `dis
 `done`, `stopped` or `failed`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from typing import BinaryIO, Protocol
 
 from models.stage_results import StageResults
@@ -40,12 +40,14 @@ class Engine(Protocol):
     def transcribe(
         self,
         job: EngineJob,
-        recordings: Sequence[BinaryIO],
+        recordings: Iterator[BinaryIO],
         on_progress: Callable[[str, float], None],
         results: StageResults,
     ) -> Transcript:
         """
         Args:
+            recordings: the job's, in order. Taking the next closes the one before, which frees its
+                memory.
             on_progress: called with a stage and the finished fraction of it; raises `Stopped` when
                 the job is to stop.
 
