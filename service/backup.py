@@ -514,7 +514,8 @@ def find_missing(services: Services) -> tuple[str, ...]:
     store, _ = identified(services)
     found = []
     with services.sessionmaker() as session:
-        rows = select(Recording).where(Recording.state.in_(("checking", "ready")))
+        refused = (Recording.state == "refused") & Recording.erased_at.is_(None)
+        rows = select(Recording).where(Recording.state.in_(("checking", "ready")) | refused)
         for recording in session.scalars(rows.order_by(Recording.created_at)):
             if recording.id not in store and not uploads.received(store, recording.id):
                 found.append(f"the audio of recording {recording.id}: upload it again")

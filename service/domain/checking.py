@@ -16,6 +16,7 @@ from functools import partial
 from uuid import UUID
 
 from sqlalchemy import select
+from sqlalchemy.orm import Session as DbSession
 
 from models.audio.decode import measure
 from models.audio.errors import DecoderKilled, FfmpegMissing, SandboxUnavailable
@@ -23,6 +24,7 @@ from models.audio.limits import refuse_bad_levels, refuse_too_short
 from models.audio.memory_file import memory_file
 from models.audio.probe import probe
 from models.errors import AudioError, SpeechError, Stopped
+from service.database.queries import read_clock
 from service.database.tables import Recording
 from service.domain.job_errors import InternalError
 from service.domain.recordings import (
@@ -170,27 +172,29 @@ def check(
         except TEMPORARY_ERRORS as error:
             row.refusal_code, row.refusal_detail = error.code, str(error)
             if last_try and isinstance(error, DecoderKilled):
-                refuse(services, row, error.code, str(error))
+                refuse(session, services, row, error.code, str(error))
                 row.expires_at = None  # perhaps this machine is at fault
         except (SpeechError, ServiceError) as error:
-            refuse(services, row, error.code, str(error))
+            refuse(session, services, row, error.code, str(error))
             # Damage to our own files is no reason ever to destroy the audio.
             if not isinstance(error, AudioError | UploadDamaged):
                 row.expires_at = None
         except Exception as error:  # noqa: BLE001  # the top level of the checker
             log.error("recording %s: %s at %s", row.id, type(error).__name__, locate(error))
-            refuse(services, row, InternalError.code, "Fieldscribe has a bug")
+            refuse(session, services, row, InternalError.code, "Fieldscribe has a bug")
             row.expires_at = None
         row.completed_at = datetime.now(UTC)
     log.info("recording %s: %s %s", row.id, row.state, row.refusal_code or "")
     return row
 
 
-def refuse(services: Services, recording: Recording, code: str, detail: str) -> None:
+def refuse(
+    session: DbSession, services: Services, recording: Recording, code: str, detail: str
+) -> None:
     """Refuse a recording, but keep it for a while: the check may be wrong, this the only copy."""
     recording.state, recording.refusal_code, recording.refusal_detail = "refused", code, detail
     days = services.settings.refused_recording_days
-    recording.expires_at = datetime.now(UTC) + timedelta(days=days)
+    recording.expires_at = read_clock(session) + timedelta(days=days)
 
 
 def _examine(

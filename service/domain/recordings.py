@@ -25,7 +25,7 @@ from uuid import UUID, uuid4
 
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session as DbSession
 
@@ -370,7 +370,7 @@ def retry_check(services: Services, caller: Caller, recording_id: UUID) -> Recor
         if recording.state == "receiving":
             raise RecordingNotReady("The upload is not complete: resume it first")
         if recording.state == "refused":
-            if recording.expires_at is not None and recording.expires_at < datetime.now(UTC):
+            if recording.expires_at is not None and recording.expires_at < read_clock(session):
                 raise Erased("The audio of the recording was deleted some time after its refusal")
             identified(services)[1].data_key(recording.study_id, recording.id)  # it still exists
             recording.state, recording.expires_at, recording.erased_at = "checking", None, None
@@ -418,7 +418,7 @@ def tidy_uploads(services: Services) -> None:
 def finish_erasures(services: Services) -> None:
     """Destroy recordings whose erasure was interrupted after it had been recorded."""
     with services.sessionmaker() as session:
-        expired = (Recording.state == "refused") & (Recording.expires_at < now)
+        expired = (Recording.state == "refused") & (Recording.expires_at < func.now())
         doomed = session.scalars(
             select(Recording).where(
                 (Recording.state == "erased") | expired, Recording.erased_at.is_(None)
