@@ -91,7 +91,7 @@ class SupervisedProcess:
                 return
             was_stable = now - self._started > STABLE_AFTER
             self._delay = FIRST_DELAY if was_stable else min(2 * self._delay, MAX_DELAY)
-            log.warning(
+            log.error(
                 "the %s ended with status %d; restarting it in %.1f s",
                 self.name,
                 self._process.returncode,

@@ -129,7 +129,7 @@ def test_a_recording_that_is_merged_during_a_backup_is_in_it(
     location = api.post(f"/v1/uploads?study={study}", headers=begin).headers["Location"]
     id = location.rpartition("/")[2]
     files_named = backup.files_named
-    monkeypatch.setattr(checking.Checker, "_check_all", lambda self: None)  # not yet
+    monkeypatch.setattr(checking.Checker, "_find_waiting", lambda self: [])  # not yet
     part = {
         "Tus-Resumable": "1.0.0",
         "Upload-Offset": "0",

@@ -411,7 +411,7 @@ def own_postgres(data_folder):
 
 
 @pytest.mark.slow
-def test_a_job_outlives_its_database(own_postgres, tmp_path):
+def test_a_job_outlives_its_database(own_postgres, tmp_path, capfd):
     site = Installation(tmp_path, own_postgres.url().render_as_string(hide_password=False))
     site.open()
     try:
@@ -433,6 +433,9 @@ def test_a_job_outlives_its_database(own_postgres, tmp_path):
         site.wait_for(make_job(site.services), "succeeded", 10)
         before = last_heartbeat(site)
         wait_until(lambda: last_heartbeat(site) > before, 3 * HEARTBEAT, "another heartbeat")
+        logged = capfd.readouterr().err
+        assert "Traceback" not in logged  # an outage is a line, whoever reports it
+        assert "OperationalError" in logged
     finally:
         site.stop()
 

@@ -11,6 +11,7 @@ from uuid import uuid4
 import pytest
 from procrastinate.exceptions import ConnectorException
 from sqlalchemy import select, text
+from sqlalchemy.event import listen
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from scripts.stand_in.jobs import make_job, make_study, make_token, read_job, read_stages
@@ -170,6 +171,18 @@ def test_a_late_progress_report_does_not_reopen_a_stage(services, job_id, held):
     do(services, job_state.record_heartbeat, held, "segment", 1.0)
 
     assert read_stages(services, job_id)["segment"].state == "succeeded"
+
+
+def test_a_report_of_progress_takes_few_statements(services, held):
+    """It once took twelve, while the job's row was locked."""
+    do(services, job_state.record_loaded, held, "cpu", None)
+    do(services, job_state.record_heartbeat, held, "segment", 0.1)
+    statements = []
+    listen(services.engine, "before_cursor_execute", lambda *call: statements.append(call[2]))
+
+    do(services, job_state.record_heartbeat, held, "segment", 0.2)
+
+    assert len(statements) <= 6, statements
 
 
 def test_a_heartbeat_without_progress_is_no_new_version(services, job_id, held):

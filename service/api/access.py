@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute
 
 from service.api.limits import Limits
 from service.database.tables import ROLES
-from service.domain.callers import OWNER, WORKER, Caller, find_caller, record_use
+from service.domain.callers import OWNER, WORKER, Caller, find_caller
 from service.errors import NotAllowed, TokenExpired, TokenMissing, TokenRevoked, TokenUnknown
 from service.services import Services
 from service.vault.errors import Sealed
@@ -59,7 +59,6 @@ class Allowed:
             secret = bearer(request)
             with services.sessionmaker.begin() as session:
                 caller = find_caller(session, secret)
-                record_use(session, caller)
         except (TokenMissing, TokenUnknown, TokenExpired, TokenRevoked):
             limits.bad_tokens.require(request.client.host if request.client else "")
             raise

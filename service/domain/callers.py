@@ -55,13 +55,15 @@ class Caller:
 
 
 def find_caller(session: DbSession, secret: str) -> Caller:
-    """
+    """Find the token and record its use.
+
     Raises:
         TokenUnknown, TokenRevoked, TokenExpired
     """
     token = session.scalar(select(Token).where(Token.hash == hash_secret(secret)))
     refuse_invalid(token)
     assert token is not None
+    _record_use(session, token)
     studies = select(TokenStudy.study_id).where(TokenStudy.token_id == token.id)
     return Caller(
         token.id,
@@ -71,11 +73,13 @@ def find_caller(session: DbSession, secret: str) -> Caller:
     )
 
 
-def record_use(session: DbSession, caller: Caller) -> None:
+def _record_use(session: DbSession, token: Token) -> None:
     """Record that a token is used now, unless that was recorded within the last minute."""
+    if token.last_used_at is not None and token.last_used_at > datetime.now(UTC) - USE_EVERY:
+        return
     session.execute(
         update(Token)
-        .where(Token.id == caller.token_id)
+        .where(Token.id == token.id)
         .where(
             Token.last_used_at.is_(None) | (Token.last_used_at < func.clock_timestamp() - USE_EVERY)
         )

@@ -8,9 +8,10 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from uuid import UUID
@@ -35,6 +36,7 @@ from service.domain.recordings import (
     identified,
     isolate_errors,
     keyed_digest,
+    max_upload_bytes,
     read_metadata,
     sound_artefact,
     tidy_uploads,
@@ -51,6 +53,7 @@ RETRY_AFTER = 30.0  # s, after one of TEMPORARY_ERRORS
 TIDY_EVERY = 60.0  # s
 NICENESS = 10  # of checks; on Linux each thread has its own
 MAX_DECODER_KILLS = 3
+MAX_CHECKS = 8  # at once; each holds a database connection
 TEMPORARY_ERRORS = (
     DiskFull,
     Sealed,
@@ -65,18 +68,68 @@ TEMPORARY_ERRORS = (
 log = logging.getLogger(__name__)
 
 
-class Checker:
-    """Checks finished uploads, one at a time because each takes memory for the whole recording.
+@dataclass(frozen=True)
+class Unchecked:
+    """A recording that waits for its check, or is being checked."""
 
-    Its thread and the ffmpeg processes it starts have a low priority: a check may occupy two
+    id: UUID
+    study_id: UUID
+    n_bytes: int  # of memory that its check takes
+
+
+def count_slots() -> int:
+    """How many checks run at once. Each takes two processors; two are left for everything else."""
+    return max(1, min(MAX_CHECKS, (len(os.sched_getaffinity(0)) - 2) // 2))
+
+
+def choose_next(
+    waiting: Sequence[Unchecked],
+    running: Collection[Unchecked],
+    served_at: Mapping[UUID, int],
+    *,
+    slots: int,
+    memory: int,
+) -> Unchecked | None:
+    """The recording to check next: the oldest of the study whose turn it is.
+
+    That is the study with the fewest running checks, among these the one that was served longest
+    ago. If its recording does not fit into memory beside the running checks, everybody waits.
+
+    Args:
+        waiting: oldest first.
+        served_at: by study; higher is later.
+        memory: bytes for all checks together. One check may take more.
+    """
+    oldest = {each.study_id: each for each in reversed(waiting)}
+    if not oldest or len(running) >= slots:
+        return None
+    n_running = Counter(each.study_id for each in running)
+    study = min(oldest, key=lambda study: (n_running[study], served_at.get(study, -1)))
+    chosen = oldest[study]
+    if running and sum(each.n_bytes for each in running) + chosen.n_bytes > memory:
+        return None
+    return chosen
+
+
+class Checker:
+    """Checks finished uploads: fairly between studies, several at once if there are processors.
+
+    Its threads and the ffmpeg processes they start have a low priority: a check may occupy two
     processors for minutes, while API requests should be answered in milliseconds.
     """
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, slots: int | None = None) -> None:
         self._services = services
+        self._slots = slots or count_slots()
+        self._memory = max_upload_bytes(services.settings)
         self._wake = asyncio.Event()
-        self._thread = ThreadPoolExecutor(1, initializer=os.nice, initargs=(NICENESS,))
+        # One more thread finds what is to be done.
+        self._threads = ThreadPoolExecutor(
+            self._slots + 1, initializer=os.nice, initargs=(NICENESS,)
+        )
         self._stop = threading.Event()
+        self._running: dict[asyncio.Future[None], Unchecked] = {}
+        self._served_at: dict[UUID, int] = {}
         self._tried_at: dict[UUID, float] = {}  # of recordings to retry
         self._decoder_kills: Counter[UUID] = Counter()
 
@@ -87,15 +140,16 @@ class Checker:
     async def run(self) -> None:
         """Check until cancelled."""
         tidied_at = -math.inf
-        in_thread = partial(asyncio.get_running_loop().run_in_executor, self._thread)
+        in_thread = partial(asyncio.get_running_loop().run_in_executor, self._threads)
         try:
             while True:
                 self._wake.clear()
+                self._forget_finished()
                 try:
                     if time.monotonic() > tidied_at + TIDY_EVERY:
                         await in_thread(tidy_uploads, self._services)
                         tidied_at = time.monotonic()
-                    await in_thread(self._check_all)
+                    self._start_checks(await in_thread(self._find_waiting))
                 except OPERATIONAL_ERRORS as error:
                     log.warning("recordings cannot be checked: %s", error_name(error))
                 with suppress(TimeoutError):
@@ -104,28 +158,62 @@ class Checker:
             self._stop.set()
 
     def close(self) -> None:
-        """After `run`, wait until the thread no longer uses the database."""
-        self._thread.shutdown()
+        """After `run`, wait until the threads no longer use the database."""
+        self._threads.shutdown()
 
-    def _check_all(self) -> None:
+    def _find_waiting(self) -> list[Unchecked]:
+        """The recordings to check, oldest first, without those to be retried later."""
         if self._services.vault.sealed:
-            return
+            return []
         with self._services.sessionmaker() as session:
-            waiting = session.scalars(
-                select(Recording.id)
+            rows = session.execute(
+                select(Recording.id, Recording.study_id, Recording.n_bytes)
                 .where(Recording.state == "checking")
                 .order_by(Recording.created_at)
             ).all()
-        for recording_id in waiting:
-            if time.monotonic() < self._tried_at.get(recording_id, -math.inf) + RETRY_AFTER:
-                continue
-            if self._stop.is_set():
+        due = time.monotonic() - RETRY_AFTER
+        return [
+            # After its decoder was killed, perhaps for lack of memory, a recording has all of it.
+            Unchecked(
+                row.id, row.study_id, self._memory if self._decoder_kills[row.id] else row.n_bytes
+            )
+            for row in rows
+            if self._tried_at.get(row.id, -math.inf) <= due
+        ]
+
+    def _start_checks(self, waiting: list[Unchecked]) -> None:
+        loop = asyncio.get_running_loop()
+        ids = {each.id for each in self._running.values()}
+        waiting = [each for each in waiting if each.id not in ids]
+        while True:
+            chosen = choose_next(
+                waiting,
+                self._running.values(),
+                self._served_at,
+                slots=self._slots,
+                memory=self._memory,
+            )
+            if chosen is None:
                 return
-            self._tried_at[recording_id] = time.monotonic()
-            with isolate_errors(recording_id):
-                self._check(recording_id)
+            waiting.remove(chosen)
+            self._served_at[chosen.study_id] = max(self._served_at.values(), default=0) + 1
+            check = loop.run_in_executor(self._threads, self._check, chosen.id)
+            self._running[check] = chosen
+            check.add_done_callback(lambda _: self._wake.set())
+
+    def _forget_finished(self) -> None:
+        for check in [check for check in self._running if check.done()]:
+            del self._running[check]
+            check.result()  # ends the process if a check has failed in a way that nobody expected
 
     def _check(self, recording_id: UUID) -> None:
+        if self._stop.is_set():
+            return
+        self._tried_at[recording_id] = time.monotonic()
+        with isolate_errors(recording_id):
+            self._check_one(recording_id)
+
+    def _check_one(self, recording_id: UUID) -> None:
         last_try = self._decoder_kills[recording_id] + 1 >= MAX_DECODER_KILLS
         row = check(self._services, recording_id, self._raise_if_stopped, last_try=last_try)
         if row is not None and row.state == "checking":

@@ -96,9 +96,10 @@ def record_heartbeat(
         FenceLost, JobGone
     """
     job = _locked_under_fence(session, claim)
-    job.heartbeat_at = read_clock(session)
     if stage is not None:
         _record_progress(session, job, stage, fraction)
+    job.heartbeat_at = func.clock_timestamp()
+    if stage is not None:
         touch_job(session, job)
     return "cancelling" if job.status == "cancelling" else "running"
 
@@ -293,9 +294,9 @@ def _record_progress(session: DbSession, job: Job, stage: str, fraction: float) 
     if job.audio_seconds is not None:
         row.audio_seconds_done = round(fraction * job.audio_seconds, 1)
     job.stage = stage
-    job.fraction = overall_progress(
-        stage, fraction, read_rates(session, job.whisper_model, row.device)
-    )
+    with session.no_autoflush:  # otherwise the rows above are written twice
+        rates = read_rates(session, job.whisper_model, row.device)
+    job.fraction = overall_progress(stage, fraction, rates)
 
 
 def _finish_stage(

@@ -2,12 +2,13 @@
 
 import statistics
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Select, select, union_all
 from sqlalchemy.orm import Session as DbSession
 
 from service.database.tables import StageTiming
@@ -130,18 +131,14 @@ def read_rates(session: DbSession, model: str, device: str | None) -> dict[str, 
     if device is None:
         latest = select(StageTiming.device).where(StageTiming.model == model)
         device = session.scalar(latest.order_by(StageTiming.at.desc()).limit(1))
+    timings = defaultdict(list)
+    for row in session.execute(union_all(*(_timings_of(s, model, device) for s in TIMED_STAGES))):
+        timings[row.stage].append(row)
     rates = {}
-    for stage in TIMED_STAGES:
-        timings = session.execute(
-            select(StageTiming.seconds, StageTiming.audio_seconds, StageTiming.trial)
-            .where(StageTiming.stage == stage, StageTiming.model == model)
-            .where(StageTiming.device == device)
-            .where(StageTiming.audio_seconds > 0)
-            .order_by(StageTiming.trial, StageTiming.at.desc())
-            .limit(HISTORY)
-        ).all()
-        measured = sorted(row.seconds / row.audio_seconds for row in timings if not row.trial)
-        tried = [row.seconds / row.audio_seconds for row in timings if row.trial]
+    for stage, rows in timings.items():
+        rows.sort(key=lambda row: row.at, reverse=True)
+        measured = sorted(row.seconds / row.audio_seconds for row in rows if not row.trial)
+        tried = [row.seconds / row.audio_seconds for row in rows if row.trial]
         if len(measured) >= MIN_JOBS or (measured and not tried):
             middle = statistics.median(measured)
             low, high = measured[len(measured) // 10], measured[-1 - len(measured) // 10]
@@ -151,6 +148,24 @@ def read_rates(session: DbSession, model: str, device: str | None) -> dict[str, 
                 tried[0] / TRIAL_MARGIN, tried[0], tried[0] * TRIAL_MARGIN, trial=True
             )
     return rates
+
+
+def _timings_of(stage: str, model: str, device: str | None) -> Select[*tuple[Any, ...]]:
+    """The latest timings of a stage, jobs before trials."""
+    return (
+        select(
+            StageTiming.stage,
+            StageTiming.seconds,
+            StageTiming.audio_seconds,
+            StageTiming.trial,
+            StageTiming.at,
+        )
+        .where(StageTiming.stage == stage, StageTiming.model == model)
+        .where(StageTiming.device == device)
+        .where(StageTiming.audio_seconds > 0)
+        .order_by(StageTiming.trial, StageTiming.at.desc())
+        .limit(HISTORY)
+    )
 
 
 def _weights(rates: Mapping[str, StageRate]) -> dict[str, float]:
