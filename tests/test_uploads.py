@@ -640,7 +640,7 @@ def fail_with(error):
 def test_the_checker_survives_temporary_errors(api, study, quick, monkeypatch, caplog, error):
     with monkeypatch.context() as broken:
         broken.setattr(checking, "tidy_uploads", fail_with(error))
-        eventually(lambda: "recordings cannot be checked" in caplog.text)
+        eventually(lambda: "recordings cannot be checked" in caplog.text, seconds=20)
 
     assert api.upload(study, tone())["state"] == "ready"
     assert "Eva" not in caplog.text
