@@ -1,6 +1,7 @@
 """WAV, Wave64, AIFF and CAF: which of their bytes are sound, whatever the header says."""
 
 import random
+import subprocess
 
 import pytest
 
@@ -51,7 +52,7 @@ def test_sound_after_the_end_in_the_header_is_read_and_told_of(seconds: int) -> 
     content = wav(tones(300, seconds=3 + seconds), declared_bytes=3 * SECOND)
     recording = decoded_bytes(content)
     assert recording.duration == 3 + seconds
-    assert "less sound than the file holds" in recording.warnings[0]
+    assert "less audio than the file holds" in recording.warnings[0]
 
 
 @pytest.mark.parametrize("between", [b"", chunk(b"LIST", bytes(100_000))])
@@ -105,7 +106,7 @@ def test_other_files_in_chunks_are_read_past_a_stale_header(
         content[at : at + 8] = (n_bytes + 4).to_bytes(8, "big")
     recording = decoded_bytes(bytes(content))
     assert recording.duration == pytest.approx(5, abs=0.001)
-    assert "less sound than the file holds" in recording.warnings[0]
+    assert "less audio than the file holds" in recording.warnings[0]
 
 
 @pytest.mark.parametrize("ending", ["w64", "aiff", "caf"])
@@ -123,6 +124,15 @@ def test_metadata_after_the_sound_of_other_files_is_not_heard(
     content = make_recording(ending).read_bytes() + tail + JPEG[:n_bytes]
     recording = decoded_bytes(content)
     assert recording.duration == pytest.approx(5, abs=0.001) and not recording.warnings
+
+
+@pytest.mark.parametrize("ending", ["w64", "aiff", slow("caf"), slow("au"), slow("avi")])
+def test_what_ffmpeg_wrote_to_a_pipe_is_read_whole(ending: str) -> None:
+    """It cannot go back to fill in the sizes."""
+    command = ["ffmpeg", "-nostdin", "-v", "error", "-f", "lavfi", "-i", "sine=300:duration=5"]
+    written = subprocess.run([*command, "-f", ending, "pipe:1"], capture_output=True)
+    recording = decoded_bytes(written.stdout)
+    assert recording.duration == pytest.approx(5, abs=0.05) and not recording.warnings
 
 
 def test_an_aiff_from_a_stream_is_read_whole(make_recording: MakeRecording) -> None:

@@ -225,6 +225,12 @@ def test_half_a_file_is_refused_with_a_remedy(
     assert "copy it from the recorder again" in str(error) and "export it as WAV" in str(error)
 
 
+def test_a_cut_is_told_before_silence() -> None:
+    """Half of a silent recording: what is missing may be the voices."""
+    content = wav(tones(300, peak=0.0001, seconds=20))
+    assert refusal(content[: len(content) // 2]).code == "truncated_audio"
+
+
 def test_a_recording_damaged_in_the_middle_is_refused(make_recording: MakeRecording) -> None:
     content = bytearray(make_recording("m4a", "-movflags", "+faststart").read_bytes())
     middle = slice(len(content) // 3, len(content) // 2)

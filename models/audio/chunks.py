@@ -13,7 +13,7 @@ levels, covers, XMP.
 import os
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 from models.audio.memory_file import memory_file
@@ -89,10 +89,9 @@ class Sound:
 
     @property
     def is_plain(self) -> bool:
-        """Whether ffmpeg reads all of it: not where an RF64 has no size, nor past a stale one."""
-        return not self.is_stale and (
-            self.heads[0].name != b"ds64" or self.heads[-1].size is not None
-        )
+        """Whether ffmpeg reads all of it: not past a stale size, in some not without any."""
+        needs_size = self.form in (W64, AIFF) or self.heads[0].name == b"ds64"
+        return not self.is_stale and not (needs_size and self.heads[-1].size is None)
 
     def runs_to_end(self, n_bytes: int) -> bool:
         """Whether ffmpeg reads all of it, in a file of `n_bytes`, if it ignores the size."""
@@ -120,16 +119,18 @@ def find_sound(file: BinaryIO, head: bytes) -> Sound | None:
     first = with_long_size(file, heads)
     heads[-1] = first
     begin = first.body + form.skipped
-    extents = [(begin, min(first.end(n_bytes), n_bytes))]
-    declared = None if first.size is None else first.size - form.skipped
+    more: list[tuple[int, int]] = []
     unknown = 0
     if first.size is not None and first.end(n_bytes) < n_bytes:
         more, unknown = sound_in_tail(file, form, first, n_bytes, byte_rate(file, form, heads))
-        extents += more
-        if declared is not None:
-            declared += sum(end - start for start, end in more)
-    if first.size == 0 or (extents[0][0] == extents[0][1] and len(extents) > 1):
-        extents = extents[1:] or extents
+        if first.size <= form.skipped and more == [(first.end(n_bytes), n_bytes)]:
+            first = heads[-1] = replace(first, size=None)  # streamed: it was never filled in
+            more = []
+    extents = [(begin, min(first.end(n_bytes), n_bytes)), *more]
+    extents = [(start, end) for start, end in extents if end > start] or extents[:1]
+    declared = None
+    if first.size is not None:
+        declared = first.size - form.skipped + sum(end - start for start, end in more)
     merged: list[tuple[int, int]] = []
     for start, end in extents:
         if merged and merged[-1][1] == start:
@@ -316,8 +317,11 @@ def repaired(file: BinaryIO, sound: Sound) -> BinaryIO:
     if sound.heads[0].name == b"ds64":
         at = sound.heads[0].body + 8
         header[at : at + 16] = struct.pack("<QQ", n_bytes, 0)  # and the number of samples: unknown
+    if form is W64:
+        header[16:24] = (begin + sound.n_bytes).to_bytes(8, "little")
     for chunk in sound.heads:
         if chunk.name == b"COMM":
+            header[4:8] = min(begin + sound.n_bytes - 8, 0xFFFFFFFF).to_bytes(4, "big")
             n_channels, _, bits = struct.unpack_from(">HIH", header, chunk.body)
             n_frames = sound.n_bytes // max(1, n_channels * -(-bits // 8))
             struct.pack_into(">I", header, chunk.body + 2, min(n_frames, 0xFFFFFFFF))

@@ -120,6 +120,7 @@ def decode(
             return highest
 
         warnings = read_tracks(info, read)
+    warnings += found.warnings + warn_of_length(info, n / SAMPLE_RATE + found.unfilled)
     refuse_too_short(n / SAMPLE_RATE)
     refuse_bad_levels(info, tuple(peaks))
     if not split_channels and row > 1:
@@ -127,7 +128,6 @@ def decode(
             block = samples[:row, start : start + BLOCK_FRAMES]
             samples[0, start : start + BLOCK_FRAMES] = block.mean(axis=0)
         row = 1
-    warnings += found.warnings + warn_of_length(info, n / SAMPLE_RATE + found.unfilled)
     return Recording(samples[:row, :n], info, (*info.warnings, *warnings))
 
 

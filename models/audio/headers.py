@@ -125,7 +125,9 @@ def declared_duration(
         return (duration, start < 1) if duration > 0 else (None, False)
     if sound is not None:
         return chunks_duration(file, sound, streams[0], duration)
-    if name == "avi" and (declared_bytes := avi_size(head)) is not None:
+    if name == "avi":
+        if (declared_bytes := avi_size(head)) is None:
+            return None, False
         # ffprobe computes the duration from the bytes present
         duration *= max(1.0, declared_bytes / file_size(file))
     # An AVI cannot say that sound starts after the picture: some programs make it longer instead.
