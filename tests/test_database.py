@@ -6,7 +6,9 @@ from pathlib import Path
 
 import procrastinate
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import event, text
 
@@ -67,6 +69,31 @@ def test_a_program_that_does_not_migrate_refuses_an_older_schema(fresh):
         require_schema(fresh)
     migrate(fresh)
     require_schema(fresh)
+
+
+def test_a_token_that_ends_after_every_year_is_repaired(fresh):
+    """It made the list of tokens fail, and could not be revoked."""
+    migrate_to(fresh, "0002")
+    with fresh.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO token (id, hash, role, all_studies, expires_at) VALUES"
+                " (gen_random_uuid(), 'x', 'coder', false, '10000-01-01Z')"
+            )
+        )
+
+    migrate(fresh)
+
+    with fresh.connect() as connection:
+        assert connection.scalar(text("SELECT expires_at FROM token")).year == 2200
+
+
+def migrate_to(engine, revision):
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
 
 
 def test_programs_that_migrate_at_the_same_time_migrate_once(fresh):
