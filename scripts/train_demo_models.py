@@ -607,6 +607,7 @@ def train_segmentation(out: Path, work: Path, seed: int) -> None:
 def export_pyannote(model: Any, folder: Path) -> None:
     """Write a checkpoint in pyannote.audio's layout (Model.on_save_checkpoint)."""
     import pyannote.audio
+    from pyannote.audio.core.task import Problem, Resolution, Specifications
     from pyannote.audio.models.segmentation import PyanNet
 
     state: dict[str, Any] = {
@@ -621,8 +622,14 @@ def export_pyannote(model: Any, folder: Path) -> None:
             },
         },
     }
-    if isinstance(model, PyanNet):
-        state["pyannote.audio"]["specifications"] = model.specifications
+    # Stock pyannote.audio requires the key of every model, though it uses it only for segmentation.
+    state["pyannote.audio"]["specifications"] = (
+        model.specifications
+        if isinstance(model, PyanNet)
+        else Specifications(
+            problem=Problem.REPRESENTATION, resolution=Resolution.CHUNK, duration=CHUNK_SECONDS
+        )
+    )
     folder.mkdir(parents=True, exist_ok=True)
     torch.save(state, folder / "pytorch_model.bin")
 

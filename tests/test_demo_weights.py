@@ -2,18 +2,25 @@
 
 import lzma
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import whisper
 
 from models.audio.decode import decode
+from models.audio.recording import SAMPLE_RATE
+from models.diarisation.diarisation import start_diarisation
+from models.diarisation.segmentation import segment
 from models.metrics import ErrorRate, Spoken, speaker_errors
 from models.options import JobOptions, SpeakerCount
 from models.pipeline import Pipeline
+from models.pyannote_guard import import_pyannote_audio
 from models.weights.catalogue import DEMO_FOLDER, find_pipeline, find_whisper
+from models.weights.pyannote import load_pipeline
 from scripts.evaluate import FIRST_SEED, KINDS, NO_WEIGHTS_FOLDER, measure
 from scripts.references import read_stm
+from scripts.stock_demo_pipeline import write_stock_pipeline
 
 DEMO = Path(__file__).parents[1] / "demo"
 
@@ -35,8 +42,6 @@ def test_openai_whisper_loads_the_demo_whisper(tmp_path):
 
 
 def test_the_demo_embedding_is_pyannotes_wespeaker_with_eight_channels():
-    from models.weights.pyannote import load_pipeline
-
     pipeline = load_pipeline(find_pipeline("demo", NO_WEIGHTS_FOLDER), torch.device("cpu"))
     model = pipeline.embedding
 
@@ -94,3 +99,35 @@ def test_every_word_of_the_demo_recordings_has_the_right_speaker(pipeline, name,
     assert wrong.total >= 130
     assert (wrong.errors, nobody.errors) == (0, 0)
     assert transcript.flags == ()
+
+
+@pytest.mark.slow
+def test_stock_pyannote_loads_the_demo_pipeline_and_finds_the_same_turns(tmp_path):
+    """It ended in KeyError: 'specifications'. The copy has 32 channels, as pyannote's class has."""
+    import_pyannote_audio()
+    from pyannote.audio import Pipeline as StockPipeline
+
+    folder = tmp_path / "pipeline"
+    write_stock_pipeline(folder)
+    stock: Any = StockPipeline.from_pretrained(folder)
+    with (DEMO / "interview.flac").open("rb") as file:
+        samples = decode(file).samples[0][: 30 * SAMPLE_RATE]
+    found = stock({"waveform": torch.from_numpy(samples)[None], "sample_rate": SAMPLE_RATE})
+
+    models = load_pipeline(find_pipeline("demo", NO_WEIGHTS_FOLDER), torch.device("cpu"))
+    own = start_diarisation(models, samples, segment(models, samples), SpeakerCount()).result()
+    turns = [
+        (round(turn.start, 3), round(turn.end, 3), speaker)
+        for turn, _, speaker in found.speaker_diarization.itertracks(yield_label=True)
+    ]
+    assert turns == [(turn.start, turn.end, turn.speaker) for turn in own.turns]
+
+
+def test_every_demo_checkpoint_has_the_keys_that_pyannote_requires():
+    import_pyannote_audio()
+    from pyannote.audio import Model
+
+    assert type(Model.from_pretrained(DEMO_FOLDER / "pyannote" / "segmentation")).__name__
+    path = DEMO_FOLDER / "pyannote" / "embedding" / "pytorch_model.bin"
+    written = torch.load(path, weights_only=False)["pyannote.audio"]
+    assert written["specifications"].resolution.name == "CHUNK"

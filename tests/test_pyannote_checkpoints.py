@@ -447,6 +447,31 @@ def test_a_config_with_unsupported_values_is_refused(folder, path, value):
         load(folder)
 
 
+def test_a_pipeline_of_pyannote_3_1_is_read_with_its_models_in_the_folder(folder):
+    """Its config.yaml has a version and no PLDA, which agglomerative clustering does not use."""
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    del config["pipeline"]["params"]["plda"]
+    shutil.rmtree(folder / "plda")
+    (folder / "config.yaml").write_text(yaml.safe_dump({"version": "3.1.0", **config}))
+
+    assert load(folder).plda is None
+    config["pipeline"]["params"]["embedding"] = "pyannote/wespeaker-voxceleb-resnet34-LM"
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(UnsupportedPipeline, match="Copy the model's pytorch_model.bin"):
+        load(folder)
+
+
+def test_vbx_clustering_needs_a_plda(folder):
+    change_config(folder, "pipeline", "params", "clustering", to="VBxClustering")
+    change_config(folder, "params", "clustering", to={"threshold": 0.6, "Fa": 0.07, "Fb": 0.8})
+    load(folder)
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    del config["pipeline"]["params"]["plda"]
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(UnsupportedPipeline):
+        load(folder)
+
+
 @pytest.mark.parametrize("text", ["a: [", "\0", "#" * 70_000, "3"])
 def test_a_config_that_is_not_plain_yaml_is_refused(folder, text):
     (folder / "config.yaml").write_text(text)

@@ -24,7 +24,7 @@ class SpeakerModels:
     Args:
         segmentation: pyannote's `PyanNet` with a powerset of local speakers.
         embedding: pyannote's `WeSpeakerResNet`.
-        plda: pyannote's `PLDA`.
+        plda: pyannote's `PLDA`; None if the clustering is agglomerative and there is none.
         clustering: the name of pyannote's class.
         parameters: of the clustering.
         min_duration_off: s; a shorter silence does not end a turn.

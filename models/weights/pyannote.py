@@ -285,7 +285,7 @@ class _Config:
 
     segmentation: Path
     embedding: Path
-    plda: Path
+    plda: Path | None  # agglomerative clustering needs none
     options: dict[str, Any]
     parameters: dict[str, Any]
 
@@ -307,7 +307,9 @@ def load_pipeline(weights: PipelineWeights, device: torch.device) -> SpeakerMode
     models = SpeakerModels(
         segmentation,
         embedding,
-        _load_plda(weights.folder, config.plda, embedding.dimension),
+        None
+        if config.plda is None
+        else _load_plda(weights.folder, config.plda, embedding.dimension),
         clustering=config.options["clustering"],
         parameters=config.parameters["clustering"],
         min_duration_off=config.parameters["segmentation"]["min_duration_off"],
@@ -328,9 +330,12 @@ def _read_config(folder: Path) -> _Config:
     try:
         name = config["pipeline"]["name"]
         options = dict(config["pipeline"]["params"])
-        references = [options.pop(part) for part in ("segmentation", "embedding", "plda")]
-        parameters = config["params"]
         options.setdefault("clustering", "VBxClustering")
+        parts = ["segmentation", "embedding"]
+        if "plda" in options or options["clustering"] != "AgglomerativeClustering":
+            parts.append("plda")  # pipelines of pyannote.audio 3 have none
+        references = [options.pop(part) for part in parts]
+        parameters = config["params"]
     except (LookupError, TypeError, ValueError) as error:
         raise UnsupportedPipeline(
             "The pipeline's config.yaml lacks its name, its models or its parameters."
@@ -357,10 +362,10 @@ def _read_config(folder: Path) -> _Config:
             "An option or parameter in the pipeline's config.yaml is unknown, missing or out of"
             " range."
         )
-    segmentation, embedding, plda = (
+    segmentation, embedding, *plda = (
         _resolve_reference(folder, reference) for reference in references
     )
-    return _Config(segmentation, embedding, plda, options, parameters)
+    return _Config(segmentation, embedding, plda[0] if plda else None, options, parameters)
 
 
 def _are_complete(parameters: Any, allowed: Mapping[str, Mapping[str, Any]]) -> bool:
@@ -375,7 +380,8 @@ def _resolve_reference(folder: Path, reference: Any) -> Path:
     if match is None:
         raise UnsupportedPipeline(
             "A model in the pipeline's config.yaml does not have the form $model/<subfolder>:"
-            " models are loaded only from the pipeline's folder."
+            " models are loaded only from the pipeline's folder. Copy the model's pytorch_model.bin"
+            " into a subfolder, and name that."
         )
     return folder / match[1]
 
@@ -389,7 +395,7 @@ def _require_inside(folder: Path, path: Path) -> Path:
 
 
 def _load_plda(folder: Path, subfolder: Path, dimension: int) -> Any:
-    """Load PLDA statistics, which pyannote requires even if the clustering does not use them.
+    """Load PLDA statistics.
 
     Args:
         dimension: size of the embeddings.
