@@ -19,12 +19,14 @@ from service.vault.files import make_folder
 from service.vault.keys import KeyRing
 from service.vault.roots import (
     SALT_SIZE,
+    check_sealed_root_key,
     create_root_key,
     create_sealed_root_key,
     read_root_keys,
     unseal_root_key,
 )
 from service.vault.store import Store
+from service.vault.streaming import Key
 from service.vault.wrapping import WRAPPED_SIZE
 
 
@@ -74,12 +76,7 @@ def open_vault(settings: Settings) -> Vault:
 
     Root keys in plain files are open; those under a passphrase stay sealed.
     """
-    roots = {name: settings.root_keys / f"{name}.key" for name in ArtefactClass}
-    sealed = {name for name, path in roots.items() if path.exists() and is_sealed(path)}
-    keys = read_root_keys(
-        {name: path for name, path in roots.items() if name not in sealed},
-        data_folder=settings.data,
-    )
+    keys = _read_plain_root_keys(settings)
     keyrings = {
         name: KeyRing(name, settings.wrapped_keys, settings.ledger, keys.get(name))
         for name in ArtefactClass
@@ -87,6 +84,36 @@ def open_vault(settings: Settings) -> Vault:
     for keyring in keyrings.values():
         keyring.apply_ledger()
     return Vault({name: open_store(settings, name) for name in ArtefactClass}, keyrings)
+
+
+def check_root_keys(settings: Settings) -> None:
+    """Check the root keys before anything is started that would need them.
+
+    Raises:
+        RootKeyExposed, RootKeyUnusable: see `create_root_keys` and `read_root_keys`.
+    """
+    if has_root_keys(settings):
+        _read_plain_root_keys(settings)
+    else:
+        _refuse_lost_root_keys(settings)
+
+
+def _read_plain_root_keys(settings: Settings) -> dict[ArtefactClass, Key]:
+    """The root keys without a passphrase. Those with one are only checked."""
+    roots = {name: settings.root_keys / f"{name}.key" for name in ArtefactClass}
+    sealed = {name for name, path in roots.items() if path.exists() and is_sealed(path)}
+    for name in sealed:
+        check_sealed_root_key(roots[name], name, data_folder=settings.data)
+    plain = {name: path for name, path in roots.items() if name not in sealed}
+    return read_root_keys(plain, data_folder=settings.data)
+
+
+def _refuse_lost_root_keys(settings: Settings) -> None:
+    if not _is_new(settings):
+        raise RootKeyUnusable(
+            "There are encrypted files, but some of their root keys are missing, and no new keys "
+            "were created: check that the folder of FIELDSCRIBE_KEYS is mounted and the right one"
+        )
 
 
 def open_store(settings: Settings, name: ArtefactClass) -> Store:
@@ -107,11 +134,7 @@ def create_root_keys(settings: Settings, passphrase: str | None = None) -> bool:
     roots = {name: settings.root_keys / f"{name}.key" for name in ArtefactClass}
     if has_root_keys(settings):
         return False
-    if not _is_new(settings):
-        raise RootKeyUnusable(
-            "There are encrypted files, but some of their root keys are missing, and no new keys "
-            "were created: check that the folder of FIELDSCRIBE_KEYS is mounted and the right one"
-        )
+    _refuse_lost_root_keys(settings)
     make_folder(settings.root_keys)
     for name, path in roots.items():
         if path.exists() and path.stat().st_size == 0:

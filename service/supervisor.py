@@ -19,6 +19,7 @@ from service.database import DatabaseNotStarted, DatabaseUnreachable
 from service.database.embedded import EmbeddedPostgres
 from service.domain.queue import DRAINING
 from service.processes import disable_core_dumps, log_to_stderr
+from service.services import check_root_keys
 from service.settings import Settings
 from service.worker.protocol import PIPELINE_ENGINE
 
@@ -43,6 +44,7 @@ def serve(
     os.umask(0o077)
     disable_core_dumps()
     log_to_stderr()
+    check_root_keys(settings)  # with disordered keys, the API would be restarted for ever
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

@@ -12,7 +12,7 @@ import pytest
 from scripts.stand_in.installation import ROOT, Installation, wait_until
 from scripts.stand_in.jobs import make_job
 from service.domain.queue import DRAINING
-from service.services import open_services
+from service.services import create_root_keys, open_services
 
 CLI = "from service.commands.main import main; main()"
 
@@ -55,6 +55,46 @@ def test_a_second_serve_on_the_same_folder_is_refused_and_the_first_keeps_runnin
     )
     assert site.pids() == before
     assert site.is_ready()
+
+
+def make_readable(root):
+    (root / "linkage.key").chmod(0o644)
+
+
+def make_equal(root):
+    (root / "linkage.key").write_bytes((root / "identified.key").read_bytes())
+
+
+def shorten(root):
+    (root / "linkage.key").write_text("0123456789abcdef\n")
+
+
+def lose(root):
+    (root / "linkage.key").unlink()
+    wrapped = root.parent / "wrapped/identified/a-study/study.key"
+    wrapped.parent.mkdir(parents=True)
+    wrapped.touch()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (make_readable, "root_key_exposed: Other users can read the root key of linkage"),
+        (make_equal, "root_key_unusable: Two classes have the same root key"),
+        (shorten, "root_key_unusable: The root key of linkage is not 64 hex digits"),
+        (lose, "root_key_unusable: There are encrypted files, but some of their root keys"),
+    ],
+)
+def test_with_disordered_root_keys_nothing_is_started(site, spoil, message):
+    """The database was started, and the API restarted for ever."""
+    create_root_keys(site.settings)
+    spoil(site.settings.root_keys)
+
+    said = refused(site).splitlines()
+
+    assert len(said) == 1
+    assert said[0].startswith(message)
+    assert not site.settings.database.exists()
 
 
 def test_the_worker_does_not_use_a_token_from_serves_environment(site, monkeypatch):

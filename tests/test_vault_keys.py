@@ -448,3 +448,15 @@ def test_the_passphrase_works_at_its_real_cost(tmp_path, data_folder):
     create_sealed_root_key(tmp_path / "root", LINKAGE, "correct hörse")
 
     unseal_root_key(tmp_path / "root", LINKAGE, "correct hörse", data_folder=data_folder)
+
+
+def test_foreign_files_among_keys_and_in_the_ledger_are_ignored(place):
+    """Such as those that file managers and synchronisation leave. They stopped every start."""
+    ring = place.ring()
+    for folder in (ring._folder, ring._ledger):
+        for name in (".DS_Store/x", "notes/file.key", f"{place.study}/copy of.key"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).touch()
+
+    assert place.ring().apply_ledger() == 0
+    assert place.ring().subjects() == {place.recording}

@@ -18,7 +18,7 @@ from service.processes import (
     raise_open_file_limit,
     set_up_sandbox,
 )
-from service.services import create_root_keys, database_url
+from service.services import check_root_keys, create_root_keys, database_url
 from service.settings import Settings
 
 GRACE = 5  # s that open requests get to finish when the API stops
@@ -73,6 +73,7 @@ def main(settings: Settings, *, parent: int | None = None) -> int:
 
 def prepare(settings: Settings, passphrase: str | None = None) -> None:
     """Create root keys if there are none, and migrate the database."""
+    check_root_keys(settings)
     if create_root_keys(settings, passphrase):
         log.warning(LOSING_KEYS, settings.root_keys)
     engine = open_engine(database_url(settings))

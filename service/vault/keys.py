@@ -5,6 +5,7 @@ that place. An erasure first adds an entry to the ledger, then destroys the key.
 the key back, the entry is still there, and the key is destroyed again.
 """
 
+import math
 import os
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ from service.vault.streaming import KEY_SIZE, Key
 from service.vault.wrapping import unwrap, wrap
 
 STUDY = "study"
+UUID_PATTERN = "-".join("[0-9a-f]" * n for n in (8, 4, 4, 4, 12))
 
 
 class KeyRing:
@@ -76,10 +78,9 @@ class KeyRing:
 
     def subjects(self) -> set[UUID]:
         """Ids of everything that has a data key, in all studies."""
-        names = {path.stem for path in self._folder.glob("*/*.key")}
-        return {UUID(name) for name in names - {STUDY}}
+        return {id for subjects in self.keys().values() for id in subjects}
 
-    def keys(self, before: float) -> dict[UUID, set[UUID]]:
+    def keys(self, before: float = math.inf) -> dict[UUID, set[UUID]]:
         """Data keys by study, created before this POSIX time. A study's own key is not listed."""
         found: dict[UUID, set[UUID]] = {}
         for path in self._folder.glob("*/*.key"):
@@ -123,7 +124,8 @@ class KeyRing:
         with locked(self._folder, wait=True):
             return sum(
                 self._destroy(UUID(entry.parent.name), entry.name)
-                for entry in self._ledger.glob("*/*")  # a half-written entry has no key's name
+                # A half-written entry has no key's name. Foreign files are none of ours.
+                for entry in self._ledger.glob(f"{UUID_PATTERN}/*")
             )
 
     def _study_key(self, study_id: UUID) -> Key:

@@ -44,6 +44,15 @@ def read_root_keys(
     return keys
 
 
+def check_sealed_root_key(path: Path, name: ArtefactClass, *, data_folder: Path) -> None:
+    """Check what can be checked without the passphrase.
+
+    Raises:
+        RootKeyExposed, RootKeyUnusable: as in `read_root_keys`.
+    """
+    _read_private(name, path, data_folder)
+
+
 def create_sealed_root_key(path: Path, name: ArtefactClass, passphrase: str) -> None:
     salt = os.urandom(SALT_SIZE)
     under = _passphrase_key(passphrase, salt)
