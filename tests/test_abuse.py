@@ -16,9 +16,11 @@ from service.api.app import ROUTERS
 from service.api.guarded_route import BODY_BYTES_BY_PATH, MAX_BODY_BYTES, GuardedRoute
 from service.api.limits import MAX_RECEIVING, MAX_RECEIVING_PER_TOKEN, Limits
 from service.api.routes import uploads
+from service.api.routes.handoffs import ClaimedView
 from service.database.tables import Recording
 from service.errors import TooManyRequests
-from tests.api import OCTETS, open_api
+from tests.api import OCTETS, open_api, tone
+from tests.finished import finish_job
 
 JSON = {"Content-Type": "application/json"}
 
@@ -151,6 +153,45 @@ def test_a_long_body_is_parsed_and_validated_in_a_thread(api, monkeypatch):
 
     assert answer.status_code == 200
     assert in_loop == [False]
+
+
+def test_every_kind_of_body_can_be_long_enough_for_the_thread(api):
+    """Also one that is no model, but a mapping."""
+    body = {f"SPEAKER_{i:02d}": {"role": "participant", "code": f"P{i}"} for i in range(100)}
+    assert len(json.dumps(body)) > guarded_route.EVENT_LOOP_BYTES
+    path = f"/v1/transcripts/{uuid4()}/speakers"
+
+    assert api.request("PUT", path, json=body).json()["code"] == "transcript_not_found"
+    invalid = api.request("PUT", path, json={**body, "SPEAKER_00": {"name": "x"}})
+    assert invalid.json()["code"] == "invalid_request"
+    assert invalid.json()["errors"][0]["where"] == "body.*.*"
+
+
+def test_a_long_transcript_is_written_in_a_thread(api, monkeypatch):
+    """A claim of eight hours would otherwise hold up every other request."""
+    written = []
+    real = ClaimedView.model_dump_json
+
+    def note(self, **options):
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            written.append("in a thread")
+        else:
+            written.append("in the event loop")
+        return real(self, **options)
+
+    monkeypatch.setattr(ClaimedView, "model_dump_json", note)
+    study = api.study()
+    recording = api.upload(study["id"], tone())
+    job = api.post("/v1/jobs", json={"recordings": [recording["id"]], "model": "demo"}).json()
+    finish_job(api.services, UUID(job["id"]))
+
+    claimed = api.post("/v1/handoffs/claim", token=api.token("deidentifier", study["id"]))
+
+    assert claimed.status_code == 200
+    assert claimed.json()["transcript"]["segments"]
+    assert written == ["in a thread"]
 
 
 @pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b"[" * 6000, b'{"words": 1' + b"0" * 5000])

@@ -12,7 +12,7 @@ from typing import Any
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, ValidationError
+from pydantic import TypeAdapter, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -41,12 +41,16 @@ class GuardedRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
         allowed = access_of(self)
+        self._body_type: TypeAdapter[Any] | None = None
+        if self.body_field is not None:
+            annotation: Any = self.body_field.field_info.annotation
+            self._body_type = TypeAdapter(annotation)
 
         async def guard(request: Request) -> Response:
             if allowed is not None:
                 request.state.caller = await run_in_threadpool(allowed.check, request)
-            if self.body_field is not None:
-                await self._read_body(request)
+            if self._body_type is not None:
+                await self._read_body(request, self._body_type)
             return await handle(request)
 
         return guard
@@ -54,7 +58,7 @@ class GuardedRoute(APIRoute):
     def max_body_bytes(self) -> int:
         return BODY_BYTES_BY_PATH.get(self.path, MAX_BODY_BYTES)
 
-    async def _read_body(self, request: Request) -> None:
+    async def _read_body(self, request: Request, body_type: TypeAdapter[Any]) -> None:
         """Read the body into the request, where FastAPI then finds it.
 
         Raises:
@@ -63,11 +67,8 @@ class GuardedRoute(APIRoute):
         body = await receive_body(request, self.max_body_bytes())
         request._body = body
         if len(body) > EVENT_LOOP_BYTES and is_json(request):
-            assert self.body_field is not None
-            model = self.body_field.field_info.annotation
-            assert isinstance(model, type)
-            # An instance of the model is not validated again.
-            request._json = await run_in_threadpool(parse, model, body)
+            # An instance of a model is not validated again.
+            request._json = await run_in_threadpool(parse, body_type, body)
 
 
 async def receive_body(request: Request, max_bytes: int) -> bytes:
@@ -101,7 +102,7 @@ def is_json(request: Request) -> bool:
     )
 
 
-def parse(model: type[BaseModel], body: bytes) -> BaseModel:
+def parse(body_type: TypeAdapter[Any], body: bytes) -> Any:
     """
     Raises:
         BodyTooLarge: too many values.
@@ -111,7 +112,7 @@ def parse(model: type[BaseModel], body: bytes) -> BaseModel:
     if n_containers > MAX_CONTAINERS or body.count(b",") > MAX_COMMAS:
         raise BodyTooLarge("The body has too many values")
     try:
-        return model.model_validate(json.loads(body))
+        return body_type.validate_python(json.loads(body))
     except ValidationError as error:
         listed = error.errors(include_url=False, include_input=False)
         raise RequestValidationError(

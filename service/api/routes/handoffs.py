@@ -182,16 +182,14 @@ CLAIM_ERRORS = (HandoffNotFound, HandoffTaken, Erased)
         **problems(*MISSING_ERRORS),
     },
 )
-def claim_handoff(
-    caller: Deidentifier, services: ServicesDep, limits: LimitsDep
-) -> ClaimedView | Response:
+def claim_handoff(caller: Deidentifier, services: ServicesDep, limits: LimitsDep) -> Response:
     """Claim the oldest open transcript. It is yours until `lease_until`; send a heartbeat before
     then, or another stage gets it and your fence is refused."""
     limits.polls.require(str(caller.token_id))
     taken = handoffs.claim(services, caller)
     if taken is None:
         return Response(status_code=204)
-    return ClaimedView(
+    view = ClaimedView(
         **HandoffView.of(taken.handoff).model_dump(),
         fence=taken.handoff.fence,
         speakers={
@@ -199,6 +197,8 @@ def claim_handoff(
         },
         transcript=taken.document,
     )
+    # Written here, in a thread: FastAPI would write megabytes in the event loop.
+    return Response(view.model_dump_json(), media_type="application/json")
 
 
 @router.post("/{handoff_id}/heartbeat", responses=problems(*CLAIM_ERRORS))
