@@ -60,7 +60,24 @@ def test_a_small_part_missing_in_the_middle_is_told_of_with_its_place(
     assert "sound is missing at 0:" in warning
     place = float(warning.split("at 0:")[1].split(" ")[0])
     assert place == pytest.approx(20, abs=2.5)
-    assert (ending in ("mp3", "aac")) == ("Later times may be too early" in warning)
+    assert recording.duration == pytest.approx(40, abs=0.25)
+
+
+@pytest.mark.parametrize(("ending", "damage"), [("mp3", cut), ("mp3", blank), ("aac", blank)])
+def test_times_after_a_hole_stay_right_without_timestamps(
+    make_recording: MakeRecording, ending: str, damage: Callable[[bytes, float], bytes]
+) -> None:
+    """The length of the hole follows from the number of frames, or from the bytes between two."""
+    sound = "aevalsrc='0.1*random(0)+if(between(t,60,60.5),0.7*sin(2*PI*300*t),0)':d=80:s=16000"
+    content = make_recording(ending, "-b:a", "48k", of=sound).read_bytes()
+    for split in (False, True):
+        recording = decoded_bytes(damage(content, 0.03), split_channels=split)
+        loud = np.flatnonzero(np.abs(recording.samples[0]) > 0.5)
+        assert loud[0] / SAMPLE_RATE == pytest.approx(60, abs=0.25)
+        assert recording.duration == pytest.approx(80, abs=0.25)
+        assert "too early" not in recording.warnings[0]
+        n = len(recording.samples[0])
+        assert np.abs(recording.samples[0, n // 2 + 16_000 : n // 2 + 24_000]).max() == 0
 
 
 def test_a_hole_without_any_record_of_its_length_is_told_of(make_recording: MakeRecording) -> None:

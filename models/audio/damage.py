@@ -4,7 +4,7 @@ Found by reading the packets without decoding them, which takes about a third as
 If the decoder reported errors, the track is decoded once more to find where.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,7 +59,14 @@ class Damage:
 
     lost: tuple[tuple[float, float], ...] = ()
     silent: tuple[tuple[float, float], ...] = ()  # perhaps left out on purpose
-    unfilled: float = 0.0  # s of the lost sound in whose place no silence stands
+    hole: tuple[float, float] | None = (
+        None  # that the decoder left no time for
+    )
+
+    @property
+    def unfilled(self) -> float:
+        """Seconds by which the decoder's times after the hole are too early."""
+        return self.hole[1] if self.hole else 0.0
 
 
 def has_packets(info: RecordingInfo) -> bool:
@@ -95,16 +102,17 @@ def _read(source: Source, info: RecordingInfo, track: Track, entries: str) -> np
     command += ["-show_entries", entries, "-of", "csv=p=0", "-threads", "1"]
     command += [f"-codec_whitelist:{track.index}", CODECS, *words(source.options), source.url]
     with run_sandboxed(command, source.file, seconds=120 + (info.duration or 86_400) / 20) as child:
-        rows = np.array(list(_rows(output_of(child), entries.count(",") + 1)), dtype=np.float64)
-    return rows.reshape(-1, entries.count(",") + 1)
+        numbers = np.fromiter(_numbers(output_of(child), entries.count(",") + 1), np.float64)
+    return numbers.reshape(-1, entries.count(",") + 1)
 
 
-def _rows(lines: Iterator[bytes], n_columns: int) -> Iterator[list[float]]:
-    """Numbers; a missing one is NaN."""
+def _numbers(lines: Iterable[bytes], n_columns: int) -> Iterator[float]:
+    """The numbers of all rows, one after another; a missing one is NaN."""
     for line in lines:
         fields = line.split(b",")
         if len(fields) >= n_columns:
-            yield [np.nan if b"N" in field else float(field) for field in fields[:n_columns]]
+            for field in fields[:n_columns]:
+                yield np.nan if b"N" in field else float(field)
 
 
 def seconds_skipped(packets: Packets, source: Source) -> float:
@@ -132,22 +140,24 @@ def find_damage(
     gaps = packets.gaps()
     proven, has_clock = info.container in WITHOUT_GAPS, info.container not in WITHOUT_CLOCK
     lost = list(gaps) if proven else []
-    unfilled = 0.0
+    hole = None
     if frames is not None:
         lost += _undecoded(packets, frames, track, has_clock=has_clock)
-    if info.duration is not None and not has_clock and abs(info.duration - decoded) < MIN_LOST:
-        lost = []  # all frames are there: what cannot be decoded is not sound
     if lost and not has_clock:
-        known = sum(seconds for _, seconds in lost)
-        missing = [known, seconds_skipped(packets, source)]
+        slack = max(MIN_LOST, 4 * float(np.median(packets.duration)))  # what encoders add
+        missing = [seconds_skipped(packets, source)]
         if info.duration is not None:
-            missing.append(info.duration - decoded)
-        place, seconds = max(lost, key=lambda gap: gap[1])
-        unfilled = max(missing) - known  # nothing tells at which of the places it is missing
-        lost[lost.index((place, seconds))] = (place, seconds + unfilled)
+            missing.append(info.duration - packets.end)
+        if info.duration is not None and abs(info.duration - decoded) < slack:
+            lost = []  # all frames are there: what cannot be decoded is no sound
+        elif max(missing) > slack / 2:
+            # Nothing tells at which of several places it is missing.
+            place, seconds = max(lost, key=lambda gap: gap[1])
+            hole = (place, max(missing))
+            lost[lost.index((place, seconds))] = (place, seconds + max(missing))
     shortest = MIN_SILENT_GAP if info.container in CAMCORDERS else MIN_PAUSE
     silent = [] if proven else [gap for gap in gaps if gap[1] > shortest]
-    return Damage(tuple(sorted(lost)), tuple(silent), unfilled)
+    return Damage(tuple(sorted(lost)), tuple(silent), hole)
 
 
 def _undecoded(
@@ -194,7 +204,7 @@ def damage_warnings(damage: Damage, info: RecordingInfo, track: Track, total: fl
         )
     name = f"Audio track {track.number}: " if len(info.tracks) > 1 else ""
     has_clock = info.container not in WITHOUT_CLOCK
-    later = "" if has_clock else " Later times may be too early."
+    later = "" if has_clock or damage.hole else " Later times may be too early."
     if seconds >= MIN_LOST:
         warnings.append(
             f"{name}The recording is damaged: sound is missing at {places}.{later} Listen to these"

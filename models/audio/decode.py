@@ -70,7 +70,7 @@ class Findings:
     """What was noticed while the tracks of a recording were decoded."""
 
     warnings: list[str] = field(default_factory=list)
-    unfilled: float = 0.0  # s of missing sound in whose place no silence stands
+    hole: tuple[float, float] | None = None  # of the last track: see Damage
 
 
 def decode(
@@ -110,6 +110,8 @@ def decode(
                 part[:, start:n_part] = block
                 if on_progress is not None:
                     on_progress(max(n, n_part) / SAMPLE_RATE)
+            if found.hole is not None:
+                n_part = fill_hole(part, n_part, found.hole)
             highest = [peak_dbfs(channel[:n_part]) for channel in part]
             peaks.extend(highest)
             n = max(n, n_part)
@@ -120,7 +122,7 @@ def decode(
             return highest
 
         warnings = read_tracks(info, read)
-    warnings += found.warnings + warn_of_length(info, n / SAMPLE_RATE + found.unfilled)
+    warnings += found.warnings + warn_of_length(info, n / SAMPLE_RATE)
     refuse_too_short(n / SAMPLE_RATE)
     refuse_bad_levels(info, tuple(peaks))
     if not split_channels and row > 1:
@@ -158,6 +160,7 @@ def measure(
                 energy += np.einsum("ij,ij->i", block, block, dtype=np.float64)
                 if on_progress is not None:
                     on_progress(max(n, n_track) / SAMPLE_RATE)
+            n_track += round((found.hole or (0, 0))[1] * SAMPLE_RATE)
             n = max(n, n_track)
             levels = [dbfs(peak) for peak in highest.tolist()]
             peaks.extend(levels)
@@ -165,7 +168,7 @@ def measure(
             return levels
 
         read_tracks(info, read)
-    warn_of_length(info, n / SAMPLE_RATE + found.unfilled)
+    warn_of_length(info, n / SAMPLE_RATE)
     return Levels(n / SAMPLE_RATE, tuple(peaks), tuple(means))
 
 
@@ -226,7 +229,7 @@ def track_blocks(
     Raises:
         AudioError: one of its leaves, if decoding fails or the recording is too long.
     """
-    n = 0
+    n, found.hole = 0, None
     for block in lead(source, info, track, n_channels):
         n += block.shape[1]
         yield block
@@ -250,7 +253,28 @@ def track_blocks(
     frames = read_frames(source, info, track) if has_errors else None
     damage = find_damage(packets, frames, source, info, track, n / SAMPLE_RATE)
     found.warnings += damage_warnings(damage, info, track, n / SAMPLE_RATE)
-    found.unfilled = max(found.unfilled, damage.unfilled)
+    found.hole = damage.hole
+
+
+def fill_hole(samples: np.ndarray, n: int, hole: tuple[float, float]) -> int:
+    """Put silence where a track without timestamps has lost sound, so that later times are right.
+
+    Args:
+        samples: (n_channels, n_samples), the first `n` in use.
+        hole: its start and length, s.
+
+    Returns:
+        The number of samples now in use.
+    """
+    start = min(n, round(hole[0] * SAMPLE_RATE))
+    length: int = min(round(hole[1] * SAMPLE_RATE), samples.shape[1] - n)
+    for begin in range(
+        (n - start) // BLOCK_FRAMES * BLOCK_FRAMES + start, start - 1, -BLOCK_FRAMES
+    ):
+        block = samples[:, begin : min(begin + BLOCK_FRAMES, n)].copy()  # from the end: no overlap
+        samples[:, begin + length : begin + length + block.shape[1]] = block
+    samples[:, start : start + length] = 0
+    return n + length
 
 
 def lead(
