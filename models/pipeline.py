@@ -1,6 +1,7 @@
 """The pipeline: loads the models once and turns the recordings of a session into a transcript."""
 
 import platform
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -41,7 +42,14 @@ from models.results import (
 )
 from models.roster import speaker_bounds
 from models.stage_results import NoStageResults, StageResults
-from models.transcript import MadeWith, Source, Transcript, Word, speakers_in_order
+from models.transcript import (
+    MadeWith,
+    Segment,
+    Source,
+    Transcript,
+    Word,
+    speakers_in_order,
+)
 from models.weights.catalogue import PipelineWeights, WhisperWeights
 from models.weights.pyannote import load_pipeline
 from models.weights.whisper import load_whisper
@@ -226,7 +234,7 @@ class Pipeline:
         regions = timeline.own_speech(find_speech_regions(segmentation))
         windows = cut_windows(regions, timeline.samples, timeline.joints)
         if not windows:
-            raise NoSpeech(no_speech_message(timeline.samples, 0.0))
+            raise NoSpeech(no_speech_message(timeline.samples, 0.0, timeline.duration))
         return SegmentedSession(
             options,
             results,
@@ -338,7 +346,7 @@ class Pipeline:
         results, timeline, regions = session.results, session.timeline, session.regions
         if not words:
             seconds = sum(region.duration for region in regions)
-            raise NoSpeech(no_speech_message(timeline.samples, seconds))
+            raise NoSpeech(no_speech_message(timeline.samples, seconds, timeline.duration))
         if timeline.is_split:
             report_stage(on_progress, "diarise")(1.0)
             turns, no_embeddings = timeline.turns(regions), np.empty((0, 0, 0), dtype=np.float32)
@@ -401,7 +409,10 @@ class Pipeline:
             flags=timeline.unfold_flags(flags),
             sources=session.sources,
             made_with=self._made_with(session.options),
-            warnings=tuple(self._warnings(transcribed, diarisation)),
+            warnings=(
+                *self._warnings(transcribed, diarisation),
+                *warn_of_recordings_without_words(session.sources, segments),
+            ),
         )
         on_progress(StageProgress("check", 1.0))
         return transcript
@@ -497,8 +508,28 @@ def warn_of_speaker_count(found: int, options: JobOptions) -> list[str]:
     return expected or ([nobody] if not found else [])
 
 
-def no_speech_message(samples: np.ndarray, speech_seconds: float) -> str:
-    """Return the message of a NoSpeech error, with the levels that were measured."""
+def warn_of_recordings_without_words(
+    sources: Sequence[Source], segments: Sequence[Segment]
+) -> list[str]:
+    """Return a warning for each of a session's recordings in which nothing was transcribed."""
+    middles = sorted((word.start + word.end) / 2 for segment in segments for word in segment.words)
+    return [
+        f"Recording {number} of {len(sources)} has no words: listen whether anything is said in it."
+        for number, source in enumerate(sources, start=1)
+        if len(sources) > 1
+        and bisect_left(middles, source.start)
+        == bisect_left(middles, source.start + source.duration)
+    ]
+
+
+def no_speech_message(
+    samples: np.ndarray, speech_seconds: float, duration: float | None = None
+) -> str:
+    """Return the message of a NoSpeech error, with the levels that were measured.
+
+    Args:
+        duration: seconds; None: of the samples, which may be channels one after another.
+    """
     peak, mean = (
         20 * np.log10(max(level, 1e-10))
         for level in (np.abs(samples).max(), np.sqrt(np.square(samples).mean()))
@@ -508,7 +539,8 @@ def no_speech_message(samples: np.ndarray, speech_seconds: float) -> str:
         if speech_seconds
         else "no speech was found"
     )
+    seconds = duration or len(samples) / SAMPLE_RATE
     return (
-        f"In {len(samples) / SAMPLE_RATE:.0f} s of audio {found} (peak {peak:.0f} dBFS, mean "
+        f"In {seconds:.0f} s of audio {found} (peak {peak:.0f} dBFS, mean "
         f"{mean:.0f} dBFS): check that this is the right recording, channel and language."
     )

@@ -22,11 +22,12 @@ from models.pipeline import (
     StageProgress,
     no_speech_message,
     reading_warnings,
+    warn_of_recordings_without_words,
     whisper_options,
 )
 from models.results import pack_diarisation, unpack_diarisation
 from models.roster import RosterEntry
-from models.transcript import Turn
+from models.transcript import Source, Turn
 from models.weights.catalogue import find_pipeline, find_whisper
 from models.whisper_engine import WhisperOptions
 from models.whisper_engine.linear import _QuantisedLinear
@@ -37,6 +38,7 @@ from scripts.make_interview import (
     recording_of,
     write_wav,
 )
+from tests.fakes import segment
 
 TWO = JobOptions(speakers=SpeakerCount(2, 2))
 
@@ -166,6 +168,24 @@ def test_the_message_about_missing_words_has_the_levels():
 
     assert "peak -6 dBFS" in no_speech_message(half, 0.0)
     assert "3.0 s of speech were found, but no words" in no_speech_message(half, 3.0)
+    assert no_speech_message(half, 3.0, 7.0).startswith("In 7 s of audio")  # of two channels
+
+
+def test_a_recording_of_a_session_without_words_is_named():
+    sources = [Source(start, 10.0, "wav", "pcm_s16le", 16_000, 1, 1) for start in (0.0, 10.0, 20.0)]
+    spoken = [segment("A", "before and"), segment("A", "after", 25.0)]
+
+    (warning,) = warn_of_recordings_without_words(sources, spoken)
+    assert warning.startswith("Recording 2 of 3 has no words")
+    assert warn_of_recordings_without_words(sources[:1], spoken) == []
+
+
+def test_everything_in_a_transcript_lies_within_the_recording(pipeline, transcript):
+    """Turns ended after it: the last chunk is filled up with silence."""
+    end = transcript.duration
+    things = [*transcript.turns, *transcript.words, *transcript.flags, *transcript.segments]
+
+    assert all(0.0 <= thing.start <= thing.end <= end for thing in things)
 
 
 @pytest.mark.parametrize("stage", ["segmentation", "embedding"])
