@@ -236,6 +236,21 @@ def test_the_same_file_uploaded_again_is_the_same_recording_and_job(api, run, tm
     assert used == [session["recordings"]] * 2
 
 
+def test_the_same_file_with_another_vocabulary_gets_another_job(api, run, tmp_path):
+    """It was refused with `idempotency_key_reused`: the vocabulary is not part of the key."""
+    api.post("/v1/studies", json={"code": "WORDS"})
+    file, vocabulary = tmp_path / "a.wav", tmp_path / "words.txt"
+    file.write_bytes(tone(0.5))
+    command = ("upload", file, "--study", "WORDS", "--model", "demo", "--vocabulary", vocabulary)
+    vocabulary.write_text("Ada\n")
+    first = run(*command)
+    vocabulary.write_text("Grace\n")
+    second = run(*command)
+
+    assert (first.exit_code, second.exit_code) == (0, 0), second.output
+    assert first.stdout != second.stdout
+
+
 def test_two_files_with_the_same_content_in_one_command_stay_two(api, run, tmp_path):
     api.post("/v1/studies", json={"code": "TWINS"})
     files = [tmp_path / f"{i}.wav" for i in range(2)]

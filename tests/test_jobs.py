@@ -1,6 +1,7 @@
 """The routes of jobs: submit, list, wait, cancel, rerun, delete."""
 
 import hashlib
+import json
 import re
 import threading
 import time
@@ -19,6 +20,7 @@ from service.api.routes.jobs import NewJob
 from service.database.tables import STAGES, Job, Recording, Study
 from service.domain import job_state
 from service.domain.engine_job import VOCABULARY_MISSING
+from service.domain.jobs import canonical_fields
 from service.domain.recordings import identified
 from service.domain.stages import RateCache
 from service.vault.store import Artefact
@@ -246,6 +248,36 @@ def test_the_same_key_with_a_different_request_is_refused(api, study):
         422,
         "idempotency_key_reused",
     )
+
+
+def test_the_fields_that_are_compared_under_a_key_are_those_of_earlier_versions():
+    """An upgrade made every key that was in use refuse the very request that it belongs to."""
+    recording = UUID("4ccb2884-7ad6-4555-9944-6c6c70bfdcf8")
+    defaults = {"channels": "auto", "mixed_languages": False, "translate": False}
+    unset = dict.fromkeys(
+        ["study", "session", "language", "model", "speakers_min", "speakers_max", "vocabulary"]
+    )
+    chosen = {"language": "auto", "vocabulary": ("Ada",), "channels": "split"}
+    bounds = {"speakers_min": None, "speakers_max": 3}
+
+    def canonical(**fields):
+        return json.loads(json.dumps(canonical_fields(NewJob(**fields).to_request()), default=str))
+
+    assert canonical(recordings=[recording], speakers={}) == {
+        **defaults,
+        **unset,
+        "recordings": [str(recording)],
+    }
+    assert canonical(study="PEER", session="INT-07", speakers={"max": 3}, **chosen) == {
+        **defaults,
+        **unset,
+        **bounds,
+        **chosen,
+        "vocabulary": ["Ada"],
+        "recordings": [],
+        "study": "PEER",
+        "session": "INT-07",
+    }
 
 
 def test_a_key_belongs_to_its_token_and_its_study(api, study):

@@ -189,9 +189,9 @@ def submit_job(client: Client, fields: dict[str, Any], *, again: bool = False) -
     try:
         job = client.post("/v1/jobs", body, key=str(uuid.uuid4() if again else key))
     except Refused as refusal:
-        if refusal.code != "erased" or again:
+        # Somebody deleted the earlier job, but not the recording; or its vocabulary was different.
+        if refusal.code not in ("erased", "idempotency_key_reused") or again:
             raise
-        # Somebody deleted the earlier job, but not the recording.
         job = client.post("/v1/jobs", body, key=str(uuid.uuid4()))
     return job
 

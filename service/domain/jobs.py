@@ -188,7 +188,28 @@ def submit_job(
         log.info("job %s: submitted by token %s", job.id, caller.token_id)
         return job.id
 
-    return _create_once(session, services, caller, study, key, ["submit", asdict(request)], create)
+    canonical = ["submit", canonical_fields(request)]
+    return _create_once(session, services, caller, study, key, canonical, create)
+
+
+def canonical_fields(request: JobRequest) -> dict[str, Any]:
+    """The fields of a request whose fingerprint is stored with its idempotency key.
+
+    Keys outlive upgrades: with other fields, clients that repeat a request from before the upgrade
+    would get `idempotency_key_reused`. So leave out new options that have their default value.
+    """
+    options = request.options.to_row()
+    del options["roster"]  # the session's, not the request's
+    if "language" in request.chosen and options["language"] is None:
+        options["language"] = "auto"
+    return {
+        "study": request.study,
+        "session": request.session,
+        "recordings": request.recordings,
+        "model": request.model,
+        **options,
+        "vocabulary": request.options.vocabulary if "vocabulary" in request.chosen else None,
+    }
 
 
 def _lock_sources(
