@@ -59,9 +59,7 @@ class Damage:
 
     lost: tuple[tuple[float, float], ...] = ()
     silent: tuple[tuple[float, float], ...] = ()  # perhaps left out on purpose
-    hole: tuple[float, float] | None = (
-        None  # that the decoder left no time for
-    )
+    hole: tuple[float, float] | None = None  # that the decoder left no time for
 
     @property
     def unfilled(self) -> float:
