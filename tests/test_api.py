@@ -450,3 +450,31 @@ process.main(read_settings())
     assert ended.returncode == 1
     assert "failed, so the API ends: RuntimeError" in ended.stderr
     assert CANARY not in ended.stderr
+
+
+def test_an_outage_while_the_api_starts_is_one_line(module_settings):
+    program = f"""
+from sqlalchemy.exc import OperationalError
+from service.api import app, process
+from service.settings import read_settings
+
+def fail(services):
+    raise OperationalError("SELECT {CANARY}", {{}}, Exception())
+
+app.make_first_tokens = fail
+process.main(read_settings())
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, **module_settings.as_environment()},
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert ended.returncode == 1
+    assert "the API cannot start: the database does not respond (OperationalError)" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert CANARY not in ended.stderr

@@ -11,6 +11,7 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 from fastapi.responses import HTMLResponse
 from fastapi.routing import APIRoute
+from sqlalchemy.exc import InterfaceError, OperationalError
 
 from service.api import docs_page, openapi, problems
 from service.api.limits import Limits
@@ -85,7 +86,12 @@ def create_app(settings: Settings) -> FastAPI:
 @contextlib.asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     services = await asyncio.to_thread(open_services, app.state.settings)
-    await asyncio.to_thread(make_first_tokens, services)
+    try:
+        await asyncio.to_thread(make_first_tokens, services)
+    except (OperationalError, InterfaceError):  # uvicorn would log the whole traceback
+        log.critical("the API cannot start", exc_info=True)
+        end_process()
+        raise
     app.state.services = services
     app.state.checker = Checker(services)
     app.state.watch = Watch(services)
