@@ -17,7 +17,7 @@ from service.commands.tus_client import (
     UploadStuck,
     upload,
 )
-from service.commands.upload import wait_for_recording
+from service.commands.upload import ensure_session, wait_for_recording
 from service.domain.recordings import identified
 from service.vault import uploads
 from service.vault.files import locked
@@ -215,3 +215,29 @@ def test_a_token_comes_from_the_settings_or_the_file_of_this_machine(settings):
     assert find_token(settings) == "of the file"
     with_token = settings.model_copy(update={"token": SecretStr("of the settings")})
     assert find_token(with_token) == "of the settings"
+
+
+def test_a_session_that_another_command_creates_meanwhile_is_used(api, client, monkeypatch):
+    study = api.study()["code"]
+    ensure_session(client, study, "INT-07", [])
+    list_all, answers = client.list_all, [[]]
+
+    def list_none_at_first(*path, **query):
+        return answers.pop() if answers else list_all(*path, **query)
+
+    monkeypatch.setattr(client, "list_all", list_none_at_first)
+
+    ensure_session(client, study, "INT-07", [])
+
+    assert [each["code"] for each in list_all("/v1/sessions", study=study)] == ["INT-07"]
+
+
+def test_the_code_of_an_erased_session_stays_taken(api, client):
+    study = api.study()["code"]
+    ensure_session(client, study, "INT-07", [])
+    (session,) = client.list_all("/v1/sessions", study=study)
+    api.request("DELETE", f"/v1/sessions/{session['id']}")
+
+    with pytest.raises(Refused) as refused:
+        ensure_session(client, study, "INT-07", [])
+    assert refused.value.code == "session_code_taken"

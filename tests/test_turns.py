@@ -163,7 +163,7 @@ def test_a_job_that_the_queue_lost_keeps_its_turn(services):
 
 
 @pytest.mark.parametrize("line", [2, 5, 9], indirect=True)
-@pytest.mark.parametrize("n_events", [150, pytest.param(2500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n_events", [150, pytest.param(1000, marks=pytest.mark.slow)])
 def test_random_arrivals_are_served_in_turn(line, n_events):
     """Thousands of jobs arrive, start, end and are cancelled, at random and in bursts.
 

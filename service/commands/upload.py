@@ -202,14 +202,30 @@ def ensure_session(client: Client, study: str, code: str, roster: Sequence[dict[
     Raises:
         RosterDiffers: it exists with another roster.
     """
+    if session_exists(client, study, code, roster):
+        return
+    kind = "focus_group" if code.startswith("FG") else "interview"
+    fields = {"study": study, "code": code, "kind": kind, "roster": list(roster)}
+    try:
+        client.post("/v1/sessions", fields)
+    except Refused as refused:
+        # Another command may have created it just now.
+        taken = refused.code == "session_code_taken"
+        if not taken or not session_exists(client, study, code, roster):
+            raise
+
+
+def session_exists(client: Client, study: str, code: str, roster: Sequence[dict[str, str]]) -> bool:
+    """
+    Raises:
+        RosterDiffers: it exists with another roster.
+    """
     for existing in client.list_all("/v1/sessions", study=study):
         if code in (existing["code"], existing["id"]):
             if roster and existing["roster"] != list(roster):
                 raise RosterDiffers("The session already exists with a different roster.")
-            return
-    kind = "focus_group" if code.startswith("FG") else "interview"
-    fields = {"study": study, "code": code, "kind": kind, "roster": list(roster)}
-    client.post("/v1/sessions", fields)
+            return True
+    return False
 
 
 class SpeedColumn(TransferSpeedColumn):
