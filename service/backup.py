@@ -84,8 +84,8 @@ MISSING = {
     Study.vocabulary_artefact_id: "the vocabulary of study {row.code}: set it again with PUT "
     "/v1/studies/{row.code}/vocabulary; until then its jobs run without one",
     Job.vocabulary_artefact_id: "the vocabulary of job {row.id}: it runs without one",
-    JobStage.artefact_id: "the result of {row.name} of job {row.job_id}: the stage runs again if "
-    "that is necessary",
+    JobStage.artefact_id: "the result of {row.name} of job {row.job_id}: if it has not ended, it "
+    "computes it again; otherwise rerun it from this stage or an earlier one",
     StoredTranscript.artefact_id: "transcript {row.id}: make it again with `fieldscribe rerun "
     "{row.job_id} --from ingest`",
     Handoff.occurrences_artefact_id: "the occurrences of hand-off {row.id}: transcribe again for a "

@@ -515,7 +515,8 @@ def test_a_restore_names_what_is_missing_and_how_to_mend_it(
         f"the audio of recording {recording}: upload it again",
         f"the vocabulary of study {row.code}: set it again with PUT "
         f"/v1/studies/{row.code}/vocabulary; until then its jobs run without one",
-        f"the result of segment of job {job_id}: the stage runs again if that is necessary",
+        f"the result of segment of job {job_id}: if it has not ended, it computes it again; "
+        "otherwise rerun it from this stage or an earlier one",
         f"transcript {transcript_id}: make it again with `fieldscribe rerun "
         f"{job_id} --from ingest`",
     )

@@ -220,7 +220,8 @@ def test_a_token_comes_from_the_settings_or_the_file_of_this_machine(settings):
 def test_a_session_that_another_command_creates_meanwhile_is_used(api, client, monkeypatch):
     study = api.study()["code"]
     ensure_session(client, study, "INT-07", [])
-    list_all, answers = client.list_all, [[]]
+    list_all = client.list_all
+    answers: list[list[object]] = [[]]
 
     def list_none_at_first(*path, **query):
         return answers.pop() if answers else list_all(*path, **query)

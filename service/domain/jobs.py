@@ -11,7 +11,6 @@ import hmac
 import json
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, astuple, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -437,8 +436,7 @@ def rerun_job(
 ) -> Submitted:
     """Create a job of the same recordings that starts at `stage` with copies of earlier results.
 
-    If other weights are installed by now, or a result is missing from the vault, none are copied:
-    they would not fit together.
+    If other weights are installed by now, no results are copied: they would not fit together.
 
     Args:
         stage: one of RERUN_STAGES.
@@ -480,11 +478,7 @@ def rerun_job(
             except ArtefactMissing:
                 job.warnings = [VOCABULARY_MISSING]
         same = all(getattr(old, name) == value for name, value in asdict(pinned).items())
-        results_of = {}
-        if same:
-            with suppress(ArtefactMissing):  # then it starts from the beginning
-                results_of = _copy_results(session, old, stage, copy)
-        _enqueue(session, job, ids, results_of)
+        _enqueue(session, job, ids, _copy_results(session, old, stage, copy) if same else {})
         log.info("job %s: rerun of %s from %s", job.id, old.id, stage)
         return job.id
 
