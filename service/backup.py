@@ -522,6 +522,8 @@ def find_missing(services: Services) -> tuple[str, ...]:
         for column, what in MISSING.items():
             owner: Any = column.class_
             query = select(owner).where(column.is_not(None))
+            if owner is StoredTranscript:  # the row of an erased one stays, and names its file
+                query = query.join(Job, Job.id == owner.job_id).where(Job.status != "erased")
             for row in session.scalars(query):
                 if getattr(row, column.key) not in store:
                     found.append(what.format(row=row))

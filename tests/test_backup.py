@@ -522,6 +522,23 @@ def test_a_restore_names_what_is_missing_and_how_to_mend_it(
     )
 
 
+def test_erased_jobs_and_recordings_are_not_reported_as_missing(
+    alone, api, study, settings, empty, tmp_path
+):
+    """The row of an erased transcript names its file for ever."""
+    (before, _), (after, _) = finished(api, study), finished(api, study)
+    assert api.request("DELETE", f"/v1/jobs/{before}").status_code == 200
+    data, _ = backed_up(settings, tmp_path)
+    recording = recording_of(api, after)
+    assert api.request("DELETE", f"/v1/recordings/{recording}").status_code == 204
+    keys = back_up(settings, None, folders(tmp_path)[1]).keys
+
+    restored = restore(empty, data, keys)
+
+    assert restored.missing == ()
+    assert restored.erased_again == 2
+
+
 def test_every_column_that_names_a_file_is_checked_after_a_restore():
     columns = {
         column
