@@ -5,6 +5,9 @@ import subprocess
 
 import pytest
 
+from models.audio.chunks import byte_rate, find_sound, repaired
+from models.audio.headers import read_head
+from models.audio.memory_file import memory_file
 from models.audio.recording import SAMPLE_RATE
 from tests.audio_files import MakeRecording, decoded_bytes, refusal, slow, tones, wav
 
@@ -159,3 +162,20 @@ def test_half_of_a_wav_above_two_gigabytes_is_refused() -> None:
     """Sizes up to 4 GiB are real ones."""
     error = refusal(with_sizes(wav(tones(300)), 3 << 30))
     assert error.code == "truncated_audio"
+
+
+@pytest.mark.parametrize("ending", ["wav", "w64", "aiff", "caf"])
+def test_a_damaged_header_never_leads_outside_the_file(
+    make_recording: MakeRecording, ending: str
+) -> None:
+    content, rng = make_recording(ending).read_bytes()[:3000], random.Random(1)
+    for i in range(400):
+        damaged = bytearray(content[: i if i < 200 else 3000])
+        for _ in range(rng.randrange(4) if damaged else 0):
+            damaged[rng.randrange(min(len(damaged), 120))] = rng.choice([0, 0x7F, 0x80, 0xFF])
+        with memory_file([bytes(damaged)]) as file:
+            sound = find_sound(file, read_head(file))
+            if sound is not None:
+                assert all(0 <= a <= b <= len(damaged) for a, b in sound.extents)
+                assert byte_rate(file, sound.form, sound.heads) >= 0
+                repaired(file, sound).close()

@@ -126,7 +126,8 @@ def find_sound(file: BinaryIO, head: bytes) -> Sound | None:
         if first.size <= form.skipped and more == [(first.end(n_bytes), n_bytes)]:
             first = heads[-1] = replace(first, size=None)  # streamed: it was never filled in
             more = []
-    extents = [(begin, min(first.end(n_bytes), n_bytes)), *more]
+    end = min(first.end(n_bytes), n_bytes)
+    extents = [(min(begin, end), end), *more]
     extents = [(start, end) for start, end in extents if end > start] or extents[:1]
     declared = None
     if first.size is not None:
@@ -280,11 +281,15 @@ def byte_rate(file: BinaryIO, form: Form, heads: Sequence[Chunk]) -> float:
         if chunk.name == b"COMM" and form is AIFF:
             body = os.pread(file.fileno(), 18, chunk.body)
             n_channels, _, bits, exponent, mantissa = struct.unpack(">HIHHQ", body)
+            if not 16383 <= exponent < 16383 + 32:  # an 80-bit float; other rates are nonsense
+                return 0.0
             return float(n_channels * -(-bits // 8) * mantissa * 2.0 ** (exponent - 16383 - 63))
         if chunk.name == b"desc" and form is CAF:
             body = os.pread(file.fileno(), 32, chunk.body)
             rate, _, _, packet_bytes, packet_frames = struct.unpack(">d4sIII", body[:24])
-            return float(rate * packet_bytes / packet_frames if packet_frames else 0.0)
+            if not 0 < rate < 1e9 or not packet_frames:
+                return 0.0
+            return float(rate * packet_bytes / packet_frames)
     return 0.0
 
 
