@@ -242,3 +242,17 @@ def test_no_file_contains_speech_even_during_a_write(vault, key):
     for content in while_writing + afterwards:
         assert b"Eva Muster" not in content
         assert key.secret not in content
+
+
+def test_a_half_written_file_of_another_user_is_left_alone(tmp_path, monkeypatch):
+    """In a shared backup folder it must not stop the backup."""
+    (tmp_path / ".theirs.partial").touch()
+    os.utime(tmp_path / ".theirs.partial", (0, 0))
+
+    def refuse(path):
+        raise PermissionError
+
+    monkeypatch.setattr("pathlib.Path.unlink", refuse)
+    files.delete_abandoned(tmp_path.iterdir())
+
+    assert (tmp_path / ".theirs.partial").exists()

@@ -54,7 +54,7 @@ def delete_abandoned(files: Iterable[Path]) -> None:
     """Delete those that killed processes left half-written, which take up space."""
     for path in files:
         if path.name.startswith(".") and path.suffix == PARTIAL:
-            with suppress(FileNotFoundError):  # just finished
+            with suppress(FileNotFoundError, PermissionError):  # just finished; not ours
                 if path.stat().st_mtime < time.time() - ABANDONED_AFTER:
                     path.unlink()
 
