@@ -25,6 +25,7 @@ from service.vault.files import delete_abandoned, files_below
 from service.vault.store import Store
 
 STRAY_AFTER = 7 * 24 * 3600.0  # s since the last write; rows are committed seconds after it
+KEY_OWNERS = (Study, Recording, Job)  # of the identified class
 FILES = "hashtext('fieldscribe:files')"  # the lock of whoever deletes strays, or needs them
 
 log = logging.getLogger(__name__)
@@ -97,7 +98,7 @@ def _remove_keys(session: DbSession, services: Services, before: float) -> int:
     store, keyring = identified(services)
     keys = keyring.keys(before)
     subjects = [id for ids in keys.values() for id in ids]
-    owners = [select(table.id) for table in (Study, Recording, Job)]
+    owners = [select(table.id) for table in KEY_OWNERS]
     unknown = _unknown(session, subjects, owners)
     unknown = {id for id in unknown if id not in store and not uploads.received(store, id)}
     for study_id, ids in keys.items():
