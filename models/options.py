@@ -40,7 +40,7 @@ class SpeakerCount:
         try:
             return cls(int(low), int(high if dash else low))
         except ValueError:
-            raise BadSpeakerCount("A number of speakers is written 6, a range 2-4.") from None
+            raise BadSpeakerCount("Write the number of speakers as 6, or a range as 2-4.") from None
 
     @property
     def is_exact(self) -> bool:

@@ -90,7 +90,7 @@ def test_an_invalid_id_is_reported_with_the_command_that_lists_ids(run, command,
     [
         (("jobs", "--study", "peer study"), "A study is named by its code (PEER)"),
         (("jobs", "--status", "done"), "The status is queued, running"),
-        (("study", "create", "peer"), "A code is written in capitals"),
+        (("study", "create", "peer"), "A study's code is capitals and digits"),
         (("study", "create", "NEW", "--model", "/etc/passwd"), "A model is named as"),
         (("token", "create", "--role", "boss"), "The role is researcher"),
         (("token", "create", "--role", "coder", "--study", "x y"), "A study is named by its code"),
@@ -105,7 +105,7 @@ def test_an_invalid_id_is_reported_with_the_command_that_lists_ids(run, command,
             "The number of speakers is",
         ),
         (("upload", "FILE", "--study", "x y"), "A study is named by its code"),
-        (("upload", "FILE", "--study", "PEER", "--session", "talk"), "A code is written in"),
+        (("upload", "FILE", "--study", "PEER", "--session", "talk"), "a session's is capitals"),
         (("upload", "FILE", "--study", "PEER", "--channels", "left"), "Channels are auto, mix"),
         (("upload", "FILE", "--study", "PEER", "--speakers", "5-2"), "The number of speakers is"),
     ],
@@ -187,6 +187,17 @@ def test_an_argument_that_is_refused_cannot_control_the_terminal(run):
 
     assert result.exit_code == 2
     assert "No such option" in result.output and "\x1b" not in result.output
+
+
+def test_a_group_without_a_command_prints_its_help_in_lines(run):
+    assert "\nCommands:\n" in run("study").output
+
+
+def test_a_value_that_is_no_choice_is_refused_with_the_choices(run):
+    result = run("transcribe", "a.wav", "--out", "out", "--channels", "left")
+    message = " ".join(result.output.split())
+
+    assert "'--channels': 'left' is not one of 'auto', 'mix', 'split'." in message
 
 
 def test_the_doctor_shows_paths_as_they_are(run, tmp_path, monkeypatch):

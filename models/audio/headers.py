@@ -78,7 +78,7 @@ def why_unreadable(head: bytes) -> str:
             " copy the recording from the recorder again."
         )
     if b"\0" not in head and all(byte >= 32 or byte in b"\t\r\n\f" for byte in head):
-        return "The file contains text, whatever its name says: use the recording."
+        return "The file contains text, not audio: use the recording itself."
     return (
         "The file is not in a format that can be read (docs/reference/formats.md lists them):"
         " export the recording as WAV, FLAC, MP3 or M4A and use that file."

@@ -197,12 +197,13 @@ def warn_of_other_voices(
     n_clear = sum(spoken >= max(FEW_SECONDS, CLEAR_SHARE * total) for spoken in seconds.values())
     n_voices = sum(spoken >= _brief(seconds) for spoken in seconds.values())
     if n_clear > (count.maximum or n_clear):
-        says = (
-            f"the roster has {count} speakers" if by_roster else f"{count} speakers were requested"
-        )
+        one = count.maximum == 1
+        speakers = f"{count} speaker" if one else f"{count} speakers"
+        requested = f"{speakers} {'was' if one else 'were'} requested"
+        says = f"the roster has {speakers}" if by_roster else requested
         return [
-            f"{n_clear} voices can be told apart, but {says}: the words "
-            "of two people are attributed to one speaker. Listen before you rely on who said what."
+            f"{n_clear} voices can be told apart, but {says}: the words of different people are "
+            "attributed to one speaker. Listen before you rely on who said what."
         ]
     enough = max(ENOUGH_SPEECH, ENOUGH_EACH * (n_voices + 1))
     if n_voices < (count.minimum or 1) and total >= enough:

@@ -101,7 +101,7 @@ def require_port(settings: Settings) -> None:
                 if time.monotonic() > end:
                     raise PortTaken(
                         f"The service cannot listen on port {settings.port} ({error.strerror}): "
-                        "stop the program that uses it, or set FIELDSCRIBE_PORT to another port, "
-                        "for the commands too"
+                        "stop the program that uses it, or set FIELDSCRIBE_PORT to another port "
+                        "here and wherever you run the commands"
                     ) from error
         time.sleep(0.2)

@@ -107,8 +107,8 @@ def group_into_sessions(files: Sequence[Path], *, join: bool) -> tuple[SessionFi
     for name in names:
         if names.count(name) > 1:
             raise SameName(
-                "Two recordings have the same name and would overwrite each other's transcript: "
-                "transcribe them into different folders."
+                "Two recordings have the same name, so one transcript would overwrite the other: "
+                "run a separate command for each recording."
             )
     return tuple(SessionFiles(name, (file,)) for name, file in zip(names, unique, strict=True))
 

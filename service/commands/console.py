@@ -64,7 +64,8 @@ def _printable_usage_errors() -> Iterator[None]:
     try:
         yield
     except UsageError as error:
-        error.message = printable(error.message)
+        if type(error).__name__ != "NoArgsIsHelpError":  # its message is the help, which has lines
+            error.message = printable(error.message).removeprefix("Value error, ")
         raise
 
 
@@ -114,7 +115,8 @@ FIELD_HINTS = {
     "study": _STUDY_HINT,
     "studies": _STUDY_HINT,
     "session": "A session is named by its code, such as INT-07 or FG-1, or by its id.",
-    "code": "A code is written in capitals: PEER for a study, INT-07 or FG-1 for a session.",
+    "code": "A study's code is capitals and digits, such as PEER; a session's is capitals, a "
+    "hyphen and a number, such as INT-07 or FG-1.",
     "model": "A model is named as `fieldscribe models list` shows it.",
     "speakers": "The number of speakers is 1 to 20, or a range within that: 2-4.",
     "channels": "Channels are auto, mix or split.",
