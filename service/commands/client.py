@@ -116,7 +116,8 @@ class Client:
             except httpx2.TransportError as error:
                 if not retry or time.monotonic() + pause > end:
                     raise ServiceUnreachable(
-                        f"No answer from {self.url}: is `fieldscribe serve` running there?"
+                        f"No answer from {self.url}: start `fieldscribe serve`, or if it uses "
+                        "another address, set FIELDSCRIBE_PORT or FIELDSCRIBE_URL"
                     ) from error
                 if not noticed and time.monotonic() > started + NOTICE_AFTER:
                     noticed = True

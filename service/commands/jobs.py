@@ -136,4 +136,5 @@ def describe_deleted(deleted: dict[str, Any]) -> Iterator[str]:
     if deleted["vocabulary"]:
         yield "the vocabulary"
     if deleted["occurrences"]:
-        yield f"{deleted['occurrences']} de-identification results"
+        results = "result" if deleted["occurrences"] == 1 else "results"
+        yield f"{deleted['occurrences']} de-identification {results}"
