@@ -16,6 +16,7 @@ from service.database.tables import (
 )
 from service.domain.queue import defer_job
 from service.domain.results import create_key
+from service.domain.studies import create_study_keys
 from service.services import Services
 from service.vault import ArtefactClass
 from service.vault.store import Artefact
@@ -32,7 +33,7 @@ def make_study(services: Services) -> UUID:
     study_id = uuid4()
     with services.sessionmaker.begin() as session:
         session.add(Study(id=study_id, code=f"STUDY-{study_id.hex[:8].upper()}"))
-    services.vault.keyrings[ArtefactClass.IDENTIFIED].create_study_key(study_id)
+    create_study_keys(services, study_id)
     return study_id
 
 
