@@ -269,7 +269,7 @@ class Bench:
 
     async def count_waiting(self) -> int:
         _, metrics = await self.get_once("/metrics")
-        return int(re.findall(rb"^fieldscribe_requests_waiting (\d+)$", metrics, re.M)[0])
+        return int(re.findall(rb"^fieldscribe_requests_waiting (\d+)", metrics, re.M)[0])
 
 
 class Connections:
