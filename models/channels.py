@@ -17,7 +17,7 @@ from itertools import groupby, pairwise
 import numpy as np
 
 from models.attribution import PAUSE, ends_sentence
-from models.audio.recording import SAMPLE_RATE, Recording, join
+from models.audio.recording import SAMPLE_RATE, DecodedRecording, join
 from models.diarisation.segmentation import SpeechRegion
 from models.options import Channels
 from models.transcript import Flag, Segment, Turn, Word, is_continued
@@ -134,7 +134,9 @@ def speaker_label(channel: int) -> str:
 
 
 def make_timeline(
-    recordings: Sequence[Recording], wanted: Channels, n_speakers: tuple[int | None, int | None]
+    recordings: Sequence[DecodedRecording],
+    wanted: Channels,
+    n_speakers: tuple[int | None, int | None],
 ) -> Timeline:
     """Mix or split the channels of one session's recordings and join them.
 
@@ -178,7 +180,7 @@ POSSIBLE_DUPLICATES = (
 )
 
 
-def mix_down(recordings: Sequence[Recording]) -> list[Recording]:
+def mix_down(recordings: Sequence[DecodedRecording]) -> list[DecodedRecording]:
     """Mix each recording to mono, leaving out copies: an inverted copy would cancel the sound."""
 
     def mix(channels: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ import torch
 
 from models.attribution import attribute
 from models.audio.errors import NoSpeech
-from models.audio.recording import SAMPLE_RATE, Recording
+from models.audio.recording import SAMPLE_RATE, DecodedRecording
 from models.channels import Timeline, make_timeline
 from models.device import HalvingCounter
 from models.diarisation.diarisation import (
@@ -176,7 +176,7 @@ class Pipeline:
 
     def transcribe(
         self,
-        recordings: Sequence[Recording],
+        recordings: Sequence[DecodedRecording],
         options: JobOptions,
         on_progress: OnProgress = lambda progress: None,
         results: StageResults | None = None,
@@ -199,7 +199,7 @@ class Pipeline:
 
     def segment(
         self,
-        recordings: Sequence[Recording],
+        recordings: Sequence[DecodedRecording],
         options: JobOptions,
         on_progress: OnProgress,
         results: StageResults | None = None,
@@ -471,7 +471,7 @@ class Pipeline:
         return dict(zip(COSTLY_STAGES, stages, strict=True))
 
 
-def reading_warnings(recordings: Sequence[Recording]) -> list[str]:
+def reading_warnings(recordings: Sequence[DecodedRecording]) -> list[str]:
     """Return what was left out, missing or doubtful in the recordings, by their numbers."""
     return [
         f"Recording {number}: {warning}" if len(recordings) > 1 else warning

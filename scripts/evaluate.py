@@ -28,7 +28,7 @@ from models.audio.decode import decode
 from models.audio.errors import NoSpeech
 from models.audio.ffmpeg_child import allow_weak_sandbox
 from models.audio.probe import probe
-from models.audio.recording import SAMPLE_RATE, Recording
+from models.audio.recording import SAMPLE_RATE, DecodedRecording
 from models.errors import SpeechError
 from models.gates import Gate, required_gates
 from models.metrics import Spoken, TimedText, sum_rates
@@ -139,7 +139,7 @@ def measure(pipeline: Pipeline, kind: RecordingKind, seed: int, seconds: float) 
 
 
 def measure_one(
-    pipeline: Pipeline, recording: Recording, reference: Annotation, options: JobOptions
+    pipeline: Pipeline, recording: DecodedRecording, reference: Annotation, options: JobOptions
 ) -> Measurement:
     started = time.monotonic()
     try:

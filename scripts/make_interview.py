@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from models.audio.recording import SAMPLE_RATE, Recording, RecordingInfo
+from models.audio.recording import SAMPLE_RATE, DecodedRecording, RecordingInfo
 from scripts.espeak import Speech
 from scripts.synthetic_speech import BACK_CHANNELS, VOICES, Voice, make_answer, make_question, speak
 
@@ -202,7 +202,7 @@ def _make_utterance(speaker: str, speech: Speech, start: float) -> Utterance:
     return Utterance(speaker, start, start + len(speech.samples) / SAMPLE_RATE, words)
 
 
-def recording_of(samples: np.ndarray) -> Recording:
+def recording_of(samples: np.ndarray) -> DecodedRecording:
     """Samples, float32, (n_samples,) or (n_channels, n_samples), as if decoded from a file."""
     channels = np.atleast_2d(samples)
     info = RecordingInfo(
@@ -213,7 +213,7 @@ def recording_of(samples: np.ndarray) -> Recording:
         duration=channels.shape[1] / SAMPLE_RATE,
         n_bytes=2 * channels.size + 44,
     )
-    return Recording(channels, info)
+    return DecodedRecording(channels, info)
 
 
 def write_wav(path: Path, samples: np.ndarray) -> None:

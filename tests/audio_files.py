@@ -12,7 +12,7 @@ from _pytest.mark.structures import ParameterSet
 from models.audio.decode import decode
 from models.audio.memory_file import memory_file
 from models.audio.probe import probe
-from models.audio.recording import SAMPLE_RATE, Recording, RecordingInfo
+from models.audio.recording import SAMPLE_RATE, DecodedRecording, RecordingInfo
 from models.errors import AudioError
 
 NAME = "eva-muster"  # a file name that identifies the person interviewed; it must never be shown
@@ -25,7 +25,7 @@ def slow(*values: object) -> ParameterSet:
     return pytest.param(*values, marks=pytest.mark.slow)
 
 
-def decoded(path: Path, *, split_channels: bool = False) -> Recording:
+def decoded(path: Path, *, split_channels: bool = False) -> DecodedRecording:
     with path.open("rb") as file:
         return decode(file, split_channels=split_channels)
 
@@ -35,7 +35,7 @@ def probed(path: Path) -> RecordingInfo:
         return probe(file)
 
 
-def decoded_bytes(content: bytes, *, split_channels: bool = False) -> Recording:
+def decoded_bytes(content: bytes, *, split_channels: bool = False) -> DecodedRecording:
     with memory_file([content]) as file:
         return decode(file, split_channels=split_channels)
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.audio.recording import Recording
+from models.audio.recording import DecodedRecording
 from models.diarisation.segmentation import Segmentation
 from models.options import JobOptions
 from models.pipeline import OnProgress, StageProgress
@@ -70,12 +70,12 @@ class FakePipeline:
         self, text: str = "my name is Eva Muster", precision: Precision | None = None
     ) -> None:
         self.text, self.precision = text, precision
-        self.transcribed: list[Sequence[Recording]] = []
+        self.transcribed: list[Sequence[DecodedRecording]] = []
         self.transcribed_together: list[int] = []  # sessions in each call of find_words
 
     def transcribe(
         self,
-        recordings: Sequence[Recording],
+        recordings: Sequence[DecodedRecording],
         options: JobOptions,
         on_progress: OnProgress = lambda progress: None,
     ) -> Transcript:
@@ -95,7 +95,7 @@ class FakePipeline:
     seconds_at_once = 3600.0
 
     def segment(
-        self, recordings: Sequence[Recording], options: JobOptions, on_progress: OnProgress
+        self, recordings: Sequence[DecodedRecording], options: JobOptions, on_progress: OnProgress
     ) -> Any:
         return recordings, options
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from models.audio.recording import SAMPLE_RATE, Recording, join
+from models.audio.recording import SAMPLE_RATE, DecodedRecording, join
 from tests.audio_files import decoded_bytes, tones, wav
 
 
@@ -18,6 +18,6 @@ def test_joined_recordings_share_one_timeline() -> None:
 
 def test_recordings_with_different_channels_cannot_be_joined() -> None:
     stereo = decoded_bytes(wav(tones(300, 700)), split_channels=True)
-    mono = Recording(stereo.samples[:1], stereo.info)
+    mono = DecodedRecording(stereo.samples[:1], stereo.info)
     with pytest.raises(ValueError, match="number of channels"):
         join([mono, stereo])

@@ -36,8 +36,8 @@ from models.audio.limits import (
 from models.audio.probe import PROBE_SECONDS, probe
 from models.audio.recording import (
     SAMPLE_RATE,
+    DecodedRecording,
     Levels,
-    Recording,
     RecordingInfo,
     Track,
     dbfs,
@@ -79,7 +79,7 @@ def decode(
     info: RecordingInfo | None = None,
     split_channels: bool = False,
     on_progress: Callable[[float], None] | None = None,
-) -> Recording:
+) -> DecodedRecording:
     """Decode a recording to 16 kHz.
 
     All audio tracks with sound are read: their channels are mixed, or kept as if they were those of
@@ -130,7 +130,7 @@ def decode(
             block = samples[:row, start : start + BLOCK_FRAMES]
             samples[0, start : start + BLOCK_FRAMES] = block.mean(axis=0)
         row = 1
-    return Recording(samples[:row, :n], info, (*info.warnings, *warnings))
+    return DecodedRecording(samples[:row, :n], info, (*info.warnings, *warnings))
 
 
 def measure(

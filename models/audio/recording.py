@@ -53,7 +53,7 @@ class Levels:
 
 
 @dataclass(frozen=True, eq=False)
-class Recording:
+class DecodedRecording:
     """Decoded audio: `samples` is float32, (n_channels, n_samples), 16 kHz."""
 
     samples: np.ndarray
@@ -91,7 +91,7 @@ def rms(channel: np.ndarray) -> float:
     return math.sqrt(sum(float(np.dot(block, block)) for block in blocks) / len(channel))
 
 
-def join(recordings: Sequence[Recording]) -> tuple[np.ndarray, tuple[float, ...]]:
+def join(recordings: Sequence[DecodedRecording]) -> tuple[np.ndarray, tuple[float, ...]]:
     """Join recordings into one timeline.
 
     Returns:

@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from models.audio.decode import decode
 from models.audio.probe import probe
-from models.audio.recording import Recording
+from models.audio.recording import DecodedRecording
 from models.errors import AudioError, Stopped
 from models.progress import Progress, ignore
 from service.errors import RecordingNotFound
@@ -67,7 +67,7 @@ class Reader:
             self._changed.notify_all()
         self._pool.shutdown(cancel_futures=True)
 
-    def take(self, name: str, progress: Progress = ignore) -> list[Recording]:
+    def take(self, name: str, progress: Progress = ignore) -> list[DecodedRecording]:
         """The recordings of a session; they count towards the limit until `release`.
 
         Args:
@@ -111,7 +111,7 @@ class Reader:
             self._held[name] = 0.0
             self._changed.notify_all()
 
-    def _read_ahead(self, name: str) -> list[Recording] | None:
+    def _read_ahead(self, name: str) -> list[DecodedRecording] | None:
         """None if the session has to wait for its turn; an empty list if it is not wanted."""
         with self._changed:
             self._changed.wait_for(
@@ -124,8 +124,10 @@ class Reader:
         except _TooFarAhead:
             return None
 
-    def _read(self, name: str, on_poll: Callable[[], None] = lambda: None) -> list[Recording]:
-        paths, recordings, seconds = self._sessions[name], list[Recording](), 0.0
+    def _read(
+        self, name: str, on_poll: Callable[[], None] = lambda: None
+    ) -> list[DecodedRecording]:
+        paths, recordings, seconds = self._sessions[name], list[DecodedRecording](), 0.0
         self._n_read[name] = 0
         try:
             for path in paths:
@@ -147,7 +149,7 @@ class Reader:
 
     def _decode(
         self, path: Path, name: str, held_before: float, on_poll: Callable[[], None]
-    ) -> Recording:
+    ) -> DecodedRecording:
         """
         Args:
             held_before: seconds of audio in the session's earlier recordings.
