@@ -594,8 +594,9 @@ def test_leftovers_of_a_killed_backup_are_deleted_after_a_day(api, settings, tmp
 def test_the_commands_back_up_and_restore_the_embedded_database(data_folder, tmp_path, monkeypatch):
     """Both machines have an embedded database, which is not running before or after."""
     old = Settings(data=data_folder / "a/data", keys=data_folder / "a/keys", port=0)
-    (data_folder / "a").mkdir(mode=0o711)
-    (data_folder / "b").mkdir(mode=0o711)
+    for folder in (data_folder / "a", data_folder / "b"):
+        folder.mkdir()
+        folder.chmod(0o711)  # whatever the umask: the database's user passes through
     server = EmbeddedPostgres(old.database)
     server.start()
     create_root_keys(old)

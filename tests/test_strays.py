@@ -195,7 +195,6 @@ def test_nothing_is_left_of_requests_that_were_killed(services, job_id):
     owner = Caller(make_token(services), "owner", all_studies=True, studies=frozenset())
     recording = make_recording(services, study_id, make_token(services), b"sound")
     store, keyring = identified(services)
-    keyring.create_data_key(study_id, study_id)
     replace_vocabulary(services, owner, str(study_id), ["Eva"])
     before = contents(services)
 
