@@ -11,8 +11,8 @@ import numpy as np
 
 from models.audio.errors import DecodeFailed
 from models.audio.ffmpeg_child import CODECS, output_of, run_sandboxed, words
+from models.audio.ffmpeg_input import FfmpegInput
 from models.audio.recording import RecordingInfo, Track, duration_in_words
-from models.audio.source import Source
 
 MAX_DAMAGE = 0.05  # share of a recording
 MIN_GAP, MAX_GAP = 0.1, 3600.0  # s; more is another clock
@@ -71,7 +71,7 @@ def has_packets(info: RecordingInfo) -> bool:
     return info.container not in WITHOUT_PACKETS
 
 
-def read_packets(source: Source, info: RecordingInfo, track: Track) -> Packets:
+def read_packets(source: FfmpegInput, info: RecordingInfo, track: Track) -> Packets:
     """Read the packets of a track without decoding them."""
     rows = _read(source, info, track, "packet=pts_time,duration_time,size,pos")
     rows = rows[~np.isnan(rows[:, 0])]
@@ -84,7 +84,7 @@ def read_packets(source: Source, info: RecordingInfo, track: Track) -> Packets:
     return Packets(start - info.clock_start, np.nan_to_num(duration), size, first_byte)
 
 
-def read_frames(source: Source, info: RecordingInfo, track: Track) -> Packets:
+def read_frames(source: FfmpegInput, info: RecordingInfo, track: Track) -> Packets:
     """Decode a track and return its frames."""
     start, n_samples = _read(source, info, track, "frame=best_effort_timestamp_time,nb_samples").T
     # The second and further frames of a packet have no timestamp: they follow the one before.
@@ -94,7 +94,7 @@ def read_frames(source: Source, info: RecordingInfo, track: Track) -> Packets:
     return Packets(start - info.clock_start, n_samples / track.sample_rate, n_samples)
 
 
-def _read(source: Source, info: RecordingInfo, track: Track, entries: str) -> np.ndarray:
+def _read(source: FfmpegInput, info: RecordingInfo, track: Track, entries: str) -> np.ndarray:
     """What ffprobe says of each packet or frame of a track, (n, n_entries), without conversion."""
     command = ["ffprobe", "-v", "quiet", "-select_streams", str(track.index)]
     command += ["-show_entries", entries, "-of", "csv=p=0", "-threads", "1"]
@@ -113,7 +113,7 @@ def _numbers(lines: Iterable[bytes], n_columns: int) -> Iterator[float]:
                 yield np.nan if b"N" in field else float(field)
 
 
-def seconds_skipped(packets: Packets, source: Source) -> float:
+def seconds_skipped(packets: Packets, source: FfmpegInput) -> float:
     """Seconds that the bytes outside all frames would last."""
     n_bytes = packets.size.sum()
     skipped = source.end - packets.first_byte - n_bytes
@@ -123,7 +123,7 @@ def seconds_skipped(packets: Packets, source: Source) -> float:
 def find_damage(
     packets: Packets,
     frames: Packets | None,
-    source: Source,
+    source: FfmpegInput,
     info: RecordingInfo,
     track: Track,
     decoded: float,

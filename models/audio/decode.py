@@ -24,6 +24,7 @@ from models.audio.ffmpeg_child import (
     run_sandboxed,
     words,
 )
+from models.audio.ffmpeg_input import FfmpegInput, open_source
 from models.audio.headers import MAX_LEAD
 from models.audio.limits import (
     MAX_SECONDS,
@@ -44,7 +45,6 @@ from models.audio.recording import (
     duration_in_words,
     peak_dbfs,
 )
-from models.audio.source import Source, open_source
 
 SLOWEST_RTFX = 20  # decoding usually runs at several hundred
 MIN_LEAD = 0.1  # s; what encoders add before the sound is shorter
@@ -211,7 +211,7 @@ def read_tracks(info: RecordingInfo, read: Callable[[Track], Sequence[float]]) -
 
 
 def track_blocks(
-    source: Source,
+    source: FfmpegInput,
     info: RecordingInfo,
     track: Track,
     n_channels: int,
@@ -278,7 +278,7 @@ def fill_hole(samples: np.ndarray, n: int, hole: tuple[float, float]) -> int:
 
 
 def lead(
-    source: Source, info: RecordingInfo, track: Track, n_channels: int
+    source: FfmpegInput, info: RecordingInfo, track: Track, n_channels: int
 ) -> Iterator[np.ndarray]:
     """Yield the silence before a track that starts after the file's clock does.
 
@@ -299,7 +299,7 @@ def silence(n_channels: int, n_samples: int) -> Iterator[np.ndarray]:
         yield np.zeros((n_channels, min(BLOCK_FRAMES, n_samples - begin)), dtype=np.float32)
 
 
-def first_time_stamp(source: Source, track: Track) -> float | None:
+def first_time_stamp(source: FfmpegInput, track: Track) -> float | None:
     """The timestamp of a track's first sample, without the encoder's padding."""
     entries = ["-show_entries", "frame=pts_time", "-read_intervals", f"{track.start}%+#4"]
     command = ["ffprobe", "-v", "quiet", "-select_streams", str(track.index), *entries]
@@ -309,7 +309,7 @@ def first_time_stamp(source: Source, track: Track) -> float | None:
     return float(found[0]) if found else None
 
 
-def decode_command(source: Source, track: Track, n_channels: int) -> list[str]:
+def decode_command(source: FfmpegInput, track: Track, n_channels: int) -> list[str]:
     options = {**source.options, "codec_whitelist": CODECS, "threads": 1}
     sound = ffmpeg.output(
         ffmpeg.input(source.url, vn=None, sn=None, dn=None, **options)[str(track.index)],

@@ -15,6 +15,7 @@ from models.audio.ffmpeg_child import (
     run_sandboxed,
     words,
 )
+from models.audio.ffmpeg_input import open_source
 from models.audio.headers import (
     NO_SOUND,
     clock_start,
@@ -26,7 +27,6 @@ from models.audio.headers import (
 )
 from models.audio.limits import refuse_out_of_range, unreadable_codec
 from models.audio.recording import RecordingInfo, Track
-from models.audio.source import open_source
 
 PROBE_SECONDS = 30  # processor time
 LOCKED_TAGS = ("aavd", "drms", "enca")  # Audible, iTunes, MPEG common encryption

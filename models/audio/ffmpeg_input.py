@@ -13,8 +13,8 @@ PART_OPTIONS = {**INPUT_OPTIONS, "protocol_whitelist": "file,subfile"}
 
 
 @dataclass(frozen=True)
-class Source:
-    """The input of ffprobe and ffmpeg."""
+class FfmpegInput:
+    """A recording as ffprobe and ffmpeg read it."""
 
     file: BinaryIO  # their standard input
     url: str
@@ -24,18 +24,18 @@ class Source:
 
 
 @contextmanager
-def open_source(file: BinaryIO) -> Iterator[Source]:
+def open_source(file: BinaryIO) -> Iterator[FfmpegInput]:
     """Choose the input and the options with which ffmpeg reads the whole recording."""
     head, n_bytes = read_head(file), file_size(file)
     sound = find_sound(file, head)
     if sound is not None and not sound.is_plain:
         if sound.form is WAV and sound.runs_to_end(n_bytes):
-            yield Source(file, INPUT, {**INPUT_OPTIONS, "ignore_length": 1}, n_bytes, sound)
+            yield FfmpegInput(file, INPUT, {**INPUT_OPTIONS, "ignore_length": 1}, n_bytes, sound)
             return
         with repaired(file, sound) as copy:
-            yield Source(copy, INPUT, INPUT_OPTIONS, n_bytes, sound)
+            yield FfmpegInput(copy, INPUT, INPUT_OPTIONS, n_bytes, sound)
     elif is_mp3(head) and (end := end_of_mp3(file)) < n_bytes:
         part = f"subfile,,start,0,end,{end},,:{INPUT}"
-        yield Source(file, part, PART_OPTIONS, end)
+        yield FfmpegInput(file, part, PART_OPTIONS, end)
     else:
-        yield Source(file, INPUT, INPUT_OPTIONS, n_bytes, sound)
+        yield FfmpegInput(file, INPUT, INPUT_OPTIONS, n_bytes, sound)
