@@ -15,12 +15,12 @@ from models.audio.ffmpeg_input import FfmpegInput
 from models.audio.recording import RecordingInfo, Track, duration_in_words
 
 MAX_DAMAGE = 0.05  # share of a recording
-MIN_GAP, MAX_GAP = 0.1, 3600.0  # s; more is another clock
+MIN_GAP, MAX_GAP = 0.1, 3600.0  # s; a longer one means that the clock was reset
 MIN_PAUSE = 3.0  # s; a shorter gap is not worth a warning where it may be a pause of a call
-MIN_SILENT_GAP = 0.5  # s; the same where no call was recorded
+MIN_SILENT_GAP = 0.5  # s; the same limit for formats that calls are not recorded in
 MIN_LOST = 0.1  # s
 N_PLACES = 5  # named in a warning
-# Where nobody leaves out packets on purpose: a gap is damage. Calls leave them out in the others.
+# Programs never leave out packets in these formats, so a gap is damage. In others, calls do.
 WITHOUT_GAPS = ("aac", "asf", "flac", "mp3")
 CAMCORDERS = ("mpeg", "mpegts")
 # One sample after another, without packets that could be missing.

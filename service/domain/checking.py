@@ -204,7 +204,7 @@ class Checker:
     def _forget_finished(self) -> None:
         for check in [check for check in self._running if check.done()]:
             del self._running[check]
-            check.result()  # ends the process if a check has failed in a way that nobody expected
+            check.result()  # an unexpected error ends the process
 
     def _check(self, recording_id: UUID) -> None:
         if self._stop.is_set():

@@ -1,7 +1,7 @@
 """Strays: files and keys of the vault that no row of the database refers to.
 
-A crash between writing a file or a key and committing its row leaves one, and so does replacing a
-result. A recording whose key exists is never taken for a stray: if the database were older than the
+A crash between writing a file or a key and committing its row leaves a stray, and so does replacing
+a result. A recording whose key exists is never taken for one: if the database were older than the
 vault, the file would be the only trace of the recording.
 """
 
@@ -26,7 +26,7 @@ from service.vault.store import Store
 
 STRAY_AFTER = 7 * 24 * 3600.0  # s since the last write; rows are committed seconds after it
 KEY_OWNERS = (Study, Recording, Job)  # of the identified class
-FILES = "hashtext('fieldscribe:files')"  # the lock of whoever deletes strays, or needs them
+FILES = "hashtext('fieldscribe:files')"  # advisory lock: held to delete strays, or to keep them
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from sqlalchemy.orm import sessionmaker
 
 TASK = "fieldscribe.job"
 
-# The latest turn that has started. Queue rows of finished jobs are pruned after a week: if all are,
-# it is the first that is waiting.
+# The latest turn that has started. Rows of finished jobs are pruned after a week; if none is left,
+# it is the first turn that is waiting.
 NOW = """
 now AS MATERIALIZED (
   SELECT coalesce(
@@ -35,7 +35,7 @@ SELECT greatest(now.turn, (
   FROM now
 """)
 
-# The n-th waiting job of a study needs no later turn than its n-th next one.
+# Waiting jobs of a study take consecutive turns again after some of them were cancelled.
 CLOSE_GAPS = text(f"""
 WITH {NOW},
 waiting AS (
