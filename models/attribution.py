@@ -19,6 +19,7 @@ from models.transcript import (
     Word,
     is_continued,
     join_continued,
+    mean_probability,
 )
 
 MAX_GAP = 1.0  # s; a word further than this from every turn has no speaker
@@ -76,7 +77,7 @@ def _join(words: Sequence[Word]) -> Word:
         "".join(word.text for word in words),
         words[0].start,
         max(word.end for word in words),
-        sum(word.probability for word in words) / len(words),
+        mean_probability(words),
     )
 
 

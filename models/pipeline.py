@@ -2,7 +2,7 @@
 
 import platform
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib.metadata import version
@@ -13,7 +13,7 @@ import torch
 from models.attribution import attribute
 from models.audio.errors import NoSpeech
 from models.audio.recording import SAMPLE_RATE, DecodedRecording
-from models.channels import Timeline, make_timeline
+from models.channels import Timeline, make_timeline, speaker_label
 from models.device import HalvingCounter
 from models.diarisation.diarisation import (
     Diarisation,
@@ -48,6 +48,7 @@ from models.transcript import (
     Source,
     Transcript,
     Word,
+    number_speakers,
     speakers_in_order,
 )
 from models.weights.catalogue import PipelineWeights, WhisperWeights
@@ -395,6 +396,12 @@ class Pipeline:
             transcribed.words, diarisation.exclusive_turns, regions, certain=timeline.is_split
         )
         segments = timeline.unfold(folded)
+        labels = number_speakers(segments, (*diarisation.turns, *diarisation.exclusive_turns))
+        diarisation = diarisation.relabel(labels)
+        segments = tuple(
+            replace(segment, speaker=labels[segment.speaker] if segment.speaker else None)
+            for segment in segments
+        )
         on_progress(StageProgress("check", 0.0))
         flags = find_flags(folded, regions, decoded.windows, decoded.language)
         turns = diarisation.turns
@@ -402,7 +409,7 @@ class Pipeline:
             duration=round(timeline.duration, 3),
             language=decoded.language,
             language_probability=decoded.language_probability,
-            speakers=speakers_in_order(turns),
+            speakers=tuple(sorted(speakers_in_order(turns))),
             segments=segments,
             turns=turns,
             overlaps=find_overlaps(turns, segments),
@@ -411,6 +418,7 @@ class Pipeline:
             made_with=self._made_with(session.options),
             warnings=(
                 *self._warnings(transcribed, diarisation),
+                *warn_of_channel_order(timeline, labels),
                 *warn_of_recordings_without_words(session.sources, segments),
             ),
         )
@@ -506,6 +514,18 @@ def warn_of_speaker_count(found: int, options: JobOptions) -> list[str]:
     ][:1]
     nobody = "No speakers could be told apart: the words have no speaker."
     return expected or ([nobody] if not found else [])
+
+
+def warn_of_channel_order(timeline: Timeline, labels: Mapping[str, str]) -> list[str]:
+    """Return which channel each speaker has, if they are not in the same order."""
+    if not timeline.is_split or all(label == channel for channel, label in labels.items()):
+        return []
+    channels = [
+        f"channel {number + 1} is {labels[speaker_label(number)]}"
+        for number in range(timeline.n_channels)
+        if speaker_label(number) in labels
+    ]
+    return [f"The speakers are in the order in which they first speak: {', '.join(channels)}."]
 
 
 def warn_of_recordings_without_words(

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from models.diarisation.segmentation import SpeechRegion
-from models.transcript import Flag, Segment, Word
+from models.transcript import Flag, Segment, Word, mean_probability
 from models.whisper_engine import DecodedWindow
 
 MISSED_SPEECH = 1.5  # s of speech without a word; shorter stretches are breaths or back-channels
@@ -181,8 +181,8 @@ def flag_other_languages(decoded: Sequence[DecodedWindow], language: str) -> Ite
 
 def flag_improbable(segments: Sequence[Segment]) -> Iterator[Flag]:
     for segment in segments:
-        probability = sum(word.probability for word in segment.words) / len(segment.words)
-        if probability < IMPROBABLE:
+        probability = mean_probability(segment.words)
+        if probability is not None and probability < IMPROBABLE:
             evidence = {"mean_word_probability": round(probability, 3)}
             yield Flag("low_probability", segment.start, segment.end, evidence)
 

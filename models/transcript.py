@@ -4,7 +4,7 @@ All times are float seconds from the start of the first recording; intervals are
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -24,12 +24,17 @@ JOINING = (*HYPHENS, *"'’./,:@&_")  # between letters or digits: peer-led, 3.5
 
 @dataclass(frozen=True)
 class Word:
-    """`text` includes the space before it, if the language writes one: texts join with ''."""
+    """`text` includes the space before it, if the language writes one: texts join with ''.
+
+    `probability`: 0 to 1, the mean over the word's tokens; None for a word that a person wrote.
+    `placed`: a person wrote the word, and its times were interpolated.
+    """
 
     text: str
     start: float
     end: float
-    probability: float  # 0 to 1, the mean over the word's tokens
+    probability: float | None
+    placed: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,12 +53,19 @@ class Turn:
 
 @dataclass(frozen=True)
 class Segment:
-    """Consecutive words of one speaker. `speaker` is None where nobody was found to be speaking."""
+    """Consecutive words of one speaker. `speaker` is None where nobody was found to be speaking.
+
+    `id`: names the segment within its transcript, in every version. A transcript numbers its
+    segments when it is made: `s0001`, `s0002`, ...
+    `checked_by`: the code of the person who compared it with the recording.
+    """
 
     speaker: str | None
     start: float
     end: float
     words: tuple[Word, ...]
+    id: str = ""
+    checked_by: str | None = None
 
     @property
     def text(self) -> str:
@@ -62,6 +74,12 @@ class Segment:
 
 def text_of(words: Iterable[Word]) -> str:
     return "".join(word.text for word in words).strip()
+
+
+def mean_probability(words: Iterable[Word]) -> float | None:
+    """Return the mean over the words that have a probability; None if none has."""
+    known = [word.probability for word in words if word.probability is not None]
+    return sum(known) / len(known) if known else None
 
 
 def is_continued(before: Word, after: Word) -> bool:
@@ -140,7 +158,10 @@ class MadeWith:
 
 @dataclass(frozen=True)
 class Transcript:
-    """The transcript of one session; docs/reference/transcript.md explains each field."""
+    """The transcript of one session; docs/reference/transcript.md explains each field.
+
+    `version`: 1 as the models made it; each change by a person adds 1.
+    """
 
     duration: float
     language: str
@@ -153,11 +174,40 @@ class Transcript:
     sources: tuple[Source, ...]
     made_with: MadeWith
     warnings: tuple[str, ...] = ()
+    version: int = 1
     schema: str = field(default=SCHEMA)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "segments", number_segments(self.segments))
 
     @property
     def words(self) -> tuple[Word, ...]:
         return tuple(word for segment in self.segments for word in segment.words)
+
+
+def number_segments(segments: Sequence[Segment]) -> tuple[Segment, ...]:
+    """Give an id to each segment that has none, by its place.
+
+    Raises:
+        ValueError: two segments have the same id.
+    """
+    numbered = tuple(
+        segment if segment.id else replace(segment, id=f"s{number:04d}")
+        for number, segment in enumerate(segments, 1)
+    )
+    if len({segment.id for segment in numbered}) < len(numbered):
+        raise ValueError("two segments have the same id")
+    return numbered
+
+
+def number_speakers(segments: Iterable[Segment], turns: Iterable[Turn]) -> dict[str, str]:
+    """Return a label for each speaker, `SPEAKER_00` for the first one to speak.
+
+    Those who have words come first, in the order in which a reader meets them.
+    """
+    heard = [segment.speaker for segment in segments if segment.speaker is not None]
+    ordered = dict.fromkeys([*heard, *speakers_in_order(turns)])
+    return {speaker: f"SPEAKER_{number:02d}" for number, speaker in enumerate(ordered)}
 
 
 def speakers_in_order(turns: Iterable[Turn]) -> tuple[str, ...]:

@@ -25,11 +25,11 @@ def to_json(transcript: Transcript) -> str:
     """
     document = {
         "schema": transcript.schema,
+        "version": transcript.version,
         **asdict(transcript),
+        "segments": list(map(segment_to_json, transcript.segments)),
         "statistics": asdict(compute_statistics(transcript)),
     }
-    for segment, plain in zip(transcript.segments, document["segments"], strict=True):
-        plain["text"] = segment.text
     return json.dumps(document, ensure_ascii=False, indent=1) + "\n"
 
 
@@ -47,7 +47,7 @@ def from_json(text: str) -> Transcript:
         language=document["language"],
         language_probability=document["language_probability"],
         speakers=tuple(document["speakers"]),
-        segments=tuple(map(_segment, document["segments"])),
+        segments=tuple(map(segment_from_json, document["segments"])),
         turns=tuple(Turn(**turn) for turn in document["turns"]),
         overlaps=tuple(
             Overlap(o["start"], o["end"], tuple(o["speakers"]), tuple(o["unheard"]))
@@ -57,9 +57,39 @@ def from_json(text: str) -> Transcript:
         sources=tuple(Source(**source) for source in document["sources"]),
         made_with=MadeWith(**document["made_with"]),
         warnings=tuple(document["warnings"]),
+        version=document.get("version", 1),
     )
 
 
-def _segment(plain: dict[str, Any]) -> Segment:
-    words = tuple(Word(**word) for word in plain["words"])
-    return Segment(plain["speaker"], plain["start"], plain["end"], words)
+def segment_to_json(segment: Segment) -> dict[str, Any]:
+    return {
+        "id": segment.id,
+        "speaker": segment.speaker,
+        "start": segment.start,
+        "end": segment.end,
+        "text": segment.text,
+        "checked_by": segment.checked_by,
+        "words": list(map(_word_to_json, segment.words)),
+    }
+
+
+def _word_to_json(word: Word) -> dict[str, Any]:
+    plain = {
+        "text": word.text,
+        "start": word.start,
+        "end": word.end,
+        "probability": word.probability,
+    }
+    return {**plain, "placed": True} if word.placed else plain
+
+
+def segment_from_json(plain: dict[str, Any]) -> Segment:
+    """Read a segment; transcripts of earlier versions have no ids and no `checked_by`."""
+    return Segment(
+        plain["speaker"],
+        plain["start"],
+        plain["end"],
+        tuple(Word(**word) for word in plain["words"]),
+        plain.get("id", ""),
+        plain.get("checked_by"),
+    )

@@ -19,7 +19,7 @@ from tests.api import open_api
 from tests.finished import begin_job, conversation, finish_job
 
 JOBS = "/v1/jobs"
-NAME = {"segment": 1, "start": 12, "end": 15, "label": "PERSON", "score": 0.98}
+NAME = {"segment": "s0002", "start": 12, "end": 15, "label": "PERSON", "score": 0.98}
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from tests.finished import finish_job
 from tests.test_jobs import codes
 
 CLAIM = "/v1/handoffs/claim"
-EVA = {"segment": 1, "start": 11, "end": 21, "label": "PERSON", "score": 0.9, "entity": "Eva"}
+EVA = {"segment": "s0002", "start": 11, "end": 21, "label": "PERSON", "score": 0.9, "entity": "Eva"}
 
 
 @pytest.fixture(scope="module")
@@ -168,10 +168,11 @@ def test_a_failed_hand_off_stores_a_code_and_no_text(api, study, token):
 @pytest.mark.parametrize(
     ("wrong", "code"),
     [
-        ({"segment": 99}, "bad_occurrence"),
+        ({"segment": "s0099"}, "bad_occurrence"),
         ({"end": 99}, "bad_occurrence"),
         ({"start": 21}, "invalid_request"),
-        ({"segment": -1}, "invalid_request"),
+        ({"segment": 1}, "invalid_request"),
+        ({"segment": "Eva"}, "invalid_request"),
         ({"label": "Eva Muster"}, "invalid_request"),
         ({"score": 2}, "invalid_request"),
         ({"text": "Eva Muster"}, "invalid_request"),

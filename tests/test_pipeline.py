@@ -90,7 +90,10 @@ def test_the_times_are_right(interview, transcript):
 
 
 def test_every_segment_has_a_speaker(interview, transcript):
-    assert {segment.speaker for segment in transcript.segments} == {"SPEAKER_00", "SPEAKER_01"}
+    assert list(dict.fromkeys(s.speaker for s in transcript.segments)) == [
+        "SPEAKER_00",
+        "SPEAKER_01",
+    ]
 
 
 def test_the_language_is_detected_and_its_probability_stored(transcript):

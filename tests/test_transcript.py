@@ -2,7 +2,16 @@ import json
 
 import pytest
 
-from models.transcript import Flag, Overlap, Transcript, Turn, speakers_in_order
+from models.transcript import (
+    Flag,
+    Overlap,
+    Segment,
+    Transcript,
+    Turn,
+    Word,
+    number_speakers,
+    speakers_in_order,
+)
 from models.transcript_json import from_json, to_json
 from tests.fakes import segment, transcript
 
@@ -54,3 +63,49 @@ def test_speakers_come_in_the_order_in_which_they_first_speak():
     ]
 
     assert speakers_in_order(turns) == ("SPEAKER_01", "SPEAKER_00")
+
+
+def test_segments_are_numbered_by_their_place_and_keep_their_ids():
+    made = example()
+    without_the_first = transcript(made.segments[1:])
+
+    assert [one.id for one in made.segments] == ["s0001", "s0002"]
+    assert [one.id for one in from_json(to_json(without_the_first)).segments] == ["s0002"]
+
+
+def test_a_transcript_of_an_earlier_release_gets_the_same_ids_at_each_reading():
+    document = json.loads(to_json(example()))
+    del document["version"]
+    for plain in document["segments"]:
+        del plain["id"], plain["checked_by"]
+    old = json.dumps(document)
+
+    assert from_json(old) == from_json(old) == example()
+
+
+def test_two_segments_with_one_id_are_refused():
+    document = json.loads(to_json(example()))
+    document["segments"][1]["id"] = "s0001"
+
+    with pytest.raises(ValueError, match="same id"):
+        from_json(json.dumps(document))
+
+
+def test_a_word_that_a_person_wrote_is_read_back():
+    written = Segment("SPEAKER_00", 0.0, 1.0, (Word("Hm", 0.0, 1.0, None, placed=True),))
+    made = from_json(to_json(transcript([written])))
+
+    assert made.words == written.words
+    assert json.loads(to_json(made))["segments"][0]["words"][0]["placed"] is True
+
+
+def test_the_first_speaker_with_words_is_speaker_00():
+    """pyannote's clusters have no order: the first to speak was often SPEAKER_01."""
+    segments = [segment("B", "Good morning.", 1.0), segment("A", "Morning.", 3.0)]
+    turns = [Turn(0.0, 0.2, "C"), Turn(1.0, 2.0, "B"), Turn(3.0, 4.0, "A")]
+
+    assert number_speakers(segments, turns) == {
+        "B": "SPEAKER_00",
+        "A": "SPEAKER_01",
+        "C": "SPEAKER_02",
+    }

@@ -4,6 +4,7 @@ There are two outputs: full turns, which overlap where several people speak at o
 turns, with at most one speaker at a time, which words are attributed with.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -75,6 +76,26 @@ class Diarisation:
                 replace(turn, end=min(turn.end, duration))
                 for turn in self.exclusive_turns
                 if turn.start < duration and turn.speaker in listed
+            ),
+        )
+
+    def relabel(self, labels: Mapping[str, str]) -> "Diarisation":
+        """The same with other labels, in the turns and in the warnings.
+
+        Args:
+            labels: the new label of each speaker.
+        """
+
+        def relabelled(turns: Sequence[Turn]) -> tuple[Turn, ...]:
+            return tuple(replace(turn, speaker=labels[turn.speaker]) for turn in turns)
+
+        return replace(
+            self,
+            turns=relabelled(self.turns),
+            exclusive_turns=relabelled(self.exclusive_turns),
+            warnings=tuple(
+                re.sub(r"SPEAKER_\d+", lambda match: labels.get(match[0], match[0]), warning)
+                for warning in self.warnings
             ),
         )
 

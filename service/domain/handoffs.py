@@ -140,7 +140,7 @@ def complete(
     """Store the occurrences. Safe to repeat with the same fence: the first ones stay.
 
     Args:
-        occurrences: each with the index of its `segment`, and `start` and `end` in its text.
+        occurrences: each with the id of its `segment`, and `start` and `end` in its text.
 
     Raises:
         HandoffNotFound, HandoffTaken, BadOccurrence, Erased
@@ -225,12 +225,10 @@ def _is_current(handoff: Handoff, caller: Caller, fence: int) -> bool:
 
 
 def _refuse_outside(document: dict[str, Any], occurrences: Sequence[dict[str, Any]]) -> None:
-    segments = document["segments"]
+    lengths = {segment["id"]: len(segment["text"]) for segment in document["segments"]}
     for i, occurrence in enumerate(occurrences):
-        number = occurrence["segment"]
-        length = len(segments[number]["text"]) if number < len(segments) else 0
-        if not occurrence["start"] < occurrence["end"] <= length:
-            raise BadOccurrence(f"Occurrence {i} lies outside the text of segment {number}")
+        if not occurrence["start"] < occurrence["end"] <= lengths.get(occurrence["segment"], 0):
+            raise BadOccurrence(f"Occurrence {i} lies outside the text of its segment")
 
 
 def _end(handoff: Handoff, now: datetime, status: str, *, failure_code: str | None = None) -> None:

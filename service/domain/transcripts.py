@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session as DbSession
 
 from models.overlaps import find_overlaps
 from models.transcript import Transcript
-from models.transcript_json import from_json
+from models.transcript_json import from_json, to_json
 from service.database import tables
 from service.database.tables import Job, StoredTranscript
 from service.domain import results
@@ -64,14 +64,14 @@ def find_transcript(
 
 
 def read_document(services: Services, transcript: StoredTranscript) -> dict[str, Any]:
-    """The transcript's JSON as the engine wrote it, with speaker labels.
+    """The transcript's JSON, with speaker labels, and an id for each segment.
 
     Raises:
         Erased, KeyMissing, KeyDamaged, ArtefactMissing, ArtefactDamaged
     """
     study_id, job_id = transcript.study_id, transcript.job_id
     data = results.read(services, study_id, job_id, TRANSCRIPT, transcript.artefact_id)
-    document: dict[str, Any] = json.loads(data)
+    document: dict[str, Any] = json.loads(to_json(from_json(data.decode())))
     return document
 
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, StringConstraints, 
 from service.api.access import LimitsDep, ServicesDep, allow
 from service.api.guarded_route import GuardedRoute
 from service.api.openapi import problems
-from service.api.routes.views import SpeakerCode, SpeakerRole, Strict, StudyName
+from service.api.routes.views import SegmentId, SpeakerCode, SpeakerRole, Strict, StudyName
 from service.database.tables import Handoff
 from service.domain import handoffs
 from service.domain.callers import Caller
@@ -82,7 +82,12 @@ class ClaimedView(HandoffView):
                     "transcript": {
                         "schema": "fieldscribe.transcript/1",
                         "segments": [
-                            {"speaker": "SPEAKER_00", "text": "Good morning.", "words": []}
+                            {
+                                "id": "s0001",
+                                "speaker": "SPEAKER_00",
+                                "text": "Good morning.",
+                                "words": [],
+                            }
                         ],
                     },
                 }
@@ -115,11 +120,11 @@ class Fence(Strict):
 
 
 class Occurrence(Strict):
-    """An identifying span: characters [start, end) of a segment's `text`."""
+    """An identifying span: [start, end) of a segment's `text`, in Unicode code points."""
 
-    segment: int = Field(ge=0, le=10**7, description="Number of the segment, from 0.")
-    start: int = Field(ge=0, le=10**7)
-    end: int = Field(ge=1, le=10**7)
+    segment: SegmentId
+    start: int = Field(ge=0, le=10**7, description="In Unicode code points, not UTF-16 units.")
+    end: int = Field(ge=1, le=10**7, description="In Unicode code points, not UTF-16 units.")
     label: Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z_]{0,31}$")] = Field(
         description="The kind of entity: PERSON, PLACE, DATE, ..."
     )
@@ -146,7 +151,7 @@ class Completion(Fence):
                     "fence": 1,
                     "occurrences": [
                         {
-                            "segment": 3,
+                            "segment": "s0004",
                             "start": 11,
                             "end": 15,
                             "label": "PERSON",

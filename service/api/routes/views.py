@@ -19,6 +19,7 @@ from pydantic_core import PydanticCustomError
 STUDY_CODE = r"^[A-Z][A-Z0-9]{0,11}(-[A-Z0-9]{1,11}){0,2}$"
 SESSION_CODE = r"^[A-Z]{1,8}-[0-9]{1,4}$"
 SPEAKER_CODE = r"^[A-Z]{1,3}-?[0-9]{1,4}$"
+SEGMENT_ID = r"^[a-z][0-9]{1,9}(\.[0-9]{1,6})?$"
 MAX_FIELDS = 100  # more than any request has
 UUID_PATTERN = r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 
@@ -35,6 +36,11 @@ SessionName = Annotated[
     str,
     StringConstraints(pattern=f"^({UUID_PATTERN}|{SESSION_CODE[1:-1]})$"),
     Field(description="Id or code of a session.", examples=["INT-07"]),
+]
+SegmentId = Annotated[
+    str,
+    StringConstraints(pattern=SEGMENT_ID),
+    Field(description="Id of a segment, the same in every version.", examples=["s0004"]),
 ]
 
 
