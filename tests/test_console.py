@@ -74,14 +74,14 @@ FORGETFUL = ForgetfulUploads()
     ],
     ids=" ".join,
 )
-@pytest.mark.parametrize("id", ["123", "../studies", "INT-07", "x" * 36])
+@pytest.mark.parametrize("id", ["123", "../studies", "INT-07/..", "x" * 36])
 def test_an_invalid_id_is_reported_with_the_command_that_lists_ids(run, command, id):
     result = run(*command, id)
     message = " ".join(result.output.split())
 
     assert result.exit_code == 2
     lister = "fieldscribe token list" if command[0] == "token" else "fieldscribe jobs"
-    assert f"this is not an id of 36 characters; `{lister}` shows them" in message
+    assert f"an id of 36 characters; `{lister}` shows them" in message
     assert not RAW.search(result.output)
 
 

@@ -63,7 +63,7 @@ def run_json(*arguments, code=0):
 @pytest.fixture
 def study_code(environment):
     """Code of a study that the first test to need it creates."""
-    codes = [study["code"] for study in run_json("study", "list")]
+    codes = [study["code"] for study in run_json("study", "list")["items"]]
     if "PEER" not in codes:
         run("study", "create", "PEER", "--language", "en", "--model", "demo")
     return "PEER"
@@ -79,7 +79,8 @@ def recordings(tmp_path):
 
 def submit(service, study_code, **behaviour):
     """Submit a job whose recording tells the fake engine how to behave; returns its id."""
-    studies = {study["code"]: study["id"] for study in run_json("study", "list")}
+    listed = run_json("study", "list")["items"]
+    studies = {study["code"]: study["id"] for study in listed}
     content = json.dumps(behaviour).encode()
     recording = make_recording(
         service.services, UUID(studies[study_code]), make_token(service.services), content
@@ -232,7 +233,7 @@ def test_a_job_that_crashes_every_time_fails_in_the_end(service, study_code):
 def test_jobs_are_listed_with_the_codes_of_study_and_session(study_code, recordings):
     (job,) = run_json("upload", recordings[0], "--study", study_code, "--session", "INT-11")
 
-    assert len(run_json("jobs", "--study", study_code, "--limit", "2")) <= 2
+    assert len(run_json("jobs", "--study", study_code, "--limit", "2")["items"]) <= 2
     (line,) = (line for line in run("jobs").stdout.splitlines() if job["id"] in line)
     assert line.split()[:2] == [study_code, "INT-11"]
 
@@ -296,7 +297,7 @@ def test_errors_are_reported_as_a_code_a_sentence_and_an_exit_code(
 def test_an_invalid_id_is_reported_with_the_command_that_lists_ids():
     result = run("status", "nonsense", code=2)
 
-    assert "not an id of 36 characters" in result.stderr
+    assert "nor an id of 36 characters" in result.stderr
     assert "fieldscribe jobs" in result.stderr
 
 

@@ -1,19 +1,17 @@
-"""`fieldscribe token | study | unseal`: who may use the service, its studies, opening the vault."""
+"""`fieldscribe token | unseal`: who may use the service, and opening the vault."""
 
-import re
 import sys
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from service.commands.client import drop_none
 from service.commands.connection import connect
-from service.commands.console import print_json, print_table
-from service.commands.options import AsJson, check_id, language_option, requested_language
+from service.commands.console import Row, print_json, print_table
+from service.commands.names import study_codes
+from service.commands.options import AsJson, check_id
 
 token_app = typer.Typer(no_args_is_help=True, help="Create, list and revoke access tokens.")
-study_app = typer.Typer(no_args_is_help=True, help="Create and list studies.")
 
 
 @token_app.command("create")
@@ -62,18 +60,17 @@ def create_token(
 def list_tokens(as_json: AsJson = False) -> None:
     """List all tokens, without their secrets."""
     with connect(as_json) as client:
-        items = client.get("/v1/tokens")["items"]
-        codes = {study["id"]: study["code"] for study in client.get("/v1/studies")["items"]}
+        page = client.get("/v1/tokens")
+        codes = {} if as_json else study_codes(client)
     if as_json:
-        print_json(items)
+        print_json(page)
         return
-    table = Table("token", "name", "role", "studies", "created", "last use", "expires", box=None)
-    for token in items:
+    rows = []
+    for token in page["items"]:
         present = [codes[id] for id in token["studies"] if id in codes]  # the others were erased
         studies = "all" if token["all_studies"] else " ".join(present) or "none"
         expires = "revoked" if token["revoked_at"] else (token["expires_at"] or "")[:10]
-        table.add_row(
-            token["id"],
+        cells = (
             token["name"] or "",
             token["role"],
             studies,
@@ -81,7 +78,8 @@ def list_tokens(as_json: AsJson = False) -> None:
             (token["last_used_at"] or "never")[:16].replace("T", " "),
             expires,
         )
-    print_table(table)
+        rows.append(Row(cells, token["id"]))
+    print_table(("name", "role", "studies", "created", "last use", "expires"), rows, "token")
 
 
 @token_app.command("revoke")
@@ -100,70 +98,6 @@ def revoke_token(
     with connect(as_json) as client:
         revoked = client.delete(f"/v1/tokens/{token_id}")
     print_json(revoked) if as_json else typer.echo("revoked")
-
-
-@study_app.command("create")
-def create_study(
-    code: Annotated[str, typer.Argument(metavar="CODE", help="Capitals and digits, such as PEER.")],
-    language: Annotated[str | None, language_option("it is detected in each recording")] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Whisper model for its jobs; by default, the service's."),
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Create a study and its encryption keys. Prints its id."""
-    with connect(as_json) as client:
-        fields = {"code": code, "language": requested_language(language), "model": model}
-        study = client.post("/v1/studies", fields)
-    print_json(study) if as_json else typer.echo(study["id"])
-
-
-def check_code(text: str) -> str:
-    """Refuse anything but a code, because it becomes part of the request's path."""
-    if not re.fullmatch("[A-Za-z0-9-]+", text):
-        raise typer.BadParameter("a study is named by its code, such as PEER")
-    return text
-
-
-@study_app.command("allow")
-def allow_admins(
-    code: Annotated[
-        str, typer.Argument(metavar="CODE", help="Code of the study.", callback=check_code)
-    ],
-    admins_may_create: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--admins-may-create",
-            metavar="ROLE",
-            help="researcher, deidentifier or custodian; repeatable. Without it, none.",
-        ),
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Allow admins to create tokens that read a study's content.
-
-    Needs an owner's token. Replaces what was allowed before.
-    """
-    with connect(as_json) as client:
-        body = {"admins_may_create": admins_may_create or []}
-        study = client.request("PATCH", f"/v1/studies/{code}", json=body).json()
-    allowed = " ".join(study["admins_may_create"]) or "none"
-    print_json(study) if as_json else typer.echo(allowed)
-
-
-@study_app.command("list")
-def list_studies(as_json: AsJson = False) -> None:
-    """List the studies that your token gives access to."""
-    with connect(as_json) as client:
-        items = client.get("/v1/studies")["items"]
-    if as_json:
-        print_json(items)
-        return
-    table = Table("code", "language", "model", "id", box=None)
-    for study in items:
-        table.add_row(study["code"], study["language"] or "", study["model"] or "", study["id"])
-    print_table(table)
 
 
 def unseal_command(as_json: AsJson = False) -> None:

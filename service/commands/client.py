@@ -68,14 +68,31 @@ class Client:
     def get(self, path: str, **parameters: Any) -> Any:
         return self.request("GET", path, params=drop_none(parameters)).json()
 
-    def list_all(self, path: str, **parameters: Any) -> Iterator[dict[str, Any]]:
-        """Yield every item of a list that comes in pages."""
+    def list_all(
+        self, path: str, *, limit: int | None = 200, **parameters: Any
+    ) -> Iterator[dict[str, Any]]:
+        """Yield every item of a list, however many pages it has.
+
+        Args:
+            limit: items in a page; None: the service's.
+        """
         cursor = None
         while True:
-            page = self.get(path, limit=200, cursor=cursor, **parameters)
+            page = self.get(path, limit=limit, cursor=cursor, **parameters)
             yield from page["items"]
-            if (cursor := page["next_cursor"]) is None:
+            if (cursor := page.get("next_cursor")) is None:
                 return
+
+    def list_some(self, path: str, *, limit: int, cursor: str | None, **parameters: Any) -> Any:
+        """At most `limit` items of a list as one page: `items` and `next_cursor`."""
+        items: list[Any] = []
+        while True:
+            n_missing = min(200, limit - len(items))
+            page = self.get(path, limit=n_missing, cursor=cursor, **parameters)
+            items += page["items"]
+            cursor = page["next_cursor"]
+            if cursor is None or len(items) >= limit:
+                return {"items": items, "next_cursor": cursor}
 
     def post(self, path: str, body: Any = None, *, key: str | None = None) -> Any:
         """

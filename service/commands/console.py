@@ -1,13 +1,15 @@
 """Output that all commands share: JSON, tables, durations, and errors as one-line messages."""
 
 import json
-from collections.abc import Iterator
+import shutil
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
+from rich.cells import cell_len
 from typer.core import TyperGroup
 
 from models.errors import OptionError, SpeechError
@@ -24,7 +26,7 @@ STAGE_LABELS = {
     "check": "checking",
 }
 
-TABLE_WIDTH = 120
+WIDE = 100  # columns of a terminal that has room for a progress bar
 UsageError: Any = typer.BadParameter.__bases__[0]  # typer exports no name for it
 
 
@@ -83,11 +85,64 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=1))
 
 
-def print_table(table: Table) -> None:
-    """Print one line per row, even in a narrow window or to a file."""
-    for column in table.columns:
-        column.no_wrap = True
-    Console(width=max(Console().width, TABLE_WIDTH)).print(table)
+@dataclass(frozen=True)
+class Row:
+    """A row of a table: its cells, and an id that goes onto a line of its own if need be."""
+
+    cells: Sequence[str]
+    id: str = ""
+
+
+def print_table(titles: Sequence[str], rows: Iterable[Row], id_title: str = "") -> None:
+    """Print a table that fits the terminal and cuts nothing.
+
+    Into a file or a wide terminal, each row is one line and the id its last cell. In a terminal of
+    80 columns the id has a line of its own, and in a narrower one every cell has.
+    """
+    lines = list(table_lines(titles, list(rows), id_title, terminal_width()))
+    typer.echo("\n".join(lines))
+
+
+def terminal_width() -> int | None:
+    """Columns of the terminal that standard output goes to; None for a file or a pipe."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def table_lines(
+    titles: Sequence[str], rows: Sequence[Row], id_title: str, width: int | None
+) -> Iterator[str]:
+    titles = [*titles, *([id_title] if id_title else [])]
+    whole = [[printable(cell) for cell in row.cells] + [row.id] * bool(id_title) for row in rows]
+    without_id = [cells[:-1] for cells in whole] if id_title else whole
+    if width is None or _table_width(titles, whole) <= width:
+        yield from _aligned(titles, whole)
+    elif id_title and _table_width(titles[:-1], without_id) <= width:
+        header, *lines = _aligned(titles[:-1], without_id)
+        yield header
+        for line, row in zip(lines, rows, strict=True):
+            yield line
+            yield f"  {row.id}"
+    else:
+        for cells in whole:
+            yield from (f"{title}: {cell}" for title, cell in zip(titles, cells, strict=True))
+            yield ""
+
+
+def _table_width(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    return sum(widths := _column_widths(titles, rows)) + 2 * (len(widths) - 1)
+
+
+def _column_widths(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
+    return [max(map(cell_len, column)) for column in zip(titles, *rows, strict=True)]
+
+
+def _aligned(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    widths = _column_widths(titles, rows)
+    for cells in (titles, *rows):
+        padded = (
+            cell + " " * (width - cell_len(cell)) for cell, width in zip(cells, widths, strict=True)
+        )
+        yield "  ".join(padded).rstrip()
 
 
 @contextmanager

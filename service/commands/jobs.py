@@ -5,75 +5,97 @@ from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from service.commands.client import Client
 from service.commands.connection import connect
-from service.commands.console import print_json, print_table
-from service.commands.options import AsJson, JobId, Speakers, parse_speaker_bounds
+from service.commands.console import Row, print_json, print_table
+from service.commands.local_files import LocalFiles
+from service.commands.names import (
+    JobName,
+    check_name,
+    find_job,
+    find_only_job,
+    find_session,
+    study_codes,
+)
+from service.commands.options import (
+    AsJson,
+    Cursor,
+    Limit,
+    Speakers,
+    StudyOption,
+    Yes,
+    parse_speaker_bounds,
+)
 from service.exports.text import clock
 
 
 def jobs_command(
-    study: Annotated[
-        str | None, typer.Option(metavar="CODE", help="Show only jobs of this study.")
+    study: StudyOption = None,
+    session: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SESSION",
+            help="List only those of this session: INT-07, or PEER/INT-07.",
+            callback=lambda name: name and check_name("fieldscribe session list")(name),
+        ),
     ] = None,
     status: Annotated[
         list[str] | None,
-        typer.Option(metavar="STATUS", help="Show only jobs with this status; repeatable."),
+        typer.Option(metavar="STATUS", help="List only those with this status; repeatable."),
     ] = None,
-    limit: Annotated[
-        int, typer.Option(metavar="N", min=1, help="How many jobs to show at most.")
-    ] = 50,
+    limit: Limit = 50,
+    cursor: Cursor = None,
     as_json: AsJson = False,
 ) -> None:
-    """List jobs, newest first."""
+    """List jobs, newest first.
+
+    Names the files of jobs that were submitted with `fieldscribe upload` on this machine.
+    """
     with connect(as_json) as client:
-        items: list[dict[str, Any]] = []
-        cursor = None
-        while len(items) < limit:
-            page = client.get(
-                "/v1/jobs", study=study, status=status, limit=min(200, limit), cursor=cursor
-            )
-            items += page["items"]
-            cursor = page["next_cursor"]
-            if cursor is None:
-                break
-        items = items[:limit]
+        if session is not None:
+            name = session if study is None or "/" in session else f"{study}/{session}"
+            session = find_session(client, name)["id"]
+        page = client.list_some(
+            "/v1/jobs", limit=limit, cursor=cursor, study=study, session=session, status=status
+        )
         studies, sessions = ({}, {}) if as_json else study_and_session_codes(client)
     if as_json:
-        print_json(items)
+        print_json(page)
         return
-    table = Table("study", "session", "job", "status", "duration", "submitted (UTC)", box=None)
-    for job in items:
+    files = LocalFiles().of_jobs()
+    rows = []
+    for job in page["items"]:
         running = f" {job['fraction']:.0%}" if job["status"] == "running" else ""
-        table.add_row(
+        cells = [
             studies.get(job["study_id"], ""),
-            sessions.get(job["session_id"], ""),
-            job["id"],
+            sessions.get(job["session_id"], "(none)"),
             f"{job['status']}{running}",
             clock(job["audio_seconds"] or 0.0),
             job["created_at"][:16].replace("T", " "),
-        )
-    print_table(table)
+            ", ".join(files.get(job["id"], [])),
+        ]
+        rows.append(Row(cells, job["id"]))
+    titles = ["study", "session", "status", "duration", "submitted (UTC)", "file"]
+    print_table(titles, rows, "job")
 
 
 def study_and_session_codes(client: Client) -> tuple[dict[str, str], dict[str, str]]:
     """The codes of studies and those of sessions, each by id."""
-    lists = (client.get("/v1/studies")["items"], client.list_all("/v1/sessions"))
-    studies, sessions = ({item["id"]: item["code"] for item in items} for items in lists)
-    return studies, sessions
+    sessions = {each["id"]: each["code"] for each in client.list_all("/v1/sessions")}
+    return study_codes(client), sessions
 
 
-def cancel_command(job_id: JobId, as_json: AsJson = False) -> None:
+def cancel_command(job: JobName, as_json: AsJson = False) -> None:
     """Stop a job. Finished stages are kept for a rerun."""
     with connect(as_json) as client:
-        job = client.request("POST", f"/v1/jobs/{job_id}/cancel").json()
-    print_json(job) if as_json else typer.echo(job["status"])
+        path = f"/v1/jobs/{find_job(client, job)}/cancel"
+        cancelled = client.request("POST", path).json()
+    print_json(cancelled) if as_json else typer.echo(cancelled["status"])
 
 
 def rerun_command(
-    job_id: JobId,
+    job: JobName,
     stage: Annotated[
         str,
         typer.Option(
@@ -94,22 +116,20 @@ def rerun_command(
         body: dict[str, Any] = {"from": stage}
         if speakers is not None:
             body["speakers"] = parse_speaker_bounds(speakers)
-        job = client.post(f"/v1/jobs/{job_id}/rerun", body, key=str(uuid.uuid4()))
-    print_json(job) if as_json else typer.echo(job["id"])
+        path = f"/v1/jobs/{find_job(client, job)}/rerun"
+        new = client.post(path, body, key=str(uuid.uuid4()))
+    print_json(new) if as_json else typer.echo(new["id"])
 
 
-def delete_command(
-    job_id: JobId,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
-    as_json: AsJson = False,
-) -> None:
+def delete_command(job: JobName, yes: Yes = False, as_json: AsJson = False) -> None:
     """Delete the results of a job for good. Recordings are kept."""
     with connect(as_json) as client:
+        id = find_only_job(client, job)
         if not yes:
-            job = client.get(f"/v1/jobs/{job_id}")
-            typer.echo("\n".join(describe_deletion(client, job)), err=True)
+            typer.echo("\n".join(describe_deletion(client, client.get(f"/v1/jobs/{id}"))), err=True)
             typer.confirm("Delete them?", abort=True, err=True)
-        deleted = client.delete(f"/v1/jobs/{job_id}")
+        deleted = client.delete(f"/v1/jobs/{id}")
+    LocalFiles().forget_job(id)
     if as_json:
         print_json(deleted)
         return

@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 something failed, 2 misused, 130 interrupted.
 import logging
 import sys
 import warnings
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,12 +18,16 @@ from models.options import Channels, JobOptions, SpeakerCount
 from service.commands import (
     access,
     backup,
+    handoffs,
     jobs,
     models,
     recording,
     serve,
+    session,
+    study,
     transcript,
     upload,
+    vocabulary,
     watch,
 )
 from service.commands.console import Commands, print_json, printable, report_errors
@@ -54,7 +59,9 @@ app = typer.Typer(
     help="Transcribe research interviews and focus groups on your own machines.",
 )
 app.add_typer(models.app, name="models")
-app.add_typer(access.study_app, name="study")
+app.add_typer(study.app, name="study")
+app.add_typer(session.app, name="session")
+app.add_typer(vocabulary.app, name="vocabulary")
 app.add_typer(access.token_app, name="token")
 app.add_typer(recording.app, name="recording")
 for name, command in (
@@ -66,6 +73,7 @@ for name, command in (
     ("status", watch.status_command),
     ("watch", watch.watch_command),
     ("transcript", transcript.transcript_command),
+    ("handoffs", handoffs.handoffs_command),
     ("cancel", jobs.cancel_command),
     ("rerun", jobs.rerun_command),
     ("delete", jobs.delete_command),
@@ -74,6 +82,22 @@ for name, command in (
     ("restore", backup.restore_command),
 ):
     app.command(name)(command)
+
+
+def print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"fieldscribe {version('fieldscribe')}")
+        raise typer.Exit
+
+
+@app.callback()
+def fieldscribe(
+    show_version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", callback=print_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Transcribe research interviews and focus groups on your own machines."""
 
 
 @app.command()

@@ -14,12 +14,11 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from models.weights import catalogue, transfer
 from models.weights.catalogue import KnownFile, KnownModel
 from models.weights.errors import ModelMissing, UnknownModel, WeightsCorrupt
-from service.commands.console import print_json, report_errors
+from service.commands.console import Row, print_json, print_table, report_errors
 from service.commands.extras import require_packages
 from service.commands.options import AsJson, WeightsFolder
 
@@ -83,13 +82,13 @@ def list_(folder: WeightsFolder, as_json: AsJson = False) -> None:
             ]
         )
         return
-    table = Table("name", "kind", "installed", "size", "licence", box=None)
+    rows = []
     for model, installed in models.items():
         size = f"{model.size / 1e6:,.0f} MB"
-        table.add_row(model.name, model.kind, "yes" if installed else "", size, model.licence)
-    table.add_row(catalogue.DEMO, "both", "yes", "", "comes with fieldscribe")
-    table.columns[0].no_wrap = True
-    Console().print(table)
+        cells = (model.name, model.kind, "yes" if installed else "", size, model.licence)
+        rows.append(Row(cells))
+    rows.append(Row((catalogue.DEMO, "both", "yes", "", "comes with fieldscribe")))
+    print_table(("name", "kind", "installed", "size", "licence"), rows)
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """Options that several commands share: their declarations, and how their values are read."""
 
+import re
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -45,6 +46,13 @@ def check_id(list_command: str) -> Callable[[str], str]:
     return check
 
 
+def check_study(text: str) -> str:
+    """Refuse anything but a code, because it becomes part of the request's path."""
+    if not re.fullmatch("[A-Za-z0-9-]+", text):
+        raise typer.BadParameter("a study is named by its code, such as PEER")
+    return text
+
+
 def default_weights_folder() -> Path:
     return platformdirs.user_data_path("fieldscribe") / "weights"
 
@@ -58,16 +66,26 @@ Join = Annotated[
     bool,
     typer.Option("--join", help="Treat the files as one session, in the order given."),
 ]
-JobId = Annotated[
-    str,
-    typer.Argument(metavar="JOB", help="Id of a job.", callback=check_id("fieldscribe jobs")),
+Limit = Annotated[int, typer.Option(metavar="N", min=1, help="How many to list at most.")]
+Cursor = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CURSOR", help="Continue a list: the `next_cursor` that --json printed for it."
+    ),
+]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
+StudyOption = Annotated[
+    str | None, typer.Option("--study", metavar="CODE", help="List only those of this study.")
+]
+StudyArgument = Annotated[
+    str, typer.Argument(metavar="CODE", help="Code of the study.", callback=check_study)
 ]
 RecordingId = Annotated[
     str,
     typer.Argument(
         metavar="RECORDING",
         help="Id of a recording.",
-        callback=check_id("fieldscribe upload"),
+        callback=check_id("fieldscribe recording list"),
     ),
 ]
 MixedLanguages = Annotated[

@@ -1,16 +1,45 @@
-"""`fieldscribe recording show | retry | delete`: one uploaded recording."""
+"""`fieldscribe recording`: uploaded recordings."""
 
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from service.commands.connection import connect
-from service.commands.console import print_json, printable
-from service.commands.options import AsJson, RecordingId
+from service.commands.console import Row, print_json, print_table, printable
+from service.commands.jobs import study_and_session_codes
+from service.commands.options import AsJson, Cursor, Limit, RecordingId, StudyOption, Yes
 from service.commands.upload import wait_for_recording
 from service.exports.text import clock
 
-app = typer.Typer(no_args_is_help=True, help="Show, check again or delete a recording.")
+app = typer.Typer(no_args_is_help=True, help="List, show, check again or delete recordings.")
+
+
+@app.command("list")
+def list_command(
+    study: StudyOption = None, limit: Limit = 50, cursor: Cursor = None, as_json: AsJson = False
+) -> None:
+    """List recordings, newest first, including those without a session or a job."""
+    with connect(as_json) as client:
+        page = client.list_some("/v1/recordings", limit=limit, cursor=cursor, study=study)
+        studies, sessions = ({}, {}) if as_json else study_and_session_codes(client)
+    if as_json:
+        print_json(page)
+        return
+    rows = [
+        Row(
+            (
+                studies.get(recording["study_id"], ""),
+                sessions.get(recording["session_id"], "(none)"),
+                recording["state"],
+                "" if recording["duration"] is None else clock(recording["duration"]),
+                recording["created_at"][:16].replace("T", " "),
+            ),
+            recording["id"],
+        )
+        for recording in page["items"]
+    ]
+    titles = ("study", "session", "state", "duration", "uploaded (UTC)")
+    print_table(titles, rows, "recording")
 
 
 @app.command("show")
@@ -36,19 +65,16 @@ def retry_command(recording_id: RecordingId, as_json: AsJson = False) -> None:
 
 
 @app.command("delete")
-def delete_command(
-    recording_id: RecordingId,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
-) -> None:
+def delete_command(recording_id: RecordingId, yes: Yes = False, as_json: AsJson = False) -> None:
     """Delete a recording for good, with every transcript made from it."""
-    with connect(as_json=False) as client:
+    with connect(as_json) as client:
         if not yes:
             typer.echo(describe(client.get(f"/v1/recordings/{recording_id}")), err=True)
             typer.confirm(
                 "Delete the recording and everything that was made from it?", abort=True, err=True
             )
-        client.delete(f"/v1/recordings/{recording_id}")
-    typer.echo("deleted")
+        deleted = client.delete(f"/v1/recordings/{recording_id}")
+    print_json(deleted) if as_json else typer.echo("deleted")
 
 
 def describe(recording: dict[str, Any]) -> str:

@@ -9,8 +9,10 @@ ServiceError
 """
 
 import json
+import re
+import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,17 +23,21 @@ from rich.progress import (
     BarColumn,
     DownloadColumn,
     Progress,
+    ProgressColumn,
     Task,
     TaskID,
     TextColumn,
     TransferSpeedColumn,
 )
+from rich.table import Column
 from rich.text import Text
 
 from service.commands.client import POLL_SECONDS, Client, Refused
 from service.commands.connection import connect
-from service.commands.console import print_json, printable
+from service.commands.console import WIDE, print_json, printable
 from service.commands.lists import read_roster, read_vocabulary
+from service.commands.local_files import LocalFiles
+from service.commands.names import SESSION_CODE
 from service.commands.options import (
     CHANNELS_HELP,
     AsJson,
@@ -52,6 +58,12 @@ from service.errors import Misused
 from service.exports.text import clock
 
 UNCHECKED_STATES = ("receiving", "checking")
+OWN_PREFIXES = ("INT", "FG")
+CODE_IN_NAME = re.compile(r"(?<![A-Za-z0-9])([A-Za-z]{1,8})[-_ ]?([0-9]{1,4})(?![0-9])")
+NEXT_FREE = "the next free code"
+
+Group = tuple[str | None, list[Path]]
+"""Code of a session, if it has one, and the files of one job."""
 
 
 class UnusableRecording(Refused):
@@ -79,7 +91,7 @@ def upload_command(
         typer.Option(
             metavar="CODE",
             help="Code of the session, such as INT-07, that all the files belong to; created if "
-            "it does not exist.",
+            "it does not exist. By default from each file's name.",
         ),
     ] = None,
     join: Join = False,
@@ -106,8 +118,11 @@ def upload_command(
 ) -> None:
     """Upload recordings and transcribe them.
 
-    Prints the id of each job. After an interruption, run the same command again to resume. A
-    recording that was uploaded before is not uploaded again.
+    Prints the id of each job. Without --session, the session comes from the file's name if it holds
+    a code such as INT-07; otherwise you are asked. Files of one session become one job.
+
+    After an interruption, run the same command again to resume. A recording that was uploaded
+    before is not uploaded again.
     """
     if roster is not None and session is None:
         raise typer.BadParameter(
@@ -123,28 +138,30 @@ def upload_command(
             "speakers": None if speakers is None else parse_speaker_bounds(speakers),
             "vocabulary": None if vocabulary is None else list(read_vocabulary(vocabulary)),
         }
-        sources = [UploadSource(path, study, session) for path in files]
-        check_readable(sources)
+        people = () if roster is None else read_roster(roster)
+        check_readable([UploadSource(path, study) for path in files])
+        local = LocalFiles()
         if session is not None:
-            people = () if roster is None else read_roster(roster)
             ensure_session(client, study, session, [vars(entry) for entry in people])
+        groups = group_files(client, local, study, session, files, join=join)
         unfinished = UnfinishedUploads()
-        one_job = join or session is not None
         jobs, uploaded, n_refused = [], list[str](), 0
-        for group in [sources] if one_job else [[source] for source in sources]:
+        for code, paths in groups:
+            sources = [UploadSource(path, study, code) for path in paths]
             try:
-                ids = upload_all(client, group, unfinished, uploaded)
+                ids = upload_all(client, sources, unfinished, uploaded)
             except UnusableRecording as refused:
-                if one_job or len(sources) == 1:
+                if len(groups) == 1:
                     raise
                 typer.echo(f"{printable(refused.name)}: {refused.code}: {refused}", err=True)
                 n_refused += 1
                 continue
             request: dict[str, Any] = {"recordings": ids}
-            if session is not None:
-                request |= {"study": study, "session": session}
+            if code is not None:
+                request |= {"study": study, "session": code}
             uploaded += ids
             job = submit_job(client, request | options, again=again)
+            local.remember_job(job["id"], [printable(path.name) for path in paths])
             if job["status"] in FINAL:
                 typer.echo(
                     f"Submitted before: the job has {job['status']}. --again submits another one.",
@@ -153,14 +170,123 @@ def upload_command(
             jobs.append(job)
             if not as_json:
                 typer.echo(job["id"])
-        for source in sources:
-            unfinished.forget(source.key(client.url))
+        for code, paths in groups:
+            for path in paths:
+                unfinished.forget(UploadSource(path, study, code).key(client.url))
         if watch:
             jobs = [watch_job(client, job["id"], as_json) for job in jobs]
         if as_json:
             print_json(jobs)
     if n_refused or (watch and any(job["status"] != "succeeded" for job in jobs)):
         raise typer.Exit(1)
+
+
+def group_files(
+    client: Client,
+    local: LocalFiles,
+    study: str,
+    session: str | None,
+    files: Sequence[Path],
+    *,
+    join: bool,
+) -> list[Group]:
+    """The files of each job, with the session that they belong to; prints which.
+
+    A session that is not named comes from the file's name, from an earlier upload of the same file,
+    or from the person at the terminal. Files of the same session become one job.
+    """
+    if session is not None:
+        return [(session, list(files))]
+    used = [each["code"] for each in client.list_all("/v1/sessions", study=study)]
+    codes = {path: session_in_name(path.stem, used) for path in files}
+    for named in dict.fromkeys(filter(None, codes.values())):
+        ensure_session(client, study, named, [])  # now, so that it is not the next free one
+    if join:
+        groups: list[Group] = [(_common_session(client, local, study, files, codes), list(files))]
+    else:
+        groups = []
+        for path in files:
+            code = codes[path] or local.session_of(study, path)
+            code = code or ask_for_session(client, study, [path])
+            same = [paths for each, paths in groups if code is not None and each == code]
+            if same:
+                same[0].append(path)
+            else:
+                groups.append((code, [path]))
+    for code, paths in groups:
+        names = ", ".join(printable(path.name) for path in paths)
+        typer.echo(f"{names}: {'no session' if code is None else f'session {code}'}", err=True)
+        if code is not None:
+            for path in paths:
+                local.remember_session(study, path, code)
+    if any(code is None for code, _ in groups):
+        typer.echo(
+            "Without a session a transcript has only an id: give one with --session INT-07, or in "
+            "the file's name.",
+            err=True,
+        )
+    return groups
+
+
+def _common_session(
+    client: Client,
+    local: LocalFiles,
+    study: str,
+    files: Sequence[Path],
+    codes: Mapping[Path, str | None],
+) -> str | None:
+    """The session of files that are joined."""
+    named = set(codes.values())
+    common = named.pop() if len(named) == 1 else None
+    return common or local.session_of(study, files[0]) or ask_for_session(client, study, files)
+
+
+def session_in_name(stem: str, used: Collection[str] = ()) -> str | None:
+    """The session's code in the name of a file: INT-07 for `int_7 part 2` if that is a session.
+
+    Args:
+        used: codes of the study's sessions. Other letters than theirs, INT and FG do not count:
+            they may be somebody's name.
+    """
+    known = {split_code(code): code for code in used}
+    prefixes = {*OWN_PREFIXES, *(prefix for prefix, _ in known)}
+    found = {
+        known.get((match[1].upper(), int(match[2])), f"{match[1].upper()}-{match[2]}")
+        for match in CODE_IN_NAME.finditer(stem)
+        if match[1].upper() in prefixes
+    }
+    return found.pop() if len(found) == 1 else None
+
+
+def split_code(code: str) -> tuple[str, int]:
+    prefix, _, number = code.partition("-")
+    return prefix, int(number)
+
+
+def ask_for_session(client: Client, study: str, paths: Sequence[Path]) -> str | None:
+    """Ask at the terminal which session files belong to; None without a terminal."""
+    if not at_terminal():
+        return None
+    names = ", ".join(printable(path.name) for path in paths)
+    while True:
+        answer = typer.prompt(
+            f"Session of {names} (such as INT-07; - for none)", default=NEXT_FREE, err=True
+        ).strip()
+        if answer == "-":
+            return None
+        if answer == NEXT_FREE:
+            code: str = client.post("/v1/sessions", {"study": study})["code"]
+            return code
+        if re.fullmatch(SESSION_CODE, answer.upper()):
+            ensure_session(client, study, answer.upper(), [])
+            return str(answer.upper())
+        typer.echo(
+            "A session's code is capitals, a hyphen and a number, such as INT-07 or FG-1.", err=True
+        )
+
+
+def at_terminal() -> bool:
+    return sys.stdin.isatty()
 
 
 def check_readable(sources: Sequence[UploadSource]) -> None:
@@ -253,13 +379,18 @@ def upload_all(
     """
     ids: list[str] = []
     found: set[TaskID] = set()
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        DownloadColumn(),
-        SpeedColumn(),
+    console = Console(stderr=True)
+    name_column = TextColumn(
+        "{task.description}", markup=False, table_column=Column(overflow="fold")
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    wide = console.width >= WIDE
+    columns: list[ProgressColumn] = [
+        name_column,
+        *([BarColumn(20)] if wide else []),
+        DownloadColumn(),
+    ]
+    columns += [SpeedColumn()] if wide else []
+    with Progress(*columns, console=console) as progress:
         for source in sources:
             size = source.path.stat().st_size if source.path.exists() else None
             name = printable(source.path.name)

@@ -5,54 +5,76 @@ from typing import Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.table import Column
 
 from service.commands.client import POLL_SECONDS, Client
 from service.commands.connection import connect
-from service.commands.console import STAGE_LABELS, describe_seconds, print_json
-from service.commands.options import AsJson, JobId
+from service.commands.console import STAGE_LABELS, WIDE, describe_seconds, print_json
+from service.commands.names import JobName, find_job
+from service.commands.options import AsJson
 
 OUTAGE_LIMIT = 300.0  # s without an answer before a watched job is given up
 FINAL = ("succeeded", "failed", "cancelled")
 ETA_BASIS = {"history": "from earlier jobs", "self-test": "from a quick test"}
 
 
-def status_command(job_id: JobId, as_json: AsJson = False) -> None:
+def status_command(job: JobName, as_json: AsJson = False) -> None:
     """Show the progress and the errors of a job."""
     with connect(as_json) as client:
-        job = client.get(f"/v1/jobs/{job_id}")
-    print_json(job) if as_json else typer.echo("\n".join(describe_job(job)))
+        found = client.get(f"/v1/jobs/{find_job(client, job)}")
+    print_json(found) if as_json else typer.echo("\n".join(describe_job(found)))
 
 
-def watch_command(job_id: JobId, as_json: AsJson = False) -> None:
+def watch_command(job: JobName, as_json: AsJson = False) -> None:
     """Follow a job until it ends. The exit code is 0 if the job succeeded."""
     with connect(as_json) as client:
-        job = watch_job(client, job_id, as_json)
+        ended = watch_job(client, find_job(client, job), as_json)
         if as_json:
-            print_json(job)
-    raise typer.Exit(0 if job["status"] == "succeeded" else 1)
+            print_json(ended)
+    raise typer.Exit(0 if ended["status"] == "succeeded" else 1)
 
 
 def watch_job(client: Client, job_id: str, as_json: bool) -> dict[str, Any]:
-    """Show a progress bar until a job ends; returns the ended job."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
+    """Show a progress bar until a job ends; returns the ended job.
+
+    Ctrl-C stops the watching, not the job.
+    """
+    console = Console(stderr=True)
+    columns: list[ProgressColumn] = [
+        TextColumn("{task.description}", table_column=Column(overflow="fold")),
         TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
+    ]
+    if console.width >= WIDE:
+        columns[1:1] = [BarColumn(20)]
+        columns += [TimeElapsedColumn()]
+    columns += [TextColumn("{task.fields[note]}", table_column=Column(overflow="fold"))]
     job: dict[str, Any] = {}
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(job_id[:8], total=1.0, note="")
-        for job in follow(client, job_id):
-            stage = STAGE_LABELS.get(job["stage"], "") if job["status"] == "running" else ""
-            progress.update(
-                task,
-                description=stage or job["status"],
-                completed=job["progress"]["fraction"],
-                note=describe_eta(job) if job["status"] == "running" else "",
-            )
+    try:
+        with Progress(*columns, console=console) as progress:
+            task = progress.add_task(job_id[:8], total=1.0, note="")
+            for job in follow(client, job_id):
+                stage = STAGE_LABELS.get(job["stage"], "") if job["status"] == "running" else ""
+                progress.update(
+                    task,
+                    description=stage or job["status"],
+                    completed=job["progress"]["fraction"],
+                    note=describe_eta(job) if job["status"] == "running" else "",
+                )
+    except KeyboardInterrupt:
+        typer.echo(
+            f"Stopped watching; the job goes on. `fieldscribe watch {job_id}` follows it again, "
+            f"`fieldscribe cancel {job_id}` stops it.",
+            err=True,
+        )
+        raise typer.Exit(130) from None
     if not as_json:
         typer.echo("\n".join(describe_job(job)), err=True)
     return job

@@ -1,0 +1,158 @@
+"""`fieldscribe study`: studies, the defaults of their jobs, and what admins may create."""
+
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import typer
+
+from service.commands.client import Client
+from service.commands.connection import connect
+from service.commands.console import Row, print_json, print_table
+from service.commands.options import (
+    AsJson,
+    StudyArgument,
+    Yes,
+    language_option,
+    requested_language,
+)
+
+app = typer.Typer(no_args_is_help=True, help="Create, change, list and delete studies.")
+SERVICE_DEFAULT = "default"  # as a model: the service's
+
+
+@app.command("create")
+def create_command(
+    code: Annotated[str, typer.Argument(metavar="CODE", help="Capitals and digits, such as PEER.")],
+    language: Annotated[str | None, language_option("it is detected in each recording")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Whisper model for its jobs; by default, the service's."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Create a study and its encryption keys. Prints its id."""
+    with connect(as_json) as client:
+        fields = {"code": code, "language": requested_language(language), "model": model}
+        study = client.post("/v1/studies", fields)
+        warn_of_missing_model(client, study)
+    print_json(study) if as_json else typer.echo(study["id"])
+
+
+@app.command("set")
+def set_command(
+    code: StudyArgument,
+    language: Annotated[str | None, language_option("it stays as it is")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Whisper model for its jobs, or default for the service's. By default it stays "
+            "as it is.",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Change the language or the model of a study's future jobs."""
+    changes: dict[str, Any] = {}
+    with connect(as_json) as client:
+        if language is not None:
+            changes["language"] = requested_language(language)
+        if model is not None:
+            changes["model"] = None if model == SERVICE_DEFAULT else model
+        if not changes:
+            raise typer.BadParameter("name what to change: --language or --model")
+        study = client.request("PATCH", f"/v1/studies/{code}", json=changes).json()
+        warn_of_missing_model(client, study)
+    print_json(study) if as_json else typer.echo("\n".join(describe(study)))
+
+
+@app.command("show")
+def show_command(code: StudyArgument, as_json: AsJson = False) -> None:
+    """Show the defaults of a study's jobs, and what admins may create for it."""
+    with connect(as_json) as client:
+        study = client.get(f"/v1/studies/{code}")
+        warn_of_missing_model(client, study)
+    print_json(study) if as_json else typer.echo("\n".join(describe(study)))
+
+
+@app.command("delete")
+def delete_command(code: StudyArgument, yes: Yes = False, as_json: AsJson = False) -> None:
+    """Delete a study for good: all its recordings, transcripts and other results."""
+    with connect(as_json) as client:
+        if not yes:
+            study = client.get(f"/v1/studies/{code}")
+            typer.echo("\n".join(describe(study)), err=True)
+            typed = typer.prompt(
+                "This destroys every recording and transcript of the study. They cannot be "
+                "recovered.\nType its code to delete it",
+                err=True,
+            )
+            if typed != study["code"]:
+                raise typer.Abort
+        deleted = client.delete(f"/v1/studies/{code}")
+    print_json(deleted) if as_json else typer.echo("deleted")
+
+
+@app.command("allow")
+def allow_command(
+    code: StudyArgument,
+    admins_may_create: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--admins-may-create",
+            metavar="ROLE",
+            help="researcher, deidentifier or custodian; repeatable. Without it, none.",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Allow admins to create tokens that read a study's content.
+
+    Needs an owner's token. Replaces what was allowed before.
+    """
+    with connect(as_json) as client:
+        body = {"admins_may_create": admins_may_create or []}
+        study = client.request("PATCH", f"/v1/studies/{code}", json=body).json()
+    allowed = " ".join(study["admins_may_create"]) or "none"
+    print_json(study) if as_json else typer.echo(allowed)
+
+
+@app.command("list")
+def list_command(as_json: AsJson = False) -> None:
+    """List the studies that your token gives access to."""
+    with connect(as_json) as client:
+        page = client.get("/v1/studies")
+    if as_json:
+        print_json(page)
+        return
+    titles = ("code", "language", "model", "vocabulary")
+    print_table(titles, [Row(list(_cells(study)), study["id"]) for study in page["items"]], "id")
+
+
+def _cells(study: dict[str, Any]) -> Iterator[str]:
+    yield study["code"]
+    yield study["language"] or "detected"
+    yield study["model"] or SERVICE_DEFAULT
+    yield "yes" if study["has_vocabulary"] else "no"
+
+
+def describe(study: dict[str, Any]) -> Iterator[str]:
+    yield f"Study {study['code']}: {study['id']}"
+    yield f"language: {study['language'] or 'detected in each recording'}"
+    yield f"model: {study['model'] or 'the default of the service'}"
+    yield f"vocabulary: {'yes' if study['has_vocabulary'] else 'none'}"
+    yield f"admins may create: {' '.join(study['admins_may_create']) or 'no tokens that read it'}"
+    yield f"created: {study['created_at'][:10]}"
+
+
+def warn_of_missing_model(client: Client, study: dict[str, Any]) -> None:
+    """Warn that the study's jobs will fail, before somebody uploads hours of recordings."""
+    models = client.get("/v1/models")["items"]
+    installed = {model["name"] for model in models if model["kind"] == "whisper"}
+    model = study["model"]
+    if model is not None and model not in installed:
+        typer.echo(
+            f"Warning: the model {model} is not installed, so jobs of the study will be refused: "
+            f"run `fieldscribe models fetch {model}` on the service's machine.",
+            err=True,
+        )
