@@ -24,6 +24,7 @@ PROJECT = "pyproject.toml"
 EXTRAS: dict[str, list[str]] = {
     "client": [],
     "worker": ["--extra=worker"],
+    "coding": ["--extra=coding"],
     "dev": ["--extra=dev"],
     "evaluate": ["--extra=evaluate"],
     "bench": ["--extra=bench"],

@@ -260,5 +260,5 @@ def test_a_recording_with_a_cover_picture_is_accepted(tmp_path):
     assert exit_code == 0
     assert rows[0]["duration"] == pytest.approx(8, abs=0.1)
     assert written(out) == [
-        f"INT-07.identified.{ending}" for ending in ("json", "srt", "txt", "vtt")
+        f"INT-07.identified.{ending}" for ending in ("json", "srt", "statistics.txt", "txt", "vtt")
     ]

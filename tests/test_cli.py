@@ -380,7 +380,7 @@ def test_an_interrupt_keeps_finished_sessions_and_says_so(tmp_path):
     assert "run the same command again" in errors
     assert "Traceback" not in errors
     assert sorted(path.name for path in out.glob("INT-0*")) == [
-        f"INT-01.identified.{ending}" for ending in ("json", "srt", "txt", "vtt")
+        f"INT-01.identified.{ending}" for ending in ("json", "srt", "statistics.txt", "txt", "vtt")
     ]
 
 

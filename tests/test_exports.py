@@ -3,27 +3,44 @@
 import html
 import re
 import stat
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.transcript import Flag, Overlap, Segment, Word
-from service.exports import FORMATS
+from models.transcript import Flag, Overlap, Segment, Transcript, Word
+from service.exports import DEFAULT_FORMATS, SPECS, ExportOptions, Format, Label, render
 from service.exports.captions import (
     MAX_CUE_SECONDS,
     MAX_LINE_WIDTH,
     MAX_LINES,
     cues,
-    srt,
-    vtt,
     width_of,
     wrap,
 )
 from service.exports.files import write_whole
 from service.exports.overlap_index import OverlapIndex
-from service.exports.text import FLAGS, txt
+from service.exports.text import FLAGS
 from tests.fakes import segment, transcript
+
+LABEL = Label(session="INT-07", study="PEER", version=3)
+
+
+def shown(made: Transcript, format: str, **options: Any) -> str:
+    return render(made, Format(format), LABEL, ExportOptions(**options)).decode()
+
+
+def txt(made: Transcript) -> str:
+    return shown(made, "txt")
+
+
+def vtt(made: Transcript) -> str:
+    return shown(made, "vtt")
+
+
+def srt(made: Transcript) -> str:
+    return shown(made, "srt")
 
 
 def test_text_has_a_line_per_segment_with_time_and_speaker():
@@ -31,29 +48,30 @@ def test_text_has_a_line_per_segment_with_time_and_speaker():
         transcript([segment("SPEAKER_00", "Where?"), segment(None, "Here.", 3725.0)])
     ).splitlines()
 
-    assert "[0:00:00] SPEAKER_00: Where?" in lines
-    assert "[1:02:05] unknown: Here." in lines
+    assert "[00:00:00] SPEAKER_00: Where?" in lines
+    assert "[01:02:05] unknown: Here." in lines
 
 
 def test_text_says_that_it_is_identified_and_shows_warnings_and_flags():
-    text = txt(
-        transcript(
-            [segment("SPEAKER_00", "Where?")],
-            warnings=("Two speakers were found.",),
-            flags=(Flag("loop", 0.0, 20.0, {"compression_ratio": 3.1}),),
-        )
+    made = transcript(
+        [segment("SPEAKER_00", "Where?")],
+        warnings=("Two speakers were found.",),
+        flags=(Flag("loop", 0.0, 20.0, {"compression_ratio": 3.1}),),
     )
+    text = shown(made, "statistics")
 
+    assert txt(made).startswith("IDENTIFIED")
+    assert "WARNING. Two speakers were found." in txt(made)
     assert text.startswith("IDENTIFIED")
-    assert "WARNING: Two speakers were found." in text
-    assert "[0:00:00 - 0:00:20] the text repeats itself (compression_ratio 3.1)" in text
+    assert "[00:00:00 - 00:00:20] the text repeats itself (compression_ratio 3.1)" in text
 
 
 def test_text_has_a_line_per_speaker_with_a_suggested_role():
     asks = segment("SPEAKER_01", "Where? When? And why?")
-    text = txt(transcript([asks, segment("SPEAKER_00", "Here. In March.", 3.0)]))
+    made = transcript([asks, segment("SPEAKER_00", "Here. In March.", 3.0)])
+    text = shown(made, "statistics")
 
-    assert "SPEAKER_00: 0:00:00 (43%), 1 turn, 3 words\n" in text
+    assert "SPEAKER_00: 00:00:00 (43%), 1 turn, 3 words\n" in text
     assert "1 turn, 4 words; perhaps the interviewer: asks 100% of the questions\n" in text
 
 
@@ -99,8 +117,8 @@ def test_srt_is_numbered_and_uses_decimal_commas():
     text = srt(transcript([segment("SPEAKER_00", "one"), segment("SPEAKER_01", "two", 2.0)]))
 
     assert text == (
-        "1\n00:00:00,000 --> 00:00:00,300\nSPEAKER_00: one\n\n"
-        "2\n00:00:02,000 --> 00:00:02,300\nSPEAKER_01: two\n"
+        "1\n00:00:00,000 --> 00:00:00,833\nSPEAKER_00: one\n\n"
+        "2\n00:00:02,000 --> 00:00:02,833\nSPEAKER_01: two\n"
     )
 
 
@@ -158,11 +176,11 @@ TEXTS = {
 def test_captions_have_two_lines_of_42_columns_at_most(write, text, speaker):
     parts = list(text) if text == CHINESE else [f" {part}" for part in text.split(" ")]
     own = tuple(Word(part, i * 0.15, i * 0.15 + 0.15, 0.9) for i, part in enumerate(parts))
-    shown = times_and_lines(write(transcript([Segment(speaker, 0.0, own[-1].end, own)])))
+    cue_lines = times_and_lines(write(transcript([Segment(speaker, 0.0, own[-1].end, own)])))
 
-    assert all(1 <= len(lines) <= MAX_LINES for _, lines in shown)
-    assert all(width_of(line) <= MAX_LINE_WIDTH for _, lines in shown for line in lines)
-    spoken = "".join("".join(lines) for _, lines in shown)
+    assert all(1 <= len(lines) <= MAX_LINES for _, lines in cue_lines)
+    assert all(width_of(line) <= MAX_LINE_WIDTH for _, lines in cue_lines for line in lines)
+    spoken = "".join("".join(lines) for _, lines in cue_lines)
     assert all(letter in spoken for letter in "".join(text.split()))
 
 
@@ -177,17 +195,17 @@ def test_a_note_on_unheard_speakers_that_does_not_fit_is_a_cue_of_its_own():
         [segment("SPEAKER_00", "a word or two more than one line of a caption can hold here")],
         overlaps=(Overlap(0.2, 0.9, ("SPEAKER_00", *unheard), unheard),),
     )
-    shown = times_and_lines(vtt(made))
+    cue_lines = times_and_lines(vtt(made))
 
-    assert all(len(lines) <= MAX_LINES for _, lines in shown)
-    text = " ".join(line for _, lines in shown for line in lines)
+    assert all(len(lines) <= MAX_LINES for _, lines in cue_lines)
+    text = " ".join(line for _, lines in cue_lines for line in lines)
     assert all(f"[{speaker} speaks too]" in text for speaker in unheard)
 
 
 def test_an_arrow_in_the_text_of_subrip_begins_no_cue():
-    shown = srt(transcript([segment("A", "00:00:01,000 --> 00:00:02,000")]))
+    text = srt(transcript([segment("A", "00:00:01,000 --> 00:00:02,000")]))
 
-    assert shown.count("-->") == 1
+    assert text.count("-->") == 1
 
 
 def test_a_hyphenated_word_stays_in_one_cue():
@@ -207,12 +225,23 @@ def test_text_without_spaces_between_words_gets_none():
     assert "<v A>私は看護師" in vtt(made)
 
 
-@pytest.mark.parametrize("format", FORMATS)
+TEXTS_ONLY = [
+    format
+    for format, spec in SPECS.items()
+    if spec.media_type.startswith(("text/", "application/json", "application/x-subrip"))
+]
+
+
+@pytest.mark.parametrize("format", sorted(set(TEXTS_ONLY) - {Format.STATISTICS}))
 def test_every_format_contains_every_word(format):
     made = transcript([segment("SPEAKER_00", "one two"), segment("SPEAKER_01", "three", 4.0)])
-    text = FORMATS[format](made)
+    text = shown(made, format)
 
     assert all(word.text.strip() in text for word in made.words)
+
+
+def test_json_and_the_texts_are_the_default_formats():
+    assert list(DEFAULT_FORMATS) == ["json", "txt", "statistics", "vtt", "srt"]
 
 
 def test_a_file_is_written_whole_and_readable_only_by_its_owner(tmp_path):
@@ -261,8 +290,8 @@ def test_the_overlaps_of_a_time_are_those_that_a_search_through_all_finds(overla
     assert sorted(index.centred(start, end), key=key) == sorted(centred, key=key)
 
 
-@pytest.mark.parametrize("render", [txt, vtt])
-def test_a_long_transcript_is_rendered_in_linear_time(render, monkeypatch):
+@pytest.mark.parametrize("write", [txt, vtt])
+def test_a_long_transcript_is_rendered_in_linear_time(write, monkeypatch):
     """Every cue once looked at every overlap: eight hours of a group took minutes."""
     n_looks = 0
 
@@ -277,6 +306,6 @@ def test_a_long_transcript_is_rendered_in_linear_time(render, monkeypatch):
         Counted(3.0 * i, 3.0 * i + 0.5, ("SPEAKER_00", "SPEAKER_01")) for i in range(n)
     )
     segments = [segment("SPEAKER_00", "a few words", 3.0 * i) for i in range(n)]
-    render(transcript(segments, overlaps=overlaps, duration=3.0 * n))
+    write(transcript(segments, overlaps=overlaps, duration=3.0 * n))
 
     assert n_looks < 40 * n

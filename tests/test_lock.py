@@ -56,6 +56,7 @@ def test_every_change_of_the_requirements_is_noticed(change):
         ("client", ("build", "client")),
         ("server", BASE),
         ("worker", BASE),
+        ("coding", (*BASE, "coding")),
         ("dev", (*BASE, "dev")),
         ("evaluate", (*BASE, "evaluate")),
         ("bench", (*BASE, "bench")),

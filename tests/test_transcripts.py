@@ -60,7 +60,7 @@ def test_a_transcript_is_available_in_every_format(api, path):
 
 
 def test_an_unknown_format_is_refused(api, path):
-    assert codes(api.get(f"{path}?format=docx")) == (422, "invalid_request")
+    assert codes(api.get(f"{path}?format=odt")) == (422, "invalid_request")
 
 
 def test_codes_of_speakers_appear_in_every_format(api, path):

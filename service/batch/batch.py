@@ -27,7 +27,7 @@ from models.transcript_json import from_json
 from models.weights.catalogue import PipelineWeights, WhisperWeights
 from service.batch.reading import MAX_HELD_SECONDS, Reader, open_recording
 from service.errors import OutputNotWritable, RecordingNotFound, SameName, ServiceError
-from service.exports import FORMATS, Format
+from service.exports import SPECS, Format, Label, render
 from service.exports.files import remove_abandoned, write_all_whole, write_whole
 
 MARK = "identified"  # part of every name: INT-07.identified.txt
@@ -42,7 +42,7 @@ class SessionFiles:
     recordings: tuple[Path, ...]
 
     def output(self, folder: Path, format: Format) -> Path:
-        return folder / f"{self.name}.{MARK}.{format}"
+        return folder / f"{self.name}.{MARK}.{SPECS[format].extension}"
 
     @property
     def digests(self) -> list[str]:
@@ -468,7 +468,7 @@ def _write(
     try:
         write_all_whole(
             {
-                path: FORMATS[format](transcript)
+                path: render(transcript, format, Label(session=session.name))
                 for format, path in paths.items()
                 if not (missing_only and path.exists())
             }

@@ -47,7 +47,7 @@ from service.commands.options import (
     language_option,
     roster_option,
 )
-from service.exports import Format
+from service.exports import DEFAULT_FORMATS, FORMAT_NAMES, Format
 from service.settings import read_settings
 
 app = typer.Typer(
@@ -128,7 +128,8 @@ def transcribe(
         list[Format] | None,
         typer.Option(
             metavar="FORMAT",
-            help="json, txt, vtt or srt; repeatable. By default all. JSON is always written.",
+            help=f"{FORMAT_NAMES}; repeatable. By default {', '.join(DEFAULT_FORMATS)}. "
+            "JSON is always written.",
         ),
     ] = None,
     join: Join = False,
@@ -161,7 +162,7 @@ def transcribe(
             model=model,
             diarisation=diarisation,
             options=options,
-            formats=tuple(format or Format),
+            formats=tuple(format or DEFAULT_FORMATS),
             join=join,
             precision=precision,
             weights=weights,

@@ -18,7 +18,7 @@ from service.commands.console import printable
 from service.commands.names import JobName, find_finished_job
 from service.commands.options import AsJson
 from service.errors import Misused, OutputNotWritable
-from service.exports import Format
+from service.exports import FORMAT_NAMES, Format
 from service.exports.files import write_whole
 
 
@@ -32,7 +32,7 @@ def transcript_command(
     job: JobName,
     format: Annotated[
         Format | None,
-        typer.Option(metavar="FORMAT", help="json, txt, vtt or srt. By default txt."),
+        typer.Option(metavar="FORMAT", help=f"{FORMAT_NAMES}. By default txt."),
     ] = None,
     out: Annotated[
         Path | None,
@@ -62,12 +62,13 @@ def transcript_command(
             "GET", f"/v1/transcripts/{found['transcript_id']}", params={"format": str(chosen)}
         )
         if out is None:
-            sys.stdout.write(response.text)
+            sys.stdout.flush()
+            sys.stdout.buffer.write(response.content)
             return
         path = out / file_name(response) if out.is_dir() else out
         confirm_overwriting(path, yes=yes)
         try:
-            write_whole(path, response.text)
+            write_whole(path, response.content)
         except OSError as error:
             raise OutputNotWritable(
                 f"The transcript cannot be written ({error.strerror})."

@@ -4,24 +4,87 @@ May import the plain data of `models`. `batch`, `commands`, `api` and scripts ma
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from models.transcript import Transcript
 from models.transcript_json import to_json
+from service.exports import wording
 from service.exports.captions import srt, vtt
-from service.exports.text import txt
+from service.exports.docx import headings_docx, nvivo_docx, reading_docx
+from service.exports.options import ExportOptions, Label, Notation
+from service.exports.qda_texts import atlas, maxqda
+from service.exports.table import csv_table
+from service.exports.text import statistics, txt
+
+__all__ = ["DEFAULT_FORMATS", "FORMAT_NAMES", "SPECS", "ExportOptions", "Format", "Label", "render"]
+
+DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
+TEXT = "text/plain; charset=utf-8"
 
 
 class Format(StrEnum):
     JSON = "json"
     TXT = "txt"
+    STATISTICS = "statistics"
     VTT = "vtt"
     SRT = "srt"
+    CSV = "csv"
+    DOCX = "docx"
+    NVIVO = "nvivo"
+    HEADINGS = "headings"
+    MAXQDA = "maxqda"
+    ATLAS = "atlas"
+    F4 = "f4"
 
 
-FORMATS: dict[Format, Callable[[Transcript], str]] = {
-    Format.JSON: to_json,
-    Format.TXT: txt,
-    Format.VTT: vtt,
-    Format.SRT: srt,
+@dataclass(frozen=True)
+class FormatSpec:
+    """One format.
+
+    `extension`: of its files, after the session's name. `notation`: of pauses and overlaps; None
+    if the format has its own ways to show them, or none.
+    """
+
+    extension: str
+    media_type: str
+    write: Callable[[Transcript, Label, ExportOptions], str | bytes]
+    notation: Notation | None = None
+
+
+SPECS: dict[Format, FormatSpec] = {
+    Format.JSON: FormatSpec("json", "application/json", lambda made, *_: to_json(made)),
+    Format.TXT: FormatSpec("txt", TEXT, txt, Notation.NOTES),
+    Format.STATISTICS: FormatSpec("statistics.txt", TEXT, statistics),
+    Format.VTT: FormatSpec("vtt", "text/vtt; charset=utf-8", vtt),
+    Format.SRT: FormatSpec("srt", "application/x-subrip; charset=utf-8", srt),
+    Format.CSV: FormatSpec("csv", "text/csv; charset=utf-8", csv_table, Notation.NOTES),
+    Format.DOCX: FormatSpec("docx", DOCX, reading_docx, Notation.JEFFERSON),
+    Format.NVIVO: FormatSpec("nvivo.docx", DOCX, nvivo_docx, Notation.JEFFERSON),
+    Format.HEADINGS: FormatSpec("headings.docx", DOCX, headings_docx, Notation.JEFFERSON),
+    Format.MAXQDA: FormatSpec("maxqda.txt", TEXT, maxqda, Notation.DRESING_PEHL),
+    Format.ATLAS: FormatSpec("atlas.txt", TEXT, atlas, Notation.JEFFERSON),
+    Format.F4: FormatSpec("f4.txt", TEXT, maxqda, Notation.DRESING_PEHL),
 }
+DEFAULT_FORMATS = (Format.JSON, Format.TXT, Format.STATISTICS, Format.VTT, Format.SRT)
+FORMAT_NAMES = f"{', '.join(list(Format)[:-1])} or {list(Format)[-1]}"  # for helps
+_RAW = (Format.JSON, Format.STATISTICS)  # whatever the options are
+
+
+def render(
+    transcript: Transcript,
+    format: Format,
+    label: Label,
+    options: ExportOptions = ExportOptions(),  # noqa: B008 - it is frozen
+) -> bytes:
+    """The file of a transcript in one format."""
+    spec = SPECS[format]
+    if format not in _RAW:
+        notation = options.notation or spec.notation
+        wanted = options
+        if spec.notation is None or notation is None:
+            wanted = replace(options, pauses=None, overlaps=False)
+        transcript = wording.apply(transcript, wanted, notation or Notation.NOTES)
+    written = spec.write(transcript, label, options)
+    # Surrogates, which JSON may hold and UTF-8 may not, become question marks.
+    return written.encode("utf-8", "replace") if isinstance(written, str) else written

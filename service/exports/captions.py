@@ -1,18 +1,27 @@
 """WebVTT and SubRip: the words in captions (cues) short enough to read.
 
-Sources: W3C WebVTT, sections 4 and 6.1; the SubRip format as VLC and ffmpeg read it.
+Sources: W3C WebVTT, sections 4 and 6.1; the SubRip format as VLC and ffmpeg read it. Netflix, Timed
+Text Style Guide: General Requirements (5/6 s to 7 s, two lines of 42, two frames between cues, gaps
+of up to eleven frames closed to two). Reading speed: BBC Subtitle Guidelines, 160 to 180 words a
+minute, which is about 17 characters a second, as in Netflix's guides.
 """
 
 import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 from models.transcript import Segment, Transcript, Word, join_continued
+from service.exports.options import ExportOptions, Label
 from service.exports.overlap_index import OverlapIndex
-from service.exports.text import IDENTIFIED, UNKNOWN
+from service.exports.paragraphs import UNKNOWN, timestamp
+from service.exports.text import confidentiality
 
 MAX_CUE_SECONDS = 7.0
+MIN_CUE_SECONDS = 5 / 6
+MIN_GAP_SECONDS = 2 / 24  # between cues: two frames
+CLOSED_GAP_SECONDS = 11 / 24  # shorter gaps flicker
+MAX_READING_SPEED = 17  # columns a second
 MAX_LINES = 2  # of a cue
 MAX_LINE_WIDTH = 42  # characters; those of Chinese, Japanese and Korean are two wide
 MAX_NAME_WIDTH = 24  # of a speaker, before the text
@@ -21,10 +30,13 @@ CLOSES = frozenset("，。、．！？：；）」』】》〉”’…,.!?:;)]}
 
 @dataclass(frozen=True)
 class Cue:
+    """`shown_until`: after `end` if the text takes longer to read and the next cue leaves time."""
+
     speaker: str
     start: float
     end: float
     text: str
+    shown_until: float
 
 
 @dataclass(frozen=True)
@@ -43,7 +55,22 @@ def cues(transcript: Transcript) -> Iterator[Cue]:
     after it. Only a word that is too wide for a cue is split.
     """
     made = [cue for segment in transcript.segments for cue in _segment_cues(segment)]
-    yield from sorted(made, key=lambda cue: cue.start)
+    made.sort(key=lambda cue: cue.start)
+    for cue, following in zip(made, [*made[1:], None], strict=True):
+        yield replace(cue, shown_until=_shown_until(cue, following))
+
+
+def _shown_until(cue: Cue, following: Cue | None) -> float:
+    readable = max(MIN_CUE_SECONDS, width_of(cue.text) / MAX_READING_SPEED)
+    wanted = max(cue.end, min(cue.start + readable, cue.start + MAX_CUE_SECONDS))
+    if following is None:
+        return round(wanted, 3)
+    if following.start < cue.end - 0.001:  # somebody interrupts: both are shown
+        return cue.end
+    latest = following.start - MIN_GAP_SECONDS
+    if following.start - wanted < CLOSED_GAP_SECONDS:
+        wanted = min(latest, cue.start + MAX_CUE_SECONDS)
+    return round(max(cue.start + 0.001, min(wanted, latest)), 3)
 
 
 def _segment_cues(segment: Segment) -> Iterator[Cue]:
@@ -86,7 +113,8 @@ def _cue(speaker: str, pieces: Sequence[_Piece]) -> Cue:
     text = _one_line("".join(piece.text for piece in pieces))
     start = round(min(piece.start for piece in pieces), 3)
     end = round(max(piece.end for piece in pieces), 3)
-    return Cue(speaker, start, max(end, start + 0.001), text)
+    end = max(end, start + 0.001)
+    return Cue(speaker, start, end, text, end)
 
 
 # --- lines ----------------------------------------------------------------------------------------
@@ -164,12 +192,13 @@ def _is_wide(character: str) -> bool:
 # --- formats --------------------------------------------------------------------------------------
 
 
-def vtt(transcript: Transcript) -> str:
+def vtt(transcript: Transcript, label: Label, options: ExportOptions) -> str:
     """The speaker is in the cue's voice tag, which players do not show as text."""
-    blocks = ["WEBVTT", f"NOTE {IDENTIFIED}", *(f"NOTE {text}" for text in transcript.warnings)]
+    notes = [confidentiality(label), label.title, *transcript.warnings]
+    blocks = ["WEBVTT", *(f"NOTE {_one_line(text).replace('-->', '→')}" for text in notes)]
     overlaps = OverlapIndex(transcript.overlaps)
     for cue in cues(transcript):
-        times = f"{_time(cue.start, '.')} --> {_time(cue.end, '.')}"
+        times = f"{timestamp(cue.start, 3)} --> {timestamp(cue.shown_until, 3)}"
         lines, note = wrap(cue.text), _unheard_speakers(cue, overlaps)
         with_note = wrap(f"{cue.text}{note}")
         noted = len(with_note) <= MAX_LINES
@@ -189,23 +218,18 @@ def _unheard_speakers(cue: Cue, overlaps: OverlapIndex) -> str:
     return "".join(f" [{speaker} speaks too]" for speaker in sorted(speakers))
 
 
-def srt(transcript: Transcript) -> str:
+def srt(transcript: Transcript, label: Label, options: ExportOptions) -> str:
+    """Without a header, because SubRip has none: the file's name says that it is identified."""
     blocks = []
     for number, cue in enumerate(cues(transcript), start=1):
-        times = f"{_time(cue.start, ',')} --> {_time(cue.end, ',')}"
-        # ffmpeg takes any line with this arrow between two times for the start of a cue.
-        shown = "\n".join(_lines(cue.text.replace("-->", "→"), cue.speaker))
+        times = f"{timestamp(cue.start, 3, ',')} --> {timestamp(cue.shown_until, 3, ',')}"
+        # ffmpeg takes any line with this arrow between two times for the start of a cue, and
+        # players take <i> for markup; SubRip has no way to escape either.
+        text = cue.text.replace("-->", "→").replace("<", "‹").replace(">", "›")
+        shown = "\n".join(_lines(text, cue.speaker))
         blocks.append(f"{number}\n{times}\n{shown}")
     return "\n\n".join(blocks) + "\n"
 
 
 def _escape(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-def _time(seconds: float, separator: str) -> str:
-    """`01:02:03.456`"""
-    milliseconds = round(seconds * 1000)
-    hours, rest = divmod(milliseconds, 3_600_000)
-    minutes, rest = divmod(rest, 60_000)
-    return f"{hours:02d}:{minutes:02d}:{rest // 1000:02d}{separator}{rest % 1000:03d}"

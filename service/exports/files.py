@@ -10,32 +10,32 @@ from pathlib import Path
 PREFIX, SUFFIX = ".fieldscribe-", ".partial"
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file of mode 0600. A crash leaves the old or the new file, never a partial one."""
-    write_all_whole({path: text})
+    write_all_whole({path: content})
 
 
-def write_all_whole(files: Mapping[Path, str]) -> None:
+def write_all_whole(files: Mapping[Path, str | bytes]) -> None:
     """Write several files, or none of them if one fails.
 
     They are moved into place, in order, once all are on disk. A killed process leaves hidden files,
     which `remove_abandoned` deletes.
     """
     with ExitStack() as stack:
-        partials = {path: _write_partial(path, text, stack) for path, text in files.items()}
+        partials = {path: _write_partial(path, content, stack) for path, content in files.items()}
         for path, partial in partials.items():
             os.replace(partial, path)
 
 
-def _write_partial(path: Path, text: str, stack: ExitStack) -> str:
+def _write_partial(path: Path, content: str | bytes, stack: ExitStack) -> str:
     """Returns the path. A lock, held until `stack` closes, marks the file as being written."""
     descriptor, partial = tempfile.mkstemp(prefix=PREFIX, suffix=SUFFIX, dir=path.parent)
     stack.callback(os.close, descriptor)
     stack.callback(Path(partial).unlink, missing_ok=True)
     with suppress(OSError):  # some network file systems have no locks
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-    with open(descriptor, "w", encoding="utf-8", closefd=False) as file:
-        file.write(text)
+    with open(descriptor, "wb", closefd=False) as file:
+        file.write(content.encode("utf-8") if isinstance(content, str) else content)
         file.flush()
         os.fsync(descriptor)
     return partial

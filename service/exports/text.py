@@ -1,13 +1,12 @@
-"""Plain text: a line per segment with its time and speaker, then the passages to check."""
+"""Plain text: the transcript, and in a file of its own the statistics and passages to check."""
 
 from collections.abc import Iterator
 
 from models.statistics import compute_statistics
-from models.transcript import Flag, Segment, Transcript
-from service.exports.overlap_index import OverlapIndex
-
-IDENTIFIED = "IDENTIFIED: what people said, not de-identified. Keep it where the recordings are."
-UNKNOWN = "unknown"  # diarisation found no speaker there
+from models.transcript import Flag, Transcript
+from service.exports.options import ExportOptions, Label, Timestamps
+from service.exports.paragraphs import paragraphs, timestamp
+from service.exports.wording import one_line
 
 FLAGS = {
     "speech_without_words": "speech without words",
@@ -20,30 +19,45 @@ FLAGS = {
 }
 
 
-def txt(transcript: Transcript) -> str:
-    return "\n".join(_lines(transcript)) + "\n"
+def confidentiality(label: Label) -> str:
+    """The sentence with which every export begins."""
+    if label.release is None:
+        return "IDENTIFIED. What people said, not de-identified. Keep it where the recordings are."
+    return f"RELEASE {label.release}. De-identified: pseudonyms replace what identifies people."
 
 
-def _lines(transcript: Transcript) -> Iterator[str]:
-    yield IDENTIFIED
-    for warning in transcript.warnings:
-        yield f"WARNING: {warning}"
-    yield ""
-    yield (
-        f"Duration {clock(transcript.duration)}, language {transcript.language}, "
+def header(transcript: Transcript, label: Label) -> list[str]:
+    """Lines about the transcript. None has a colon: MAXQDA would take it for a speaker's name."""
+    about = (
+        f"Duration {_in_words(transcript.duration)}, language {transcript.language}, "
         f"{_count(len(transcript.speakers), 'speaker')}, {transcript.made_with.whisper_model}"
     )
-    yield ""
-    yield from _speakers(transcript)
-    yield ""
-    overlaps = OverlapIndex(transcript.overlaps)
-    for segment in transcript.segments:
-        speaker, mark = segment.speaker or UNKNOWN, _overlap_mark(segment, overlaps)
-        yield f"[{clock(segment.start)}] {speaker}: {segment.text}{mark}"
+    warnings = [f"WARNING. {text}" for text in transcript.warnings]
+    lines = [confidentiality(label), label.title, about, *warnings]
+    return [one_line(line).replace(": ", " - ").replace(":", "-") for line in lines]
+
+
+def txt(transcript: Transcript, label: Label, options: ExportOptions) -> str:
+    """A line per segment: `[00:01:02] P07: text`, after the header and an empty line."""
+    lines = header(transcript, label)
+    lines.append("")
+    for paragraph in paragraphs(transcript, options, stamp=_stamp):
+        time = "" if options.timestamps == Timestamps.NONE else f"{_stamp(paragraph.start)} "
+        lines.append(f"{time}{paragraph.speaker}: {paragraph.text}")
+    return "\n".join(lines) + "\n"
+
+
+def _stamp(seconds: float) -> str:
+    return f"[{timestamp(seconds)}]"
+
+
+def statistics(transcript: Transcript, label: Label, options: ExportOptions) -> str:
+    """How much each speaker says, and the passages to check against the recording."""
+    lines = [*header(transcript, label), "", *_speakers(transcript)]
     if transcript.flags:
-        yield ""
-        yield "Passages to check against the recording:"
-        yield from map(_describe_flag, transcript.flags)
+        lines += ["", "Passages to check against the recording:"]
+        lines += map(_describe_flag, transcript.flags)
+    return "\n".join(lines) + "\n"
 
 
 def _speakers(transcript: Transcript) -> Iterator[str]:
@@ -52,7 +66,8 @@ def _speakers(transcript: Transcript) -> Iterator[str]:
     roles = {suggestion.speaker: suggestion for suggestion in counted.suggestions}
     for speaker in counted.speakers:
         line = (
-            f"{speaker.speaker}: {clock(speaker.talk_time)} ({speaker.talk_share:.0%}), "
+            f"{one_line(speaker.speaker)}: {timestamp(speaker.talk_time)} "
+            f"({speaker.talk_share:.0%}), "
             f"{_count(speaker.turns, 'turn')}, {_count(speaker.words, 'word')}"
         )
         if speaker.speaker in roles:
@@ -62,31 +77,23 @@ def _speakers(transcript: Transcript) -> Iterator[str]:
         yield line
 
 
-def _overlap_mark(segment: Segment, overlaps: OverlapIndex) -> str:
-    """` [overlap with SPEAKER_01]` if others speak during the segment, else an empty string.
-
-    The mark also names those whose words in the overlap are missing.
-    """
-    during = overlaps.during(segment.start, segment.end)
-    others = {speaker for overlap in during for speaker in overlap.speakers} - {segment.speaker}
-    unheard = {speaker for overlap in during for speaker in overlap.unheard} - {segment.speaker}
-    if not others:
-        return ""
-    missing = f"; no words of {', '.join(sorted(unheard))}" if unheard else ""
-    return f" [overlap with {', '.join(sorted(others))}{missing}]"
-
-
 def _describe_flag(flag: Flag) -> str:
     evidence = ", ".join(
         f"{name} {value if isinstance(value, str) else f'{value:g}'}"
         for name, value in flag.evidence.items()
     )
     reason = FLAGS.get(flag.kind, flag.kind)
-    return f"[{clock(flag.start)} - {clock(flag.end)}] {reason} ({evidence})"
+    return f"[{timestamp(flag.start)} - {timestamp(flag.end)}] {reason} ({evidence})"
 
 
 def _count(n: int, noun: str) -> str:
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def _in_words(seconds: float) -> str:
+    """`1 h 02 min 03 s`"""
+    whole = int(seconds)
+    return f"{whole // 3600} h {whole // 60 % 60:02d} min {whole % 60:02d} s"
 
 
 def clock(seconds: float) -> str:

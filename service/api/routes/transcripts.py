@@ -5,28 +5,23 @@ from uuid import UUID
 
 from fastapi import APIRouter, Body, Depends, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.orm import Session as DbSession
 
 from service.api.access import LimitsDep, ServicesDep, allow
 from service.api.guarded_route import GuardedRoute
 from service.api.openapi import problems
 from service.api.routes.views import SpeakerCode, SpeakerRole, Strict
-from service.database.tables import StoredTranscript
+from service.database.tables import StoredTranscript, Study
 from service.domain import transcripts
 from service.domain.callers import Caller
 from service.domain.jobs import job_recordings
 from service.domain.transcripts import TranscriptNotFound, UnknownSpeaker
-from service.exports import FORMATS, Format
+from service.exports import SPECS, Format, Label, render
 from service.services import Services
 from service.vault.errors import READ_ERRORS
 
 router = APIRouter(prefix="/v1/transcripts", tags=["transcripts"], route_class=GuardedRoute)
 Researcher = Annotated[Caller, Depends(allow("researcher"))]
-MEDIA_TYPES = {
-    Format.JSON: "application/json",
-    Format.TXT: "text/plain; charset=utf-8",
-    Format.VTT: "text/vtt; charset=utf-8",
-    Format.SRT: "application/x-subrip; charset=utf-8",
-}
 
 NAMED = {
     "SPEAKER_00": {"role": "interviewer", "code": "I1"},
@@ -93,7 +88,7 @@ class TranscriptSpeakers(BaseModel):
     responses={
         200: {
             "description": "The identified transcript, with names and everything people said.",
-            "content": {media.partition(";")[0]: {} for media in MEDIA_TYPES.values()},
+            "content": {spec.media_type.partition(";")[0]: {} for spec in SPECS.values()},
         },
         **problems(TranscriptNotFound, *READ_ERRORS),
     },
@@ -110,16 +105,28 @@ def read_transcript(
     with services.sessionmaker() as session:
         transcript = transcripts.find_transcript(session, caller, transcript_id)
         document = transcripts.read_document(services, transcript)
-        code = transcripts.session_code(session, transcript)
-    text = FORMATS[format](transcripts.with_names(document, transcript.speakers))
-    name = f"{code or transcript.id}.identified.{format}"
+        label = _label(session, transcript, document["speakers"])
+    named = transcripts.with_names(document, transcript.speakers)
+    spec = SPECS[format]
+    name = f"{label.session}.identified.{spec.extension}"
     return Response(
-        text,
-        media_type=MEDIA_TYPES[format],
+        render(named, format, label),
+        media_type=spec.media_type,
         headers={
             "ETag": f'"{transcript.version}"',
             "Content-Disposition": f'attachment; filename="{name}"',
         },
+    )
+
+
+def _label(session: DbSession, transcript: StoredTranscript, speakers: list[str]) -> Label:
+    names = transcripts.names_of(speakers, transcript.speakers)
+    roles = {names[label]: each.get("role") for label, each in transcript.speakers.items()}
+    return Label(
+        session=transcripts.session_code(session, transcript) or str(transcript.id),
+        study=session.get_one(Study, transcript.study_id).code,
+        version=transcript.version,
+        roles={name: role for name, role in roles.items() if role},
     )
 
 
