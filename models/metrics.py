@@ -95,17 +95,44 @@ def normaliser_name(language: str) -> str:
     return f"whisper.normalizers.{kind}{letters}"
 
 
-def word_errors(reference: str, hypothesis: str, language: str = "en") -> ErrorRate:
-    """Count substitutions, deletions and insertions after whisper's normaliser (WER)."""
+@dataclass(frozen=True)
+class WordCounts:
+    """Word errors by kind; `total` counts the reference's words. Insertions are invented words."""
+
+    substitutions: int
+    deletions: int
+    insertions: int
+    total: int
+
+    @property
+    def errors(self) -> int:
+        return self.substitutions + self.deletions + self.insertions
+
+    def __add__(self, other: "WordCounts") -> "WordCounts":
+        return WordCounts(
+            self.substitutions + other.substitutions,
+            self.deletions + other.deletions,
+            self.insertions + other.insertions,
+            self.total + other.total,
+        )
+
+
+def count_word_errors(reference: str, hypothesis: str, language: str = "en") -> WordCounts:
+    """Count substitutions, deletions and insertions after whisper's normaliser."""
     import jiwer
 
     normalise = normaliser(language)
     expected, found = normalise(reference).split(), normalise(hypothesis).split()
     if not expected:
-        return ErrorRate(len(found), 0)
+        return WordCounts(0, 0, len(found), 0)
     counts = jiwer.process_words(" ".join(expected), " ".join(found))
-    errors = counts.substitutions + counts.deletions + counts.insertions
-    return ErrorRate(errors, len(expected))
+    return WordCounts(counts.substitutions, counts.deletions, counts.insertions, len(expected))
+
+
+def word_errors(reference: str, hypothesis: str, language: str = "en") -> ErrorRate:
+    """Count word errors of all kinds after whisper's normaliser (WER)."""
+    counts = count_word_errors(reference, hypothesis, language)
+    return ErrorRate(counts.errors, counts.total)
 
 
 def cp_word_errors(

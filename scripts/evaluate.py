@@ -3,12 +3,15 @@
     scripts/evaluate              # the demo weights on rendered recordings
     scripts/evaluate --manifest interviews.txt --model large-v3-turbo
     scripts/evaluate --manifest interviews.txt --model large-v3-turbo --precision int8
+    scripts/evaluate --folder recordings --model base --peers
 
 The first renders new interviews and focus groups (with seeds unused by scripts/train_demo_models),
 and silence, noise and hum. The second uses recordings transcribed by hand; see
 scripts/references.py for the manifest. Both print a table, and write it to --out with plots and all
 measurements of each recording. The third compares fp32 with a lower precision, and allows the
-weights to be used at that precision if it costs almost nothing (models/gates.py).
+weights to be used at that precision if it costs almost nothing (models/gates.py). The fourth takes
+a folder of recordings with references beside them, and prints the word errors of openai-whisper
+and faster-whisper with the same weights beside ours; this needs `scripts/setup bench`.
 docs/researcher/accuracy.md explains the figures.
 """
 
@@ -31,7 +34,7 @@ from models.audio.probe import probe
 from models.audio.recording import SAMPLE_RATE, DecodedRecording
 from models.errors import SpeechError
 from models.gates import Gate, required_gates
-from models.metrics import Spoken, TimedText, sum_rates
+from models.metrics import Spoken, TimedText, WordCounts, sum_rates
 from models.options import Channels, JobOptions, SpeakerCount
 from models.pipeline import Pipeline
 from models.precision import Precision
@@ -42,7 +45,9 @@ from scripts.evaluation import (
     Row,
     build_document,
     compare,
+    compare_text,
     format_table,
+    format_words,
     write_evaluation,
 )
 from scripts.make_interview import Interview, make_interview, recording_of
@@ -51,9 +56,11 @@ from scripts.references import (
     BadReference,
     ManifestEntry,
     build_annotation,
+    read_entry,
+    read_folder,
     read_manifest,
-    read_reference,
 )
+from scripts.whisper_peers import PEERS, Peers
 from service.commands.console import printable
 from service.commands.options import default_weights_folder
 from service.settings import read_settings
@@ -178,12 +185,12 @@ class FailedRecording:
 
 
 def measure_manifest(
-    pipeline: Pipeline, entries: Sequence[ManifestEntry]
+    pipeline: Pipeline, entries: Sequence[ManifestEntry], peers: Peers | None = None
 ) -> Iterator[Row | FailedRecording]:
     """Measure each recording; a failed one does not stop the others."""
     for entry in entries:
         options = parse_options(entry)
-        reference = read_reference(entry.references, entry.audio.stem)
+        reference = read_entry(entry)
         try:
             with entry.audio.open("rb") as file:
                 recording = decode(file, split_channels=options.channels != Channels.MIX)
@@ -191,7 +198,19 @@ def measure_manifest(
         except (SpeechError, OSError) as error:
             yield FailedRecording(entry.audio.name, str(error))
         else:
-            yield Row(entry.group, entry.audio.stem, measured)
+            others = measure_peers(peers, entry, reference, options.language) if peers else {}
+            yield Row(entry.group, entry.audio.stem, measured, others)
+
+
+def measure_peers(
+    peers: Peers, entry: ManifestEntry, reference: Annotation, language: str | None
+) -> dict[str, WordCounts]:
+    counts = {}
+    for peer in PEERS:
+        found = peers.transcribe(peer, entry.audio, language)
+        if (compared := compare_text(reference, found.text, language or "en")) is not None:
+            counts[peer] = compared
+    return counts
 
 
 def check_entry(entry: ManifestEntry) -> None:
@@ -200,7 +219,7 @@ def check_entry(entry: ManifestEntry) -> None:
     Raises:
         BadReference
     """
-    read_reference(entry.references, entry.audio.stem)
+    read_entry(entry)
     try:
         parse_options(entry)
         with entry.audio.open("rb") as file:
@@ -238,7 +257,7 @@ def write_results(
     if rows:
         document = build_document(rows, pipeline)
         write_evaluation(out, document)
-        print(format_table(document["groups"]))
+        print(format_table(document["groups"]), format_words(document["recordings"]), sep="\n\n")
         print(f"\nPercent. {out}: evaluation.json, evaluation.md, *.png", file=sys.stderr)
     return rows, failed
 
@@ -257,6 +276,13 @@ def fill_gate(gate: Gate, fp32: Sequence[Row], lower: Sequence[Row]) -> Gate:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--manifest", type=Path, help="your own recordings and references")
+    parser.add_argument("--folder", type=Path, help="recordings with references beside them")
+    parser.add_argument(
+        "--peers", action="store_true", help="openai-whisper and faster-whisper beside ours"
+    )
+    parser.add_argument(
+        "--peer-cache", type=Path, default=Path("build/peers"), help="keeps what the peers wrote"
+    )
     parser.add_argument("--model", default="demo", help="a Whisper model, by name or path")
     parser.add_argument("--diarisation", help="a pyannote pipeline, by name or path")
     weights = os.environ.get("FIELDSCRIBE_WEIGHTS") or default_weights_folder()
@@ -273,24 +299,26 @@ def main() -> None:
         help="compare it with fp32, and allow its use if it costs almost nothing",
     )
     options = parser.parse_args()
-    if options.precision and options.model != DEMO and not options.manifest:
+    if options.precision and options.model != DEMO and not (options.manifest or options.folder):
         parser.error("results on rendered voices do not apply to people: add --manifest")
     torch.set_num_threads(options.threads)
     allow_weak_sandbox(read_settings().allow_weak_sandbox)
     try:
         entries = read_manifest(options.manifest) if options.manifest else []
+        entries += read_folder(options.folder) if options.folder else []
         for entry in entries:
             check_entry(entry)
         whisper = find_whisper(options.model, options.weights)
         pipeline_name = options.diarisation or default_pipeline(options.model)
         diarisation = find_pipeline(pipeline_name, options.weights)
+        peers = Peers(whisper, options.peer_cache, options.threads) if options.peers else None
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         gates = required_gates(options.precision, device, whisper, diarisation)
 
         def measure_at(precision: Precision | None, out: Path) -> list[Row]:
             pipeline = Pipeline(whisper, diarisation, device, precision)
             found: Iterator[Row | FailedRecording] = (
-                measure_manifest(pipeline, entries)
+                measure_manifest(pipeline, entries, peers)
                 if entries
                 else measure_rendered(pipeline, options.recordings, options.seconds)
             )

@@ -1,7 +1,7 @@
 """The measurements of `scripts/evaluate` for each recording and group, as table and JSON."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
@@ -12,8 +12,10 @@ import torch
 from models.metrics import (
     TCP_COLLAR,
     ErrorRate,
+    WordCounts,
     bootstrap_interval,
     count_errors,
+    count_word_errors,
     cp_word_errors,
     diarisation_parts,
     invented_seconds,
@@ -23,13 +25,14 @@ from models.metrics import (
     sum_rates,
     tcp_word_errors,
     time_errors,
-    word_errors,
 )
 from models.pipeline import Pipeline
 from scripts.references import Annotation
 from scripts.reports import write_report
 
 FORGIVING_COLLAR = 0.5  # s, a quarter on each side, as many papers use
+
+OURS = "fieldscribe"
 
 COLUMNS = (
     ("wer", "WER"),
@@ -55,6 +58,7 @@ class Measurement:
     language: str
     seconds: float
     took: float  # s
+    counts: WordCounts | None = None  # None: the reference has no words
 
     @property
     def words(self) -> ErrorRate:
@@ -82,9 +86,11 @@ def compare(
     """
     silent = reference == Annotation()
     rates: dict[str, ErrorRate] = {}
-    text = _join_text(reference)
-    if text:
-        rates["wer"] = word_errors(text, _join_text(found), language)
+    text, counts = _join_text(reference), None
+    if text or silent:
+        counts = count_word_errors(text, _join_text(found), language)
+    if text and counts:
+        rates["wer"] = ErrorRate(counts.errors, counts.total)
     if reference.words:
         rates["times_off"] = time_errors(reference.words, found.words, language)
     if reference.utterances and find_spec("meeteval"):  # scripts/evaluate installs it
@@ -105,12 +111,20 @@ def compare(
     if reference.turns or silent:
         rates["invented"] = invented_seconds(reference.turns, found.words, duration)
     speakers = 0 if silent else reference.n_speakers or None
-    return Measurement(rates, speakers, found.n_speakers, language, duration, took)
+    return Measurement(rates, speakers, found.n_speakers, language, duration, took, counts)
 
 
 def _join_text(annotation: Annotation) -> str:
     parts = annotation.utterances or annotation.words
-    return " ".join(part.text for part in parts)
+    return annotation.text or " ".join(part.text for part in parts)
+
+
+def compare_text(reference: Annotation, text: str, language: str) -> WordCounts | None:
+    """The word errors of a text; None if the reference has no words for its speech."""
+    expected = _join_text(reference)
+    if not expected and reference != Annotation():
+        return None
+    return count_word_errors(expected, text, language)
 
 
 @dataclass(frozen=True)
@@ -120,6 +134,7 @@ class Row:
     group: str
     name: str
     measured: Measurement
+    peers: dict[str, WordCounts] = field(default_factory=dict)  # the same recording by others
 
     def __str__(self) -> str:
         shown = (("wer", "WER"), ("cpwer", "cpWER"), ("der", "DER"), ("invented", "invented"))
@@ -179,6 +194,49 @@ def format_table(groups: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def format_words(recordings: Sequence[dict[str, Any]]) -> str:
+    """Markdown: the word errors of each recording by kind, ours beside the peers'."""
+    columns = [
+        {OURS: WordCounts(**one["words"])}
+        | {peer: WordCounts(**counts) for peer, counts in one["peers"].items()}
+        for one in recordings
+        if one["words"]
+    ]
+    names = [one["name"] for one in recordings if one["words"]]
+    titles = list(dict.fromkeys(title for column in columns for title in column))
+    spoken = [i for i, column in enumerate(columns) if column[OURS].total]
+    silent = [i for i in range(len(columns)) if i not in spoken]
+    lines = [
+        "Word errors (substitutions + deletions + insertions):",
+        "",
+        f"| {' | '.join(['recording', 'words', *titles])} |",
+        f"|{'---|' * (2 + len(titles))}",
+    ]
+    for group, title in ((spoken, "all with speech"), (silent, "all without speech")):
+        of_each = [(names[i], [i]) for i in group]
+        for name, some in of_each + [(title, group)] * (len(group) > 1):
+            sums = [sum_counts(columns[i].get(title) for i in some) for title in titles]
+            total = str(sums[0].total) if sums[0] else ""
+            lines.append(f"| {' | '.join([name, total, *map(_format_counts, sums)])} |")
+    return "\n".join(lines)
+
+
+def sum_counts(counts: Iterable[WordCounts | None]) -> WordCounts | None:
+    """The sum, or None if one of them is missing."""
+    total: WordCounts | None = WordCounts(0, 0, 0, 0)
+    for one in counts:
+        total = total + one if total is not None and one is not None else None
+    return total
+
+
+def _format_counts(counts: WordCounts | None) -> str:
+    if counts is None:
+        return ""
+    parts = f"{counts.substitutions} + {counts.deletions} + {counts.insertions}"
+    rate = f", {counts.errors / counts.total:.1%}" if counts.total else ""
+    return f"{counts.errors}{rate} ({parts})"
+
+
 def _format_cell(figure: dict[str, Any] | None) -> str:
     if figure is None:
         return ""
@@ -223,13 +281,16 @@ def _as_dict(row: Row) -> dict[str, Any]:
             metric: {"errors": rate.errors, "total": rate.total}
             for metric, rate in measured.rates.items()
         },
+        "words": None if measured.counts is None else asdict(measured.counts),
+        "peers": {peer: asdict(counts) for peer, counts in row.peers.items()},
     }
 
 
 def write_evaluation(out: Path, document: dict[str, Any]) -> None:
-    """Write `evaluation.json`, the table as `evaluation.md`, and plots."""
+    """Write `evaluation.json`, the tables as `evaluation.md`, and plots."""
     from scripts.evaluation_plots import plot
 
     write_report(out / "evaluation.json", document)
-    (out / "evaluation.md").write_text(format_table(document["groups"]) + "\n")
+    tables = [format_table(document["groups"]), format_words(document["recordings"])]
+    (out / "evaluation.md").write_text("\n\n".join(tables) + "\n")
     plot(document, out)

@@ -10,15 +10,23 @@ Paths are relative to the manifest. A reference is one of
     .ctm   words with times
     .rttm  turns: who spoke when
     .json  a corrected Fieldscribe transcript
+    .txt   what is said, as plain text; empty if nobody speaks
+
+A folder needs no manifest: a recording's references lie beside it and have its name, or SOURCES.tsv
+gives its text.
+
+    file	group	language	reference
+    jfk.flac	read	en	and so my fellow Americans ask not what your country can do for you
 
 Sources: NIST SCTK, doc/infmts.htm (STM, CTM); NIST RT-09 evaluation plan, appendix A (RTTM).
 """
 
+import csv
 import math
 import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 
@@ -28,7 +36,9 @@ from models.options import Channels
 from models.transcript import Transcript, Turn, Word, text_of
 from models.transcript_json import from_json
 
-ENDINGS = (".stm", ".ctm", ".rttm", ".json")
+ENDINGS = (".stm", ".ctm", ".rttm", ".json", ".txt")
+AUDIO_ENDINGS = (".flac", ".wav", ".mp3", ".m4a", ".ogg", ".opus", ".mp4", ".aac", ".wma")
+SOURCES = "SOURCES.tsv"
 OPTIONS = ("speakers", "language", "channels", "group")
 ALTERNATIVES = re.compile(r"\{[^}]*\s/\s[^}]*\}")  # of STM: { colour / color }
 NOT_SCORED = ("ignore_time_segment_in_scoring", "inter_segment_gap", "excluded_region")
@@ -45,6 +55,7 @@ class Annotation:
     utterances: tuple[Spoken, ...] = ()
     words: tuple[TimedText, ...] = ()
     turns: tuple[Turn, ...] = ()
+    text: str = ""  # where it is known without times
 
     @property
     def n_speakers(self) -> int:
@@ -53,11 +64,15 @@ class Annotation:
 
 @dataclass(frozen=True)
 class ManifestEntry:
-    """One line of a manifest."""
+    """One line of a manifest, or one recording of a folder.
+
+    `text`: what is said, if no file holds it.
+    """
 
     audio: Path
     references: tuple[Path, ...]
     options: dict[str, str] = field(default_factory=dict)
+    text: str = ""
 
     @property
     def group(self) -> str:
@@ -104,6 +119,48 @@ def _parse_entry(tokens: Sequence[str], manifest: Path, number: int) -> Manifest
     return ManifestEntry(paths[0], tuple(paths[1:]), options)
 
 
+def read_folder(folder: Path) -> list[ManifestEntry]:
+    """The recordings in a folder and its subfolders that have a reference.
+
+    Raises:
+        BadReference
+    """
+    listed = {row["file"]: row for row in _read_sources(folder / SOURCES)}
+    entries = []
+    for audio in sorted(path for path in folder.rglob("*") if path.suffix in AUDIO_ENDINGS):
+        references = [audio.with_suffix(ending) for ending in ENDINGS]
+        found = tuple(path for path in references if path.is_file())
+        row = listed.get(audio.name)
+        if found or row:
+            options = {name: row[name] for name in OPTIONS if row.get(name)} if row else {}
+            entries.append(ManifestEntry(audio, found, options, row["reference"] if row else ""))
+    if not entries:
+        raise BadReference(
+            f"{folder} holds no recording with a reference: see scripts/references.py"
+        )
+    return entries
+
+
+def _read_sources(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        return []
+    lines = [line for _, line in _read_lines(path)]
+    rows = list(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
+    for number, row in enumerate(rows, start=2):
+        if not row.get("file") or row.get("reference") is None:
+            raise BadReference(f"{path}, line {number}: it needs the columns file and reference")
+    return rows
+
+
+def read_entry(entry: ManifestEntry) -> Annotation:
+    """
+    Raises:
+        BadReference
+    """
+    found = read_reference(entry.references, entry.audio.stem)
+    return replace(found, text=entry.text) if entry.text else found
+
+
 def read_reference(paths: Sequence[Path], recording: str) -> Annotation:
     """Combine the reference files of one recording.
 
@@ -123,6 +180,7 @@ def read_reference(paths: Sequence[Path], recording: str) -> Annotation:
             found.utterances or read.utterances,
             found.words or read.words,
             found.turns or read.turns,
+            found.text or read.text,
         )
     turns = found.turns or tuple(
         Turn(part.start, part.end, part.speaker) for part in found.utterances if part.speaker
@@ -130,7 +188,8 @@ def read_reference(paths: Sequence[Path], recording: str) -> Annotation:
     turns = tuple(
         turn for turn in turns if turn.end > turn.start
     )  # a speaker without speech does not count
-    return Annotation(found.utterances or _build_utterances(found.words, turns), found.words, turns)
+    utterances = found.utterances or _build_utterances(found.words, turns)
+    return Annotation(utterances, found.words, turns, found.text)
 
 
 def read_rttm(path: Path, recording: str) -> Annotation:
@@ -169,6 +228,10 @@ def read_ctm(path: Path, recording: str) -> Annotation:
     return Annotation(words=tuple(sorted(words, key=lambda word: word.start)))
 
 
+def read_text(path: Path, recording: str) -> Annotation:
+    return Annotation(text=" ".join(line.strip() for _, line in _read_lines(path)).strip())
+
+
 def read_transcript(path: Path, recording: str) -> Annotation:
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -201,6 +264,7 @@ READERS: dict[str, Callable[[Path, str], Annotation]] = {
     ".stm": read_stm,
     ".ctm": read_ctm,
     ".json": read_transcript,
+    ".txt": read_text,
 }
 
 

@@ -290,8 +290,16 @@ class FasterWhisper:
         return texts
 
 
-def save_for_ctranslate2(whisper: Any, tokenizer: Any, folder: str) -> None:
-    """Source: ctranslate2/converters/transformers.py, `WhisperLoader`."""
+def save_for_ctranslate2(
+    whisper: Any, tokenizer: Any, folder: str, vocabulary: Sequence[str] = ()
+) -> None:
+    """Write the weights in CTranslate2's format.
+
+    Source: ctranslate2/converters/transformers.py, `WhisperLoader`.
+
+    Args:
+        vocabulary: the text of every token; without it only those of special tokens are known.
+    """
     from ctranslate2.converters.utils import fuse_linear
     from ctranslate2.specs import common_spec, whisper_spec
 
@@ -337,10 +345,10 @@ def save_for_ctranslate2(whisper: Any, tokenizer: Any, folder: str) -> None:
             set_linear(layer.ffn.linear_0, block.mlp[0])
             set_linear(layer.ffn.linear_1, block.mlp[2])
             set_norm(layer.ffn.layer_norm, block.mlp_ln)
-    vocabulary = [f"token{i}" for i in range(dims.n_vocab)]
+    names = list(vocabulary) or [f"token{i}" for i in range(dims.n_vocab)]
     for token, i in tokenizer.special_tokens.items():
-        vocabulary[i] = token
-    spec.register_vocabulary(vocabulary)
+        names[i] = token
+    spec.register_vocabulary(names)
     spec.config.suppress_ids = []
     spec.config.suppress_ids_begin = [*tokenizer.encode(" "), tokenizer.eot]
     spec.config.lang_ids = list(tokenizer.all_language_tokens)

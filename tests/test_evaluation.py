@@ -2,9 +2,17 @@ import json
 
 import pytest
 
-from models.metrics import ErrorRate, Spoken, TimedText
+from models.metrics import ErrorRate, Spoken, TimedText, WordCounts
 from models.transcript import Turn
-from scripts.evaluation import Measurement, Row, compare, format_table, summarise
+from scripts.evaluation import (
+    Measurement,
+    Row,
+    compare,
+    compare_text,
+    format_table,
+    format_words,
+    summarise,
+)
 from scripts.references import Annotation
 
 REFERENCE = Annotation(
@@ -125,3 +133,37 @@ def test_plots_are_drawn_and_the_document_is_json(tmp_path):
 
     assert {path.name for path in tmp_path.iterdir()} == {"words.png", "speakers.png", "speech.png"}
     assert all(path.stat().st_size > 5000 for path in tmp_path.iterdir())
+
+
+def recording(name: str, ours: WordCounts | None, **peers: WordCounts) -> dict[str, object]:
+    return {
+        "name": name,
+        "words": None if ours is None else vars(ours),
+        "peers": {peer: vars(counts) for peer, counts in peers.items()},
+    }
+
+
+def test_the_table_of_words_tells_invented_words_from_lost_ones_and_sums_them():
+    lines = format_words(
+        [
+            recording("a", WordCounts(3, 1, 0, 10), peer=WordCounts(0, 0, 2, 10)),
+            recording("noise", WordCounts(0, 0, 0, 0), peer=WordCounts(0, 0, 4, 0)),
+            recording("b", WordCounts(0, 0, 1, 30), peer=WordCounts(1, 0, 0, 30)),
+            recording("turns only", None),
+        ]
+    ).splitlines()
+
+    assert lines[2:] == [
+        "| recording | words | fieldscribe | peer |",
+        "|---|---|---|---|",
+        "| a | 10 | 4, 40.0% (3 + 1 + 0) | 2, 20.0% (0 + 0 + 2) |",
+        "| b | 30 | 1, 3.3% (0 + 0 + 1) | 1, 3.3% (1 + 0 + 0) |",
+        "| all with speech | 40 | 5, 12.5% (3 + 1 + 1) | 3, 7.5% (1 + 0 + 2) |",
+        "| noise | 0 | 0 (0 + 0 + 0) | 4 (0 + 0 + 4) |",
+    ]
+
+
+def test_every_word_is_invented_where_nobody_speaks():
+    assert compare_text(Annotation(), "thank you", "en") == WordCounts(0, 0, 2, 0)
+    assert compare_text(Annotation(text="thank"), "thank you", "en") == WordCounts(0, 0, 1, 1)
+    assert compare_text(Annotation(turns=REFERENCE.turns), "thank you", "en") is None

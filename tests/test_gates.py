@@ -253,7 +253,9 @@ def test_evaluate_compares_with_fp32_and_writes_a_gate(tmp_path, monkeypatch, ca
 
     monkeypatch.setattr(evaluate, "Pipeline", load)
     monkeypatch.setattr(evaluate, "measure_rendered", rendered)
-    monkeypatch.setattr(evaluate, "build_document", lambda rows, pipeline: {"groups": []})
+    monkeypatch.setattr(
+        evaluate, "build_document", lambda rows, pipeline: {"groups": [], "recordings": []}
+    )
     monkeypatch.setattr(
         evaluate, "write_evaluation", lambda out, document: written.update({out.name: 1})
     )

@@ -7,7 +7,14 @@ from models.metrics import Spoken, TimedText
 from models.transcript import Turn
 from models.transcript_json import to_json
 from scripts.make_interview import Interview, ReferenceWord, Utterance
-from scripts.references import Annotation, BadReference, read_manifest, read_reference
+from scripts.references import (
+    Annotation,
+    BadReference,
+    read_entry,
+    read_folder,
+    read_manifest,
+    read_reference,
+)
 from tests.fakes import segment, transcript
 
 RTTM = "SPEAKER INT-01 1 0.500 1.500 <NA> <NA> I <NA> <NA>\nSPEAKER INT-01 1 2.0 3.0 <NA> <NA> P\n"
@@ -196,3 +203,27 @@ def test_a_word_far_from_every_turn_has_no_speaker(folder):
     assert reference(folder, "far.ctm", "INT-01.rttm").utterances[-1] == Spoken(
         None, 9.0, 9.4, "Hello"
     )
+
+
+def test_a_folder_is_a_manifest_of_the_recordings_that_have_a_reference(tmp_path):
+    (tmp_path / "read").mkdir()
+    for name in ("read/a.flac", "read/b.mp3", "noise.wav", "unknown.wav"):
+        (tmp_path / name).touch()
+    (tmp_path / "read/b.txt").write_text("My name\nis Eva.\n")
+    (tmp_path / "noise.txt").touch()
+    (tmp_path / "SOURCES.tsv").write_text(
+        'file\tgroup\tlanguage\tsource\treference\na.flac\tread\tde\tbook\tEr sagte "ja".\n'
+    )
+
+    noise, first, second = read_folder(tmp_path)
+
+    assert (first.audio.name, first.group, first.options["language"]) == ("a.flac", "read", "de")
+    assert read_entry(first) == Annotation(text='Er sagte "ja".')
+    assert read_entry(second) == Annotation(text="My name is Eva.")
+    assert read_entry(noise) == Annotation()  # nobody speaks
+
+
+def test_a_folder_without_references_is_refused(tmp_path):
+    (tmp_path / "a.wav").touch()
+    with pytest.raises(BadReference, match="holds no recording with a reference"):
+        read_folder(tmp_path)
