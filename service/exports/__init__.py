@@ -14,8 +14,10 @@ from service.exports.captions import srt, vtt
 from service.exports.docx import headings_docx, nvivo_docx, reading_docx
 from service.exports.options import ExportOptions, Label, Notation
 from service.exports.qda_texts import atlas, maxqda
+from service.exports.qdpx import qdpx
 from service.exports.table import csv_table
 from service.exports.text import statistics, txt
+from service.exports.tiers import eaf, textgrid
 
 __all__ = ["DEFAULT_FORMATS", "FORMAT_NAMES", "SPECS", "ExportOptions", "Format", "Label", "render"]
 
@@ -36,6 +38,9 @@ class Format(StrEnum):
     MAXQDA = "maxqda"
     ATLAS = "atlas"
     F4 = "f4"
+    QDPX = "qdpx"
+    EAF = "eaf"
+    TEXTGRID = "textgrid"
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,9 @@ SPECS: dict[Format, FormatSpec] = {
     Format.MAXQDA: FormatSpec("maxqda.txt", TEXT, maxqda, Notation.DRESING_PEHL),
     Format.ATLAS: FormatSpec("atlas.txt", TEXT, atlas, Notation.JEFFERSON),
     Format.F4: FormatSpec("f4.txt", TEXT, maxqda, Notation.DRESING_PEHL),
+    Format.QDPX: FormatSpec("qdpx", "application/zip", qdpx, Notation.JEFFERSON),
+    Format.EAF: FormatSpec("eaf", "text/xml; charset=utf-8", eaf),
+    Format.TEXTGRID: FormatSpec("TextGrid", TEXT, textgrid),
 }
 DEFAULT_FORMATS = (Format.JSON, Format.TXT, Format.STATISTICS, Format.VTT, Format.SRT)
 FORMAT_NAMES = f"{', '.join(list(Format)[:-1])} or {list(Format)[-1]}"  # for helps

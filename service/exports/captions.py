@@ -6,10 +6,12 @@ of up to eleven frames closed to two). Reading speed: BBC Subtitle Guidelines, 1
 minute, which is about 17 characters a second, as in Netflix's guides.
 """
 
+import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from functools import lru_cache
+from itertools import accumulate, zip_longest
 
 from models.transcript import Segment, Transcript, Word, join_continued
 from service.exports.options import ExportOptions, Label
@@ -56,7 +58,7 @@ def cues(transcript: Transcript) -> Iterator[Cue]:
     """
     made = [cue for segment in transcript.segments for cue in _segment_cues(segment)]
     made.sort(key=lambda cue: cue.start)
-    for cue, following in zip(made, [*made[1:], None], strict=True):
+    for cue, following in zip_longest(made, made[1:]):
         yield replace(cue, shown_until=_shown_until(cue, following))
 
 
@@ -89,7 +91,7 @@ def _pieces(words: Sequence[Word], speaker: str) -> Iterator[_Piece]:
     for group in join_continued(words):
         text = "".join(word.text for word in group)
         start, end = min(word.start for word in group), max(word.end for word in group)
-        if len(_lines(text, speaker)) <= MAX_LINES:
+        if _fits_lines(text, speaker):
             yield _Piece(text, start, end)
             continue
         # One line each; `name: ` may take up to two thirds of the first.
@@ -104,8 +106,15 @@ def _pieces(words: Sequence[Word], speaker: str) -> Iterator[_Piece]:
 
 def _fits(pieces: Sequence[_Piece], speaker: str) -> bool:
     seconds = max(piece.end for piece in pieces) - min(piece.start for piece in pieces)
-    lines = _lines("".join(piece.text for piece in pieces), speaker)
-    return seconds <= MAX_CUE_SECONDS and len(lines) <= MAX_LINES
+    text = "".join(piece.text for piece in pieces)
+    return seconds <= MAX_CUE_SECONDS and _fits_lines(text, speaker)
+
+
+def _fits_lines(text: str, speaker: str) -> bool:
+    width = width_of(f"{_short(speaker)}: {_one_line(text)}")
+    if width <= MAX_LINE_WIDTH or width > MAX_LINES * MAX_LINE_WIDTH + MAX_LINES:
+        return width <= MAX_LINE_WIDTH  # without breaking the lines, which takes longer
+    return len(_lines(text, speaker)) <= MAX_LINES
 
 
 def _cue(speaker: str, pieces: Sequence[_Piece]) -> Cue:
@@ -130,6 +139,7 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
+@lru_cache(maxsize=1000)
 def _short(speaker: str) -> str:
     first, *more = _split_by_width(_one_line(speaker), MAX_NAME_WIDTH - 1) or [""]
     return f"{first}…" if more else first
@@ -153,6 +163,8 @@ def wrap(text: str, width: int = MAX_LINE_WIDTH) -> list[str]:
 
 def _chunks(text: str) -> list[str]:
     """Split a text where lines may break. A space belongs to the chunk after it."""
+    if text.isascii():
+        return re.findall("[^ ]+| [^ ]*", text)
     chunks: list[str] = []
     for before, character in zip(" " + text, text, strict=False):
         may_break = character == " " or (

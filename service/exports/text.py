@@ -43,7 +43,8 @@ def txt(transcript: Transcript, label: Label, options: ExportOptions) -> str:
     lines.append("")
     for paragraph in paragraphs(transcript, options, stamp=_stamp):
         time = "" if options.timestamps == Timestamps.NONE else f"{_stamp(paragraph.start)} "
-        lines.append(f"{time}{paragraph.speaker}: {paragraph.text}")
+        name = paragraph.speaker.replace(":", "-")
+        lines.append(f"{time}{name}: {paragraph.text}")
     return "\n".join(lines) + "\n"
 
 
