@@ -67,6 +67,7 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
         openapi_url="/openapi.json",
         redirect_slashes=False,
+        generate_unique_id_function=openapi.operation_id,
     )
     app.state.settings = settings
     app.state.limits = Limits(settings.long_poll_limit)
@@ -143,9 +144,8 @@ def openapi_document(app: FastAPI, routes: list[APIRoute]) -> Callable[[], dict[
 
 def docs_route(app: FastAPI) -> Callable[[], HTMLResponse]:
     def docs() -> HTMLResponse:
-        policy = "default-src 'none'; style-src 'unsafe-inline'"
         return HTMLResponse(
-            docs_page.render(app.openapi()), headers={"Content-Security-Policy": policy}
+            docs_page.render(app.openapi()), headers={"Content-Security-Policy": docs_page.POLICY}
         )
 
     return docs

@@ -32,6 +32,30 @@ DESCRIPTION = """Upload recordings, get speaker-attributed transcripts. Errors a
 with a stable `code`. Every response under /v1 is `no-store`."""
 
 
+# For handlers whose own name says too little beside those of the other resources.
+OPERATION_IDS = {
+    "extend_lease": "extend_handoff_lease",
+    "healthz": "check_health",
+    "metrics": "read_metrics",
+    "put_recordings": "set_session_recordings",
+    "put_speakers": "name_speakers",
+    "read_audio": "download_recording",
+    "read_keys": "read_job_keys",
+    "read_offset": "read_upload_offset",
+    "read_recordings": "list_recordings",
+    "read_vocabulary": "read_study_vocabulary",
+    "readyz": "check_readiness",
+    "replace_vocabulary": "replace_study_vocabulary",
+    "terminate_upload": "delete_upload",
+    "tus_options": "read_upload_options",
+}
+
+
+def operation_id(route: APIRoute) -> str:
+    """The id of an operation, which is the name of its function in generated clients."""
+    return OPERATION_IDS.get(route.name, route.name)
+
+
 def problems(*kinds: type[ServiceError | SpeechError]) -> dict[int | str, dict[str, Any]]:
     """`responses` for a route: the errors it may raise besides those that every route may."""
     by_status = defaultdict(list)

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, StringConstraints, 
 from service.api.access import LimitsDep, ServicesDep, allow
 from service.api.guarded_route import GuardedRoute
 from service.api.openapi import problems
+from service.api.routes.transcript_document import DescribedAs, TranscriptDocument
 from service.api.routes.views import SegmentId, SpeakerCode, SpeakerRole, Strict, StudyName
 from service.database.tables import Handoff
 from service.domain import handoffs
@@ -99,7 +100,7 @@ class ClaimedView(HandoffView):
     speakers: dict[str, SpeakerOfClaim] = Field(
         description="The role and code of each label, where known."
     )
-    transcript: dict[str, Any] = Field(
+    transcript: Annotated[dict[str, Any], DescribedAs(TranscriptDocument)] = Field(
         description="See docs/reference/transcript.md; speakers are labels."
     )
 

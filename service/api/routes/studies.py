@@ -8,7 +8,8 @@ from fastapi import APIRouter, Depends
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.config import JsonDict
 
-from models.languages import AUTO, LANGUAGES
+from models.errors import UnknownLanguage
+from models.languages import AUTO, is_auto, language_code
 from models.weights.errors import UnknownModel
 from service.api.access import ServicesDep, allow
 from service.api.guarded_route import GuardedRoute
@@ -30,17 +31,21 @@ Researcher = Annotated[Caller, Depends(allow("researcher"))]
 EXAMPLE: JsonDict = {"code": "PEER", "language": "de", "model": "large-v3-turbo"}
 
 
-def _is_known(language: str) -> str:
-    if language not in LANGUAGES:
-        raise ValueError("not a language that Whisper knows")
-    return language
+def _to_code(language: str) -> str:
+    try:
+        return AUTO if is_auto(language) else language_code(language)
+    except UnknownLanguage:
+        raise ValueError("not a language that Whisper knows") from None
 
 
 Language = Annotated[
     str,
-    StringConstraints(pattern=r"^[a-z]{2,3}$"),
-    AfterValidator(_is_known),
-    Field(description="Code of a language that Whisper knows.", examples=["de"]),
+    StringConstraints(pattern=r"^[A-Za-z][A-Za-z ]{1,29}$"),
+    AfterValidator(_to_code),
+    Field(
+        description="Code or English name of a language that Whisper knows: `de`, `German`.",
+        examples=["de"],
+    ),
 ]
 LanguageDefault = Annotated[
     Language | Literal["auto"] | None,

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session as DbSession
 from service.api.access import LimitsDep, ServicesDep, allow
 from service.api.guarded_route import GuardedRoute
 from service.api.openapi import problems
+from service.api.routes.transcript_document import TranscriptDocument
 from service.api.routes.views import SpeakerCode, SpeakerRole, Strict
 from service.database.tables import StoredTranscript, Study
 from service.domain import transcripts
@@ -87,6 +88,7 @@ class TranscriptSpeakers(BaseModel):
     response_class=Response,
     responses={
         200: {
+            "model": TranscriptDocument,
             "description": "The identified transcript, with names and everything people said.",
             "content": {spec.media_type.partition(";")[0]: {} for spec in SPECS.values()},
         },
