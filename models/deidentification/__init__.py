@@ -1,0 +1,6 @@
+"""Identifying spans: segments and a roster in, occurrences out. Nothing here replaces text.
+
+`detect.py` combines the detectors. Rules written for speech need no weights; a spaCy pipeline is an
+optional second detector (`spacy_model.py`). Everything is a pure function of its arguments: no
+network, no files but the word lists in `lexicons/`, and no text in errors or logs.
+"""
