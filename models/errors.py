@@ -5,6 +5,7 @@
     ├── OptionError          an option is invalid
     │   ├── UnknownLanguage, CannotTranslate, VocabularyTooLong
     │   ├── BadRoster, BadSpeakerCount
+    │   ├── BadEntityRoster, TranscriptUnreadable    in deidentification/errors.py
     │   ├── UnavailablePrecision, UnmeasuredPrecision
     │   └── UnknownModel     in weights/errors.py
     ├── WeightsError         weights are missing, damaged or unsafe; leaves in weights/errors.py

@@ -1,15 +1,14 @@
 """Measures of the de-identifier: passages with their identifiers in, recall and precision out."""
 
-import csv
 import re
-import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from models.deidentification.detect import detect
 from models.deidentification.occurrences import Detector, KnownEntity, Occurrence, SpokenSegment
+from models.deidentification.reading import parse_entity_roster
 
 PASSAGES = Path(__file__).parent / "deid_passages"
 MARK = re.compile(r"\[\[(.+?)\|([A-Z?]+)(\|roster)?\]\]")
@@ -58,16 +57,12 @@ def parse_passage(line: str) -> Passage:
 
 
 def read_roster_file(path: Path) -> list[KnownEntity]:
-    with path.open(encoding="utf-8", newline="") as file:
-        return [
-            KnownEntity(str(i), row["kind"], row["name"], tuple(filter(None, row["aliases"].split(";"))))  # type: ignore[arg-type]
-            for i, row in enumerate(csv.DictReader(file), 1)
-        ]
+    return parse_entity_roster(path.read_text(encoding="utf-8"))
 
 
 @dataclass
 class Score:
-    """Counts over passages; `found` and `gold` by label, `roster` by whether it is on the roster."""
+    """Counts over passages; `found` and `gold` by label."""
 
     gold: Counter[str] = field(default_factory=Counter)
     found: Counter[str] = field(default_factory=Counter)
@@ -121,7 +116,9 @@ def score_passages(
             if needed <= covered:
                 score.found[gold.label] += 1
             else:
-                score.missed.append(f"{keys[0]} {surface!r} in {_around(passage.text, gold.start, gold.end)}")
+                score.missed.append(
+                    f"{keys[0]} {surface!r} in {_around(passage.text, gold.start, gold.end)}"
+                )
                 score.leaked_entities.add(entity)
         for span in spans:
             score.n_redacted += span.end - span.start
@@ -129,7 +126,8 @@ def score_passages(
                 score.n_false += 1
                 score.n_redacted_needlessly += span.end - span.start
                 score.false.append(
-                    f"{span.label} {passage.text[span.start : span.end]!r} ({span.rule}, {span.tier})"
+                    f"{span.label} {passage.text[span.start : span.end]!r}"
+                    f" ({span.rule}, {span.tier})"
                     f" in {_around(passage.text, span.start, span.end)}"
                 )
     return score

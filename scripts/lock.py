@@ -27,6 +27,7 @@ EXTRAS: dict[str, list[str]] = {
     "coding": ["--extra=coding"],
     "dev": ["--extra=dev"],
     "evaluate": ["--extra=evaluate"],
+    "deid": ["--extra=deid"],
     "bench": ["--extra=bench"],
 }
 # torch and the packages that only its CUDA build needs. openai-whisper requires triton too, but

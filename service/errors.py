@@ -73,6 +73,12 @@ class RosterNotReadable(Misused):
     code = "roster_not_readable"
 
 
+class TranscriptNotReadable(Misused):
+    """The transcript file does not exist or is not text."""
+
+    code = "transcript_not_readable"
+
+
 # --- access ---------------------------------------------------------------------------------------
 
 

@@ -11,19 +11,26 @@ from models.deidentification.vocabulary import ACRONYMS, STREET_HEADS
 
 EMAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
 WEB = re.compile(
-    r"\b(?:https?://\S+[\w/]|www\.[\w.-]+\w|[a-z\d-]+(?:\.[a-z\d-]+)*\.(?:com|org|net|edu|gov)(?:\.au)?)\b",
+    r"\b(?:https?://\S+[\w/]|www\.[\w.-]+\w"
+    r"|[a-z\d-]+(?:\.[a-z\d-]+)*\.(?:com|org|net|edu|gov)(?:\.au)?)\b",
     re.IGNORECASE,
 )
 HANDLE = re.compile(r"(?<![\w.])@\w[\w.]*\w")
 DOMAIN_ENDS = frozenset("com net org edu gov au nz uk info io me asn biz co id".split())
 JOINERS = frozenset("dot underscore dash hyphen point".split())
-HANDLE_CUES = frozenset("handle username user-name gamertag screenname insta instagram twitter".split())
+HANDLE_CUES = frozenset(
+    "handle username user-name gamertag screenname insta instagram twitter".split()
+)
 NUMBER_WORDS = frozenset({*UNITS, *TEENS, *TENS, *REPEATS, "hundred", "and"})
 
 
 def find_contacts(tokens: Sequence[Token], text: str) -> list[Span]:
     spans: list[Span] = []
-    for pattern, label, rule in ((EMAIL, "EMAIL", "email"), (WEB, "WEB", "web"), (HANDLE, "HANDLE", "handle")):
+    for pattern, label, rule in (
+        (EMAIL, "EMAIL", "email"),
+        (WEB, "WEB", "web"),
+        (HANDLE, "HANDLE", "handle"),
+    ):
         if label == "EMAIL" or "." in text or "@" in text:
             spans += [
                 Span(match.start(), match.end(), label, 0.98, "sure", rule)
@@ -44,7 +51,11 @@ def find_contacts(tokens: Sequence[Token], text: str) -> list[Span]:
 def _spoken_domain(tokens: Sequence[Token], dot: int) -> Span | None:
     """The address around "dot com": an e-mail address if "at" comes before the domain."""
     end = dot + 2
-    while end + 1 < len(tokens) and tokens[end].lower == "dot" and tokens[end + 1].lower in DOMAIN_ENDS:
+    while (
+        end + 1 < len(tokens)
+        and tokens[end].lower == "dot"
+        and tokens[end + 1].lower in DOMAIN_ENDS
+    ):
         end += 2
     start = dot - 1
     if start < 0:
@@ -70,8 +81,13 @@ def _local_part(tokens: Sequence[Token], at: int) -> int:
         word = tokens[i - 1].lower
         if word in JOINERS or word in NUMBER_WORDS - {"and"} or word.isdigit() or len(word) == 1:
             i -= 1
-        elif i == at or tokens[i].lower in JOINERS or (
-            (tokens[i].lower in NUMBER_WORDS or tokens[i].lower.isdigit()) and _only_numbers(tokens, i, at)
+        elif (
+            i == at
+            or tokens[i].lower in JOINERS
+            or (
+                (tokens[i].lower in NUMBER_WORDS or tokens[i].lower.isdigit())
+                and _only_numbers(tokens, i, at)
+            )
         ):
             i -= 1
         else:
@@ -94,7 +110,9 @@ def _spoken_handle(tokens: Sequence[Token], i: int) -> Span | None:
         if end > start + 1:
             while end < len(tokens) and tokens[end].lower in NUMBER_WORDS - {"and"}:
                 end += 1
-            return Span(tokens[start].start, tokens[end - 1].end, "HANDLE", 0.9, "sure", "spoken_handle")
+            return Span(
+                tokens[start].start, tokens[end - 1].end, "HANDLE", 0.9, "sure", "spoken_handle"
+            )
     return None
 
 
@@ -105,23 +123,41 @@ def find_streets(tokens: Sequence[Token]) -> list[Span]:
         if token.lower not in STREET_HEADS or i == 0 or not token.is_capitalised:
             continue
         start = i
-        while start > 0 and i - start < 3 and _names_street(tokens[start - 1]) and tokens[start].gap in (" ", "-"):
+        while (
+            start > 0
+            and i - start < 3
+            and _names_street(tokens[start - 1])
+            and tokens[start].gap in (" ", "-")
+        ):
             start -= 1
-        if start == i or (tokens[start].begins_sentence and i - start == 1 and tokens[start].band == 1):
+        if start == i or (
+            tokens[start].begins_sentence and i - start == 1 and tokens[start].band == 1
+        ):
             continue
         if len(token.lower) <= 2 and start == i - 1 and tokens[start].is_function_word:
             continue
         first = start
-        while first > 0 and tokens[first].gap.strip() in ("", "-", ",", "/") and (
-            tokens[first - 1].lower in NUMBER_WORDS
-            or re.fullmatch(r"\d{1,4}[a-z]?", tokens[first - 1].lower)
-            or (first < start and tokens[first - 1].lower in ("unit", "flat", "lot", "slash"))
+        while (
+            first > 0
+            and tokens[first].gap.strip() in ("", "-", ",", "/")
+            and (
+                tokens[first - 1].lower in NUMBER_WORDS
+                or re.fullmatch(r"\d{1,4}[a-z]?", tokens[first - 1].lower)
+                or (first < start and tokens[first - 1].lower in ("unit", "flat", "lot", "slash"))
+            )
         ):
             first -= 1
         while first < start and tokens[first].lower in ("and", "double"):
             first += 1
         spans.append(
-            Span(tokens[first].start, token.end, "ADDRESS", 0.95, "sure", "street_number" if first < start else "street")
+            Span(
+                tokens[first].start,
+                token.end,
+                "ADDRESS",
+                0.95,
+                "sure",
+                "street_number" if first < start else "street",
+            )
         )
     return spans
 
@@ -137,15 +173,27 @@ def find_spelled(tokens: Sequence[Token], lexicons: Lexicons) -> list[Span]:
     while i < len(tokens):
         end = i
         letters = ""
-        while end < len(tokens) and (end == i or tokens[end].gap.strip() in ("", "-", ",", ".", "–")):
+        while end < len(tokens) and (
+            end == i or tokens[end].gap.strip() in ("", "-", ",", ".", "–")
+        ):
             word = tokens[end].lower
             if len(word) == 1 and word.isalpha():
                 letters += word
                 end += 1
-            elif word in ("double", "capital") and end + 1 < len(tokens) and len(tokens[end + 1].lower) == 1:
+            elif (
+                word in ("double", "capital")
+                and end + 1 < len(tokens)
+                and len(tokens[end + 1].lower) == 1
+            ):
                 letters += tokens[end + 1].lower * (2 if word == "double" else 1)
                 end += 2
-            elif letters and word in ("for", "as") and end + 1 < len(tokens) and end > i and len(letters) > 2:
+            elif (
+                letters
+                and word in ("for", "as")
+                and end + 1 < len(tokens)
+                and end > i
+                and len(letters) > 2
+            ):
                 break
             else:
                 break
@@ -170,4 +218,7 @@ _PLAIN = frozenset({"abc", "xyz", "abcd", "aaa", "sos", "faq", "iii", "www"})
 
 
 def _spelling_cue(tokens: Sequence[Token], i: int) -> bool:
-    return any(token.lower in ("spelled", "spelt", "spell", "spelling") for token in tokens[max(0, i - 6) : i])
+    return any(
+        token.lower in ("spelled", "spelt", "spell", "spelling")
+        for token in tokens[max(0, i - 6) : i]
+    )

@@ -11,8 +11,9 @@ from models.deidentification.vocabulary import KIN, MONTHS, WEEKDAYS
 ORDINALS = {
     word: i + 1
     for i, word in enumerate(
-        "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth"
-        " fourteenth fifteenth sixteenth seventeenth eighteenth nineteenth twentieth".split()
+        "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth"
+        " thirteenth fourteenth fifteenth sixteenth seventeenth eighteenth nineteenth"
+        " twentieth".split()
     )
 } | {"thirtieth": 30}
 NUMERIC_DATE = re.compile(
@@ -28,22 +29,24 @@ FEASTS = (
     "|saint patrick's day|remembrance day|orthodox easter|chinese new year|lunar new year|cup eve"
 ).split("|")
 FEAST_WORDS: dict[str, list[tuple[str, ...]]] = {}
-for _feast in FEASTS:
-    _words = tuple(word.removesuffix("'s") for word in _feast.split())
+for _name in FEASTS:
+    _words = tuple(word.removesuffix("'s") for word in _name.split())
     FEAST_WORDS.setdefault(_words[0], []).append(_words)
-VAGUE_FEASTS = frozenset({("easter",), ("christmas",), ("ramadan",), ("eid",), ("diwali",), ("halloween",)})
+VAGUE_FEASTS = frozenset(
+    {("easter",), ("christmas",), ("ramadan",), ("eid",), ("diwali",), ("halloween",)}
+)
 BEFORE_A_YEAR = frozenset(
-    "in since from until till around about by circa early late mid before after of back summer winter"
-    " autumn spring year class ended started finished".split()
+    "in since from until till around about by circa early late mid before after of back summer"
+    " winter autumn spring year class ended started finished".split()
 )
 BEFORE_A_MONTH = frozenset(
-    "in since last next this early late mid until till by of from around during every through and to"
-    " end start beginning middle before after".split()
+    "in since last next this early late mid until till by of from around during every through"
+    " and to end start beginning middle before after".split()
 )
 NOT_A_YEAR = frozenset(
-    "percent per people years year kilos kilometres ks k's dollars bucks minutes hours days weeks months"
-    " milligrams metres beds of cents degrees points times grand thousand hundred million cases pages"
-    " and or odd something a other clients cars units mils".split()
+    "percent per people years year kilos kilometres ks k's dollars bucks minutes hours days"
+    " weeks months milligrams metres beds of cents degrees points times grand thousand hundred"
+    " million cases pages and or odd something a other clients cars units mils".split()
 )
 
 
@@ -65,7 +68,7 @@ def ordinal(tokens: Sequence[Token], i: int) -> tuple[int, int] | None:
 
 
 def full_year(tokens: Sequence[Token], i: int) -> int | None:
-    """The index after a year that begins at token i: 1998, nineteen ninety-eight, twenty sixteen."""
+    """The index after a year at token i: 1998, nineteen ninety-eight, twenty sixteen."""
     if i >= len(tokens):
         return None
     word = tokens[i].lower
@@ -115,7 +118,12 @@ def year_after(tokens: Sequence[Token], i: int) -> int:
     found = full_year(tokens, start)
     if found is None and start == i:
         found = short_year(tokens, i)
-        if found is not None and _next_lower(tokens, found) in NOT_A_YEAR - {"and", "or", "of", "a"}:
+        if found is not None and _next_lower(tokens, found) in NOT_A_YEAR - {
+            "and",
+            "or",
+            "of",
+            "a",
+        }:
             found = None
     return found or i
 
@@ -147,7 +155,7 @@ def find_dates(tokens: Sequence[Token], text: str) -> list[Span]:
 
 
 def _date_at(tokens: Sequence[Token], i: int) -> tuple[int, float, bool, str] | None:
-    """A date that begins at token i: the index after it, its score, whether it is sure, its rule."""
+    """A date at token i: the index after it, its score, whether it is sure, its rule."""
     word = tokens[i].lower
     before = tokens[i - 1].lower if i else ""
     if word == "the" or word in WEEKDAYS:
@@ -201,8 +209,15 @@ def _lone_short_year(
     closes = end >= len(tokens) or tokens[end].gap.strip() != ""
     if after in NOT_A_YEAR or (value < 30 and number and not marked):
         return None
-    strong = marked or before in ("in", "since") or (before == "of" and i > 1 and tokens[i - 2].lower
-                                                     in ("summer", "winter", "spring", "autumn"))
+    strong = (
+        marked
+        or before in ("in", "since")
+        or (
+            before == "of"
+            and i > 1
+            and tokens[i - 2].lower in ("summer", "winter", "spring", "autumn")
+        )
+    )
     if not strong and not (closes and before in ("until", "till", "early", "late", "mid")):
         return None
     if number is None:
@@ -212,7 +227,9 @@ def _lone_short_year(
     return end, 0.85, True, "short_year"
 
 
-_AFTER_A_YEAR = frozenset("when i we he she they it and before after that which with my the but".split())
+_AFTER_A_YEAR = frozenset(
+    "when i we he she they it and before after that which with my the but".split()
+)
 
 
 def _day_and_month(tokens: Sequence[Token], i: int) -> int | None:
@@ -222,9 +239,9 @@ def _day_and_month(tokens: Sequence[Token], i: int) -> int | None:
         number = cardinal(tokens, i)
         if number is None or not 1 <= number[0] <= 31 or number[1] >= len(tokens):
             return None
-        month = tokens[number[1]]
-        is_month = month.lower in MONTHS and month.is_capitalised and month.gap == " "
-        if not is_month or (month.lower in ("may", "march") and not tokens[i].lower.isdigit()):
+        word = tokens[number[1]]
+        is_month = word.lower in MONTHS and word.is_capitalised and word.gap == " "
+        if not is_month or (word.lower in ("may", "march") and not tokens[i].lower.isdigit()):
             return None
         return year_after(tokens, number[1] + 1)
     k = day[1]
@@ -238,8 +255,13 @@ def _day_and_month(tokens: Sequence[Token], i: int) -> int | None:
         month = ordinal(tokens, k)
         if month and 1 <= month[0] <= 12 and tokens[i].lower != tokens[k].lower:
             return year_after(tokens, month[1])
-        number = cardinal(tokens, k) if k < len(tokens) and tokens[k - 1].lower == "of" else None
-        if number and 1 <= number[0] <= 12 and day[0] > 3 and year_after(tokens, number[1]) > number[1]:
+        number = cardinal(tokens, k) if tokens[k - 1].lower == "of" else None
+        if (
+            number
+            and 1 <= number[0] <= 12
+            and day[0] > 3
+            and year_after(tokens, number[1]) > number[1]
+        ):
             return year_after(tokens, number[1])
     return None
 
@@ -280,13 +302,17 @@ def _next_lower(tokens: Sequence[Token], i: int) -> str:
     return tokens[i].lower
 
 
-PERSON_IS = frozenset("i'm she's he's i’m she’s he’s they're we're i am he she they is was were be being".split())
+PERSON_IS = frozenset(
+    "i'm she's he's i’m she’s he’s they're we're i am he she they is was were be being".split()
+)
 SUBJECTS = frozenset("i he she they who we".split()) | KIN
 AFTER_AN_AGE = frozenset(
-    "now then when at and but or so with in this next last on already before until yeah going though"
-    " because that years year".split()
+    "now then when at and but or so with in this next last on already before until yeah going"
+    " though because that years year".split()
 )
-SOFTENERS = frozenset("only about just nearly almost around maybe like probably already barely over".split())
+SOFTENERS = frozenset(
+    "only about just nearly almost around maybe like probably already barely over".split()
+)
 
 
 def find_ages(tokens: Sequence[Token]) -> list[Span]:
@@ -328,7 +354,10 @@ def _age_rule(
         return 0.9, True, "turned"
     closes = end >= len(tokens) or tokens[end].gap.strip() not in ("", "-")
     ends_clause = closes or after in AFTER_AN_AGE
-    if before in ("i'm", "she's", "he's", "they're", "i’m", "she’s", "he’s", "we're") and ends_clause:
+    if (
+        before in ("i'm", "she's", "he's", "they're", "i’m", "she’s", "he’s", "we're")
+        and ends_clause
+    ):
         return (0.9, True, "is_years") if value >= 3 else (0.5, False, "is_years")
     if before in ("is", "was", "were", "am") and ends_clause and _is_person(tokens, k - 1):
         return (0.9, True, "is_years") if value >= 3 else (0.5, False, "is_years")
@@ -346,5 +375,3 @@ def _is_person(tokens: Sequence[Token], k: int) -> bool:
     return token.lower in SUBJECTS or (
         token.is_capitalised and not token.begins_sentence and token.band == 0
     )
-
-

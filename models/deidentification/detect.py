@@ -21,6 +21,7 @@ from models.deidentification.occurrences import (
     Occurrence,
     Span,
     SpokenSegment,
+    Tier,
 )
 from models.deidentification.tokens import Token, is_cased, restore_capitals, tokenise
 
@@ -30,8 +31,8 @@ SHORT_RUN = 80  # letters; whether less text has capitals is decided by the whol
 UNCASED_SCORE = 0.5  # names in text without capitals are never sure
 
 REDUCED = (
-    "Reduced assistance: no named-entity model is installed, so more names are missed. Run `fieldscribe"
-    " models fetch en_core_web_sm`."
+    "Reduced assistance: no named-entity model is installed, so more names are missed. Run"
+    " `fieldscribe models fetch en_core_web_sm`."
 )
 UNCASED = (
     "The transcript has no capitals, so many names are missed and no name is sure: read all of it."
@@ -85,9 +86,7 @@ def detect(
         spans if is_run_cased else [lower_promise(span) for span in spans]
         for spans, is_run_cased in zip(by_run, cased, strict=True)
     ]
-    notes = () if detectors else (REDUCED,)
-    if not all(cased):
-        notes += (UNCASED,)
+    notes = [*([] if detectors else [REDUCED]), *([] if all(cased) else [UNCASED])]
     return Findings(
         occurrences=tuple(to_occurrences(segments, runs, by_run)),
         flags=tuple(
@@ -95,7 +94,7 @@ def detect(
             for i, segment in enumerate(segments)
             for start, end, cue in find_flags(segment.text)
         ),
-        notes=notes,
+        notes=tuple(notes),
     )
 
 
@@ -215,7 +214,7 @@ def unite(a: Span, b: Span) -> Span:
     best, other = sorted((a, b), key=lambda s: (s.entity is None, -s.score, s.start - s.end))
     patterned = [span for span in (a, b) if span.label not in NAME_LABELS and span.tier == "sure"]
     label = patterned[0].label if patterned else best.label
-    tier = "sure" if "sure" in (a.tier, b.tier) else "unsure"
+    tier: Tier = "sure" if "sure" in (a.tier, b.tier) else "unsure"
     return Span(
         min(a.start, b.start),
         max(a.end, b.end),
@@ -230,8 +229,10 @@ def unite(a: Span, b: Span) -> Span:
 # --- a model as second detector ------------------------------------------------------------------
 
 
-def combine(spans: Sequence[Span], suggested: Sequence[Span], tokens: Sequence[Token]) -> list[Span]:
-    """Add a model's suggestions: what a rule found as well becomes sure, what is no name is left out."""
+def combine(
+    spans: Sequence[Span], suggested: Sequence[Span], tokens: Sequence[Token]
+) -> list[Span]:
+    """Add a model's suggestions; what a rule found as well becomes sure, others are filtered."""
     combined = list(spans)
     starts = [token.start for token in tokens]
     for suggestion in suggested:
@@ -330,7 +331,15 @@ def repeat_names(
     for spans, run_tokens in zip(by_run, tokens, strict=True):
         covered = covered_tokens(run_tokens, (s for s in spans if s.tier == "sure"))
         extra = [
-            Span(token.start, token.end, labels[token.lower], 0.75, "sure", "repeated_name", entities[token.lower])
+            Span(
+                token.start,
+                token.end,
+                labels[token.lower],
+                0.75,
+                "sure",
+                "repeated_name",
+                entities[token.lower],
+            )
             for i, token in enumerate(run_tokens)
             if token.lower in sure
             and i not in covered

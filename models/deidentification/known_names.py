@@ -13,8 +13,8 @@ from models.deidentification.tokens import Token, tokenise
 
 MAX_WORDS = 8  # of a name that is looked up as a whole
 AFTER_A_VERB = frozenset(
-    "you you're to that so i we they it for the a this he she your my not be have do there there's all"
-    " these those if and".split()
+    "you you're to that so i we they it for the a this he she your my not be have do there there's"
+    " all these those if".split()
 )
 
 
@@ -66,8 +66,13 @@ class KnownNames:
             return False
         if entity.kind == "person":
             return True
-        return token.band == 0 and word not in vocabulary.GENERIC and word not in (
-            self.lexicons.places | self.lexicons.first_names | self.lexicons.world
+        lexicons = self.lexicons
+        return (
+            token.band == 0
+            and word not in vocabulary.GENERIC
+            and not any(
+                word in names for names in (lexicons.places, lexicons.first_names, lexicons.world)
+            )
         )
 
     def _add_form(self, words: tuple[str, ...], form: _Form) -> None:
@@ -134,9 +139,18 @@ class KnownNames:
         if not is_word:
             return 0.98
         if token.lower in vocabulary.MONTHS:
-            if before in BEFORE_A_MONTH and before not in ("and", "to", "by", "from", "before", "after"):
+            if before in BEFORE_A_MONTH and before not in (
+                "and",
+                "to",
+                "by",
+                "from",
+                "before",
+                "after",
+            ):
                 return 0
-            return 0.9 if joined and after in vocabulary.SPEECH or not token.begins_sentence else 0.5
+            return (
+                0.9 if joined and after in vocabulary.SPEECH or not token.begins_sentence else 0.5
+            )
         if not token.begins_sentence:
             return 0.9
         if joined and after in AFTER_A_VERB:
@@ -152,8 +166,11 @@ class KnownNames:
             following = tokens[i + 1]
             if following.gap in (" ", "-") and not following.is_function_word:
                 found = self._similar_word(plain(token.lower + following.lower))
-                if found and found[1] >= 0.7:
-                    return i + 2, _span(tokens, i, i + 2, self._words[found[0]], 0.85, "roster_variant")
+                ordinary = token.band in (1, 2) or following.band in (1, 2)
+                if found and found[1] >= (0.9 if ordinary else 0.7):
+                    return i + 2, _span(
+                        tokens, i, i + 2, self._words[found[0]], 0.85, "roster_variant"
+                    )
         if token.lower in vocabulary.MONTHS or token.lower in vocabulary.ADDRESS_FORMS:
             return None
         if token.band and (token.begins_sentence or token.band < 3):

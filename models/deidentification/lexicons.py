@@ -10,16 +10,17 @@ FOLDER = Path(__file__).parent / "lexicons"
 # Names that the sources lack: Aboriginal, Māori and Pasifika, Chinese, Vietnamese, Arabic, Greek,
 # South Slavic and short forms common in Australia. Lower case.
 MORE_FIRST_NAMES = """
-ahmed ahmad ali amina amir amira anh aoife asha bao bashir bilal bindi bec bez bluey caoimhe chanh chau
-chidi con cody dariush davo deb deng deng dimitri dinh doug duc elham eleni fadi fahad faisal farah farid
-fatima fatemeh fiona gaz gazza georgios ghada giang goran greg habib hamid hamza hana hanh hao hassan hemi
-hien hoa hong huong hussein ibrahim ivana jaz jarrah jedda jez jin johnno jonno jono kaz kel kev khadija
-khaled khalid kirra kirrily kostas koa lachie lachy lakshmi leila ling linh loz mahmoud mansour marjan marama
-mariam maryam mei mele milos minh miro mirela mohamed mohammad mohammed muhammad muhammed mustafa nadia
-nasser niamh ngaire nguyet nikos noor nour omar parisa phuong quan rangi rashid reza roz rua sade saeed
-samir samira sanja saoirse sefa shaz shazza sinead siobhan sione snezana soraya stavros sully tane tarni
-thanh thi thuy tjarra toa trang trev trung tuan tui tuyet uzma vasilis vesna viet vu wei wiremu xiao yan
-yannis yarran ying yusuf yusra zahra zainab zeinab zoran kylie kirsty narelle raelene shayne jayden jaxon
+ahmad ahmed ali amina amir amira anh aoife asha bao bashir bec bez bilal bindi bluey caoimhe chanh
+chau chidi cody con dariush davo deb deng dimitri dinh doug duc eleni elham fadi fahad faisal
+farah farid fatemeh fatima fiona gaz gazza georgios ghada giang goran greg habib hamid hamza hana
+hanh hao hassan hemi hien hoa hong huong hussein ibrahim ivana jarrah jaxon jayden jaz jedda jez
+jin johnno jonno jono kaz kel kev khadija khaled khalid kirra kirrily kirsty koa kostas kylie
+lachie lachy lakshmi leila ling linh loz mahmoud mansour marama mariam marjan maryam mei mele
+milos minh mirela miro mohamed mohammad mohammed muhammad muhammed mustafa nadia narelle nasser
+ngaire nguyet niamh nikos noor nour omar parisa phuong quan raelene rangi rashid reza roz rua sade
+saeed samir samira sanja saoirse sefa shayne shaz shazza sinead siobhan sione snezana soraya
+stavros sully tane tarni thanh thi thuy tjarra toa trang trev trung tuan tui tuyet uzma vasilis
+vesna viet vu wei wiremu xiao yan yannis yarran ying yusra yusuf zahra zainab zeinab zoran
 """
 
 

@@ -12,13 +12,14 @@ NOBODY = (
     v.BRANDS | v.PROGRAMMES | v.COUNTRY | v.NATIONALITIES | v.RELIGIONS | v.MEDICINES | v.WEEKDAYS
 )
 NOBODY_WORDS = (
-    v.NATIONALITIES | v.RELIGIONS | v.MEDICINES | v.WEEKDAYS | v.ACRONYMS | v.ADDRESS_FORMS
-    | frozenset(v.MONTHS)
+    v.NATIONALITIES | v.RELIGIONS | v.MEDICINES | v.WEEKDAYS | v.ACRONYMS | v.TRAINING
+    | v.ADDRESS_FORMS | frozenset(v.MONTHS)
 )  # fmt: skip
 LOWER_HEADS = frozenset(
     "hospital clinic school college university uni church prison jail pub hotel tavern cafe surgery"
-    " pharmacy bridge jetty pier wharf plant factory mine shelter refuge hostel mosque temple gurdwara"
-    " oval caravan foreshore lookout rsl tafe barracks abattoir meatworks courthouse cemetery".split()
+    " pharmacy bridge jetty pier wharf plant factory mine shelter refuge hostel mosque temple"
+    " gurdwara oval caravan foreshore lookout rsl tafe barracks abattoir meatworks courthouse"
+    " cemetery".split()
 )
 PERSON_BEFORE = v.KIN | v.NAMING | v.COMPANION
 MAX_PHRASE = 8
@@ -87,8 +88,10 @@ def _holds_possessive(tokens: Sequence[Token], i: int, end: int) -> bool:
     """Saint Vincent's Hospital, Our Lady's College: the possessive belongs to the name."""
     if tokens[i].lower in ("saint", "st", "our"):
         return True
-    return end < len(tokens) and tokens[end].is_capitalised and (
-        tokens[end].lower in v.ORGANISATION_HEADS or tokens[end].lower in v.PLACE_HEADS
+    return (
+        end < len(tokens)
+        and tokens[end].is_capitalised
+        and (tokens[end].lower in v.ORGANISATION_HEADS or tokens[end].lower in v.PLACE_HEADS)
     )
 
 
@@ -101,13 +104,20 @@ def _continues(token: Token, before: Token) -> bool:
 def _connector_end(tokens: Sequence[Token], i: int, taken: Collection[int]) -> int | None:
     """The index after "of Hard" or "of the Valley" at token i, if a capital follows."""
     k = i
-    while k < len(tokens) and k - i < 2 and tokens[k].lower in v.CONNECTORS and tokens[k].gap == " ":
+    while (
+        k < len(tokens) and k - i < 2 and tokens[k].lower in v.CONNECTORS and tokens[k].gap == " "
+    ):
         k += 1
     if k == i or k >= len(tokens) or k in taken:
         return None
     if tokens[i].lower == "and" or tokens[i].lower == "the":
         return None
-    if tokens[i].lower == "for" and tokens[i - 1].lower not in ("centre", "center", "institute", "foundation"):
+    if tokens[i].lower == "for" and tokens[i - 1].lower not in (
+        "centre",
+        "center",
+        "institute",
+        "foundation",
+    ):
         return None
     token = tokens[k]
     if token.is_capitalised and not token.is_function_word and token.gap == " ":
@@ -117,46 +127,69 @@ def _connector_end(tokens: Sequence[Token], i: int, taken: Collection[int]) -> i
 
 def _classify(tokens: Sequence[Token], a: int, b: int, lexicons: Lexicons) -> list[Span]:
     """The span of the phrase [a, b), or none."""
+    if _is_public(tokens[a:b]):
+        return []
     # Capitalised words at the edges that identify nobody are no part of a name.
     while a < b and _is_nobody(tokens[a]) and not _is_needed(tokens, a, b, lexicons):
         a += 1
-    while b > a and (_is_nobody(tokens[b - 1]) and b - a > 1 and tokens[b - 1].lower not in v.MONTHS):
+    while b > a and (
+        _is_nobody(tokens[b - 1]) and b - a > 1 and tokens[b - 1].lower not in v.MONTHS
+    ):
         b -= 1
     if a >= b:
         return []
     phrase = tokens[a:b]
     words = [token.lower for token in phrase]
-    joined = " ".join(token.text.lower().replace("’", "'") for token in phrase)
     bare = " ".join(words)
-    if joined in NOBODY or bare in NOBODY or "the " + bare in v.PROGRAMMES:
+    if _is_public(phrase):
         return []
-    if b < len(tokens) and tokens[b].lower in v.PRODUCT_TAILS and tokens[b].gap == " ":
+    if b < len(tokens) and tokens[b].lower in v.PUBLIC_TAILS and tokens[b].gap == " ":
         return []
     context = _context(tokens, a, b)
     found = _decide(phrase, words, bare, context, lexicons)
     if found is None:
         return []
     label, score, sure, rule = found
+    if label == "PLACE" and any(t.lower in v.SPORT for t in tokens[max(0, a - 6) : b + 5]):
+        score, sure = min(score, 0.3), False  # a club, as likely as a place
     start, end = phrase[0].start, phrase[-1].end
-    if label == "ORGANISATION" and phrase[0].lower in ("saint", "st", "our") or (
-        label == "ORGANISATION" and phrase[-1].full_end > phrase[-1].end and context.before == "at"
+    if (
+        label == "ORGANISATION"
+        and phrase[0].lower in ("saint", "st", "our")
+        or (
+            label == "ORGANISATION"
+            and phrase[-1].full_end > phrase[-1].end
+            and context.before == "at"
+        )
     ):
         end = phrase[-1].full_end
     if rule in ("lower_head",) or (b < len(tokens) and label in ("ORGANISATION", "PLACE")):
         head = tokens[b] if b < len(tokens) else None
-        if head and head.lower in LOWER_HEADS and head.gap == " " and phrase[-1].full_end == phrase[-1].end:
+        if (
+            head
+            and head.lower in LOWER_HEADS
+            and head.gap == " "
+            and phrase[-1].full_end == phrase[-1].end
+        ):
             end = head.end
     return [Span(start, end, label, score, "sure" if sure else "unsure", rule)]
 
 
+def _is_public(phrase: Sequence[Token]) -> bool:
+    """Whether the words are a brand, a national programme, a language and the like."""
+    bare = " ".join(token.lower for token in phrase)
+    written = " ".join(token.text.lower().replace("’", "'") for token in phrase)
+    return bare in NOBODY or written in NOBODY or "the " + bare in v.PROGRAMMES
+
+
 def _is_nobody(token: Token) -> bool:
-    return (
-        token.lower in NOBODY_WORDS and not (token.lower in v.TITLES)
-    ) or token.is_function_word
+    if token.lower in v.ACRONYMS and not token.text.isupper():
+        return token.is_function_word
+    return (token.lower in NOBODY_WORDS and token.lower not in v.TITLES) or token.is_function_word
 
 
 def _is_needed(tokens: Sequence[Token], a: int, b: int, lexicons: Lexicons) -> bool:
-    """Whether a word that mostly identifies nobody belongs to a name: June Papadopoulos, Our Lady."""
+    """Whether a word that mostly identifies nobody belongs to a name: June, Our Lady."""
     if tokens[a].lower == "our":
         return True
     if tokens[a].lower in v.MONTHS and tokens[a].lower in lexicons.first_names:
@@ -210,7 +243,11 @@ def _decide(
         if rare or named or content[0].band >= 2 and words[-1] not in v.ORGANISATION_HEADS:
             return "PERSON", 0.95, rare or named, "title"
     if bare in v.STATES:
-        return ("PLACE", 0.3, False, "state") if mid and context.before in ("in", "from", "to") else None
+        return (
+            ("PLACE", 0.3, False, "state")
+            if mid and context.before in ("in", "from", "to")
+            else None
+        )
     if bare in lexicons.world and bare not in lexicons.places and bare not in lexicons.first_names:
         return ("PLACE", 0.3, False, "world_place") if content and rare else None
     organisation = _organisation(phrase, words, content, context, lexicons)
@@ -228,7 +265,11 @@ def _decide(
         return _single(phrase[0], context, lexicons)
     if rare:
         label = "ORGANISATION" if context.before in ("the", "at") else "PERSON"
-        return label, 0.75, True, "capitalised_phrase"
+        known = any(
+            token.lower in lexicons.surnames or token.lower in lexicons.places or not token.band
+            for token in content[:1]
+        )
+        return label, 0.75 if known else 0.5, known, "capitalised_phrase"
     if all(token.band <= 2 for token in content) and not context.before == "the":
         return None
     if mid and any(token.band >= 3 for token in content):
@@ -263,7 +304,11 @@ def _organisation(
             for token in content
         )
         if not named:
-            return ("ORGANISATION", 0.5, False, "organisation_head") if not context.begins_sentence else None
+            return (
+                ("ORGANISATION", 0.5, False, "organisation_head")
+                if not context.begins_sentence
+                else None
+            )
         sure = any(token.band in (0, 4) or token.lower in lexicons.places for token in content)
         return "ORGANISATION", 0.9, sure or len(content) > 1, "organisation_head"
     return None
@@ -278,7 +323,17 @@ def _place(
     lexicons: Lexicons,
 ) -> Decision | None:
     preposition = context.before in v.PLACE_PREPOSITIONS
-    moved = context.before_that in ("out", "over", "up", "down", "back", "moved", "live", "lived", "grew")
+    moved = context.before_that in (
+        "out",
+        "over",
+        "up",
+        "down",
+        "back",
+        "moved",
+        "live",
+        "lived",
+        "grew",
+    )
     in_gazetteer = bare in lexicons.places or bare.replace("saint ", "st ") in lexicons.places
     is_name = words[0] in lexicons.first_names
     if in_gazetteer:
@@ -298,7 +353,11 @@ def _place(
         if context.begins_sentence and not preposition:
             return "PLACE", 0.5, False, "gazetteer"
         return "PLACE", 0.9, True, "gazetteer"
-    if len(words) > 1 and words[0] in ("mount", "mt", "lake", "port", "cape", "point", "fort") and content:
+    if (
+        len(words) > 1
+        and words[0] in ("mount", "mt", "lake", "port", "cape", "point", "fort")
+        and content
+    ):
         return "PLACE", 0.9, True, "place_head"
     if len(words) > 1 and words[-1] in v.PLACE_HEADS and content:
         if words[0] in lexicons.first_names and words[-1] in lexicons.surnames and not preposition:
@@ -325,7 +384,8 @@ def _person(
         or context.before in v.NAMING
         or context.after in v.SPEECH
         or context.before_that in v.NAMING
-        or context.before_that in v.KIN and context.before in ("was", "is", "called", "named")
+        or context.before_that in v.KIN
+        and context.before in ("was", "is", "called", "named")
     )
     if len(phrase) > 1:
         surname = words[-1] in lexicons.surnames or words[-1] in lexicons.first_names
@@ -341,15 +401,27 @@ def _person(
     if first_name:
         if first.band == 0:
             if context.begins_sentence:
-                return ("PERSON", 0.8, True, "first_name") if cue or context.after in ("and", "from", "") else (
-                    "PERSON", 0.6, False, "first_name")
+                return (
+                    ("PERSON", 0.8, True, "first_name")
+                    if cue or context.after in ("and", "from", "")
+                    else ("PERSON", 0.6, False, "first_name")
+                )
             return "PERSON", 0.88, True, "first_name"
         if context.begins_sentence:
-            return ("PERSON", 0.45, False, "first_name") if first.band > 1 and context.after in v.SPEECH else None
+            return (
+                ("PERSON", 0.45, False, "first_name")
+                if first.band > 1 and context.after in v.SPEECH
+                else None
+            )
         if cue or context.before in v.COMPANION:
             return "PERSON", 0.8, True, "first_name"
         return "PERSON", 0.5, False, "first_name"
-    if cue and not context.begins_sentence and context.before in v.KIN | v.NAMING and first.lower not in v.GENERIC:
+    if (
+        cue
+        and not context.begins_sentence
+        and context.before in v.KIN | v.NAMING
+        and first.lower not in v.GENERIC
+    ):
         return "PERSON", 0.8, first.band != 1, "cue"
     if cue and first.band == 0 and not context.begins_sentence:
         return "PERSON", 0.8, True, "cue"
@@ -359,13 +431,18 @@ def _person(
 def _single(token: Token, context: _Context, lexicons: Lexicons) -> Decision | None:
     """One capitalised word of which nothing is known but its neighbours and its rarity."""
     word = token.lower
-    if len(word) < 2 or word in v.ORGANISATION_HEADS and token.band == 1 and context.before != "the":
+    if (
+        len(word) < 2
+        or word in v.ORGANISATION_HEADS
+        and token.band == 1
+        and context.before != "the"
+    ):
         return None
     if token.text.isupper() and len(token.text) <= 5:
         if word in v.ACRONYMS or context.begins_sentence:
             return None
         return "ORGANISATION", 0.35, False, "acronym"
-    if context.before in ("a", "an") and word not in lexicons.surnames:
+    if context.before in ("a", "an"):
         return None
     if token.band == 0:
         if context.before == "the":

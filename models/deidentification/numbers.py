@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from models.deidentification.occurrences import Span
 from models.deidentification.tokens import Token
 
-UNITS = {word: i for i, word in enumerate("zero one two three four five six seven eight nine".split())}
+UNITS = {
+    word: i for i, word in enumerate("zero one two three four five six seven eight nine".split())
+}
 UNITS |= {"oh": 0, "o": 0, "nought": 0, "naught": 0, "nil": 0}
 TEENS = {
     word: i + 10
@@ -156,20 +158,26 @@ def _read_run(tokens: Sequence[Token], i: int) -> tuple[int, str, int]:
             code += str(TEENS[word])
             n_units += 1
             j += 1
-        elif (len(word) == 1 and word.isalpha() and (token.text.isupper() or code)) or (
-            j == i and token.text.isupper() and len(word) <= 3 and word.isalpha()
-        ) or re.fullmatch(r"(?=.*\d)[a-z\d]{2,}", word):
+        elif (
+            (len(word) == 1 and word.isalpha() and (token.text.isupper() or code))
+            or (j == i and token.text.isupper() and len(word) <= 3 and word.isalpha())
+            or re.fullmatch(r"(?=.*\d)[a-z\d]{2,}", word)
+        ):
             if word in ("i", "a") and not (following in UNITS or following[:1].isdigit()):
                 break
             code += word.upper()
             n_units += len(word)
             j += 1
-        elif word in FILLERS and code and (
-            following in UNITS
-            or following in REPEATS
-            or following[:1].isdigit()
-            or word in ("slash", "dash")
-            and len(following) == 1
+        elif (
+            word in FILLERS
+            and code
+            and (
+                following in UNITS
+                or following in REPEATS
+                or following[:1].isdigit()
+                or word in ("slash", "dash")
+                and len(following) == 1
+            )
         ):
             j += 1
             continue
@@ -192,8 +200,23 @@ def _classify(
         start -= 1
     following = text[stop : stop + 12].lstrip().lower()
     if text[max(0, start - 1) : start] == "$" or following.startswith(
-        ("percent", "per cent", "%", "dollar", "milligram", "mg", "ml", "kilo", "grand", "hundred",
-         "thousand", "million", "years", "people", "k ")
+        (
+            "percent",
+            "per cent",
+            "%",
+            "dollar",
+            "milligram",
+            "mg",
+            "ml",
+            "kilo",
+            "grand",
+            "hundred",
+            "thousand",
+            "million",
+            "years",
+            "people",
+            "k ",
+        )
     ):
         return None
     has_letters = len(digits) < len(code)
@@ -276,7 +299,9 @@ def is_medicare(digits: str) -> bool:
 
 def is_tax_file_number(digits: str) -> bool:
     weights = (1, 4, 3, 7, 5, 8, 6, 9, 10)
-    return len(digits) == 9 and sum(int(d) * w for d, w in zip(digits, weights, strict=True)) % 11 == 0
+    return (
+        len(digits) == 9 and sum(int(d) * w for d, w in zip(digits, weights, strict=True)) % 11 == 0
+    )
 
 
 def is_health_identifier(digits: str) -> bool:

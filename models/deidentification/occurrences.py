@@ -29,7 +29,7 @@ LABEL_OF_KIND: dict[Kind, str] = {
 
 @dataclass(frozen=True)
 class SpokenSegment:
-    """`word_ends`: where each word ends in the text, in characters; empty if the words are unknown."""
+    """`word_ends`: where each word ends in the text, in characters; empty if unknown."""
 
     id: str
     speaker: str | None
@@ -70,7 +70,7 @@ class Occurrence:
 
 @dataclass(frozen=True)
 class Flag:
-    """A phrase that may identify a person together with others; a person decides. `cue` is its kind."""
+    """A phrase that may identify a person together with others. `cue` is its kind."""
 
     segment: int
     segment_id: str

@@ -24,14 +24,23 @@ LABELS = {"PERSON": "PERSON", "GPE": "PLACE", "LOC": "PLACE", "FAC": "PLACE", "O
 LABELS |= {"PER": "PERSON"}  # of pipelines trained on Wikipedia
 # What a pipeline may name with an `@`; anything else could be a function of any package.
 ALLOWED = frozenset(
-    "spacy.TransitionBasedParser.v2 spacy.Tok2Vec.v2 spacy.MultiHashEmbed.v2 spacy.Tok2VecListener.v1"
-    " spacy.MaxoutWindowEncoder.v2 spacy.MishWindowEncoder.v2 spacy.HashEmbedCNN.v2 spacy.Tagger.v2"
-    " spacy.Tokenizer.v1 spacy.Vectors.v1 spacy.ner_scorer.v1 spacy.tagger_scorer.v1"
-    " spacy.parser_scorer.v1 spacy.lemmatizer_scorer.v1 spacy.attribute_ruler_scorer.v1"
-    " spacy.senter_scorer.v1 spacy.LookupsDataLoader.v1".split()
+    "spacy.TransitionBasedParser.v2 spacy.Tok2Vec.v2 spacy.MultiHashEmbed.v2"
+    " spacy.Tok2VecListener.v1 spacy.MaxoutWindowEncoder.v2 spacy.MishWindowEncoder.v2"
+    " spacy.HashEmbedCNN.v2 spacy.Tagger.v2 spacy.Tokenizer.v1 spacy.Vectors.v1"
+    " spacy.ner_scorer.v1 spacy.tagger_scorer.v1 spacy.parser_scorer.v1"
+    " spacy.lemmatizer_scorer.v1 spacy.attribute_ruler_scorer.v1 spacy.senter_scorer.v1"
+    " spacy.LookupsDataLoader.v1".split()
 )
 UNUSED_SECTIONS = ("corpora", "training", "pretraining", "initialize")
-NEEDED = ("config.cfg", "meta.json", "tokenizer", "ner/model", "ner/moves", "ner/cfg", "vocab/strings.json")
+NEEDED = (
+    "config.cfg",
+    "meta.json",
+    "tokenizer",
+    "ner/model",
+    "ner/moves",
+    "ner/cfg",
+    "vocab/strings.json",
+)
 MAX_UNPACKED_BYTES = 2 << 30
 TEXTS_PER_BATCH = 64
 
@@ -159,7 +168,8 @@ def _check_option(option: str, value: str) -> None:
         names += _registered_names(value)
     if any(name.strip().strip('"') not in ALLOWED for name in names):
         raise UnsafeCheckpoint(
-            "The spaCy pipeline needs code that is not spaCy's own: use one of its official releases."
+            "The spaCy pipeline needs code that is not spaCy's own: use one of its official"
+            " releases."
         )
 
 

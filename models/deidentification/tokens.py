@@ -1,4 +1,4 @@
-"""Text to tokens, with what the rules ask of each: case, place in the sentence, how common it is."""
+"""Text to tokens: their case, place in the sentence and frequency."""
 
 import re
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ CONTRACTED = ("n't", "'ll", "'ve", "'re", "'d", "'m")
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """`lower` has no possessive ending; `end` is where the word ends without it, `full_end` with it.
+    """`lower` and `end` leave out a possessive ending; `full_end` is after it.
 
     `gap` is the text since the token before. `band` is 1 (common) to 4 (rare) for words that are
     written in lower case, else 0.
@@ -120,9 +120,7 @@ def restore_capitals(tokens: list[Token], lexicons: Lexicons, known: frozenset[s
         elif is_name and band >= 2:
             capital = before in vocabulary.KIN or before in vocabulary.NAMING
         elif is_place:
-            capital = band in (0, 4) or (
-                before in vocabulary.PLACE_PREPOSITIONS and band >= 2
-            )
+            capital = band in (0, 4) or (before in vocabulary.PLACE_PREPOSITIONS and band >= 2)
         else:
             capital = band == 0
         if not capital and i and guessed[-1].is_capitalised and token.gap.strip() == "":

@@ -4,6 +4,7 @@
     <folder>/whisper/large-v3.json
     <folder>/pyannote/speaker-diarization-community-1/config.yaml and what it refers to
     <folder>/pyannote/speaker-diarization-community-1.json
+    <folder>/spacy/en_core_web_sm.whl
 
 The JSON files are manifests: they record where the files came from, their checksums, sizes and
 times. The checksums of published models are listed here and override those of a manifest.
@@ -30,7 +31,7 @@ from models.weights.errors import (
     WeightsCorrupt,
 )
 
-Kind = Literal["whisper", "pyannote"]
+Kind = Literal["whisper", "pyannote", "spacy"]
 
 DEMO = "demo"
 DEMO_FOLDER = Path(__file__).parents[1] / "demo"
@@ -157,8 +158,33 @@ def _community() -> KnownModel:
     )
 
 
+DEFAULT_SPACY = "en_core_web_sm"
+SPACY_URL = "https://github.com/explosion/spacy-models/releases/download"
+SPACY_VERSION = "3.8.0"
+_SPACY = {
+    "en_core_web_sm": (
+        "1932429db727d4bff3deed6b34cfc05df17794f4a52eeb26cf8928f7c1a0fb85",
+        12_806_118,
+    ),
+    "en_core_web_lg": (
+        "293e9547a655b25499198ab15a525b05b9407a75f10255e405e8c3854329ab63",
+        400_658_291,
+    ),
+}
+
+
+def _spacy(name: str, sha256: str, size: int) -> KnownModel:
+    release = f"{name}-{SPACY_VERSION}"
+    url = f"{SPACY_URL}/{release}/{release}-py3-none-any.whl"
+    file = KnownFile(f"spacy/{name}.whl", sha256, size, url)
+    return KnownModel(
+        name, "spacy", (file,), url, revision=SPACY_VERSION, licence="MIT", gated=False
+    )
+
+
 KNOWN: dict[str, KnownModel] = {
     DEFAULT_PIPELINE: _community(),
+    **{name: _spacy(name, sha256, size) for name, (sha256, size) in _SPACY.items()},
     **{name: _whisper(name, sha256, size) for name, (sha256, size) in _WHISPER.items()},
 }
 
@@ -232,6 +258,24 @@ def find_pipeline(name_or_path: str, folder: Path) -> PipelineWeights:
     prefix = f"pyannote/{model.name}/"
     files = {file.path.removeprefix(prefix): file.sha256 for file in model.files}
     return PipelineWeights(model.name, own, _sha256_of_list(files), demo=False)
+
+
+def find_spacy(name_or_path: str, folder: Path) -> Path:
+    """Find a spaCy pipeline: the wheel in the weights folder, or the folder at a path.
+
+    Raises:
+        UnknownModel: neither a known name nor a path.
+        ModelMissing: not installed, or nothing at the path.
+        WeightsCorrupt: not the file that the name promises.
+    """
+    if _is_path(name_or_path):
+        path = Path(name_or_path)
+        if not path.exists():
+            raise ModelMissing("There is no spaCy pipeline at the given path: check the path.")
+        return path
+    model = find_model(name_or_path, "spacy")
+    check_installed(model, folder)
+    return folder / model.files[0].path
 
 
 def _is_path(name: str, *suffixes: str) -> bool:

@@ -1,4 +1,4 @@
-"""Rosters and vocabularies from text files, for batch mode and uploads alike."""
+"""Rosters, vocabularies and other text files that commands read."""
 
 import re
 from pathlib import Path
@@ -43,18 +43,27 @@ def read_roster(path: Path) -> tuple[RosterEntry, ...]:
 
 
 def _read_lines(path: Path, what: str, not_readable: type[Misused]) -> list[str]:
-    """The lines of a plain text file in UTF-8, with or without a byte order mark."""
+    return read_text(path, what, not_readable, MAX_LIST_BYTES).splitlines()
+
+
+def read_text(path: Path, what: str, not_readable: type[Misused], max_bytes: int) -> str:
+    """The content of a plain text file in UTF-8, with or without a byte order mark.
+
+    Raises: `not_readable`
+    """
     try:
         with path.open("rb") as file:
-            content = file.read(MAX_LIST_BYTES + 1)
+            content = file.read(max_bytes + 1)
     except OSError as error:
         raise not_readable(f"The {what} file cannot be read ({error.strerror}).") from None
-    if len(content) > MAX_LIST_BYTES:
-        raise not_readable(f"The {what} file is larger than 1 MiB; is it the right file?")
+    if len(content) > max_bytes:
+        raise not_readable(
+            f"The {what} file is larger than {max_bytes >> 20} MiB; is it the right file?"
+        )
     found = _other_format(content)
     if found is None:
         try:
-            return content.decode("utf-8-sig").splitlines()
+            return content.decode("utf-8-sig")
         except UnicodeDecodeError:
             found = "in another encoding than UTF-8"
     raise not_readable(f"The {what} file is {found}: save it as plain text, in UTF-8.")

@@ -18,6 +18,7 @@ from models.options import Channels, JobOptions, SpeakerCount
 from service.commands import (
     access,
     backup,
+    deidentify,
     handoffs,
     jobs,
     models,
@@ -73,6 +74,7 @@ for name, command in (
     ("status", watch.status_command),
     ("watch", watch.watch_command),
     ("transcript", transcript.transcript_command),
+    ("deidentify", deidentify.deidentify_command),
     ("handoffs", handoffs.handoffs_command),
     ("cancel", jobs.cancel_command),
     ("rerun", jobs.rerun_command),

@@ -42,6 +42,8 @@ def list_models(caller: AnyUser, services: ServicesDep) -> Models:
 def installed(folder: Path) -> list[ModelView]:
     found = []
     for model in KNOWN.values():
+        if model.kind == "spacy":
+            continue  # no job names one
         try:
             check_installed(model, folder)
         except WeightsError:
