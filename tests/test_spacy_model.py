@@ -4,6 +4,7 @@ import importlib.util
 import json
 import shutil
 import zipfile
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -16,9 +17,9 @@ from models.weights.errors import ModelMissing, UnsafeCheckpoint, WeightsCorrupt
 from service.commands.main import app
 
 HAS_SPACY = importlib.util.find_spec("spacy") is not None
-PACKAGE = spacy_model.find_installed_package()
+PACKAGE = spacy_model.find_installed_package() or Path("not installed")
 needs_spacy = pytest.mark.skipif(
-    not HAS_SPACY or PACKAGE is None, reason="needs the packages of requirements/deid.txt"
+    not (HAS_SPACY and PACKAGE.exists()), reason="needs the packages of requirements/deid.txt"
 )
 CONFIG = """
 [nlp]
@@ -43,7 +44,7 @@ def make_folder(folder, config):
 
 @pytest.fixture(scope="module")
 def detector():
-    if not HAS_SPACY or PACKAGE is None:
+    if not (HAS_SPACY and PACKAGE.exists()):
         pytest.skip("needs the packages of requirements/deid.txt")
     return spacy_model.load_spacy(PACKAGE)
 
@@ -121,7 +122,7 @@ def test_agreement_of_rules_and_model_sets_the_tier(detector):
 
 
 def test_the_model_is_optional(tmp_path, monkeypatch):
-    monkeypatch.setattr(optional_detectors.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert optional_detectors.load_detectors(None, tmp_path) == []
     assert optional_detectors.load_detectors("none", tmp_path) == []
 
