@@ -157,10 +157,20 @@ class MadeWith:
 
 
 @dataclass(frozen=True)
+class SpeakerName:
+    """What people have said of a speaker. `pseudonym` is a name that was made up for the study."""
+
+    role: str | None = None
+    code: str | None = None
+    pseudonym: str | None = None
+
+
+@dataclass(frozen=True)
 class Transcript:
     """The transcript of one session; docs/reference/transcript.md explains each field.
 
     `version`: 1 as the models made it; each change by a person adds 1.
+    `names`: by speaker; speaker_names.py shows them in place of the labels.
     """
 
     duration: float
@@ -175,6 +185,7 @@ class Transcript:
     made_with: MadeWith
     warnings: tuple[str, ...] = ()
     version: int = 1
+    names: Mapping[str, SpeakerName] = field(default_factory=dict)
     schema: str = field(default=SCHEMA)
 
     def __post_init__(self) -> None:

@@ -12,6 +12,7 @@ from models.transcript import (
     Overlap,
     Segment,
     Source,
+    SpeakerName,
     Transcript,
     Turn,
     Word,
@@ -27,6 +28,7 @@ def to_json(transcript: Transcript) -> str:
         "schema": transcript.schema,
         "version": transcript.version,
         **asdict(transcript),
+        "names": {label: asdict(name) for label, name in transcript.names.items()},
         "segments": list(map(segment_to_json, transcript.segments)),
         "statistics": asdict(compute_statistics(transcript)),
     }
@@ -58,6 +60,7 @@ def from_json(text: str) -> Transcript:
         made_with=MadeWith(**document["made_with"]),
         warnings=tuple(document["warnings"]),
         version=document.get("version", 1),
+        names={label: SpeakerName(**name) for label, name in document.get("names", {}).items()},
     )
 
 

@@ -41,6 +41,7 @@ from service.database import DatabaseInUse, SchemaTooNew, embedded
 from service.database.embedded import EmbeddedPostgres, installed_programs
 from service.database.engine import conninfo, known_revisions, migrate, newest_revision, open_engine
 from service.database.tables import (
+    Correction,
     Handoff,
     Job,
     JobRecording,
@@ -88,6 +89,10 @@ MISSING = {
     "computes it again; otherwise rerun it from this stage or an earlier one",
     StoredTranscript.artefact_id: "transcript {row.id}: make it again with `fieldscribe rerun "
     "{row.job_id} --from ingest`",
+    Correction.artefact_id: "version {row.version} of transcript {row.transcript_id}: neither it "
+    "nor a later one can be read",
+    Correction.snapshot_artefact_id: "a copy of version {row.version} of transcript "
+    "{row.transcript_id}: it cannot be read",
     Handoff.occurrences_artefact_id: "the occurrences of hand-off {row.id}: transcribe again for a "
     "new hand-off",
     Recording.metadata_artefact_id: "the file name of recording {row.id}: its audio is not "

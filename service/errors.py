@@ -5,7 +5,7 @@
     │   ├── OutputNotWritable, SameName, VocabularyNotReadable, RosterNotReadable
     ├── TokenMissing, TokenUnknown, TokenExpired, TokenRevoked, NotAllowed
     ├── RecordingNotFound, StudyNotFound, SessionNotFound, TokenNotFound, NoSuchPath
-    ├── MethodNotAllowed, InvalidRequest, BodyTooLarge, RequestTooSlow
+    ├── MethodNotAllowed, InvalidRequest, VersionMissing, BodyTooLarge, RequestTooSlow
     ├── StudyCodeTaken, SessionCodeTaken
     ├── RecordingNotReady, RecordingRefused, RecordingInUse, RangeNotSatisfiable
     ├── UploadTooLarge, WrongLength, BadUploadHeader, UnknownChecksum, UnsupportedMediaType,
@@ -185,6 +185,13 @@ class InvalidRequest(ServiceError):
 
     code = "invalid_request"
     status = 422
+
+
+class VersionMissing(ServiceError):
+    """The request needs an `If-Match` header with the version that it is based on."""
+
+    code = "version_missing"
+    status = 428
 
 
 class BodyTooLarge(ServiceError):

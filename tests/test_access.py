@@ -75,6 +75,7 @@ def things(api):
 
 
 def fill(path, things):
+    things = {**things, "segment_id": "s0001"}
     return re.sub(r"\{(\w+)\}", lambda match: things.get(match[1], str(uuid4())), path)
 
 
@@ -149,6 +150,12 @@ def test_on_every_route_an_object_of_another_study_looks_like_none(api, things):
         "/v1/sessions/{session_id}/recordings": {"recordings": []},
         "/v1/jobs/{job_id}/rerun": {"from": "transcribe"},
         "/v1/transcripts/{transcript_id}/speakers": {"speakers": {}},
+        "/v1/transcripts/{transcript_id}/segments": {"after": None, "text": "", "speaker": None},
+        "/v1/transcripts/{transcript_id}/segments/{segment_id}": {"text": "a"},
+        "/v1/transcripts/{transcript_id}/segments/{segment_id}/split": {"at": 1},
+        "/v1/transcripts/{transcript_id}/segments/{segment_id}/merge": {},
+        "/v1/transcripts/{transcript_id}/undo": {},
+        "/v1/transcripts/{transcript_id}/restore": {"version": 1},
         "/v1/handoffs/{handoff_id}/heartbeat": {"fence": 1},
         "/v1/handoffs/{handoff_id}/complete": {"fence": 1, "occurrences": []},
         "/v1/handoffs/{handoff_id}/fail": {"fence": 1, "code": "out_of_memory"},
@@ -158,6 +165,7 @@ def test_on_every_route_an_object_of_another_study_looks_like_none(api, things):
         role = sorted(set(operation["x-roles"]) - {"owner"})[0]
         token = api.token(role, other)
         headers = {"Authorization": f"Bearer {token}", "Upload-Offset": "0", **OCTETS}
+        headers["If-Match"] = '"1"'
         body = bodies.get(path)
         content = {"json": body} if body is not None and method != "GET" else {}
         if content:

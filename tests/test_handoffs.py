@@ -252,6 +252,83 @@ def read_artefact_id(api, job_id):
     return found
 
 
+def test_a_claim_states_the_version_and_occurrences_refer_to_it(api, study, token):
+    """A correction between the claim and its completion used to move the spans."""
+    job_id = offer(api, study)
+    transcript = f"/v1/transcripts/{api.get(f'/v1/jobs/{job_id}').json()['transcript_id']}"
+    patch = {"json": {"text": "My name is Ida."}, "headers": {"If-Match": '"1"'}}
+    api.request("PATCH", f"{transcript}/segments/s0002", **patch)
+    claimed = claim(api, token)
+    patch = {"json": {"text": "Hm."}, "headers": {"If-Match": '"2"'}}
+    assert api.request("PATCH", f"{transcript}/segments/s0002", **patch).status_code == 200
+    ida = {"segment": "s0002", "start": 11, "end": 14, "label": "PERSON"}
+    body = {"fence": 1, "occurrences": [ida]}
+    done = api.post(f"/v1/handoffs/{claimed['id']}/complete", json=body, token=token)
+
+    assert claimed["transcript_version"] == claimed["transcript"]["version"] == 2
+    assert claimed["transcript"]["segments"][1]["text"] == "My name is Ida."
+    assert (done.status_code, done.json()["transcript_version"]) == (200, 2)
+
+
+def test_offsets_count_code_points(api, study, token):
+    job_id = offer(api, study)
+    transcript = f"/v1/transcripts/{api.get(f'/v1/jobs/{job_id}').json()['transcript_id']}"
+    patch = {"json": {"text": "𝄞😀 Eva"}, "headers": {"If-Match": '"1"'}}
+    api.request("PATCH", f"{transcript}/segments/s0002", **patch)
+    path = f"/v1/handoffs/{claim(api, token)['id']}/complete"
+    eva = {"segment": "s0002", "start": 3, "end": 6, "label": "PERSON"}
+    utf16 = {**eva, "start": 5, "end": 8}
+
+    refused = api.post(path, json={"fence": 1, "occurrences": [utf16]}, token=token)
+    assert codes(refused) == (422, "bad_occurrence")
+    assert api.post(path, json={"fence": 1, "occurrences": [eva]}, token=token).status_code == 200
+
+
+def test_a_failed_hand_off_can_be_opened_again(api, study, token):
+    job_id = offer(api, study)
+    handoff = f"/v1/handoffs/{claim(api, token)['id']}"
+    researcher = api.token("researcher", study)
+    early = api.post(f"{handoff}/reopen", token=researcher)
+    api.post(f"{handoff}/fail", json={"fence": 1, "code": "model_missing"}, token=token)
+    answers = [api.post(f"{handoff}/reopen", token=researcher) for _ in range(2)]
+
+    assert codes(early) == (409, "handoff_not_failed")
+    assert [answer.json()["status"] for answer in answers] == ["open", "open"]
+    assert answers[0].json()["failure_code"] is None
+    assert claim(api, token)["fence"] == 2
+    late = api.post(f"{handoff}/fail", json={"fence": 1, "code": "model_missing"}, token=token)
+    assert codes(late) == (409, "handoff_taken")
+    assert api.request("DELETE", f"/v1/jobs/{job_id}").status_code == 200
+    assert codes(api.post(f"{handoff}/reopen", token=researcher)) == (410, "erased")
+
+
+def test_only_researchers_and_admins_open_a_hand_off_again(api, study, token):
+    offer(api, study)
+    path = f"/v1/handoffs/{claim(api, token)['id']}/reopen"
+    for role in ("deidentifier", "coder", "custodian", "worker"):
+        assert api.post(path, token=api.token(role, study)).status_code == 403, role
+    stranger = api.token("researcher", api.study()["id"])
+    assert codes(api.post(path, token=stranger)) == (404, "handoff_not_found")
+
+
+def test_a_hand_off_is_claimed_by_study(api, study):
+    other = api.study()
+    both = api.token("deidentifier", study, other["id"])
+    offer(api, study)
+    offered = offer(api, other["id"])
+
+    for name in (other["id"], other["code"]):
+        answer = api.post(f"{CLAIM}?study={name}", token=both)
+        if name == other["id"]:
+            assert answer.json()["study_id"] == other["id"]
+        else:
+            assert answer.status_code == 204
+    assert claim(api, both)["study_id"] == study
+    unknown = api.post(f"{CLAIM}?study=NONE", token=both)
+    assert codes(unknown) == (404, "study_not_found")
+    assert offered
+
+
 def test_hand_offs_are_listed_newest_first_without_content(api, study, token):
     for _ in range(3):
         offer(api, study)

@@ -126,7 +126,7 @@ TEXTS = st.lists(st.sampled_from(VOCABULARY), max_size=12).map(" ".join)
 @st.composite
 def spoken(draw):
     """Words in order of their starts, some of them in pieces, some overlapping."""
-    time, said = 0.0, []
+    time, said = 0.0, list[Word]()
     for text in draw(st.lists(st.sampled_from(VOCABULARY), max_size=12)):
         time = round(time + draw(st.sampled_from([0.0, 0.013, 0.4, 2.0])), 3)
         length = draw(st.sampled_from([0.0, 0.02, 0.5]))

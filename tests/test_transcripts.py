@@ -1,16 +1,19 @@
 """The routes of transcripts: formats and the names of speakers."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from uuid import UUID, uuid4
 
 import pytest
+from sqlalchemy import select
 
 from models.overlaps import find_overlaps
+from models.speaker_names import is_code, is_pseudonym, names_of, show_names
 from models.statistics import compute_statistics
-from models.transcript import Overlap, Source, Turn
+from models.transcript import Overlap, Source, SpeakerName, Turn
 from scripts.stand_in.jobs import make_job
+from service.database.tables import Correction, StoredTranscript
 from service.domain.recordings import identified
-from service.domain.transcripts import longest_turns, names_of, with_names
+from service.domain.transcripts import longest_turns
 from tests.api import open_api
 from tests.fakes import segment, transcript
 from tests.finished import conversation, finish_job
@@ -86,16 +89,14 @@ def test_each_speaker_comes_with_three_turns_to_listen_to(api, path):
 
 def test_a_turn_has_its_position_in_its_recording():
     first, second = uuid4(), uuid4()
-    document = asdict(
-        replace(
-            conversation(),
-            turns=(Turn(12.0, 15.0, "SPEAKER_00"),),
-            sources=tuple(
-                Source(start, 10.0, "wav", "pcm_s16le", 16000, 1, 1) for start in (0.0, 10.0)
-            ),
-        )
+    made = replace(
+        conversation(),
+        turns=(Turn(12.0, 15.0, "SPEAKER_00"),),
+        sources=tuple(
+            Source(start, 10.0, "wav", "pcm_s16le", 16000, 1, 1) for start in (0.0, 10.0)
+        ),
     )
-    (turn,) = longest_turns(document, [first, second])["SPEAKER_00"]
+    (turn,) = longest_turns(made, [first, second])["SPEAKER_00"]
 
     assert (turn.recording_id, turn.recording_start) == (second, 2.0)
 
@@ -107,6 +108,17 @@ def test_naming_speakers_again_replaces_all_names(api, path):
     assert later.json()["version"] == 3
     assert later.json()["speakers"]["SPEAKER_00"]["name"] == "moderator"
     assert later.json()["speakers"]["SPEAKER_01"]["name"] == "SPEAKER_01"
+
+
+def test_a_pseudonym_is_shown_and_kept_out_of_the_database(api, path):
+    answer = api.request("PUT", f"{path}/speakers", json={"SPEAKER_01": {"pseudonym": "Ida"}})
+
+    assert answer.json()["speakers"]["SPEAKER_01"]["name"] == "Ida"
+    assert "] Ida: My name is" in api.get(f"{path}?format=txt").text
+    with api.services.sessionmaker() as session:
+        row = session.get_one(StoredTranscript, UUID(path.rpartition("/")[2]))
+        entry = session.scalar(select(Correction).where(Correction.transcript_id == row.id))
+    assert "Ida" not in str(vars(row)) + str(vars(entry))
 
 
 def test_an_unknown_speaker_is_refused(api, path):
@@ -128,11 +140,11 @@ def test_a_name_is_refused_as_a_code(api, path, body):
 
 def test_labels_with_one_code_are_one_person_and_labels_with_one_role_are_several():
     labels = ["S0", "S1", "S2", "S3"]
-    speakers: dict[str, dict[str, str | None]] = {
-        "S0": {"role": "moderator", "code": None},
-        "S1": {"role": "participant", "code": None},
-        "S2": {"role": "participant", "code": None},
-        "S3": {"role": "participant", "code": "P09"},
+    speakers = {
+        "S0": SpeakerName("moderator"),
+        "S1": SpeakerName("participant"),
+        "S2": SpeakerName("participant"),
+        "S3": SpeakerName("participant", "P09"),
     }
 
     assert names_of(labels, speakers) == {
@@ -141,8 +153,8 @@ def test_labels_with_one_code_are_one_person_and_labels_with_one_role_are_severa
         "S2": "participant 2",
         "S3": "P09",
     }
-    same = {label: {"role": None, "code": "P09"} for label in ("SPEAKER_00", "SPEAKER_01")}
-    shown = with_names(asdict(conversation()), same)
+    same = {label: SpeakerName(code="P09") for label in ("SPEAKER_00", "SPEAKER_01")}
+    shown = show_names(replace(conversation(), names=same))
     assert shown.speakers == ("P09",)
 
 
@@ -151,15 +163,44 @@ def test_a_person_with_two_labels_does_not_overlap_with_themselves():
     turns = (Turn(0.0, 10.0, "S0"), Turn(3.0, 5.0, "S1"), Turn(4.0, 6.0, "S2"))
     segments = [segment("S0", "so " * 30)]
     made = transcript(segments, turns=turns, speakers=("S0", "S1", "S2"))
-    document = asdict(replace(made, overlaps=find_overlaps(turns, segments)))
-    same = {label: {"role": None, "code": "P09"} for label in ("S0", "S1")}
-    shown = with_names(document, same)
+    overlapping = replace(made, overlaps=find_overlaps(turns, segments))
+    same = {label: SpeakerName(code="P09") for label in ("S0", "S1")}
+    shown = show_names(replace(overlapping, names=same))
 
     assert shown.overlaps == (Overlap(4.0, 6.0, ("P09", "S2"), ("S2",)),)
     assert [(s.overlaps, s.overlap_time) for s in compute_statistics(shown).speakers] == [
         (1, 2.0)
     ] * 2
-    assert len(with_names(document, {}).overlaps) == 3
+    assert len(show_names(overlapping).overlaps) == 3
+
+
+def test_names_by_name_are_shown_again_unchanged():
+    names = {
+        "SPEAKER_00": SpeakerName("interviewer", "I1"),
+        "SPEAKER_01": SpeakerName(pseudonym="Ida"),
+    }
+    shown = show_names(replace(conversation(), names=names))
+
+    assert shown.speakers == ("I1", "Ida")
+    assert shown.names == {"I1": names["SPEAKER_00"], "Ida": names["SPEAKER_01"]}
+    assert show_names(shown) == shown
+
+
+@pytest.mark.parametrize("code", ["P07", "I1", "M1", "INT07-2", "FG1-P3", "P-12"])
+def test_codes_are_short_and_have_a_number(code):
+    assert is_code(code)
+
+
+@pytest.mark.parametrize("name", ["Eva", "p07", "P", "07", "INTER07", "P07-", "P07 x"])
+def test_no_name_is_a_code(name):
+    assert not is_code(name)
+
+
+def test_a_pseudonym_has_letters_in_any_script_but_no_marks_of_a_format():
+    assert all(map(is_pseudonym, ["Ida", "Frau K.", "O’Neill", "ईवा", "伊娃", "Ida 2"]))
+    assert not any(
+        map(is_pseudonym, ["", "Ida:", "<b>", "I\nda", "Ida ", "SPEAKER_00", "7", "x" * 41])
+    )
 
 
 ROUTES = [("GET", ""), ("GET", "/speakers"), ("PUT", "/speakers")]

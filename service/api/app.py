@@ -18,6 +18,7 @@ from service.api.limits import Limits
 from service.api.metrics import RequestMetrics
 from service.api.response_policy import ResponsePolicy
 from service.api.routes import (
+    corrections,
     handoffs,
     health,
     jobs,
@@ -47,6 +48,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     recordings.router,
     jobs.router,
     transcripts.router,
+    corrections.router,
     handoffs.router,
     models.router,
     tokens.router,

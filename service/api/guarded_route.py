@@ -21,11 +21,14 @@ from service.api.access import access_of
 from service.errors import BodyTooLarge, RequestTooSlow
 
 MAX_BODY_BYTES = 16 * 2**10
-# Routes whose longest valid body is longer: words of a vocabulary, studies of a token, occurrences.
+# Routes whose longest valid body is longer: words of a vocabulary, studies of a token, the text of
+# a segment, occurrences.
 BODY_BYTES_BY_PATH = {
     "/v1/tokens": 64 * 2**10,
     "/v1/jobs": 2**20,
     "/v1/studies/{study}/vocabulary": 2**20,
+    "/v1/transcripts/{transcript_id}/segments": 2**20,
+    "/v1/transcripts/{transcript_id}/segments/{segment_id}": 2**20,
     "/v1/handoffs/{handoff_id}/complete": 16 * 2**20,
 }
 # Counted in the text, strings included. The longest list of occurrences has 50,002 and 350,000.

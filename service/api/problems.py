@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from models.errors import AudioError, OptionError, OutOfMemory, SpeechError
 from service.database import DatabaseUnreachable
+from service.domain.corrections import SegmentChanged
 from service.domain.job_errors import InternalError
 from service.errors import (
     InvalidRequest,
@@ -53,6 +54,18 @@ class FieldProblem(BaseModel):
     limits: dict[str, Any] = Field(default={}, description="The values that are allowed.")
 
 
+class ConflictView(BaseModel):
+    """What two people have made of one segment. The only content that a problem ever holds."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    version: int = Field(description="The newest version: send it with your next attempt.")
+    base: str | None = Field(description="The text that you began with.")
+    theirs: str | None = Field(description="The text now; null if the segment is gone.")
+    yours: str | None = Field(description="The text that you sent.")
+    merged: str | None = Field(description="Both corrections; null if they change the same words.")
+
+
 class Problem(BaseModel):
     """An RFC 9457 problem."""
 
@@ -78,6 +91,9 @@ class Problem(BaseModel):
     errors: list[FieldProblem] | None = Field(
         default=None, description="For `invalid_request`: the first 20 fields that are wrong."
     )
+    conflict: ConflictView | None = Field(
+        default=None, description="For `segment_changed`: both texts, and their merge."
+    )
 
 
 def status_of(error: type[SpeechError | ServiceError]) -> int:
@@ -97,6 +113,9 @@ def problem(error: SpeechError | ServiceError, fields: list[FieldProblem] | None
         detail=str(error) or title_of(kind),
         code=kind.code,
         errors=fields,
+        conflict=ConflictView.model_validate(error.conflict)
+        if isinstance(error, SegmentChanged)
+        else None,
     )
 
 
@@ -105,11 +124,16 @@ def to_response(
 ) -> JSONResponse:
     body = problem(error, fields)
     return JSONResponse(
-        body.model_dump(exclude_none=True),
+        body.model_dump(exclude_none=True) | _conflict(body),
         status_code=body.status,
         headers=headers_of(error, body.status),
         media_type=MEDIA_TYPE,
     )
+
+
+def _conflict(body: Problem) -> dict[str, Any]:
+    """With its nulls, which say something."""
+    return {"conflict": body.conflict.model_dump()} if body.conflict else {}
 
 
 def headers_of(error: Exception, status: int) -> dict[str, str]:

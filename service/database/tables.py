@@ -38,6 +38,19 @@ FINAL = ("succeeded", "failed", "cancelled", "erased")
 STAGES = ("ingest", "segment", "transcribe", "align", "diarise", "attribute", "check", "handoff")
 STAGE_STATES = ("pending", "running", "succeeded", "failed", "skipped")
 HANDOFF_STATUSES = ("open", "claimed", "completed", "failed")
+CORRECTION_KINDS = (
+    "text",
+    "speaker",
+    "check",
+    "split",
+    "merge",
+    "insert",
+    "delete",
+    "speakers",
+    "import",
+    "undo",
+    "restore",
+)
 
 
 def one_of(column: str, values: tuple[str, ...]) -> CheckConstraint:
@@ -271,6 +284,30 @@ class StoredTranscript(Table):
     artefact_id: Mapped[UUID]
     version: Mapped[int] = mapped_column(default=1)
     speakers: Mapped[dict[str, Any]] = mapped_column(default=dict)  # label: {"role", "code"}
+    # The oldest version that can be read, which is what the models wrote, and its speakers.
+    first_version: Mapped[int] = mapped_column(default=1)
+    first_speakers: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    created_at: Mapped[datetime] = now_at()
+
+
+class Correction(Table):
+    """An entry of a transcript's journal: the change that made a version from the one before."""
+
+    __tablename__ = "correction"
+    __table_args__ = (
+        UniqueConstraint("transcript_id", "version", name="uq_correction_version"),
+        one_of("kind", CORRECTION_KINDS),
+    )
+
+    id: Mapped[UUID] = new_id()
+    transcript_id: Mapped[UUID] = reference("transcript.id")
+    version: Mapped[int]
+    kind: Mapped[str]
+    segments: Mapped[list[Any]] = mapped_column(default=list)  # ids of those that changed
+    undoes: Mapped[int | None]  # a version
+    token_id: Mapped[UUID] = reference("token.id")
+    artefact_id: Mapped[UUID]
+    snapshot_artefact_id: Mapped[UUID | None]  # the whole transcript, so that reading stays fast
     created_at: Mapped[datetime] = now_at()
 
 
@@ -285,6 +322,7 @@ class Handoff(Table):
     fence: Mapped[int] = mapped_column(BigInteger, default=0)
     lease_until: Mapped[datetime | None]
     token_id: Mapped[UUID | None] = mapped_column(ForeignKey("token.id"))
+    transcript_version: Mapped[int | None]  # the one that was claimed
     occurrences_artefact_id: Mapped[UUID | None]
     failure_code: Mapped[str | None]
     created_at: Mapped[datetime] = now_at()

@@ -27,6 +27,7 @@ from service.database.tables import (
     Study,
 )
 from service.domain.callers import Caller
+from service.domain.corrections import list_versions
 from service.domain.jobs import JobRunning, find_job, job_recordings
 from service.domain.locks import refuse_while_checked
 from service.domain.queue import request_cancel
@@ -97,7 +98,12 @@ def erase_job(session: DbSession, services: Services, job: Job) -> Destroyed:
         store.delete(id)
     if transcript is not None:
         store.delete(transcript.artefact_id)
-        transcript.speakers = {}
+        transcript.speakers = transcript.first_speakers = {}
+        for entry in list_versions(session, transcript):
+            store.delete(entry.artefact_id)
+            if entry.snapshot_artefact_id is not None:
+                store.delete(entry.snapshot_artefact_id)
+            session.delete(entry)
     for row in stages:
         row.artefact_id = None
     for handoff in handoffs:

@@ -6,6 +6,7 @@ hand-off. After the lease expires, the next claimant gets the hand-off and the o
 ServiceError
 ├── HandoffNotFound
 ├── HandoffTaken
+├── HandoffNotFailed
 └── BadOccurrence
 """
 
@@ -20,6 +21,7 @@ from uuid import UUID
 from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session as DbSession
 
+from models.transcript import Transcript
 from service.database.queries import read_clock
 from service.database.tables import Handoff, Job, StoredTranscript
 from service.domain import results
@@ -27,7 +29,7 @@ from service.domain.callers import Caller
 from service.domain.jobs import refuse_erased
 from service.domain.pages import Page, page_of
 from service.domain.studies import find_study
-from service.domain.transcripts import read_document
+from service.domain.transcripts import read_transcript
 from service.errors import ServiceError
 from service.services import Services
 from service.vault.errors import MISSING_ERRORS, PERMANENT_ERRORS
@@ -52,6 +54,13 @@ class HandoffTaken(ServiceError):
     status: ClassVar[int] = 409
 
 
+class HandoffNotFailed(ServiceError):
+    """Only a hand-off that failed can be opened again."""
+
+    code: ClassVar[str] = "handoff_not_failed"
+    status: ClassVar[int] = 409
+
+
 class BadOccurrence(ServiceError):
     """An occurrence lies outside its transcript."""
 
@@ -64,30 +73,40 @@ class HandoffClaim:
     """A claimed hand-off with its transcript."""
 
     handoff: Handoff
-    transcript: StoredTranscript
-    document: dict[str, Any]
+    row: StoredTranscript
+    transcript: Transcript
 
 
-def claim(services: Services, caller: Caller) -> HandoffClaim | None:
-    """Claim the oldest free hand-off, with its transcript; None if there is none.
+def claim(services: Services, caller: Caller, study: str | None = None) -> HandoffClaim | None:
+    """Claim the oldest free hand-off, with the newest version of its transcript.
+
+    Args:
+        study: id or code; None for all of the caller's studies.
+
+    Returns:
+        None if there is none.
 
     A hand-off whose transcript is permanently unreadable fails, and the next one is tried. One
     whose transcript or key is missing stays open.
 
     Raises:
+        StudyNotFound
         KeyMissing, ArtefactMissing: of every free hand-off.
     """
     skipped: dict[UUID, ServiceError] = {}
     while True:
         with services.sessionmaker.begin() as session:
-            handoff = session.scalar(_free_handoff(caller).where(Handoff.id.not_in(list(skipped))))
+            free = _free_handoff(caller).where(Handoff.id.not_in(list(skipped)))
+            if study is not None:
+                free = free.where(Handoff.study_id == find_study(session, caller, study).id)
+            handoff = session.scalar(free)
             if handoff is None:
                 for error in skipped.values():
                     raise error
                 return None
-            transcript = session.get_one(StoredTranscript, handoff.transcript_id)
+            row = session.get_one(StoredTranscript, handoff.transcript_id)
             try:
-                document = read_document(services, transcript)
+                transcript = read_transcript(session, services, row)
             except PERMANENT_ERRORS as error:
                 log.error("hand-off %s: its transcript is unreadable: %s", handoff.id, error.code)
                 _end(handoff, read_clock(session), "failed", failure_code=error.code)
@@ -100,8 +119,9 @@ def claim(services: Services, caller: Caller) -> HandoffClaim | None:
             handoff.fence += 1
             handoff.token_id = caller.token_id
             handoff.lease_until = read_clock(session) + LEASE
+            handoff.transcript_version = transcript.version
             log.info("hand-off %s: claimed by token %s", handoff.id, caller.token_id)
-            return HandoffClaim(handoff, transcript, document)
+            return HandoffClaim(handoff, row, transcript)
 
 
 def _free_handoff(caller: Caller) -> Any:
@@ -140,7 +160,8 @@ def complete(
     """Store the occurrences. Safe to repeat with the same fence: the first ones stay.
 
     Args:
-        occurrences: each with the id of its `segment`, and `start` and `end` in its text.
+        occurrences: each with the id of its `segment`, and `start` and `end` in its text, both in
+            the version that was claimed.
 
     Raises:
         HandoffNotFound, HandoffTaken, BadOccurrence, Erased
@@ -149,11 +170,12 @@ def complete(
     if handoff.status == "completed" and _is_current(handoff, caller, fence):
         return handoff  # the response to the first request was lost
     handoff = _lock_claimed(session, caller, handoff_id, fence)
-    transcript = session.get_one(StoredTranscript, handoff.transcript_id)
-    _refuse_outside(read_document(services, transcript), occurrences)
+    row = session.get_one(StoredTranscript, handoff.transcript_id)
+    claimed = read_transcript(session, services, row, handoff.transcript_version)
+    _refuse_outside(claimed, occurrences)
     content = json.dumps(list(occurrences)).encode()
     handoff.occurrences_artefact_id = results.write(
-        services, handoff.study_id, transcript.job_id, OCCURRENCES, content
+        services, handoff.study_id, row.job_id, OCCURRENCES, content
     )
     _end(handoff, read_clock(session), "completed")
     log.info("hand-off %s: completed, %d occurrences", handoff.id, len(occurrences))
@@ -172,6 +194,21 @@ def fail(session: DbSession, caller: Caller, handoff_id: UUID, fence: int, code:
     handoff = _lock_claimed(session, caller, handoff_id, fence)
     _end(handoff, read_clock(session), "failed", failure_code=code)
     log.warning("hand-off %s: failed, %s", handoff.id, code)
+    return handoff
+
+
+def reopen(session: DbSession, caller: Caller, handoff_id: UUID) -> Handoff:
+    """Offer a failed hand-off again. Safe to repeat.
+
+    Raises:
+        HandoffNotFound, Erased
+        HandoffNotFailed: it is claimed or completed.
+    """
+    handoff = find_handoff(session, caller, handoff_id, lock=True)
+    if handoff.status not in ("failed", "open"):
+        raise HandoffNotFailed(f"The hand-off is {handoff.status}: only a failed one can be opened")
+    handoff.status, handoff.failure_code, handoff.finished_at = "open", None, None
+    log.info("hand-off %s: opened again", handoff.id)
     return handoff
 
 
@@ -224,8 +261,8 @@ def _is_current(handoff: Handoff, caller: Caller, fence: int) -> bool:
     return handoff.fence == fence and handoff.token_id == caller.token_id
 
 
-def _refuse_outside(document: dict[str, Any], occurrences: Sequence[dict[str, Any]]) -> None:
-    lengths = {segment["id"]: len(segment["text"]) for segment in document["segments"]}
+def _refuse_outside(transcript: Transcript, occurrences: Sequence[dict[str, Any]]) -> None:
+    lengths = {segment.id: len(segment.text) for segment in transcript.segments}
     for i, occurrence in enumerate(occurrences):
         if not occurrence["start"] < occurrence["end"] <= lengths.get(occurrence["segment"], 0):
             raise BadOccurrence(f"Occurrence {i} lies outside the text of its segment")

@@ -1,25 +1,26 @@
-"""Transcripts: read from the vault, and the names of their speakers.
+"""Transcripts: every version, read from the vault, and turns to listen to.
+
+The vault holds the transcript as the models wrote it, and a journal of changes, an encrypted
+artefact for each.
 
 ServiceError
 ├── TranscriptNotFound
-└── UnknownSpeaker
+└── VersionNotFound
 """
 
 import heapq
-import json
-from collections import Counter
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 from uuid import UUID
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session as DbSession
 
-from models.overlaps import find_overlaps
-from models.transcript import Transcript
-from models.transcript_json import from_json, to_json
+from models.corrections import apply, change_from_json
+from models.transcript import SpeakerName, Transcript, Turn
+from models.transcript_json import from_json
 from service.database import tables
-from service.database.tables import Job, StoredTranscript
+from service.database.tables import Correction, Job, StoredTranscript
 from service.domain import results
 from service.domain.callers import Caller
 from service.domain.engine_job import TRANSCRIPT
@@ -28,6 +29,8 @@ from service.errors import ServiceError
 from service.services import Services
 
 N_TURNS = 3  # per speaker, to listen to
+CORRECTION, SNAPSHOT = "correction", "snapshot"  # kinds of artefacts
+SNAPSHOT_EVERY = 50  # versions; reading a version opens at most this many artefacts
 
 
 class TranscriptNotFound(ServiceError):
@@ -37,15 +40,11 @@ class TranscriptNotFound(ServiceError):
     status: ClassVar[int] = 404
 
 
-class UnknownSpeaker(ServiceError):
-    """The transcript has no speaker with this label."""
+class VersionNotFound(ServiceError):
+    """The transcript has no such version."""
 
-    code: ClassVar[str] = "unknown_speaker"
-    status: ClassVar[int] = 422
-
-
-Speakers = Mapping[str, Mapping[str, str | None]]
-"""Label: {"role", "code"}"""
+    code: ClassVar[str] = "version_not_found"
+    status: ClassVar[int] = 404
 
 
 def find_transcript(
@@ -63,99 +62,68 @@ def find_transcript(
     return transcript
 
 
-def read_document(services: Services, transcript: StoredTranscript) -> dict[str, Any]:
-    """The transcript's JSON, with speaker labels, and an id for each segment.
+def read_transcript(
+    session: DbSession, services: Services, row: StoredTranscript, version: int | None = None
+) -> Transcript:
+    """Read a version of a transcript, with speakers as labels.
 
+    Args:
+        version: None for the newest.
+
+    Raises:
+        VersionNotFound
+        Erased, KeyMissing, KeyDamaged, ArtefactMissing, ArtefactDamaged
+    """
+    wanted = row.version if version is None else version
+    if not row.first_version <= wanted <= row.version:
+        raise VersionNotFound(
+            f"The versions of this transcript are {row.first_version} to {row.version}"
+        )
+    entries = session.scalars(
+        select(Correction)
+        .where(Correction.transcript_id == row.id, Correction.version <= wanted)
+        .order_by(Correction.version.desc())
+        .limit(2 * SNAPSHOT_EVERY)
+    ).all()
+    later: list[Correction] = []
+    for entry in entries:
+        if entry.snapshot_artefact_id is not None:
+            made = from_json(read_artefact(services, row, SNAPSHOT, entry.snapshot_artefact_id))
+            break
+        later.append(entry)
+    else:
+        made = _read_first(services, row)
+    for entry in reversed(later):
+        change = change_from_json(read_artefact(services, row, CORRECTION, entry.artefact_id))
+        made = apply(made, change)
+    return made
+
+
+def _read_first(services: Services, row: StoredTranscript) -> Transcript:
+    """The transcript as the models wrote it, with the names of the first readable version."""
+    return replace(
+        from_json(read_artefact(services, row, TRANSCRIPT, row.artefact_id)),
+        version=row.first_version,
+        names={
+            label: SpeakerName(**name)
+            for label, name in row.first_speakers.items()
+            if any(name.values())
+        },
+    )
+
+
+def read_artefact(services: Services, row: StoredTranscript, kind: str, artefact_id: UUID) -> str:
+    """
     Raises:
         Erased, KeyMissing, KeyDamaged, ArtefactMissing, ArtefactDamaged
     """
-    study_id, job_id = transcript.study_id, transcript.job_id
-    data = results.read(services, study_id, job_id, TRANSCRIPT, transcript.artefact_id)
-    document: dict[str, Any] = json.loads(to_json(from_json(data.decode())))
-    return document
+    return results.read(services, row.study_id, row.job_id, kind, artefact_id).decode()
 
 
 def session_code(session: DbSession, transcript: StoredTranscript) -> str | None:
     job = session.get_one(Job, transcript.job_id)
     interview = session.get(tables.Session, job.session_id) if job.session_id else None
     return interview.code if interview else None
-
-
-# --- names for speakers ---------------------------------------------------------------------------
-
-
-def name_speakers(transcript: StoredTranscript, speakers: Speakers) -> None:
-    """Set the role and code of each speaker.
-
-    Args:
-        speakers: by label. Speakers that are missing lose their role and code.
-
-    Raises:
-        UnknownSpeaker
-    """
-    if set(speakers) - set(transcript.speakers):
-        labels = ", ".join(sorted(transcript.speakers))
-        raise UnknownSpeaker(f"The transcript's speakers are {labels}")
-    unnamed = {"role": None, "code": None}
-    transcript.speakers = {
-        label: dict(speakers.get(label, unnamed)) for label in transcript.speakers
-    }
-    transcript.version += 1
-
-
-def names_of(labels: list[str], speakers: Speakers) -> dict[str, str]:
-    """The name that each label is shown with: its code, otherwise its role, otherwise the label.
-
-    Labels with the same code are one person, whom diarisation split. Labels with the
-    same role are different people, and are numbered.
-    """
-    codes = {label: speakers.get(label, {}).get("code") for label in labels}
-    roles = {label: speakers.get(label, {}).get("role") for label in labels}
-    uncoded = Counter(roles[label] for label in labels if codes[label] is None)
-    seen: Counter[str] = Counter()
-    names = {}
-    for label in labels:
-        code, role = codes[label], roles[label]
-        if code is not None:
-            names[label] = code
-        elif role is not None:
-            seen[role] += 1
-            names[label] = role if uncoded[role] == 1 else f"{role} {seen[role]}"
-        else:
-            names[label] = label
-    return names
-
-
-def with_names(document: dict[str, Any], speakers: Speakers) -> Transcript:
-    """The transcript with names in place of labels.
-
-    Labels with the same code are one person, whose overlaps with themselves are left out.
-    """
-    names = names_of(document["speakers"], speakers)
-
-    def named(labels: Iterable[str]) -> list[str]:
-        return list(dict.fromkeys(names.get(label, label) for label in labels))
-
-    def renamed(thing: dict[str, Any]) -> dict[str, Any]:
-        return {**thing, "speaker": names.get(thing["speaker"], thing["speaker"])}
-
-    def renamed_all(thing: dict[str, Any]) -> dict[str, Any]:
-        return {
-            key: named(value) if isinstance(value, list | tuple) else value
-            for key, value in thing.items()
-        }
-
-    shown = {
-        **document,
-        "speakers": named(document["speakers"]),
-        "segments": [renamed(segment) for segment in document["segments"]],
-        "turns": [renamed(turn) for turn in document["turns"]],
-        "overlaps": [renamed_all(overlap) for overlap in document["overlaps"]],
-    }
-    made = from_json(json.dumps(shown))
-    if len(made.speakers) == len(document["speakers"]):
-        return made
-    return replace(made, overlaps=find_overlaps(made.turns, made.segments))
 
 
 @dataclass(frozen=True)
@@ -168,15 +136,13 @@ class LongTurn:
     recording_start: float
 
 
-def longest_turns(document: dict[str, Any], recordings: list[UUID]) -> dict[str, list[LongTurn]]:
+def longest_turns(transcript: Transcript, recordings: list[UUID]) -> dict[str, list[LongTurn]]:
     """The longest turns of each speaker, in order of time."""
-    starts = [source["start"] for source in document["sources"]]
+    starts = [source.start for source in transcript.sources]
 
-    def placed(turn: dict[str, Any]) -> LongTurn:
-        i = max(i for i, start in enumerate(starts) if start <= turn["start"])
-        return LongTurn(
-            turn["start"], turn["end"], recordings[i], round(turn["start"] - starts[i], 3)
-        )
+    def placed(turn: Turn) -> LongTurn:
+        i = max(i for i, start in enumerate(starts) if start <= turn.start)
+        return LongTurn(turn.start, turn.end, recordings[i], round(turn.start - starts[i], 3))
 
     return {
         label: [
@@ -184,11 +150,11 @@ def longest_turns(document: dict[str, Any], recordings: list[UUID]) -> dict[str,
             for turn in sorted(
                 heapq.nlargest(
                     N_TURNS,
-                    (turn for turn in document["turns"] if turn["speaker"] == label),
-                    key=lambda turn: turn["end"] - turn["start"],
+                    (turn for turn in transcript.turns if turn.speaker == label),
+                    key=lambda turn: turn.end - turn.start,
                 ),
-                key=lambda turn: turn["start"],
+                key=lambda turn: turn.start,
             )
         ]
-        for label in document["speakers"]
+        for label in transcript.speakers
     }

@@ -1,5 +1,6 @@
 """Hand-offs: the de-identification stage claims finished transcripts and returns its findings."""
 
+import json
 from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -7,6 +8,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel, ConfigDict, FailFast, Field, StringConstraints, model_validator
 
+from models.transcript_json import to_json
 from service.api.access import LimitsDep, ServicesDep, allow
 from service.api.guarded_route import GuardedRoute
 from service.api.openapi import problems
@@ -15,7 +17,7 @@ from service.api.routes.views import SegmentId, SpeakerCode, SpeakerRole, Strict
 from service.database.tables import Handoff
 from service.domain import handoffs
 from service.domain.callers import Caller
-from service.domain.handoffs import BadOccurrence, HandoffNotFound, HandoffTaken
+from service.domain.handoffs import BadOccurrence, HandoffNotFailed, HandoffNotFound, HandoffTaken
 from service.domain.pages import BadCursor
 from service.errors import StudyNotFound
 from service.vault.errors import MISSING_ERRORS, READ_ERRORS, DiskFull, Erased
@@ -23,6 +25,7 @@ from service.vault.errors import MISSING_ERRORS, READ_ERRORS, DiskFull, Erased
 router = APIRouter(prefix="/v1/handoffs", tags=["handoffs"], route_class=GuardedRoute)
 Deidentifier = Annotated[Caller, Depends(allow("deidentifier"))]
 Reader = Annotated[Caller, Depends(allow("researcher", "deidentifier", "admin"))]
+Reopener = Annotated[Caller, Depends(allow("researcher", "admin"))]
 MAX_OCCURRENCES = 50_000
 
 HandoffStatus = Literal["open", "claimed", "completed", "failed"]
@@ -42,6 +45,7 @@ HANDOFF: dict[str, Any] = {
     "id": ID,
     "study_id": "6a4c0f3e-3c0e-4f3b-9a39-5b3a0d9a7b10",
     "transcript_id": TRANSCRIPT,
+    "transcript_version": 1,
     "status": "claimed",
     "failure_code": None,
     "lease_until": "2031-01-07T10:02:00Z",
@@ -56,6 +60,9 @@ class HandoffView(BaseModel):
     id: UUID
     study_id: UUID
     transcript_id: UUID
+    transcript_version: int | None = Field(
+        description="The version that was claimed, to which occurrences refer; null before."
+    )
     status: HandoffStatus
     failure_code: str | None
     lease_until: datetime | None
@@ -185,23 +192,28 @@ CLAIM_ERRORS = (HandoffNotFound, HandoffTaken, Erased)
     response_model=ClaimedView,
     responses={
         204: {"description": "No transcript is waiting."},
-        **problems(*MISSING_ERRORS),
+        **problems(StudyNotFound, *MISSING_ERRORS),
     },
 )
-def claim_handoff(caller: Deidentifier, services: ServicesDep, limits: LimitsDep) -> Response:
+def claim_handoff(
+    caller: Deidentifier,
+    services: ServicesDep,
+    limits: LimitsDep,
+    study: Annotated[StudyName | None, Query(description="Only hand-offs of this study.")] = None,
+) -> Response:
     """Claim the oldest open transcript. It is yours until `lease_until`; send a heartbeat before
     then, or another stage gets it and your fence is refused."""
     limits.polls.require(str(caller.token_id))
-    taken = handoffs.claim(services, caller)
+    taken = handoffs.claim(services, caller, study)
     if taken is None:
         return Response(status_code=204)
     view = ClaimedView(
         **HandoffView.of(taken.handoff).model_dump(),
         fence=taken.handoff.fence,
         speakers={
-            label: SpeakerOfClaim(**speaker) for label, speaker in taken.transcript.speakers.items()
+            label: SpeakerOfClaim(**speaker) for label, speaker in taken.row.speakers.items()
         },
-        transcript=taken.document,
+        transcript=json.loads(to_json(taken.transcript)),
     )
     # Written here, in a thread: FastAPI would write megabytes in the event loop.
     return Response(view.model_dump_json(), media_type="application/json")
@@ -244,6 +256,13 @@ def fail_handoff(
         return HandoffView.of(
             handoffs.fail(session, caller, handoff_id, failure.fence, failure.code)
         )
+
+
+@router.post("/{handoff_id}/reopen", responses=problems(HandoffNotFound, HandoffNotFailed, Erased))
+def reopen_handoff(handoff_id: UUID, caller: Reopener, services: ServicesDep) -> HandoffView:
+    """Offer a failed hand-off again, with the newest version of its transcript."""
+    with services.sessionmaker.begin() as session:
+        return HandoffView.of(handoffs.reopen(session, caller, handoff_id))
 
 
 @router.get("", responses=problems(StudyNotFound, BadCursor, Erased))

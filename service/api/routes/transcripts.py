@@ -1,5 +1,6 @@
-"""Transcripts: read them in every format, and set the roles and codes of their speakers."""
+"""Transcripts: read them in every format and version, and name their speakers."""
 
+from dataclasses import asdict
 from typing import Annotated
 from uuid import UUID
 
@@ -7,19 +8,21 @@ from fastapi import APIRouter, Body, Depends, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session as DbSession
 
+from models.speaker_names import names_of, show_names
+from models.transcript import SpeakerName, Transcript
 from service.api.access import LimitsDep, ServicesDep, allow
 from service.api.guarded_route import GuardedRoute
 from service.api.openapi import problems
 from service.api.routes.transcript_document import TranscriptDocument
-from service.api.routes.views import SpeakerCode, SpeakerRole, Strict
+from service.api.routes.views import Pseudonym, SpeakerCode, SpeakerRole, Strict
 from service.database.tables import StoredTranscript, Study
 from service.domain import transcripts
 from service.domain.callers import Caller
+from service.domain.corrections import Editor, UnknownSpeaker
 from service.domain.jobs import job_recordings
-from service.domain.transcripts import TranscriptNotFound, UnknownSpeaker
+from service.domain.transcripts import TranscriptNotFound, VersionNotFound
 from service.exports import SPECS, Format, Label, render
-from service.services import Services
-from service.vault.errors import READ_ERRORS
+from service.vault.errors import READ_ERRORS, DiskFull
 
 router = APIRouter(prefix="/v1/transcripts", tags=["transcripts"], route_class=GuardedRoute)
 Researcher = Annotated[Caller, Depends(allow("researcher"))]
@@ -30,10 +33,13 @@ NAMED = {
 }
 
 
-class SpeakerName(Strict):
+class SpeakerNames(Strict):
     role: SpeakerRole | None = None
     code: SpeakerCode | None = Field(
         default=None, description="Speakers with the same code are one person."
+    )
+    pseudonym: Pseudonym | None = Field(
+        default=None, description="Shown instead of the code; stored encrypted."
     )
 
 
@@ -46,7 +52,7 @@ class TurnView(BaseModel):
     recording_start: float = Field(description="Seconds, in that recording.")
 
 
-class SpeakerView(SpeakerName):
+class SpeakerView(SpeakerNames):
     name: str = Field(description="The name that transcripts show.")
     turns: list[TurnView] = Field(description="The three longest.")
 
@@ -62,6 +68,7 @@ class TranscriptSpeakers(BaseModel):
                         "SPEAKER_00": {
                             "role": "interviewer",
                             "code": "I1",
+                            "pseudonym": None,
                             "name": "I1",
                             "turns": [
                                 {
@@ -92,7 +99,7 @@ class TranscriptSpeakers(BaseModel):
             "description": "The identified transcript, with names and everything people said.",
             "content": {spec.media_type.partition(";")[0]: {} for spec in SPECS.values()},
         },
-        **problems(TranscriptNotFound, *READ_ERRORS),
+        **problems(TranscriptNotFound, VersionNotFound, *READ_ERRORS),
     },
 )
 def read_transcript(
@@ -101,18 +108,20 @@ def read_transcript(
     services: ServicesDep,
     limits: LimitsDep,
     format: Annotated[Format, Query()] = Format.JSON,
+    version: Annotated[
+        int | None, Query(ge=1, le=2**31 - 1, description="By default the newest.")
+    ] = None,
 ) -> Response:
     """Who said what. docs/reference/transcript.md describes the JSON."""
     limits.polls.require(str(caller.token_id))
     with services.sessionmaker() as session:
-        transcript = transcripts.find_transcript(session, caller, transcript_id)
-        document = transcripts.read_document(services, transcript)
-        label = _label(session, transcript, document["speakers"])
-    named = transcripts.with_names(document, transcript.speakers)
+        row = transcripts.find_transcript(session, caller, transcript_id)
+        transcript = show_names(transcripts.read_transcript(session, services, row, version))
+        label = _label(session, row, transcript)
     spec = SPECS[format]
     name = f"{label.session}.identified.{spec.extension}"
     return Response(
-        render(named, format, label),
+        render(transcript, format, label),
         media_type=spec.media_type,
         headers={
             "ETag": f'"{transcript.version}"',
@@ -121,14 +130,12 @@ def read_transcript(
     )
 
 
-def _label(session: DbSession, transcript: StoredTranscript, speakers: list[str]) -> Label:
-    names = transcripts.names_of(speakers, transcript.speakers)
-    roles = {names[label]: each.get("role") for label, each in transcript.speakers.items()}
+def _label(session: DbSession, row: StoredTranscript, transcript: Transcript) -> Label:
     return Label(
-        session=transcripts.session_code(session, transcript) or str(transcript.id),
-        study=session.get_one(Study, transcript.study_id).code,
+        session=transcripts.session_code(session, row) or str(row.id),
+        study=session.get_one(Study, row.study_id).code,
         version=transcript.version,
-        roles={name: role for name, role in roles.items() if role},
+        roles={name: each.role for name, each in transcript.names.items() if each.role},
     )
 
 
@@ -138,45 +145,43 @@ def read_speakers(
 ) -> TranscriptSpeakers:
     """The speakers, each with its three longest turns to listen to."""
     with services.sessionmaker() as session:
-        transcript = transcripts.find_transcript(session, caller, transcript_id)
-        recordings = job_recordings(session, transcript.job_id)
-        return _speakers(services, transcript, recordings)
+        row = transcripts.find_transcript(session, caller, transcript_id)
+        transcript = transcripts.read_transcript(session, services, row)
+        return _speakers(transcript_id, transcript, job_recordings(session, row.job_id))
 
 
 @router.put(
     "/{transcript_id}/speakers",
-    responses=problems(TranscriptNotFound, UnknownSpeaker, *READ_ERRORS),
+    responses=problems(TranscriptNotFound, UnknownSpeaker, *READ_ERRORS, DiskFull),
 )
 def put_speakers(
     transcript_id: UUID,
-    wanted: Annotated[dict[str, SpeakerName], Body(examples=[NAMED], max_length=100)],
+    wanted: Annotated[dict[str, SpeakerNames], Body(examples=[NAMED], max_length=100)],
     caller: Researcher,
     services: ServicesDep,
 ) -> TranscriptSpeakers:
-    """Set the role and code of each speaker. Every format shows them. Names are refused."""
+    """Set the role, and the code or pseudonym, of each speaker. Every format shows them."""
+    names = {label: SpeakerName(**name.model_dump()) for label, name in wanted.items()}
     with services.sessionmaker.begin() as session:
-        transcript = transcripts.find_transcript(session, caller, transcript_id, lock=True)
-        speakers = {label: name.model_dump() for label, name in wanted.items()}
-        transcripts.name_speakers(transcript, speakers)
-        recordings = job_recordings(session, transcript.job_id)
-        return _speakers(services, transcript, recordings)
+        editor = Editor.open(session, services, caller, transcript_id)
+        transcript = editor.name_speakers(names).transcript
+        recordings = job_recordings(session, editor.row.job_id)
+        return _speakers(transcript_id, transcript, recordings)
 
 
 def _speakers(
-    services: Services, transcript: StoredTranscript, recordings: list[UUID]
+    transcript_id: UUID, transcript: Transcript, recordings: list[UUID]
 ) -> TranscriptSpeakers:
-    document = transcripts.read_document(services, transcript)
-    names = transcripts.names_of(document["speakers"], transcript.speakers)
-    turns = transcripts.longest_turns(document, recordings)
+    shown = names_of(transcript.speakers, transcript.names)
     return TranscriptSpeakers(
-        transcript_id=transcript.id,
+        transcript_id=transcript_id,
         version=transcript.version,
         speakers={
             label: SpeakerView(
-                **transcript.speakers.get(label, {}),
-                name=names[label],
-                turns=[TurnView.model_validate(turn, from_attributes=True) for turn in of_label],
+                **asdict(transcript.names.get(label, SpeakerName())),
+                name=shown[label],
+                turns=[TurnView.model_validate(turn, from_attributes=True) for turn in turns],
             )
-            for label, of_label in turns.items()
+            for label, turns in transcripts.longest_turns(transcript, recordings).items()
         },
     )

@@ -1,5 +1,6 @@
 """Types that requests and responses of several resources share."""
 
+import unicodedata
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -14,18 +15,46 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from models.speaker_names import CODE, MAX_PSEUDONYM, is_pseudonym
+
 # Codes are the only text from users that the database stores in the clear. Their patterns are too
 # short and too strict for names.
 STUDY_CODE = r"^[A-Z][A-Z0-9]{0,11}(-[A-Z0-9]{1,11}){0,2}$"
 SESSION_CODE = r"^[A-Z]{1,8}-[0-9]{1,4}$"
-SPEAKER_CODE = r"^[A-Z]{1,3}-?[0-9]{1,4}$"
 SEGMENT_ID = r"^[a-z][0-9]{1,9}(\.[0-9]{1,6})?$"
 MAX_FIELDS = 100  # more than any request has
 UUID_PATTERN = r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 
 StudyCode = Annotated[str, StringConstraints(pattern=STUDY_CODE), Field(examples=["PEER"])]
 SessionCode = Annotated[str, StringConstraints(pattern=SESSION_CODE), Field(examples=["INT-07"])]
-SpeakerCode = Annotated[str, StringConstraints(pattern=SPEAKER_CODE), Field(examples=["P07"])]
+SpeakerCode = Annotated[str, StringConstraints(pattern=CODE), Field(examples=["P07"])]
+
+
+def check_pseudonym(text: str) -> str:
+    if not is_pseudonym(text):
+        raise PydanticCustomError("pseudonym", "letters, digits, spaces and .'- only")
+    return text
+
+
+def check_text(text: str) -> str:
+    """Refuse what no file can hold: unpaired surrogates, and control characters but white space."""
+    if any(unicodedata.category(c) in ("Cc", "Cs") and not c.isspace() for c in text):
+        raise PydanticCustomError("characters", "control characters are not allowed")
+    return text
+
+
+Pseudonym = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=MAX_PSEUDONYM),
+    AfterValidator(check_pseudonym),
+    Field(description="A name made up for the study, never the person's own."),
+]
+SegmentText = Annotated[
+    str,
+    StringConstraints(max_length=100_000),
+    AfterValidator(check_text),
+    Field(description="What is said. White space counts as one space."),
+]
 SpeakerRole = Literal["interviewer", "participant", "moderator", "observer", "other"]
 StudyName = Annotated[
     str,

@@ -1,0 +1,447 @@
+"""Corrections of transcripts: change segments, undo changes, read and restore versions."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Annotated, Any, Literal, Self
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Header, Query, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from models.corrections import KEEP
+from models.speaker_names import show_names
+from models.transcript import Segment, Transcript
+from models.transcript_json import segment_to_json
+from service.api.access import ServicesDep, allow
+from service.api.guarded_route import GuardedRoute
+from service.api.openapi import problems
+from service.api.routes.views import SegmentId, SegmentText, SpeakerCode, Strict
+from service.database.tables import Correction
+from service.domain import transcripts
+from service.domain.callers import Caller
+from service.domain.corrections import (
+    BadCorrection,
+    Corrected,
+    Editor,
+    LaterChange,
+    NothingToUndo,
+    SegmentChanged,
+    SegmentNotFound,
+    TranscriptChanged,
+    UnknownSpeaker,
+    list_versions,
+    undone_versions,
+)
+from service.domain.transcripts import TranscriptNotFound, VersionNotFound
+from service.errors import VersionMissing
+from service.vault.errors import READ_ERRORS, DiskFull
+
+router = APIRouter(
+    prefix="/v1/transcripts/{transcript_id}", tags=["corrections"], route_class=GuardedRoute
+)
+Researcher = Annotated[Caller, Depends(allow("researcher"))]
+MAX_TIME = 1e6  # s
+
+SEGMENT: dict[str, Any] = {
+    "id": "s0004",
+    "speaker": "P07",
+    "start": 12.4,
+    "end": 14.1,
+    "text": "I work there.",
+    "checked_by": None,
+    "words": [
+        {"text": " I", "start": 12.4, "end": 12.6, "probability": 0.98},
+        {"text": " work", "start": 12.6, "end": 13.1, "probability": None, "placed": True},
+        {"text": " there.", "start": 13.1, "end": 14.1, "probability": 0.95},
+    ],
+}
+
+IfMatch = Annotated[
+    str | None,
+    Header(
+        alias="If-Match",
+        max_length=100,
+        description='The version of the transcript that you have read, as in its `ETag`: `"7"`.',
+    ),
+]
+Speaker = Annotated[
+    str | None,
+    Field(
+        max_length=100,
+        description="A label, or the name that is shown for it; null for nobody. The next free "
+        "label, such as `SPEAKER_02` after two speakers, adds one.",
+    ),
+]
+
+
+class WordView(BaseModel):
+    text: str = Field(description="With the space before it.")
+    start: float
+    end: float
+    probability: float | None = Field(description="Null for a word that a person wrote.")
+    placed: bool = Field(default=False, description="The times were interpolated.")
+
+
+class SegmentView(BaseModel):
+    model_config = ConfigDict(json_schema_extra={"examples": [SEGMENT]})
+
+    id: SegmentId
+    speaker: str | None = Field(description="The name that is shown for it.")
+    start: float
+    end: float
+    text: str
+    checked_by: str | None = Field(description="Code of the person who checked it.")
+    words: list[WordView]
+
+    @classmethod
+    def of(cls, segment: Segment) -> Self:
+        return cls.model_validate(segment_to_json(segment))
+
+
+class CorrectedView(BaseModel):
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"version": 8, "segments": [SEGMENT], "removed": []}]}
+    )
+
+    version: int = Field(description="The newest version.")
+    segments: list[SegmentView] = Field(description="Those that are changed or new, in order.")
+    removed: list[SegmentId]
+
+    @classmethod
+    def of(cls, corrected: Corrected, response: Response) -> Self:
+        shown = show_names(corrected.transcript)
+        changed = {segment.id for segment in corrected.segments}
+        response.headers["ETag"] = f'"{shown.version}"'
+        return cls(
+            version=shown.version,
+            segments=[SegmentView.of(one) for one in shown.segments if one.id in changed],
+            removed=list(corrected.removed),
+        )
+
+
+class SegmentChange(Strict):
+    """Fields that are missing stay as they are."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"text": "I work there."}]})
+
+    text: SegmentText | None = None
+    speaker: Speaker = None
+    checked_by: SpeakerCode | None = Field(
+        default=None, description="Code of the person who has checked the segment."
+    )
+
+
+class Split(Strict):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"at": 14, "speaker": "I1"}]})
+
+    at: int = Field(
+        ge=0,
+        le=10**7,
+        description="Where the second part begins in the text, in Unicode code points.",
+    )
+    speaker: Speaker = Field(default=None, description="Of the second part; else it is the same.")
+
+
+class Merge(Strict):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"speaker": "P07"}]})
+
+    speaker: Speaker = Field(
+        default=None, description="Of the result; needed if the two have different speakers."
+    )
+
+
+class NewSegment(Strict):
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"after": "s0004", "text": "Mm.", "speaker": "I1"}]}
+    )
+
+    after: SegmentId | None = Field(description="The segment before it; null: it is the first.")
+    text: SegmentText
+    speaker: Speaker
+    start: float | None = Field(
+        default=None, ge=0, le=MAX_TIME, description="Seconds; else after the segment before it."
+    )
+    end: float | None = Field(default=None, ge=0, le=MAX_TIME)
+
+
+class Undo(Strict):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"version": 8}]})
+
+    version: int | None = Field(
+        default=None,
+        ge=1,
+        le=2**31 - 1,
+        description="The version that the change made; else your last change.",
+    )
+
+
+class Restore(Strict):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"version": 3}]})
+
+    version: int = Field(ge=1, le=2**31 - 1)
+
+
+Kind = Literal[
+    "models",
+    "text",
+    "speaker",
+    "check",
+    "split",
+    "merge",
+    "insert",
+    "delete",
+    "speakers",
+    "import",
+    "undo",
+    "restore",
+]
+
+
+class VersionView(BaseModel):
+    version: int
+    kind: Kind = Field(description="`models` for the transcript as the models wrote it.")
+    segments: list[SegmentId] = Field(description="Those that it changed, made or removed.")
+    token_id: UUID | None = Field(description="Who made it.")
+    undoes: int | None = Field(description="The version whose change it undoes.")
+    undone: bool = Field(description="Its change is undone in the newest version.")
+    created_at: datetime
+
+    @classmethod
+    def of(cls, entry: Correction, undone: set[int]) -> Self:
+        return cls(
+            version=entry.version,
+            kind=entry.kind,  # type: ignore[arg-type]  # checked by the database
+            segments=entry.segments,
+            token_id=entry.token_id,
+            undoes=entry.undoes,
+            undone=entry.version in undone,
+            created_at=entry.created_at,
+        )
+
+
+class VersionList(BaseModel):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "items": [
+                        {
+                            "version": 2,
+                            "kind": "text",
+                            "segments": ["s0004"],
+                            "token_id": "6a4c0f3e-3c0e-4f3b-9a39-5b3a0d9a7b10",
+                            "undoes": None,
+                            "undone": False,
+                            "created_at": "2031-01-07T10:02:00Z",
+                        }
+                    ]
+                }
+            ]
+        }
+    )
+
+    items: list[VersionView]
+
+
+CHANGE_ERRORS = (TranscriptNotFound, UnknownSpeaker, *READ_ERRORS, DiskFull)
+SEGMENT_ERRORS = (*CHANGE_ERRORS, SegmentNotFound, SegmentChanged, VersionNotFound, VersionMissing)
+
+
+@router.patch("/segments/{segment_id}", responses=problems(*SEGMENT_ERRORS))
+def change_segment(
+    transcript_id: UUID,
+    segment_id: SegmentId,
+    change: SegmentChange,
+    caller: Researcher,
+    services: ServicesDep,
+    response: Response,
+    if_match: IfMatch = None,
+) -> CorrectedView:
+    """Change a segment's text, speaker, or who has checked it.
+
+    Words that the new text does not change keep their times and probabilities. If the segment was
+    changed since your version, the answer is 409 with both texts and, if they change different
+    words, their merge."""
+    based_on = version_of(if_match)
+    sent = change.model_fields_set
+    with editor(services, caller, transcript_id) as edited:
+        return CorrectedView.of(
+            edited.edit(
+                segment_id,
+                based_on,
+                text=change.text,
+                speaker=change.speaker if "speaker" in sent else KEEP,
+                checked_by=change.checked_by if "checked_by" in sent else KEEP,
+            ),
+            response,
+        )
+
+
+@router.post("/segments/{segment_id}/split", responses=problems(*SEGMENT_ERRORS, BadCorrection))
+def split_segment(
+    transcript_id: UUID,
+    segment_id: SegmentId,
+    split: Split,
+    caller: Researcher,
+    services: ServicesDep,
+    response: Response,
+    if_match: IfMatch = None,
+) -> CorrectedView:
+    """Split a segment in two, between two words. The first part keeps the id."""
+    based_on = version_of(if_match)
+    speaker = split.speaker if "speaker" in split.model_fields_set else KEEP
+    with editor(services, caller, transcript_id) as edited:
+        return CorrectedView.of(edited.split(segment_id, based_on, split.at, speaker), response)
+
+
+@router.post("/segments/{segment_id}/merge", responses=problems(*SEGMENT_ERRORS, BadCorrection))
+def merge_segment(
+    transcript_id: UUID,
+    segment_id: SegmentId,
+    merge: Merge,
+    caller: Researcher,
+    services: ServicesDep,
+    response: Response,
+    if_match: IfMatch = None,
+) -> CorrectedView:
+    """Join a segment to the one before it, which keeps its id."""
+    based_on = version_of(if_match)
+    speaker = merge.speaker if "speaker" in merge.model_fields_set else KEEP
+    with editor(services, caller, transcript_id) as edited:
+        return CorrectedView.of(edited.merge(segment_id, based_on, speaker), response)
+
+
+@router.post(
+    "/segments",
+    status_code=201,
+    responses=problems(*CHANGE_ERRORS, SegmentNotFound, BadCorrection),
+)
+def insert_segment(
+    transcript_id: UUID,
+    new: NewSegment,
+    caller: Researcher,
+    services: ServicesDep,
+    response: Response,
+) -> CorrectedView:
+    """Add a segment that the models missed."""
+    times = None if new.start is None or new.end is None else (new.start, new.end)
+    if times is None and (new.start is not None or new.end is not None):
+        raise BadCorrection("Give the start and the end, or neither")
+    with editor(services, caller, transcript_id) as edited:
+        return CorrectedView.of(edited.insert(new.after, new.text, new.speaker, times), response)
+
+
+@router.delete("/segments/{segment_id}", responses=problems(*SEGMENT_ERRORS))
+def delete_segment(
+    transcript_id: UUID,
+    segment_id: SegmentId,
+    caller: Researcher,
+    services: ServicesDep,
+    response: Response,
+    if_match: IfMatch = None,
+) -> CorrectedView:
+    """Remove a segment from the newest version; earlier ones keep it."""
+    based_on = version_of(if_match)
+    with editor(services, caller, transcript_id) as edited:
+        return CorrectedView.of(edited.delete(segment_id, based_on), response)
+
+
+@router.get(
+    "/segments/{segment_id}",
+    responses=problems(TranscriptNotFound, SegmentNotFound, VersionNotFound, *READ_ERRORS),
+)
+def read_segment(
+    transcript_id: UUID,
+    segment_id: SegmentId,
+    caller: Researcher,
+    services: ServicesDep,
+    response: Response,
+    version: Annotated[
+        int | None, Query(ge=1, le=2**31 - 1, description="By default the newest.")
+    ] = None,
+) -> SegmentView:
+    """One segment."""
+    transcript = read(services, caller, transcript_id, version)
+    response.headers["ETag"] = f'"{transcript.version}"'
+    for segment in transcript.segments:
+        if segment.id == segment_id:
+            return SegmentView.of(segment)
+    raise SegmentNotFound("The transcript has no such segment")
+
+
+def read(
+    services: ServicesDep, caller: Caller, transcript_id: UUID, version: int | None
+) -> Transcript:
+    with services.sessionmaker() as session:
+        row = transcripts.find_transcript(session, caller, transcript_id)
+        return show_names(transcripts.read_transcript(session, services, row, version))
+
+
+@router.post(
+    "/undo",
+    responses=problems(*CHANGE_ERRORS, VersionNotFound, NothingToUndo, LaterChange),
+)
+def undo_change(
+    transcript_id: UUID, undo: Undo, caller: Researcher, services: ServicesDep, response: Response
+) -> CorrectedView:
+    """Undo a change, by default your last one. To do it again, undo the version that undid it."""
+    with editor(services, caller, transcript_id) as edited:
+        return CorrectedView.of(edited.undo(undo.version), response)
+
+
+@router.get("/versions", responses=problems(TranscriptNotFound, *READ_ERRORS))
+def read_versions(transcript_id: UUID, caller: Researcher, services: ServicesDep) -> VersionList:
+    """The versions, oldest first. `GET /v1/transcripts/{transcript_id}?version=3` reads one."""
+    with services.sessionmaker() as session:
+        row = transcripts.find_transcript(session, caller, transcript_id)
+        entries = list_versions(session, row)
+        first = VersionView(
+            version=row.first_version,
+            kind="models",
+            segments=[],
+            token_id=None,
+            undoes=None,
+            undone=False,
+            created_at=row.created_at,
+        )
+        undone = undone_versions(entries)
+        return VersionList(items=[first, *(VersionView.of(each, undone) for each in entries)])
+
+
+@router.post(
+    "/restore",
+    responses=problems(*CHANGE_ERRORS, VersionNotFound, VersionMissing, TranscriptChanged),
+)
+def restore_version(
+    transcript_id: UUID,
+    wanted: Restore,
+    caller: Researcher,
+    services: ServicesDep,
+    response: Response,
+    if_match: IfMatch = None,
+) -> CorrectedView:
+    """Make the transcript what it was in an earlier version, as a new version."""
+    based_on = version_of(if_match)
+    with editor(services, caller, transcript_id) as edited:
+        return CorrectedView.of(edited.restore(wanted.version, based_on), response)
+
+
+@contextmanager
+def editor(services: ServicesDep, caller: Caller, transcript_id: UUID) -> Iterator[Editor]:
+    with services.sessionmaker.begin() as session:
+        yield Editor.open(session, services, caller, transcript_id)
+
+
+def version_of(if_match: str | None) -> int:
+    """
+    Raises:
+        VersionMissing
+    """
+    match = re.fullmatch(r'(?:W/)?"?(\d{1,9})"?', (if_match or "").strip())
+    if match is None:
+        raise VersionMissing(
+            "Send `If-Match` with the version that you have read, as in its `ETag`"
+        )
+    return int(match[1])

@@ -1,0 +1,429 @@
+"""Corrections of transcripts: each is an encrypted entry of a journal, and can be undone.
+
+A correction of a segment names the version of the transcript that it is based on. If the segment
+has changed since, it is refused, with both texts and, where possible, their merge.
+
+ServiceError
+├── SegmentNotFound, UnknownSpeaker, BadCorrection
+├── SegmentChanged, TranscriptChanged
+└── NothingToUndo, LaterChange
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+from uuid import UUID
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session as DbSession
+
+from models import corrections
+from models.corrections import KEEP, Change, Choice, change_from_json, change_to_json
+from models.retiming import merge_texts
+from models.speaker_names import names_of
+from models.transcript import Segment, SpeakerName, Transcript
+from models.transcript_json import to_json
+from service.database.tables import Correction, StoredTranscript
+from service.domain import results
+from service.domain.callers import Caller
+from service.domain.transcripts import (
+    CORRECTION,
+    SNAPSHOT,
+    SNAPSHOT_EVERY,
+    VersionNotFound,
+    find_transcript,
+    read_artefact,
+    read_transcript,
+)
+from service.errors import ServiceError
+from service.services import Services
+
+MAX_SPEAKERS = 100
+
+log = logging.getLogger(__name__)
+
+
+class SegmentNotFound(ServiceError):
+    """The transcript has no segment with this id."""
+
+    code: ClassVar[str] = "segment_not_found"
+    status: ClassVar[int] = 404
+
+
+class UnknownSpeaker(ServiceError):
+    """The transcript has no speaker with this label."""
+
+    code: ClassVar[str] = "unknown_speaker"
+    status: ClassVar[int] = 422
+
+
+class BadCorrection(ServiceError):
+    """The correction is impossible, for example a split within a word."""
+
+    code: ClassVar[str] = "bad_correction"
+    status: ClassVar[int] = 422
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """What two people have made of one segment.
+
+    `merged`: both corrections together; None if they change the same words.
+    """
+
+    version: int
+    base: str | None
+    theirs: str | None
+    yours: str | None
+    merged: str | None
+
+
+class SegmentChanged(ServiceError):
+    """Somebody has changed the segment since the version that the correction is based on."""
+
+    code: ClassVar[str] = "segment_changed"
+    status: ClassVar[int] = 409
+
+    def __init__(self, message: str, conflict: Conflict) -> None:
+        super().__init__(message)
+        self.conflict = conflict
+
+
+class TranscriptChanged(ServiceError):
+    """Somebody has changed the transcript since the version that the request is based on."""
+
+    code: ClassVar[str] = "transcript_changed"
+    status: ClassVar[int] = 409
+
+
+class NothingToUndo(ServiceError):
+    """You have made no change of this transcript that is not undone."""
+
+    code: ClassVar[str] = "nothing_to_undo"
+    status: ClassVar[int] = 409
+
+
+class LaterChange(ServiceError):
+    """A later change is in the way of undoing this one."""
+
+    code: ClassVar[str] = "later_change"
+    status: ClassVar[int] = 409
+
+
+@dataclass(frozen=True)
+class Corrected:
+    """The newest version, and what the change has made of it."""
+
+    transcript: Transcript
+    segments: tuple[Segment, ...] = ()  # changed or new
+    removed: tuple[str, ...] = ()  # ids
+
+
+@dataclass(frozen=True)
+class Editor:
+    """One transcript, locked, and who changes it."""
+
+    session: DbSession
+    services: Services
+    caller: Caller
+    row: StoredTranscript
+    current: Transcript
+
+    @classmethod
+    def open(
+        cls, session: DbSession, services: Services, caller: Caller, transcript_id: UUID
+    ) -> "Editor":
+        """
+        Raises:
+            TranscriptNotFound
+            Erased, KeyMissing, KeyDamaged, ArtefactMissing, ArtefactDamaged
+        """
+        row = find_transcript(session, caller, transcript_id, lock=True)
+        return cls(session, services, caller, row, read_transcript(session, services, row))
+
+    @property
+    def new_id(self) -> str:
+        """The id of a segment that the next version adds; no version is numbered twice."""
+        return f"c{self.row.version + 1}.1"
+
+    # --- changes of segments ----------------------------------------------------------------------
+
+    def edit(
+        self,
+        segment_id: str,
+        based_on: int,
+        *,
+        text: str | None,
+        speaker: Choice,
+        checked_by: Choice,
+    ) -> Corrected:
+        """
+        Raises:
+            SegmentNotFound, SegmentChanged, UnknownSpeaker, VersionNotFound, DiskFull
+        """
+        speaker = self.label(speaker)
+
+        def make() -> Change:
+            return corrections.edit(
+                self.current, segment_id, text=text, speaker=speaker, checked_by=checked_by
+            )
+
+        if _text(self.current, segment_id) is not None and (change := make()).is_empty:
+            return self.record(change)
+        self._refuse_stale(segment_id, based_on, text)
+        return self.record(self._attempt(make))
+
+    def split(self, segment_id: str, based_on: int, at: int, speaker: Choice) -> Corrected:
+        """
+        Raises:
+            SegmentNotFound, SegmentChanged, UnknownSpeaker, BadCorrection, VersionNotFound,
+            DiskFull
+        """
+        self._refuse_stale(segment_id, based_on)
+        speaker = self.label(speaker)
+        return self.record(
+            self._attempt(
+                lambda: corrections.split(self.current, segment_id, at, self.new_id, speaker)
+            )
+        )
+
+    def merge(self, segment_id: str, based_on: int, speaker: Choice) -> Corrected:
+        """
+        Raises:
+            SegmentNotFound, SegmentChanged, UnknownSpeaker, BadCorrection, VersionNotFound,
+            DiskFull
+        """
+        self._refuse_stale(segment_id, based_on)
+        speaker = self.label(speaker)
+        change = self._attempt(lambda: corrections.merge(self.current, segment_id, speaker))
+        self._refuse_stale(change.segment_ids[0], based_on)
+        return self.record(change)
+
+    def insert(
+        self,
+        after_id: str | None,
+        text: str,
+        speaker: str | None,
+        times: tuple[float, float] | None,
+    ) -> Corrected:
+        """
+        Raises:
+            SegmentNotFound, UnknownSpeaker, BadCorrection, DiskFull
+        """
+        label = self.label(speaker)
+        assert label is not KEEP
+        return self.record(
+            self._attempt(
+                lambda: corrections.insert(self.current, after_id, text, label, self.new_id, times)
+            )
+        )
+
+    def delete(self, segment_id: str, based_on: int) -> Corrected:
+        """
+        Raises:
+            SegmentNotFound, SegmentChanged, VersionNotFound, DiskFull
+        """
+        self._refuse_stale(segment_id, based_on)
+        return self.record(self._attempt(lambda: corrections.delete(self.current, segment_id)))
+
+    def label(self, speaker: Choice) -> Choice:
+        """The label of a speaker that is given by label or by the name that is shown.
+
+        `SPEAKER_02` where there are two speakers is a new one, whom diarisation has missed.
+
+        Raises:
+            UnknownSpeaker
+        """
+        known = self.current.speakers
+        if speaker is KEEP or speaker is None or speaker in known:
+            return speaker
+        for label, name in names_of(known, self.current.names).items():
+            if speaker == name:
+                return label
+        following = f"SPEAKER_{len(known):02d}"
+        if speaker == following and len(known) < MAX_SPEAKERS:
+            return speaker
+        raise UnknownSpeaker(
+            f"The transcript's speakers are {', '.join(known)}; {following} adds one"
+        )
+
+    def _refuse_stale(self, segment_id: str, based_on: int, yours: str | None = None) -> None:
+        changed_in = self.session.scalar(
+            select(func.max(Correction.version)).where(
+                Correction.transcript_id == self.row.id,
+                Correction.version > based_on,
+                Correction.segments.contains([segment_id]),
+            )
+        )
+        if based_on > self.row.version:
+            raise VersionNotFound(f"The newest version is {self.row.version}")
+        if changed_in is None:
+            return
+        earlier = read_transcript(self.session, self.services, self.row, based_on)
+        base, theirs = (_text(each, segment_id) for each in (earlier, self.current))
+        merged = (
+            None
+            if base is None or theirs is None or yours is None
+            else merge_texts(base, theirs, yours)
+        )
+        raise SegmentChanged(
+            f"The segment was changed since version {based_on}: look at both texts, then send "
+            f"yours again for version {self.row.version}",
+            Conflict(self.row.version, base, theirs, yours, merged),
+        )
+
+    def _attempt(self, make: Callable[[], Change]) -> Change:
+        try:
+            return make()
+        except corrections.NoSuchSegment as error:
+            raise SegmentNotFound(str(error)) from None
+        except corrections.BadCorrection as error:
+            raise BadCorrection(str(error)) from None
+
+    # --- names ------------------------------------------------------------------------------------
+
+    def name_speakers(self, names: Mapping[str, SpeakerName]) -> Corrected:
+        """Set the names of all speakers. Speakers that are missing lose theirs.
+
+        Raises:
+            UnknownSpeaker, DiskFull
+        """
+        if set(names) - set(self.current.speakers):
+            labels = ", ".join(self.current.speakers)
+            raise UnknownSpeaker(f"The transcript's speakers are {labels}")
+        named = {label: name for label, name in names.items() if name != SpeakerName()}
+        return self.record(corrections.name_speakers(self.current, named))
+
+    # --- the journal ------------------------------------------------------------------------------
+
+    def undo(self, version: int | None) -> Corrected:
+        """Undo a change; that of an undo does it again.
+
+        Args:
+            version: that the change made; None: the caller's last change that is not undone.
+
+        Raises:
+            VersionNotFound, NothingToUndo, LaterChange, DiskFull
+        """
+        entries = list_versions(self.session, self.row)
+        if version is None:
+            version = _last_change(entries, self.caller)
+        entry = next((each for each in entries if each.version == version), None)
+        if entry is None:
+            raise VersionNotFound(f"No change has made version {version} of this transcript")
+        stored = read_artefact(self.services, self.row, CORRECTION, entry.artefact_id)
+        try:
+            return self.record(change_from_json(stored).invert("undo"), undoes=version)
+        except corrections.ChangedSince:
+            raise LaterChange(
+                "What this change has made was changed again since: undo that first, or restore a "
+                "version"
+            ) from None
+
+    def restore(self, version: int, based_on: int) -> Corrected:
+        """Make the transcript what it was in an earlier version, as a new one.
+
+        Raises:
+            VersionNotFound, TranscriptChanged, DiskFull
+        """
+        if based_on != self.row.version:
+            raise TranscriptChanged(
+                f"The transcript is at version {self.row.version} now: look at it first"
+            )
+        earlier = read_transcript(self.session, self.services, self.row, version)
+        return self.record(corrections.restore(self.current, earlier))
+
+    def record(self, change: Change, *, undoes: int | None = None) -> Corrected:
+        """Store a change as the next version; one that changes nothing makes none.
+
+        Raises:
+            DiskFull
+        """
+        if change.is_empty:
+            return Corrected(self.current, _changed(self.current, change))
+        made = corrections.apply(self.current, change)
+        row = self.row
+        snapshot = self._write(SNAPSHOT, to_json(made)) if self._needs_snapshot() else None
+        self.session.add(
+            Correction(
+                transcript_id=row.id,
+                version=made.version,
+                kind=change.kind,
+                segments=change.segment_ids,
+                undoes=undoes,
+                token_id=self.caller.token_id,
+                artefact_id=self._write(CORRECTION, change_to_json(change)),
+                snapshot_artefact_id=snapshot,
+            )
+        )
+        row.version = made.version
+        names = {label: made.names.get(label, SpeakerName()) for label in made.speakers}
+        row.speakers = {
+            label: {"role": name.role, "code": name.code} for label, name in names.items()
+        }
+        self.session.flush()
+        log.info("transcript %s: version %d, %s", row.id, made.version, change.kind)
+        return Corrected(made, _changed(made, change), _removed(made, change))
+
+    def _write(self, kind: str, content: str) -> UUID:
+        row = self.row
+        return results.write(self.services, row.study_id, row.job_id, kind, content.encode())
+
+    def _needs_snapshot(self) -> bool:
+        last = self.session.scalar(
+            select(func.max(Correction.version)).where(
+                Correction.transcript_id == self.row.id,
+                Correction.snapshot_artefact_id.is_not(None),
+            )
+        )
+        return self.row.version + 1 - (last or self.row.first_version) >= SNAPSHOT_EVERY
+
+
+def _text(transcript: Transcript, segment_id: str) -> str | None:
+    return next((one.text for one in transcript.segments if one.id == segment_id), None)
+
+
+def _changed(transcript: Transcript, change: Change) -> tuple[Segment, ...]:
+    touched = {segment.id for one in change.replacements for segment in one.after}
+    return tuple(segment for segment in transcript.segments if segment.id in touched)
+
+
+def _removed(transcript: Transcript, change: Change) -> tuple[str, ...]:
+    left = {segment.id for segment in transcript.segments}
+    return tuple(id for id in change.segment_ids if id not in left)
+
+
+def list_versions(session: DbSession, row: StoredTranscript) -> list[Correction]:
+    """The changes of a transcript, oldest first."""
+    query = select(Correction).where(Correction.transcript_id == row.id)
+    return list(session.scalars(query.order_by(Correction.version)))
+
+
+def undone_versions(entries: Iterable[Correction]) -> set[int]:
+    """The versions whose changes are undone. Undoing an undo does the change again."""
+    undoes = {entry.version: entry.undoes for entry in entries}
+    undone: set[int] = set()
+
+    def mark(version: int, is_undone: bool) -> None:
+        (undone.add if is_undone else undone.discard)(version)
+        if (target := undoes.get(version)) is not None:
+            mark(target, not is_undone)
+
+    for target in undoes.values():
+        if target is not None:
+            mark(target, True)
+    return undone
+
+
+def _last_change(entries: list[Correction], caller: Caller) -> int:
+    """
+    Raises:
+        NothingToUndo
+    """
+    undone = undone_versions(entries)
+    for entry in reversed(entries):
+        is_own = entry.token_id == caller.token_id
+        if is_own and entry.undoes is None and entry.version not in undone:
+            return entry.version
+    raise NothingToUndo("You have made no change of this transcript that is not undone")
