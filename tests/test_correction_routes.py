@@ -228,11 +228,14 @@ def test_reading_stays_fast_because_of_snapshots(api, path, monkeypatch):
         monkeypatch.setattr(module, "SNAPSHOT_EVERY", 3)
     for version in range(1, 9):
         assert patch(api, path, "s0001", version, text=f"Text {version}.").status_code == 200
-    opened = []
+    opened: list[str] = []
     read = transcripts.read_artefact
-    monkeypatch.setattr(
-        transcripts, "read_artefact", lambda *args: opened.append(args[2]) or read(*args)
-    )
+
+    def count(services, row, kind, artefact_id):
+        opened.append(kind)
+        return read(services, row, kind, artefact_id)
+
+    monkeypatch.setattr(transcripts, "read_artefact", count)
 
     assert "Text 8." in api.get(path).text
     assert opened == ["snapshot", "correction", "correction"]
