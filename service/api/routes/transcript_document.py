@@ -31,6 +31,14 @@ class DocumentWord(BaseModel):
     )
 
 
+class DocumentName(BaseModel):
+    """What people have said of a speaker."""
+
+    role: str | None
+    code: str | None
+    pseudonym: str | None = Field(description="Made up for the study; shown before the code.")
+
+
 class DocumentSegment(BaseModel):
     """Consecutive words of one speaker."""
 
@@ -132,6 +140,7 @@ class TranscriptDocument(BaseModel):
     language: str = Field(examples=["en"])
     language_probability: float | None = Field(description="null: the language was given.")
     speakers: list[str]
+    names: dict[str, DocumentName] = Field(description="By speaker; empty before they are named.")
     segments: list[DocumentSegment]
     turns: list[DocumentTurn]
     overlaps: list[DocumentOverlap]
