@@ -8,11 +8,18 @@ docs/developer/performance.md explains the measurements and holds the results.
 import argparse
 from types import ModuleType
 
-from scripts import bench_diarisation, bench_service, bench_whisper, bench_whole_path
+from scripts import (
+    bench_diarisation,
+    bench_first_minute,
+    bench_service,
+    bench_whisper,
+    bench_whole_path,
+)
 
 BENCHES: dict[str, ModuleType] = {
     "whisper": bench_whisper,
     "whole-path": bench_whole_path,
+    "first-minute": bench_first_minute,
     "diarisation": bench_diarisation,
     "service": bench_service,
 }

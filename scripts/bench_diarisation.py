@@ -37,6 +37,7 @@ from models.diarisation.segmentation import Segmentation, segment
 from models.diarisation.speaker_models import SpeakerModels
 from models.options import SpeakerCount
 from models.precision import TrunkPrecision
+from models.pyannote_guard import import_pyannote_audio
 from models.weights.catalogue import find_pipeline
 from models.weights.pyannote import load_pipeline
 from models.whisper_engine.linear import has_bf16
@@ -65,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    import_pyannote_audio()
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)
     report: dict[str, Any] = {"machine": describe_machine(device)}

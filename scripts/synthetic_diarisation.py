@@ -14,7 +14,7 @@ import torch
 from models.audio.recording import SAMPLE_RATE
 from models.diarisation.segmentation import Segmentation
 from models.diarisation.speaker_models import SpeakerModels
-from models.pyannote_guard import import_pyannote_audio
+from models.pyannote_guard import import_pyannote_models
 
 PARAMETERS: dict[str, dict[str, Any]] = {
     "VBxClustering": {"threshold": 0.6, "Fa": 0.07, "Fb": 0.8},
@@ -61,7 +61,10 @@ def stock_diarisation(
 
 
 def stock_pipeline(models: SpeakerModels) -> Any:
-    """pyannote's `SpeakerDiarization` with the same models and parameters."""
+    """pyannote's `SpeakerDiarization` with the same models and parameters.
+
+    `import_pyannote_audio` must have been called before the models were loaded.
+    """
     from pyannote.audio.pipelines import SpeakerDiarization
 
     pipeline = SpeakerDiarization(
@@ -105,7 +108,7 @@ def random_pipeline(clustering: str = "VBxClustering", *, seed: int = 0) -> Spea
 
     With plain random weights every frame gets the same class and all voices sound alike.
     """
-    import_pyannote_audio()
+    import_pyannote_models()
     from pyannote.audio.core.plda import PLDA
     from pyannote.audio.core.task import Problem, Resolution, Specifications
     from pyannote.audio.models.embedding import WeSpeakerResNet34

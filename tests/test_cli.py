@@ -449,7 +449,8 @@ def test_only_the_output_folder_is_written_to_and_libraries_print_nothing(tmp_pa
     )
 
     assert (result.returncode, result.stdout) == (0, ""), result.stderr
-    started, ended, warning, _, where = result.stderr.splitlines()
+    loading, started, ended, warning, _, where = result.stderr.splitlines()
+    assert loading == "Loading the models."
     assert started.startswith("INT-01: 0:00:08 of audio, about ")
     assert ended.startswith("INT-01: 0:00:08 of audio in ")
     assert warning.startswith("  WARNING: Made with the demo weights")
@@ -496,6 +497,7 @@ def test_a_terminal_shows_progress_and_the_time_left(recording, tmp_path):
     os.close(ours)
 
     assert process.wait() == 0
+    assert shown.index(b"starting") < shown.index(b"loading the models")
     assert b"1 of 1 sessions" in shown
     assert b" left" in shown and b"RTFx" in shown
     assert shown.count(b"INT-07: ") == 1

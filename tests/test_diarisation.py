@@ -21,6 +21,7 @@ from models.diarisation.segmentation import segment
 from models.errors import BadSpeakerCount, OutOfMemory, Stopped
 from models.metrics import diarisation_errors
 from models.options import SpeakerCount
+from models.pyannote_guard import import_pyannote_audio
 from models.transcript import Turn
 from models.weights.catalogue import find_pipeline
 from models.weights.pyannote import load_pipeline
@@ -49,6 +50,7 @@ CLUSTERINGS = ("VBxClustering", "AgglomerativeClustering")
 
 @pytest.fixture(scope="module")
 def pipeline():
+    import_pyannote_audio()  # before the models are loaded, because stock pyannote.audio gets them
     return load_pipeline(find_pipeline("demo", Path()), torch.device("cpu"))
 
 

@@ -14,6 +14,7 @@ from models.diarisation.reconstruction import (
     select_active,
 )
 from models.options import SpeakerCount
+from models.pyannote_guard import import_pyannote_audio
 from scripts.synthetic_diarisation import (
     conversation,
     random_pipeline,
@@ -36,6 +37,7 @@ CLUSTERINGS = ("VBxClustering", "AgglomerativeClustering")
 
 @pytest.fixture(scope="module")
 def pipeline():
+    import_pyannote_audio()  # before the models are made, because stock pyannote.audio gets them
     return random_pipeline()
 
 

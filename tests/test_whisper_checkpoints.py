@@ -57,6 +57,14 @@ def test_an_openai_whisper_checkpoint_is_loaded_in_fp32_for_evaluation(checkpoin
         assert torch.equal(tensor, checkpoint["model_state_dict"][name].float())
 
 
+def test_the_expected_state_is_that_of_the_model():
+    """It is computed: building the model on the meta device imports a second's worth of torch."""
+    dims = ModelDimensions(80, 1500, 16, 4, 2, 51864, 448, 8, 2, 3)
+    expected = {name: tensor.shape for name, tensor in whisper._expected_state(dims).items()}
+
+    assert expected == {name: tensor.shape for name, tensor in Whisper(dims).state_dict().items()}
+
+
 def test_an_xz_compressed_checkpoint_loads_the_same_weights(checkpoint, tmp_path):
     plain = saved(checkpoint, tmp_path / "own.pt")
     packed = tmp_path / "own.pt.xz"

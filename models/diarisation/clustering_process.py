@@ -22,7 +22,7 @@ import numpy as np
 from models.diarisation.pyannote_clustering import Arrays, cluster
 from models.environment import child_environment
 from models.errors import OutOfMemory
-from models.pyannote_guard import import_pyannote_audio
+from models.pyannote_guard import import_pyannote_models
 
 OUT_OF_MEMORY = {-signal.SIGKILL, errno.ENOMEM}
 """Exit statuses of a process that ran out of memory: killed by the kernel, or by its own choice."""
@@ -147,7 +147,7 @@ def serve() -> None:
     source = os.fdopen(os.dup(0), "rb")
     sink = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # so that nothing a library prints ends up between the answers
-    import_pyannote_audio()
+    import_pyannote_models()
     while True:
         try:
             task = _receive(source)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from models.errors import OutOfMemory
-from models.pyannote_guard import import_pyannote_audio
+from models.pyannote_guard import import_pyannote_models
 
 NOBODY = -2  # pyannote's label of a local speaker who is in no cluster
 METRIC = "cosine"  # pyannote's choice for its own embeddings
@@ -53,7 +53,7 @@ def _cluster_within(task: Arrays, minimum: int, maximum: int) -> dict[str, np.nd
     Args:
         maximum: 0 for none.
     """
-    import_pyannote_audio()
+    import_pyannote_models()
     from pyannote.audio.pipelines import clustering
 
     classes: Any = clustering  # its annotations do not allow for plain arrays

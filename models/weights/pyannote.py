@@ -17,7 +17,7 @@ from torch import Tensor
 
 from models.audio.recording import SAMPLE_RATE
 from models.diarisation.speaker_models import SpeakerModels
-from models.pyannote_guard import import_pyannote_audio
+from models.pyannote_guard import import_pyannote_models
 from models.weights.catalogue import PipelineWeights
 from models.weights.checkpoints import BAD_INPUT, check_state, read_checkpoint
 from models.weights.errors import (
@@ -140,7 +140,7 @@ def _load_embedding(path: Path) -> Any:
 
 def _read_model(path: Path, allowed: Collection[tuple[str, str]]) -> tuple[dict[str, Any], Any]:
     """Read the checkpoint of a pyannote model and its specifications, or None if it has none."""
-    import_pyannote_audio()
+    import_pyannote_models()
     from pyannote.audio.core.model import Introspection
     from pyannote.audio.core.task import Problem, Resolution, Specifications
     from torch.torch_version import TorchVersion
@@ -296,7 +296,7 @@ def load_pipeline(weights: PipelineWeights, device: torch.device) -> SpeakerMode
     Raises:
         WeightsCorrupt, UnsafeCheckpoint, UnsupportedCheckpoint, UnsupportedPipeline.
     """
-    import_pyannote_audio()
+    import_pyannote_models()
     config = _read_config(weights.folder)
     segmentation = _load_segmentation(
         _require_inside(weights.folder, config.segmentation / "pytorch_model.bin")

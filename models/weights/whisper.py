@@ -3,12 +3,13 @@
 import io
 import json
 import lzma
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.weights.catalogue import KNOWN, WhisperWeights, hugging_face_weights
 from models.weights.checkpoints import BAD_INPUT, check_state, read_checkpoint
@@ -49,7 +50,8 @@ def load_whisper(weights: WhisperWeights) -> Any:
         found, state = _read_openai(weights.path)
     dims = ModelDimensions(**_checked_dimensions(found))
     check_state(state, _expected_state(dims), "a Whisper model of its dimensions")
-    model = Whisper(dims)
+    with _without_initialisation():
+        model = Whisper(dims)
     model.load_state_dict(state)
     own_heads = _own_alignment_heads(weights.path, dims)
     heads = _alignment_heads(weights.sha256, dims)
@@ -58,6 +60,20 @@ def load_whisper(weights: WhisperWeights) -> Any:
     elif heads is not None:
         model.set_alignment_heads(heads)
     return model.eval()
+
+
+@contextmanager
+def _without_initialisation() -> Iterator[None]:
+    """Build models with uninitialised weights: random ones for large-v3 take many seconds."""
+    layers: list[Any] = [nn.Linear, nn.Conv1d, nn.LayerNorm, nn.Embedding]
+    before = [layer.reset_parameters for layer in layers]
+    try:
+        for layer in layers:
+            layer.reset_parameters = lambda self: None
+        yield
+    finally:
+        for layer, reset_parameters in zip(layers, before, strict=True):
+            layer.reset_parameters = reset_parameters
 
 
 def _read_openai(path: Path) -> tuple[Any, Any]:
@@ -181,31 +197,41 @@ def _checked_dimensions(dims: Any) -> dict[str, int]:
 
 
 def _expected_state(dims: Any) -> dict[str, Tensor]:
-    """The state of `Whisper(dims)` on the meta device, which takes no memory."""
-    from whisper.model import AudioEncoder, TextDecoder
-
-    with torch.device("meta"):
-        parts = {
-            "encoder": AudioEncoder(
-                dims.n_mels,
-                dims.n_audio_ctx,
-                dims.n_audio_state,
-                dims.n_audio_head,
-                dims.n_audio_layer,
-            ),
-            "decoder": TextDecoder(
-                dims.n_vocab,
-                dims.n_text_ctx,
-                dims.n_text_state,
-                dims.n_text_head,
-                dims.n_text_layer,
-            ),
-        }
-    return {
-        f"{part}.{name}": tensor
-        for part, module in parts.items()
-        for name, tensor in module.state_dict().items()
+    """The names and shapes of the state of `Whisper(dims)`; the tensors take no memory."""
+    shapes = {
+        **_stack_shapes("encoder", dims.n_audio_state, dims.n_audio_layer),
+        **_stack_shapes("decoder", dims.n_text_state, dims.n_text_layer, cross=True),
+        **_layer("encoder.conv1", dims.n_audio_state, dims.n_mels, 3),
+        **_layer("encoder.conv2", dims.n_audio_state, dims.n_audio_state, 3),
+        **_layer("encoder.ln_post", dims.n_audio_state),
+        **_layer("decoder.ln", dims.n_text_state),
+        "encoder.positional_embedding": (dims.n_audio_ctx, dims.n_audio_state),
+        "decoder.positional_embedding": (dims.n_text_ctx, dims.n_text_state),
+        "decoder.token_embedding.weight": (dims.n_vocab, dims.n_text_state),
     }
+    return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+
+
+def _stack_shapes(
+    part: str, width: int, n_layers: int, *, cross: bool = False
+) -> dict[str, tuple[int, ...]]:
+    """Shapes of the blocks of an encoder or decoder, by name."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for layer in range(n_layers):
+        block = f"{part}.blocks.{layer}"
+        for attention in ("attn", "cross_attn") if cross else ("attn",):
+            for projection in ("query", "value", "out"):
+                shapes |= _layer(f"{block}.{attention}.{projection}", width, width)
+            shapes[f"{block}.{attention}.key.weight"] = (width, width)
+            shapes |= _layer(f"{block}.{attention}_ln", width)
+        shapes |= _layer(f"{block}.mlp.0", 4 * width, width)
+        shapes |= _layer(f"{block}.mlp.2", width, 4 * width)
+        shapes |= _layer(f"{block}.mlp_ln", width)
+    return shapes
+
+
+def _layer(name: str, width: int, *others: int) -> dict[str, tuple[int, ...]]:
+    return {f"{name}.weight": (width, *others), f"{name}.bias": (width,)}
 
 
 def _alignment_heads(sha256: str, dims: Any) -> bytes | None:

@@ -10,6 +10,8 @@ from typing import Any
 
 import typer
 from rich.cells import cell_len
+from rich.console import Console
+from rich.status import Status
 from typer.core import TyperGroup
 
 from models.errors import OptionError, SpeechError
@@ -143,6 +145,11 @@ def _aligned(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[s
             cell + " " * (width - cell_len(cell)) for cell, width in zip(cells, widths, strict=True)
         )
         yield "  ".join(padded).rstrip()
+
+
+def show_activity(activity: str) -> Status:
+    """A context that shows what is being done, on standard error if that is a terminal."""
+    return Console(stderr=True).status(activity)
 
 
 @contextmanager

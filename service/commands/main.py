@@ -31,7 +31,7 @@ from service.commands import (
     vocabulary,
     watch,
 )
-from service.commands.console import Commands, print_json, printable, report_errors
+from service.commands.console import Commands, print_json, printable, report_errors, show_activity
 from service.commands.extras import require_packages
 from service.commands.lists import read_roster, read_vocabulary
 from service.commands.options import (
@@ -153,9 +153,10 @@ def transcribe(
             translate=translate,
             mixed_languages=mixed_languages,
         )
-        # here, because it imports torch, which takes seconds
-        from models.audio.ffmpeg_child import allow_weak_sandbox
-        from service.commands import transcribe
+        with show_activity("starting"):
+            # here, because it imports torch, which takes seconds
+            from models.audio.ffmpeg_child import allow_weak_sandbox
+            from service.commands import transcribe
 
         allow_weak_sandbox(read_settings().allow_weak_sandbox)
         exit_code = transcribe.transcribe(

@@ -159,10 +159,18 @@ class ProgressDisplay:
         self.bars.progress.stop()
 
     def show_loading(self) -> None:
-        self.bars.progress.update(self.bars.stage, description="loading the models", completed=0)
+        self.bars.progress.update(
+            self.bars.stage, description="loading the models", completed=0, refresh=True
+        )
+        if not self.console.is_terminal:
+            self._print("Loading the models.")
+
+    def show_self_test(self) -> None:
+        self.bars.progress.update(self.bars.stage, description="measuring the speed", completed=0)
 
     def prepare_estimate(self, pipeline: Pipeline) -> None:
         """Measure this machine's speed, and the length of the sessions after the current one."""
+        self.show_self_test()
         self.eta = EtaEstimator(pipeline.measure_speed())
         later = self.batch.sessions[self.n_finished + 1 :]
         for i, session in enumerate(later):
