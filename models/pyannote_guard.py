@@ -156,10 +156,8 @@ def _inference_module() -> Any:
         def save_hyperparameters(self, *names: str) -> None:
             """Keep arguments of the constructor that calls this as `hparams`."""
             arguments = sys._getframe(1).f_locals
-            kept = vars(self.hparams) if "hparams" in vars(self) else {}
-            self.hparams = types.SimpleNamespace(
-                **{**kept, **{name: arguments[name] for name in names}}
-            )
+            self.__dict__.setdefault("hparams", types.SimpleNamespace())
+            vars(self.hparams).update({name: arguments[name] for name in names})
 
         @property
         def device(self) -> torch.device:
@@ -169,6 +167,4 @@ def _inference_module() -> Any:
 
 
 def _k_means(*args: Any, **kwargs: Any) -> Any:
-    from sklearn.cluster import KMeans
-
-    return KMeans(*args, **kwargs)
+    return importlib.import_module("sklearn.cluster").KMeans(*args, **kwargs)
