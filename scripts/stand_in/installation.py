@@ -47,6 +47,7 @@ class Installation:
         )
         create_root_keys(self.settings)
         self.processes: list[subprocess.Popen[bytes]] = []
+        self.variables: dict[str, str] = {}  # more variables for the processes to be started
 
     def open(self) -> Services:
         """Open the services, for a test that uses the stand-in API."""
@@ -85,6 +86,7 @@ class Installation:
             **self.settings.as_environment(),
             "STAND_IN_LOG": str(self.log),
             "PYTHONPATH": str(ROOT),
+            **self.variables,
         }
         process = subprocess.Popen(command, env=environment, cwd=ROOT, stderr=stderr)
         self.processes.append(process)
