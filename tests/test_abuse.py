@@ -18,7 +18,7 @@ from service.api.limits import MAX_RECEIVING, MAX_RECEIVING_PER_TOKEN, Limits
 from service.api.routes import uploads
 from service.api.routes.handoffs import ClaimedView
 from service.database.tables import Recording
-from service.errors import TooManyRequests
+from service.errors import TooManyRequests, TooManyWaiting
 from tests.api import OCTETS, open_api, tone
 from tests.finished import finish_job
 
@@ -325,6 +325,27 @@ def test_a_token_has_a_share_of_the_slots(api):
 
 
 # --- waiting requests -----------------------------------------------------------------------------
+
+
+def test_a_token_has_a_share_of_the_waiting_slots():
+    """One token could hold all 1,000, and everybody else was told not to wait."""
+    limits = Limits(max_waiting=10)
+    ours, theirs = uuid4(), uuid4()
+    with ExitStack() as stack:
+        for _ in range(3):
+            stack.enter_context(limits.waiting(ours))
+        with pytest.raises(TooManyWaiting, match="A token may have 3 requests waiting"):
+            stack.enter_context(limits.waiting(ours))
+        for _ in range(3):
+            stack.enter_context(limits.waiting(theirs))
+        for _ in range(4):
+            stack.enter_context(limits.waiting(uuid4()))
+        assert limits.n_waiting == 10
+        with pytest.raises(TooManyWaiting, match="Too many requests are waiting"):
+            stack.enter_context(limits.waiting(uuid4()))
+    with limits.waiting(ours):
+        pass
+    assert not limits._waiting_by_token
 
 
 def test_waiting_for_recordings_asks_the_database_nothing(api):

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -195,10 +196,51 @@ def test_sessions_come_in_pages_by_code_and_in_one_statement(api, study):
     assert not [each for each in statements if each.startswith("SELECT recording")]
 
 
+def read_pages(api, path, limit, **options):
+    """The items of each page of a list."""
+    pages: list[list[dict[str, Any]]] = []
+    cursor: str | None = ""
+    while cursor is not None:
+        answer = api.get(f"{path}?limit={limit}{cursor}", **options)
+        assert answer.status_code == 200, answer.text
+        page = answer.json()
+        pages.append(page["items"])
+        cursor = f"&cursor={page['next_cursor']}" if page["next_cursor"] else None
+    return pages
+
+
+def test_studies_come_in_pages_by_code(api):
+    studies = sorted([api.study() for _ in range(5)], key=lambda study: study["code"])
+    token = api.token("researcher", *[study["id"] for study in studies])
+
+    pages = read_pages(api, "/v1/studies", 2, token=token)
+
+    assert [len(page) for page in pages] == [2, 2, 1]
+    assert [study for page in pages for study in page] == studies
+
+
+def test_tokens_come_in_pages_newest_first_with_their_studies(api):
+    studies = [api.study()["id"] for _ in range(3)]
+    made = []
+    for number in range(5):
+        body = {"role": "coder", "studies": studies[: number % 4]}
+        token = api.post("/v1/tokens", json=body).json()
+        del token["secret"]
+        made.append({**token, "studies": sorted(token["studies"])})
+
+    pages = read_pages(api, "/v1/tokens", 2)
+
+    assert {len(page) for page in pages[:-1]} == {2}
+    assert [token for page in pages for token in page][:5] == made[::-1]
+
+
 @pytest.mark.parametrize(
     "plain", ["x", "a b", f"{UUID(int=1)} \0", "9999-12-31T23:59:59-23:59 x", "\xff"]
 )
-@pytest.mark.parametrize("path", ["/v1/sessions", "/v1/jobs", "/v1/recordings", "/v1/handoffs"])
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/sessions", "/v1/jobs", "/v1/recordings", "/v1/handoffs", "/v1/studies", "/v1/tokens"],
+)
 def test_an_invented_cursor_is_refused(api, path, plain):
     cursor = base64.urlsafe_b64encode(plain.encode("latin-1")).decode().rstrip("=")
 

@@ -1,5 +1,6 @@
 """Invalid arguments are answered in plain sentences that say what to do."""
 
+import json
 import os
 import re
 from uuid import UUID
@@ -150,6 +151,23 @@ def test_the_language_of_a_study_can_be_given_by_name(api, run):
 
     (study,) = (s for s in api.get("/v1/studies").json()["items"] if s["code"] == "NEW")
     assert study["language"] == "de"
+
+
+@pytest.mark.parametrize("what", ["study", "token"])
+def test_lists_of_studies_and_tokens_are_continued_with_a_cursor(api, run, what):
+    for _ in range(3):
+        study = api.study()
+        api.post("/v1/tokens", json={"role": "coder", "studies": [study["id"]]})
+    whole = json.loads(run(what, "list", "--json").stdout)
+
+    first = json.loads(run(what, "list", "--limit", "2", "--json").stdout)
+    cursor = first["next_cursor"]
+    rest = json.loads(run(what, "list", "--cursor", cursor, "--json").stdout)
+
+    assert len(first["items"]) == 2
+    ids = [item["id"] for item in (*first["items"], *rest["items"])]
+    assert ids == [item["id"] for item in whole["items"]]
+    assert whole["next_cursor"] is rest["next_cursor"] is None
 
 
 def test_a_study_whose_language_is_auto_has_none(api, run):

@@ -27,7 +27,7 @@ from scripts.chaos_run.faults import Faults
 from scripts.chaos_run.proxy import Proxy
 from scripts.chaos_run.site import Site, SmallDisk, wait_for_answer
 from service.database.tables import FINAL, Handoff, Job
-from service.domain.handoffs import LEASE
+from service.domain.clock import LEASE
 from service.services import Services, open_services
 
 START_TIMEOUT = 120.0  # s

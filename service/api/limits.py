@@ -16,6 +16,7 @@ from service.errors import TooManyRequests, TooManyWaiting
 MAX_KEYS = 10_000
 MAX_RECEIVING = 32  # requests that send part of a recording at the same time; each has a thread
 MAX_RECEIVING_PER_TOKEN = 8
+WAITING_SHARE = 1 / 4  # of the waiting slots, for one token
 
 
 class Bucket:
@@ -66,8 +67,8 @@ class Limits:
     receiving: anyio.CapacityLimiter = field(
         default_factory=lambda: anyio.CapacityLimiter(MAX_RECEIVING)
     )
-    n_waiting: int = 0
     _receiving_by_token: Counter[UUID] = field(default_factory=Counter)
+    _waiting_by_token: Counter[UUID] = field(default_factory=Counter)
 
     @contextmanager
     def receive(self, token_id: UUID) -> Iterator[None]:
@@ -92,16 +93,28 @@ class Limits:
                 del own[token_id]
 
     @contextmanager
-    def waiting(self) -> Iterator[None]:
+    def waiting(self, token_id: UUID) -> Iterator[None]:
         """Hold one of the waiting slots. For requests that wait for an event; event loop only.
 
         Raises:
-            TooManyWaiting
+            TooManyWaiting: all slots are taken, or the token's share of them.
         """
-        if self.n_waiting >= self.max_waiting:
+        own = self._waiting_by_token
+        if own.total() >= self.max_waiting:
             raise TooManyWaiting("Too many requests are waiting: send it again without `wait`")
-        self.n_waiting += 1
+        share = math.ceil(self.max_waiting * WAITING_SHARE)
+        if own[token_id] >= share:
+            raise TooManyWaiting(
+                f"A token may have {share} requests waiting: send it again without `wait`"
+            )
+        own[token_id] += 1
         try:
             yield
         finally:
-            self.n_waiting -= 1
+            own[token_id] -= 1
+            if not own[token_id]:
+                del own[token_id]
+
+    @property
+    def n_waiting(self) -> int:
+        return self._waiting_by_token.total()

@@ -9,7 +9,7 @@ from service.commands.client import drop_none
 from service.commands.connection import connect
 from service.commands.console import Row, print_json, print_table
 from service.commands.names import study_codes
-from service.commands.options import AsJson, check_id
+from service.commands.options import AsJson, Cursor, Limit, check_id
 
 token_app = typer.Typer(no_args_is_help=True, help="Create, list and revoke access tokens.")
 
@@ -57,10 +57,10 @@ def create_token(
 
 
 @token_app.command("list")
-def list_tokens(as_json: AsJson = False) -> None:
-    """List all tokens, without their secrets."""
+def list_tokens(limit: Limit = 200, cursor: Cursor = None, as_json: AsJson = False) -> None:
+    """List all tokens, newest first, without their secrets."""
     with connect(as_json) as client:
-        page = client.get("/v1/tokens")
+        page = client.list_some("/v1/tokens", limit=limit, cursor=cursor)
         codes = {} if as_json else study_codes(client)
     if as_json:
         print_json(page)

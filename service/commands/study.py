@@ -10,6 +10,8 @@ from service.commands.connection import connect
 from service.commands.console import Row, print_json, print_table
 from service.commands.options import (
     AsJson,
+    Cursor,
+    Limit,
     StudyArgument,
     Yes,
     language_option,
@@ -118,10 +120,10 @@ def allow_command(
 
 
 @app.command("list")
-def list_command(as_json: AsJson = False) -> None:
+def list_command(limit: Limit = 200, cursor: Cursor = None, as_json: AsJson = False) -> None:
     """List the studies that your token gives access to."""
     with connect(as_json) as client:
-        page = client.get("/v1/studies")
+        page = client.list_some("/v1/studies", limit=limit, cursor=cursor)
     if as_json:
         print_json(page)
         return

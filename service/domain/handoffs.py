@@ -14,7 +14,7 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -26,6 +26,7 @@ from service.database.queries import read_clock
 from service.database.tables import Handoff, Job, StoredTranscript
 from service.domain import results
 from service.domain.callers import Caller
+from service.domain.clock import LEASE
 from service.domain.jobs import refuse_erased
 from service.domain.pages import Page, page_of
 from service.domain.studies import find_study
@@ -34,7 +35,6 @@ from service.errors import ServiceError
 from service.services import Services
 from service.vault.errors import MISSING_ERRORS, PERMANENT_ERRORS
 
-LEASE = timedelta(minutes=2)
 OCCURRENCES = "occurrences"
 
 log = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""Pages of lists, newest first; a cursor says where the next page starts."""
+"""Pages of lists, most of them newest first; a cursor says where the next page starts."""
 
 import base64
 import binascii
@@ -11,10 +11,10 @@ from uuid import UUID
 from sqlalchemy import Select, tuple_
 from sqlalchemy.orm import Session as DbSession
 
-from service.database.tables import Handoff, Job, Recording
+from service.database.tables import Handoff, Job, Recording, Study, Token
 from service.errors import ServiceError
 
-Row = TypeVar("Row", Job, Handoff, Recording)
+Row = TypeVar("Row", Job, Handoff, Recording, Study, Token)
 
 
 class BadCursor(ServiceError):

@@ -23,6 +23,7 @@ from sqlalchemy.orm import sessionmaker
 
 from service.database.queries import lock_job, read_clock, touch_job
 from service.database.tables import FINAL, Job
+from service.domain.clock import correct_future_times
 from service.domain.job_state import requeue_orphan
 from service.domain.strays import remove_strays
 from service.domain.turns import TASK, close_gaps, next_turn
@@ -126,6 +127,9 @@ async def maintain(services: Services) -> None:
             await asyncio.to_thread(reap, services.sessionmaker)
             if time.monotonic() > swept + SWEEP_EVERY:
                 await asyncio.to_thread(sweep, services.sessionmaker)
+                await asyncio.to_thread(
+                    correct_future_times, services.sessionmaker, services.settings
+                )
                 await asyncio.to_thread(close_gaps, services.sessionmaker)
                 swept = time.monotonic()
             if time.monotonic() > tidied + TIDY_EVERY:

@@ -1,7 +1,7 @@
 """Studies: created, found, changed, and their vocabularies."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -13,6 +13,7 @@ from service.database import tables
 from service.database.tables import Study, TokenStudy
 from service.domain.callers import OWNER, Caller
 from service.domain.locks import refuse_duplicate
+from service.domain.pages import Page, decode_cursor, encode_cursor, parse_cursor_id
 from service.errors import NotAllowed, StudyCodeTaken, StudyNotFound
 from service.services import Services
 from service.vault import ArtefactClass
@@ -47,10 +48,22 @@ def create_study(
     return study
 
 
-def list_studies(session: DbSession, caller: Caller) -> Sequence[Study]:
-    """The caller's studies, by code."""
+def list_studies(
+    session: DbSession, caller: Caller, *, limit: int, cursor: str | None
+) -> Page[Study]:
+    """A page of the caller's studies, by code.
+
+    Raises:
+        BadCursor
+    """
     query = caller.restrict(select(Study).where(Study.erased_at.is_(None)), Study.id)
-    return session.scalars(query.order_by(Study.code)).all()
+    if cursor is not None:
+        id, code = decode_cursor(cursor)
+        parse_cursor_id(id)  # refuses the cursor of another list
+        query = query.where(Study.code > code)
+    rows = session.scalars(query.order_by(Study.code).limit(limit + 1)).all()
+    last = rows[limit - 1] if len(rows) > limit else None
+    return Page(rows[:limit], encode_cursor(str(last.id), last.code) if last else None)
 
 
 def find_study(session: DbSession, caller: Caller, id_or_code: str | UUID) -> Study:

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session as DbSession
 
 from service.database.tables import Study, Token, TokenStudy
 from service.domain.callers import CONTENT_ROLES, OWNER, WORKER, Caller, hash_secret, new_secret
+from service.domain.pages import page_of
 from service.domain.studies import find_study
 from service.errors import NotAllowed, TokenNotFound
 from service.services import Services
@@ -85,15 +86,26 @@ def refuse_content_token(role: str, studies: Sequence[Study], all_studies: bool)
         )
 
 
-def list_tokens(session: DbSession) -> list[tuple[Token, list[UUID]]]:
-    """Every token with its studies, newest first."""
-    rows = session.execute(
-        select(Token, func.array_remove(func.array_agg(TokenStudy.study_id), None))
-        .outerjoin(TokenStudy, TokenStudy.token_id == Token.id)
-        .group_by(Token.id)
-        .order_by(Token.created_at.desc(), Token.id)
-    )
-    return [(token, studies) for token, studies in rows]
+@dataclass(frozen=True)
+class TokenPage:
+    """Tokens, each with the ids of its studies."""
+
+    rows: list[tuple[Token, list[UUID]]]
+    next_cursor: str | None
+
+
+def list_tokens(session: DbSession, *, limit: int, cursor: str | None) -> TokenPage:
+    """A page of all tokens, newest first.
+
+    Raises:
+        BadCursor
+    """
+    page = page_of(session, Token, select(Token), limit=limit, cursor=cursor)
+    studies: dict[UUID, list[UUID]] = {token.id: [] for token in page.rows}
+    access = select(TokenStudy).where(TokenStudy.token_id.in_(studies))
+    for row in session.scalars(access.order_by(TokenStudy.study_id)):
+        studies[row.token_id].append(row.study_id)
+    return TokenPage([(token, studies[token.id]) for token in page.rows], page.next_cursor)
 
 
 def find_own_token(session: DbSession, caller: Caller) -> tuple[Token, list[UUID]]:

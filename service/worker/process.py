@@ -30,6 +30,8 @@ from service.worker.keys import FetchKeys, keys_from_api
 from service.worker.protocol import PIPELINE_ENGINE
 from service.worker.runner import INTERNAL_ERROR_DELAY, RetryLater, Runner
 
+AT_ONCE = datetime(2000, 1, 1, tzinfo=UTC)  # past by any clock
+
 
 def main(
     settings: Settings, *, engine_module: str = PIPELINE_ENGINE, parent: int | None = None
@@ -97,9 +99,9 @@ class RetryStrategy(procrastinate.BaseRetryStrategy):
         self, *, exception: BaseException, job: QueueJob
     ) -> procrastinate.RetryDecision:
         if isinstance(exception, RetryLater):
-            seconds = exception.seconds
+            at = exception.at
         elif isinstance(exception, asyncio.CancelledError):  # the worker is stopping
-            seconds = 0.0
+            at = AT_ONCE
         else:  # the runner failed to record an error
-            seconds = INTERNAL_ERROR_DELAY
-        return procrastinate.RetryDecision(retry_at=datetime.now(UTC) + timedelta(seconds=seconds))
+            at = datetime.now(UTC) + timedelta(seconds=INTERNAL_ERROR_DELAY)
+        return procrastinate.RetryDecision(retry_at=at)

@@ -8,6 +8,7 @@ import time
 import traceback
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
@@ -16,6 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session as DbSession
 from sqlalchemy.orm import sessionmaker
 
+from service.database.queries import read_clock
 from service.domain import job_state
 from service.domain.job_errors import EngineDied, InternalError
 from service.errors import ServiceError
@@ -38,11 +40,11 @@ T = TypeVar("T")
 
 
 class RetryLater(Exception):
-    """The job goes back into the queue, which runs it again after so many seconds."""
+    """The job goes back into the queue, to run again at this time of the database's clock."""
 
-    def __init__(self, seconds: float) -> None:
-        super().__init__(f"again in {seconds} s")
-        self.seconds = seconds
+    def __init__(self, at: datetime) -> None:
+        super().__init__(f"again at {at}")
+        self.at = at
 
 
 @dataclass
@@ -239,11 +241,15 @@ class Runner:
         log.warning(
             "job %s: waiting; trying again in %.0f s: %s", claim.job.id, OBSTACLE_DELAY, code
         )
-        raise RetryLater(OBSTACLE_DELAY)
+        raise await self._retry_after(OBSTACLE_DELAY)
 
     async def _record_crash(self, claim: job_state.JobClaim, code: str, delay: float = 0.0) -> None:
         if await self._write_last(job_state.record_crash, claim, code):
-            raise RetryLater(delay)
+            raise await self._retry_after(delay)
+
+    async def _retry_after(self, seconds: float) -> RetryLater:
+        """By the database's clock, which the queue compares with: this machine's may be wrong."""
+        return RetryLater(await self._transaction(read_clock) + timedelta(seconds=seconds))
 
     async def _write_last(
         self, write: Callable[..., T], claim: job_state.JobClaim, *arguments: Any

@@ -312,7 +312,7 @@ async def read_job(
         state = await asyncio.to_thread(_state, services, caller, job_id)
         if wait and not _is_news(state, known):
             watch: Watch = request.app.state.watch
-            with limits.waiting():
+            with limits.waiting(caller.token_id):
                 await watch.until(JOBS, job_id, lambda state: _is_news(state, known), wait)
             await asyncio.to_thread(require_valid_token, services, caller)
             state = await asyncio.to_thread(_state, services, caller, job_id)

@@ -234,7 +234,7 @@ async def read_recording(
     if not wait:
         return await asyncio.to_thread(_view, services, caller, recording_id)
     watch: Watch = request.app.state.watch
-    with limits.waiting():
+    with limits.waiting(caller.token_id):
         view = await asyncio.to_thread(_view, services, caller, recording_id)
         if view.state not in UNFINISHED:
             return view

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Query
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.config import JsonDict
 
@@ -18,6 +18,7 @@ from service.api.routes.views import Strict, StudyCode, StudyName
 from service.domain import studies
 from service.domain.callers import STUDY_READERS, Caller
 from service.domain.erasure import erase_study
+from service.domain.pages import BadCursor
 from service.domain.studies import find_study
 from service.errors import RecordingInUse, StudyCodeTaken, StudyNotFound
 from service.vault.errors import READ_ERRORS, DiskFull, Erased, UploadBusy
@@ -113,6 +114,7 @@ class StudyView(BaseModel):
 
 class Studies(BaseModel):
     items: list[StudyView]
+    next_cursor: str | None = Field(description="For the next page; null on the last.")
 
 
 class Vocabulary(Strict):
@@ -133,12 +135,20 @@ def create_study(wanted: NewStudy, caller: Administrator, services: ServicesDep)
     return StudyView.model_validate(made)
 
 
-@router.get("")
-def list_studies(caller: AnyRole, services: ServicesDep) -> Studies:
+@router.get("", responses=problems(BadCursor))
+def list_studies(
+    caller: AnyRole,
+    services: ServicesDep,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    cursor: Annotated[
+        str | None, Query(max_length=200, description="`next_cursor` of the previous page.")
+    ] = None,
+) -> Studies:
     """The caller's studies, by code."""
     with services.sessionmaker() as session:
-        rows = studies.list_studies(session, caller)
-        return Studies(items=[StudyView.model_validate(row) for row in rows])
+        page = studies.list_studies(session, caller, limit=limit, cursor=cursor)
+        items = [StudyView.model_validate(row) for row in page.rows]
+        return Studies(items=items, next_cursor=page.next_cursor)
 
 
 @router.get("/{study}", responses=problems(StudyNotFound, Erased))

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Literal, Self, cast
 from uuid import UUID
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 from service.api.access import ServicesDep, allow
@@ -14,6 +14,7 @@ from service.api.routes.views import Strict, StudyName, UtcTime
 from service.database.tables import Token
 from service.domain import tokens
 from service.domain.callers import STUDY_READERS, WORKER, Caller
+from service.domain.pages import BadCursor
 from service.errors import StudyNotFound, TokenNotFound
 from service.vault.errors import Erased
 
@@ -116,6 +117,7 @@ class MadeToken(TokenView):
 
 class Tokens(BaseModel):
     items: list[TokenView]
+    next_cursor: str | None = Field(description="For the next page; null on the last.")
 
 
 @router.post("/tokens", status_code=201, responses=problems(StudyNotFound, Erased))
@@ -131,11 +133,20 @@ def create_token(wanted: NewToken, caller: Administrator, services: ServicesDep)
     return MadeToken(**TokenView.of(made.token, made.studies).model_dump(), secret=made.secret)
 
 
-@router.get("/tokens")
-def list_tokens(caller: Administrator, services: ServicesDep) -> Tokens:
+@router.get("/tokens", responses=problems(BadCursor))
+def list_tokens(
+    caller: Administrator,
+    services: ServicesDep,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    cursor: Annotated[
+        str | None, Query(max_length=200, description="`next_cursor` of the previous page.")
+    ] = None,
+) -> Tokens:
     """All tokens without their secrets, newest first."""
     with services.sessionmaker() as session:
-        return Tokens(items=[TokenView.of(*row) for row in tokens.list_tokens(session)])
+        page = tokens.list_tokens(session, limit=limit, cursor=cursor)
+        items = [TokenView.of(*row) for row in page.rows]
+        return Tokens(items=items, next_cursor=page.next_cursor)
 
 
 @router.get("/token")
