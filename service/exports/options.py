@@ -29,16 +29,18 @@ class Notation(StrEnum):
     DRESING_PEHL = "dresing-pehl"
 
 
-class LineEnds(StrEnum):
-    """Line ends and offsets of the texts in a REFI-QDA project, as each program counts them.
+class ProjectProfile(StrEnum):
+    """The program that a REFI-QDA project is for.
 
-    LF: code points. CRLF: a line end counts as two. UTF16: LF, and a character outside the basic
-    plane, such as an emoji, counts as two.
+    MAXQDA counts a line end as two characters, NVivo an emoji; QualCoder and NVivo give a case and
+    its code one GUID, which ATLAS.ti refuses.
     """
 
-    LF = "lf"
-    CRLF = "crlf"
-    UTF16 = "utf16"
+    ANY = "any"
+    QUALCODER = "qualcoder"
+    NVIVO = "nvivo"
+    MAXQDA = "maxqda"
+    ATLAS = "atlas"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +54,7 @@ class ExportOptions:
     notation: Notation | None = None  # None: that of the format
     line_numbers: bool = True  # in documents for reading
     punctuation: str | None = None  # a language whose punctuation marks to use
-    line_ends: LineEnds = LineEnds.LF  # of REFI-QDA projects
+    project: ProjectProfile = ProjectProfile.ANY
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,12 +13,13 @@ import uuid
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 from xml.sax.saxutils import quoteattr
 
 from models.transcript import Transcript
-from service.exports.options import ExportOptions, Label, LineEnds, Timestamps
+from service.exports.options import ExportOptions, Label, ProjectProfile, Timestamps
 from service.exports.paragraphs import UNKNOWN, paragraphs, timestamp
 from service.exports.qda_texts import name
 from service.exports.text import confidentiality
@@ -89,6 +90,9 @@ class _Project:
         self.recordings: dict[str, Path] = {}
         self.source_elements: list[str] = []
         self.cases: dict[str, _Case] = {}
+        # QualCoder cannot import a transcript without a date.
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        self.made = {"creatingUser": USER, "creationDateTime": now}
 
     def add(self, source: Source) -> None:
         label = source.label
@@ -104,26 +108,29 @@ class _Project:
                 case.sources.append(guid)
             selection = _guid("selection", *identity, str(number))
             case.selections.append(selection)
-            at = {"creatingUser": USER}
             coding = _element(
                 "Coding",
-                {"guid": _guid("coding", *identity, str(number)), **at},
+                {"guid": _guid("coding", *identity, str(number)), **self.made},
                 _element("CodeRef", {"targetGUID": case.code}),
             )
             named = {"guid": selection, "name": each.speaker}
             if source.audio is None:
                 span = {"startPosition": str(position), "endPosition": str(end)}
-                selections.append(_element("PlainTextSelection", {**named, **span, **at}, coding))
+                selections.append(
+                    _element("PlainTextSelection", {**named, **span, **self.made}, coding)
+                )
             else:
                 first, last = (_guid(k, *identity, str(number)) for k in ("from", "to"))
                 points.append(_sync_point(first, each.start, position))
                 points.append(_sync_point(last, each.end, end))
                 span = {"fromSyncPoint": first, "toSyncPoint": last}
-                selections.append(_element("TranscriptSelection", {**named, **span, **at}, coding))
+                selections.append(
+                    _element("TranscriptSelection", {**named, **span, **self.made}, coding)
+                )
             text += line + self._line_end
             position = end + len(self._line_end)
         self.texts[f"sources/{text_guid}.txt"] = text
-        about = {"name": source.name, "creatingUser": USER}
+        about = {"name": source.name, **self.made}
         text_path = {"plainTextPath": f"internal://{text_guid}.txt"}
         if source.audio is None:
             attributes = {"guid": guid, **about, **text_path}
@@ -134,16 +141,17 @@ class _Project:
         transcript = _element(
             "Transcript", {"guid": text_guid, **about, **text_path}, *points, *selections
         )
+        about["name"] += source.audio.suffix.lower()  # QualCoder's file has this name
         attributes = {"guid": guid, **about, "path": f"internal://{audio_name}"}
         self.source_elements.append(_element("AudioSource", attributes, transcript))
 
     @property
     def _line_end(self) -> str:
-        return "\r\n" if self.options.line_ends == LineEnds.CRLF else "\n"
+        return "\r\n" if self.options.project == ProjectProfile.MAXQDA else "\n"
 
     def _length(self, text: str) -> int:
         """As the program counts characters that UTF-16 writes in two units."""
-        if self.options.line_ends != LineEnds.UTF16 or text.isascii():
+        if self.options.project != ProjectProfile.NVIVO or text.isascii():
             return len(text)
         return len(text) + sum(character > "\uffff" for character in text)
 
@@ -156,7 +164,9 @@ class _Project:
         name = speaker if is_code else f"{source.label.session} {speaker}"
         if name not in self.cases:
             study = source.label.study or ""
-            case, code = (_guid(kind, study, name) for kind in ("case", "code"))
+            is_shared = self.options.project in (ProjectProfile.QUALCODER, ProjectProfile.NVIVO)
+            case = _guid("case", study, name)
+            code = case if is_shared else _guid("code", study, name)
             self.cases[name] = _Case(case, code, name, role)
         return self.cases[name]
 
@@ -170,6 +180,7 @@ class _Project:
             "name": one_line(", ".join([*list(studies)[:1], *statuses])),
             "origin": "Fieldscribe",
             "creatingUserGUID": USER,
+            "creationDateTime": self.made["creationDateTime"],
         }
         sentences = dict.fromkeys(confidentiality(source.label) for source in sources)
         return '<?xml version="1.0" encoding="utf-8"?>\n' + _element(
