@@ -18,6 +18,7 @@ from service.exports.options import ExportOptions, Label
 from service.exports.overlap_index import OverlapIndex
 from service.exports.paragraphs import UNKNOWN, timestamp
 from service.exports.text import confidentiality
+from service.exports.wording import one_line
 
 MAX_CUE_SECONDS = 7.0
 MIN_CUE_SECONDS = 5 / 6
@@ -95,7 +96,7 @@ def _pieces(words: Sequence[Word], speaker: str) -> Iterator[_Piece]:
             yield _Piece(text, start, end)
             continue
         # One line each; `name: ` may take up to two thirds of the first.
-        parts = list(_split_by_width(_one_line(text), MAX_LINE_WIDTH))
+        parts = list(_split_by_width(one_line(text), MAX_LINE_WIDTH))
         if text[:1].isspace():
             parts[0] = f" {parts[0]}"
         shares = list(accumulate((len(part) / sum(map(len, parts)) for part in parts), initial=0.0))
@@ -111,7 +112,7 @@ def _fits(pieces: Sequence[_Piece], speaker: str) -> bool:
 
 
 def _fits_lines(text: str, speaker: str) -> bool:
-    width = width_of(f"{_short(speaker)}: {_one_line(text)}")
+    width = width_of(f"{_short(speaker)}: {one_line(text)}")
     if width <= MAX_LINE_WIDTH or width > MAX_LINES * MAX_LINE_WIDTH + MAX_LINES:
         return width <= MAX_LINE_WIDTH  # without breaking the lines, which takes longer
     return len(_lines(text, speaker)) <= MAX_LINES
@@ -119,7 +120,7 @@ def _fits_lines(text: str, speaker: str) -> bool:
 
 def _cue(speaker: str, pieces: Sequence[_Piece]) -> Cue:
     """Times are in milliseconds, as the formats write them, and a cue takes at least one."""
-    text = _one_line("".join(piece.text for piece in pieces))
+    text = one_line("".join(piece.text for piece in pieces))
     start = round(min(piece.start for piece in pieces), 3)
     end = round(max(piece.end for piece in pieces), 3)
     end = max(end, start + 0.001)
@@ -131,17 +132,12 @@ def _cue(speaker: str, pieces: Sequence[_Piece]) -> Cue:
 
 def _lines(text: str, speaker: str) -> list[str]:
     """The lines of a cue that begins with its speaker."""
-    return wrap(f"{_short(speaker)}: {_one_line(text)}")
-
-
-def _one_line(text: str) -> str:
-    """The text without line breaks: an empty line would end the cue."""
-    return " ".join(text.split())
+    return wrap(f"{_short(speaker)}: {one_line(text)}")
 
 
 @lru_cache(maxsize=1000)
 def _short(speaker: str) -> str:
-    first, *more = _split_by_width(_one_line(speaker), MAX_NAME_WIDTH - 1) or [""]
+    first, *more = _split_by_width(one_line(speaker), MAX_NAME_WIDTH - 1) or [""]
     return f"{first}…" if more else first
 
 
@@ -207,7 +203,7 @@ def _is_wide(character: str) -> bool:
 def vtt(transcript: Transcript, label: Label, options: ExportOptions) -> str:
     """The speaker is in the cue's voice tag, which players do not show as text."""
     notes = [confidentiality(label), label.title, *transcript.warnings]
-    blocks = ["WEBVTT", *(f"NOTE {_one_line(text).replace('-->', '→')}" for text in notes)]
+    blocks = ["WEBVTT", *(f"NOTE {one_line(text).replace('-->', '→')}" for text in notes)]
     overlaps = OverlapIndex(transcript.overlaps)
     for cue in cues(transcript):
         times = f"{timestamp(cue.start, 3)} --> {timestamp(cue.shown_until, 3)}"
@@ -215,7 +211,7 @@ def vtt(transcript: Transcript, label: Label, options: ExportOptions) -> str:
         with_note = wrap(f"{cue.text}{note}")
         noted = len(with_note) <= MAX_LINES
         shown = _escape("\n".join(with_note if noted else lines))
-        blocks.append(f"{times}\n<v {_escape(_one_line(cue.speaker))}>{shown}")
+        blocks.append(f"{times}\n<v {_escape(one_line(cue.speaker))}>{shown}")
         rest = [] if noted else wrap(note.strip())
         for i in range(0, len(rest), MAX_LINES):
             blocks.append(f"{times}\n{_escape(chr(10).join(rest[i : i + MAX_LINES]))}")

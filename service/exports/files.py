@@ -3,19 +3,25 @@
 import fcntl
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import IO
 
 PREFIX, SUFFIX = ".fieldscribe-", ".partial"
+Content = str | bytes | Callable[[IO[bytes]], None]
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file of mode 0600. A crash leaves the old or the new file, never a partial one."""
+def write_whole(path: Path, content: Content) -> None:
+    """Write a file of mode 0600. A crash leaves the old or the new file, never a partial one.
+
+    Args:
+        content: text, bytes, or a function that writes the open file.
+    """
     write_all_whole({path: content})
 
 
-def write_all_whole(files: Mapping[Path, str | bytes]) -> None:
+def write_all_whole(files: Mapping[Path, Content]) -> None:
     """Write several files, or none of them if one fails.
 
     They are moved into place, in order, once all are on disk. A killed process leaves hidden files,
@@ -27,7 +33,7 @@ def write_all_whole(files: Mapping[Path, str | bytes]) -> None:
             os.replace(partial, path)
 
 
-def _write_partial(path: Path, content: str | bytes, stack: ExitStack) -> str:
+def _write_partial(path: Path, content: Content, stack: ExitStack) -> str:
     """Returns the path. A lock, held until `stack` closes, marks the file as being written."""
     descriptor, partial = tempfile.mkstemp(prefix=PREFIX, suffix=SUFFIX, dir=path.parent)
     stack.callback(os.close, descriptor)
@@ -35,7 +41,10 @@ def _write_partial(path: Path, content: str | bytes, stack: ExitStack) -> str:
     with suppress(OSError):  # some network file systems have no locks
         fcntl.flock(descriptor, fcntl.LOCK_EX)
     with open(descriptor, "wb", closefd=False) as file:
-        file.write(content.encode("utf-8") if isinstance(content, str) else content)
+        if callable(content):
+            content(file)
+        else:
+            file.write(content.encode("utf-8") if isinstance(content, str) else content)
         file.flush()
         os.fsync(descriptor)
     return partial

@@ -297,12 +297,16 @@ def _mark(found: str, marks: Mapping[int, int], language: str) -> str:
 # --- characters -----------------------------------------------------------------------------------
 
 # What XML 1.0 forbids (section 2.2), and what text programs take for the end of a line or a file.
-_FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
+# All but spaces that join words.
+_SPACES = re.compile(
+    "[ \t\r\n\x0b\x0c\x1c-\x1e\x85\u2028\u2029]+"
+)  # all but spaces that join words
+_FORBIDDEN = re.compile("[\x00-\x08\x0e-\x1b\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 
 
 def one_line(text: str) -> str:
     """The text without line breaks, tabs and characters that no format can hold."""
-    return " ".join(_FORBIDDEN.sub("", text).split())
+    return _SPACES.sub(" ", _FORBIDDEN.sub("", text)).strip(" ")
 
 
 def is_right_to_left(text: str) -> bool:

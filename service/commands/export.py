@@ -1,0 +1,244 @@
+"""`fieldscribe export`: write all transcripts of a study for one program.
+
+ServiceError
+└── Misused
+    ├── NothingToExport
+    └── NotATranscript
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+import typer
+
+from models.languages import language_code
+from models.transcript import Transcript
+from models.transcript_json import from_json
+from service.commands.connection import connect
+from service.commands.console import print_json, printable, report_errors
+from service.commands.options import AsJson
+from service.errors import Misused, OutputNotWritable
+from service.exports import FORMAT_NAMES, ExportOptions, Format, Label
+from service.exports.files import write_whole
+from service.exports.options import Notation, Timestamps, Wording
+from service.exports.programs import ExportFile, Program, find_recording, plan_files
+from service.exports.qdpx import Source
+
+BATCH_FILE = re.compile(r"(.+)\.identified\.json")
+
+
+class NothingToExport(Misused):
+    """The study has no transcript yet, or the folder holds none."""
+
+    code: ClassVar[str] = "nothing_to_export"
+
+
+class NotATranscript(Misused):
+    """A JSON file of the folder is not a transcript of this version of Fieldscribe."""
+
+    code: ClassVar[str] = "not_a_transcript"
+
+
+def export_command(
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for the files.")],
+    study: Annotated[
+        str | None,
+        typer.Argument(metavar="STUDY", help="Code of a study of the service.", show_default=False),
+    ] = None,
+    program: Annotated[
+        Program | None,
+        typer.Option(
+            "--for",
+            metavar="PROGRAM",
+            help=f"{', '.join(list(Program)[:-1])} or {list(Program)[-1]}: what to write.",
+        ),
+    ] = None,
+    format: Annotated[
+        list[Format] | None,
+        typer.Option(
+            metavar="FORMAT",
+            help=f"{FORMAT_NAMES}; repeatable. By default the formats of the program.",
+        ),
+    ] = None,
+    batch: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="FOLDER",
+            help="Export the transcripts that `fieldscribe transcribe` wrote into this folder, "
+            "instead of a study.",
+        ),
+    ] = None,
+    session: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CODE", help="Export only this session; repeatable."),
+    ] = None,
+    clean: Annotated[
+        bool, typer.Option("--clean", help="Leave out hesitations and false starts.")
+    ] = False,
+    timestamps: Annotated[
+        Timestamps, typer.Option(metavar="WHERE", help="turn, minute (also every minute) or none.")
+    ] = Timestamps.TURN,
+    pauses: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", min=0.1, help="Mark pauses of at least this length."),
+    ] = None,
+    overlaps: Annotated[
+        bool, typer.Option(help="Mark where people speak at the same time.")
+    ] = True,
+    notation: Annotated[
+        Notation | None,
+        typer.Option(
+            metavar="NAME",
+            help="Marks for pauses and overlaps: notes, jefferson or dresing-pehl. By default "
+            "those that users of the program know.",
+        ),
+    ] = None,
+    line_numbers: Annotated[bool, typer.Option(help="Number the lines of Word documents.")] = True,
+    punctuation: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LANGUAGE", help="Write punctuation and quotation marks as in this language."
+        ),
+    ] = None,
+    recordings: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Put the recordings of this folder into REFI-QDA projects, with sync points.",
+            file_okay=False,
+            exists=True,
+        ),
+    ] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Overwrite existing files without asking.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write the transcripts of a study for another program.
+
+    Files are named by session and version. They are identified: they hold everything that people
+    said, names included.
+    """
+    if (study is None) == (batch is None):
+        raise typer.BadParameter("name either a study, or a folder of transcripts with --from")
+    if program is None and not format:
+        raise typer.BadParameter("say what to write, with --for PROGRAM or --format")
+    with report_errors(as_json):
+        options = ExportOptions(
+            wording=Wording.CLEAN if clean else Wording.VERBATIM,
+            timestamps=timestamps,
+            pauses=pauses,
+            overlaps=overlaps,
+            notation=notation,
+            line_numbers=line_numbers,
+            punctuation=None if punctuation is None else language_code(punctuation),
+        )
+        found = list(_read_folder(batch) if batch else _read_study(study or "", as_json))
+        wanted = {code.strip().upper() for code in session or ()}
+        sources = [each for each in found if not wanted or each.label.session.upper() in wanted]
+        if not sources:
+            raise NothingToExport(
+                "There is no transcript to export: `fieldscribe jobs` shows which jobs are done."
+                if batch is None
+                else "The folder holds no transcript: name the one given to `fieldscribe "
+                "transcribe` as --out."
+            )
+        if recordings is not None:
+            sources = list(_with_recordings(sources, recordings))
+        files = list(plan_files(sources, program, format or (), options))
+        _confirm(files, out, yes=yes)
+        _write(files, out)
+    if as_json:
+        print_json(
+            [
+                {"file": str(out / each.name), "session": each.session, "format": each.format}
+                for each in files
+            ]
+        )
+        return
+    for each in files:
+        typer.echo(printable(str(out / each.name)))
+    typer.echo("These files are identified: keep them where the recordings are.", err=True)
+
+
+def _read_study(study: str, as_json: bool) -> Iterator[Source]:
+    """The newest transcript of each session, in the order of their codes."""
+    with connect(as_json) as client:
+        codes = {each["id"]: each["code"] for each in client.list_all("/v1/sessions", study=study)}
+        newest: dict[str, tuple[str, str]] = {}
+        for job in client.list_all("/v1/jobs", study=study):  # newest first
+            code = codes.get(job["session_id"]) or f"JOB-{job['id'][:8]}"
+            if job["transcript_id"] is not None:
+                newest.setdefault(code, (job["transcript_id"], job["study_id"]))
+        studies = {each["id"]: each["code"] for each in client.list_all("/v1/studies")}
+        for code in sorted(set(codes.values()) - newest.keys()):
+            typer.echo(f"{code} has no transcript yet and is left out.", err=True)
+        for code, (transcript_id, study_id) in sorted(newest.items()):
+            response = client.request("GET", f"/v1/transcripts/{transcript_id}")
+            yield _source(from_json(response.text), code, studies.get(study_id))
+
+
+def _read_folder(folder: Path) -> Iterator[Source]:
+    """
+    Raises:
+        NotATranscript
+    """
+    for path in sorted(folder.glob("*.json")):
+        match = BATCH_FILE.fullmatch(path.name)
+        if match is None:
+            continue
+        try:
+            transcript = from_json(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            raise NotATranscript(
+                f"{printable(path.name)} cannot be read as a transcript: transcribe the recording "
+                "again, or move the file away."
+            ) from None
+        yield _source(transcript, match[1], None)
+
+
+def _source(transcript: Transcript, session: str, study: str | None) -> Source:
+    label = Label(session=session, study=study, version=transcript.version)
+    return Source(transcript, label)
+
+
+def _with_recordings(sources: Sequence[Source], folder: Path) -> Iterator[Source]:
+    for source in sources:
+        path = find_recording(source, folder)
+        if path is None:
+            typer.echo(
+                f"{printable(source.label.session)}: its recording is not in the folder, or it has "
+                "several; the project holds only the text.",
+                err=True,
+            )
+        yield Source(source.transcript, source.label, path)
+
+
+def _confirm(files: Sequence[ExportFile], out: Path, *, yes: bool) -> None:
+    """
+    Raises:
+        typer.Abort: files exist, and the answer was no.
+    """
+    existing = [each.name for each in files if (out / each.name).exists()]
+    if existing and not yes:
+        others = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
+        question = f"{printable(existing[0])}{others} exist already. Overwrite them?"
+        typer.confirm(question, abort=True, err=True)
+
+
+def _write(files: Sequence[ExportFile], out: Path) -> None:
+    """
+    Raises:
+        OutputNotWritable
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for each in files:
+            write_whole(out / each.name, each.write)
+    except OSError as error:
+        raise OutputNotWritable(
+            f"The files cannot be written ({error.strerror}): choose another folder with --out."
+        ) from None
