@@ -148,5 +148,9 @@ def test_the_demo_runs(machine: Machine, mode: int) -> None:
     print(done.stdout)  # noqa: T201  # pytest shows it where the test fails
     assert done.returncode == 0
     assert "The service has stopped" in done.stdout
-    transcripts = sorted(path.name for path in (results / "demo").iterdir())
+    transcripts = sorted(path.name for path in (results / "demo").glob("*.txt"))
     assert transcripts == ["FG-1.identified.txt", "INT-01.identified.txt"]
+    exports = sorted(path.name for path in (results / "demo" / "nvivo").iterdir())
+    endings = ("docx", "nvivo.docx")
+    assert exports == [f"{s}.v1.identified.{end}" for s in ("FG-1", "INT-01") for end in endings]
+    assert "the files for NVivo in results/demo/nvivo" in done.stdout

@@ -18,6 +18,7 @@ from models.transcript import Transcript
 from models.transcript_json import from_json
 from service.commands.connection import connect
 from service.commands.console import print_json, printable, report_errors
+from service.commands.names import study_codes
 from service.commands.options import AsJson
 from service.errors import Misused, OutputNotWritable
 from service.exports import FORMAT_NAMES, ExportOptions, Format, Label
@@ -173,7 +174,7 @@ def _read_study(study: str, as_json: bool) -> Iterator[Source]:
             code = codes.get(job["session_id"]) or f"JOB-{job['id'][:8]}"
             if job["transcript_id"] is not None:
                 newest.setdefault(code, (job["transcript_id"], job["study_id"]))
-        studies = {each["id"]: each["code"] for each in client.list_all("/v1/studies")}
+        studies = study_codes(client)
         for code in sorted(set(codes.values()) - newest.keys()):
             typer.echo(f"{code} has no transcript yet and is left out.", err=True)
         for code, (transcript_id, study_id) in sorted(newest.items()):
