@@ -73,7 +73,6 @@ def rules(text, roster=()):
         ("I saw Doctor Ramanathan twice.", "Doctor Ramanathan", "PERSON"),
         ("We moved to Yackandandah in winter.", "Yackandandah", "PLACE"),
         ("They took me to Saint Vincent's that night.", "Saint Vincent's", "ORGANISATION"),
-        ("I was at the Alfred for a month.", "Alfred", "ORGANISATION"),
         ("I was in Ward 4B for a month.", "Ward 4B", "ORGANISATION"),
         ("I worked at Moreland Community Health then.", "Moreland Community Health",
          "ORGANISATION"),
@@ -206,10 +205,10 @@ class OneName:
 
 
 def test_a_rule_and_a_model_that_agree_make_a_name_sure():
-    segment = SpokenSegment("1", None, "We saw the Winsome and then we saw Brackish there.")
+    segment = SpokenSegment("1", None, "We stayed at the Winsum and then we saw Brackish.")
     alone = {o.tier for o in detect([segment]).occurrences}
     assert alone == {"unsure"}
-    findings = detect([segment], detectors=[OneName("Winsome")])
+    findings = detect([segment], detectors=[OneName("Winsum")])
     assert [o.tier for o in findings.occurrences if "fake" in o.rule] == ["sure"]
 
 

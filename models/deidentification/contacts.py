@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 
 from models.deidentification.lexicons import Lexicons
+from models.deidentification.names import lower_head_end
 from models.deidentification.numbers import REPEATS, TEENS, TENS, UNITS
 from models.deidentification.occurrences import Span
 from models.deidentification.tokens import Token
@@ -149,10 +150,11 @@ def find_streets(tokens: Sequence[Token]) -> list[Span]:
             first -= 1
         while first < start and tokens[first].lower in ("and", "double"):
             first += 1
+        head_end = lower_head_end(tokens, i + 1)
         spans.append(
             Span(
                 tokens[first].start,
-                token.end,
+                head_end or token.end,
                 "ADDRESS",
                 0.95,
                 "sure",

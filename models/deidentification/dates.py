@@ -361,9 +361,12 @@ def _age_rule(
         return (0.9, True, "is_years") if value >= 3 else (0.5, False, "is_years")
     if before in ("is", "was", "were", "am") and ends_clause and _is_person(tokens, k - 1):
         return (0.9, True, "is_years") if value >= 3 else (0.5, False, "is_years")
-    if before in ("at", "since") and closes and value >= 5 and tokens[i].gap == " ":
-        return 0.45, False, "at_age"
-    if before == "at" and after in ("when", "and", "i", "he", "she") and value >= 10:
+    is_possessive = k >= 0 and tokens[k].full_end > tokens[k].end
+    if is_possessive and ends_clause and _is_person(tokens, k):
+        return (0.9, True, "is_years") if value >= 3 else (0.5, False, "is_years")
+    if before in ("at", "since") and closes and value > 12 and tokens[i].gap == " ":
+        return 0.45, False, "at_age"  # up to twelve, a time of day
+    if before == "at" and after in ("when", "and", "i", "he", "she") and value > 12:
         return 0.4, False, "at_age"
     return None
 

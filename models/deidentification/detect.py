@@ -250,8 +250,8 @@ def combine(
 
 
 def agree(existing: Span, suggested: Span) -> Span:
-    if existing.score < 0.35:
-        return existing
+    if existing.score < 0.5 or (existing.score < 0.7 and suggested.label not in _fits(existing)):
+        return replace(existing, rule=f"{existing.rule}+{suggested.rule}")
     score = max(existing.score, 0.5 + existing.score / 2)
     label = existing.label
     if existing.score < 0.7 and existing.entity is None:
@@ -259,6 +259,13 @@ def agree(existing: Span, suggested: Span) -> Span:
     return replace(
         existing, score=score, tier="sure", label=label, rule=f"{existing.rule}+{suggested.rule}"
     )
+
+
+def _fits(existing: Span) -> tuple[str, ...]:
+    """The labels with which a model confirms a weak rule."""
+    if existing.rule == "unknown_capitalised":
+        return ("PERSON",) if existing.score >= 0.65 else ()
+    return NAME_LABELS
 
 
 def trim_suggestion(span: Span, tokens: Sequence[Token], starts: Sequence[int]) -> Span | None:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from models.deidentification import vocabulary
+
 FOLDER = Path(__file__).parent / "lexicons"
 
 # Names that the sources lack: Aboriginal, Māori and Pasifika, Chinese, Vietnamese, Arabic, Greek,
@@ -42,6 +44,7 @@ def read_lexicons() -> Lexicons:
     for line in _lines("words"):
         number, *words = line.split()
         band.update(dict.fromkeys(words, int(number)))
+    band.update(dict.fromkeys(vocabulary.SPOKEN, 1))
     places = frozenset(_lines("places"))
     return Lexicons(
         band=band,

@@ -6,20 +6,26 @@ from dataclasses import dataclass
 from models.deidentification import vocabulary as v
 from models.deidentification.lexicons import Lexicons
 from models.deidentification.occurrences import Span
-from models.deidentification.tokens import Token
+from models.deidentification.tokens import ABBREVIATIONS, Token
 
 NOBODY = (
     v.BRANDS | v.PROGRAMMES | v.COUNTRY | v.NATIONALITIES | v.RELIGIONS | v.MEDICINES | v.WEEKDAYS
 )
 NOBODY_WORDS = (
-    v.NATIONALITIES | v.RELIGIONS | v.MEDICINES | v.WEEKDAYS | v.ACRONYMS | v.TRAINING
-    | v.ADDRESS_FORMS | frozenset(v.MONTHS)
+    v.NATIONALITIES | v.RELIGIONS | v.MEDICINES | v.WEEKDAYS | v.ACRONYMS | v.TRAINING | v.PEOPLES
+    | v.INSTITUTIONS    | v.ADDRESS_FORMS | frozenset(v.MONTHS)
 )  # fmt: skip
+HEAD_MODIFIERS = frozenset(
+    "high primary secondary community football cricket netball bowls swimming train railway bus"
+    " caravan public mental health medical aged care shopping police fire country private boys"
+    " girls hospital neighbourhood family women's men's youth catholic anglican uniting baptist war"
+    " memorial".split()
+)
 LOWER_HEADS = frozenset(
     "hospital clinic school college university uni church prison jail pub hotel tavern cafe surgery"
     " pharmacy bridge jetty pier wharf plant factory mine shelter refuge hostel mosque temple"
     " gurdwara oval caravan foreshore lookout rsl tafe barracks abattoir meatworks courthouse"
-    " cemetery".split()
+    " cemetery park market markets club centre station pool library hall unit ward".split()
 )
 PERSON_BEFORE = v.KIN | v.NAMING | v.COMPANION
 MAX_PHRASE = 8
@@ -98,7 +104,7 @@ def _holds_possessive(tokens: Sequence[Token], i: int, end: int) -> bool:
 def _continues(token: Token, before: Token) -> bool:
     if token.gap in (" ", "-", " & ", "'", "’"):
         return True
-    return token.gap == ". " and not token.begins_sentence
+    return token.gap == ". " and (before.lower in ABBREVIATIONS or len(before.lower) == 1)
 
 
 def _connector_end(tokens: Sequence[Token], i: int, taken: Collection[int]) -> int | None:
@@ -130,15 +136,21 @@ def _classify(tokens: Sequence[Token], a: int, b: int, lexicons: Lexicons) -> li
     if _is_public(tokens[a:b]):
         return []
     # Capitalised words at the edges that identify nobody are no part of a name.
-    while a < b and _is_nobody(tokens[a]) and not _is_needed(tokens, a, b, lexicons):
+    named = a > 0 and tokens[a - 1].lower in v.NAMING and tokens[a].gap == " "
+    while a < b and _is_nobody(tokens[a]) and not named and not _is_needed(tokens, a, b, lexicons):
         a += 1
     while b > a and (
-        _is_nobody(tokens[b - 1]) and b - a > 1 and tokens[b - 1].lower not in v.MONTHS
+        _is_nobody(tokens[b - 1])
+        and b - a > 1
+        and tokens[b - 1].lower not in v.MONTHS
+        and tokens[b - 1].lower not in v.ORGANISATION_HEADS
     ):
         b -= 1
     if a >= b:
         return []
     phrase = tokens[a:b]
+    if len(phrase) == 1 and not named and _is_form_of_address(phrase[0]):
+        return []
     words = [token.lower for token in phrase]
     bare = " ".join(words)
     if _is_public(phrase):
@@ -150,8 +162,11 @@ def _classify(tokens: Sequence[Token], a: int, b: int, lexicons: Lexicons) -> li
     if found is None:
         return []
     label, score, sure, rule = found
-    if label == "PLACE" and any(t.lower in v.SPORT for t in tokens[max(0, a - 6) : b + 5]):
+    around = [token.lower for token in tokens[max(0, a - 6) : b + 5]]
+    if label == "PLACE" and any(word in v.SPORT for word in around):
         score, sure = min(score, 0.3), False  # a club, as likely as a place
+    elif rule != "title" and any(word in v.CULTURE for word in around):
+        score, sure = min(score, 0.45), False  # somebody known to everybody, perhaps
     start, end = phrase[0].start, phrase[-1].end
     if (
         label == "ORGANISATION"
@@ -163,16 +178,31 @@ def _classify(tokens: Sequence[Token], a: int, b: int, lexicons: Lexicons) -> li
         )
     ):
         end = phrase[-1].full_end
-    if rule in ("lower_head",) or (b < len(tokens) and label in ("ORGANISATION", "PLACE")):
-        head = tokens[b] if b < len(tokens) else None
-        if (
-            head
-            and head.lower in LOWER_HEADS
-            and head.gap == " "
-            and phrase[-1].full_end == phrase[-1].end
-        ):
-            end = head.end
+    if label in ("ORGANISATION", "PLACE") and phrase[-1].full_end == phrase[-1].end:
+        head_end = lower_head_end(tokens, b)
+        if head_end:
+            end = head_end
+            if all(token.band in (0, 4) or token.lower in lexicons.places for token in phrase):
+                score, sure = max(score, 0.8), True
     return [Span(start, end, label, score, "sure" if sure else "unsure", rule)]
+
+
+def lower_head_end(tokens: Sequence[Token], b: int) -> int | None:
+    """Where a head in lower case ends that begins at token b: "plant", "caravan park"."""
+    end = None
+    for k in range(b, min(b + 3, len(tokens))):
+        token = tokens[k]
+        if token.gap != " " or token.is_capitalised:
+            break
+        if token.lower in LOWER_HEADS:
+            end = token.end
+        elif token.lower not in HEAD_MODIFIERS:
+            break
+    return end
+
+
+def _is_form_of_address(token: Token) -> bool:
+    return token.lower in v.TITLES or token.lower in v.INSTITUTIONS
 
 
 def _is_public(phrase: Sequence[Token]) -> bool:
@@ -183,6 +213,8 @@ def _is_public(phrase: Sequence[Token]) -> bool:
 
 
 def _is_nobody(token: Token) -> bool:
+    if token.lower in ("ward", "unit"):
+        return False  # Ward 4B
     if token.lower in v.ACRONYMS and not token.text.isupper():
         return token.is_function_word
     return (token.lower in NOBODY_WORDS and token.lower not in v.TITLES) or token.is_function_word
@@ -203,6 +235,8 @@ def _is_needed(tokens: Sequence[Token], a: int, b: int, lexicons: Lexicons) -> b
 def _context(tokens: Sequence[Token], a: int, b: int) -> _Context:
     gap = tokens[a].gap
     near = a > 0 and gap.strip() in ("", "-", "(")
+    if a > 0 and gap == ", " and tokens[a - 1].lower in v.KIN and b < len(tokens):
+        near = tokens[b].gap.strip() == ","  # my ex, Darren,
     k = a - 1
     near_that = near and k > 0 and tokens[k].gap.strip() in ("", "-")
     after = tokens[b].lower if b < len(tokens) and tokens[b].gap.strip() == "" else ""
@@ -265,11 +299,13 @@ def _decide(
         return _single(phrase[0], context, lexicons)
     if rare:
         label = "ORGANISATION" if context.before in ("the", "at") else "PERSON"
-        known = any(
-            token.lower in lexicons.surnames or token.lower in lexicons.places or not token.band
-            for token in content[:1]
+        known = all(
+            token.lower in lexicons.surnames
+            or token.lower in lexicons.first_names
+            or token.lower in lexicons.places
+            for token in content
         )
-        return label, 0.75 if known else 0.5, known, "capitalised_phrase"
+        return label, 0.7 if known else 0.45, known, "capitalised_phrase"
     if all(token.band <= 2 for token in content) and not context.before == "the":
         return None
     if mid and any(token.band >= 3 for token in content):
@@ -294,10 +330,14 @@ def _organisation(
         if possessive or last in v.ORGANISATION_HEADS or context.before in ("at", "the"):
             return "ORGANISATION", 0.92, True, "saint"
         return "PLACE", 0.9, True, "saint"
+    if last == "tafe" and len(words) > 1:
+        return "ORGANISATION", 0.9, bool(content), "organisation_head"
     if words[0] == "royal" and len(words) > 1:
         return "ORGANISATION", 0.9, bool(content), "organisation_head"
     if len(words) > 2 and words[0] in v.ORGANISATION_HEADS and words[1] == "of" and content:
         return "ORGANISATION", 0.9, True, "organisation_head"
+    if len(words) > 1 and last in ("house", "lodge", "hall", "place") and context.before == "at":
+        return "ORGANISATION", 0.7, bool(content), "organisation_head"
     if len(words) > 1 and last in v.ORGANISATION_HEADS and content:
         named = any(
             token.band != 1 or token.lower in lexicons.places or token.lower in lexicons.first_names
@@ -347,7 +387,7 @@ def _place(
                 return "PLACE", 0.8, context.before in v.INSIDE or moved, "gazetteer"
             return None
         if context.before == "the":
-            return None
+            return "PLACE", 0.6, False, "gazetteer"
         if is_name and not (preposition or moved):
             return None
         if context.begins_sentence and not preposition:
@@ -439,24 +479,28 @@ def _single(token: Token, context: _Context, lexicons: Lexicons) -> Decision | N
     ):
         return None
     if token.text.isupper() and len(token.text) <= 5:
-        if word in v.ACRONYMS or context.begins_sentence:
+        if word in v.ACRONYMS or context.before not in ("at", "from", "with", "for", "to", "by"):
             return None
         return "ORGANISATION", 0.35, False, "acronym"
     if context.before in ("a", "an"):
         return None
     if token.band == 0:
         if context.before == "the":
-            return "ORGANISATION", 0.8, not context.begins_sentence, "unknown_after_article"
+            inside = context.before_that in ("at", "in", "from", "to", "into", "outside", "near")
+            return "ORGANISATION", 0.6 if inside else 0.45, False, "unknown_after_article"
         if context.before in v.PLACE_PREPOSITIONS and context.before not in ("of", "over", "up"):
             label = "ORGANISATION" if context.before == "at" else "PLACE"
-            return label, 0.82, True, "unknown_after_preposition"
+            moved = context.before_that in v.MOTION
+            sure = context.before in ("in", "near", "from", "outside", "around") or moved
+            return label, 0.8 if sure else 0.55, sure, "unknown_after_preposition"
         if word in lexicons.surnames and not context.begins_sentence:
             return "PERSON", 0.8, True, "surname"
         if context.begins_sentence:
             if word in lexicons.surnames or context.after in v.SPEECH:
                 return "PERSON", 0.5, False, "unknown_capitalised"
             return None if context.after else ("PERSON", 0.35, False, "unknown_capitalised")
-        return "PERSON", 0.6, False, "unknown_capitalised"
+        person = context.before in v.COMPANION or context.after in v.SPEECH
+        return "PERSON", 0.65 if person else 0.55, False, "unknown_capitalised"
     if context.begins_sentence or context.after_comma and token.band < 3:
         return None
     if context.before == "the":

@@ -61,6 +61,11 @@ PLACE_PREPOSITIONS = _words(
     "in from near to at around outside via through towards into across past beyond of out over"
     " up down off between leaving left behind"
 )
+MOTION = _words(
+    "moved move moving went go going gone came come back drove drive driving down up out over home"
+    " flew fly sent transferred travelled relocated returned walked live lived living grew raised"
+    " born based"
+)
 INSIDE = _words("in near outside around into via beyond across")
 
 FUNCTION = _words(
@@ -116,6 +121,17 @@ NATIONALITIES = _words(
     " slovak bulgarian armenian georgian roma romany gypsy wog wogs anglo celtic gaelic"
     " hispanic oriental brit brits scot scots yank yanks"
 )
+# Peoples and languages: indirect identifiers, so flags.py reports some of them.
+PEOPLES = _words(
+    "wiradjuri yorta gunditjmara wurundjeri boonwurrung bunurong gunnai gunaikurnai kurnai"
+    " kamilaroi gamilaraay gomeroi bundjalung yuin dharug darug eora gadigal arrernte warlpiri"
+    " pitjantjatjara ngunnawal ngarrindjeri kaurna larrakia tiwi yamatji gumbaynggirr wurrung dja"
+    " taungurung barkindji worimi awabakal darkinjung biripi dunghutti yugambeh jagera turrbal"
+    " kalkadoon wik yidinji wakka kabi gubbi darumbal gurindji tigrinya amharic oromo nuer igbo"
+    " yoruba hausa shona zulu afrikaans hebrew yiddish uyghur tibetan hmong khmer lao malay"
+    " javanese cebuano telugu malayalam kannada marathi pashtun creole kriol yankunytjatjara"
+    " luritja kunwinjku bininj meriam sorb"
+)
 RELIGIONS = _words(
     "christian christians christianity catholic catholics catholicism anglican protestant"
     " baptist methodist presbyterian pentecostal lutheran orthodox mormon mormons muslim"
@@ -157,6 +173,13 @@ ACRONYMS = _words(
 TRAINING = _words(
     "cert certificate diploma bachelor bachelors master masters honours phd year grade level stage"
     " module semester term phase tier step chapter question part section week day covid zoom"
+)
+INSTITUTIONS = _words(
+    "imam rabbi reverend pastor sergeant constable honour officer security army navy police"
+    " government parliament senate cabinet treasury ombudsman commissioner commission opposition"
+    " defence customs immigration centre hospital ward unit team management admin reception payroll"
+    " accounts human resources leader worker manager coordinator consultant director ceo nasa"
+    " centrelink tribunal minister"
 )
 MEDICINES = _words(
     "zyprexa seroquel abilify risperdal clozapine clozaril clopine olanzapine quetiapine"
@@ -211,33 +234,33 @@ PROGRAMMES = _phrases(
     " disability insurance agency; my health record; mygov; my gov; headspace; beyond blue;"
     " beyondblue; lifeline; black dog; black dog institute; sane; sane australia; kids"
     " helpline; kids help line; mensline; suicide call back service; suicide callback service;"
-    " thirteen yarn; qlife; butterfly foundation; r u ok; r u ok day; are you ok day; movember;"
-    " better access; mental health plan; mental health care plan; medicare card; health care"
-    " card; healthcare card; gold card; white card; working with children; working with"
-    " children check; working with children's check; blue card; jobseeker; job seeker;"
-    " newstart; austudy; abstudy; youth allowance; jobkeeper; disability support pension; rent"
-    " assistance; work for the dole; partners in recovery; personal helpers and mentors; phams;"
-    " day to day living; housing first; intentional peer support; hearing voices; hearing"
-    " voices network; hearing voices movement; open dialogue; wellness recovery action plan;"
-    " mental health first aid; alcoholics anonymous; narcotics anonymous; gamblers anonymous;"
-    " gamblers help; al-anon; alanon; smart recovery; grow; clubhouse; mental health act;"
-    " privacy act; guardianship act; freedom of information; royal commission; productivity"
-    " commission; burdekin; burdekin report; burdekin inquiry; richmond report; mental health"
-    " review tribunal; mental health tribunal; guardianship board; mental health commission;"
-    " national mental health commission; mental health week; mental health month; naidoc;"
-    " naidoc week; reconciliation week; anzac; closing the gap; sorry business; sorry day;"
-    " stolen generation; stolen generations; flying doctors; flying doctor; royal flying doctor"
-    " service; red cross; salvation army; salvos; the salvos; vinnies; saint vincent de paul;"
-    " st vincent de paul; meals on wheels; rotary; lions club; cwa; country women's"
-    " association; men's shed; neighbourhood watch; triple zero; veterans affairs; veterans'"
-    " affairs; department of veterans' affairs; department of health; department of housing;"
-    " department of human services; child protection; office of housing; housing commission;"
-    " housing department; ambulance victoria; poisons hotline; tax office; fair work; fair work"
-    " commission; unions; union; liberal; labor; greens; nationals; one nation; teals;"
-    " parliament; senate; treasury; cabinet; commonwealth; federal government; state"
-    " government; high court; supreme court; family court; magistrates court; children's court;"
-    " drug court; federal court; county court; district court; local court; coroner's court;"
-    " ombudsman; human rights commission; united nations; dsm; dsm five; icd; cert four;"
+    " thirteen yarn; qlife; butterfly foundation; r u ok; myers-briggs; enneagram; r u ok day;"
+    " are you ok day; movember; better access; mental health plan; mental health care plan;"
+    " medicare card; health care card; healthcare card; gold card; white card; working with"
+    " children; working with children check; working with children's check; blue card;"
+    " jobseeker; job seeker; newstart; austudy; abstudy; youth allowance; jobkeeper; disability"
+    " support pension; rent assistance; work for the dole; partners in recovery; personal"
+    " helpers and mentors; phams; day to day living; housing first; intentional peer support;"
+    " hearing voices; hearing voices network; hearing voices movement; open dialogue; wellness"
+    " recovery action plan; mental health first aid; alcoholics anonymous; narcotics anonymous;"
+    " gamblers anonymous; gamblers help; al-anon; alanon; smart recovery; grow; clubhouse;"
+    " mental health act; privacy act; guardianship act; freedom of information; royal"
+    " commission; productivity commission; burdekin; burdekin report; burdekin inquiry;"
+    " richmond report; mental health review tribunal; mental health tribunal; guardianship"
+    " board; mental health commission; national mental health commission; mental health week;"
+    " mental health month; naidoc; naidoc week; reconciliation week; anzac; closing the gap;"
+    " sorry business; sorry day; stolen generation; stolen generations; flying doctors; flying"
+    " doctor; royal flying doctor service; red cross; salvation army; salvos; the salvos;"
+    " vinnies; saint vincent de paul; st vincent de paul; meals on wheels; rotary; lions club;"
+    " cwa; country women's association; men's shed; neighbourhood watch; triple zero; veterans"
+    " affairs; veterans' affairs; department of veterans' affairs; department of health;"
+    " department of housing; department of human services; child protection; office of housing;"
+    " housing commission; housing department; ambulance victoria; poisons hotline; tax office;"
+    " fair work; fair work commission; unions; union; liberal; labor; greens; nationals; one"
+    " nation; teals; parliament; senate; treasury; cabinet; commonwealth; federal government;"
+    " state government; high court; supreme court; family court; magistrates court; children's"
+    " court; drug court; federal court; county court; district court; local court; coroner's"
+    " court; ombudsman; human rights commission; united nations; dsm; dsm five; icd; cert four;"
     " certificate four; certificate iv; cert three; cert iii; diploma; bachelor; masters;"
     " master's; honours; bachelor of social work; bachelor of nursing; peer work; lived"
     " experience; recovery college; consumer consultant; peer support; peer support worker;"
@@ -319,6 +342,33 @@ PUBLIC_TAILS = _words(
     "app apps card brand syndrome disease scale inventory diet report inquiry enquiry act"
     " scheme model method approach test vaccine principle principles criteria theory war wars"
     " revolution virus"
+)
+CULTURE = _words(
+    "song songs singer band bands album albums movie movies film films book books novel author"
+    " listened listening concert concerts gig podcast series episode poem poet painting actor read"
+    " reading lyrics record records netflix spotify youtube quote quoted"
+)
+# Spoken words that the frequency lists lack, or that they count as rare.
+SPOKEN = _words(
+    "telly bloke blokes arvo servo barbie brekkie footy mish uni rego ute ambo ambos copper"
+    " coppers bikie bikies bogan bogans dole doley esky hubby missus mozzie pokies smoko snag"
+    " snags sook stubby stubbies tradie tradies whinge whinging yakka meds med psych psychs"
+    " timesheet timesheets ensuite ensuites cert certs mhm hmm yeah yep nah nup reckon reckoned"
+    " gonna wanna gotta kinda sorta dunno cos coz lemme gimme innit heaps sus doco docos vego"
+    " bikkie bikkies chockie choccy lollies lolly daggy dag dags dunny thongs trackies tracky"
+    " boardies budgie bub bubs fella fellas mob mozzies prezzie pressie relo rellies relos"
+    " sanger sunnies swag swags tinnie tinnies tinny togs undies bathers yobbo yonks ta strewth"
+    " crikey dinkum deadset ropeable stoked knackered stuffed chuffed gutted arse arsehole"
+    " bastard bugger buggered bloody shit shitty fuck fucked fucking crap piss pissed wanker"
+    " dickhead smack goon slab durry durries ciggie ciggies smokes bong cone cones weed ice"
+    " benzo benzos schizo schizoaffective psychosis hypomania hypomanic dysphoria"
+    " neurodivergent neurotypical neurodiverse deinstitutionalisation inpatient outpatient"
+    " caseload casework caseworker caseworkers keyworker telehealth wellbeing onboarding"
+    " lanyard lanyards handover debrief debriefs debriefed codesign webinar webinars podcast"
+    " podcasts email emails app apps selfie selfies vape vapes vaping meme memes wifi laptop"
+    " hoodie beanie lockdown lockdowns covid rona carer carers respite dosette bipolar"
+    " borderline anorexia bulimia autistic autism dyslexia dyslexic lycra denim latex ketchup"
+    " moussaka lasagne lasagna spag bol sushi kebab kebabs laksa pho baklava souvlaki"
 )
 SPORT = _words(
     "footy football afl nrl barrack barracked barracks barracking supporter supporters"
