@@ -1,13 +1,14 @@
 """Attributes words to speakers and joins them into segments.
 
 Each word goes to an exclusive turn. Sentences that a turn's boundary cuts slightly too early or too
-late are then corrected. Words that are written as one, such as the two of `peer-led`, stay
-together. No word is ever lost, doubled or moved.
+late are then corrected, and so are phrases in which another speaker's voice is heard. Words that
+are written as one, such as the two of `peer-led`, stay together. No word is ever lost, doubled or
+moved.
 """
 
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate, groupby
 
 from models.diarisation.segmentation import SpeechRegion
@@ -29,6 +30,9 @@ PAUSE = 2.0  # s without speech that end a segment
 OTHERS_TURN = 1.0  # s of another speaker's turn that end a segment, even without words
 PARAGRAPH = 60.0  # s, after which a segment ends with the sentence
 LONGEST = 2 * PARAGRAPH  # s; the longest segment, because some speech has no full stops
+BREATH = 0.3  # s; a longer pause ends a phrase
+MIN_CHECKED = 0.1  # s; a shorter phrase is too short to hear a voice in
+PHRASE_ENDS = (*SENTENCE_ENDS, ",", ";", ":", "，", "、", "；", "،")
 
 # Words that listeners say without taking the floor, in several languages at once: a false match
 # only means that a word stays with the speaker of its turn.
@@ -44,12 +48,18 @@ BACK_CHANNELS = frozenset(
 )
 
 
+RecogniseSpeakers = Callable[[Sequence[tuple[float, float]], Sequence[str]], Sequence[str]]
+"""Maps stretches, [start, end) in seconds and by start, and their speakers to the speakers whose
+voices are heard in them."""
+
+
 def attribute(
     words: Sequence[Word],
     exclusive_turns: Sequence[Turn],
     regions: Sequence[SpeechRegion],
     *,
     certain: bool = False,
+    recognise: RecogniseSpeakers | None = None,
 ) -> tuple[Segment, ...]:
     """Return segments that hold every word once, in order.
 
@@ -58,7 +68,8 @@ def attribute(
         exclusive_turns: at most one speaker at a time.
         regions: speech, in order. Pauses are measured between them, because Whisper's words reach
             into pauses.
-        certain: the turns come from channels, so that sentences are not needed to correct them.
+        certain: the turns come from channels, so that nothing is needed to correct them.
+        recognise: compares phrases with the speakers' voices; None if there are no voices.
     """
     turns = sorted(exclusive_turns, key=lambda turn: turn.start)
     if certain:
@@ -66,6 +77,8 @@ def attribute(
     groups = join_continued(words)
     joined = [_join(group) for group in groups]
     speakers = correct_by_sentences(joined, attribute_by_turns(joined, turns))
+    if recognise:
+        speakers = correct_by_voices(joined, speakers, recognise)
     repeated = [speaker for group, speaker in zip(groups, speakers, strict=True) for _ in group]
     return build_segments(words, repeated, turns, regions)
 
@@ -159,6 +172,40 @@ def _split_by_speaker(
     for _, group in groupby(range(start, end), key=lambda i: speakers[i]):
         run = list(group)
         yield run[0], run[-1] + 1
+
+
+def correct_by_voices(
+    words: Sequence[Word], speakers: Sequence[str | None], recognise: RecogniseSpeakers
+) -> list[str | None]:
+    """Reattribute the phrases in which another speaker's voice is heard."""
+    corrected = list(speakers)
+    phrases = [
+        (start, end, speaker)
+        for start, end in split_phrases(words, speakers)
+        if (speaker := speakers[start]) is not None
+        and words[end - 1].end - words[start].start >= MIN_CHECKED
+    ]
+    stretches = [(words[start].start, words[end - 1].end) for start, end, _ in phrases]
+    recognised = recognise(stretches, [speaker for _, _, speaker in phrases])
+    for (start, end, _), speaker in zip(phrases, recognised, strict=True):
+        corrected[start:end] = [speaker] * (end - start)
+    return corrected
+
+
+def split_phrases(
+    words: Sequence[Word], speakers: Sequence[str | None]
+) -> Iterator[tuple[int, int]]:
+    """Yield the [start, end) of each phrase: of one speaker, without punctuation or pause inside."""
+    start = 0
+    for i, word in enumerate(words):
+        if (
+            i + 1 == len(words)
+            or word.text.rstrip(CLOSING).endswith(PHRASE_ENDS)
+            or words[i + 1].start - word.end > BREATH
+            or speakers[i + 1] != speakers[i]
+        ):
+            yield start, i + 1
+            start = i + 1
 
 
 def ends_sentence(word: Word) -> bool:

@@ -10,7 +10,7 @@ from importlib.metadata import version
 import numpy as np
 import torch
 
-from models.attribution import attribute
+from models.attribution import RecogniseSpeakers, attribute
 from models.audio.errors import NoSpeech
 from models.audio.recording import SAMPLE_RATE, DecodedRecording
 from models.channels import Timeline, make_timeline, speaker_label
@@ -21,7 +21,9 @@ from models.diarisation.diarisation import (
     measure_speed,
     start_diarisation,
 )
+from models.diarisation.embedding import embed_stretches
 from models.diarisation.segmentation import Segmentation, SpeechRegion, find_speech_regions, segment
+from models.diarisation.voices import recognise_speakers
 from models.gates import resolve_precision
 from models.options import JobOptions, SpeakerCount
 from models.overlaps import find_overlaps
@@ -393,7 +395,11 @@ class Pipeline:
         if not timeline.is_split:
             diarisation = diarisation.within(round(timeline.duration, 3))
         folded = attribute(
-            transcribed.words, diarisation.exclusive_turns, regions, certain=timeline.is_split
+            transcribed.words,
+            diarisation.exclusive_turns,
+            regions,
+            certain=timeline.is_split,
+            recognise=self._recognise_by(diarisation.voices, timeline.samples, on_progress),
         )
         segments = timeline.unfold(folded)
         labels = number_speakers(segments, (*diarisation.turns, *diarisation.exclusive_turns))
@@ -424,6 +430,27 @@ class Pipeline:
         )
         on_progress(StageProgress("check", 1.0))
         return transcript
+
+    def _recognise_by(
+        self, voices: Mapping[str, np.ndarray], samples: np.ndarray, on_progress: OnProgress
+    ) -> RecogniseSpeakers | None:
+        """Return the function that compares stretches of a session with the speakers' voices."""
+        if len(voices) < 2:
+            return None
+
+        def recognise(
+            stretches: Sequence[tuple[float, float]], speakers: Sequence[str]
+        ) -> Sequence[str]:
+            embeddings = embed_stretches(
+                self.diarisation,
+                samples,
+                stretches,
+                report_stage(on_progress, "attribute"),
+                precision=self._trunk,
+            )
+            return recognise_speakers(embeddings, speakers, voices)
+
+        return recognise
 
     def _made_with(self, options: JobOptions) -> MadeWith:
         packages = ("openai-whisper", "pyannote.audio", "torch")

@@ -92,8 +92,10 @@ def pack_diarisation(diarisation: Diarisation) -> bytes:
         "exclusive_turns": [asdict(turn) for turn in diarisation.exclusive_turns],
         "sampled": diarisation.sampled,
         "warnings": diarisation.warnings,
+        "speakers": list(diarisation.voices),
     }
-    return _pack(plain, embeddings=diarisation.embeddings)
+    voices = np.stack([*diarisation.voices.values()]) if diarisation.voices else np.empty((0, 0))
+    return _pack(plain, embeddings=diarisation.embeddings, voices=voices)
 
 
 def unpack_diarisation(data: bytes) -> Diarisation:
@@ -104,6 +106,8 @@ def unpack_diarisation(data: bytes) -> Diarisation:
         embeddings=arrays["embeddings"],
         sampled=plain["sampled"],
         warnings=tuple(plain["warnings"]),
+        # Results of earlier versions have no voices.
+        voices=dict(zip(plain.get("speakers", ()), arrays.get("voices", ()), strict=True)),
     )
 
 

@@ -6,7 +6,7 @@ turns, with at most one speaker at a time, which words are attributed with.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from models.diarisation.reconstruction import (
 )
 from models.diarisation.segmentation import Segmentation, segment
 from models.diarisation.speaker_models import SpeakerModels
+from models.diarisation.voices import find_voices
 from models.options import SpeakerCount
 from models.precision import TrunkPrecision
 from models.progress import Progress, ignore, time_second_run
@@ -56,6 +57,7 @@ class Diarisation:
     embeddings: np.ndarray
     sampled: bool  # only a sample of MAX_CLUSTERED embeddings was clustered
     warnings: tuple[str, ...] = ()
+    voices: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def within(self, duration: float) -> "Diarisation":
         """The same, without anything after the recording's end and without speakers of 0.0 s.
@@ -77,6 +79,7 @@ class Diarisation:
                 for turn in self.exclusive_turns
                 if turn.start < duration and turn.speaker in listed
             ),
+            voices={name: voice for name, voice in self.voices.items() if name in listed},
         )
 
     def relabel(self, labels: Mapping[str, str]) -> "Diarisation":
@@ -171,10 +174,10 @@ class RunningDiarisation:
         if self.clustering is None:
             return Diarisation((), (), self.embeddings, sampled=False)
         clusters = self.clustering.result(progress)
-        turns, exclusive_turns = self._build_turns(clusters, self.speakers)
+        turns, exclusive_turns, names = self._build_turns(clusters, self.speakers)
         warnings: list[str] = []
         if clusters.unbounded is not None:
-            unbounded_turns, _ = self._build_turns(clusters.unbounded, SpeakerCount())
+            unbounded_turns, *_ = self._build_turns(clusters.unbounded, SpeakerCount())
             warnings += warn_of_other_voices(unbounded_turns, self.speakers, self.by_roster)
         if self.by_roster or not self.speakers.is_exact:
             warnings += warn_of_brief_speakers(turns)
@@ -184,12 +187,13 @@ class RunningDiarisation:
             self.embeddings,
             sampled=clusters.sampled,
             warnings=tuple(warnings),
+            voices=find_voices(self.segmentation, self.embeddings, clusters.labels, names),
         )
 
     def _build_turns(
         self, clusters: Clusters, speakers: SpeakerCount
-    ) -> tuple[tuple[Turn, ...], tuple[Turn, ...]]:
-        """Return the full turns and the exclusive ones."""
+    ) -> tuple[tuple[Turn, ...], tuple[Turn, ...], dict[int, str]]:
+        """Return the full turns, the exclusive ones and the names of the clusters."""
         votes = count_votes(self.segmentation, clusters.labels, clusters.margins)
         min_duration_off = self.models.min_duration_off
         names = None
@@ -199,7 +203,7 @@ class RunningDiarisation:
             active = select_active(votes.counts, np.minimum(self.count, at_most))
             turns, names = build_turns(active, names, votes, self.segmentation, min_duration_off)
             outputs.append(turns)
-        return outputs[0], outputs[1]
+        return outputs[0], outputs[1], names or {}
 
 
 def warn_of_other_voices(

@@ -7,6 +7,7 @@ a frame are, up to their mean, the same in all chunks that contain it. So both a
 
 import copy
 import math
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -26,6 +27,8 @@ from models.progress import Progress, ignore
 BLOCK = {"cpu": 64, "cuda": 512}  # chunks whose features are computed together
 BATCH = {"cpu": 1, "cuda": 64}
 """Chunks in the trunk at once. One takes 10 MB per layer, more than fits in a CPU's cache."""
+CONTEXT = 1.0  # s before a stretch and after it that the convolutions see and the pooling leaves out
+MIN_FRAMES = 2  # of the trunk; the pooling computes their standard deviation
 
 
 @torch.inference_mode()
@@ -85,6 +88,81 @@ def embed(
             in_batches(len(chunks), batch_size, run, models.halvings)
         found: np.ndarray = embeddings.cpu().numpy()
     return found
+
+
+@torch.inference_mode()
+def embed_stretches(
+    models: SpeakerModels,
+    samples: np.ndarray,
+    stretches: Sequence[tuple[float, float]],
+    progress: Progress = ignore,
+    *,
+    precision: TrunkPrecision = "fp32",
+) -> np.ndarray:
+    """Compute one embedding for each of the given stretches of a session.
+
+    The trunk sees windows as long as a chunk, each with all the stretches that fit into it, so that
+    the embeddings can be compared with those of `embed`.
+
+    Args:
+        stretches: [start, end) in seconds, by start. Of a stretch that is longer than a window,
+            only its beginning is used.
+
+    Returns:
+        float32, (len(stretches), n_dimensions).
+
+    Raises:
+        OutOfMemory
+    """
+    model, device = models.embedding, models.device
+    n_window = round(models.chunk_duration * SAMPLE_RATE)
+    windows = _share_windows(stretches, models.chunk_duration)
+    embeddings = torch.empty(len(stretches), model.resnet.seg_1.out_features)
+    with exact_on(device):
+        trunk = _Trunk(model.resnet, torch.bfloat16 if precision == "bf16" else torch.float32)
+
+        def step(first: int, last: int) -> None:
+            begins = [round(begin * SAMPLE_RATE) for begin, _ in windows[first:last]]
+            audio = np.stack([cut_padded(samples, begin, begin + n_window) for begin in begins])
+            frames = trunk(model.compute_fbank(torch.from_numpy(audio)[:, None].to(device)))
+            for row, (begin, numbers) in zip(frames, windows[first:last], strict=True):
+                times = np.array([stretches[number] for number in numbers]) - begin
+                weights = _stretch_weights(times / models.chunk_duration, row.shape[-1])
+                masks = torch.from_numpy(weights[None]).to(device)
+                pooled = model.resnet.forward_embedding(row[None], weights=masks)[1]
+                embeddings[numbers] = pooled[0].float().cpu()
+            progress(last / len(windows))
+
+        in_batches(len(windows), BATCH[device.type], step, models.halvings)
+    return np.asarray(embeddings.numpy())
+
+
+def _share_windows(
+    stretches: Sequence[tuple[float, float]], duration: float
+) -> list[tuple[float, list[int]]]:
+    """Return windows of `duration` seconds: their start and the numbers of their stretches."""
+    windows: list[tuple[float, list[int]]] = []
+    for number, (start, end) in enumerate(stretches):
+        if not windows or end + CONTEXT > windows[-1][0] + duration:
+            windows.append((max(0.0, start - CONTEXT), []))
+        windows[-1][1].append(number)
+    return windows
+
+
+def _stretch_weights(shares: np.ndarray, n_frames: int) -> np.ndarray:
+    """Return 1 for the trunk's frames of each stretch, at least MIN_FRAMES of them, otherwise 0.
+
+    Args:
+        shares: (n_stretches, 2), starts and ends as fractions of the window.
+
+    Returns:
+        float32, (n_stretches, n_frames).
+    """
+    middles = (np.arange(n_frames) + 0.5) / n_frames
+    inside = (middles >= shares[:, :1]) & (middles < shares[:, 1:])
+    nearest = np.argsort(np.abs(middles - shares.mean(axis=1, keepdims=True)), axis=1)
+    np.put_along_axis(inside, nearest[:, :MIN_FRAMES], True, axis=1)
+    return inside.astype(np.float32)
 
 
 def _min_clean_frames(models: SpeakerModels, n_frames: int, n_window: int) -> int:
