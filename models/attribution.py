@@ -6,10 +6,12 @@ are written as one, such as the two of `peer-led`, stay together. No word is eve
 moved.
 """
 
+import math
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from itertools import accumulate, groupby
+from dataclasses import dataclass
+from itertools import accumulate, groupby, pairwise
 
 from models.diarisation.segmentation import SpeechRegion
 from models.transcript import (
@@ -31,7 +33,8 @@ OTHERS_TURN = 1.0  # s of another speaker's turn that end a segment, even withou
 PARAGRAPH = 60.0  # s, after which a segment ends with the sentence
 LONGEST = 2 * PARAGRAPH  # s; the longest segment, because some speech has no full stops
 BREATH = 0.3  # s; a longer pause ends a phrase
-MIN_CHECKED = 0.1  # s; a shorter phrase is too short to hear a voice in
+MIN_CHECKED = 0.1  # s; in a shorter phrase no voice can be recognised
+EDGE = 0.1  # s beside a phrase, as far as there is a pause: words are timed too tightly
 PHRASE_ENDS = (*SENTENCE_ENDS, ",", ";", ":", "，", "、", "；", "،")
 
 # Words that listeners say without taking the floor, in several languages at once: a false match
@@ -48,9 +51,21 @@ BACK_CHANNELS = frozenset(
 )
 
 
-RecogniseSpeakers = Callable[[Sequence[tuple[float, float]], Sequence[str]], Sequence[str]]
-"""Maps stretches, [start, end) in seconds and by start, and their speakers to the speakers whose
-voices are heard in them."""
+@dataclass(frozen=True)
+class Phrase:
+    """Words of one speaker without punctuation or a pause inside.
+
+    `is_alone`: it is a whole sentence between pauses. Nothing but its turn says whose it is.
+    """
+
+    start: float  # with EDGE before the first word
+    end: float  # with EDGE after the last one
+    speaker: str
+    is_alone: bool
+
+
+RecogniseSpeakers = Callable[[Sequence[Phrase]], Sequence[str]]
+"""Returns the speakers whose voices are heard in phrases, which are in order."""
 
 
 def attribute(
@@ -179,33 +194,43 @@ def correct_by_voices(
 ) -> list[str | None]:
     """Reattribute the phrases in which another speaker's voice is heard."""
     corrected = list(speakers)
-    phrases = [
-        (start, end, speaker)
-        for start, end in split_phrases(words, speakers)
-        if (speaker := speakers[start]) is not None
-        and words[end - 1].end - words[start].start >= MIN_CHECKED
-    ]
-    stretches = [(words[start].start, words[end - 1].end) for start, end, _ in phrases]
-    recognised = recognise(stretches, [speaker for _, _, speaker in phrases])
-    for (start, end, _), speaker in zip(phrases, recognised, strict=True):
-        corrected[start:end] = [speaker] * (end - start)
+    found = list(find_phrases(words, speakers))
+    recognised = recognise([phrase for _, _, phrase in found])
+    for (first, after, _), speaker in zip(found, recognised, strict=True):
+        corrected[first:after] = [speaker] * (after - first)
     return corrected
 
 
-def split_phrases(
+def find_phrases(
     words: Sequence[Word], speakers: Sequence[str | None]
-) -> Iterator[tuple[int, int]]:
-    """Yield the [start, end) of each phrase: of one speaker, without punctuation or pause inside."""
-    start = 0
-    for i, word in enumerate(words):
-        if (
-            i + 1 == len(words)
-            or word.text.rstrip(CLOSING).endswith(PHRASE_ENDS)
-            or words[i + 1].start - word.end > BREATH
-            or speakers[i + 1] != speakers[i]
-        ):
-            yield start, i + 1
-            start = i + 1
+) -> Iterator[tuple[int, int, Phrase]]:
+    """Yield the phrases of at least MIN_CHECKED, with the [first, after) of their words."""
+    pauses = [after.start - before.end for before, after in pairwise(words)]
+    pauses = [math.inf, *pauses, math.inf]  # before each word, and after the last one
+    first = 0
+    for after in range(1, len(words) + 1):
+        is_last = after == len(words)
+        ended = words[after - 1].text.rstrip(CLOSING).endswith(PHRASE_ENDS)
+        if not (is_last or ended or pauses[after] > BREATH or speakers[after] != speakers[first]):
+            continue
+        begin, end, speaker = words[first].start, words[after - 1].end, speakers[first]
+        if speaker is not None and end - begin >= MIN_CHECKED:
+            is_sentence = ends_sentence(words[after - 1]) and (
+                first == 0 or ends_sentence(words[first - 1])
+            )
+            beside = pauses[first], pauses[after]
+            edges = [min(EDGE, max(pause / 2, 0.0)) for pause in beside]
+            yield (
+                first,
+                after,
+                Phrase(
+                    max(begin - edges[0], 0.0),
+                    end + edges[1],
+                    speaker,
+                    is_alone=is_sentence and min(beside) > BREATH,
+                ),
+            )
+        first = after
 
 
 def ends_sentence(word: Word) -> bool:

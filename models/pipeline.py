@@ -10,7 +10,7 @@ from importlib.metadata import version
 import numpy as np
 import torch
 
-from models.attribution import RecogniseSpeakers, attribute
+from models.attribution import Phrase, RecogniseSpeakers, attribute
 from models.audio.errors import NoSpeech
 from models.audio.recording import SAMPLE_RATE, DecodedRecording
 from models.channels import Timeline, make_timeline, speaker_label
@@ -434,21 +434,21 @@ class Pipeline:
     def _recognise_by(
         self, voices: Mapping[str, np.ndarray], samples: np.ndarray, on_progress: OnProgress
     ) -> RecogniseSpeakers | None:
-        """Return the function that compares stretches of a session with the speakers' voices."""
+        """Return the function that compares phrases of a session with the speakers' voices."""
         if len(voices) < 2:
             return None
 
-        def recognise(
-            stretches: Sequence[tuple[float, float]], speakers: Sequence[str]
-        ) -> Sequence[str]:
+        def recognise(phrases: Sequence[Phrase]) -> Sequence[str]:
             embeddings = embed_stretches(
                 self.diarisation,
                 samples,
-                stretches,
+                [(phrase.start, phrase.end) for phrase in phrases],
                 report_stage(on_progress, "attribute"),
                 precision=self._trunk,
             )
-            return recognise_speakers(embeddings, speakers, voices)
+            speakers = [phrase.speaker for phrase in phrases]
+            is_alone = [phrase.is_alone for phrase in phrases]
+            return recognise_speakers(embeddings, speakers, is_alone, voices)
 
         return recognise
 

@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 
 from models.attribution import (
     LONGEST,
+    Phrase,
     attribute,
     attribute_by_turns,
     correct_by_sentences,
+    find_phrases,
     is_back_channel,
 )
 from models.diarisation.segmentation import SpeechRegion
@@ -407,6 +409,52 @@ def test_sentences_correct_most_words_that_late_boundaries_misattribute():
 
     assert wrong_by_turns > 0.03 * total
     assert wrong < 0.012 * total
+
+
+def test_a_phrase_in_another_speakers_voice_is_theirs():
+    """A new sentence began with the previous speaker, where Whisper had left out the full stop."""
+    spoken = words_at(("That is what they would do", 0.0), ("The", 2.2), ("last one, I mean.", 2.5))
+    turns = [Turn(0.0, 2.5, "A"), Turn(2.5, 4.0, "B")]
+    asked: list[Phrase] = []
+
+    def recognise(phrases: Sequence[Phrase]) -> list[str]:
+        asked.extend(phrases)
+        return ["B" if round(phrase.end, 3) == 2.5 else phrase.speaker for phrase in phrases]
+
+    assert lines(attribute(spoken, turns, ALL_SPEECH, recognise=recognise)) == [
+        ("A", "That is what they would do"),
+        ("B", "The last one, I mean."),
+    ]
+    assert [(round(p.start, 3), round(p.end, 3), p.speaker) for p in asked] == [
+        (0.0, 1.9, "A"),  # with a tenth of a second of the pause
+        (2.1, 2.5, "A"),
+        (2.5, 3.1, "B"),
+        (3.1, 3.8, "B"),
+    ]
+
+
+def test_only_a_sentence_between_pauses_is_alone():
+    spoken = words_at(("Hello.", 1.0), ("Oh,", 2.0), ("hello.", 2.7), ("Who is it?", 3.1))
+    found = list(find_phrases(spoken, ["A"] * len(spoken)))
+
+    assert [phrase.is_alone for _, _, phrase in found] == [True, False, False, False]
+
+
+def test_words_without_a_speaker_and_moments_are_not_compared_with_voices():
+    spoken = [Word(" Yes.", 0.0, 0.08, 0.9), *words_at(("Far from any turn.", 9.0))]
+
+    assert list(find_phrases(spoken, ["A", *[None] * 4])) == []
+
+
+@given(spoken=some_words, turns=turns_of_some, data=st.data())
+def test_comparing_voices_loses_and_moves_no_word(spoken, turns, data):
+    def recognise(phrases: Sequence[Phrase]) -> list[str]:
+        assert all(0 <= phrase.start < phrase.end for phrase in phrases)
+        return [data.draw(st.sampled_from("AB")) for _ in phrases]
+
+    found = attribute(spoken, turns, ALL_SPEECH, recognise=recognise)
+
+    assert [word for segment in found for word in segment.words] == list(spoken)
 
 
 @pytest.mark.parametrize("parts", [(" peer", "-led"), (" twenty-", "five"), (" 3", ".5")])

@@ -16,8 +16,9 @@ from models.diarisation.diarisation import (
     warn_of_brief_speakers,
     warn_of_other_voices,
 )
-from models.diarisation.embedding import embed
+from models.diarisation.embedding import embed, embed_stretches
 from models.diarisation.segmentation import segment
+from models.diarisation.voices import recognise_speakers
 from models.errors import BadSpeakerCount, OutOfMemory, Stopped
 from models.metrics import diarisation_errors
 from models.options import SpeakerCount
@@ -322,7 +323,8 @@ def test_a_diarisation_can_be_started_and_waited_for_separately(
         pipeline, samples, segmentation, TWO, embeddings=diarisation.embeddings
     )
 
-    assert running.result() == replace(diarisation, embeddings=running.embeddings)
+    kept: Any = {"embeddings": running.embeddings, "voices": {}}
+    assert replace(running.result(), **kept) == replace(diarisation, **kept)
 
 
 # --- results --------------------------------------------------------------------------------------
@@ -356,6 +358,29 @@ def test_turns_of_a_single_speaker_have_no_certainty(pipeline, samples, segmenta
     )
 
     assert {turn.certainty for turn in one.turns} == {None}
+
+
+def test_stretches_given_to_the_wrong_speaker_are_recognised(pipeline, samples, diarisation):
+    turns = [turn for turn in diarisation.exclusive_turns if turn.end - turn.start > 0.5]
+    stretches = [(turn.start, turn.end) for turn in turns]
+    embeddings = embed_stretches(pipeline, samples, stretches)
+    right = [turn.speaker for turn in turns]
+    wrong = [sorted(diarisation.voices)[speaker == "SPEAKER_00"] for speaker in right]
+
+    inside = [False] * len(turns)
+
+    assert len(turns) > 3
+    assert recognise_speakers(embeddings, right, inside, diarisation.voices) == right
+    assert recognise_speakers(embeddings, wrong, inside, diarisation.voices) == right
+
+
+def test_a_stretch_of_a_moment_at_the_very_end_has_an_embedding(pipeline, samples):
+    end = len(samples) / 16_000
+    embeddings = embed_stretches(pipeline, samples, [(0.0, 0.02), (end - 0.02, end), (end, end)])
+
+    assert embeddings.shape == (3, pipeline.embedding.dimension)
+    assert np.isfinite(embeddings).all()
+    assert embed_stretches(pipeline, samples, []).shape == (0, pipeline.embedding.dimension)
 
 
 def test_a_speaker_who_hardly_speaks_gets_a_warning():

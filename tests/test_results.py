@@ -60,3 +60,15 @@ def test_a_diarisation_is_read_back_exactly_with_its_nans():
 
     assert unpacked.embeddings.tobytes() == embeddings.tobytes()
     assert replace(unpacked, embeddings=embeddings) == diarisation
+
+
+def test_the_speakers_voices_are_read_back_and_may_be_missing():
+    """Results that an earlier version stored have none."""
+    voices = {name: RANDOM.random(4, dtype=np.float32) for name in ("SPEAKER_01", "SPEAKER_00")}
+    nothing = Diarisation((), (), np.empty((0, 3, 4), dtype=np.float32), sampled=False)
+
+    unpacked = unpack_diarisation(pack_diarisation(replace(nothing, voices=voices))).voices
+    assert {name: voice.tobytes() for name, voice in unpacked.items()} == {
+        name: voice.tobytes() for name, voice in voices.items()
+    }
+    assert unpack_diarisation(pack_diarisation(nothing)).voices == {}

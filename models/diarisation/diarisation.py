@@ -100,6 +100,7 @@ class Diarisation:
                 re.sub(r"SPEAKER_\d+", lambda match: labels.get(match[0], match[0]), warning)
                 for warning in self.warnings
             ),
+            voices={labels[name]: voice for name, voice in self.voices.items() if name in labels},
         )
 
 

@@ -27,7 +27,9 @@ from models.progress import Progress, ignore
 BLOCK = {"cpu": 64, "cuda": 512}  # chunks whose features are computed together
 BATCH = {"cpu": 1, "cuda": 64}
 """Chunks in the trunk at once. One takes 10 MB per layer, more than fits in a CPU's cache."""
-CONTEXT = 1.0  # s before a stretch and after it that the convolutions see and the pooling leaves out
+CONTEXT = (
+    1.0  # s before a stretch and after it that the convolutions see and the pooling leaves out
+)
 MIN_FRAMES = 2  # of the trunk; the pooling computes their standard deviation
 
 

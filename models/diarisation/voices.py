@@ -10,9 +10,10 @@ import numpy as np
 
 from models.diarisation.segmentation import Segmentation
 
-CLEARLY = 0.4
+CLEARLY, CLEARLY_ALONE = 0.3, 0.2
 """A stretch belongs to another speaker if its voice lies that much nearer to theirs, as a share of
-what separates the two voices. docs/developer/experiments.md has the figures."""
+what separates the two voices; less is enough for a sentence between pauses, because its neighbours
+do not say whose it is. docs/developer/experiments.md has the figures."""
 DISTINCT = 0.25  # cosine distance between two voices; nearer ones are not told apart by a phrase
 
 
@@ -45,13 +46,17 @@ def find_voices(
 
 
 def recognise_speakers(
-    embeddings: np.ndarray, speakers: Sequence[str], voices: Mapping[str, np.ndarray]
+    embeddings: np.ndarray,
+    speakers: Sequence[str],
+    is_alone: Sequence[bool],
+    voices: Mapping[str, np.ndarray],
 ) -> list[str]:
     """Return whose voice each stretch has: the given speaker's unless it is clearly another's.
 
     Args:
         embeddings: of the stretches, float32, (n_stretches, n_dimensions).
         speakers: of the stretches, as found so far.
+        is_alone: whether each stretch is a sentence between pauses.
         voices: by speaker, as `find_voices` returns them.
     """
     names = list(voices)
@@ -65,7 +70,8 @@ def recognise_speakers(
         own = names.index(speaker)
         nearer = np.where(between[own] < DISTINCT, -np.inf, similarities[i] - similarities[i, own])
         other = int(nearer.argmax())
-        if nearer[other] > CLEARLY * between[own, other]:
+        share = CLEARLY_ALONE if is_alone[i] else CLEARLY
+        if nearer[other] > share * between[own, other]:
             recognised[i] = names[other]
     return recognised
 
