@@ -130,6 +130,7 @@ class Source:
 
     `sha256`: of the file, in hex, by which batch mode recognises it. None in the service, which
     keeps no checksum of content that can be compared outside a study.
+    `identity`: in the service, a checksum of the file that is keyed with the study's key, in hex.
     """
 
     start: float
@@ -140,6 +141,7 @@ class Source:
     channels: int
     n_bytes: int
     sha256: str | None = None
+    identity: str | None = None
 
 
 @dataclass(frozen=True)
@@ -171,6 +173,8 @@ class Transcript:
 
     `version`: 1 as the models made it; each change by a person adds 1.
     `names`: by speaker; speaker_names.py shows them in place of the labels.
+    `written`: in batch mode the SHA-256 of each file that was written with the transcript, by
+    extension, so that a file that a person has changed is recognised.
     """
 
     duration: float
@@ -186,6 +190,7 @@ class Transcript:
     warnings: tuple[str, ...] = ()
     version: int = 1
     names: Mapping[str, SpeakerName] = field(default_factory=dict)
+    written: Mapping[str, str] = field(default_factory=dict)
     schema: str = field(default=SCHEMA)
 
     def __post_init__(self) -> None:

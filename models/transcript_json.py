@@ -60,6 +60,7 @@ def from_json(text: str) -> Transcript:
         made_with=MadeWith(**document["made_with"]),
         warnings=tuple(document["warnings"]),
         version=document.get("version", 1),
+        written=document.get("written", {}),
         names={label: SpeakerName(**name) for label, name in document.get("names", {}).items()},
     )
 

@@ -126,6 +126,31 @@ def test_changed_options_or_weights_cause_another_transcription(recordings, tmp_
     assert [result.status for result in results_of(replace(work, **changes))] == ["done"]
 
 
+def test_a_text_that_a_person_corrected_is_kept(recordings, tmp_path):
+    """Running the command again with another option used to overwrite it."""
+    work = batch(recordings[:1], tmp_path / "out")
+    results_of(work)
+    text = tmp_path / "out" / "INT-01.identified.txt"
+    text.write_text("corrected")
+    (result,) = results_of(replace(work, options=JobOptions(language="en")))
+
+    assert text.read_text() == "corrected"
+    assert [each.written.name for each in result.kept] == ["INT-01.identified-2.txt"]
+
+
+def test_a_transcript_that_a_person_edited_is_kept(recordings, tmp_path):
+    work = batch(recordings[:1], tmp_path / "out")
+    results_of(work)
+    path = tmp_path / "out" / "INT-01.identified.json"
+    edited = path.read_text().replace("Eva", "Ida")
+    path.write_text(edited)
+    (result,) = results_of(replace(work, options=JobOptions(language="en")))
+
+    assert path.read_text() == edited
+    assert (result.written_as, result.edited) == ("INT-01-2", True)
+    assert [one.status for one in results_of(work)] == ["skipped"]
+
+
 def test_a_changed_recording_is_transcribed_again(recordings, tmp_path):
     work = batch(recordings[:1], tmp_path / "out")
     results_of(work)

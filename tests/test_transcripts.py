@@ -1,5 +1,6 @@
 """The routes of transcripts: formats and the names of speakers."""
 
+import hashlib
 from dataclasses import replace
 from uuid import UUID, uuid4
 
@@ -14,7 +15,7 @@ from scripts.stand_in.jobs import make_job
 from service.database.tables import Correction, StoredTranscript
 from service.domain.recordings import identified
 from service.domain.transcripts import longest_turns
-from tests.api import open_api
+from tests.api import open_api, tone
 from tests.fakes import segment, transcript
 from tests.finished import conversation, finish_job
 from tests.test_jobs import codes
@@ -60,6 +61,22 @@ def test_a_transcript_is_available_in_every_format(api, path):
     ]
     assert {answer.headers["Cache-Control"] for answer in answers.values()} == {"no-store"}
     assert ".identified.txt" in answers["txt"].headers["Content-Disposition"]
+
+
+def test_the_transcript_has_the_keyed_checksum_of_its_recording(api, study):
+    """Two recorders' ZOOM0001.WAV have one name, and cannot be told apart by it."""
+    identities = []
+    for content in (tone(1.0), tone(1.2)):
+        recording = api.upload(study, content)
+        body = {"recordings": [recording["id"]], "model": "demo"}
+        job_id = UUID(api.post("/v1/jobs", json=body).json()["id"])
+        document = api.get(path_of(finish_job(api.services, job_id))).json()
+        (source,) = document["sources"]
+        identities.append(source["identity"])
+        assert source["sha256"] is None
+        assert source["identity"] != hashlib.sha256(content).hexdigest()
+
+    assert len(set(identities)) == 2 and None not in identities
 
 
 def test_an_unknown_format_is_refused(api, path):

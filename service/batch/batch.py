@@ -3,7 +3,7 @@
 The JSON of a transcript is the result; the other formats are rendered from it. A session is not
 transcribed again if its JSON exists and was made from the same recordings, byte for byte, with the
 same weights and options. Recorders repeat names: a transcript of other recordings is never replaced
-or taken for this session's; the new one gets another name.
+or taken for this session's; the new one gets another name. Nor is a file that a person has changed.
 """
 
 import hashlib
@@ -23,14 +23,13 @@ from models.options import Channels, JobOptions
 from models.pipeline import COSTLY_STAGES, OnProgress, Pipeline, StageProgress
 from models.precision import Precision
 from models.transcript import Transcript
-from models.transcript_json import from_json
 from models.weights.catalogue import PipelineWeights, WhisperWeights
+from service.batch.outputs import MARK, Earlier, Kept, Outputs, read_earlier, write_outputs
 from service.batch.reading import MAX_HELD_SECONDS, Reader, open_recording
 from service.errors import OutputNotWritable, RecordingNotFound, SameName, ServiceError
-from service.exports import SPECS, Format, Label, render
-from service.exports.files import remove_abandoned, write_all_whole, write_whole
+from service.exports import SPECS, Format, Label
+from service.exports.files import remove_abandoned, write_whole
 
-MARK = "identified"  # part of every name: INT-07.identified.txt
 MIN_FREE_BYTES = 16 << 20  # many times the transcript of a day-long recording
 
 
@@ -40,6 +39,10 @@ class SessionFiles:
 
     name: str
     recordings: tuple[Path, ...]
+
+    def base(self, folder: Path) -> Path:
+        """The path of its files without their extensions."""
+        return folder / f"{self.name}.{MARK}"
 
     def output(self, folder: Path, format: Format) -> Path:
         return folder / f"{self.name}.{MARK}.{SPECS[format].extension}"
@@ -75,7 +78,9 @@ class Result:
     seconds: float = 0.0  # of processing
     code: str | None = None
     message: str | None = None
-    written_as: str | None = None  # if a transcript of other recordings has the session's name
+    written_as: str | None = None  # if another transcript has the session's name
+    edited: bool = False  # that transcript is this session's, and a person has changed it
+    kept: tuple[Kept, ...] = ()  # files that a person has changed
 
 
 @dataclass(frozen=True)
@@ -240,9 +245,15 @@ def _read(
     with active.step():
         place = find_place(session, batch)
         if place.finished:
-            outputs = _write(place.finished, place.session, batch, missing_only=True)
+            outputs = _write(place.finished, place, batch, missing_only=True)
             active.result = Result(
-                session, "skipped", outputs, place.finished, written_as=place.other_name(session)
+                session,
+                "skipped",
+                outputs.paths,
+                place.finished,
+                written_as=place.other_name(session),
+                edited=place.edited,
+                kept=outputs.kept,
             )
         else:
             _check_output(place.session, batch)
@@ -321,13 +332,15 @@ def _finish(
                 transcript, sources=tuple(replace(source, sha256=d) for source, d in sources)
             )
             place = find_place(active.session, batch)  # another run may have taken the first one
-            outputs = _write(transcript, place.session, batch)
+            outputs = _write(transcript, place, batch)
             active.result = Result(
                 active.session,
                 "done",
-                outputs,
+                outputs.paths,
                 transcript,
                 written_as=place.other_name(active.session),
+                edited=place.edited,
+                kept=outputs.kept,
             )
     active.state = None
     reader.release(active.session.name)
@@ -399,34 +412,45 @@ class Place:
 
     session: SessionFiles  # with the name under which it is written
     finished: Transcript | None = None  # of an earlier run, if this run would make the same one
+    earlier: Earlier | None = None  # what is there now
+    edited: bool = False  # a transcript that a person has changed has an earlier name
 
     def other_name(self, wanted: SessionFiles) -> str | None:
         return self.session.name if self.session != wanted else None
 
 
 def find_place(session: SessionFiles, batch: Batch) -> Place:
-    """The first of `NAME`, `NAME-2`, ... that no transcript of other recordings has."""
+    """The first of `NAME`, `NAME-2`, ... that this session may have.
+
+    It has no transcript of other recordings, and none that a person has changed, unless this run
+    would make the same one.
+    """
+    edited = False
     for number in itertools.count(1):
         named = replace(session, name=session.name if number == 1 else f"{session.name}-{number}")
         path = named.output(batch.out, Format.JSON)
-        earlier = _read_earlier(path)
+        earlier = read_earlier(path)
         if earlier is None:
-            return Place(named)
+            return Place(named, edited=edited)
         try:
-            same_recordings = _has_sources(earlier, session) or (
-                all(source.sha256 is None for source in earlier.sources)
-                and _may_have_sources(earlier, path, session)
+            same_recordings = _has_sources(earlier.transcript, session) or (
+                all(source.sha256 is None for source in earlier.transcript.sources)
+                and _may_have_sources(earlier.transcript, path, session)
             )
         except RecordingNotFound:
             return Place(session)  # and reading it will fail
         if same_recordings:
-            made_with = earlier.made_with
+            made_with = earlier.transcript.made_with
             same = (
                 made_with.whisper_sha256 == batch.whisper.sha256
                 and made_with.diarisation_sha256 == batch.diarisation.sha256
                 and made_with.options == batch.options.to_transcript(batch.precision)
             )
-            return Place(named, earlier if same else None)
+            if same:
+                return Place(named, earlier.transcript, earlier, edited)
+            if not earlier.changed:
+                return Place(named, None, earlier, edited)
+            edited = True
     raise AssertionError("unreachable")
 
 
@@ -451,28 +475,19 @@ def find_finished(session: SessionFiles, batch: Batch) -> Transcript | None:
     return find_place(session, batch).finished
 
 
-def _read_earlier(path: Path) -> Transcript | None:
-    """A transcript of an earlier run; None if there is none, or if it is damaged."""
-    try:
-        return from_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        return None
-
-
 def _write(
-    transcript: Transcript, session: SessionFiles, batch: Batch, *, missing_only: bool = False
-) -> tuple[Path, ...]:
+    transcript: Transcript, place: Place, batch: Batch, *, missing_only: bool = False
+) -> Outputs:
     """Write all formats. The JSON comes last: if it exists, so do the others."""
-    formats = sorted({*batch.formats, Format.JSON}, key=lambda f: (f == Format.JSON, f))
-    paths = {format: session.output(batch.out, format) for format in formats}
+    session = place.session
     try:
-        write_all_whole(
-            {
-                path: render(transcript, format, Label(session=session.name))
-                for format, path in paths.items()
-                if not (missing_only and path.exists())
-            }
+        return write_outputs(
+            transcript,
+            session.base(batch.out),
+            sorted(set(batch.formats)),
+            Label(session=session.name),
+            earlier=place.earlier,
+            missing_only=missing_only,
         )
     except OSError as error:
         raise OutputNotWritable(f"The transcript cannot be written ({error.strerror}).") from None
-    return tuple(paths.values())

@@ -1,6 +1,6 @@
 """`fieldscribe transcribe`: batch mode with its progress display."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,8 @@ NAME_TAKEN = (
     "The folder holds the transcript of another recording with this name, so this one's is called "
     "{}."
 )
+EDITED = "A person has changed the transcript with this name, so it is kept; the new one is {}."
+KEPT = "{} is kept, because a person may have changed it; the new one is {}."
 
 
 def transcribe(
@@ -106,13 +108,21 @@ def as_dict(result: Result) -> dict[str, Any]:
         "speakers": None if transcript is None else len(transcript.speakers),
         "flags": None if transcript is None else len(transcript.flags),
         "warnings": [
-            *([NAME_TAKEN.format(result.written_as)] if result.written_as else []),
+            *_notes(result),
             *(transcript.warnings if transcript is not None else ()),
         ],
         "seconds": round(result.seconds, 2),
         "code": result.code,
         "message": result.message,
     }
+
+
+def _notes(result: Result) -> Iterator[str]:
+    """Yield why files have other names than usual."""
+    if result.written_as:
+        yield (EDITED if result.edited else NAME_TAKEN).format(result.written_as)
+    for each in result.kept:
+        yield KEPT.format(each.kept.name, each.written.name)
 
 
 @dataclass(frozen=True)
@@ -219,8 +229,8 @@ class ProgressDisplay:
         done = f"{self.n_finished} of {len(self.batch.sessions)} sessions"
         self.bars.progress.update(self.bars.overall, completed=self.n_finished, description=done)
         self._print(_describe_result(result))
-        if result.written_as:
-            self._print(f"  NOTE: {NAME_TAKEN.format(printable(result.written_as))}")
+        for note in _notes(result):
+            self._print(f"  NOTE: {printable(note)}")
         for warning in result.transcript.warnings if result.transcript else ():
             self._print(f"  WARNING: {warning}")
 

@@ -17,10 +17,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session as DbSession
 
 from models.corrections import apply, change_from_json
-from models.transcript import SpeakerName, Transcript, Turn
+from models.transcript import Source, SpeakerName, Transcript, Turn
 from models.transcript_json import from_json
 from service.database import tables
-from service.database.tables import Correction, Job, StoredTranscript
+from service.database.tables import Correction, Job, JobRecording, Recording, StoredTranscript
 from service.domain import results
 from service.domain.callers import Caller
 from service.domain.engine_job import TRANSCRIPT
@@ -96,7 +96,26 @@ def read_transcript(
     for entry in reversed(later):
         change = change_from_json(read_artefact(services, row, CORRECTION, entry.artefact_id))
         made = apply(made, change)
-    return made
+    return replace(made, sources=_identify(session, row, made.sources))
+
+
+def _identify(
+    session: DbSession, row: StoredTranscript, sources: tuple[Source, ...]
+) -> tuple[Source, ...]:
+    """Add the keyed checksum of each recording, by which its transcripts know it."""
+    query = (
+        select(Recording.digest)
+        .join(JobRecording, JobRecording.recording_id == Recording.id)
+        .where(JobRecording.job_id == row.job_id)
+        .order_by(JobRecording.position)
+    )
+    digests = session.scalars(query).all()
+    if len(digests) != len(sources):
+        return sources
+    return tuple(
+        replace(source, identity=None if digest is None else digest.hex())
+        for source, digest in zip(sources, digests, strict=True)
+    )
 
 
 def _read_first(services: Services, row: StoredTranscript) -> Transcript:

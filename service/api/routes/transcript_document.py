@@ -89,6 +89,9 @@ class DocumentSource(BaseModel):
     channels: int
     n_bytes: int
     sha256: str | None = Field(default=None, description="In batch mode only.")
+    identity: str | None = Field(
+        default=None, description="Checksum of the file, keyed per study; null in batch mode."
+    )
 
 
 class DocumentMadeWith(BaseModel):
@@ -148,6 +151,7 @@ class TranscriptDocument(BaseModel):
     sources: list[DocumentSource]
     made_with: DocumentMadeWith
     warnings: list[str]
+    written: dict[str, str] = Field(description="In batch mode: SHA-256 of the files beside it.")
     statistics: DocumentStatistics
 
 
