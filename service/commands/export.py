@@ -3,6 +3,7 @@
 ServiceError
 └── Misused
     ├── NothingToExport
+    ├── NotNumberedLines
     └── NotATranscript
 """
 
@@ -14,6 +15,7 @@ from typing import Annotated, ClassVar
 import typer
 
 from models.languages import language_code
+from models.speaker_names import show_names
 from models.transcript import Transcript
 from models.transcript_json import from_json
 from service.commands.connection import connect
@@ -34,6 +36,12 @@ class NothingToExport(Misused):
     """The study has no transcript yet, or the folder holds none."""
 
     code: ClassVar[str] = "nothing_to_export"
+
+
+class NotNumberedLines(Misused):
+    """The CSV file with the numbered lines of an earlier version is damaged."""
+
+    code: ClassVar[str] = "not_numbered_lines"
 
 
 class NotATranscript(Misused):
@@ -104,6 +112,16 @@ def export_command(
             metavar="LANGUAGE", help="Write punctuation and quotation marks as in this language."
         ),
     ] = None,
+    lines_from: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder with numbered lines of earlier versions, whose numbers are kept. By "
+            "default the one given as --out.",
+            file_okay=False,
+            exists=True,
+        ),
+    ] = None,
     recordings: Annotated[
         Path | None,
         typer.Option(
@@ -149,7 +167,7 @@ def export_command(
             )
         if recordings is not None:
             sources = list(_with_recordings(sources, recordings))
-        files = list(plan_files(sources, program, format or (), options))
+        files = list(_plan(sources, program, format or (), options, lines_from or out))
         _confirm(files, out, yes=yes)
         _write(files, out)
     if as_json:
@@ -163,6 +181,26 @@ def export_command(
     for each in files:
         typer.echo(printable(str(out / each.name)))
     typer.echo("These files are identified: keep them where the recordings are.", err=True)
+
+
+def _plan(
+    sources: Sequence[Source],
+    program: Program | None,
+    formats: Sequence[Format],
+    options: ExportOptions,
+    earlier: Path,
+) -> Iterator[ExportFile]:
+    """
+    Raises:
+        NotNumberedLines
+    """
+    try:
+        yield from plan_files(sources, program, formats, options, earlier)
+    except (OSError, ValueError, LookupError):
+        raise NotNumberedLines(
+            "The numbered lines of an earlier version cannot be read: restore the file "
+            "NAME.lines.csv that was exported, or move it away to number the lines anew."
+        ) from None
 
 
 def _read_study(study: str, as_json: bool) -> Iterator[Source]:
@@ -202,8 +240,10 @@ def _read_folder(folder: Path) -> Iterator[Source]:
 
 
 def _source(transcript: Transcript, session: str, study: str | None) -> Source:
-    label = Label(session=session, study=study, version=transcript.version)
-    return Source(transcript, label)
+    named = show_names(transcript)
+    roles = {name: each.role for name, each in named.names.items() if each.role}
+    label = Label(session=session, study=study, version=transcript.version, roles=roles)
+    return Source(named, label)
 
 
 def _with_recordings(sources: Sequence[Source], folder: Path) -> Iterator[Source]:

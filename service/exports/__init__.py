@@ -7,11 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from models.speaker_names import show_names
 from models.transcript import Transcript
 from models.transcript_json import to_json
 from service.exports import wording
 from service.exports.captions import srt, vtt
 from service.exports.docx import headings_docx, nvivo_docx, reading_docx
+from service.exports.lines import lines_csv, lines_docx
 from service.exports.options import ExportOptions, Label, Notation
 from service.exports.qda_texts import atlas, maxqda
 from service.exports.qdpx import qdpx
@@ -41,6 +43,8 @@ class Format(StrEnum):
     QDPX = "qdpx"
     EAF = "eaf"
     TEXTGRID = "textgrid"
+    LINES = "lines"
+    LINES_CSV = "lines-csv"
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,8 @@ SPECS: dict[Format, FormatSpec] = {
     Format.QDPX: FormatSpec("qdpx", "application/zip", qdpx, Notation.JEFFERSON),
     Format.EAF: FormatSpec("eaf", "text/xml; charset=utf-8", eaf),
     Format.TEXTGRID: FormatSpec("TextGrid", TEXT, textgrid),
+    Format.LINES: FormatSpec("lines.docx", DOCX, lines_docx),
+    Format.LINES_CSV: FormatSpec("lines.csv", "text/csv; charset=utf-8", lines_csv),
 }
 DEFAULT_FORMATS = (Format.JSON, Format.TXT, Format.STATISTICS, Format.VTT, Format.SRT)
 FORMAT_NAMES = f"{', '.join(list(Format)[:-1])} or {list(Format)[-1]}"  # for helps
@@ -87,6 +93,10 @@ def render(
 ) -> bytes:
     """The file of a transcript in one format."""
     spec = SPECS[format]
+    if format != Format.JSON:
+        transcript = show_names(transcript)
+        roles = {name: each.role for name, each in transcript.names.items() if each.role}
+        label = replace(label, roles={**roles, **label.roles})
     if format not in _RAW:
         notation = options.notation or spec.notation
         wanted = options

@@ -42,7 +42,7 @@ def reading_docx(transcript: Transcript, label: Label, options: ExportOptions) -
         text = f" {each.text}" if name or time else each.text
         style = "Turn" if each.begins_turn else "Continued"
         body.append(_paragraph(name + time + _run(text, like=each.text), style, like=each.text))
-    return _document(body, transcript, label, options, line_numbers=options.line_numbers)
+    return _document(body, transcript, label, line_numbers=options.line_numbers)
 
 
 def headings_docx(transcript: Transcript, label: Label, options: ExportOptions) -> bytes:
@@ -54,21 +54,42 @@ def headings_docx(transcript: Transcript, label: Label, options: ExportOptions) 
         time = _time_run(each, options)
         text = f" {each.text}" if time else each.text
         body.append(_paragraph(time + _run(text, like=each.text), "Continued", like=each.text))
-    return _document(body, transcript, label, options, line_numbers=options.line_numbers)
+    return _document(body, transcript, label, line_numbers=options.line_numbers)
 
 
 def nvivo_docx(transcript: Transcript, label: Label, options: ExportOptions) -> bytes:
     """NVivo's import table: Timespan, Speaker, Content. Nothing but the table is in the body."""
-    rows = [_row(("Timespan", "Speaker", "Content"), is_header=True)]
-    for each in sorted(paragraphs(transcript, options), key=lambda each: each.start):
-        rows.append(_row((timespan(each.start, each.end), each.speaker, each.text)))
-    grid = "".join(f'<w:gridCol w:w="{width}"/>' for width in COLUMNS)
+    rows = [
+        (timespan(each.start, each.end), each.speaker, each.text)
+        for each in sorted(paragraphs(transcript, options), key=lambda each: each.start)
+    ]
+    return table_docx(("Timespan", "Speaker", "Content"), rows, COLUMNS, transcript, label)
+
+
+def table_docx(
+    titles: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    widths: Sequence[int],
+    transcript: Transcript,
+    label: Label,
+    *,
+    with_info: bool = False,
+) -> bytes:
+    """A document of one table, whose titles every page repeats.
+
+    Args:
+        widths: of the columns, in twentieths of a point.
+        with_info: begin with the lines about the transcript.
+    """
+    shown = [_row(titles, widths, is_header=True), *(_row(row, widths) for row in rows)]
+    grid = "".join(f'<w:gridCol w:w="{width}"/>' for width in widths)
     table = (
-        f'<w:tbl><w:tblPr><w:tblStyle w:val="Grid"/><w:tblW w:w="{sum(COLUMNS)}" w:type="dxa"/>'
+        f'<w:tbl><w:tblPr><w:tblStyle w:val="Grid"/><w:tblW w:w="{sum(widths)}" w:type="dxa"/>'
         '<w:tblLayout w:type="fixed"/></w:tblPr>'
-        f"<w:tblGrid>{grid}</w:tblGrid>{''.join(rows)}</w:tbl>"
+        f"<w:tblGrid>{grid}</w:tblGrid>{''.join(shown)}</w:tbl>"
     )
-    return _document([table, _paragraph("", "Small")], transcript, label, options)
+    info = [_info(transcript, label)] if with_info else []
+    return _document([*info, table, _paragraph("", "Small")], transcript, label)
 
 
 def timespan(start: float, end: float) -> str:
@@ -115,11 +136,11 @@ def _paragraph(runs: str, style: str, *, like: str = "") -> str:
     return f'<w:p><w:pPr><w:pStyle w:val="{style}"/>{bidi}</w:pPr>{runs}</w:p>'
 
 
-def _row(cells: Sequence[str], *, is_header: bool = False) -> str:
+def _row(cells: Sequence[str], widths: Sequence[int], *, is_header: bool = False) -> str:
     columns = "".join(
         f'<w:tc><w:tcPr><w:tcW w:w="{width}" w:type="dxa"/></w:tcPr>'
         f"{_paragraph(_run(text, bold=is_header, like=text), 'Cell', like=text)}</w:tc>"
-        for width, text in zip(COLUMNS, cells, strict=True)
+        for width, text in zip(widths, cells, strict=True)
     )
     properties = "<w:trPr><w:tblHeader/></w:trPr>" if is_header else ""
     return f"<w:tr>{properties}{columns}</w:tr>"
@@ -132,7 +153,6 @@ def _document(
     body: Iterable[str],
     transcript: Transcript,
     label: Label,
-    options: ExportOptions,
     *,
     line_numbers: bool = False,
 ) -> bytes:

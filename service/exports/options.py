@@ -1,8 +1,12 @@
 """What an export is called, and the choices a person has about its text."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from service.exports.lines import NumberedLine
 
 
 class Wording(StrEnum):
@@ -55,6 +59,7 @@ class ExportOptions:
     line_numbers: bool = True  # in documents for reading
     punctuation: str | None = None  # a language whose punctuation marks to use
     project: ProjectProfile = ProjectProfile.ANY
+    earlier_lines: "Sequence[NumberedLine]" = ()  # of the version before, for `lines`
 
 
 @dataclass(frozen=True, kw_only=True)

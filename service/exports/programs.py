@@ -1,6 +1,7 @@
 """The programs that a study is exported for, and the files that each of them gets."""
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -8,8 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
+from models.speaker_names import show_names
 from service.exports import SPECS, Format, render
-from service.exports.options import ExportOptions, Notation, ProjectProfile
+from service.exports.lines import NumberedLine, read_lines
+from service.exports.options import ExportOptions, Label, Notation, ProjectProfile
 from service.exports.qdpx import Source, write_project
 from service.exports.wording import apply
 
@@ -24,6 +27,7 @@ class Program(StrEnum):
     F4 = "f4"
     ELAN = "elan"
     PRAAT = "praat"
+    CODING = "coding"  # line by line, on paper or in a spreadsheet
 
 
 PROGRAM_FORMATS: dict[Program, tuple[Format, ...]] = {
@@ -36,6 +40,7 @@ PROGRAM_FORMATS: dict[Program, tuple[Format, ...]] = {
     Program.F4: (Format.F4,),
     Program.ELAN: (Format.EAF,),
     Program.PRAAT: (Format.TEXTGRID,),
+    Program.CODING: (Format.LINES, Format.LINES_CSV),
 }
 PROFILES = {
     Program.NVIVO: ProjectProfile.NVIVO,
@@ -60,11 +65,13 @@ def plan_files(
     program: Program | None,
     formats: Iterable[Format],
     options: ExportOptions,
+    earlier: Path | None = None,
 ) -> Iterator[ExportFile]:
     """The files of a study: one for each session and format, but one REFI-QDA project for all.
 
     Args:
         formats: if there are any, instead of those of the program.
+        earlier: a folder with numbered lines of earlier versions, whose numbers are kept.
     """
     if program in PROFILES:
         options = replace(options, project=PROFILES[program])
@@ -74,7 +81,10 @@ def plan_files(
             continue
         for source in sources:
             name = f"{source.label.stem}.{SPECS[format].extension}"
-            write = partial(_write, source, format, options)
+            chosen = options
+            if format in (Format.LINES, Format.LINES_CSV) and earlier is not None:
+                chosen = replace(options, earlier_lines=find_earlier_lines(source.label, earlier))
+            write = partial(_write, source, format, chosen)
             yield ExportFile(name, source.label.session, format, write)
 
 
@@ -87,10 +97,27 @@ def _project(sources: Sequence[Source], options: ExportOptions) -> ExportFile:
     name = f"{first.study or 'project'}.{first.status}.{SPECS[Format.QDPX].extension}"
     notation = options.notation or SPECS[Format.QDPX].notation or Notation.NOTES
     worded = [
-        replace(source, transcript=apply(source.transcript, options, notation))
+        replace(source, transcript=apply(show_names(source.transcript), options, notation))
         for source in sources
     ]
     return ExportFile(name, None, Format.QDPX, lambda file: write_project(file, worded, options))
+
+
+def find_earlier_lines(label: Label, folder: Path) -> Sequence[NumberedLine]:
+    """The numbered lines of the newest version in a folder before this one; else of this one.
+
+    Raises:
+        ValueError: the file with them is damaged.
+    """
+    pattern = re.compile(rf"{re.escape(label.session)}\.v(\d+)\.{label.status}\.lines\.csv")
+    found: dict[int, Path] = {}
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if match := pattern.fullmatch(path.name):
+            found[int(match[1])] = path
+    version = label.version or 0
+    before = [number for number in found if number < version]
+    chosen = found.get(max(before) if before else version)
+    return () if chosen is None else read_lines(chosen)
 
 
 def find_recording(source: Source, folder: Path) -> Path | None:
