@@ -4,7 +4,7 @@
     ├── Misused               nothing was started
     │   ├── OutputNotWritable, SameName, VocabularyNotReadable, RosterNotReadable
     ├── TokenMissing, TokenUnknown, TokenExpired, TokenRevoked, NotAllowed
-    ├── RecordingNotFound, StudyNotFound, SessionNotFound, TokenNotFound, NoSuchPath
+    ├── RecordingNotFound, StudyNotFound, StudyUnclear, SessionNotFound, TokenNotFound, NoSuchPath
     ├── MethodNotAllowed, InvalidRequest, VersionMissing, BodyTooLarge, RequestTooSlow
     ├── StudyCodeTaken, SessionCodeTaken
     ├── RecordingNotReady, RecordingRefused, RecordingInUse, RangeNotSatisfiable
@@ -150,6 +150,13 @@ class StudyNotFound(ServiceError):
 
     code = "study_not_found"
     status = 404
+
+
+class StudyUnclear(ServiceError):
+    """The request names no study, and the token has several or none."""
+
+    code = "study_unclear"
+    status = 422
 
 
 class SessionNotFound(ServiceError):

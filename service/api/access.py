@@ -1,5 +1,7 @@
 """Access control: FastAPI dependencies that check a request's token and role."""
 
+import base64
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -45,6 +47,7 @@ class Allowed:
 
     roles: frozenset[str]
     sealed_too: bool
+    basic_too: bool = False
 
     async def __call__(self, request: Request) -> Caller:
         """The caller, whom `GuardedRoute` has found before it read the body."""
@@ -56,7 +59,7 @@ class Allowed:
         services: Services = request.app.state.services
         limits: Limits = request.app.state.limits
         try:
-            secret = bearer(request)
+            secret = bearer(request, basic_too=self.basic_too)
             with services.sessionmaker.begin() as session:
                 caller = find_caller(session, secret)
         except (TokenMissing, TokenUnknown, TokenExpired, TokenRevoked):
@@ -70,17 +73,18 @@ class Allowed:
         return caller
 
 
-def allow(*roles: str, sealed_too: bool = False) -> Allowed:
+def allow(*roles: str, sealed_too: bool = False, basic_too: bool = False) -> Allowed:
     """
     Args:
         roles: besides the owner, who may use every route except the worker's.
         sealed_too: also while the vault is sealed.
+        basic_too: the token may be the password of HTTP Basic, which `http://any:TOKEN@host` sends.
     """
     unknown = set(roles) - set(ROLES)
     if unknown:
         raise ValueError(f"no roles: {unknown}")
     owner = () if roles == (WORKER,) else (OWNER,)
-    return Allowed(frozenset([*roles, *owner]), sealed_too)
+    return Allowed(frozenset([*roles, *owner]), sealed_too, basic_too)
 
 
 def access_of(route: APIRoute) -> Allowed | None:
@@ -111,8 +115,15 @@ def query_parameters(dependant: Dependant) -> set[str]:
     return own.union(*map(query_parameters, dependant.dependencies))
 
 
-def bearer(request: Request) -> str:
+def bearer(request: Request, *, basic_too: bool = False) -> str:
+    """
+    Raises:
+        TokenMissing
+    """
     scheme, _, secret = request.headers.get("authorization", "").partition(" ")
+    if basic_too and scheme.lower() == "basic":
+        with suppress(ValueError):
+            scheme, secret = "bearer", base64.b64decode(secret).decode().partition(":")[2]
     if scheme.lower() != "bearer" or not secret:
         raise TokenMissing("Send a token: `Authorization: Bearer ...`")
     return secret

@@ -18,6 +18,8 @@ from service.api.limits import Limits
 from service.api.metrics import RequestMetrics
 from service.api.response_policy import ResponsePolicy
 from service.api.routes import (
+    asr,
+    audio,
     corrections,
     handoffs,
     health,
@@ -51,6 +53,8 @@ ROUTERS: tuple[APIRouter, ...] = (
     corrections.router,
     handoffs.router,
     models.router,
+    audio.router,
+    asr.router,
     tokens.router,
     seal.router,
     health.router,

@@ -41,6 +41,8 @@ RETRY_AFTER = 5  # s
 LIMITS = (
     "pattern", "expected", "min_length", "max_length", "ge", "gt", "le", "lt", "multiple_of",
 )  # fmt: skip
+OPENAI_PATHS = "/v1/audio/"
+RETRYABLE = (429, 503, 504)
 MAX_ERRORS = 20  # in a problem
 MAX_SORTED = 1000  # errors beyond these are ignored
 FIELD = re.compile(r"[a-z][a-z0-9_]{0,31}")
@@ -64,6 +66,13 @@ class ConflictView(BaseModel):
     theirs: str | None = Field(description="The text now; null if the segment is gone.")
     yours: str | None = Field(description="The text that you sent.")
     merged: str | None = Field(description="Both corrections; null if they change the same words.")
+
+
+class OpenAiError(BaseModel):
+    message: str
+    type: str
+    param: str | None = None
+    code: str
 
 
 class Problem(BaseModel):
@@ -94,6 +103,9 @@ class Problem(BaseModel):
     conflict: ConflictView | None = Field(
         default=None, description="For `segment_changed`: both texts, and their merge."
     )
+    error: OpenAiError | None = Field(
+        default=None, description="Under /v1/audio: the same in the shape of OpenAI's API."
+    )
 
 
 def status_of(error: type[SpeechError | ServiceError]) -> int:
@@ -120,13 +132,20 @@ def problem(error: SpeechError | ServiceError, fields: list[FieldProblem] | None
 
 
 def to_response(
-    error: SpeechError | ServiceError, fields: list[FieldProblem] | None = None
+    error: SpeechError | ServiceError,
+    scope: Scope,
+    fields: list[FieldProblem] | None = None,
 ) -> JSONResponse:
     body = problem(error, fields)
+    headers = headers_of(error, body.status)
+    if scope["path"].startswith(OPENAI_PATHS):
+        body.error = openai_error(body)
+        # OpenAI's client would otherwise send a recording again after every 409 and 5xx.
+        headers["x-should-retry"] = "true" if body.status in RETRYABLE else "false"
     return JSONResponse(
         body.model_dump(exclude_none=True) | _conflict(body),
         status_code=body.status,
-        headers=headers_of(error, body.status),
+        headers=headers,
         media_type=MEDIA_TYPE,
     )
 
@@ -134,6 +153,16 @@ def to_response(
 def _conflict(body: Problem) -> dict[str, Any]:
     """With its nulls, which say something."""
     return {"conflict": body.conflict.model_dump()} if body.conflict else {}
+
+
+def openai_error(body: Problem) -> OpenAiError:
+    fields = [field.where.partition(".")[2] for field in body.errors or []]
+    return OpenAiError(
+        message=body.detail,
+        type="invalid_request_error" if body.status < 500 else "server_error",
+        param=fields[0] if fields else None,
+        code="model_not_found" if body.code in ("unknown_model", "model_missing") else body.code,
+    )
 
 
 def headers_of(error: Exception, status: int) -> dict[str, str]:
@@ -160,13 +189,15 @@ def install_handlers(app: FastAPI) -> None:
 
 def _known(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ServiceError | SpeechError)
-    return to_response(error)
+    return to_response(error, request.scope)
 
 
 def _database(request: Request, error: Exception) -> JSONResponse:
     cause = error.orig if isinstance(error, DBAPIError) else error
     log.warning("the database does not respond: %s", type(cause).__name__)
-    return to_response(DatabaseUnreachable("The database does not respond: try again in a moment"))
+    return to_response(
+        DatabaseUnreachable("The database does not respond: try again in a moment"), request.scope
+    )
 
 
 def _invalid(request: Request, error: Exception) -> JSONResponse:
@@ -182,7 +213,9 @@ def _invalid(request: Request, error: Exception) -> JSONResponse:
     )
     detail = f"The request is invalid; `errors` says {count}"
     return to_response(
-        InvalidRequest(detail), [_field_problem(item) for item in first[:MAX_ERRORS]]
+        InvalidRequest(detail),
+        request.scope,
+        [_field_problem(item) for item in first[:MAX_ERRORS]],
     )
 
 
@@ -212,7 +245,7 @@ def _http(request: Request, error: Exception) -> JSONResponse:
         415: UnsupportedMediaType("This path does not accept a body of this media type"),
     }
     refusal = to_response(
-        kinds.get(error.status_code) or InvalidRequest("The request is malformed")
+        kinds.get(error.status_code) or InvalidRequest("The request is malformed"), request.scope
     )
     refusal.headers.update(error.headers or {})
     return refusal
@@ -241,5 +274,5 @@ class LastResort:
             log.error("%s at %s", type(error).__name__, locate(error))
             if not started:
                 error = InternalError("An internal error; the log says where")
-                await to_response(error)(scope, receive, send)
+                await to_response(error, scope)(scope, receive, send)
             # Otherwise the server closes the connection, and the client sees a truncated response.

@@ -39,6 +39,7 @@ from service.database.tables import (
     STAGES,
     Idempotency,
     Job,
+    JobError,
     JobRecording,
     JobStage,
     Recording,
@@ -505,6 +506,11 @@ def _copy_results(
         elif row.name == stage == "diarise":  # for its embeddings
             copied[row.name] = {"artefact_id": copy(stage_kind(row.name), row.artefact_id)}
     return copied
+
+
+def last_error_code(session: DbSession, job_id: UUID) -> str | None:
+    query = select(JobError.code).where(JobError.job_id == job_id)
+    return session.scalar(query.order_by(JobError.at.desc()).limit(1))
 
 
 def job_recordings(session: DbSession, job_id: UUID) -> list[UUID]:

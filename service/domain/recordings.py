@@ -254,6 +254,37 @@ def find_uploaded(
         return database.scalar(query.order_by(Recording.position, Recording.created_at).limit(1))
 
 
+def finish_upload(
+    services: Services, recording: Recording, n_bytes: int, sha256: bytes
+) -> UUID | None:
+    """End an upload whose length was not known before: it can be checked now.
+
+    Returns:
+        The id of an earlier recording with the same content in the same place, if there is one;
+        the new one is then left as it is.
+
+    Raises:
+        Erased
+    """
+    digest = keyed_digest(services, recording.study_id, sha256)
+    with services.sessionmaker.begin() as session:
+        same = select(Recording.id).where(
+            Recording.study_id == recording.study_id,
+            Recording.session_id == recording.session_id,
+            Recording.digest == digest,
+            Recording.n_bytes == n_bytes,
+            Recording.state.in_(("checking", "ready")),
+        )
+        earlier = session.scalar(same.order_by(Recording.created_at).limit(1))
+        if earlier is not None:
+            return earlier
+        row = session.get_one(Recording, recording.id, with_for_update=True)
+        row.n_bytes, row.digest = n_bytes, digest
+    recording.n_bytes = n_bytes
+    recording.state = acknowledge(services, recording, n_bytes)
+    return None
+
+
 def _new_expiry(session: DbSession, settings: Settings) -> datetime:
     return read_clock(session) + timedelta(hours=settings.upload_expiry_hours)
 
@@ -353,6 +384,16 @@ def parse_metadata(metadata: str | None) -> dict[str, str]:
     if sha256 is not None and len(bytes.fromhex(sha256)) != 32:
         raise ValueError("a SHA-256 has 64 hex digits")
     return pairs
+
+
+def format_metadata(**values: str | None) -> str | None:
+    """`Upload-Metadata` of tus 1.0 with these values; None if there are none."""
+    pairs = (
+        f"{name} {base64.b64encode(value.encode('utf-8', 'replace')).decode()}"
+        for name, value in values.items()
+        if value
+    )
+    return ",".join(pairs) or None
 
 
 def retry_check(services: Services, caller: Caller, recording_id: UUID) -> Recording:

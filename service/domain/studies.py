@@ -14,7 +14,7 @@ from service.database.tables import Study, TokenStudy
 from service.domain.callers import OWNER, Caller
 from service.domain.locks import refuse_duplicate
 from service.domain.pages import Page, decode_cursor, encode_cursor, parse_cursor_id
-from service.errors import NotAllowed, StudyCodeTaken, StudyNotFound
+from service.errors import NotAllowed, StudyCodeTaken, StudyNotFound, StudyUnclear
 from service.services import Services
 from service.vault import ArtefactClass
 from service.vault.errors import Erased
@@ -64,6 +64,24 @@ def list_studies(
     rows = session.scalars(query.order_by(Study.code).limit(limit + 1)).all()
     last = rows[limit - 1] if len(rows) > limit else None
     return Page(rows[:limit], encode_cursor(str(last.id), last.code) if last else None)
+
+
+def find_only_study(services: Services, caller: Caller) -> str:
+    """The id of the caller's only study, for requests that name none.
+
+    Raises:
+        StudyUnclear
+    """
+    with services.sessionmaker() as session:
+        query = caller.restrict(select(Study.id).where(Study.erased_at.is_(None)), Study.id)
+        ids = session.scalars(query.limit(2)).all()
+    if len(ids) != 1:
+        raise StudyUnclear(
+            "The token has several studies: name one with ?study=CODE, or use a token of one study"
+            if ids
+            else "The token has no study: create one that names a study"
+        )
+    return str(ids[0])
 
 
 def find_study(session: DbSession, caller: Caller, id_or_code: str | UUID) -> Study:

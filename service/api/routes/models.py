@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from models.errors import WeightsError
 from models.weights.catalogue import DEMO, KNOWN, check_installed
@@ -28,15 +28,26 @@ class ModelView(BaseModel):
     demo: bool
 
 
+class OpenAiModel(BaseModel):
+    id: str
+    object: Literal["model"] = "model"
+    created: int = Field(default=0, description="Always 0: not known.")
+    owned_by: str = "fieldscribe"
+
+
 class Models(BaseModel):
     items: list[ModelView]
+    object: Literal["list"] = Field(default="list", description="For clients of OpenAI's API.")
+    data: list[OpenAiModel] = Field(description="The Whisper models, for clients of OpenAI's API.")
 
 
 @router.get("")
 def list_models(caller: AnyUser, services: ServicesDep) -> Models:
     """Installed weights, by the names that jobs can use. The demo weights are always there."""
     demo = [ModelView(name=DEMO, kind=kind, demo=True) for kind in ("whisper", "pyannote")]
-    return Models(items=[*installed(services.settings.weights), *demo])
+    items = [*installed(services.settings.weights), *demo]
+    names = [model.name for model in items if model.kind == "whisper"]
+    return Models(items=items, data=[OpenAiModel(id=name) for name in names])
 
 
 def installed(folder: Path) -> list[ModelView]:
