@@ -25,6 +25,7 @@ from models.diarisation.embedding import embed_stretches
 from models.diarisation.segmentation import Segmentation, SpeechRegion, find_speech_regions, segment
 from models.diarisation.voices import recognise_speakers
 from models.gates import resolve_precision
+from models.language_votes import find_language_changes, warn_of_other_language
 from models.options import JobOptions, SpeakerCount
 from models.overlaps import find_overlaps
 from models.precision import Precision
@@ -43,6 +44,7 @@ from models.results import (
     unpack_words,
 )
 from models.roster import speaker_bounds
+from models.silent_words import move_words_into_speech
 from models.stage_results import NoStageResults, StageResults
 from models.transcript import (
     MadeWith,
@@ -59,6 +61,7 @@ from models.weights.whisper import load_whisper
 from models.whisper_engine import (
     DecodedWindow,
     DecodingRequest,
+    LanguageGuess,
     WhisperEngine,
     WhisperOptions,
 )
@@ -71,6 +74,7 @@ COSTLY_STAGES = ("segment", "transcribe", "align", "diarise")  # the others take
 
 CLUSTERING_STARTS = 0.99  # fraction of diarisation
 SLOT_FILLS = 4  # how often sessions that are transcribed together fill the decoder's slots
+CHECKED_WINDOWS = 3  # the longest, from which a wrong given language is found out
 UNSURE_OF_LANGUAGE = 0.8  # probability of the language below which the transcript has a warning
 DEMO_WARNING = (
     "Made with the demo weights, which know a few hundred words and eight synthetic voices: "
@@ -104,6 +108,7 @@ class SegmentedSession:
     halvings: HalvingCounter  # of the pipeline
     halvings_before: int  # when work on the session started
     warnings: tuple[str, ...] = ()  # from reading the recordings
+    language_changes: tuple[float, ...] = ()  # s; no window crosses one
 
     @property
     def memory_ran_out(self) -> bool:
@@ -111,7 +116,8 @@ class SegmentedSession:
         return self.halvings.count > self.halvings_before
 
     def cut(self, regions: Sequence[SpeechRegion]) -> tuple[Window, ...]:
-        return cut_windows(regions, self.timeline.samples, self.timeline.joints)
+        bounds = sorted((*self.timeline.joints, *self.language_changes))
+        return cut_windows(regions, self.timeline.samples, bounds)
 
     def request(self, windows: Sequence[Window], language: str, maximum: float) -> DecodingRequest:
         """Return a request to decode some of the session's windows."""
@@ -259,21 +265,44 @@ class Pipeline:
         Raises:
             OutOfMemory, Stopped
         """
-        find_maximum = cache(lambda session: self.engine.find_maximum(session.timeline.samples))
         stored = [
             (session.results.load("transcribe"), session.results.load("align"))
             for session in sessions
         ]
+        sessions = [
+            self._cut_at_language_changes(session) if None in pair else session
+            for session, pair in zip(sessions, stored, strict=True)
+        ]
+        find_maximum = cache(lambda session: self.engine.find_maximum(session.timeline.samples))
         texts = [None if text is None else unpack_decoded(text) for text, _ in stored]
         decoded = self._decode(sessions, texts, find_maximum, on_progress)
         missing = [i for i, pair in enumerate(stored) if None in pair]
         words = [() if data is None else unpack_words(data) for _, data in stored]
         if missing:
             pairs = [(sessions[i], decoded[i]) for i in missing]
-            found = self._time_words(pairs, find_maximum, on_progress)
+            found = [
+                move_words_into_speech(timed, session.regions)
+                for timed, (session, _) in zip(
+                    self._time_words(pairs, find_maximum, on_progress), pairs, strict=True
+                )
+            ]
             for i, words[i] in zip(missing, found, strict=True):
                 sessions[i].results.save("align", pack_words(words[i]))
         return [TranscribedSession(*parts) for parts in zip(sessions, decoded, words, strict=True)]
+
+    def _cut_at_language_changes(self, session: SegmentedSession) -> SegmentedSession:
+        """Let no window hold two languages, as far as pauses allow, if they may be mixed."""
+        if not (session.options.mixed_languages and self.engine.is_multilingual):
+            return session
+        samples, joints = session.timeline.samples, session.timeline.joints
+        maximum = self.engine.find_maximum(samples)
+
+        def guess(stretches: Sequence[Sequence[SpeechRegion]]) -> Sequence[LanguageGuess]:
+            windows = [cut_windows(stretch, samples, joints)[0] for stretch in stretches]
+            return self.engine.guess_languages(samples, windows, maximum)
+
+        changed = replace(session, language_changes=find_language_changes(session.regions, guess))
+        return replace(changed, windows=changed.cut(session.regions))
 
     def _decode(
         self,
@@ -290,24 +319,34 @@ class Pipeline:
             guesses = [self._find_language(sessions[i], find_maximum, progress) for i in missing]
             requests = [
                 sessions[i].request(sessions[i].windows, language, find_maximum(sessions[i]))
-                for i, (language, _) in zip(missing, guesses, strict=True)
+                for i, (language, *_) in zip(missing, guesses, strict=True)
             ]
             found = self.engine.decode(requests, progress)
             for i, guess, windows in zip(missing, guesses, found, strict=True):
-                text = decoded[i] = DecodedSession(*guess, windows, sessions[i].memory_ran_out)
+                language, probability, heard = guess
+                text = decoded[i] = DecodedSession(
+                    language, probability, windows, sessions[i].memory_ran_out, heard
+                )
                 sessions[i].results.save("transcribe", pack_decoded(text))
         return [text for text in decoded if text is not None]
 
     def _find_language(
         self, session: SegmentedSession, find_maximum: FindMaximum, progress: Progress
-    ) -> tuple[str, float | None]:
-        """Return the given language, or the detected one with its probability."""
-        if (given := session.options.language) is not None:
-            return given, None
+    ) -> tuple[str, float | None, LanguageGuess | None]:
+        """Return the given language and the one heard, or the detected one with its probability."""
         progress(0.0)
-        samples = session.timeline.samples
-        guess = self.engine.detect_language(samples, session.windows, find_maximum(session))
-        return guess.language, guess.probability
+        given, samples, windows = (
+            session.options.language,
+            session.timeline.samples,
+            session.windows,
+        )
+        if given is not None:
+            longest = sorted(windows, key=lambda window: -window.duration)
+            windows = tuple(longest[:CHECKED_WINDOWS])
+        guess = self.engine.detect_language(samples, windows, find_maximum(session))
+        if given is not None:
+            return given, None, guess
+        return guess.language, guess.probability, None
 
     def _time_words(
         self,
@@ -471,6 +510,9 @@ class Pipeline:
     def _warnings(self, transcribed: TranscribedSession, diarisation: Diarisation) -> list[str]:
         session, decoded = transcribed.session, transcribed.decoded
         warnings = []
+        requested = session.options.language
+        if requested and decoded.heard and not session.options.mixed_languages:
+            warnings += warn_of_other_language(requested, decoded.heard)
         if self.whisper_weights.demo or self.diarisation_weights.demo:
             warnings.append(DEMO_WARNING)
         n_speakers = len(speakers_in_order(diarisation.turns))

@@ -13,6 +13,7 @@ import numpy as np
 from models.diarisation.segmentation import SpeechRegion
 from models.transcript import Flag, Segment, Word, mean_probability
 from models.whisper_engine import DecodedWindow
+from models.whisper_engine.engine import CLEAR_LANGUAGE
 
 MISSED_SPEECH = 1.5  # s of speech without a word; shorter stretches are breaths or back-channels
 INVENTED = 0.2  # speech's share of a segment's time, below which the words are doubtful
@@ -41,6 +42,7 @@ def find_flags(
         *flag_words_without_speech(segments, regions),
         *flag_loops(decoded),
         *flag_other_languages(decoded, language),
+        *flag_unsure_languages(decoded),
         *flag_improbable(segments),
         *flag_too_fast(segments),
     ]
@@ -177,6 +179,15 @@ def flag_other_languages(decoded: Sequence[DecodedWindow], language: str) -> Ite
         if own is not None and probability is not None and own != language:
             evidence: dict[str, float | str] = {"language": own, "probability": probability}
             yield Flag("other_language", result.window.start, result.window.end, evidence)
+
+
+def flag_unsure_languages(decoded: Sequence[DecodedWindow]) -> Iterator[Flag]:
+    """Flag windows in which no language is clear: they were decoded in the session's."""
+    for result in decoded:
+        own, probability = result.language, result.language_probability
+        if own is not None and probability is not None and probability <= CLEAR_LANGUAGE:
+            evidence: dict[str, float | str] = {"language": own, "probability": probability}
+            yield Flag("unsure_language", result.window.start, result.window.end, evidence)
 
 
 def flag_improbable(segments: Sequence[Segment]) -> Iterator[Flag]:

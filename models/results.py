@@ -16,7 +16,7 @@ from models.diarisation.diarisation import Diarisation
 from models.diarisation.segmentation import Segmentation
 from models.stage_results import StageResults
 from models.transcript import Turn, Word
-from models.whisper_engine import DecodedWindow
+from models.whisper_engine import DecodedWindow, LanguageGuess
 from models.whisper_engine.word_times import Alignment
 from models.windows import Window
 
@@ -40,6 +40,7 @@ class DecodedSession:
     language_probability: float | None
     windows: tuple[DecodedWindow, ...]
     memory_ran_out: bool = False  # and batches were halved
+    heard: LanguageGuess | None = None  # if the language was given
 
 
 def pack_segmentation(segmentation: Segmentation) -> bytes:
@@ -72,8 +73,13 @@ def unpack_decoded(data: bytes) -> DecodedSession:
         return DecodedWindow(**{**plain, **own}, alignment=aligned)
 
     windows = tuple(window(i, plain) for i, plain in enumerate(plain["windows"]))
+    heard = plain.get("heard")
     return DecodedSession(
-        plain["language"], plain["language_probability"], windows, plain["memory_ran_out"]
+        plain["language"],
+        plain["language_probability"],
+        windows,
+        plain["memory_ran_out"],
+        LanguageGuess(**heard) if heard else None,
     )
 
 

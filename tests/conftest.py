@@ -79,6 +79,37 @@ def no_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
+def real_recordings() -> Path:
+    """A folder of real recordings, for tests marked `real`; none is in the repository."""
+    return _named_folder("REAL_RECORDINGS")
+
+
+@pytest.fixture(scope="session")
+def real_weights() -> Path:
+    """A folder with base.pt (Whisper) and seg/ (a pyannote pipeline), for tests marked `real`."""
+    return _named_folder("REAL_WEIGHTS")
+
+
+@pytest.fixture(scope="session")
+def real_pipeline(real_weights: Path) -> Any:
+    """A `Pipeline` with real weights."""
+    import torch
+
+    from models.pipeline import Pipeline
+    from models.weights.catalogue import find_pipeline, find_whisper
+
+    whisper = find_whisper(str(real_weights / "base.pt"), real_weights)
+    diarisation = find_pipeline(str(real_weights / "seg"), real_weights)
+    return Pipeline(whisper, diarisation, torch.device("cpu"))
+
+
+def _named_folder(variable: str) -> Path:
+    if not os.environ.get(variable):
+        pytest.skip(f"{variable} names no folder")
+    return Path(os.environ[variable])
+
+
+@pytest.fixture(scope="session")
 def make_recording(tmp_path_factory: pytest.TempPathFactory) -> MakeRecording:
     """`make_recording(extension, *options, of=source)`: a file that ffmpeg writes, made once."""
     folder = tmp_path_factory.mktemp(NAME)

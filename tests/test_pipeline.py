@@ -29,7 +29,7 @@ from models.results import pack_diarisation, unpack_diarisation
 from models.roster import RosterEntry
 from models.transcript import Source, Turn
 from models.weights.catalogue import find_pipeline, find_whisper
-from models.whisper_engine import WhisperOptions
+from models.whisper_engine import LanguageGuess, WhisperOptions
 from models.whisper_engine.linear import _QuantisedLinear
 from scripts.make_interview import (
     Interview,
@@ -237,6 +237,38 @@ def test_the_options_for_language_and_translation_reach_whisper():
     )
     recorded = options.to_transcript(precision=None)
     assert recorded["translate"] is recorded["mixed_languages"] is True
+
+
+def test_a_given_language_that_is_not_heard_is_warned_of_first(pipeline, interview, monkeypatch):
+    """Twenty seconds of German became invented English without a word."""
+    monkeypatch.setattr(pipeline.engine, "detect_language", lambda *_: LanguageGuess("de", 0.97))
+    own = MemoryResults()
+    options = replace(TWO, language="en")
+    found = pipeline.transcribe([recording_of(interview.samples)], options, results=own)
+    again = pipeline.transcribe([recording_of(interview.samples)], options, results=own)
+
+    assert found.warnings[0].startswith("WRONG LANGUAGE?")
+    assert again == found
+
+
+def test_no_window_crosses_a_change_of_language(pipeline, interview, monkeypatch):
+    def alternate(samples, windows, maximum):
+        return [LanguageGuess(("en", "de")[i % 2], 0.95) for i in range(len(windows))]
+
+    monkeypatch.setattr(pipeline.engine, "guess_languages", alternate)
+    decode, cut = pipeline.engine.decode, []
+
+    def note_windows(requests, *arguments):
+        cut.extend(requests[0].windows)
+        return decode(requests, *arguments)
+
+    monkeypatch.setattr(pipeline.engine, "decode", note_windows)
+    options = replace(TWO, mixed_languages=True)
+    session = pipeline.segment([recording_of(interview.samples)], options, lambda _: None)
+    pipeline.find_words([session], lambda _: None)
+
+    assert len(session.windows) == 1 < len(cut)
+    assert all(one.end <= other.start for one, other in itertools.pairwise(cut))
 
 
 def test_an_unknown_language_is_refused_before_anything_is_computed(pipeline, interview):

@@ -122,6 +122,16 @@ def test_a_window_in_another_language_is_flagged_with_that_language():
     assert (flag.kind, flag.evidence) == ("other_language", {"language": "nl", "probability": 0.93})
 
 
+def test_a_window_whose_language_is_not_clear_is_flagged():
+    unclear = replace(decoded(), language="en", language_probability=0.41)
+    (flag,) = find_flags([], [], [unclear], "en")
+
+    assert (flag.kind, flag.evidence) == (
+        "unsure_language",
+        {"language": "en", "probability": 0.41},
+    )
+
+
 def test_improbable_words_are_flagged():
     unsure = Segment("A", 0.0, 1.0, (Word(" maybe", 0.0, 1.0, 0.2),))
 

@@ -181,6 +181,21 @@ class WhisperEngine:
         best = int(mean.argmax())
         return LanguageGuess(tokenizer.all_language_codes[best], round(float(mean[best]), 4))
 
+    @torch.inference_mode()
+    def guess_languages(
+        self, samples: np.ndarray, windows: Sequence[Window], maximum: float
+    ) -> list[LanguageGuess]:
+        """The most probable language of each window."""
+        tokenizer, guesses = self._tokenizer("en"), []
+        with exact_on(self.model.device, TRANSCRIPTION):
+            for first in range(0, len(windows), LANGUAGE_WINDOWS):
+                batch = windows[first : first + LANGUAGE_WINDOWS]
+                mels = [self._compute_mel(samples, window, maximum) for window in batch]
+                for vote in self._language_probabilities(torch.stack(mels), tokenizer):
+                    code = tokenizer.all_language_codes[int(vote.argmax())]
+                    guesses.append(LanguageGuess(code, round(float(vote.max()), 4)))
+        return guesses
+
     def _language_probabilities(self, mels: Tensor, tokenizer: Tokenizer) -> Tensor:
         """(n_windows, n_languages). Source: whisper/decoding.py, `detect_language`."""
         cross = self.model.make_cross_kv(self.model.encode(mels))

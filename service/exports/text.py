@@ -13,6 +13,7 @@ FLAGS = {
     "few_words": "few words for so much speech; some may be missing",
     "words_without_speech": "words where no speech was found",
     "other_language": "in another language than the rest",
+    "unsure_language": "in a language that is not clear; it may be translated or invented",
     "loop": "the text repeats itself",
     "low_probability": "Whisper was unsure of these words",
     "too_fast": "more words than anyone can say in this time",
