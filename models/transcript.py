@@ -197,6 +197,11 @@ class Transcript:
         object.__setattr__(self, "segments", number_segments(self.segments))
 
     @property
+    def roles(self) -> dict[str, str]:
+        """The role of each speaker that has one."""
+        return {speaker: name.role for speaker, name in self.names.items() if name.role}
+
+    @property
     def words(self) -> tuple[Word, ...]:
         return tuple(word for segment in self.segments for word in segment.words)
 

@@ -75,7 +75,7 @@ def things(api):
 
 
 def fill(path, things):
-    things = {**things, "segment_id": "s0001"}
+    things = {**things, "segment_id": "s0001", "label": "SPEAKER_00"}
     return re.sub(r"\{(\w+)\}", lambda match: things.get(match[1], str(uuid4())), path)
 
 

@@ -1,6 +1,8 @@
 """The routes of transcripts: formats and the names of speakers."""
 
 import hashlib
+import io
+import wave
 from dataclasses import replace
 from uuid import UUID, uuid4
 
@@ -102,6 +104,64 @@ def test_each_speaker_comes_with_three_turns_to_listen_to(api, path):
     assert [(turn["start"], turn["end"]) for turn in turns] == [(0, 2), (8, 9), (9.5, 14)]
     assert api.get(f"/v1/recordings/{turns[0]['recording_id']}").status_code == 200
     assert speakers["SPEAKER_00"]["name"] == "SPEAKER_00"
+
+
+@pytest.fixture(scope="module")
+def heard(api):
+    """The path of a transcript whose session and recording exist."""
+    study = api.study()["id"]
+    roster = [{"code": "I1", "role": "interviewer"}, {"code": "P07", "role": "participant"}]
+    session = api.post("/v1/sessions", json={"study": study, "roster": roster}).json()
+    query = {"session": session["id"]}
+    api.upload(study, tone(20.0), query=query)
+    job = api.post("/v1/jobs", json={"session": session["id"], "model": "demo"}).json()
+    return path_of(finish_job(api.services, UUID(job["id"])))
+
+
+def test_speakers_come_with_talk_times_quotes_and_the_roster(api, heard):
+    answer = api.get(f"{heard}/speakers").json()
+    voice = answer["speakers"]["SPEAKER_01"]
+
+    assert voice["talk_time"] == 5.5
+    assert voice["quotes"] == [
+        {"segment": "s0002", "start": 2.5, "end": 8.0, "text": "My name is Eva Muster."}
+    ]
+    assert [person["code"] for person in answer["roster"]] == ["I1", "P07"]
+
+
+def test_a_clip_of_each_speaker_can_be_listened_to(api, heard):
+    answer = api.get(f"{heard}/speakers/SPEAKER_01/clip")
+
+    assert (answer.status_code, answer.headers["Content-Type"]) == (200, "audio/wav")
+    assert answer.headers["Cache-Control"] == "no-store"
+    with wave.open(io.BytesIO(answer.content)) as file:
+        assert file.getnframes() / file.getframerate() == pytest.approx(5.5)
+    assert api.get(f"{heard}/speakers/SPEAKER_00/clip?turn=2").status_code == 200
+    for rest in ("SPEAKER_01/clip?turn=1", "SPEAKER_09/clip"):
+        assert codes(api.get(f"{heard}/speakers/{rest}")) == (404, "turn_not_found")
+
+
+def test_one_clip_is_cut_at_a_time(api, heard):
+    with api.app.state.limits.cutting():
+        answer = api.get(f"{heard}/speakers/SPEAKER_01/clip")
+
+    assert codes(answer) == (429, "too_many_requests")
+    assert api.get(f"{heard}/speakers/SPEAKER_01/clip").status_code == 200
+
+
+def test_no_clip_is_cut_from_a_recording_that_would_fill_the_memory(api, heard, monkeypatch):
+    monkeypatch.setattr("service.domain.clips.MAX_BYTES", 1000)
+
+    assert codes(api.get(f"{heard}/speakers/SPEAKER_01/clip")) == (422, "too_large_for_clip")
+
+
+def test_a_speaker_whom_a_person_has_heard_has_turns_too(api, path):
+    headers = {"If-Match": '"1"'}
+    body = {"speaker": "SPEAKER_02"}
+    api.request("PATCH", f"{path}/segments/s0002", json=body, headers=headers)
+    turns = api.get(f"{path}/speakers").json()["speakers"]["SPEAKER_02"]["turns"]
+
+    assert [(turn["start"], turn["end"]) for turn in turns] == [(2.5, 8.0)]
 
 
 def test_a_turn_has_its_position_in_its_recording():
@@ -220,7 +280,12 @@ def test_a_pseudonym_has_letters_in_any_script_but_no_marks_of_a_format():
     )
 
 
-ROUTES = [("GET", ""), ("GET", "/speakers"), ("PUT", "/speakers")]
+ROUTES = [
+    ("GET", ""),
+    ("GET", "/speakers"),
+    ("PUT", "/speakers"),
+    ("GET", "/speakers/SPEAKER_00/clip"),
+]
 
 
 @pytest.mark.parametrize(("method", "rest"), ROUTES)

@@ -67,6 +67,7 @@ class Limits:
     receiving: anyio.CapacityLimiter = field(
         default_factory=lambda: anyio.CapacityLimiter(MAX_RECEIVING)
     )
+    _cutting: threading.Lock = field(default_factory=threading.Lock)
     _receiving_by_token: Counter[UUID] = field(default_factory=Counter)
     _waiting_by_token: Counter[UUID] = field(default_factory=Counter)
 
@@ -91,6 +92,20 @@ class Limits:
             own[token_id] -= 1
             if not own[token_id]:
                 del own[token_id]
+
+    @contextmanager
+    def cutting(self) -> Iterator[None]:
+        """Cut one clip at a time, because each holds its whole recording in memory.
+
+        Raises:
+            TooManyRequests
+        """
+        if not self._cutting.acquire(blocking=False):
+            raise TooManyRequests("Another clip is being cut: wait 2 s", 2)
+        try:
+            yield
+        finally:
+            self._cutting.release()
 
     @contextmanager
     def waiting(self, token_id: UUID) -> Iterator[None]:

@@ -100,7 +100,7 @@ def write_outputs(
         free = next(p for p in _names(base, extension) if _is_ours(p, known.get(extension)))
         if free != path:
             kept.append(Kept(path, free))
-        contents[free] = content = render(shown, format, label)
+        contents[free] = content = render(shown, format, replace(label, roles=shown.roles))
         checksums[extension] = _checksum(content)
         paths.append(free)
     json_path = next(_names(base, JSON))

@@ -9,6 +9,7 @@ ServiceError
 """
 
 import heapq
+from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import ClassVar
 from uuid import UUID
@@ -140,9 +141,14 @@ def read_artefact(services: Services, row: StoredTranscript, kind: str, artefact
 
 
 def session_code(session: DbSession, transcript: StoredTranscript) -> str | None:
-    job = session.get_one(Job, transcript.job_id)
-    interview = session.get(tables.Session, job.session_id) if job.session_id else None
+    interview = find_interview(session, transcript)
     return interview.code if interview else None
+
+
+def find_interview(session: DbSession, transcript: StoredTranscript) -> tables.Session | None:
+    """The session that a transcript is of, if its job had one."""
+    job = session.get_one(Job, transcript.job_id)
+    return session.get(tables.Session, job.session_id) if job.session_id else None
 
 
 @dataclass(frozen=True)
@@ -156,20 +162,30 @@ class LongTurn:
 
 
 def longest_turns(transcript: Transcript, recordings: list[UUID]) -> dict[str, list[LongTurn]]:
-    """The longest turns of each speaker, in order of time."""
+    """The longest turns of each speaker, in order of time.
+
+    For a speaker whom only a person has heard, the longest segments.
+    """
     starts = [source.start for source in transcript.sources]
 
     def placed(turn: Turn) -> LongTurn:
         i = max(i for i, start in enumerate(starts) if start <= turn.start)
         return LongTurn(turn.start, turn.end, recordings[i], round(turn.start - starts[i], 3))
 
+    turns = defaultdict[str, list[Turn]](list)
+    for turn in transcript.turns:
+        turns[turn.speaker].append(turn)
+    segments = defaultdict[str, list[Turn]](list)
+    for segment in transcript.segments:
+        if segment.speaker is not None:
+            segments[segment.speaker].append(Turn(segment.start, segment.end, segment.speaker))
     return {
         label: [
             placed(turn)
             for turn in sorted(
                 heapq.nlargest(
                     N_TURNS,
-                    (turn for turn in transcript.turns if turn.speaker == label),
+                    turns.get(label) or segments[label],
                     key=lambda turn: turn.end - turn.start,
                 ),
                 key=lambda turn: turn.start,

@@ -4,23 +4,33 @@ from dataclasses import asdict
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Body, Depends, Query, Response
+from fastapi import APIRouter, Body, Depends, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session as DbSession
 
+from models.audio.errors import (
+    DecoderKilled,
+    FfmpegMissing,
+    SandboxUnavailable,
+    UnreadableAudio,
+)
 from models.speaker_names import names_of, show_names
 from models.transcript import SpeakerName, Transcript
+from models.voices import describe_voices
 from service.api.access import LimitsDep, ServicesDep, allow
 from service.api.guarded_route import GuardedRoute
 from service.api.openapi import problems
+from service.api.routes.sessions import Speaker
 from service.api.routes.transcript_document import TranscriptDocument
-from service.api.routes.views import Pseudonym, SpeakerCode, SpeakerRole, Strict
+from service.api.routes.views import Pseudonym, SegmentId, SpeakerCode, SpeakerRole, Strict
 from service.database.tables import StoredTranscript, Study
 from service.domain import transcripts
 from service.domain.callers import Caller
+from service.domain.clips import NoSuchTurn, TooLargeForClip, make_clip
 from service.domain.corrections import Editor, UnknownSpeaker
 from service.domain.jobs import job_recordings
 from service.domain.transcripts import TranscriptNotFound, VersionNotFound
+from service.errors import RecordingNotFound, RecordingNotReady, RecordingRefused
 from service.exports import SPECS, Format, Label, render
 from service.vault.errors import READ_ERRORS, DiskFull
 
@@ -52,8 +62,22 @@ class TurnView(BaseModel):
     recording_start: float = Field(description="Seconds, in that recording.")
 
 
+class QuoteView(BaseModel):
+    segment: SegmentId
+    start: float
+    end: float
+    text: str
+
+
 class SpeakerView(SpeakerNames):
     name: str = Field(description="The name that transcripts show.")
+    talk_time: float = Field(description="Seconds.")
+    talk_share: float = Field(description="Of the talk times of all speakers.")
+    words: int
+    suggested_role: str | None = Field(
+        description="If most questions are this speaker's; a person has to judge it."
+    )
+    quotes: list[QuoteView] = Field(description="Up to three, from all parts of the session.")
     turns: list[TurnView] = Field(description="The three longest.")
 
 
@@ -70,6 +94,18 @@ class TranscriptSpeakers(BaseModel):
                             "code": "I1",
                             "pseudonym": None,
                             "name": "I1",
+                            "talk_time": 412.5,
+                            "talk_share": 0.31,
+                            "words": 1043,
+                            "suggested_role": "interviewer",
+                            "quotes": [
+                                {
+                                    "segment": "s0001",
+                                    "start": 12.4,
+                                    "end": 14.1,
+                                    "text": "How did you come to this work?",
+                                }
+                            ],
                             "turns": [
                                 {
                                     "start": 12.4,
@@ -80,6 +116,7 @@ class TranscriptSpeakers(BaseModel):
                             ],
                         }
                     },
+                    "roster": [{"code": "I1", "role": "interviewer"}],
                 }
             ]
         }
@@ -88,6 +125,7 @@ class TranscriptSpeakers(BaseModel):
     transcript_id: UUID
     version: int
     speakers: dict[str, SpeakerView] = Field(description="By label.")
+    roster: list[Speaker] = Field(description="Who was expected at the session.")
 
 
 @router.get(
@@ -135,7 +173,7 @@ def _label(session: DbSession, row: StoredTranscript, transcript: Transcript) ->
         session=transcripts.session_code(session, row) or str(row.id),
         study=session.get_one(Study, row.study_id).code,
         version=transcript.version,
-        roles={name: each.role for name, each in transcript.names.items() if each.role},
+        roles=transcript.roles,
     )
 
 
@@ -143,11 +181,49 @@ def _label(session: DbSession, row: StoredTranscript, transcript: Transcript) ->
 def read_speakers(
     transcript_id: UUID, caller: Researcher, services: ServicesDep
 ) -> TranscriptSpeakers:
-    """The speakers, each with its three longest turns to listen to."""
+    """The speakers, with what helps to recognise each: talk time, quotes, turns to listen to."""
     with services.sessionmaker() as session:
         row = transcripts.find_transcript(session, caller, transcript_id)
-        transcript = transcripts.read_transcript(session, services, row)
-        return _speakers(transcript_id, transcript, job_recordings(session, row.job_id))
+        return _speakers(session, row, transcripts.read_transcript(session, services, row))
+
+
+@router.get(
+    "/{transcript_id}/speakers/{label}/clip",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "Up to 15 s of the speaker's turn: mono, 16 kHz.",
+            "content": {"audio/wav": {}},
+        },
+        **problems(
+            TranscriptNotFound,
+            NoSuchTurn,
+            TooLargeForClip,
+            RecordingNotFound,
+            RecordingNotReady,
+            RecordingRefused,
+            UnreadableAudio,
+            DecoderKilled,
+            FfmpegMissing,
+            SandboxUnavailable,
+            *READ_ERRORS,
+        ),
+    },
+)
+def read_clip(
+    transcript_id: UUID,
+    label: Annotated[str, Path(pattern=r"^[A-Z]+_[0-9]{1,4}$", examples=["SPEAKER_00"])],
+    caller: Researcher,
+    services: ServicesDep,
+    limits: LimitsDep,
+    turn: Annotated[
+        int, Query(ge=0, le=transcripts.N_TURNS - 1, description="Which of the turns, from 0.")
+    ] = 0,
+) -> Response:
+    """One of a speaker's longest turns, to listen to. Clips are cut one at a time."""
+    with limits.cutting():
+        clip = make_clip(services, caller, transcript_id, label, turn)
+    return Response(clip, media_type="audio/wav")
 
 
 @router.put(
@@ -164,24 +240,33 @@ def put_speakers(
     names = {label: SpeakerName(**name.model_dump()) for label, name in wanted.items()}
     with services.sessionmaker.begin() as session:
         editor = Editor.open(session, services, caller, transcript_id)
-        transcript = editor.name_speakers(names).transcript
-        recordings = job_recordings(session, editor.row.job_id)
-        return _speakers(transcript_id, transcript, recordings)
+        return _speakers(session, editor.row, editor.name_speakers(names).transcript)
 
 
 def _speakers(
-    transcript_id: UUID, transcript: Transcript, recordings: list[UUID]
+    session: DbSession, row: StoredTranscript, transcript: Transcript
 ) -> TranscriptSpeakers:
     shown = names_of(transcript.speakers, transcript.names)
+    turns = transcripts.longest_turns(transcript, job_recordings(session, row.job_id))
+    interview = transcripts.find_interview(session, row)
     return TranscriptSpeakers(
-        transcript_id=transcript_id,
+        transcript_id=row.id,
         version=transcript.version,
         speakers={
-            label: SpeakerView(
-                **asdict(transcript.names.get(label, SpeakerName())),
-                name=shown[label],
-                turns=[TurnView.model_validate(turn, from_attributes=True) for turn in turns],
+            voice.label: SpeakerView(
+                **asdict(transcript.names.get(voice.label, SpeakerName())),
+                name=shown[voice.label],
+                talk_time=voice.talk_time,
+                talk_share=voice.talk_share,
+                words=voice.words,
+                suggested_role=voice.suggested_role,
+                quotes=[QuoteView(**asdict(quote)) for quote in voice.quotes],
+                turns=[
+                    TurnView.model_validate(turn, from_attributes=True)
+                    for turn in turns[voice.label]
+                ],
             )
-            for label, turns in transcripts.longest_turns(transcript, recordings).items()
+            for voice in describe_voices(transcript)
         },
+        roster=[] if interview is None else [Speaker(**person) for person in interview.roster],
     )
