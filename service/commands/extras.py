@@ -11,7 +11,11 @@ from service.errors import ServiceError
 
 # The main modules of each extra in pyproject.toml; `worker` includes `server`.
 SERVER = ("fastapi", "sqlalchemy", "procrastinate")
-EXTRAS = {"server": SERVER, "worker": (*SERVER, "torch", "whisper")}
+EXTRAS = {
+    "server": SERVER,
+    "worker": (*SERVER, "torch", "whisper"),
+    "coding": ("nltk",),
+}
 
 
 class PackagesMissing(ServiceError):
@@ -20,7 +24,7 @@ class PackagesMissing(ServiceError):
     code: ClassVar[str] = "packages_missing"
 
 
-def require_packages(command: str, extra: Literal["server", "worker"]) -> None:
+def require_packages(command: str, extra: Literal["server", "worker", "coding"]) -> None:
     """Check that the packages of an extra are installed, without importing them.
 
     Raises:

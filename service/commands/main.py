@@ -18,6 +18,7 @@ from models.options import Channels, JobOptions, SpeakerCount
 from service.commands import (
     access,
     backup,
+    codings,
     deidentify,
     export,
     handoffs,
@@ -79,6 +80,7 @@ for name, command in (
     ("speakers", speakers.speakers_command),
     ("deidentify", deidentify.deidentify_command),
     ("export", export.export_command),
+    ("merge-codings", codings.merge_codings_command),
     ("handoffs", handoffs.handoffs_command),
     ("cancel", jobs.cancel_command),
     ("rerun", jobs.rerun_command),
