@@ -134,7 +134,7 @@ def test_links_lead_somewhere(page):
 def test_the_commands_and_scripts_that_a_page_names_exist(page):
     known = {name.split()[0] for name, _ in commands()}
     named = re.findall(
-        r"(?:`|^    |bin/|sudo )(fieldscribe [a-z]+|scripts/[\w.]*\w)", page.read_text(), re.M
+        r"(?:`|^    |bin/|sudo )(fieldscribe [a-z][a-z-]*|scripts/[\w.]*\w)", page.read_text(), re.M
     )
     for name in named:
         program, _, verb = name.partition(" ")

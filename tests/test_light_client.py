@@ -171,6 +171,23 @@ def test_the_clients_commands_work(site, tmp_path, url):
         assert "not_here: It is not." in output, (command, output)
 
 
+def test_transcripts_are_exported_without_any_other_package(site, tmp_path):
+    from models.transcript_json import to_json
+    from tests.export_cases import interview
+
+    folder = tmp_path / "transcripts"
+    folder.mkdir()
+    (folder / "INT-07.identified.json").write_text(to_json(interview()))
+    programs = ["nvivo", "maxqda", "atlas", "qualcoder", "subtitles", "elan", "praat", "coding"]
+    commands = (
+        ["export", "--from", str(folder), "--for", program, "--out", str(tmp_path / "exports")]
+        for program in programs
+    )
+
+    for exit_code, output, _ in run(site, tmp_path, "http://127.0.0.1:1", *commands):
+        assert exit_code == 0, output
+
+
 def test_weights_are_listed_and_moved_without_the_models(site, tmp_path):
     weights = tmp_path / "weights"
     weights.mkdir()
@@ -193,6 +210,7 @@ def test_weights_are_listed_and_moved_without_the_models(site, tmp_path):
         (["backup", "--keys-to", "keys"], "server"),
         (["restore", "a.tar", "--keys-from", "b.tar"], "server"),
         (["models", "fetch"], "worker"),
+        (["merge-codings", "a.qdpx", "b.qdpx", "--out", "."], "coding"),
     ],
     ids=lambda each: each if isinstance(each, str) else each[0],
 )

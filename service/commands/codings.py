@@ -27,8 +27,6 @@ def merge_codings_command(
             metavar="FILES",
             help="REFI-QDA projects (.qdpx), one for each coder, who is named after the file.",
             show_default=False,
-            exists=True,
-            dir_okay=False,
         ),
     ],
     out: Annotated[
