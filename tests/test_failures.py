@@ -11,8 +11,16 @@ import pytest
 from sqlalchemy import func, select, text
 
 from scripts.stand_in.engine import STAGES, STORED_STAGES
-from scripts.stand_in.installation import RECOVERY, Installation, fill_disk, kill, wait_until
+from scripts.stand_in.installation import (
+    API,
+    RECOVERY,
+    Installation,
+    fill_disk,
+    kill,
+    wait_until,
+)
 from scripts.stand_in.jobs import make_job, make_study, read_job, read_stages
+from service.child import WORKER
 from service.database.embedded import EmbeddedPostgres
 from service.database.engine import migrate, open_engine
 from service.database.queries import lock_job
@@ -22,25 +30,48 @@ from service.domain.queue import HEARTBEAT, request_cancel
 from service.vault.files import PARTIAL
 
 
-@pytest.fixture
-def site(database_url, tmp_path):
-    site = Installation(tmp_path, database_url)
+@pytest.fixture(scope="module")
+def site(database_url, tmp_path_factory):
+    site = Installation(tmp_path_factory.mktemp("site"), database_url)
     site.open()
-    with site.services.engine.begin() as connection:  # remove the jobs of earlier tests
-        connection.execute(text("TRUNCATE procrastinate_jobs, procrastinate_workers CASCADE"))
-        connection.execute(text("TRUNCATE study, token CASCADE"))
     yield site
     site.stop()
 
 
 @pytest.fixture
 def api(site):
-    return site.start_api()
+    """The API of an earlier test or, if that has ended, a new one."""
+    running = site.running(API)
+    return running[0] if running else site.start_api()
 
 
 @pytest.fixture
 def worker(site, api):
+    """The worker of an earlier test, which has no job left, or a new one."""
+    running = site.running(WORKER)
+    return running[0] if running else site.start_worker()
+
+
+@pytest.fixture
+def no_worker(site):
+    """No worker runs before the test or after it, and no job of another test is left."""
+    reset(site)
+    yield
+    reset(site)
+
+
+@pytest.fixture
+def own_worker(no_worker, site, api):
+    """A worker that no other test uses."""
     return site.start_worker()
+
+
+def reset(site):
+    for process in site.running(WORKER):
+        kill(process)
+    with site.services.engine.begin() as connection:
+        connection.execute(text("TRUNCATE procrastinate_jobs, procrastinate_workers CASCADE"))
+        connection.execute(text("TRUNCATE study, token CASCADE"))
 
 
 def errors_of(site, job_id):
@@ -96,7 +127,9 @@ def test_a_job_runs_from_the_queue_to_its_hand_off(site, worker):
     assert begun == sorted(begun)  # even those of stages that end before the next heartbeat
 
 
-def test_stages_with_unusable_results_run_again_and_are_shown_as_pending(site, api, tmp_path):
+def test_stages_with_unusable_results_run_again_and_are_shown_as_pending(
+    site, api, no_worker, tmp_path
+):
     """The stored results were for another channel layout, and the API showed them as succeeded."""
     until = tmp_path / "until"
     job_id = make_job(site.services, discard=True, wait_in="transcribe", until=str(until))
@@ -131,7 +164,7 @@ def test_stages_with_unusable_results_run_again_and_are_shown_as_pending(site, a
     assert not {rows[stage].artefact_id for stage in STORED_STAGES} & set(kept.values())
 
 
-def test_the_models_stay_loaded_between_jobs(site, worker):
+def test_the_models_stay_loaded_between_jobs(site, own_worker):
     first, second = make_job(site.services), make_job(site.services)
     site.wait_for(first, "succeeded")
     site.wait_for(second, "succeeded")
@@ -140,8 +173,9 @@ def test_the_models_stay_loaded_between_jobs(site, worker):
     assert "load" not in [name for name, _ in site.lines(second)]
 
 
-def test_the_models_are_unloaded_after_the_idle_minutes(site, api):
-    site.settings = site.settings.model_copy(update={"idle_unload_minutes": 0.01})
+def test_the_models_are_unloaded_after_the_idle_minutes(site, api, no_worker, monkeypatch):
+    soon = site.settings.model_copy(update={"idle_unload_minutes": 0.01})
+    monkeypatch.setattr(site, "settings", soon)
     site.start_worker()
     site.wait_for(make_job(site.services), "succeeded")
 
@@ -151,7 +185,7 @@ def test_the_models_are_unloaded_after_the_idle_minutes(site, api):
 
 
 @pytest.mark.slow
-def test_a_job_survives_its_worker_in_every_stage(site, api, tmp_path):
+def test_a_job_survives_its_worker_in_every_stage(site, api, no_worker, tmp_path):
     go = tmp_path / "go"
     workers = {stage: site.start_worker() for stage in STAGES}
     jobs = {stage: make_job(site.services, wait_in=stage, until=str(go)) for stage in STAGES}
@@ -196,11 +230,11 @@ def test_a_job_survives_its_engine_in_every_stage(site, worker, tmp_path):
     assert worker.poll() is None
 
 
-def test_the_engine_does_not_outlive_its_worker(site, worker, tmp_path):
+def test_the_engine_does_not_outlive_its_worker(site, own_worker, tmp_path):
     job_id = make_job(site.services, hang_in="segment")
     site.wait_for_stage(job_id, "segment")
     engine = site.lines(job_id)[-1][1]
-    kill(worker)
+    kill(own_worker)
 
     wait_until(lambda: not is_running(engine), 2, "the engine to end")
 
@@ -224,14 +258,14 @@ def test_a_stopping_worker_finishes_a_short_job(site, worker):
 
 
 @pytest.mark.slow
-def test_a_stopping_worker_returns_an_unfinished_job_to_the_queue(site, worker, tmp_path):
+def test_a_stopping_worker_returns_an_unfinished_job_to_the_queue(site, own_worker, tmp_path):
     go = tmp_path / "go"
     job_id = make_job(site.services, wait_in="align", until=str(go))
     site.wait_for_stage(job_id, "align")
     engine = site.lines(job_id)[-1][1]
     site.start_worker()
-    worker.terminate()
-    assert worker.wait(25) == 0
+    own_worker.terminate()
+    assert own_worker.wait(25) == 0
     assert not is_running(engine)  # two never run it at once
     stopped = time.monotonic()
     go.touch()
@@ -244,39 +278,39 @@ def test_a_stopping_worker_returns_an_unfinished_job_to_the_queue(site, worker, 
 
 
 @pytest.mark.slow
-def test_a_frozen_worker_writes_nothing_when_it_resumes(site, worker, tmp_path):
+def test_a_frozen_worker_writes_nothing_when_it_resumes(site, own_worker, tmp_path):
     go = tmp_path / "go"
     job_id = make_job(site.services, wait_in="diarise", until=str(go))
     site.wait_for_stage(job_id, "diarise")
     time.sleep(1.5)
-    os.kill(worker.pid, signal.SIGSTOP)
+    os.kill(own_worker.pid, signal.SIGSTOP)
     frozen = site.lines(job_id)[-1][1]
     site.start_worker()
     wait_until(lambda: site.lines(job_id)[-1][1] != frozen, RECOVERY, "another worker to take it")
     go.touch()
     site.wait_for(job_id, "succeeded")
     before = read_job(site.services, job_id)
-    os.kill(worker.pid, signal.SIGCONT)
+    os.kill(own_worker.pid, signal.SIGCONT)
 
-    assert worker.wait(10) != 0
+    assert own_worker.wait(10) != 0
     after = read_job(site.services, job_id)
     assert (after.version, after.status) == (before.version, "succeeded")
     assert_one_result(site, job_id)
 
 
 @pytest.mark.slow
-def test_a_frozen_worker_does_not_take_its_job_back(site, worker, tmp_path):
+def test_a_frozen_worker_does_not_take_its_job_back(site, own_worker, tmp_path):
     go = tmp_path / "go"
     job_id = make_job(site.services, wait_in="diarise", until=str(go))
     site.wait_for_stage(job_id, "diarise")
     time.sleep(1.5)
-    os.kill(worker.pid, signal.SIGSTOP)
+    os.kill(own_worker.pid, signal.SIGSTOP)
     frozen = site.lines(job_id)[-1][1]
     site.start_worker()
     wait_until(lambda: site.lines(job_id)[-1][1] != frozen, RECOVERY, "another worker to take it")
-    os.kill(worker.pid, signal.SIGCONT)
+    os.kill(own_worker.pid, signal.SIGCONT)
 
-    assert worker.wait(10) == 70
+    assert own_worker.wait(10) == 70
     go.touch()
     site.wait_for(job_id, "succeeded")
     assert read_job(site.services, job_id).attempt == 2
@@ -315,10 +349,9 @@ def test_a_job_that_kills_the_engine_fails_and_the_next_one_runs(site, worker):
 
 
 def test_a_bug_in_the_engine_fails_the_job_after_three_attempts_and_its_message_is_not_logged(
-    site, capfd
+    site, api, no_worker, capfd
 ):
-    site.start_api()
-    site.start_worker()  # not the fixtures: their processes' output is not captured here
+    site.start_worker()  # its output is captured here
     job_id = make_job(site.services, fault_in="segment")
     site.wait_for(job_id, "failed")
 
@@ -346,7 +379,7 @@ def test_a_job_whose_decoder_was_killed_is_retried(site, worker, tmp_path):
     assert_one_result(site, job_id)
 
 
-def test_two_workers_never_run_the_same_job(site, worker):
+def test_two_workers_never_run_the_same_job(site, own_worker):
     site.start_worker()
     study = make_study(site.services)
     jobs = [make_job(site.services, study, seconds=0.05) for _ in range(20)]
@@ -357,7 +390,9 @@ def test_two_workers_never_run_the_same_job(site, worker):
     assert len({site.lines(job_id)[0][1] for job_id in jobs}) == 2
 
 
-def test_a_worker_waits_for_an_unreachable_api(site):
+def test_a_worker_waits_for_an_unreachable_api(site, no_worker):
+    for process in site.running(API):
+        kill(process)
     site.start_worker()
     job_id = make_job(site.services)
     site.wait_for(job_id, "running")
@@ -381,9 +416,20 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", folder], check=True)
 
 
+@pytest.fixture
+def full_site(database_url, no_worker, tmp_path, small_disk):
+    """An installation whose vault lies on a small disk."""
+    site = Installation(tmp_path, database_url)
+    site.open()
+    site.settings.vault.symlink_to(small_disk)
+    yield site
+    site.stop()
+
+
 @pytest.mark.slow
-def test_a_job_waits_while_the_disk_is_full(site, api, tmp_path, small_disk):
-    (site.settings.data / "vault").symlink_to(small_disk)
+def test_a_job_waits_while_the_disk_is_full(full_site, tmp_path, small_disk):
+    site = full_site
+    site.start_api()
     site.start_worker()
     go = tmp_path / "go"
     job_id = make_job(site.services, wait_in="transcribe", until=str(go))

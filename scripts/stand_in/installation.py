@@ -11,7 +11,7 @@ import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 from uuid import UUID
 
 from pydantic import SecretStr
@@ -27,6 +27,7 @@ from service.worker.protocol import ENGINE_CHILD
 
 ROOT = Path(__file__).parents[2]
 STAND_IN = "scripts.stand_in.engine"
+API = "scripts.stand_in.api"
 RECOVERY = 45.0  # s in which work resumes after any kill
 
 
@@ -93,10 +94,18 @@ class Installation:
         return process
 
     def start_api(self) -> subprocess.Popen[bytes]:
-        return self.start("scripts.stand_in.api", str(self.settings.port))
+        return self.start(API, str(self.settings.port))
 
     def start_worker(self) -> subprocess.Popen[bytes]:
         return self._spawn(child_command(WORKER, STAND_IN))
+
+    def running(self, name: str) -> list[subprocess.Popen[bytes]]:
+        """The running processes that were started as the API or as a worker, oldest first."""
+        return [
+            process
+            for process in self.processes
+            if process.poll() is None and name in cast(list[str], process.args)
+        ]
 
     def lines(self, job_id: UUID) -> list[tuple[str, int]]:
         """What engines did for a job, as (stage, pid)."""
