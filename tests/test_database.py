@@ -10,13 +10,16 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import event, text
 
 from service.database import SchemaTooNew, SchemaTooOld
 from service.database.engine import (
     MIGRATIONS,
     create_database,
+    known_revisions,
     migrate,
+    newest_revision,
     open_engine,
     require_schema,
 )
@@ -94,6 +97,14 @@ def migrate_to(engine, revision):
     with engine.begin() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, revision)
+
+
+def test_migrations_are_named_after_their_revisions():
+    """Their names say which revisions exist, without importing Alembic."""
+    scripts = ScriptDirectory(str(MIGRATIONS))
+
+    assert known_revisions() == {script.revision for script in scripts.walk_revisions()}
+    assert newest_revision() == scripts.get_current_head()
 
 
 def test_programs_that_migrate_at_the_same_time_migrate_once(fresh):
