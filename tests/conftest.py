@@ -145,6 +145,30 @@ def data_folder() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
+def cluster() -> Iterator[Path]:
+    """The folder of a stopped embedded server with an up-to-date database, to copy.
+
+    `initdb` and the migrations take more than a second of processor time.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="fieldscribe-test-"))
+    folder.chmod(0o711)
+    server = EmbeddedPostgres(folder / "database")
+    server.start()
+    engine = open_engine(server.url())
+    migrate(engine)
+    engine.dispose()
+    server.stop()
+    yield server.folder
+    shutil.rmtree(folder)
+
+
+def copy_cluster(cluster: Path, folder: Path) -> None:
+    """Make `folder` that of an embedded server that has been stopped."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    subprocess.run(["cp", "--archive", cluster / "data", cluster / "password", folder], check=True)
+
+
+@pytest.fixture(scope="session")
 def postgres() -> Iterator[EmbeddedPostgres]:
     """One embedded server for each process of tests, with a migrated database to copy.
 

@@ -16,6 +16,7 @@ from scripts.stand_in.installation import wait_until
 from service.database import DatabaseInUse, DatabaseNotStarted, DataNotReachable, embedded
 from service.database.embedded import EmbeddedPostgres, is_reachable
 from service.database.engine import conninfo
+from tests.conftest import copy_cluster
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +27,17 @@ def server():
     yield server
     server.stop()
     shutil.rmtree(folder)
+
+
+@pytest.fixture
+def without_initdb(cluster, monkeypatch):
+    """A new database is a copy of an existing one, which takes less time than `initdb`."""
+
+    def copy(self: EmbeddedPostgres) -> None:
+        self.data.rmdir()
+        copy_cluster(cluster, self.folder)
+
+    monkeypatch.setattr(EmbeddedPostgres, "_init", copy)
 
 
 def ask(server, question="SELECT 1"):
@@ -100,8 +112,9 @@ def supervisor_of(folder: Path) -> tuple["subprocess.Popen[bytes]", int]:
         return process, int(output.readline())
 
 
-def test_a_server_whose_supervisor_was_killed_is_adopted(data_folder):
+def test_a_server_whose_supervisor_was_killed_is_adopted(data_folder, cluster):
     folder = data_folder / "database"
+    copy_cluster(cluster, folder)
     supervisor, pid = supervisor_of(folder)
     supervisor.kill()
     supervisor.wait()
@@ -114,9 +127,10 @@ def test_a_server_whose_supervisor_was_killed_is_adopted(data_folder):
     wait_until(lambda: not Path(f"/proc/{pid}/exe").exists(), 10, "the server to end")
 
 
-def test_a_power_cut_leaves_a_database_that_starts(data_folder):
+def test_a_power_cut_leaves_a_database_that_starts(data_folder, cluster):
     """The file with the server's process id then names no process, or another one."""
     folder = data_folder / "database"
+    copy_cluster(cluster, folder)
     supervisor, pid = supervisor_of(folder)
     supervisor.kill()
     supervisor.wait()
@@ -168,7 +182,9 @@ def umask(request):
 
 
 @as_root
-def test_root_starts_it_as_another_user_who_must_reach_the_folder(tmp_path, data_folder):
+def test_root_starts_it_as_another_user_who_must_reach_the_folder(
+    tmp_path, data_folder, without_initdb
+):
     with pytest.raises(DataNotReachable):
         EmbeddedPostgres(tmp_path / "database").start()  # pytest's folders are closed
 
@@ -192,7 +208,7 @@ def test_root_lets_the_other_user_pass_every_new_folder_above_the_database(data_
 
 @as_root
 def test_root_starts_a_copy_of_programs_that_the_other_user_cannot_reach(
-    data_folder, umask, monkeypatch
+    data_folder, umask, without_initdb, monkeypatch
 ):
     """`serve` sets umask 077, which closed the folder above the copy to the other user."""
     close_site_packages(monkeypatch)
@@ -200,20 +216,24 @@ def test_root_starts_a_copy_of_programs_that_the_other_user_cannot_reach(
 
 
 @as_root
-def test_root_starts_a_copy_of_programs_that_only_root_can_read(data_folder, umask, monkeypatch):
+def test_root_starts_a_copy_of_programs_that_only_root_can_read(
+    data_folder, umask, without_initdb, monkeypatch
+):
     """pip had installed them under umask 077."""
     wheel = embedded.wheel_folder()
     closed = data_folder / "site-packages" / wheel.name
     for folder in (wheel / f"pginstall{embedded.VERSION}", wheel.with_name(f"{wheel.name}.libs")):
         copy = closed.parent / folder.relative_to(wheel.parent)
-        shutil.copytree(folder, copy, symlinks=True)
+        shutil.copytree(folder, copy, symlinks=True, ignore=embedded.FOR_COMPILERS)
         subprocess.run(["chmod", "-R", "go=", copy], check=True)
     monkeypatch.setattr(embedded, "wheel_folder", lambda: closed)
     require_copy_that_runs(data_folder / "data")
 
 
 @as_root
-def test_a_copy_that_the_other_user_cannot_reach_is_replaced(data_folder, monkeypatch):
+def test_a_copy_that_the_other_user_cannot_reach_is_replaced(
+    data_folder, without_initdb, monkeypatch
+):
     close_site_packages(monkeypatch)
     require_copy_that_runs(data_folder)
     (data_folder / "database" / "postgres").chmod(0o700)

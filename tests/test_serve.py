@@ -4,17 +4,15 @@ import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 
 import pytest
 
-from scripts.stand_in.installation import ROOT, Installation, wait_until
+from scripts.stand_in.installation import Installation, wait_until
 from scripts.stand_in.jobs import make_job
 from service.domain.queue import DRAINING
 from service.services import create_root_keys, open_services
-
-CLI = "from service.commands.main import main; main()"
+from tests.conftest import copy_cluster
+from tests.processes import run_command
 
 
 @pytest.fixture
@@ -22,6 +20,13 @@ def site(data_folder):
     site = Installation(data_folder, None)
     yield site
     site.cut_power()
+
+
+@pytest.fixture
+def with_database(site, cluster):
+    """The installation has a database already: creating one is not what the test is about."""
+    site.settings.data.mkdir()
+    copy_cluster(cluster, site.settings.database)
 
 
 def start(site):
@@ -32,20 +37,15 @@ def start(site):
 
 def refused(site: Installation) -> str:
     """Run `serve`, which must refuse to start; its error output."""
-    finished = subprocess.run(
-        [sys.executable, "-c", CLI, "serve"],
-        env={**os.environ, **site.settings.as_environment(), "PYTHONPATH": str(ROOT)},
-        stderr=subprocess.PIPE,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert finished.returncode == 1, finished.stderr
-    assert "Traceback" not in finished.stderr
-    return finished.stderr
+    status, _, said = run_command(["serve"], site.settings.as_environment())
+    assert status == 1, said
+    assert "Traceback" not in said
+    return said
 
 
-def test_a_second_serve_on_the_same_folder_is_refused_and_the_first_keeps_running(site):
+def test_a_second_serve_on_the_same_folder_is_refused_and_the_first_keeps_running(
+    site, with_database
+):
     start(site)
     wait_until(site.is_ready, 60, "the service to answer")
     before = site.pids()
@@ -97,7 +97,7 @@ def test_with_disordered_root_keys_nothing_is_started(site, spoil, message):
     assert not site.settings.database.exists()
 
 
-def test_the_worker_does_not_use_a_token_from_serves_environment(site, monkeypatch):
+def test_the_worker_does_not_use_a_token_from_serves_environment(site, with_database, monkeypatch):
     """A user's exported FIELDSCRIBE_TOKEN made the jobs of `serve` wait for keys for ever."""
     monkeypatch.setenv("FIELDSCRIBE_TOKEN", "fs_somebody-elses")
     monkeypatch.setenv("FIELDSCRIBE_URL", "http://127.0.0.1:9")
@@ -124,7 +124,9 @@ def test_a_database_of_another_version_is_refused_and_left_unchanged(site):
 
 
 @pytest.mark.slow
-def test_an_api_whose_port_was_taken_is_restarted_after_growing_delays_until_it_is_free(site):
+def test_an_api_whose_port_was_taken_is_restarted_after_growing_delays_until_it_is_free(
+    site, with_database
+):
     start(site)
     wait_until(site.is_ready, 60, "the service to answer")
     (api,) = site.pids()["api"]
@@ -149,7 +151,10 @@ def said(site: Installation) -> str:
 
 
 @pytest.mark.parametrize("moment", ["postgres", "api", "worker", "engine"])
-def test_sigterm_during_startup_leaves_no_process_running(site, moment):
+def test_sigterm_during_startup_leaves_no_process_running(site, cluster, moment):
+    if moment != "postgres":  # there, the first start on an empty folder
+        site.settings.data.mkdir()
+        copy_cluster(cluster, site.settings.database)
     serve = start(site)
     wait_until(lambda: moment in site.pids(), 60, f"{moment} to be there")
     serve.terminate()

@@ -31,6 +31,7 @@ LEFTOVERS_TIMEOUT = 10.0  # s in which the processes of a killed server end
 MIN_FREE_SPACE = 2**25  # bytes; with less it cannot create the next file of its log
 ADOPTED_CHECK_INTERVAL = 3.0  # s between checks of a server that is not our child
 OWNED_BY_ANOTHER = "The data folder belongs to another user: run this as the service's user"
+FOR_COMPILERS = shutil.ignore_patterns("include", "*.a")  # half of the files of Postgres
 UNPRIVILEGED = ("postgres", "nobody")  # users for Postgres, which refuses to run as root
 
 SETTINGS = {
@@ -194,7 +195,7 @@ class EmbeddedPostgres:
             shutil.rmtree(partial, ignore_errors=True)
             for source in (libraries, programs.parent):
                 target = partial / source.relative_to(package.parent)
-                shutil.copytree(source, target, symlinks=True)
+                shutil.copytree(source, target, symlinks=True, ignore=FOR_COMPILERS)
             make_readable(partial)
             shutil.rmtree(copy, ignore_errors=True)
             partial.rename(copy)
