@@ -86,7 +86,8 @@ def test_a_pytorch_model_bin_is_read_as_data(reference_model, folder):
     state = {name: tensor.clone() for name, tensor in reference_model.state_dict().items()}
     torch.save(state, folder / "pytorch_model.bin")
 
-    assert all(torch.equal(load(folder).state_dict()[name], whole[name]) for name in whole)
+    loaded = load(folder).state_dict()
+    assert all(torch.equal(loaded[name], whole[name]) for name in whole)
 
     torch.save({"x": Path()}, folder / "pytorch_model.bin")  # an object, not a number
     with pytest.raises(UnsafeCheckpoint):
