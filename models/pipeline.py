@@ -4,7 +4,7 @@ import platform
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache
 from importlib.metadata import version
 
 import numpy as np
@@ -59,13 +59,11 @@ from models.weights.catalogue import PipelineWeights, WhisperWeights
 from models.weights.pyannote import load_pipeline
 from models.weights.whisper import load_whisper
 from models.whisper_engine import (
-    DecodedWindow,
     DecodingRequest,
     LanguageGuess,
     WhisperEngine,
     WhisperOptions,
 )
-from models.whisper_engine.coverage import add_recovered_words, find_missed_windows
 from models.whisper_engine.engine import Task
 from models.windows import MAX_WINDOW, Window, cut_windows
 
@@ -115,14 +113,20 @@ class SegmentedSession:
         """Whether memory ran out since then; true for all sessions transcribed together."""
         return self.halvings.count > self.halvings_before
 
+    @property
+    def bounds(self) -> tuple[float, ...]:
+        """The times that no window crosses."""
+        return tuple(sorted((*self.timeline.joints, *self.language_changes)))
+
     def cut(self, regions: Sequence[SpeechRegion]) -> tuple[Window, ...]:
-        bounds = sorted((*self.timeline.joints, *self.language_changes))
-        return cut_windows(regions, self.timeline.samples, bounds)
+        return cut_windows(regions, self.timeline.samples, self.bounds)
 
     def request(self, windows: Sequence[Window], language: str, maximum: float) -> DecodingRequest:
         """Return a request to decode some of the session's windows."""
         whisper = replace(whisper_options(self.options), language=language)
-        return DecodingRequest(self.timeline.samples, windows, whisper, maximum)
+        return DecodingRequest(
+            self.timeline.samples, windows, whisper, maximum, self.regions, self.bounds
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -283,7 +287,7 @@ class Pipeline:
             found = [
                 move_words_into_speech(timed, session.regions)
                 for timed, (session, _) in zip(
-                    self._time_words(pairs, find_maximum, on_progress), pairs, strict=True
+                    self._time_words(pairs, on_progress), pairs, strict=True
                 )
             ]
             for i, words[i] in zip(missing, found, strict=True):
@@ -351,31 +355,17 @@ class Pipeline:
     def _time_words(
         self,
         decoded: Sequence[tuple[SegmentedSession, DecodedSession]],
-        find_maximum: FindMaximum,
         on_progress: OnProgress,
     ) -> list[tuple[Word, ...]]:
-        """Time the words of sessions, decoding again the windows whose speech got no words."""
-        progress = report_stage(on_progress, "align")
-
-        def time_words(
-            session: SegmentedSession, text: DecodedSession, windows: Sequence[DecodedWindow]
-        ) -> tuple[Word, ...]:
-            whisper = replace(whisper_options(session.options), language=text.language)
-            return self.engine.time_words(windows, whisper, session.regions)
-
-        words = [time_words(session, text, text.windows) for session, text in decoded]
-        requests = [
-            session.request(
-                find_missed_windows(text.windows, found, session.regions, session.cut),
-                text.language,
-                find_maximum(session),
-            )
-            for (session, text), found in zip(decoded, words, strict=True)
-        ]
-        again = self.engine.decode(requests, progress)
+        """Time the words of sessions."""
+        report_stage(on_progress, "align")
         return [
-            add_recovered_words(found, windows, partial(time_words, session, text))
-            for (session, text), found, windows in zip(decoded, words, again, strict=True)
+            self.engine.time_words(
+                text.windows,
+                replace(whisper_options(session.options), language=text.language),
+                session.regions,
+            )
+            for session, text in decoded
         ]
 
     def diarise(self, transcribed: TranscribedSession, on_progress: OnProgress) -> DiarisingSession:

@@ -69,7 +69,12 @@ def unpack_decoded(data: bytes) -> DecodedSession:
         aligned = None
         if f"times_{i}" in arrays:
             aligned = Alignment(arrays[f"times_{i}"], arrays[f"probabilities_{i}"])
-        own = {"window": Window(**plain["window"]), "tokens": tuple(plain["tokens"])}
+        gap = plain.get("gap")
+        own = {
+            "window": Window(**plain["window"]),
+            "tokens": tuple(plain["tokens"]),
+            "gap": Window(**gap) if gap else None,
+        }
         return DecodedWindow(**{**plain, **own}, alignment=aligned)
 
     windows = tuple(window(i, plain) for i, plain in enumerate(plain["windows"]))

@@ -26,7 +26,6 @@ from unittest import mock
 
 import torch
 
-import models.pipeline
 from models.options import JobOptions, SpeakerCount
 from models.pipeline import COSTLY_STAGES, Pipeline, StageProgress
 from models.precision import Precision
@@ -187,7 +186,7 @@ def force_texts(engine: WhisperEngine, n_tokens: int | None) -> Iterator[None]:
         return
     with (
         force_ends(engine._decoder, lambda index: n_tokens),
-        mock.patch.object(models.pipeline, "find_missed_windows", lambda *_: []),
+        mock.patch("models.whisper_engine.engine.find_gaps", lambda *_: []),
     ):
         yield
 

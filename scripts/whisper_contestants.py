@@ -402,7 +402,7 @@ def force_ends(engine_decoder: Any, length_of: Callable[[int], int]) -> Iterator
 
     def reset_with_limit(slots: Slots, slot: int, temperature: float) -> None:
         reset(slots, slot, temperature)
-        slots._limit[slots._rows(slot)] = length_of(slots._input(slot).index)
+        slots._limit[slots._rows(slot)] = length_of(slots.occupant(slot).index)
 
     engine_decoder.rules.suppressed[engine_decoder.rules.special.eot] = -torch.inf
     with (

@@ -107,7 +107,7 @@ def limit_texts(monkeypatch: pytest.MonkeyPatch, limit: Callable[[WindowInput], 
 
     def with_limit(self: Slots, slot: int, temperature: float) -> None:
         reset(self, slot, temperature)
-        self._limit[self._rows(slot)] = limit(self._input(slot))
+        self._limit[self._rows(slot)] = limit(self.occupant(slot))
 
     monkeypatch.setattr(Slots, "_reset_texts", with_limit)
 

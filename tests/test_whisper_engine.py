@@ -130,7 +130,7 @@ def test_texts_are_in_the_order_of_their_windows_whichever_ends_first(engine, mo
 
     def make_first_longest(self: Slots, slot: int, temperature: float) -> None:
         reset(self, slot, temperature)
-        self._limit[self._rows(slot)] = LONGEST - 6 * self._input(slot).index
+        self._limit[self._rows(slot)] = LONGEST - 6 * self.occupant(slot).index
 
     monkeypatch.setattr(Slots, "_reset_texts", make_first_longest)
     decoded = decode_session(engine, SAMPLES, WINDOWS, ENGLISH, 0.0)

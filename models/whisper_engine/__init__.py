@@ -7,7 +7,8 @@
     model.py        the network; linear.py has its matrices in fp32, bf16 and int8
     mel.py          the network's input
     word_times.py   the time of each word of a finished text
-    coverage.py     a second pass over speech that got no words
+    coverage.py     gaps: speech that got no words, and is listened to again
+    beams.py        beam search, for windows whose greedy text is doubtful
 
 In fp32 the tokens equal those of `whisper.decode` (tests/test_decoder.py, test_real_dimensions.py).
 Imports torch, whisper and the plain data of models/; models/pipeline.py imports it.

@@ -1,92 +1,134 @@
-"""A second pass over speech that got no words.
+"""Gaps: speech in a window that got no words, which is listened to again.
 
 Whisper sometimes skips speech: it ends a window's text early, or takes a quiet voice for silence.
-Such a stretch is decoded once more, in separate windows. If it again gets no words, or only
-improbable ones, it stays empty and is flagged (models/quality.py): nothing is invented to fill it.
+A gap is decoded again in a window that starts at the gap and runs on for 30 s into whatever
+follows: Whisper hears a whole passage better than a short clipping of it, of which it invents or
+loses words. Only the words in the gap are added, and none if the text is unreliable. Then the gap
+stays empty and is flagged (models/quality.py): nothing is invented to fill it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 
 from models.diarisation.segmentation import SpeechRegion
 from models.transcript import Word
 from models.whisper_engine.decoder import COMPRESSION_RATIO_THRESHOLD, LOGPROB_THRESHOLD
-from models.whisper_engine.engine import DecodedWindow
-from models.windows import Window
+from models.windows import MAX_WINDOW, PADDING, Window
 
-MIN_UNCOVERED = 2.0  # s of speech without a word that justify another window
+MIN_GAP = 2.0  # s of speech without a word that justify another window
+REPEATED = 2  # words at either edge of a gap that may have been heard twice,
+SEAM = 1.0  # s, this close to the edge
+CRAMMED = 4  # words; this many do not start at the same time, unless the text is invented
+SAME_TIME = 0.03  # s, one and a half steps of Whisper's time
 
 
-def find_missed_windows(
-    decoded: Sequence[DecodedWindow],
-    words: Sequence[Word],
-    regions: Sequence[SpeechRegion],
-    cut: Callable[[Sequence[SpeechRegion]], Sequence[Window]],
+class Scored(Protocol):
+    """A decoded text."""
+
+    @property
+    def avg_logprob(self) -> float: ...
+
+    @property
+    def compression_ratio(self) -> float: ...
+
+
+def find_gaps(
+    words: Sequence[Word], regions: Sequence[SpeechRegion], within: Window
 ) -> list[Window]:
-    """The windows to decode in the second pass.
+    """The stretches of `within`, beside or between words, with MIN_GAP of speech and no word.
 
     Args:
-        decoded, words: of the first pass.
+        words: those in `within`, by start.
         regions: speech, in order, without overlap.
-        cut: cuts windows around regions.
     """
-    known = {result.window for result in decoded}  # decoding them again gives the same
+    ends = np.maximum.accumulate([within.start, *(word.end for word in words)]).tolist()
+    starts = [*(word.start for word in words), within.end]
     return [
-        window
-        for stretch in find_uncovered_speech(words, regions)
-        for window in cut(stretch)
-        if window not in known
+        Window(round(begin, 2), round(end, 2))
+        for begin, end in zip(ends, starts, strict=True)
+        if end - begin >= MIN_GAP and _measure_speech(regions, begin, end) >= MIN_GAP
     ]
 
 
-def add_recovered_words(
-    words: Sequence[Word],
-    second: Sequence[DecodedWindow],
-    time_words: Callable[[Sequence[DecodedWindow]], Sequence[Word]],
-) -> tuple[Word, ...]:
-    """All words, by start.
-
-    Args:
-        words: of the first pass.
-        second: the decoded windows of the second pass.
-        time_words: gives the words of decoded windows.
-    """
-    reliable = [result for result in second if is_reliable(result)]
-    recovered = time_words(reliable) if reliable else ()
-    # The padding at the edges of a window may hold words of the first pass.
-    found = [word for word in recovered if not overlaps_any(word, words)]
-    return tuple(sorted([*words, *found], key=lambda word: word.start))
+def _measure_speech(regions: Sequence[SpeechRegion], begin: float, end: float) -> float:
+    inside = (min(region.end, end) - max(region.start, begin) for region in regions)
+    return sum(seconds for seconds in inside if seconds > 0)
 
 
-def find_uncovered_speech(
-    words: Sequence[Word], regions: Sequence[SpeechRegion]
-) -> list[list[SpeechRegion]]:
-    """The stretches of speech before, between or after words that last at least MIN_UNCOVERED."""
-    ordered = sorted(words, key=lambda word: word.start)
-    ends = np.maximum.accumulate([0.0, *(word.end for word in ordered)]).tolist()
-    starts = [*(word.start for word in ordered), np.inf]
-    found = []
-    for begin, end in zip(ends, starts, strict=True):
-        if end - begin < MIN_UNCOVERED:
-            continue
-        stretch = [
-            SpeechRegion(max(region.start, begin), min(region.end, end))
-            for region in regions
-            if region.start < end and region.end > begin
-        ]
-        if sum(region.duration for region in stretch) >= MIN_UNCOVERED:
-            found.append(stretch)
-    return found
+def cut_at_gap(gap: Window, regions: Sequence[SpeechRegion], limit: float) -> Window:
+    """The window to decode for a gap: from its first speech on, up to `limit` seconds."""
+    first = next(region for region in regions if region.end > gap.start)
+    start = round(max(gap.start, first.start - PADDING), 2)
+    return Window(start, float(min(round(start + MAX_WINDOW, 2), np.floor(limit * 100) / 100)))
 
 
-def is_reliable(result: DecodedWindow) -> bool:
+def is_reliable(text: Scored) -> bool:
     """Whether the text passed; the one of the last temperature is kept even if it did not."""
     return (
-        result.avg_logprob >= LOGPROB_THRESHOLD
-        and result.compression_ratio <= COMPRESSION_RATIO_THRESHOLD
+        text.avg_logprob >= LOGPROB_THRESHOLD
+        and text.compression_ratio <= COMPRESSION_RATIO_THRESHOLD
     )
 
 
-def overlaps_any(word: Word, words: Sequence[Word]) -> bool:
+def find_crammed(words: Sequence[Word]) -> list[tuple[int, int]]:
+    """The [first, after) of each run of at least CRAMMED words that start at the same time.
+
+    The alignment puts words there that it finds nowhere in the audio.
+    """
+    runs = []
+    first = 0
+    for i in range(1, len(words) + 1):
+        if i == len(words) or words[i].start - words[first].start > SAME_TIME:
+            if i - first >= CRAMMED:
+                runs.append((first, i))
+            first = i
+    return runs
+
+
+def select_words(gap: Window, heard: Sequence[Word]) -> list[Word]:
+    """The words of a gap's window that lie in the gap, none if they are crammed together."""
+    inside = [word for word in heard if gap.start <= (word.start + word.end) / 2 < gap.end]
+    return [] if find_crammed(inside) else inside
+
+
+def fill_gaps(words: Sequence[Word], found: Sequence[Sequence[Word]]) -> tuple[Word, ...]:
+    """All words, by start, without those that were heard twice.
+
+    Args:
+        words: of the windows that hold all speech, by start.
+        found: the words selected for each gap.
+    """
+    known = list(words)
+    for of_gap in found:
+        new = [word for word in of_gap if not _overlaps_any(word, known)]
+        if new:
+            new = _drop_repeated(new, known)
+        known = sorted([*known, *new], key=lambda word: word.start)
+    return tuple(known)
+
+
+def _drop_repeated(new: list[Word], known: Sequence[Word]) -> list[Word]:
+    """Drop words at the edges that repeat the known words beside them."""
+    start = new[0].start
+    before = [word for word in known if word.start <= start][-REPEATED:]
+    after = [word for word in known if word.start > start][:REPEATED]
+    for n in range(min(len(new), len(before)), 0, -1):
+        near = new[n - 1].end - before[-1].end <= SEAM
+        if near and _texts(new[:n]) == _texts(before[-n:]):
+            new = new[n:]
+            break
+    for n in range(min(len(new), len(after)), 0, -1):
+        near = after[0].start - new[-n].start <= SEAM
+        if near and _texts(new[-n:]) == _texts(after[:n]):
+            return new[:-n]
+    return new
+
+
+def _texts(words: Sequence[Word]) -> list[str]:
+    return ["".join(filter(str.isalnum, word.text)).casefold() for word in words]
+
+
+def _overlaps_any(word: Word, words: Sequence[Word]) -> bool:
     return any(word.start < other.end and other.start < word.end for other in words)

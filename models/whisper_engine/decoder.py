@@ -8,7 +8,7 @@ temperatures from the same encoder output. Source: whisper/transcribe.py, `decod
 import zlib
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, count, islice
+from itertools import count, islice
 
 import torch
 from whisper.tokenizer import Tokenizer
@@ -27,10 +27,13 @@ COMPRESSION_RATIO_THRESHOLD = 2.4
 LOGPROB_THRESHOLD = -1.0
 NO_SPEECH_THRESHOLD = 0.6
 
+DOUBTFUL_LOGPROB = -0.4  # below it, five beams may find a better text than the greedy one
+
 MAX_FALLBACK_SLOTS = 4  # windows sampled again at the same time
 
-RUNS_BETWEEN_LOOP_CHECKS = 8
+RUNS_BETWEEN_CHECKS = 8
 MAX_LOOP_TOKENS = 24
+TIMESTAMP_SECONDS = 0.02  # between two timestamps
 MIN_LOOP_REPEATS = 4
 TYPICAL_BYTES_PER_TOKEN = 4  # of ordinary text
 TYPICAL_RATIO = 1.3  # compression ratio of ordinary text, on the low side
@@ -91,12 +94,13 @@ class WindowDecoder:
         """Yield the text of every window, in the order in which the texts end.
 
         Args:
-            inputs: if memory runs out while one is being made, it is requested again.
+            inputs: if memory runs out while one is being made, it is requested again. An iterator
+                that has ended is asked again after every text.
 
         Raises:
             OutOfMemory: not even one window fits.
         """
-        waiting = iter(inputs)
+        waiting = _Waiting(inputs)
         while True:
             unfinished: dict[int, WindowInput] = {}
             try:
@@ -111,10 +115,10 @@ class WindowDecoder:
             self.halvings.count += 1
             if self.model.device.type == "cuda":
                 torch.cuda.empty_cache()
-            waiting = chain(unfinished.values(), waiting)
+            waiting.returned += unfinished.values()
 
     def _decode(
-        self, waiting: Iterator[WindowInput], unfinished: dict[int, WindowInput]
+        self, waiting: "_Waiting", unfinished: dict[int, WindowInput]
     ) -> Iterator[DecodedBatch]:
         """Decode with the present number of slots.
 
@@ -126,6 +130,7 @@ class WindowDecoder:
         for left_over in (slots, fallback):  # by a job that was stopped
             if left_over is not None:
                 left_over.clear()
+        greedy: dict[int, DecodedText] = {}  # the texts of windows in the fallback slots, by index
         for run in count():
             new = []
             for window_input in islice(waiting, slots.n_free):
@@ -134,45 +139,70 @@ class WindowDecoder:
                 new.append(window_input)
             slots.add(new)
             if slots.n_used == 0:
-                break
+                if fallback is None or fallback.n_used == 0:
+                    break
+                yield from self._try_again(fallback, greedy, unfinished)
+                continue  # its texts may have added inputs
             slots.run()
-            if run % RUNS_BETWEEN_LOOP_CHECKS == 0:
+            if run % RUNS_BETWEEN_CHECKS == 0:
                 self._stop_loops(slots)
+                self._stop_texts_not_needed(slots)
             texts = {slot: self._choose_text(slots, slot, 0.0) for slot in slots.ended}
-            yield from self._accept(slots, texts, unfinished)
+            again = [slot for slot, text in texts.items() if is_tried_again(slots, slot, text)]
+            good = {slot: text for slot, text in texts.items() if slot not in again}
+            yield from self._accept(slots, good, unfinished, accept_all=True)
             for slot in slots.ended:
-                if needs_fallback(texts[slot]):
+                if slot in again:
                     if fallback is None:
                         fallback = self._fallback = self._create_fallback_slots()
                     elif fallback.n_free == 0:
-                        yield from self._sample_again(fallback, unfinished)
+                        yield from self._try_again(fallback, greedy, unfinished)
                     fallback.add_encoded(slots, slot)
+                    greedy[slots.occupant(slot).index] = texts[slot]
                 slots.remove(slot)
-        if fallback is not None:
-            yield from self._sample_again(fallback, unfinished)
 
     def _create_fallback_slots(self) -> Slots:
         return Slots(self.model, self.rules, count_fallback_slots(self.n_slots), BEST_OF)
 
-    def _sample_again(
-        self, slots: Slots, unfinished: dict[int, WindowInput]
+    def _try_again(
+        self, slots: Slots, greedy: dict[int, DecodedText], unfinished: dict[int, WindowInput]
     ) -> Iterator[DecodedBatch]:
-        """Sample every window in the slots at rising temperatures until a text passes.
+        """Search every window in the slots with beams, then sample at rising temperatures.
 
-        The text of the last temperature is kept even if it fails, so no window is left empty.
+        Each ends with the first text that passes. The text of the last temperature is kept even if
+        it fails, so no window is left empty.
+
+        Args:
+            greedy: the first text of each window, by its index.
         """
-        for temperature in TEMPERATURES[1:]:
+        for temperature in TEMPERATURES:
             if slots.n_used == 0:
                 return
-            slots.restart(temperature)
-            while len(slots.ended) < slots.n_used:
-                slots.run()
-            texts = {slot: self._choose_text(slots, slot, temperature) for slot in slots.ended}
+            if temperature == 0.0:
+                texts = self._search(slots, greedy)
+            else:
+                slots.restart(temperature)
+                while len(slots.ended) < slots.n_used:
+                    slots.run()
+                texts = {slot: self._choose_text(slots, slot, temperature) for slot in slots.ended}
             is_last = temperature == TEMPERATURES[-1]
             yield from self._accept(slots, texts, unfinished, accept_all=is_last)
-            for slot in slots.ended:
-                if is_last or not needs_fallback(texts[slot]):
+            for slot, text in texts.items():
+                if is_last or not needs_fallback(text):
                     slots.remove(slot)
+
+    def _search(self, slots: Slots, greedy: dict[int, DecodedText]) -> dict[int, DecodedText]:
+        """The better of the text that beams find and the greedy one, of each window with beams."""
+        if not any(one is not None and one.beams for one in slots.occupants):
+            return {}
+        slots.restart(0.0)
+        slots.run_beams()
+        texts = {}
+        for slot in slots.ended:
+            if slots.occupant(slot).beams:
+                found = self._choose_text(slots, slot, 0.0)
+                texts[slot] = choose_better(greedy.pop(slots.occupant(slot).index), found)
+        return texts
 
     def _accept(
         self,
@@ -215,17 +245,62 @@ class WindowDecoder:
                 if is_bound_to_fail(text, slots.n_steps_left(slot)):
                     slots.stop(slot)
 
+    def _stop_texts_not_needed(self, slots: Slots) -> None:
+        """Stop texts that have passed the part of their window that is needed."""
+        for slot in range(slots.n_used):
+            needed = slots.occupant(slot).needed
+            if needed is None:
+                continue
+            (hypothesis,) = slots.hypotheses(slot)
+            begin = self.rules.special.timestamp_begin
+            times = [token for token in hypothesis.tokens if token >= begin]
+            if times and (times[-1] - begin) * TIMESTAMP_SECONDS > needed:
+                slots.stop(slot)
+
+
+class _Waiting:
+    """Inputs in order, and those that are decoded again after memory ran out.
+
+    An input may be added after the last one was taken.
+    """
+
+    def __init__(self, inputs: Iterable[WindowInput]) -> None:
+        self._inputs = iter(inputs)
+        self.returned: list[WindowInput] = []
+
+    def __iter__(self) -> "_Waiting":
+        return self
+
+    def __next__(self) -> WindowInput:
+        return self.returned.pop(0) if self.returned else next(self._inputs)
+
 
 def count_fallback_slots(n_slots: int) -> int:
     """A quarter of the slots, because each holds five texts; at most MAX_FALLBACK_SLOTS."""
     return max(1, min(MAX_FALLBACK_SLOTS, n_slots // 4))
 
 
+def is_tried_again(slots: Slots, slot: int, text: DecodedText) -> bool:
+    """Whether a greedy text fails, or is doubtful in a window that may be searched with beams."""
+    doubtful = text.avg_logprob < DOUBTFUL_LOGPROB and not is_silence(text)
+    return needs_fallback(text) or (doubtful and slots.occupant(slot).beams)
+
+
+def choose_better(first: DecodedText, second: DecodedText) -> DecodedText:
+    """The more probable text; one that passes before one that does not."""
+    return max(first, second, key=lambda text: (not needs_fallback(text), text.avg_logprob))
+
+
+def is_silence(text: DecodedText) -> bool:
+    """Whether Whisper takes the window for silence. Source: whisper/transcribe.py."""
+    return text.avg_logprob < LOGPROB_THRESHOLD and text.no_speech_prob > NO_SPEECH_THRESHOLD
+
+
 def needs_fallback(text: DecodedText) -> bool:
     """Whether to sample again. Source: whisper/transcribe.py, `decode_with_fallback`."""
+    if is_silence(text):
+        return False  # another temperature would only invent something
     improbable = text.avg_logprob < LOGPROB_THRESHOLD
-    if improbable and text.no_speech_prob > NO_SPEECH_THRESHOLD:
-        return False  # silence: another temperature would only invent something
     return improbable or text.compression_ratio > COMPRESSION_RATIO_THRESHOLD
 
 

@@ -23,6 +23,13 @@ from models.languages import LANGUAGES, language_code
 from models.precision import Precision
 from models.progress import Progress, ignore, time_second_run
 from models.transcript import Word
+from models.whisper_engine.coverage import (
+    cut_at_gap,
+    fill_gaps,
+    find_gaps,
+    is_reliable,
+    select_words,
+)
 from models.whisper_engine.decoder import BEST_OF, DecodedBatch, WindowDecoder, count_fallback_slots
 from models.whisper_engine.mel import compute_log_mel, find_log_mel_maximum
 from models.whisper_engine.model import CrossKV, InferenceModel
@@ -70,7 +77,8 @@ class LanguageGuess:
 class DecodedWindow:
     """A window's text as tokens, with Whisper's scores.
 
-    `tokens` are those of whisper's DecodingResult, timestamps included.
+    `tokens` are those of whisper's DecodingResult, timestamps included. A window with a `gap` was
+    decoded for the words in that gap of another window (coverage.py).
     """
 
     window: Window
@@ -83,6 +91,7 @@ class DecodedWindow:
     alignment: Alignment | None = None  # of its text tokens; None: not aligned
     language: str | None = None  # spoken in it; None: the session's
     language_probability: float | None = None  # of the most probable; None: not detected
+    gap: Window | None = None
 
 
 @dataclass(frozen=True)
@@ -93,12 +102,23 @@ class DecodingRequest:
         samples: of the whole session, float32, (n_samples,), 16 kHz.
         options: `language` must be set.
         maximum: from `WhisperEngine.find_maximum`.
+        regions: speech, in order, without overlap; where it gets no words, it is decoded again.
+        bounds: times that no window crosses, in order, such as the end of a recording.
+        beams: whether to search windows with five beams if their greedy text is doubtful.
     """
 
     samples: np.ndarray
     windows: Sequence[Window]
     options: WhisperOptions
     maximum: float
+    regions: Sequence[SpeechRegion] = ()
+    bounds: Sequence[float] = ()
+    beams: bool = False
+
+    def next_bound(self, time: float) -> float:
+        """The first bound after `time`, or the end of the session."""
+        ends = (*self.bounds, len(self.samples) / SAMPLE_RATE)
+        return next(end for end in ends if end > time or end == ends[-1])
 
 
 class WhisperEngine:
@@ -218,7 +238,11 @@ class WhisperEngine:
         """Decode the windows of several sessions together.
 
         A window whose text is repetitive or improbable is decoded again at higher temperatures, as
-        openai-whisper does; the last attempt is kept, so no window is left empty.
+        openai-whisper does; the last attempt is kept, so no window is left empty. A window whose
+        text leaves a gap in its speech is followed by another for the gap, in the next free slot.
+
+        Returns:
+            For each request the results of its windows, in order, then those for gaps, by start.
 
         Raises:
             OutOfMemory: not even one window fits on the device.
@@ -226,22 +250,52 @@ class WhisperEngine:
         if any(request.options.language is None for request in requests):
             raise ValueError("options.language must be set")
         inputs = self._make_inputs(requests)
+        n_windows = len(inputs.sources)
         found: dict[int, DecodedWindow] = {}
         with exact_on(self.model.device, TRANSCRIPTION):
             for batch in self._decoder.decode(inputs):
                 indices = [window_input.index for window_input in batch.inputs]
-                windows = [inputs.sources[i][1] for i in indices]
-                found.update(zip(indices, self._align(windows, batch), strict=True))
+                sources = [inputs.sources[i] for i in indices]
+                results = self._align(sources, batch)
+                found.update(zip(indices, results, strict=True))
+                for source, result in zip(sources, results, strict=True):
+                    inputs.sources += self._find_gaps(source, result)
                 progress(len(found) / len(inputs.sources))
-        in_order = iter(found[i] for i in range(len(inputs.sources)))
-        return [tuple(next(in_order) for _ in request.windows) for request in requests]
+        of_windows = iter(found[i] for i in range(n_windows))
+        of_gaps = [(inputs.sources[i], found[i]) for i in range(n_windows, len(found))]
+        of_gaps.sort(key=lambda pair: pair[0].window.start)
+        return [
+            (
+                *(next(of_windows) for _ in request.windows),
+                *(result for source, result in of_gaps if source.request is request),
+            )
+            for request in requests
+        ]
+
+    def _find_gaps(self, source: "_Source", result: DecodedWindow) -> list["_Source"]:
+        """The windows to decode for the gaps that this one leaves."""
+        request, within = source.request, source.gap or source.window
+        if not request.regions:
+            return []
+        words: Sequence[Word] = self._place_words(result, request.options, request.regions)
+        if source.gap is not None:
+            words = select_words(source.gap, words) if is_reliable(result) else []
+            if not words:
+                return []  # listening once more would give the same
+        found = []
+        for gap in find_gaps(words, request.regions, within):
+            window = cut_at_gap(gap, request.regions, request.next_bound(gap.start))
+            if window.start > source.window.start or source.gap is None and window != source.window:
+                found.append(_Source(request, window, gap))
+        return found
 
     def _make_inputs(self, requests: Sequence[DecodingRequest]) -> "_ResumableInputs":
         """The inputs of all windows, each made when a slot is free for it."""
-        sources = [(request, window) for request in requests for window in request.windows]
+        sources = [_Source(request, window) for request in requests for window in request.windows]
         return _ResumableInputs(sources, self._make_input)
 
-    def _make_input(self, index: int, request: DecodingRequest, window: Window) -> WindowInput:
+    def _make_input(self, index: int, source: "_Source") -> WindowInput:
+        request, window = source.request, source.window
         options, n_ctx = request.options, self.model.dims.n_text_ctx
         mel = self._compute_mel(request.samples, window, request.maximum)
         language, probability = options.language, None
@@ -250,10 +304,13 @@ class WhisperEngine:
             language, probability = self._choose_language(mel, language)
         tokenizer = self._tokenizer(language, options.task)
         prompt = build_prompt(tokenizer, options.prompt, n_ctx)
-        return WindowInput(index, mel, prompt, round(100 * window.start), probability)
+        needed = None if source.gap is None else source.gap.end - window.start
+        seed = round(100 * window.start)
+        return WindowInput(index, mel, prompt, seed, probability, needed, request.beams)
 
-    def _align(self, windows: Sequence[Window], batch: DecodedBatch) -> list[DecodedWindow]:
+    def _align(self, sources: Sequence["_Source"], batch: DecodedBatch) -> list[DecodedWindow]:
         """Align the texts while the device still holds the windows' cross-attention."""
+        windows = [source.window for source in sources]
         texts = [strip_timestamps(text.tokens, self._tokenizer("en")) for text in batch.texts]
         spoken = [self._language_and_task(window_input) for window_input in batch.inputs]
         alignments: list[Alignment] = [None] * len(windows)  # type: ignore[list-item]
@@ -269,14 +326,15 @@ class WhisperEngine:
                 alignments[i] = alignment
         return [
             DecodedWindow(
-                window,
+                source.window,
                 **vars(text),
                 alignment=alignment,
                 language=language,
                 language_probability=window_input.language_probability,
+                gap=source.gap,
             )
-            for window_input, window, text, alignment, (language, _) in zip(
-                batch.inputs, windows, batch.texts, alignments, spoken, strict=True
+            for window_input, source, text, alignment, (language, _) in zip(
+                batch.inputs, sources, batch.texts, alignments, spoken, strict=True
             )
         ]
 
@@ -310,29 +368,42 @@ class WhisperEngine:
     ) -> tuple[Word, ...]:
         """Words with times and probabilities, from Whisper's cross-attention.
 
-        Starts never decrease, and each word lies in its window.
+        Starts never decrease, and each word lies in its window, or in the gap that it fills.
 
         Args:
-            decoded: by this engine.
+            decoded: by this engine, for one session.
             regions: a word that reaches into a pause between them is cut off there.
         """
         if options.language is None:
             raise ValueError("options.language must be set")
-        words: list[Word] = []
-        for result in decoded:
-            if result.alignment is None:
-                raise ValueError("a window has no alignment")
-            spoken = result.language or options.language
-            text_language = "en" if options.task == "translate" else spoken
-            (found,) = place_words(
-                self._tokenizer(text_language),
-                [result.window],
-                [result.tokens],
-                [result.alignment],
-                regions,
-            )
-            words += found
-        return tuple(words)
+        words = [
+            word
+            for result in decoded
+            if result.gap is None
+            for word in self._place_words(result, options, regions)
+        ]
+        found = [
+            select_words(result.gap, self._place_words(result, options, regions))
+            for result in decoded
+            if result.gap is not None and is_reliable(result)
+        ]
+        return fill_gaps(words, found)
+
+    def _place_words(
+        self, result: DecodedWindow, options: WhisperOptions, regions: Sequence[SpeechRegion]
+    ) -> tuple[Word, ...]:
+        if result.alignment is None:
+            raise ValueError("a window has no alignment")
+        spoken = result.language or options.language
+        language = "en" if options.task == "translate" or spoken is None else spoken
+        (words,) = place_words(
+            self._tokenizer(language),
+            [result.window],
+            [result.tokens],
+            [result.alignment],
+            regions,
+        )
+        return words
 
     @torch.inference_mode()
     def measure_speed(self) -> float:
@@ -387,18 +458,23 @@ class WhisperEngine:
         return code, "translate" if task == known.translate else "transcribe"
 
 
+@dataclass(frozen=True, eq=False)
+class _Source:
+    """What an input is made from."""
+
+    request: DecodingRequest
+    window: Window
+    gap: Window | None = None  # whose words are needed; None: all of the window's
+
+
 class _ResumableInputs:
     """An iterator that repeats an input if making it raised; a generator would be finished.
 
     Attributes:
-        sources: the request and the window of each input.
+        sources: of each input; more may be added at any time.
     """
 
-    def __init__(
-        self,
-        sources: Sequence[tuple[DecodingRequest, Window]],
-        make: Callable[[int, DecodingRequest, Window], WindowInput],
-    ) -> None:
+    def __init__(self, sources: list[_Source], make: Callable[[int, _Source], WindowInput]) -> None:
         self.sources, self._make, self._next = sources, make, 0
 
     def __iter__(self) -> "_ResumableInputs":
@@ -407,7 +483,7 @@ class _ResumableInputs:
     def __next__(self) -> WindowInput:
         if self._next == len(self.sources):
             raise StopIteration
-        window_input = self._make(self._next, *self.sources[self._next])
+        window_input = self._make(self._next, self.sources[self._next])
         self._next += 1
         return window_input
 

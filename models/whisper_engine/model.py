@@ -93,6 +93,11 @@ class SelfCache:
         for tensor in self.keys + self.values:
             tensor[rows] = tensor[source_rows]
 
+    def reorder(self, source_rows: Tensor, span: int) -> None:
+        """Give the first rows the first `span` positions of other rows."""
+        for tensor in self.keys + self.values:
+            tensor[: len(source_rows), :, :span] = tensor[source_rows, :, :span]
+
 
 class InferenceModel:
     """Whisper's encoder and decoder on one device, in one precision.

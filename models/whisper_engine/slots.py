@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from models.whisper_engine.beams import BeamSearch
 from models.whisper_engine.model import CrossKV, InferenceModel
 from models.whisper_engine.rules import TextState, TokenRules
 
@@ -27,6 +28,8 @@ class WindowInput:
         prompt: the tokens before the text: vocabulary, language and task.
         seed: for sampling; a window always yields the same samples.
         language_probability: of the most probable language, if it was detected for this window.
+        needed: seconds from the window's start after which its text is not needed.
+        beams: whether to search it with beams if its greedy text is doubtful.
     """
 
     index: int
@@ -34,6 +37,8 @@ class WindowInput:
     prompt: tuple[int, ...]
     seed: int
     language_probability: float | None = None
+    needed: float | None = None
+    beams: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,7 @@ class Slots:
 
     def add_encoded(self, other: "Slots", slot: int) -> None:
         """Copy an encoded window from a slot of `other`. `restart` starts its texts."""
-        self.cross.copy_row(self._occupy(other._input(slot)), other.cross, slot)
+        self.cross.copy_row(self._occupy(other.occupant(slot)), other.cross, slot)
 
     def restart(self, temperature: float) -> None:
         """Start the texts of all slots anew."""
@@ -119,7 +124,7 @@ class Slots:
 
     def select(self, slots: list[int]) -> tuple[tuple[WindowInput, ...], CrossKV]:
         """The windows in these slots and their cross-attention; they stay in their slots."""
-        return tuple(self._input(slot) for slot in slots), self.cross.rows(slots)
+        return tuple(self.occupant(slot) for slot in slots), self.cross.rows(slots)
 
     def stop(self, slot: int) -> None:
         """End a slot's texts as they are."""
@@ -140,7 +145,7 @@ class Slots:
         return slot
 
     def _start_texts(self, slots: list[int], temperature: float) -> None:
-        prompts = {slot: self._input(slot).prompt for slot in slots}
+        prompts = {slot: self.occupant(slot).prompt for slot in slots}
         for length in sorted({len(prompt) for prompt in prompts.values()}):
             self._read_prompts([slot for slot in slots if len(prompts[slot]) == length])
         for slot in slots:
@@ -149,8 +154,8 @@ class Slots:
 
     def _read_prompts(self, slots: list[int]) -> None:
         """Read prompts of equal length but for their last token, which the first step reads."""
-        start_of_transcript = self._input(slots[0]).prompt.index(self.special.sot)
-        prompts = torch.tensor([self._input(slot).prompt for slot in slots])
+        start_of_transcript = self.occupant(slots[0]).prompt.index(self.special.sot)
+        prompts = torch.tensor([self.occupant(slot).prompt for slot in slots])
         prompts = prompts.to(self.model.device)
         n_tokens = max(start_of_transcript + 1, prompts.shape[1] - 1)
         rows = torch.arange(self.n_candidates) + torch.tensor(slots)[:, None] * self.n_candidates
@@ -163,7 +168,7 @@ class Slots:
         self._state.last[rows] = prompts[:, -1:]
 
     def _reset_texts(self, slot: int, temperature: float) -> None:
-        window_input, rows = self._input(slot), self._rows(slot)
+        window_input, rows = self.occupant(slot), self._rows(slot)
         start = len(window_input.prompt) - 1
         self._start[rows] = start
         self._limit[rows] = min(self._n_ctx // 2, self._n_ctx - start)
@@ -206,7 +211,8 @@ class Slots:
         """The rows of this slot's texts in the tensors of all texts."""
         return slice(slot * self.n_candidates, (slot + 1) * self.n_candidates)
 
-    def _input(self, slot: int) -> WindowInput:
+    def occupant(self, slot: int) -> WindowInput:
+        """The window in a used slot."""
         window_input = self.occupants[slot]
         assert window_input is not None
         return window_input
@@ -220,7 +226,7 @@ class Slots:
         for _ in range(STEPS_PER_RUN if self._uses_graphs else 1):
             n_slots = self._graph_slots(self.n_used) if self._uses_graphs else self.n_used
             span = 1 + max(
-                len(self._input(slot).prompt) + self._n_steps[slot] - 1
+                len(self.occupant(slot).prompt) + self._n_steps[slot] - 1
                 for slot in range(self.n_used)
             )
             if self._uses_graphs:
@@ -231,6 +237,66 @@ class Slots:
                 self._n_steps[slot] += 1
         done = self._done.view(self.n_slots, self.n_candidates)[: self.n_used].all(dim=1)
         self.ended = done.nonzero()[:, 0].tolist()
+
+    def run_beams(self) -> None:
+        """Search the texts of all slots to their ends, each with `n_candidates` beams.
+
+        Nothing is recorded as a CUDA graph: few windows are searched. `restart` comes first.
+        Source: whisper/decoding.py, `BeamSearchDecoder`.
+        """
+        searches = [
+            BeamSearch(self.n_candidates, self.special.eot, self.n_steps_left(slot))
+            for slot in range(self.n_used)
+        ]
+        n = self.n_used * self.n_candidates
+        while not all(search.is_done for search in searches):
+            span = 1 + max(
+                len(self.occupant(slot).prompt) + self._n_steps[slot] - 1
+                for slot in range(self.n_used)
+            )
+            span = min(span, self._n_ctx)
+            logprobs = self._compute_logits(self.n_used, span).log_softmax(dim=1)
+            values, tokens = (
+                best.view(self.n_used, self.n_candidates, -1).tolist()
+                for best in logprobs.topk(self.n_candidates + 1, dim=1)
+            )
+            chosen, sources = [], []
+            for slot, search in enumerate(searches):
+                search.add(values[slot], tokens[slot])
+                chosen += [sequence[-1] for sequence in search.sequences]
+                sources += [slot * self.n_candidates + source for source in search.sources]
+            self._continue_beams(n, chosen, sources, span)
+        for slot, search in enumerate(searches):
+            self._write_texts(slot, search.finish())
+        self.ended = list(range(self.n_used))
+        self._host_copies = None
+
+    def _continue_beams(self, n: int, chosen: list[int], sources: list[int], span: int) -> None:
+        """Give the first n texts the state of the texts that they continue, and a new token."""
+        from_rows, last = (torch.tensor(each).to(self.model.device) for each in (sources, chosen))
+        if sources != [*range(n)]:
+            self._cache.reorder(from_rows, span)
+        state = self._state.rows(slice(n))
+        for tensor in vars(state).values():
+            tensor.copy_(tensor[from_rows])
+        state.before_last.copy_(state.last)
+        state.last.copy_(last)
+        is_timestamp = last >= self.special.timestamp_begin
+        state.last_timestamp.copy_(torch.where(is_timestamp, last, state.last_timestamp))
+        state.length.add_(1).clamp_(max=self._n_ctx // 2)
+        for slot in range(self.n_used):
+            self._n_steps[slot] += 1
+
+    def _write_texts(self, slot: int, texts: list[tuple[tuple[int, ...], float]]) -> None:
+        """Replace a slot's texts; fewer than its candidates are followed by impossible ones."""
+        rows = self._rows(slot)
+        self._done[rows] = True
+        self._sum_logprobs[rows] = -torch.inf
+        self._state.length[rows] = 0
+        for row, (tokens, sum_logprobs) in zip(range(rows.start, rows.stop), texts, strict=False):
+            self._tokens[row, : len(tokens)] = torch.tensor(tokens).to(self._tokens)
+            self._state.length[row] = len(tokens)
+            self._sum_logprobs[row] = sum_logprobs
 
     def hypotheses(self, slot: int) -> list[Hypothesis]:
         """A slot's texts so far."""
@@ -251,14 +317,7 @@ class Slots:
         """Add a token to each text in the first slots; all positions are below `span`."""
         n = n_slots * self.n_candidates
         state = self._state.rows(slice(n))
-        # Ended texts are computed along with the others and discarded; one at its limit would be
-        # past the last position.
-        positions = (self._start[:n] + state.length).clamp(max=span - 1)
-        hidden = self.model.decoder.step(
-            state.last, positions, self.cross.rows(slice(n_slots)), self._cache, span
-        )
-        logits = self.model.logits(hidden)
-        self.rules.apply(logits, state)
+        logits = self._compute_logits(n_slots, span)
         greedy = self.n_candidates == 1
         chosen = logits.argmax(dim=1) if greedy else self._sample(logits, state.length)
         logprobs = logits.log_softmax(dim=1).gather(1, chosen[:, None])[:, 0]
@@ -273,6 +332,20 @@ class Slots:
         state.last_timestamp.copy_(torch.where(is_timestamp, chosen, state.last_timestamp))
         state.length.add_(live & ~ends)
         self._done[:n] |= ends | (state.length >= self._limit[:n])
+
+    def _compute_logits(self, n_slots: int, span: int) -> Tensor:
+        """The logits of each text's next token under the rules, (n_texts, n_vocab), float32."""
+        n = n_slots * self.n_candidates
+        state = self._state.rows(slice(n))
+        # Ended texts are computed along with the others and discarded; one at its limit would be
+        # past the last position.
+        positions = (self._start[:n] + state.length).clamp(max=span - 1)
+        hidden = self.model.decoder.step(
+            state.last, positions, self.cross.rows(slice(n_slots)), self._cache, span
+        )
+        logits = self.model.logits(hidden)
+        self.rules.apply(logits, state)
+        return logits
 
     def _sample(self, logits: Tensor, length: Tensor) -> Tensor:
         """Sample a token of each text at its temperature.
