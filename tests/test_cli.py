@@ -21,10 +21,19 @@ from typer.testing import CliRunner
 from service.commands import transcribe as transcribe_command
 from service.commands.main import app
 from service.doctor import check_disk
+from tests.audio_files import remember_readings
 from tests.fakes import FakePipeline
 from tests.test_batch import write_tone
 
 ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module", autouse=True)
+def readings():
+    """The recordings of these tests are much alike."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        remember_readings(monkeypatch)
+        yield
 
 
 @pytest.fixture(autouse=True)
