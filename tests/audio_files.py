@@ -65,9 +65,10 @@ def remember_readings(monkeypatch: pytest.MonkeyPatch) -> None:
                     known[key] = read(file, **options)
                 except AudioError as error:
                     known[key] = error
-            if isinstance(known[key], AudioError):
-                raise copy.copy(known[key])
-            return copy.deepcopy(known[key])
+            result = copy.deepcopy(known[key])
+            if isinstance(result, AudioError):
+                raise result
+            return result
 
         return read_once
 

@@ -129,8 +129,9 @@ def test_one_line_says_how_long_a_group_will_take(pipeline, recording, tmp_path)
     result = transcribe(recording, other, "--out", tmp_path / "out")
     lines = result.stderr.splitlines()
 
-    assert lines[0].startswith("INT-07 and 1 more: 0:00:03 of audio, about ")
-    assert [line.split(":")[0] for line in lines[1:3]] == ["INT-07", "INT-08"]
+    assert lines[0] == "Loading the models."
+    assert lines[1].startswith("INT-07 and 1 more: 0:00:03 of audio, about ")
+    assert [line.split(":")[0] for line in lines[2:4]] == ["INT-07", "INT-08"]
 
 
 def test_spoken_words_are_not_shown_during_transcription(pipeline, recording, tmp_path):
@@ -172,7 +173,7 @@ def test_an_invalid_value_is_reported_in_one_line_with_exit_code_2(
 
 
 def test_an_unknown_format_is_refused_before_any_work(pipeline, recording, tmp_path):
-    result = transcribe(recording, "--out", tmp_path / "out", "--format", "docx")
+    result = transcribe(recording, "--out", tmp_path / "out", "--format", "doc")
 
     assert result.exit_code == 2
     assert not (tmp_path / "out").exists()
