@@ -1,6 +1,7 @@
 """Times: where a tone that is known to sound at a certain second is found after decoding."""
 
 import re
+import struct
 import subprocess
 from pathlib import Path
 
@@ -46,6 +47,33 @@ def test_sound_that_starts_after_the_picture_keeps_its_place(tmp_path: Path, end
     inputs = ["-f", "lavfi", "-i", PICTURE.format(8), "-itsoffset", "3", "-f", "lavfi", "-i"]
     run(*inputs, BURST.format(1, 4), "-c:v", "mpeg4", *WITH_PICTURE[ending], str(path))
     assert burst_at(decoded(path).samples) == pytest.approx(4, abs=0.06)
+
+
+def late_avi(path: Path, codec: str) -> bytearray:
+    """Eight seconds of picture, and sound from the third on, which ffmpeg does not write down."""
+    inputs = ["-f", "lavfi", "-i", PICTURE.format(8), "-itsoffset", "3", "-f", "lavfi", "-i"]
+    sound = [BURST.format(1, 4).replace("48000", "44100"), "-c:a", codec]
+    run(*inputs, *sound, "-c:v", "mpeg4", str(path))
+    return bytearray(path.read_bytes())
+
+
+@pytest.mark.parametrize("codec", ["libmp3lame", "pcm_s16le"])
+def test_the_start_that_an_avi_declares_for_its_sound_is_kept(tmp_path: Path, codec: str) -> None:
+    """ffprobe does not report it, so the sound moved to the start."""
+    content = late_avi(tmp_path / "x.avi", codec)
+    stream = content.index(b"auds")
+    scale, rate = struct.unpack_from("<II", content, stream + 20)
+    struct.pack_into("<I", content, stream + 28, round(3 * rate / scale))
+    recording = decoded_bytes(bytes(content))
+    assert burst_at(recording.samples) == pytest.approx(4, abs=0.06)
+    assert not recording.warnings
+
+
+@pytest.mark.parametrize("codec", ["libmp3lame", "pcm_s16le"])
+def test_sound_beside_a_later_picture_of_an_avi_is_warned_of(tmp_path: Path, codec: str) -> None:
+    """It moved to the start without a word; with PCM the file was refused as cut off."""
+    recording = decoded_bytes(bytes(late_avi(tmp_path / "x.avi", codec)))
+    assert "beside the picture at 3.0 s" in recording.warnings[0]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from models.audio.amr import NARROW_BAND, find_breaks
 from models.audio.damage import clock
 from models.audio.recording import SAMPLE_RATE
 from tests.audio_files import MakeRecording, amr, decoded, decoded_bytes, refusal, slow
@@ -114,6 +115,67 @@ def test_frames_without_speech_are_silence_in_amr(frames: list[bytes]) -> None:
     for start, end in ((5.3, 12.7), (18.3, 26)):
         silent = recording.samples[0, round(start * SAMPLE_RATE) : round(end * SAMPLE_RATE)]
         assert np.abs(silent).max() == 0
+
+
+def test_bytes_lost_in_amr_become_silence_of_their_length() -> None:
+    """A failing card returned zeros, which are frames of another size: it was noise, and longer."""
+    content = bytearray(b"#!AMR\n" + 8 * SPEECH)  # 40 s
+    content[len(content) // 2 : len(content) // 2 + 1600] = bytes(1600)  # 1 s
+    recording = decoded_bytes(bytes(content))
+    (warning,) = recording.warnings
+    assert "sound is missing at 0:20 (1.0 s)" in warning
+    assert recording.duration == pytest.approx(40, abs=0.05)
+    silent = recording.samples[0, round(20.1 * SAMPLE_RATE) : round(20.9 * SAMPLE_RATE)]
+    assert np.abs(silent).max() < 0.01
+    content[10_000:20_000] = bytes(10_000)
+    assert refusal(bytes(content)).code == "decode_failed"
+
+
+def test_a_hole_in_amr_is_told_of_and_what_follows_decodes() -> None:
+    """The frames after it were read from the wrong places: noise to the end, without a word."""
+    whole = b"#!AMR\n" + 8 * SPEECH
+    recording = decoded_bytes(whole[:16_000] + whole[16_000 + 3217 :])
+    (warning,) = recording.warnings
+    assert "joined or is damaged at 0:10:" in warning and "too early" in warning
+    assert recording.duration == pytest.approx(40 - 2, abs=0.1)
+    intact = decoded_bytes(whole)
+    end = round(5 * SAMPLE_RATE)
+    np.testing.assert_allclose(recording.samples[0, -end:], intact.samples[0, -end:], atol=1e-3)
+
+
+def test_frames_without_speech_are_no_break_in_amr() -> None:
+    content = b"#!AMR\n" + SPEECH + 40 * (SILENCE_FRAME + 7 * NO_DATA) + SPEECH
+    assert find_breaks(content, 6, NARROW_BAND) == ([], 250 + 320 + 250)
+
+
+@pytest.mark.parametrize(("ending", "codec"), [("ogg", "libvorbis"), ("opus", "libopus")])
+def test_pages_missing_in_ogg_are_told_of_by_their_numbers(
+    make_recording: MakeRecording, ending: str, codec: str
+) -> None:
+    """A gap of less than three seconds was taken for a pause, without a word."""
+    options = ("-c:a", codec, "-page_duration", "500000")
+    content = make_recording(ending, *options, of=NOISE.replace("16000", "48000")).read_bytes()
+    pages = [b"OggS" + page for page in content.split(b"OggS")[1:]]
+    middle = len(pages) // 2
+    recording = decoded_bytes(b"".join(pages[:middle] + pages[middle + 2 :]))
+    (warning,) = recording.warnings
+    assert "sound is missing at 0:" in warning
+    assert recording.duration == pytest.approx(40, abs=0.1)
+
+
+def test_a_gap_of_a_second_in_webm_is_told_of(tmp_path: Path) -> None:
+    whole, path = tmp_path / "whole.webm", tmp_path / "x.webm"
+    command = ["ffmpeg", "-nostdin", "-v", "error"]
+    sound = ["-f", "lavfi", "-i", NOISE.replace("16000", "48000"), "-c:a", "libopus"]
+    subprocess.run([*command, *sound, str(whole)], check=True)
+    drop = "noise=drop='gt(pts*tb,20)*lt(pts*tb,21)'"
+    subprocess.run(
+        [*command, "-i", str(whole), "-c", "copy", "-bsf:a", drop, str(path)], check=True
+    )
+    recording = decoded(path)
+    (warning,) = recording.warnings
+    assert "no sound at 0:19 (1.0 s)" in warning
+    assert recording.duration == pytest.approx(40, abs=0.1)
 
 
 @pytest.mark.parametrize("ending", ["3gp", slow("3ga")])

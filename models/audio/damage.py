@@ -12,17 +12,17 @@ import numpy as np
 from models.audio.errors import DecodeFailed
 from models.audio.ffmpeg_child import CODECS, output_of, run_sandboxed, words
 from models.audio.ffmpeg_input import FfmpegInput
+from models.audio.ogg_pages import find_missing_pages
 from models.audio.recording import RecordingInfo, Track, duration_in_words
 
 MAX_DAMAGE = 0.05  # share of a recording
 MIN_GAP, MAX_GAP = 0.1, 3600.0  # s; a longer one means that the clock was reset
-MIN_PAUSE = 3.0  # s; a shorter gap is not worth a warning where it may be a pause of a call
-MIN_SILENT_GAP = 0.5  # s; the same limit for formats that calls are not recorded in
+MIN_SILENT_GAP = 0.5  # s; a shorter gap may be left by a codec that sends nothing in silence
+SAME_PLACE = 0.2  # s between the end of an Ogg page and the gap after it
 MIN_LOST = 0.1  # s
 N_PLACES = 5  # named in a warning
 # Programs never leave out packets in these formats, so a gap is damage. In others, calls do.
 WITHOUT_GAPS = ("aac", "asf", "flac", "mp3")
-CAMCORDERS = ("mpeg", "mpegts")
 # One sample after another, without packets that could be missing.
 WITHOUT_PACKETS = ("aiff", "au", "caf", "dss", "w64", "wav")
 WITHOUT_CLOCK = ("aac", "mp3")  # frames without timestamps: a gap in them is not filled
@@ -60,6 +60,7 @@ class Damage:
     lost: tuple[tuple[float, float], ...] = ()
     silent: tuple[tuple[float, float], ...] = ()  # perhaps left out on purpose
     hole: tuple[float, float] | None = None  # that the decoder left no time for
+    joints: tuple[float, ...] = ()  # places where an unknown length may be missing
 
     @property
     def unfilled(self) -> float:
@@ -138,6 +139,8 @@ def find_damage(
     gaps = packets.gaps()
     proven, has_clock = info.container in WITHOUT_GAPS, info.container not in WITHOUT_CLOCK
     lost = list(gaps) if proven else []
+    if info.container == "ogg":
+        lost += _lost_pages(gaps, source, info, track)
     hole = None
     if frames is not None:
         lost += _undecoded(packets, frames, track, has_clock=has_clock)
@@ -153,9 +156,18 @@ def find_damage(
             place, seconds = max(lost, key=lambda gap: gap[1])
             hole = (place, max(missing))
             lost[lost.index((place, seconds))] = (place, seconds + max(missing))
-    shortest = MIN_SILENT_GAP if info.container in CAMCORDERS else MIN_PAUSE
-    silent = [] if proven else [gap for gap in gaps if gap[1] > shortest]
-    return Damage(tuple(sorted(lost)), tuple(silent), hole)
+    silent = [gap for gap in gaps if gap[1] > MIN_SILENT_GAP and gap not in lost]
+    lost += source.amr.lost
+    return Damage(tuple(sorted(lost)), () if proven else tuple(silent), hole, source.amr.joints)
+
+
+def _lost_pages(
+    gaps: Sequence[tuple[float, float]], source: FfmpegInput, info: RecordingInfo, track: Track
+) -> list[tuple[float, float]]:
+    """The gaps at which the numbers of an Ogg file's pages say that some are missing."""
+    rate = 48_000 if track.codec == "opus" else track.sample_rate
+    ends = [position / rate - info.clock_start for position in find_missing_pages(source.file)]
+    return [gap for gap in gaps if any(abs(gap[0] - end) < SAME_PLACE for end in ends)]
 
 
 def _undecoded(
@@ -213,6 +225,12 @@ def damage_warnings(damage: Damage, info: RecordingInfo, track: Track, total: fl
             f"{name}The recording was joined or is damaged at {places}: sound may be missing"
             f" there.{later}"
         )
+    if damage.joints:
+        places = _list(map(clock, damage.joints))
+        warnings.append(
+            f"{name}The recording was joined or is damaged at {places}: sound may be missing there,"
+            " and later times may be too early. AMR cannot say how much."
+        )
     if damage.silent:
         warnings.append(
             f"{name}The file has no sound at {_in_words(damage.silent)}, as in a call while nobody"
@@ -224,9 +242,13 @@ def damage_warnings(damage: Damage, info: RecordingInfo, track: Track, total: fl
 def _in_words(places: Sequence[tuple[float, float]]) -> str:
     """1:05 (2.0 s), 2:00:07 (1 min 3 s) and 4 more places."""
     places = [place for place in places if place[1] >= MIN_LOST] or places[:1]
-    shown = [f"{clock(start)} ({duration_in_words(length)})" for start, length in places[:N_PLACES]]
-    left = len(places) - len(shown)
-    return ", ".join(shown) + (f" and {left} more places" if left else "")
+    return _list(f"{clock(start)} ({duration_in_words(length)})" for start, length in places)
+
+
+def _list(places: Iterable[str]) -> str:
+    shown = list(places)
+    left = len(shown) - N_PLACES
+    return ", ".join(shown[:N_PLACES]) + (f" and {left} more places" if left > 0 else "")
 
 
 def clock(seconds: float) -> str:

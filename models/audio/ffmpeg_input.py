@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from models.audio.amr import AmrDamage, is_amr, repaired_amr
 from models.audio.chunks import WAV, Sound, find_sound, repaired
 from models.audio.ffmpeg_child import INPUT, INPUT_OPTIONS
 from models.audio.headers import end_of_mp3, file_size, is_mp3, read_head
@@ -21,6 +22,7 @@ class FfmpegInput:
     options: Mapping[str, object]
     end: int  # of the sound, in bytes
     sound: Sound | None = None  # of a file in chunks
+    amr: AmrDamage = AmrDamage()  # what is missing in an AMR file, replaced by silence
 
 
 @contextmanager
@@ -34,6 +36,9 @@ def open_source(file: BinaryIO) -> Iterator[FfmpegInput]:
             return
         with repaired(file, sound) as copy:
             yield FfmpegInput(copy, INPUT, INPUT_OPTIONS, n_bytes, sound)
+    elif is_amr(head):
+        with repaired_amr(file, head) as (copy, damage):
+            yield FfmpegInput(copy, INPUT, INPUT_OPTIONS, n_bytes, amr=damage)
     elif is_mp3(head) and (end := end_of_mp3(file)) < n_bytes:
         part = f"subfile,,start,0,end,{end},,:{INPUT}"
         yield FfmpegInput(file, part, PART_OPTIONS, end)

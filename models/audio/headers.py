@@ -122,7 +122,8 @@ def declared_duration(
         # Its end on the clock of the timestamps, which may start anywhere.
         start = seconds(container.get("start_time"))
         duration = seconds(container.get("duration")) - max(0.0, start)
-        return (duration, start < 1) if duration > 0 else (None, False)
+        is_certain = start < 1 and not (name == "avi" and n_streams > 1)  # it is the picture's
+        return (duration, is_certain) if duration > 0 else (None, False)
     if sound is not None:
         return chunks_duration(file, sound, streams[0], duration)
     if name == "avi":

@@ -1,6 +1,7 @@
 """Sealed files in memory, which ffmpeg can seek in without plaintext on disk."""
 
 import fcntl
+import mmap
 import os
 from collections.abc import Iterable
 from typing import BinaryIO
@@ -16,3 +17,8 @@ def memory_file(parts: Iterable[bytes]) -> BinaryIO:
     seals = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
     fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
     return file
+
+
+def private_map(file: BinaryIO) -> mmap.mmap:
+    """A file that is not empty, mapped for reading; a sealed one allows no shared mapping."""
+    return mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)

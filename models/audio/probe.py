@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, BinaryIO
 
+from models.audio.avi import AviStart, read_avi_starts
 from models.audio.chunks import Sound
 from models.audio.errors import EmptyFile, EncryptedAudio, NoAudioStream, UnreadableAudio
 from models.audio.ffmpeg_child import (
@@ -29,6 +30,7 @@ from models.audio.limits import refuse_out_of_range, unreadable_codec
 from models.audio.recording import RecordingInfo, Track
 
 PROBE_SECONDS = 30  # processor time
+MIN_AVI_LEAD = 1.0  # s; programs store a little of the picture first
 LOCKED_TAGS = ("aavd", "drms", "enca")  # Audible, iTunes, MPEG common encryption
 
 
@@ -65,7 +67,11 @@ def probe(file: BinaryIO) -> RecordingInfo:
     if not streams:
         raise NoAudioStream(NO_SOUND)
     tracks = [track_of(number, stream) for number, stream in enumerate(streams, 1)]
+    late: list[str] = []
+    if container["format_name"] == "avi":
+        tracks, late = place_avi_tracks(tracks, read_avi_starts(file))
     chosen, warnings = choose_tracks(tracks, streams)
+    warnings += late
     reported = [streams[track.number - 1] for track in chosen]
     duration, is_certain = declared_duration(file, head, source.sound, reported, container)
     if source.sound is not None:
@@ -100,6 +106,28 @@ def track_of(number: int, stream: Mapping[str, Any]) -> Track:
         channels=int(stream.get("channels", 0)),
         start=seconds(stream.get("start_time")),
     )
+
+
+def place_avi_tracks(
+    tracks: Sequence[Track], starts: Mapping[int, AviStart]
+) -> tuple[list[Track], list[str]]:
+    """Give tracks the start that an AVI declares; warn where the pictures contradict it."""
+    placed = [
+        replace(track, start=starts[track.index].declared) if track.index in starts else track
+        for track in tracks
+    ]
+    beside = max(
+        (start.beside for start in starts.values() if start.beside and not start.declared),
+        default=0.0,
+    )
+    if beside < MIN_AVI_LEAD:
+        return placed, []
+    warning = (
+        f"In this AVI the first sound is stored beside the picture at {beside:.1f} s, but the file"
+        " says that both start together. If the sound starts later, all times are too early by so"
+        " much: compare them with the picture."
+    )
+    return placed, [warning]
 
 
 def choose_tracks(
