@@ -243,6 +243,13 @@ class RecordingRefused(ServiceError):
     status = 409
 
 
+class RecordingDuplicate(ServiceError):
+    """The session already has a recording with the same content."""
+
+    code = "recording_duplicate"
+    status = 409
+
+
 class RecordingInUse(ServiceError):
     """An unfinished job needs the recording."""
 

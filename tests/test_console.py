@@ -14,6 +14,7 @@ from service.commands.client import Client
 from service.commands.console import printable
 from service.commands.main import app
 from service.doctor import Check
+from service.domain import recordings
 from tests.api import open_api, tone
 
 RAW = re.compile(r"[a-z]+_(parsing|mismatch|error|type|missing|forbidden)|body\.|query\.|path\.")
@@ -263,6 +264,31 @@ def test_the_same_file_uploaded_again_is_the_same_recording_and_job(api, run, tm
     ids = [job["id"] for job in api.get("/v1/jobs", params={"study": "TWICE"}).json()["items"]]
     used = [api.get(f"/v1/jobs/{id}").json()["recordings"] for id in ids]
     assert used == [session["recordings"]] * 2
+
+
+def test_of_two_commands_that_upload_one_file_at_once_both_get_the_recording(
+    api, run, tmp_path, monkeypatch
+):
+    api.post("/v1/studies", json={"code": "ATONCE"})
+    file = tmp_path / "a.wav"
+    file.write_bytes(tone(0.5))
+    command = ("upload", file, "--study", "ATONCE", "--session", "INT-01", "--model", "demo")
+    first = run(*command)
+    find_uploaded = recordings.find_uploaded
+    answers = [None]  # the other command's upload has just begun
+
+    def find(*arguments, **options):
+        return answers.pop() if answers else find_uploaded(*arguments, **options)
+
+    monkeypatch.setattr(recordings, "find_uploaded", find)
+
+    second = run(*command)
+
+    assert second.exit_code == 0, second.output
+    assert second.stdout == first.stdout
+    assert not answers
+    (session,) = api.get("/v1/sessions", params={"study": "ATONCE"}).json()["items"]
+    assert len(session["recordings"]) == 1
 
 
 def test_the_same_file_with_another_vocabulary_gets_another_job(api, run, tmp_path):

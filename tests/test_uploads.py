@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
@@ -110,6 +111,96 @@ def test_a_recording_that_is_uploaded_again_is_answered_with_what_is_there(api, 
     other = f"/v1/uploads?study={study}&other_than={first['id']}"
     second = api.post(other, headers={**OCTETS, **same}, content=sound)
     assert (second.status_code, second.json()["id"] == first["id"]) == (201, False)
+
+
+@pytest.fixture
+def session(api, study):
+    return api.post("/v1/sessions", json={"study": study}).json()["id"]
+
+
+def recordings_of(api, session):
+    return api.get(f"/v1/sessions/{session}").json()["recordings"]
+
+
+def test_the_same_content_sent_again_without_a_checksum_is_answered_with_what_is_there(
+    api, study, session
+):
+    """`curl -T FILE`, repeated, put the recording into the session twice."""
+    sound, path = tone(1.0), f"/v1/uploads?study={study}&session={session}"
+    first = api.post(path, headers=OCTETS, content=sound)
+    before = files_in(api)
+    at_once = api.post(path, headers=OCTETS, content=sound)  # while the first is being checked
+    api.checked(first.json()["id"])
+    later = api.post(path, headers=OCTETS, content=sound)
+
+    assert [answer.status_code for answer in (first, at_once, later)] == [201, 200, 200]
+    assert {answer.json()["id"] for answer in (at_once, later)} == {first.json()["id"]}
+    assert later.headers["Location"] == f"/v1/uploads/{first.json()['id']}"
+    assert recordings_of(api, session) == [first.json()["id"]]
+    assert len(files_in(api)) <= len(before)  # nothing is left of the copies
+
+
+def test_the_same_content_sent_again_in_parts_is_refused_and_names_the_recording(
+    api, study, session
+):
+    sound = tone(1.0)
+    first = api.upload(study, sound, query={"session": session})["id"]
+    second = api.checked(send_in_parts(api, study, session, sound))
+
+    assert second["state"] == "refused"
+    assert second["refusal"]["code"] == "recording_duplicate"
+    assert first in second["refusal"]["detail"]
+    assert second["expires_at"] is not None
+    assert recordings_of(api, session) == [first]
+    api.post(f"/v1/recordings/{second['id']}/retry")
+    assert api.checked(second["id"])["state"] == "refused"
+    api.request("DELETE", f"/v1/recordings/{first}")
+    api.post(f"/v1/recordings/{second['id']}/retry")
+    assert api.checked(second["id"])["state"] == "ready"
+    assert recordings_of(api, session) == [second["id"]]
+
+
+def send_in_parts(api, study, session, sound):
+    begin = {"Upload-Length": str(len(sound))}
+    path = f"/v1/uploads?study={study}&session={session}"
+    location = api.post(path, headers=begin).headers["Location"]
+    for offset in range(0, len(sound), 10_000):
+        headers = {**OCTETS, "Upload-Offset": str(offset)}
+        part = sound[offset : offset + 10_000]
+        assert api.request("PATCH", location, headers=headers, content=part).status_code == 204
+    return location.rpartition("/")[2]
+
+
+def test_a_second_copy_in_a_session_can_be_asked_for(api, study, session):
+    sound = tone(1.0)
+    same = {"Upload-Metadata": metadata(sha256=hashlib.sha256(sound).hexdigest())}
+    path = f"/v1/uploads?study={study}&session={session}&copy=true"
+    answers = [
+        api.post(path, headers={**OCTETS, **extra}, content=sound) for extra in ({}, same, {})
+    ]
+
+    assert [answer.status_code for answer in answers] == [201] * 3
+    ids = [answer.json()["id"] for answer in answers]
+    assert [api.checked(id)["state"] for id in ids] == ["ready"] * 3
+    assert recordings_of(api, session) == ids
+
+
+def test_of_two_copies_that_are_checked_at_the_same_time_one_is_refused(
+    api, study, session, monkeypatch
+):
+    sound = tone(1.0)
+    monkeypatch.setattr(checking.Checker, "_find_waiting", lambda self: [])  # only below
+    ids = [UUID(send_in_parts(api, study, session, sound)) for _ in range(2)]
+    start = threading.Barrier(2)
+
+    def check(id):
+        start.wait()
+        checked = checking.check(api.services, id)
+        assert checked is not None
+        return checked.state
+
+    with ThreadPoolExecutor(2) as pool:
+        assert sorted(pool.map(check, ids)) == ["ready", "refused"]
 
 
 def test_a_recording_of_another_session_or_study_is_not_the_same(api, study):
@@ -780,7 +871,7 @@ def test_a_long_request_is_stored_in_parts(api, study, monkeypatch):
 def test_uploads_of_a_session_are_in_the_order_they_were_started(api, study):
     made = api.post("/v1/sessions", json={"study": study}).json()
     first = api.upload(study, tone(), query={"session": made["code"]})
-    second = api.upload(study, tone(), query={"session": made["id"]})
+    second = api.upload(study, tone(2.0), query={"session": made["id"]})
 
     assert (first["position"], second["position"]) == (0, 1)
     session = api.get(f"/v1/sessions/{made['id']}").json()

@@ -58,6 +58,7 @@ from service.errors import Misused
 from service.exports.text import clock
 
 UNCHECKED_STATES = ("receiving", "checking")
+DUPLICATE = "recording_duplicate"
 OWN_PREFIXES = ("INT", "FG")
 CODE_IN_NAME = re.compile(r"(?<![A-Za-z0-9])([A-Za-z]{1,8})[-_ ]?([0-9]{1,4})(?![0-9])")
 NEXT_FREE = "the next free code"
@@ -399,7 +400,8 @@ def upload_all(
             def update(n_bytes: int, task: TaskID = task) -> None:
                 progress.update(task, completed=n_bytes)
 
-            id = upload(
+            send = partial(
+                upload,
                 client,
                 source,
                 unfinished,
@@ -407,8 +409,13 @@ def upload_all(
                 other_than=[*uploaded, *ids],
                 on_found=partial(found.add, task),
             )
+            id = send()
             progress.update(task, description=f"{name}: checking")
             recording = wait_for_recording(client, id)
+            if is_duplicate(recording):  # another command uploaded it at the same time
+                unfinished.forget(source.key(client.url))
+                id = send()
+                recording = wait_for_recording(client, id)
             if recording["state"] == "refused":
                 unfinished.forget(source.key(client.url))
                 progress.console.print(
@@ -424,6 +431,10 @@ def upload_all(
             progress.update(task, description=f"{name}: {length} of audio{before}")
             ids.append(id)
     return ids
+
+
+def is_duplicate(recording: dict[str, Any]) -> bool:
+    return recording["refusal"] is not None and recording["refusal"]["code"] == DUPLICATE
 
 
 def wait_for_recording(client: Client, recording_id: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from sqlalchemy import (
     String,
     Text,
     UniqueConstraint,
+    false,
     func,
     text,
 )
@@ -160,6 +161,7 @@ class Recording(Table):
     study_id: Mapped[UUID] = reference("study.id", index=True)
     session_id: Mapped[UUID | None] = mapped_column(ForeignKey("session.id"), index=True)
     position: Mapped[int | None]  # in its session, from 0
+    is_copy: Mapped[bool] = mapped_column(default=False, server_default=false())  # asked for
     token_id: Mapped[UUID] = reference("token.id")
     state: Mapped[str] = mapped_column(default="receiving")
     n_bytes: Mapped[int] = mapped_column(BigInteger)  # as the client announced

@@ -38,10 +38,11 @@ from service.domain.recordings import (
     keyed_digest,
     max_upload_bytes,
     read_metadata,
+    refuse_duplicate_content,
     sound_artefact,
     tidy_uploads,
 )
-from service.errors import ServiceError, locate
+from service.errors import RecordingDuplicate, ServiceError, locate
 from service.services import Services
 from service.vault import uploads
 from service.vault.errors import DiskFull, KeyMissing, Sealed, UploadBusy, UploadDamaged
@@ -254,6 +255,7 @@ def check(
         row.refusal_code = row.refusal_detail = None
         try:
             _examine(services, row, on_progress)
+            refuse_duplicate_content(session, row)
             row.state = "ready"
         except Stopped:
             return row
@@ -265,7 +267,7 @@ def check(
         except (SpeechError, ServiceError) as error:
             refuse(session, services, row, error.code, str(error))
             # Damage to our own files is no reason ever to destroy the audio.
-            if not isinstance(error, AudioError | UploadDamaged):
+            if not isinstance(error, AudioError | UploadDamaged | RecordingDuplicate):
                 row.expires_at = None
         except Exception as error:  # noqa: BLE001  # the top level of the checker
             log.error("recording %s: %s at %s", row.id, type(error).__name__, locate(error))

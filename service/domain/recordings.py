@@ -37,6 +37,7 @@ from service.domain.pages import Page, page_of
 from service.domain.sessions import find_session, lock_positions, next_position
 from service.domain.studies import find_study, refuse_erased
 from service.errors import (
+    RecordingDuplicate,
     RecordingNotFound,
     RecordingNotReady,
     RecordingRefused,
@@ -173,10 +174,12 @@ def create_upload(
     session: str | None,
     n_bytes: int,
     metadata: str | None,
+    copy: bool = False,
 ) -> Recording:
     """
     Args:
         study, session: id or code.
+        copy: keep it even if the session already has a recording with the same content.
         metadata: the header `Upload-Metadata` as received. It may hold file names, so it is stored
             as an artefact.
 
@@ -200,6 +203,7 @@ def create_upload(
             study_id=found.id,
             session_id=interview.id if interview else None,
             position=next_position(database, interview.id) if interview else None,
+            is_copy=copy,
             token_id=caller.token_id,
             n_bytes=n_bytes,
             expires_at=_new_expiry(database, services.settings),
@@ -224,10 +228,10 @@ def find_uploaded(
     study: str,
     session: str | None,
     n_bytes: int,
-    metadata: str | None,
+    sha256: bytes,
     other_than: Collection[UUID] = (),
 ) -> Recording | None:
-    """The recording with the announced SHA-256 that is already in this place.
+    """The recording with this content that is already in this place.
 
     The place is the session, or the recordings of the study that have none.
 
@@ -237,9 +241,6 @@ def find_uploaded(
     Raises:
         StudyNotFound, SessionNotFound, Erased
     """
-    sha256 = announced_sha256(metadata)
-    if sha256 is None:
-        return None
     with services.sessionmaker() as database:
         found = find_study(database, caller, study)
         interview = find_session(database, caller, session, found) if session is not None else None
@@ -283,6 +284,37 @@ def finish_upload(
     recording.n_bytes = n_bytes
     recording.state = acknowledge(services, recording, n_bytes)
     return None
+
+
+def refuse_duplicate_content(session: DbSession, recording: Recording) -> None:
+    """Refuse a recording whose content its session already has, unless a copy was asked for.
+
+    Of two that are checked at the same time, the second waits for the first to commit.
+
+    Raises:
+        RecordingDuplicate
+    """
+    if recording.session_id is None or recording.is_copy:
+        return
+    place = f"fieldscribe:content:{recording.session_id}"
+    session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(place, 0))))
+    first = session.scalar(
+        select(Recording.id)
+        .where(
+            Recording.session_id == recording.session_id,
+            Recording.id != recording.id,
+            Recording.digest == recording.digest,
+            Recording.n_bytes == recording.n_bytes,
+            Recording.state == "ready",
+        )
+        .order_by(Recording.position, Recording.created_at)
+        .limit(1)
+    )
+    if first is not None:
+        raise RecordingDuplicate(
+            f"The session already has this recording: it is {first}. To have it twice, upload it "
+            "with copy=true"
+        )
 
 
 def _new_expiry(session: DbSession, settings: Settings) -> datetime:
@@ -349,8 +381,13 @@ def receive(
     return offset
 
 
-def acknowledge(services: Services, recording: Recording, offset: int) -> str:
+def acknowledge(
+    services: Services, recording: Recording, offset: int, sha256: bytes | None = None
+) -> str:
     """Record a part: the upload expires later, and after the last part it can be checked.
+
+    Args:
+        sha256: of the whole recording, if it arrived in one request.
 
     Returns:
         The recording's state.
@@ -366,6 +403,8 @@ def acknowledge(services: Services, recording: Recording, offset: int) -> str:
             row.expires_at = _new_expiry(session, services.settings)
             if offset == row.n_bytes:
                 row.state, row.expires_at = "checking", None
+                if sha256 is not None:
+                    row.digest = keyed_digest(services, row.study_id, sha256)
         return row.state
 
 

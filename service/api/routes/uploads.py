@@ -7,6 +7,7 @@ recording it becomes have the same id.
 import asyncio
 import base64
 import binascii
+import hashlib
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import UTC
@@ -35,6 +36,7 @@ from service.domain.recordings import (
     BLOCK_BYTES,
     Checksum,
     acknowledge,
+    announced_sha256,
     find_recording,
     max_upload_bytes,
     parse_metadata,
@@ -174,11 +176,16 @@ async def create_upload(
         list[UUID],
         Query(max_length=100, description="Recordings that do not count as the same; repeatable."),
     ] = [],  # noqa: B006  # FastAPI copies it
+    copy: Annotated[
+        bool, Query(description="Store the recording even if the session already has it.")
+    ] = False,
 ) -> RecordingView:
     """Start an upload. The body may hold the first part or the whole recording.
 
     If `Upload-Metadata` announces the `sha256` of a recording that is already in the session (or in
-    the study, if no session is named), the answer is 200 with that recording.
+    the study, if no session is named), the answer is 200 with that recording. The same if the body
+    is the whole recording and the session already has it. Sent in parts without a `sha256`, such a
+    recording is refused when it is checked (`recording_duplicate`).
 
     `curl -X POST -T FILE -H "Authorization: Bearer $TOKEN" -H "Content-Type:
     application/offset+octet-stream" "$URL/v1/uploads?study=PEER&session=INT-07"`
@@ -190,21 +197,20 @@ async def create_upload(
         refuse_other_body(request)
     n_bytes = announced_length(request, has_body)
     metadata = metadata_of(request)
-    same = await asyncio.to_thread(
+    find_same = partial(
         recordings.find_uploaded,
         services,
         caller,
         study=study,
         session=session,
         n_bytes=n_bytes,
-        metadata=metadata,
         other_than=other_than,
     )
-    if same is not None:
-        response.status_code = 200
-        response.headers["Location"] = f"/v1/uploads/{same.id}"
-        response.headers.update(offset_headers(same, n_bytes))
-        return await asyncio.to_thread(RecordingView.of, same, services)
+    announced = announced_sha256(metadata)
+    if announced is not None and not copy:
+        same = await asyncio.to_thread(find_same, sha256=announced)
+        if same is not None:
+            return await show_existing(same, services, response)
     recording = await asyncio.to_thread(
         recordings.create_upload,
         services,
@@ -213,19 +219,38 @@ async def create_upload(
         session=session,
         n_bytes=n_bytes,
         metadata=metadata,
+        copy=copy or bool(other_than),
     )
-    offset = 0
+    offset, content = 0, hashlib.sha256()
     if has_body:
         try:
-            offset = await store_body(request, caller, services, limits, recording, offset=0)
+            offset = await store_body(
+                request, caller, services, limits, recording, offset=0, content=content
+            )
         except Exception:
             # The client does not know its id yet.
             await asyncio.to_thread(erase_recording, services, caller, recording.id)
             raise
-    recording.state = await asyncio.to_thread(acknowledge, services, recording, offset)
+        if offset == n_bytes and recording.session_id is not None and not recording.is_copy:
+            found = await asyncio.to_thread(find_same, sha256=content.digest())
+            if found is not None and found.id != recording.id:
+                await asyncio.to_thread(erase_recording, services, caller, recording.id)
+                return await show_existing(found, services, response)
+    whole = content.digest() if offset == n_bytes else None
+    recording.state = await asyncio.to_thread(acknowledge, services, recording, offset, whole)
     wake_checker(request, recording)
     response.headers["Location"] = f"/v1/uploads/{recording.id}"
     response.headers.update(offset_headers(recording, offset))
+    return await asyncio.to_thread(RecordingView.of, recording, services)
+
+
+async def show_existing(
+    recording: Recording, services: Services, response: Response
+) -> RecordingView:
+    """Answer an upload with the recording that has the same content."""
+    response.status_code = 200
+    response.headers["Location"] = f"/v1/uploads/{recording.id}"
+    response.headers.update(offset_headers(recording, recording.n_bytes))
     return await asyncio.to_thread(RecordingView.of, recording, services)
 
 
@@ -331,8 +356,12 @@ async def store_body(
     recording: Recording,
     *,
     offset: int,
+    content: "hashlib._Hash | None" = None,
 ) -> int:
     """Store the request's body in a thread that takes it from the event loop block by block.
+
+    Args:
+        content: updated with the body.
 
     Returns:
         The offset after the body.
@@ -352,7 +381,12 @@ async def store_body(
     async def next_block() -> bytes:
         return await anext(blocks, b"")
 
-    read_block = partial(anyio.from_thread.run, next_block)
+    def read_block() -> bytes:
+        block = anyio.from_thread.run(next_block)
+        if content is not None:
+            content.update(block)
+        return block
+
     store = partial(receive, services, recording, read_block, offset=offset, checksum=checksum)
     with limits.receive(caller.token_id):
         return await anyio.to_thread.run_sync(store, limiter=limits.receiving)
