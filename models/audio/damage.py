@@ -61,6 +61,7 @@ class Damage:
     silent: tuple[tuple[float, float], ...] = ()  # perhaps left out on purpose
     hole: tuple[float, float] | None = None  # that the decoder left no time for
     joints: tuple[float, ...] = ()  # places where an unknown length may be missing
+    pages: tuple[tuple[float, float], ...] = ()  # of an Ogg, as a stream over a network loses them
 
     @property
     def unfilled(self) -> float:
@@ -139,8 +140,6 @@ def find_damage(
     gaps = packets.gaps()
     proven, has_clock = info.container in WITHOUT_GAPS, info.container not in WITHOUT_CLOCK
     lost = list(gaps) if proven else []
-    if info.container == "ogg":
-        lost += _lost_pages(gaps, source, info, track)
     hole = None
     if frames is not None:
         lost += _undecoded(packets, frames, track, has_clock=has_clock)
@@ -156,9 +155,16 @@ def find_damage(
             place, seconds = max(lost, key=lambda gap: gap[1])
             hole = (place, max(missing))
             lost[lost.index((place, seconds))] = (place, seconds + max(missing))
-    silent = [gap for gap in gaps if gap[1] > MIN_SILENT_GAP and gap not in lost]
+    pages = _lost_pages(gaps, source, info, track) if info.container == "ogg" else []
+    silent = [gap for gap in gaps if gap[1] > MIN_SILENT_GAP and gap not in pages]
     lost += source.amr.lost
-    return Damage(tuple(sorted(lost)), () if proven else tuple(silent), hole, source.amr.joints)
+    return Damage(
+        tuple(sorted(lost)),
+        () if proven else tuple(silent),
+        hole,
+        source.amr.joints,
+        tuple(pages),
+    )
 
 
 def _lost_pages(
@@ -230,6 +236,11 @@ def damage_warnings(damage: Damage, info: RecordingInfo, track: Track, total: fl
         warnings.append(
             f"{name}The recording was joined or is damaged at {places}: sound may be missing there,"
             " and later times may be too early. AMR cannot say how much."
+        )
+    if damage.pages:
+        warnings.append(
+            f"{name}Parts of the file are missing at {_in_words(damage.pages)}: its pages are"
+            " numbered, and some are not there. These places are silent."
         )
     if damage.silent:
         warnings.append(
