@@ -46,10 +46,32 @@ HESITATIONS = {
     "sv": r"ö+h*m*|e+h+m*|h+m{2,}",
 }
 DEFAULT_HESITATIONS = r"u+h+m*|e+h+m+|ä+h+m*|h+m{2,}"
-EMPHASIS = frozenset(  # repeated on purpose
-    "no yes yeah very really so that had long many much far never more again bye ha ja nein doch "
-    "sehr so das die der non oui très si no muy più nee heel".split()
-)
+# A repetition without one of these may be meant: very very, no no, a telephone number.
+FUNCTION_WORDS = {
+    "en": "i you he she it we they me him her us them my your his its our their a an the this "
+    "these those and but or if because when to of in on at for with from by as is am are "
+    "was were be been do does did have has can could will would should i'm it's i'd i've "
+    "you're we're they're there where what who how which",
+    "de": "ich du er sie es wir ihr mich dich ihn uns euch mir dir ihm mein dein sein unser ein "
+    "eine einen einem einer den dem des und aber oder wenn weil dass ob zu von in im an "
+    "am auf für mit bei aus nach ist bin bist sind war waren habe hat hatte kann wird "
+    "würde wie was wer wo",
+    "fr": "je j' tu il elle on ils elles me te se mon ma mes ton ta son sa un une le la les l' "
+    "du des de d' et mais ou si que qui quand parce à au aux en dans sur pour par avec "
+    "est suis sont était étais ai a avait c'est c'était j'ai j'étais",
+    "es": "yo tú él ella nosotros ellos me te se le lo la los las un una el de del y pero o si "
+    "que quien cuando porque a al en con por para es soy son era fue he ha había está mi "
+    "tu su",
+    "it": "io tu lui lei noi loro mi ti si ci il lo la i gli le un una di del della e ma o se "
+    "che chi quando perché a al in con per da è sono era ho ha aveva mio mia",
+    "pt": "eu tu ele ela nós eles me te se o a os as um uma de do da e mas ou que quem quando "
+    "porque em no na com por para é sou são era foi tenho tem tinha meu minha",
+    "nl": "ik jij je hij zij ze het wij we jullie mij me hem haar ons mijn jouw zijn een de en "
+    "maar of als dat omdat te van in op aan voor met bij uit is ben bent was waren heb "
+    "heeft had kan zal",
+    "sv": "jag du han hon den det vi ni de mig dig honom henne oss min din sin en ett och men "
+    "eller om att som när för på i till av med från är var har hade kan ska",
+}
 MAX_REPEATED = 3  # words of a false start that is said again
 _EDGES = re.compile(r"^\W+|\W+$")
 _FINAL = re.compile(r"[.!?…。！？؟]+[\"'”’»)]*$")
@@ -61,13 +83,14 @@ def clean(transcript: Transcript) -> Transcript:
     A segment that consists of nothing else is kept as it is: no turn disappears.
     """
     pattern = HESITATIONS.get(transcript.language, DEFAULT_HESITATIONS)
+    is_said_again = _is_said_again_in(FUNCTION_WORDS.get(transcript.language, ""))
     is_hesitation = re.compile(pattern, re.IGNORECASE).fullmatch
 
     def cleaned(segment: Segment) -> Sequence[Word]:
         kept = list(segment.words)
         kept = _without(kept, lambda i, bare: bool(is_hesitation(bare[i])))
         kept = _without(kept, _is_cut_off_at(kept))
-        kept = _without(kept, _is_said_again)
+        kept = _without(kept, is_said_again)
         return kept or segment.words
 
     return _map_words(transcript, cleaned)
@@ -119,16 +142,19 @@ def _is_cut_off_at(words: Sequence[Word]) -> Callable[[int, list[str]], bool]:
     return is_cut_off
 
 
-def _is_said_again(i: int, bare: list[str]) -> bool:
-    """Whether this word begins, or belongs to, a phrase that directly follows once more."""
-    if bare[i] in EMPHASIS:
+def _is_said_again_in(function_words: str) -> Callable[[int, list[str]], bool]:
+    """`I was I was tired`: a phrase with a function word, and it directly follows once more."""
+    known = frozenset(function_words.split())
+
+    def is_said_again(i: int, bare: list[str]) -> bool:
+        for length in range(1, MAX_REPEATED + 1):
+            for first in range(max(0, i - length + 1), i + 1):
+                phrase = bare[first : first + length]
+                if phrase == bare[first + length : first + 2 * length] and known & set(phrase):
+                    return all(phrase)
         return False
-    for length in range(1, MAX_REPEATED + 1):
-        for first in range(max(0, i - length + 1), i + 1):
-            phrase = bare[first : first + length]
-            if all(phrase) and phrase == bare[first + length : first + 2 * length]:
-                return not any(text.isdigit() for text in phrase)
-    return False
+
+    return is_said_again
 
 
 # --- pauses and overlaps --------------------------------------------------------------------------
