@@ -49,17 +49,17 @@ def refusal(content: bytes, *, split_channels: bool = False) -> AudioError:
     return caught.value
 
 
-def remember_readings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make batch mode read the same bytes once: each reading starts two sandboxed processes.
+def read_once(monkeypatch: pytest.MonkeyPatch, *functions: str) -> None:
+    """Make these functions, named by module, read the same bytes once.
 
-    For the tests of a module whose subject is not the reading.
+    Each reading starts a sandboxed process. For tests whose subject is not the reading.
     """
     known: dict[tuple[object, ...], RecordingInfo | DecodedRecording | AudioError] = {}
 
     def remembered(read: Callable[..., Any]) -> Callable[..., Any]:
-        def read_once(file: IO[bytes], **options: Any) -> Any:
+        def read_unless_known(file: IO[bytes], **options: Any) -> Any:
             content = hashlib.sha256(Path(f"/proc/self/fd/{file.fileno()}").read_bytes())
-            key = (read, content.digest(), options.get("split_channels"))
+            key = (content.digest(), read, options.get("split_channels"))
             if key not in known:
                 try:
                     known[key] = read(file, **options)
@@ -70,11 +70,11 @@ def remember_readings(monkeypatch: pytest.MonkeyPatch) -> None:
                 raise result
             return result
 
-        return read_once
+        return read_unless_known
 
-    monkeypatch.setattr("service.batch.reading.probe", remembered(probe))
-    monkeypatch.setattr("service.batch.reading.decode", remembered(decode))
-    monkeypatch.setattr("service.commands.transcribe.probe", remembered(probe))
+    reading = {"probe": remembered(probe), "decode": remembered(decode)}
+    for function in functions:
+        monkeypatch.setattr(function, reading[function.rpartition(".")[2]])
 
 
 def loudest_tone(channel: np.ndarray) -> float:

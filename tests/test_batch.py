@@ -28,17 +28,17 @@ from service.batch.batch import Batch, SessionFiles, group_into_sessions, prepar
 from service.errors import OutputNotWritable, SameName
 from service.exports import Format
 from service.exports.files import _write_partial, remove_abandoned
-from tests.audio_files import remember_readings
+from tests.audio_files import read_once
 from tests.fakes import FakePipeline
 
 ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module", autouse=True)
-def readings():
+def known_readings():
     """The recordings of these tests are much alike."""
     with pytest.MonkeyPatch.context() as monkeypatch:
-        remember_readings(monkeypatch)
+        read_once(monkeypatch, "service.batch.reading.probe", "service.batch.reading.decode")
         yield
 
 

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from service.commands import transcribe as transcribe_command
 from service.commands.main import app
 from service.doctor import check_disk
-from tests.audio_files import remember_readings
+from tests.audio_files import read_once
 from tests.fakes import FakePipeline
 from tests.test_batch import write_tone
 
@@ -29,10 +29,15 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module", autouse=True)
-def readings():
+def known_readings():
     """The recordings of these tests are much alike."""
     with pytest.MonkeyPatch.context() as monkeypatch:
-        remember_readings(monkeypatch)
+        read_once(
+            monkeypatch,
+            "service.batch.reading.probe",
+            "service.batch.reading.decode",
+            "service.commands.transcribe.probe",
+        )
         yield
 
 

@@ -26,10 +26,19 @@ from service.vault.files import locked
 from service.vault.keys import KeyRing
 from service.vault.store import Artefact
 from tests.api import OCTETS, metadata, open_api, tone
+from tests.audio_files import read_once
 from tests.processes import kill_decoders
 from tests.test_bad_input import RECORDINGS
 
 VERSION = {"Tus-Resumable": "1.0.0"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def known_readings():
+    """Most of these tests upload the same recording."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        read_once(monkeypatch, "service.domain.checking.probe")
+        yield
 
 
 @pytest.fixture(scope="module")
