@@ -1,4 +1,4 @@
-"""How `serve` starts its children: `python -m service.child PARENT_PID api | worker ENGINE_MODULE`.
+"""How `serve` starts its children: `python -m service.child PARENT_PID NAME [ENGINE_MODULE]`.
 
 The environment holds their settings. This is a module apart from theirs, so that none of those runs
 as `__main__`.
@@ -9,11 +9,11 @@ import sys
 
 from service.settings import read_settings
 
-API, WORKER = "api", "worker"
+API, WORKER, DEIDENTIFIER = "api", "worker", "deidentifier"
 
 
 def child_command(name: str, *arguments: str) -> list[str]:
-    """The command line that starts a child of this process: `API` or `WORKER`."""
+    """The command line that starts a child of this process: `API`, `WORKER`, `DEIDENTIFIER`."""
     return [sys.executable, "-m", __name__, str(os.getpid()), name, *arguments]
 
 
@@ -23,6 +23,10 @@ def main(parent: int, name: str, *arguments: str) -> int:
         from service.api import process as api
 
         return api.main(read_settings(), parent=parent)
+    if name == DEIDENTIFIER:
+        from service.deidentifier import process as deidentifier
+
+        return deidentifier.main(read_settings(), parent=parent)
     from service.worker import process as worker
 
     return worker.main(read_settings(), engine_module=arguments[0], parent=parent)

@@ -84,6 +84,14 @@ class Settings(BaseSettings):
         description="Number format the models compute in; one below the default needs weights that "
         "were evaluated at it.",
     )
+    deidentifier: bool = Field(
+        default=True, description="Whether `serve` starts a de-identifier beside the worker."
+    )
+    deidentifier_model: str | None = Field(
+        default=None,
+        description="Named-entity model of the de-identifier: a spaCy pipeline by name or folder, "
+        "or none.",
+    )
     max_upload_bytes: int = Field(
         default=32 * 2**30, gt=0, description="Largest recording that can be uploaded."
     )
@@ -125,7 +133,7 @@ class Settings(BaseSettings):
         """Variables that give a child process of this service the same settings.
 
         Without `url` and `token`: those in the environment of `serve` may be another service's
-        address and a user's token, which its worker must not use.
+        address and a user's token, which its children must not use.
         """
         values = {name: getattr(self, name) for name in type(self).model_fields}
         del values["url"], values["token"]
@@ -161,6 +169,11 @@ class Settings(BaseSettings):
     @property
     def worker_token(self) -> Path:
         return self.data / "worker.token"
+
+    @property
+    def deidentifier_token(self) -> Path:
+        """Among the keys, because it reads the transcripts of every study."""
+        return self.keys / "deidentifier.token"
 
     @property
     def root_keys(self) -> Path:

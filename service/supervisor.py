@@ -1,4 +1,4 @@
-"""`fieldscribe serve`: the parent process of the database, the API and one worker.
+"""`fieldscribe serve`: the parent of the database, the API, one worker and a de-identifier.
 
 It starts them, restarts any that dies, and does nothing else, so that little in it can fail. If it
 is killed nevertheless, the API ends with it, the worker returns its job to the queue, and the next
@@ -14,7 +14,7 @@ import time
 
 from models.environment import child_environment
 from service.api.process import prepare, require_port
-from service.child import API, WORKER, child_command
+from service.child import API, DEIDENTIFIER, WORKER, child_command
 from service.database import DatabaseNotStarted, DatabaseUnreachable
 from service.database.embedded import EmbeddedPostgres
 from service.domain.queue import DRAINING
@@ -58,6 +58,9 @@ def serve(
         SupervisedProcess("API", child_command(API), environment),
         SupervisedProcess("worker", child_command(WORKER, engine_module), environment),
     ]
+    if settings.deidentifier:
+        command = child_command(DEIDENTIFIER)
+        processes.append(SupervisedProcess("de-identifier", command, environment))
     try:
         prepare(settings, passphrase)
         require_port(settings)

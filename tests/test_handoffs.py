@@ -92,7 +92,7 @@ def test_occurrences_are_stored_as_an_artefact_and_in_no_row(api, study, token):
     store, keyring = identified(api.services)
     artefact = Artefact(row.study_id, job_id, "occurrences", row.occurrences_artefact_id)
     with store.open(artefact, keyring.data_key(row.study_id, job_id)) as file:
-        assert json.loads(file.read()) == [{**EVA, "rule": None}]
+        assert json.loads(file.read()) == [{**EVA, "rule": None, "tier": None, "words": None}]
 
 
 def test_completing_twice_has_no_further_effect(api, study, token):

@@ -8,9 +8,11 @@ pipeline may come in is never imported.
 
 import configparser
 import importlib.metadata
+import sys
 import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +82,8 @@ def load_spacy(path: Path, name: str | None = None) -> SpacyDetector:
         WeightsCorrupt: it cannot be read.
     """
     try:
-        import spacy  # noqa: F401
+        with without_torch():
+            import spacy  # noqa: F401
     except ImportError:
         raise ModelMissing(
             "spaCy is not installed: run `pip install 'fieldscribe[deid]'`, or go on without it."
@@ -89,6 +92,18 @@ def load_spacy(path: Path, name: str | None = None) -> SpacyDetector:
         with tempfile.TemporaryDirectory(prefix="fieldscribe-weights-") as folder:
             return _load_folder(_unpack(path, Path(folder)), name or path.stem)
     return _load_folder(path, name or path.name)
+
+
+@contextmanager
+def without_torch() -> Iterator[None]:
+    """Keep spaCy from importing torch, which takes seconds and memory and is not used."""
+    hidden = [name for name in ("torch", "tensorflow", "mxnet") if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]
 
 
 def find_installed_package(name: str = "en_core_web_sm") -> Path | None:

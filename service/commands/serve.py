@@ -58,7 +58,8 @@ def serve_command(
 ) -> None:
     """Run the service on this machine.
 
-    Starts the API, its database and one worker, and runs until Ctrl-C or SIGTERM.
+    Starts the API, its database, one worker and a de-identifier, and runs until Ctrl-C or
+    SIGTERM.
     """
     with report_errors(as_json=False):
         settings = read_settings(

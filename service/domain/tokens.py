@@ -19,6 +19,7 @@ from service.services import Services
 from service.settings import Settings
 from service.vault.files import make_folder, write_atomically
 
+DEIDENTIFIER = "deidentifier"
 PRIVILEGED = ("owner", "admin")
 
 
@@ -136,7 +137,7 @@ def revoke_token(session: DbSession, caller: Caller, token_id: UUID) -> tuple[To
 
 
 def make_first_tokens(services: Services) -> None:
-    """Create the owner's token at the first start, and the worker's whenever its file is missing.
+    """Create the owner's token at the first start, and those of programs whose file is missing.
 
     A token that is in its file but not in the database, perhaps after a restore, is added again.
     A revoked one stays revoked.
@@ -147,7 +148,11 @@ def make_first_tokens(services: Services) -> None:
         # One API at a time: two would each write a file, and one of them would be wrong.
         session.execute(select(func.pg_advisory_xact_lock(func.hashtext("fieldscribe:tokens"))))
         has_owner = session.scalar(select(Token.id).where(Token.role == OWNER).limit(1)) is not None
-        for role, path in ((OWNER, settings.owner_token), (WORKER, settings.worker_token)):
+        for role, path in (
+            (OWNER, settings.owner_token),
+            (WORKER, settings.worker_token),
+            (DEIDENTIFIER, settings.deidentifier_token),
+        ):
             if not path.exists():
                 if role == OWNER and has_owner:
                     continue  # the file was removed on purpose

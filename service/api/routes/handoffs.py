@@ -127,6 +127,10 @@ class Fence(Strict):
     fence: int = Field(ge=1, le=2**63 - 1)
 
 
+WordIndex = Annotated[int, Field(ge=0, le=10**7)]
+WordRange = tuple[WordIndex, WordIndex]
+
+
 class Occurrence(Strict):
     """An identifying span: [start, end) of a segment's `text`, in Unicode code points."""
 
@@ -136,6 +140,10 @@ class Occurrence(Strict):
     label: Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z_]{0,31}$")] = Field(
         description="The kind of entity: PERSON, PLACE, DATE, ..."
     )
+    words: WordRange | None = Field(
+        default=None, description="The segment's words that it covers, [first, last)."
+    )
+    tier: Literal["sure", "unsure"] | None = None
     score: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
     rule: str | None = Field(
         default=None, max_length=100, description="The rule or model that found it."
@@ -163,6 +171,8 @@ class Completion(Fence):
                             "start": 11,
                             "end": 15,
                             "label": "PERSON",
+                            "words": [3, 4],
+                            "tier": "sure",
                             "score": 0.98,
                             "rule": "introduction",
                             "entity": "person-1",
