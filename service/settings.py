@@ -2,11 +2,12 @@
 
 import os
 from collections.abc import Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Self
 
 from platformdirs import user_config_path, user_data_path
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.environment import SETTINGS_PREFIX
@@ -111,11 +112,28 @@ class Settings(BaseSettings):
         default=1000, gt=0, description="Number of requests that can wait at the same time."
     )
 
+    webhook_hosts: str = Field(
+        default="",
+        description="Hosts that webhooks may be sent to, separated by commas, such as "
+        "`hooks.example.org` or `10.0.0.5:8080`; by default none.",
+    )
+    webhook_private_networks: str = Field(
+        default="",
+        description="Networks of private addresses that these hosts may have, separated by commas, "
+        "such as `10.0.0.0/8`; by default none.",
+    )
     allow_weak_sandbox: bool = Field(
         default=False,
         description="Decode recordings even where neither Landlock nor namespaces hide files from "
         "ffmpeg: a hostile recording could then read what the service's user can read.",
     )
+
+    @field_validator("webhook_private_networks")
+    @classmethod
+    def _are_networks(cls, value: str) -> str:
+        for network in filter(None, map(str.strip, value.split(","))):
+            ip_network(network)
+        return value
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:

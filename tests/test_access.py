@@ -147,6 +147,7 @@ def test_on_every_route_an_object_of_another_study_looks_like_none(api, things):
     bodies = {
         "/v1/studies/{study}": {"language": "de"},
         "/v1/studies/{study}/vocabulary": {"words": ["a"]},
+        "/v1/studies/{study}/webhooks": {"url": "https://hooks.example.org/"},
         "/v1/sessions/{session_id}/recordings": {"recordings": []},
         "/v1/jobs/{job_id}/rerun": {"from": "transcribe"},
         "/v1/transcripts/{transcript_id}/speakers": {"speakers": {}},

@@ -33,9 +33,11 @@ from service.api.routes import (
     tokens,
     transcripts,
     uploads,
+    webhooks,
 )
 from service.api.watch import Watch
 from service.domain import queue
+from service.domain import webhooks as webhook_sending
 from service.domain.checking import Checker
 from service.domain.stages import RateCache
 from service.domain.tokens import make_first_tokens
@@ -45,6 +47,7 @@ from service.settings import Settings
 
 ROUTERS: tuple[APIRouter, ...] = (
     studies.router,
+    webhooks.router,
     sessions.router,
     uploads.router,
     recordings.router,
@@ -106,6 +109,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         asyncio.create_task(queue.maintain(services), name="queue maintenance"),
         asyncio.create_task(app.state.checker.run(), name="checking uploads"),
         asyncio.create_task(app.state.watch.run(), name="watching jobs"),
+        asyncio.create_task(webhook_sending.send_events(services), name="sending webhooks"),
     ]
     for task in tasks:
         task.add_done_callback(end_process_with)

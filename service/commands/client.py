@@ -68,19 +68,13 @@ class Client:
     def get(self, path: str, **parameters: Any) -> Any:
         return self.request("GET", path, params=drop_none(parameters)).json()
 
-    def list_all(
-        self, path: str, *, limit: int | None = 200, **parameters: Any
-    ) -> Iterator[dict[str, Any]]:
-        """Yield every item of a list, however many pages it has.
-
-        Args:
-            limit: items in a page; None: the service's.
-        """
+    def list_all(self, path: str, **parameters: Any) -> Iterator[dict[str, Any]]:
+        """Yield every item of a list, however many pages it has."""
         cursor = None
         while True:
-            page = self.get(path, limit=limit, cursor=cursor, **parameters)
+            page = self.get(path, limit=200, cursor=cursor, **parameters)
             yield from page["items"]
-            if (cursor := page.get("next_cursor")) is None:
+            if (cursor := page["next_cursor"]) is None:
                 return
 
     def list_some(self, path: str, *, limit: int, cursor: str | None, **parameters: Any) -> Any:

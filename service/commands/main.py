@@ -34,6 +34,7 @@ from service.commands import (
     upload,
     vocabulary,
     watch,
+    webhook,
 )
 from service.commands.console import Commands, print_json, printable, report_errors, show_activity
 from service.commands.extras import require_packages
@@ -68,6 +69,7 @@ app.add_typer(study.app, name="study")
 app.add_typer(session.app, name="session")
 app.add_typer(vocabulary.app, name="vocabulary")
 app.add_typer(access.token_app, name="token")
+app.add_typer(webhook.app, name="webhook")
 app.add_typer(recording.app, name="recording")
 for name, command in (
     ("serve", serve.serve_command),

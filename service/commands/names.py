@@ -72,7 +72,7 @@ SessionName = Annotated[
 
 def study_codes(client: Client) -> dict[str, str]:
     """The codes of the caller's studies, by id."""
-    return {study["id"]: study["code"] for study in client.list_all("/v1/studies", limit=None)}
+    return {study["id"]: study["code"] for study in client.list_all("/v1/studies")}
 
 
 def find_session(client: Client, name: str) -> dict[str, Any]:

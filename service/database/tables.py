@@ -38,6 +38,7 @@ JOB_STATUSES = (
 FINAL = ("succeeded", "failed", "cancelled", "erased")
 STAGES = ("ingest", "segment", "transcribe", "align", "diarise", "attribute", "check", "handoff")
 STAGE_STATES = ("pending", "running", "succeeded", "failed", "skipped")
+DELIVERY_STATES = ("pending", "delivered", "failed")
 HANDOFF_STATUSES = ("open", "claimed", "completed", "failed")
 CORRECTION_KINDS = (
     "text",
@@ -329,6 +330,47 @@ class Handoff(Table):
     failure_code: Mapped[str | None]
     created_at: Mapped[datetime] = now_at()
     finished_at: Mapped[datetime | None]
+
+
+class WebhookEndpoint(Table):
+    """Where events of a study are sent. The address and the secret are in the vault."""
+
+    __tablename__ = "webhook_endpoint"
+
+    id: Mapped[UUID] = new_id()
+    study_id: Mapped[UUID] = reference("study.id", index=True)
+    token_id: Mapped[UUID] = reference("token.id")
+    endpoint_artefact_id: Mapped[UUID]
+    events: Mapped[list[Any]]
+    enabled: Mapped[bool] = mapped_column(default=True)
+    created_at: Mapped[datetime] = now_at()
+
+
+class WebhookDelivery(Table):
+    """An event for one endpoint: first in the outbox, then in the log of deliveries."""
+
+    __tablename__ = "webhook_delivery"
+    __table_args__ = (
+        one_of("state", DELIVERY_STATES),
+        Index(
+            "ix_webhook_delivery_pending",
+            "next_attempt_at",
+            postgresql_where=text("state = 'pending'"),
+        ),
+        Index("ix_webhook_delivery_endpoint", "endpoint_id", "created_at", "id"),
+    )
+
+    id: Mapped[UUID] = new_id()
+    endpoint_id: Mapped[UUID] = mapped_column(ForeignKey("webhook_endpoint.id", ondelete="CASCADE"))
+    event: Mapped[str]
+    data: Mapped[dict[str, Any]]  # ids and codes
+    state: Mapped[str] = mapped_column(default="pending")
+    attempts: Mapped[int] = mapped_column(default=0)
+    next_attempt_at: Mapped[datetime] = now_at()
+    last_status: Mapped[int | None]  # of HTTP
+    last_error: Mapped[str | None]  # a code
+    created_at: Mapped[datetime] = now_at()
+    delivered_at: Mapped[datetime | None]
 
 
 class StageTiming(Table):

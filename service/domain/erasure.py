@@ -34,6 +34,7 @@ from service.domain.queue import request_cancel
 from service.domain.recordings import destroy, find_recording, identified
 from service.domain.sessions import find_session
 from service.domain.studies import find_study, refuse_erased
+from service.domain.webhooks import forget_study
 from service.errors import RecordingInUse
 from service.services import Services
 from service.vault.errors import Erased, UploadBusy
@@ -185,6 +186,7 @@ def erase_rest(session: DbSession, services: Services, study: Study) -> None:
     """Erase what is left of a study whose recordings and jobs are erased. Safe to run twice."""
     for keyring in services.vault.keyrings.values():
         keyring.erase_study(study.id)
+    forget_study(session, services, study)
     if study.vocabulary_artefact_id is not None:
         identified(services)[0].delete(study.vocabulary_artefact_id)
     now = datetime.now(UTC)

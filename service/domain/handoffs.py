@@ -28,6 +28,7 @@ from service.domain import results
 from service.domain.callers import Caller
 from service.domain.clock import LEASE
 from service.domain.jobs import refuse_erased
+from service.domain.outbox import emit_handoff
 from service.domain.pages import Page, page_of
 from service.domain.studies import find_study
 from service.domain.transcripts import read_transcript
@@ -110,6 +111,7 @@ def claim(services: Services, caller: Caller, study: str | None = None) -> Hando
             except PERMANENT_ERRORS as error:
                 log.error("hand-off %s: its transcript is unreadable: %s", handoff.id, error.code)
                 _end(handoff, read_clock(session), "failed", failure_code=error.code)
+                emit_handoff(session, handoff)
                 continue
             except MISSING_ERRORS as error:
                 log.error("hand-off %s: its transcript is missing: %s", handoff.id, error.code)
@@ -178,6 +180,7 @@ def complete(
         services, handoff.study_id, row.job_id, OCCURRENCES, content
     )
     _end(handoff, read_clock(session), "completed")
+    emit_handoff(session, handoff)
     log.info("hand-off %s: completed, %d occurrences", handoff.id, len(occurrences))
     return handoff
 
@@ -193,6 +196,7 @@ def fail(session: DbSession, caller: Caller, handoff_id: UUID, fence: int, code:
         return handoff
     handoff = _lock_claimed(session, caller, handoff_id, fence)
     _end(handoff, read_clock(session), "failed", failure_code=code)
+    emit_handoff(session, handoff)
     log.warning("hand-off %s: failed, %s", handoff.id, code)
     return handoff
 

@@ -26,6 +26,7 @@ from service.database.tables import (
 )
 from service.domain.engine_job import EMBEDDINGS, EngineJob
 from service.domain.job_errors import EngineDied, GaveUp, WorkerDied
+from service.domain.outbox import emit_job
 from service.domain.stages import STORED_STAGES, overall_progress, read_rates
 
 MAX_CRASHES = 3
@@ -81,6 +82,8 @@ def claim_job(session: DbSession, job_id: UUID) -> JobClaim | None:
         if row.name not in STORED_STAGES:  # it has no stored result and runs again
             row.state, row.fraction = "pending", 0.0
     touch_job(session, job)
+    if job.attempt == 1:
+        emit_job(session, job)
     return JobClaim(_engine_job(session, job), job.fence, job.attempt)
 
 
@@ -352,6 +355,7 @@ def _end(session: DbSession, job: Job, status: str) -> None:
         )
     job.status, job.finished_at = status, read_clock(session)
     touch_job(session, job)
+    emit_job(session, job)
 
 
 def _running_stages(session: DbSession, job: Job) -> Sequence[JobStage]:

@@ -48,6 +48,7 @@ from service.database.tables import (
 from service.domain import results
 from service.domain.callers import Caller
 from service.domain.engine_job import VOCABULARY, VOCABULARY_MISSING, stage_kind
+from service.domain.outbox import emit_job
 from service.domain.pages import Page, page_of
 from service.domain.queue import defer_job, request_cancel
 from service.domain.recordings import (
@@ -311,6 +312,7 @@ def _enqueue(
     )
     session.add_all(JobStage(job_id=job.id, name=name, **stages.get(name, {})) for name in STAGES)
     defer_job(session, job.id, job.study_id)
+    emit_job(session, job)
 
 
 def _create_once(

@@ -25,6 +25,7 @@ from service.database.queries import lock_job, read_clock, touch_job
 from service.database.tables import FINAL, Job
 from service.domain.clock import correct_future_times
 from service.domain.job_state import requeue_orphan
+from service.domain.outbox import emit_job
 from service.domain.strays import remove_strays
 from service.domain.turns import TASK, close_gaps, next_turn
 from service.errors import ServiceError
@@ -114,6 +115,7 @@ def request_cancel(session: DbSession, job: Job) -> None:
             )
         job.status, job.finished_at = "cancelled", read_clock(session)
         touch_job(session, job)
+        emit_job(session, job)
     elif job.status == "running":
         job.status = "cancelling"  # its worker checks every second
         touch_job(session, job)
