@@ -121,7 +121,7 @@ def test_long_sentences_take_several_lines_and_no_word_is_lost():
     assert " ".join(line.text for line in lines).split() == said.split()
 
 
-@pytest.mark.parametrize("case", set(CASES) - {"8-hour group"})
+@pytest.mark.parametrize("case", [case for case in CASES if case != "8-hour group"])
 def test_the_document_and_the_table_have_the_same_lines(case):
     written = CASES[case]()
     document = docx.Document(io.BytesIO(render(written, Format.LINES, LABEL)))
