@@ -83,13 +83,9 @@ class Change:
     @property
     def segment_ids(self) -> list[str]:
         """The ids of every segment that it changed, made or removed, in order."""
-        touched = (
-            segment.id
-            for one in self.replacements
-            for segment in (*one.before, *one.after)
-            if segment not in one.before or segment not in one.after
-        )
-        return list(dict.fromkeys(touched))
+        before = {segment.id: segment for one in self.replacements for segment in one.before}
+        after = {segment.id: segment for one in self.replacements for segment in one.after}
+        return [id for id in {**before, **after} if before.get(id) != after.get(id)]
 
     def invert(self, kind: str) -> "Change":
         return Change(

@@ -6,7 +6,8 @@ get interpolated times and no probability.
 
 import re
 import unicodedata
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
@@ -22,6 +23,8 @@ UNSPACED = re.compile(
     "\uf900-\ufaff\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff9f\U00020000-\U0003fffd]"
 )
 STRAIGHT = str.maketrans("‘’‚‛“”„‟′″", "''''\"\"\"\"'\"")  # one character for one
+SHORT = 40_000  # items of one times items of the other that difflib aligns in milliseconds
+LONGEST_PHRASE = 4  # words
 MIN_GAP = 0.02  # s; a shorter gap between two words has no room for another
 
 
@@ -149,7 +152,7 @@ def _clusters(words: Sequence[Word]) -> list[_Cluster]:
 
 def _kept(old: Sequence[_Cluster], new: Sequence[Token]) -> Iterator[tuple[int, int]]:
     """Yield the clusters that the new text still has, each with the index of its first token."""
-    partners = dict(_match([token for cluster in old for token in cluster.tokens], new))
+    partners = dict(match_tokens([token for cluster in old for token in cluster.tokens], new))
     first = 0
     for i, cluster in enumerate(old):
         n = len(cluster.tokens)
@@ -159,8 +162,11 @@ def _kept(old: Sequence[_Cluster], new: Sequence[Token]) -> Iterator[tuple[int, 
         first += n
 
 
-def _match(a: Sequence[Token], b: Sequence[Token]) -> list[tuple[int, int]]:
-    """Align two texts; what both begin and end with is never aligned with anything else."""
+def match_tokens(a: Sequence[Token], b: Sequence[Token]) -> list[tuple[int, int]]:
+    """Align two texts: return the pairs of tokens that are the same word, in order.
+
+    What both begin and end with is never aligned with anything else.
+    """
     shorter, head, tail = min(len(a), len(b)), 0, 0
     while head < shorter and a[head].text == b[head].text:
         head += 1
@@ -178,12 +184,65 @@ def _match(a: Sequence[Token], b: Sequence[Token]) -> list[tuple[int, int]]:
 
 
 def match_keys(a: Sequence[str], b: Sequence[str]) -> list[tuple[int, int]]:
-    """Return the pairs of equal items, in order, that align two short sequences.
+    """Return the pairs of equal items, in order, that align two sequences.
 
-    difflib's default drops frequent words of sequences of 200 items and more.
+    Long ones are first divided at phrases that occur once in each, because difflib's time grows
+    with the product of their lengths. Its own remedy drops frequent words.
+
+    Source: Bram Cohen's patience diff.
     """
-    blocks = SequenceMatcher(None, a, b, autojunk=False).get_matching_blocks()
-    return [(i + k, j + k) for i, j, n in blocks for k in range(n)]
+    pairs: list[tuple[int, int]] = []
+    for (a_start, a_end), (b_start, b_end) in _divide(a, b):
+        part_a, part_b = a[a_start:a_end], b[b_start:b_end]
+        blocks = SequenceMatcher(None, part_a, part_b, autojunk=False).get_matching_blocks()
+        pairs += [(a_start + i + k, b_start + j + k) for i, j, n in blocks for k in range(n)]
+    return pairs
+
+
+Span = tuple[int, int]
+
+
+def _divide(a: Sequence[str], b: Sequence[str]) -> Iterator[tuple[Span, Span]]:
+    """Yield stretches of two sequences, in order, that are aligned on their own."""
+    stack = [((0, len(a)), (0, len(b)), LONGEST_PHRASE)]
+    while stack:
+        (a_start, a_end), (b_start, b_end), n = stack.pop()
+        if n == 0 or (a_end - a_start) * (b_end - b_start) <= SHORT:
+            yield (a_start, a_end), (b_start, b_end)
+            continue
+        anchors = _anchors(a[a_start:a_end], b[b_start:b_end], n)
+        parts, i, j = [], a_start, b_start
+        for a_at, b_at in anchors:
+            parts.append(((i, a_start + a_at), (j, b_start + b_at), n - 1))
+            i, j = a_start + a_at, b_start + b_at
+        parts.append(((i, a_end), (j, b_end), n - 1))
+        stack += reversed(parts)
+
+
+def _anchors(a: Sequence[str], b: Sequence[str], n: int) -> list[tuple[int, int]]:
+    """Return the places of phrases of `n` items that occur once in each, in the same order."""
+    places = [_unique_phrases(each, n) for each in (a, b)]
+    common = sorted(
+        (i, places[1][phrase]) for phrase, i in places[0].items() if phrase in places[1]
+    )
+    ends: list[int] = []  # of the best chain of each length: its last place in b
+    last: list[int] = []  # the pair there
+    before: list[int] = []  # the pair before each in its chain, or -1
+    for k, (_, j) in enumerate(common):
+        at = bisect_left(ends, j)
+        before.append(last[at - 1] if at else -1)
+        ends[at : at + 1], last[at : at + 1] = [j], [k]
+    chain, k = [], last[-1] if last else -1
+    while k >= 0:
+        chain.append(common[k])
+        k = before[k]
+    return chain[::-1]
+
+
+def _unique_phrases(items: Sequence[str], n: int) -> dict[tuple[str, ...], int]:
+    phrases = [tuple(items[i : i + n]) for i in range(len(items) - n + 1)]
+    counts = Counter(phrases)
+    return {phrase: i for i, phrase in enumerate(phrases) if counts[phrase] == 1}
 
 
 def _keep(

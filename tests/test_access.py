@@ -156,6 +156,7 @@ def test_on_every_route_an_object_of_another_study_looks_like_none(api, things):
         "/v1/transcripts/{transcript_id}/segments/{segment_id}/split": {"at": 1},
         "/v1/transcripts/{transcript_id}/segments/{segment_id}/merge": {},
         "/v1/transcripts/{transcript_id}/undo": {},
+        "/v1/transcripts/{transcript_id}/import": {"turns": [{"text": "a"}]},
         "/v1/transcripts/{transcript_id}/restore": {"version": 1},
         "/v1/handoffs/{handoff_id}/heartbeat": {"fence": 1},
         "/v1/handoffs/{handoff_id}/complete": {"fence": 1, "occurrences": []},

@@ -29,6 +29,7 @@ BODY_BYTES_BY_PATH = {
     "/v1/studies/{study}/vocabulary": 2**20,
     "/v1/transcripts/{transcript_id}/segments": 2**20,
     "/v1/transcripts/{transcript_id}/segments/{segment_id}": 2**20,
+    "/v1/transcripts/{transcript_id}/import": 16 * 2**20,
     "/v1/handoffs/{handoff_id}/complete": 16 * 2**20,
 }
 # Counted in the text, strings included. The longest list of occurrences has 50,002 and 350,000.

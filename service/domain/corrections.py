@@ -4,13 +4,13 @@ A correction of a segment names the version of the transcript that it is based o
 has changed since, it is refused, with both texts and, where possible, their merge.
 
 ServiceError
-├── SegmentNotFound, UnknownSpeaker, BadCorrection
+├── SegmentNotFound, UnknownSpeaker, BadCorrection, ImportDiffers
 ├── SegmentChanged, TranscriptChanged
 └── NothingToUndo, LaterChange
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 from uuid import UUID
@@ -19,7 +19,15 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session as DbSession
 
 from models import corrections
-from models.corrections import KEEP, Change, Choice, change_from_json, change_to_json
+from models.corrections import (
+    KEEP,
+    Change,
+    Choice,
+    Replacement,
+    change_from_json,
+    change_to_json,
+)
+from models.importing import AnotherRecording, Turn, align_import
 from models.retiming import merge_texts
 from models.speaker_names import names_of
 from models.transcript import Segment, SpeakerName, Transcript
@@ -97,6 +105,13 @@ class TranscriptChanged(ServiceError):
     status: ClassVar[int] = 409
 
 
+class ImportDiffers(ServiceError):
+    """Hardly any word of the imported text is in the transcript."""
+
+    code: ClassVar[str] = "import_differs"
+    status: ClassVar[int] = 422
+
+
 class NothingToUndo(ServiceError):
     """You have made no change of this transcript that is not undone."""
 
@@ -118,6 +133,23 @@ class Corrected:
     transcript: Transcript
     segments: tuple[Segment, ...] = ()  # changed or new
     removed: tuple[str, ...] = ()  # ids
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What an import has done.
+
+    `unmatched`: numbers of the turns that were placed between their neighbours. `removed` and
+    `conflicts`: segments that the text does not have, and those that were left as they are,
+    because they were changed since the version that the text was made from.
+    """
+
+    corrected: Corrected
+    matched: float
+    unmatched: tuple[int, ...]
+    removed: tuple[Segment, ...]
+    conflicts: tuple[Segment, ...]
+    labels: Mapping[str, str | None]
 
 
 @dataclass(frozen=True)
@@ -280,6 +312,64 @@ class Editor:
             raise SegmentNotFound(str(error)) from None
         except corrections.BadCorrection as error:
             raise BadCorrection(str(error)) from None
+
+    def import_turns(self, turns: Sequence[Turn], based_on: int | None) -> Imported:
+        """Make the transcript say what a text says that was made or corrected elsewhere.
+
+        Args:
+            based_on: the version that the text was made from; None: the newest. What was changed
+                since stays as it is.
+
+        Raises:
+            ImportDiffers, VersionNotFound, DiskFull
+        """
+        base = self.current
+        if based_on is not None and based_on != self.row.version:
+            base = read_transcript(self.session, self.services, self.row, based_on)
+        try:
+            found = align_import(base, turns, self.row.version + 1)
+        except AnotherRecording:
+            raise ImportDiffers(
+                "Hardly any word of this text is in the transcript: is it of another session?"
+            ) from None
+        change, skipped = self._rebase(found.change, base)
+        by_id = {segment.id: segment for segment in (*base.segments, *self.current.segments)}
+        return Imported(
+            self.record(change),
+            found.matched,
+            found.unmatched,
+            tuple(by_id[id] for id in found.removed if id not in skipped),
+            tuple(by_id[id] for id in skipped if id in by_id),
+            found.labels,
+        )
+
+    def _rebase(self, change: Change, base: Transcript) -> tuple[Change, list[str]]:
+        """Return the part of a change of an earlier version that fits the newest one.
+
+        Returns:
+            The ids of the segments that it does not fit.
+        """
+        if base is self.current:
+            return change, []
+        made, fitting, skipped = self.current, list[Replacement](), list[str]()
+        for one in change.replacements:
+            try:
+                made = corrections.apply(made, Change(change.kind, (one,)))
+                fitting.append(one)
+            except corrections.ChangedSince:
+                skipped += [segment.id for segment in one.before]
+        now = self.current
+        added = [
+            s for s in (change.speakers[1] if change.speakers else ()) if s not in now.speakers
+        ]
+        names = {**(change.names[1] if change.names else {}), **now.names}
+        rebased = Change(
+            change.kind,
+            tuple(fitting),
+            (now.speakers, (*now.speakers, *added)) if added else None,
+            (now.names, names) if names != dict(now.names) else None,
+        )
+        return rebased, skipped
 
     # --- names ------------------------------------------------------------------------------------
 

@@ -8,16 +8,24 @@ from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Query, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    FailFast,
+    Field,
+    StringConstraints,
+)
 
 from models.corrections import KEEP
+from models.importing import Turn
 from models.speaker_names import show_names
 from models.transcript import Segment, Transcript
 from models.transcript_json import segment_to_json
 from service.api.access import ServicesDep, allow
 from service.api.guarded_route import GuardedRoute
 from service.api.openapi import problems
-from service.api.routes.views import SegmentId, SegmentText, SpeakerCode, Strict
+from service.api.routes.views import SegmentId, SegmentText, SpeakerCode, Strict, check_text
 from service.database.tables import Correction
 from service.domain import transcripts
 from service.domain.callers import Caller
@@ -25,6 +33,7 @@ from service.domain.corrections import (
     BadCorrection,
     Corrected,
     Editor,
+    ImportDiffers,
     LaterChange,
     NothingToUndo,
     SegmentChanged,
@@ -245,6 +254,78 @@ class VersionList(BaseModel):
     items: list[VersionView]
 
 
+def check_optional_text(text: str | None) -> str | None:
+    return text if text is None else check_text(text)
+
+
+class ImportedTurn(Strict):
+    speaker: Annotated[
+        str | None, StringConstraints(max_length=100), AfterValidator(check_optional_text)
+    ] = Field(default=None, description="As the text calls the speaker; null: it does not say.")
+    text: SegmentText
+    start: float | None = Field(default=None, ge=0, le=MAX_TIME, description="Seconds.")
+
+
+class NewText(Strict):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "turns": [
+                        {"speaker": "I1", "text": "How did you come to this work?"},
+                        {"speaker": "P07", "text": "By chance.", "start": 14.5},
+                    ]
+                }
+            ]
+        }
+    )
+
+    turns: Annotated[list[ImportedTurn], FailFast()] = Field(min_length=1, max_length=50_000)
+    based_on: int | None = Field(
+        default=None,
+        ge=1,
+        le=2**31 - 1,
+        description="The version that the text was made from; else the newest.",
+    )
+
+
+class Passage(BaseModel):
+    id: SegmentId
+    start: float
+    text: str
+
+
+class ImportedView(BaseModel):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "version": 4,
+                    "changed": 12,
+                    "matched": 0.98,
+                    "unmatched": [17],
+                    "removed": [{"id": "s0031", "start": 402.1, "text": "Mm."}],
+                    "conflicts": [],
+                    "speakers": {"I1": "SPEAKER_00", "P07": "SPEAKER_01"},
+                }
+            ]
+        }
+    )
+
+    version: int = Field(description="The newest version; the same if the text changed nothing.")
+    changed: int = Field(description="Number of segments that are changed or new.")
+    matched: float = Field(description="Share of the text's words that are in the transcript.")
+    unmatched: list[int] = Field(
+        description="Numbers, from 0, of the turns of which no word is in the transcript. They "
+        "are placed between their neighbours."
+    )
+    removed: list[Passage] = Field(description="Segments of which no word is in the text.")
+    conflicts: list[Passage] = Field(
+        description="Segments that were changed since `based_on` and are left as they are."
+    )
+    speakers: dict[str, str | None] = Field(description="The label that each speaker has here.")
+
+
 CHANGE_ERRORS = (TranscriptNotFound, UnknownSpeaker, *READ_ERRORS, DiskFull)
 SEGMENT_ERRORS = (*CHANGE_ERRORS, SegmentNotFound, SegmentChanged, VersionNotFound, VersionMissing)
 
@@ -426,6 +507,31 @@ def restore_version(
     based_on = version_of(if_match)
     with editor(services, caller, transcript_id) as edited:
         return CorrectedView.of(edited.restore(wanted.version, based_on), response)
+
+
+@router.post(
+    "/import",
+    responses=problems(*CHANGE_ERRORS, VersionNotFound, ImportDiffers),
+)
+def import_text(
+    transcript_id: UUID, new: NewText, caller: Researcher, services: ServicesDep
+) -> ImportedView:
+    """Make the transcript say what a text says that was made or corrected elsewhere.
+
+    Its words are aligned with those of the transcript: what is the same keeps its times and ids.
+    A speaker is recognised by name, or by whose words it says. The result is a new version."""
+    turns = [Turn(turn.speaker, turn.text, turn.start) for turn in new.turns]
+    with editor(services, caller, transcript_id) as edited:
+        done = edited.import_turns(turns, new.based_on)
+    return ImportedView(
+        version=done.corrected.transcript.version,
+        changed=len(done.corrected.segments),
+        matched=round(done.matched, 4),
+        unmatched=list(done.unmatched),
+        removed=[Passage(id=one.id, start=one.start, text=one.text) for one in done.removed],
+        conflicts=[Passage(id=one.id, start=one.start, text=one.text) for one in done.conflicts],
+        speakers=dict(done.labels),
+    )
 
 
 @contextmanager
