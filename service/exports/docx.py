@@ -24,7 +24,8 @@ NAMESPACES = (
     'xmlns:r="http://schemas.openxmlformats.org/officeDocument/2006/relationships"'
 )
 XML = '<?xml version="1.0" encoding="UTF-8" standalone="yes"?>\n'
-COLUMNS = (2500, 1900, 5238)  # of NVivo's table, in twentieths of a point; together the text width
+COLUMNS = (2700, 1800, 5138)  # of NVivo's table, in twentieths of a point; together the text width
+RIGHT_TO_LEFT_MARK = "\u200f"
 # In headings, NVivo replaces these with ~, so that speakers of one name would get two codes.
 RESERVED = str.maketrans('\\/:*?"<>|', "---------")
 
@@ -113,6 +114,8 @@ def _time_run(each: Paragraph, options: ExportOptions, *, space_before: bool = F
     if options.timestamps == Timestamps.NONE:
         return ""
     text = f"{' ' * space_before}{_bracketed(each.start)}"
+    if is_right_to_left(each.text):  # otherwise, the time stands before the name
+        text = f"{RIGHT_TO_LEFT_MARK}{text}{RIGHT_TO_LEFT_MARK}"
     return _run(text, style="Time", like=each.text)
 
 
