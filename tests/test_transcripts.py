@@ -81,6 +81,17 @@ def test_the_transcript_has_the_keyed_checksum_of_its_recording(api, study):
     assert len(set(identities)) == 2 and None not in identities
 
 
+def test_a_transcript_is_exported_as_the_query_asks(api, path):
+    document = api.get(f"{path}?format=docx")
+    plain = api.get(f"{path}?format=txt&timestamps=none&overlaps=false&punctuation=de").text
+
+    assert document.content.startswith(b"PK")
+    assert ".identified.docx" in document.headers["Content-Disposition"]
+    assert "\nSPEAKER_01: My name is Eva Muster.\n" in plain
+    for wrong in ("pauses=0", "pauses=nan", "punctuation=DE", "notation=mine", "timestamps=hour"):
+        assert codes(api.get(f"{path}?format=txt&{wrong}")) == (422, "invalid_request")
+
+
 def test_an_unknown_format_is_refused(api, path):
     assert codes(api.get(f"{path}?format=odt")) == (422, "invalid_request")
 

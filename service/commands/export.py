@@ -241,8 +241,7 @@ def _read_folder(folder: Path) -> Iterator[Source]:
 
 def _source(transcript: Transcript, session: str, study: str | None) -> Source:
     named = show_names(transcript)
-    roles = {name: each.role for name, each in named.names.items() if each.role}
-    label = Label(session=session, study=study, version=transcript.version, roles=roles)
+    label = Label(session=session, study=study, version=transcript.version, roles=named.roles)
     return Source(named, label)
 
 

@@ -95,8 +95,7 @@ def render(
     spec = SPECS[format]
     if format != Format.JSON:
         transcript = show_names(transcript)
-        roles = {name: each.role for name, each in transcript.names.items() if each.role}
-        label = replace(label, roles={**roles, **label.roles})
+        label = replace(label, roles={**transcript.roles, **label.roles})
     if format not in _RAW:
         notation = options.notation or spec.notation
         wanted = options

@@ -31,7 +31,8 @@ from service.domain.corrections import Editor, UnknownSpeaker
 from service.domain.jobs import job_recordings
 from service.domain.transcripts import TranscriptNotFound, VersionNotFound
 from service.errors import RecordingNotFound, RecordingNotReady, RecordingRefused
-from service.exports import SPECS, Format, Label, render
+from service.exports import SPECS, ExportOptions, Format, Label, render
+from service.exports.options import Notation, ProjectProfile, Timestamps, Wording
 from service.vault.errors import READ_ERRORS, DiskFull
 
 router = APIRouter(prefix="/v1/transcripts", tags=["transcripts"], route_class=GuardedRoute)
@@ -128,6 +129,42 @@ class TranscriptSpeakers(BaseModel):
     roster: list[Speaker] = Field(description="Who was expected at the session.")
 
 
+def export_options(
+    wording: Annotated[
+        Wording, Query(description="`clean` leaves out hesitations and false starts.")
+    ] = Wording.VERBATIM,
+    timestamps: Annotated[
+        Timestamps, Query(description="`minute`: also within long paragraphs.")
+    ] = Timestamps.TURN,
+    pauses: Annotated[
+        float | None, Query(ge=0.1, le=3600, description="Mark pauses of at least these seconds.")
+    ] = None,
+    overlaps: Annotated[bool, Query(description="Mark where people speak at once.")] = True,
+    notation: Annotated[
+        Notation | None, Query(description="Of both marks; by default that of the format.")
+    ] = None,
+    line_numbers: Annotated[bool, Query(description="In Word documents.")] = True,
+    punctuation: Annotated[
+        str | None,
+        Query(pattern="^[a-z]{2,3}$", description="Marks of this language.", examples=["fr"]),
+    ] = None,
+    project: Annotated[
+        ProjectProfile, Query(description="The program that opens the REFI-QDA project.")
+    ] = ProjectProfile.ANY,
+) -> ExportOptions:
+    """What a format shows; docs/reference/exports.md explains each. JSON is always the same."""
+    return ExportOptions(
+        wording=wording,
+        timestamps=timestamps,
+        pauses=pauses,
+        overlaps=overlaps,
+        notation=notation,
+        line_numbers=line_numbers,
+        punctuation=punctuation,
+        project=project,
+    )
+
+
 @router.get(
     "/{transcript_id}",
     response_class=Response,
@@ -145,6 +182,7 @@ def read_transcript(
     caller: Researcher,
     services: ServicesDep,
     limits: LimitsDep,
+    options: Annotated[ExportOptions, Depends(export_options)],
     format: Annotated[Format, Query()] = Format.JSON,
     version: Annotated[
         int | None, Query(ge=1, le=2**31 - 1, description="By default the newest.")
@@ -159,7 +197,7 @@ def read_transcript(
     spec = SPECS[format]
     name = f"{label.session}.identified.{spec.extension}"
     return Response(
-        render(transcript, format, label),
+        render(transcript, format, label, options),
         media_type=spec.media_type,
         headers={
             "ETag": f'"{transcript.version}"',
