@@ -1,5 +1,7 @@
 """Recordings in which each channel is one speaker: phone recorders, one microphone per person.
 
+The same is done with recordings that were made at the same time, one for each speaker.
+
 Such a recording needs no clustering of voices. Bleed from other speakers is removed from each
 channel, and the channels are concatenated on a *folded* timeline, which the models process as one
 recording; their results are unfolded again.
@@ -20,6 +22,7 @@ from models.attribution import PAUSE, ends_sentence
 from models.audio.recording import SAMPLE_RATE, DecodedRecording, join
 from models.diarisation.segmentation import SpeechRegion
 from models.options import Channels
+from models.parallel import lay_parallel
 from models.transcript import Flag, Segment, Turn, Word, is_continued
 
 FRAME = 320  # samples, 20 ms
@@ -51,6 +54,7 @@ class Timeline:
     n_channels: int = 1  # more than 1: folded
     warning: str | None = None
     voices: tuple[SpeechRegion, ...] = ()  # folded: where a channel's own speaker may talk
+    parallel: tuple[int, ...] = ()  # the recording, from 0, of each channel, if each has its own
 
     @property
     def duration(self) -> float:
@@ -69,7 +73,8 @@ class Timeline:
         rest of the window. The time is the middle of the pause.
         """
         offsets = [channel * self.duration for channel in range(self.n_channels)]
-        ends = [offset + start for offset in offsets for start in self.starts][1:]
+        starts = (0.0,) if self.parallel else self.starts
+        ends = [offset + start for offset in offsets for start in starts][1:]
         pauses = [
             (a.end + b.start) / 2 for a, b in pairwise(self.voices) if b.start - a.end > PAUSE
         ]
@@ -143,40 +148,88 @@ def make_timeline(
     Args:
         n_speakers: minimum and maximum, None if unknown.
     """
+    if wanted == Channels.PARALLEL and len(recordings) > 1:
+        return _make_parallel_timeline(recordings)
     differ = len({len(recording.samples) for recording in recordings}) > 1
     if differ or wanted == Channels.MIX:
         recordings = mix_down(recordings)
     channels, starts = join(recordings)
+    asked = wanted in (Channels.SPLIT, Channels.PARALLEL)
     if len(channels) == 1:
-        asked = wanted == Channels.SPLIT
         warning = "There is only one channel" + VOICES_COMPARED if asked else None
         return Timeline(channels[0], starts, warning=warning)
     distinct = channels[distinct_channels(channels)]
     if len(distinct) == 1:
-        asked = wanted == Channels.SPLIT
         warning = "Only one channel has its own voice" + VOICES_COMPARED if asked else None
         return Timeline(distinct[0], starts, warning=warning)
-    # Remove the DC offset of the sound card. The median, because the mean of speech is not zero and
-    # subtracting it would leave an offset in the pauses.
-    distinct -= np.median(distinct[:, ::OFFSET_STEP], axis=1, keepdims=True)
-    dominance = Dominance.of(distinct)
+    dominance = _remove_offsets(distinct)
     minimum, maximum = n_speakers
     plausible = (minimum or 1) <= len(distinct) <= (maximum or len(distinct))
     if wanted == Channels.AUTO and not (plausible and dominance.is_separated):
         return Timeline(join(mix_down(recordings))[0][0], starts)
-    folded = remove_bleed(distinct, dominance)
     warning = f"Each of the {len(distinct)}" + CHANNELS_ARE_SPEAKERS
     if not dominance.is_separated:
         warning += POSSIBLE_DUPLICATES
+    return _fold(distinct, dominance, starts, warning)
+
+
+def _make_parallel_timeline(recordings: Sequence[DecodedRecording]) -> Timeline:
+    """Lay recordings beside each other, each as the channel of its speaker."""
+    laid = lay_parallel(mix_down(recordings))
+    starts = tuple(start for start, _ in laid.spans)
+    kept = distinct_channels(laid.channels)
+    left_out = [
+        f"Recording {number + 1} was left out: it is silent, or a copy of another one."
+        for number in range(len(recordings))
+        if number not in kept
+    ]
+    told = [*laid.warnings, *left_out]
+    if len(kept) == 1:
+        told.append("Only one recording has its own voice" + VOICES_COMPARED)
+        return Timeline(laid.channels[kept[0]], starts, warning=" ".join(told))
+    distinct = laid.channels[kept]
+    dominance = _remove_offsets(distinct, [laid.spans[number] for number in kept])
+    told.insert(0, f"Each of the {len(kept)}" + RECORDINGS_ARE_SPEAKERS)
+    if not dominance.is_separated:
+        told.append(POSSIBLE_PARALLEL_DUPLICATES)
+    made = _fold(distinct, dominance, starts, " ".join(told))
+    return replace(made, parallel=tuple(kept))
+
+
+def _remove_offsets(
+    channels: np.ndarray, spans: Sequence[tuple[float, float]] | None = None
+) -> "Dominance":
+    """Remove the DC offsets of sound cards in place, and return which channel is louder when.
+
+    The median, because the mean of speech is not zero and subtracting it would leave an offset in
+    the pauses.
+
+    Args:
+        spans: see `Dominance.of`.
+    """
+    channels -= np.median(channels[:, ::OFFSET_STEP], axis=1, keepdims=True)
+    return Dominance.of(channels, spans)
+
+
+def _fold(
+    channels: np.ndarray, dominance: "Dominance", starts: tuple[float, ...], warning: str
+) -> Timeline:
+    """Concatenate the channels without their bleed."""
     voices = tuple(voice_regions(dominance.speaks, channels.shape[1] / SAMPLE_RATE))
-    return Timeline(folded, starts, len(distinct), warning, voices)
+    folded = remove_bleed(channels, dominance)
+    return Timeline(folded, starts, len(channels), warning, voices)
 
 
 VOICES_COMPARED = ", so speakers were distinguished by their voices."
 CHANNELS_ARE_SPEAKERS = " channels was treated as one speaker; voices were not compared."
+RECORDINGS_ARE_SPEAKERS = " recordings was treated as one speaker; voices were not compared."
 POSSIBLE_DUPLICATES = (
     " Their levels do not confirm that each channel is one speaker: speech may appear twice, "
     "once per channel. If it does, transcribe again with the channels mixed."
+)
+POSSIBLE_PARALLEL_DUPLICATES = (
+    "Their levels do not confirm that each recording is one speaker: speech may appear twice, once "
+    "per recording. If it does, transcribe the best recording alone."
 )
 
 
@@ -223,20 +276,39 @@ class Dominance:
     """The level of each channel relative to the loudest other one, and its two modes."""
 
     louder: np.ndarray  # dB, (n_channels, n_frames)
-    active: np.ndarray  # bool, (n_frames,): someone speaks
+    active: np.ndarray  # bool, (n_frames,): someone speaks, and every recording is running
     low: np.ndarray  # dB, (n_channels,): the mode of bleed
     high: np.ndarray  # dB, (n_channels,): the mode of the channel's own voice
     audible: np.ndarray  # bool, (n_channels, n_frames): louder than the noise
 
     @classmethod
-    def of(cls, channels: np.ndarray) -> "Dominance":
+    def of(
+        cls, channels: np.ndarray, spans: Sequence[tuple[float, float]] | None = None
+    ) -> "Dominance":
+        """
+        Args:
+            spans: [start, end) in seconds of the recording in each channel; None: everywhere.
+        """
         levels = frame_levels(channels)
         others = np.stack([np.delete(levels, i, axis=0).max(axis=0) for i in range(len(levels))])
         loudest = levels.max(axis=0)
         active = loudest > np.quantile(loudest, NOISE_SHARE) + ACTIVE
         louder = levels - others
+        running = np.ones(levels.shape, dtype=bool)
+        if spans is not None:
+            middles = (np.arange(levels.shape[1]) + 0.5) * FRAME / SAMPLE_RATE
+            running = np.stack([(middles >= start) & (middles < end) for start, end in spans])
+            # Nothing is as quiet as a recording that has not started: it would be a mode.
+            if (active & running.all(axis=0)).any():
+                active &= running.all(axis=0)
         modes = np.array([two_means(own[active]) for own in louder])
-        audible = levels > np.quantile(levels, NOISE_SHARE, axis=1, keepdims=True) + AUDIBLE
+        noise = np.array(
+            [
+                np.quantile(level[on] if on.any() else level, NOISE_SHARE)
+                for level, on in zip(levels, running, strict=True)
+            ]
+        )
+        audible = running & (levels > noise[:, None] + AUDIBLE)
         return cls(louder, active, modes[:, 0], modes[:, 1], audible)
 
     @property

@@ -53,11 +53,15 @@ class SpeakerCount:
 
 
 class Channels(StrEnum):
-    """What the channels of a recording are; `auto` detects whether each is one speaker."""
+    """What the channels of a recording are; `auto` detects whether each is one speaker.
+
+    `parallel`: each recording of the session is one speaker; they were made at the same time.
+    """
 
     AUTO = "auto"
     MIX = "mix"
     SPLIT = "split"
+    PARALLEL = "parallel"
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ class JobOptions:
     Args:
         language: code or English name, kept as the code; None or `auto`: detected by vote.
         vocabulary: names and terms to expect. Content: never stored in the job's row.
-        channels: AUTO and SPLIT need recordings that were decoded with their channels apart.
+        channels: all but MIX need recordings that were decoded with their channels apart.
         roster: the people of the session.
         translate: into English, whatever language is spoken.
         mixed_languages: a window may be decoded in another language than the session's.

@@ -437,6 +437,7 @@ class Pipeline:
             replace(segment, speaker=labels[segment.speaker] if segment.speaker else None)
             for segment in segments
         )
+        sources = name_speakers(session.sources, timeline, labels)
         on_progress(StageProgress("check", 0.0))
         flags = find_flags(folded, regions, decoded.windows, decoded.language)
         turns = diarisation.turns
@@ -449,12 +450,12 @@ class Pipeline:
             turns=turns,
             overlaps=find_overlaps(turns, segments),
             flags=timeline.unfold_flags(flags),
-            sources=session.sources,
+            sources=sources,
             made_with=self._made_with(session.options),
             warnings=(
                 *self._warnings(transcribed, diarisation),
                 *warn_of_channel_order(timeline, labels),
-                *warn_of_recordings_without_words(session.sources, segments),
+                *warn_of_recordings_without_words(sources, segments, timeline.parallel),
             ),
         )
         on_progress(StageProgress("check", 1.0))
@@ -575,29 +576,63 @@ def warn_of_speaker_count(found: int, options: JobOptions) -> list[str]:
     return expected or ([nobody] if not found else [])
 
 
+def name_speakers(
+    sources: Sequence[Source], timeline: Timeline, labels: Mapping[str, str]
+) -> tuple[Source, ...]:
+    """Name the speaker of each recording, if each recording is one speaker's.
+
+    Args:
+        labels: the speaker of each channel.
+    """
+    speakers = {
+        number: labels.get(speaker_label(channel))
+        for channel, number in enumerate(timeline.parallel)
+    }
+    return tuple(
+        replace(source, speaker=speakers.get(number)) for number, source in enumerate(sources)
+    )
+
+
 def warn_of_channel_order(timeline: Timeline, labels: Mapping[str, str]) -> list[str]:
-    """Return which channel each speaker has, if they are not in the same order."""
+    """Return which channel or recording each speaker has, if they are not in the same order."""
     if not timeline.is_split or all(label == channel for channel, label in labels.items()):
         return []
+    kind, numbers = "channel", tuple(range(timeline.n_channels))
+    if timeline.parallel:
+        kind, numbers = "recording", timeline.parallel
     channels = [
-        f"channel {number + 1} is {labels[speaker_label(number)]}"
-        for number in range(timeline.n_channels)
-        if speaker_label(number) in labels
+        f"{kind} {number + 1} is {labels[speaker_label(channel)]}"
+        for channel, number in enumerate(numbers)
+        if speaker_label(channel) in labels
     ]
     return [f"The speakers are in the order in which they first speak: {', '.join(channels)}."]
 
 
 def warn_of_recordings_without_words(
-    sources: Sequence[Source], segments: Sequence[Segment]
+    sources: Sequence[Source], segments: Sequence[Segment], parallel: Sequence[int] = ()
 ) -> list[str]:
-    """Return a warning for each of a session's recordings in which nothing was transcribed."""
+    """Return a warning for each of a session's recordings in which nothing was transcribed.
+
+    Args:
+        parallel: the recordings, from 0, that are one speaker's each.
+    """
+    speaking = {segment.speaker for segment in segments}
     middles = sorted((word.start + word.end) / 2 for segment in segments for word in segment.words)
+
+    def has_words(source: Source) -> bool:
+        end = source.start + source.duration
+        return bisect_left(middles, source.start) < bisect_left(middles, end)
+
+    silent = (
+        [number for number in parallel if sources[number].speaker not in speaking]
+        if parallel
+        else [number for number, source in enumerate(sources) if not has_words(source)]
+    )
     return [
-        f"Recording {number} of {len(sources)} has no words: listen whether anything is said in it."
-        for number, source in enumerate(sources, start=1)
+        f"Recording {number + 1} of {len(sources)} has no words: listen whether anything is said "
+        "in it."
+        for number in silent
         if len(sources) > 1
-        and bisect_left(middles, source.start)
-        == bisect_left(middles, source.start + source.duration)
     ]
 
 

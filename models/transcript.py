@@ -128,6 +128,7 @@ class Flag:
 class Source:
     """One recording of the session: its place on the timeline, and its format.
 
+    `speaker`: whose recording it is, if each speaker has their own (`--parallel`).
     `sha256`: of the file, in hex, by which batch mode recognises it. None in the service, which
     keeps no checksum of content that can be compared outside a study.
     `identity`: in the service, a checksum of the file that is keyed with the study's key, in hex.
@@ -142,6 +143,7 @@ class Source:
     n_bytes: int
     sha256: str | None = None
     identity: str | None = None
+    speaker: str | None = None
 
 
 @dataclass(frozen=True)

@@ -181,7 +181,7 @@ FIELD_HINTS = {
     "hyphen and a number, such as INT-07 or FG-1.",
     "model": "A model is named as `fieldscribe models list` shows it.",
     "speakers": "The number of speakers is 1 to 20, or a range within that: 2-4.",
-    "channels": "Channels are auto, mix or split.",
+    "channels": "Channels are auto, mix, split or parallel.",
     "passphrase": "The passphrase is missing or too long.",
     "roster": "Each line of a roster is a code and a role: P01 participant.",
     "vocabulary": "A vocabulary has at most 500 lines of at most 100 characters each.",

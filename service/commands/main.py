@@ -46,12 +46,14 @@ from service.commands.options import (
     Files,
     Join,
     MixedLanguages,
+    Parallel,
     PrecisionOption,
     Speakers,
     Translate,
     Vocabulary,
     WeightsFolder,
     language_option,
+    parallel_channels,
     roster_option,
 )
 from service.exports import DEFAULT_FORMATS, FORMAT_NAMES, Format
@@ -147,6 +149,7 @@ def transcribe(
         ),
     ] = None,
     join: Join = False,
+    parallel: Parallel = False,
     precision: PrecisionOption = None,
     as_json: AsJson = False,
 ) -> None:
@@ -161,7 +164,9 @@ def transcribe(
             speakers=SpeakerCount() if speakers is None else SpeakerCount.parse(speakers),
             roster=() if roster is None else read_roster(roster),
             vocabulary=() if vocabulary is None else read_vocabulary(vocabulary),
-            channels=Channels(channels),
+            channels=Channels(
+                parallel_channels(files, channels, join=join) if parallel else channels
+            ),
             translate=translate,
             mixed_languages=mixed_languages,
         )
@@ -178,7 +183,7 @@ def transcribe(
             diarisation=diarisation,
             options=options,
             formats=tuple(format or DEFAULT_FORMATS),
-            join=join,
+            join=join or parallel,
             precision=precision,
             weights=weights,
             as_json=as_json,

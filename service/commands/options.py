@@ -2,7 +2,7 @@
 
 import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -88,6 +88,13 @@ RecordingId = Annotated[
         callback=check_id("fieldscribe recording list"),
     ),
 ]
+Parallel = Annotated[
+    bool,
+    typer.Option(
+        "--parallel",
+        help="The files are one session, recorded at the same time: each is one speaker.",
+    ),
+]
 MixedLanguages = Annotated[
     bool,
     typer.Option(
@@ -137,6 +144,28 @@ def requested_language(name: str | None) -> str | None:
     if name is None:
         return None
     return AUTO if is_auto(name) else language_code(name)
+
+
+def parallel_channels(files: Sequence[Path], channels: str, *, join: bool) -> str:
+    """The value of `channels` for --parallel.
+
+    Raises:
+        typer.BadParameter: another option contradicts it.
+    """
+    if len(files) < 2:
+        raise typer.BadParameter(
+            "name two files or more, one of each speaker", param_hint="--parallel"
+        )
+    if join:
+        raise typer.BadParameter(
+            "--join is for files that follow each other; give one of the two",
+            param_hint="--parallel",
+        )
+    if channels != "auto":
+        raise typer.BadParameter(
+            "each file is one speaker already: leave out --channels", param_hint="--parallel"
+        )
+    return "parallel"
 
 
 def parse_speaker_bounds(text: str) -> dict[str, int]:

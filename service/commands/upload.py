@@ -44,10 +44,12 @@ from service.commands.options import (
     Files,
     Join,
     MixedLanguages,
+    Parallel,
     Speakers,
     Translate,
     Vocabulary,
     language_option,
+    parallel_channels,
     parse_speaker_bounds,
     requested_language,
     roster_option,
@@ -96,6 +98,7 @@ def upload_command(
         ),
     ] = None,
     join: Join = False,
+    parallel: Parallel = False,
     language: Annotated[str | None, language_option("the study's")] = None,
     model: Annotated[
         str | None, typer.Option(metavar="NAME", help="An installed Whisper model.")
@@ -129,6 +132,8 @@ def upload_command(
         raise typer.BadParameter(
             "a roster belongs to a session: name one with --session", param_hint="--roster"
         )
+    if parallel:
+        channels = parallel_channels(files, channels, join=join)
     with connect(as_json) as client:
         options = {
             "language": requested_language(language),
@@ -144,7 +149,7 @@ def upload_command(
         local = LocalFiles()
         if session is not None:
             ensure_session(client, study, session, [vars(entry) for entry in people])
-        groups = group_files(client, local, study, session, files, join=join)
+        groups = group_files(client, local, study, session, files, join=join or parallel)
         unfinished = UnfinishedUploads()
         jobs, uploaded, n_refused = [], list[str](), 0
         for code, paths in groups:

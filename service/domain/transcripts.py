@@ -167,9 +167,14 @@ def longest_turns(transcript: Transcript, recordings: list[UUID]) -> dict[str, l
     For a speaker whom only a person has heard, the longest segments.
     """
     starts = [source.start for source in transcript.sources]
+    speakers = [source.speaker for source in transcript.sources]
 
     def placed(turn: Turn) -> LongTurn:
-        i = max(i for i, start in enumerate(starts) if start <= turn.start)
+        i = (
+            speakers.index(turn.speaker)
+            if turn.speaker in speakers
+            else max(i for i, start in enumerate(starts) if start <= turn.start)
+        )
         return LongTurn(turn.start, turn.end, recordings[i], round(turn.start - starts[i], 3))
 
     turns = defaultdict[str, list[Turn]](list)

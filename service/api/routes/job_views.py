@@ -95,7 +95,7 @@ class Weights(BaseModel):
 class OptionsView(BaseModel):
     language: str | None = Field(description="null: detected.")
     speakers: Speakers
-    channels: Literal["auto", "mix", "split"]
+    channels: Literal["auto", "mix", "split", "parallel"]
     translate: bool
     mixed_languages: bool
     has_vocabulary: bool

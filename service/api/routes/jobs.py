@@ -107,9 +107,10 @@ class NewJob(Strict):
         default=None, description="An installed model; null: the study's."
     )
     speakers: Speakers | None = Field(default=None, description="How many; null: the session's.")
-    channels: Literal["auto", "mix", "split"] = Field(
+    channels: Literal["auto", "mix", "split", "parallel"] = Field(
         default="auto",
-        description="`split`: each channel is one speaker; `mix`: all in one; `auto`: detected.",
+        description="`split`: each channel is one speaker; `mix`: all in one; `auto`: detected; "
+        "`parallel`: each recording is one speaker, and they were made at the same time.",
     )
     translate: bool = Field(default=False, description="Into English, whatever language is spoken.")
     mixed_languages: bool = Field(

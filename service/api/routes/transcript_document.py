@@ -92,6 +92,9 @@ class DocumentSource(BaseModel):
     identity: str | None = Field(
         default=None, description="Checksum of the file, keyed per study; null in batch mode."
     )
+    speaker: str | None = Field(
+        default=None, description="Whose recording it is, if each speaker has their own."
+    )
 
 
 class DocumentMadeWith(BaseModel):
