@@ -427,7 +427,6 @@ def test_the_password_of_the_database_is_in_no_command_line(api, settings, tmp_p
     assert seen and password and not any(password in line for line in seen)
 
 
-@pytest.mark.slow
 def set_vocabulary(api, study, *words):
     path = f"/v1/studies/{study}/vocabulary"
     assert api.request("PUT", path, json={"words": words}).status_code == 200
@@ -591,6 +590,7 @@ def test_leftovers_of_a_killed_backup_are_deleted_after_a_day(api, settings, tmp
     assert [path.name for path in keys_out.iterdir() if path.suffix != ".tar"] == ["notes.partial"]
 
 
+@pytest.mark.slow
 def test_the_commands_back_up_and_restore_the_embedded_database(data_folder, tmp_path, monkeypatch):
     """Both machines have an embedded database, which is not running before or after."""
     old = Settings(data=data_folder / "a/data", keys=data_folder / "a/keys", port=0)
