@@ -191,8 +191,9 @@ class Count:
         open_jobs = {t.job_id for _, t, job in rows if job.status != "erased"}
         self._expect("jobs with a hand-off", open_jobs, done)
         ended: Counter[str] = Counter()
+        acknowledged = dict(self._book.handoffs)
         for handoff, transcript, job in rows:
-            known = self._book.handoffs.pop(str(handoff.id), None)
+            known = acknowledged.pop(str(handoff.id), None)
             if job.status == "erased":
                 continue
             if known is None:
@@ -213,7 +214,7 @@ class Count:
                     for each in json.loads(content)
                 ]
                 self._expect(f"the occurrences of {handoff.id}", sent, known.occurrences)
-        self._expect("hand-offs that are gone", set(self._book.handoffs), set())
+        self._expect("hand-offs that are gone", set(acknowledged), set())
         self.figures |= {"transcripts": len(rows), "hand-offs": len(rows)}
         self.figures |= {f"hand-offs {outcome}": n for outcome, n in sorted(ended.items())}
 
