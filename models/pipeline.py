@@ -125,7 +125,13 @@ class SegmentedSession:
         """Return a request to decode some of the session's windows."""
         whisper = replace(whisper_options(self.options), language=language)
         return DecodingRequest(
-            self.timeline.samples, windows, whisper, maximum, self.regions, self.bounds
+            self.timeline.samples,
+            windows,
+            whisper,
+            maximum,
+            self.regions,
+            self.bounds,
+            beams=True,
         )
 
 

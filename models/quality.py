@@ -13,12 +13,16 @@ import numpy as np
 from models.diarisation.segmentation import SpeechRegion
 from models.transcript import Flag, Segment, Word, mean_probability
 from models.whisper_engine import DecodedWindow
+from models.whisper_engine.coverage import find_crammed
+from models.whisper_engine.decoder import LOGPROB_THRESHOLD
 from models.whisper_engine.engine import CLEAR_LANGUAGE
 
 MISSED_SPEECH = 1.5  # s of speech without a word; shorter stretches are breaths or back-channels
 INVENTED = 0.2  # speech's share of a segment's time, below which the words are doubtful
 LOOP_RATIO = 2.4  # whisper's own threshold for the compression ratio
 IMPROBABLE = 0.4  # mean probability of a segment's words
+FAR_BELOW = 0.4  # avg_logprob below the median of the session's windows
+MIN_WINDOWS = 4  # in a session, for the median to be usual
 MAX_WORDS_PER_SECOND = 7.0  # people do not speak faster for a whole segment of ten words
 MIN_WORDS_PER_SECOND = 0.7  # of speech; people who think aloud say twice as many
 DRAWN_OUT = 2.0  # s of speech; one word with a breath or a laugh takes less
@@ -36,11 +40,14 @@ def find_flags(
         language: the session's.
     """
     words = [word for segment in segments for word in segment.words]
+    decoded = [result for result in decoded if result.gap is None]  # gaps are parts of windows
     flags = [
         *flag_speech_without_words(words, regions),
         *flag_few_words(words, regions),
         *flag_words_without_speech(segments, regions),
         *flag_loops(decoded),
+        *flag_improbable_windows(decoded),
+        *flag_crammed_words(segments),
         *flag_other_languages(decoded, language),
         *flag_unsure_languages(decoded),
         *flag_improbable(segments),
@@ -171,6 +178,35 @@ def flag_loops(decoded: Sequence[DecodedWindow]) -> Iterator[Flag]:
         if result.compression_ratio > LOOP_RATIO:
             evidence = {"compression_ratio": round(result.compression_ratio, 2)}
             yield Flag("loop", result.window.start, result.window.end, evidence)
+
+
+def flag_improbable_windows(decoded: Sequence[DecodedWindow]) -> Iterator[Flag]:
+    """Flag windows whose text failed at every temperature, or is far less probable than usual."""
+    spoken = [result for result in decoded if result.text]
+    if not spoken:
+        return
+    usual = float(np.median([result.avg_logprob for result in spoken]))
+    for result in spoken:
+        failed = result.avg_logprob < LOGPROB_THRESHOLD
+        unusual = len(spoken) >= MIN_WINDOWS and result.avg_logprob < usual - FAR_BELOW
+        if failed or unusual:
+            evidence = {
+                "avg_logprob": round(result.avg_logprob, 2),
+                "usual": round(usual, 2),
+                "temperature": result.temperature,
+            }
+            yield Flag("improbable_window", result.window.start, result.window.end, evidence)
+
+
+def flag_crammed_words(segments: Sequence[Segment]) -> Iterator[Flag]:
+    """Flag words that start at the same moment: nobody says them, or their time is unknown."""
+    for segment in segments:
+        for first, after in find_crammed(segment.words):
+            words = segment.words[first:after]
+            start, end = words[0].start, max(word.end for word in words)
+            spread = words[-1].start - start
+            evidence = {"words": len(words), "seconds": round(spread, 3)}
+            yield Flag("crammed_words", start, end, evidence)
 
 
 def flag_other_languages(decoded: Sequence[DecodedWindow], language: str) -> Iterator[Flag]:

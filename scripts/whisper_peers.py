@@ -25,7 +25,12 @@ PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\
 
 PEERS: dict[str, tuple[str, dict[str, Any]]] = {
     "faster-whisper, greedy": ("faster-whisper", {"beam_size": 1}),
-    "faster-whisper": ("faster-whisper", {}),  # as it comes: five beams
+    "faster-whisper, greedy, no context": (
+        "faster-whisper",
+        {"beam_size": 1, "condition_on_previous_text": False},
+    ),
+    "faster-whisper": ("faster-whisper", {}),  # as it comes: five beams, previous text as context
+    "faster-whisper, no context": ("faster-whisper", {"condition_on_previous_text": False}),
     "openai-whisper": ("openai-whisper", {}),  # `transcribe` as it comes: greedy
     "openai-whisper, its command": (
         "openai-whisper",

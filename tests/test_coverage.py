@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -35,9 +37,17 @@ def test_speech_before_between_and_after_words_is_a_gap():
     ]
 
 
+def test_after_the_last_word_a_shorter_gap_is_enough():
+    """Texts often end early: the last words of a window used to be lost."""
+    known = [*words_of("one", 2.0 - 0.3), *words_of("two", 3.5)]
+
+    gaps = find_gaps(known, [SpeechRegion(0.5, 5.0)], WINDOW)
+    assert [(gap.start, gap.end) for gap in gaps] == [(3.8, 30.0)]
+
+
 def test_only_speech_counts_towards_a_gap():
     known = words_of("one", 0.0)
-    regions = [SpeechRegion(0.0, 0.4), SpeechRegion(5.0, 6.0), SpeechRegion(8.0, 8.8)]
+    regions = [SpeechRegion(0.0, 0.4), SpeechRegion(5.0, 5.5), SpeechRegion(8.0, 8.2)]
 
     assert find_gaps(known, regions, WINDOW) == []
     assert len(find_gaps(known, [*regions, SpeechRegion(10.0, 10.5)], WINDOW)) == 1
@@ -67,6 +77,12 @@ def test_words_crammed_into_one_moment_are_not_added():
     assert find_crammed(heard) == [(2, 8)]
     assert select_words(Window(10.0, 20.0), heard) == []
     assert len(select_words(Window(10.0, 20.0), heard[:5])) == 5  # three are said fast
+
+
+def test_improbable_words_are_not_added_even_if_their_window_is_probable():
+    unsure = [replace(word, probability=0.2) for word in words_of("one two three", 11.0)]
+
+    assert select_words(Window(10.0, 20.0), [*words_of("sure of it", 5.0), *unsure]) == []
 
 
 def test_a_word_that_was_heard_before_is_not_added_twice():

@@ -1,14 +1,16 @@
 """Decoding in slots against `whisper.decode`, with small random weights that respond to audio."""
 
 import inspect
+import math
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from whisper import DecodingResult, Whisper
+from whisper import DecodingOptions, DecodingResult, Whisper
 from whisper import transcribe as whisper_transcribe
 from whisper.decoding import MaximumLikelihoodRanker
 from whisper.tokenizer import Tokenizer, get_tokenizer
@@ -16,6 +18,7 @@ from whisper.tokenizer import Tokenizer, get_tokenizer
 from models.errors import OutOfMemory
 from models.precision import Precision
 from models.whisper_engine import DecodingRequest, WhisperEngine, WhisperOptions
+from models.whisper_engine.beams import BeamSearch
 from models.whisper_engine.decoder import (
     COMPRESSION_RATIO_THRESHOLD,
     LOGPROB_THRESHOLD,
@@ -23,6 +26,7 @@ from models.whisper_engine.decoder import (
     TEMPERATURES,
     DecodedText,
     WindowDecoder,
+    choose_better,
     ends_in_loop,
     is_bound_to_fail,
     needs_fallback,
@@ -83,10 +87,13 @@ def decoder_of(model: Whisper, n_slots: int = 2, precision: Precision = "fp32") 
 
 
 def texts_of(
-    decoder: WindowDecoder, mels: Sequence[torch.Tensor], prompt: str | None = None
+    decoder: WindowDecoder,
+    mels: Sequence[torch.Tensor],
+    prompt: str | None = None,
+    beams: bool = False,
 ) -> list[DecodedText]:
     tokens = build_prompt(decoder.tokenizer, prompt, decoder.model.dims.n_text_ctx)
-    inputs = (WindowInput(i, mel, tokens, seed=i) for i, mel in enumerate(mels))
+    inputs = (WindowInput(i, mel, tokens, seed=i, beams=beams) for i, mel in enumerate(mels))
     texts: dict[int, DecodedText] = {}
     for decoded in decoder.decode(inputs):
         for window_input, text in zip(decoded.inputs, decoded.texts, strict=True):
@@ -669,3 +676,96 @@ def test_texts_on_a_gpu_equal_those_of_whispers_own_decode(mels, greedy, monkeyp
     model = random_whisper(seed=2).cuda()
     for mel, text in zip(mels, texts_of(decoder_of(model), mels), strict=True):
         assert_same(text, plain_decode(model, mel.cuda(), longest=40))
+
+
+# --- beams ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def only_beams(monkeypatch, greedy):
+    """Search every window with beams, and keep what they find."""
+    module = "models.whisper_engine.decoder"
+    monkeypatch.setattr(f"{module}.DOUBTFUL_LOGPROB", math.inf)
+    monkeypatch.setattr(f"{module}.choose_better", lambda first, second: second)
+
+
+@pytest.mark.filterwarnings("ignore:__array_wrap__")  # whisper's own: numpy sorts a tensor
+@pytest.mark.parametrize("n_slots", [1, 8])
+def test_beams_find_the_texts_of_whispers_beam_search(mels, monkeypatch, only_beams, n_slots):
+    limit_texts(monkeypatch, lambda window_input: 12)
+    whisper = random_whisper(seed=2)
+    texts = texts_of(decoder_of(whisper, n_slots), mels[:3], beams=True)
+    alone = texts_of(decoder_of(whisper), mels[:3])
+
+    assert [text.tokens for text in texts] != [text.tokens for text in alone]
+    for mel, text in zip(mels, texts, strict=False):
+        options = DecodingOptions(language="en", beam_size=5, sample_len=12, fp16=False)
+        assert_same(text, whisper.decode(mel, options))
+
+
+def test_beams_that_end_are_kept_until_there_are_as_many_as_beams():
+    """As in whisper, the texts that end first are the candidates, not the most probable ones."""
+    end = 9
+    search = BeamSearch(2, end, limit=5)
+    search.add([[-1.0, -2.0, -3.0]] * 2, [[1, 2, 3]] * 2)  # at first, both beams are equal
+    assert (search.sequences, search.sources) == ([(1,), (2,)], [0, 0])
+
+    search.add([[-0.1, -5.0, -6.0], [-0.2, -0.3, -7.0]], [[end, 4, 5], [6, end, 7]])
+    assert (search.sequences, search.sources) == ([(2, 6), (1, 4)], [1, 0])
+    assert search.is_done
+
+    search.add([[-0.1, -0.2, -0.3]] * 2, [[1, 2, 3]] * 2)
+    assert [tokens for tokens, _ in search.finish()] == [(1,), (2,)]
+    assert [score for _, score in search.finish()] == pytest.approx([-1.1, -2.3])
+
+
+def test_beams_at_their_limit_are_candidates_themselves():
+    search = BeamSearch(2, 9, limit=2)
+    search.add([[-1.0, -2.0, -3.0]] * 2, [[1, 2, 3]] * 2)
+    search.add([[-1.0, -2.0, -3.0], [-5.0, -6.0, -7.0]], [[9, 4, 5]] * 2)
+
+    assert [tokens for tokens, _ in search.finish()] == [(1,), (1, 4)]
+
+
+def test_only_a_doubtful_text_is_searched_with_beams_and_only_on_request(
+    whisper, mels, short, monkeypatch
+):
+    make_fail(monkeypatch, {})
+    greedy = texts_of(decoder_of(whisper), mels)
+    doubtful = sorted(text.avg_logprob for text in greedy)[2]
+    monkeypatch.setattr("models.whisper_engine.decoder.DOUBTFUL_LOGPROB", doubtful)
+    monkeypatch.setattr("models.whisper_engine.decoder.LOGPROB_THRESHOLD", -math.inf)
+    searched: list[int] = []
+    run_beams = Slots.run_beams
+
+    def record(self):
+        searched.extend(one.index for one in self.occupants if one is not None)
+        run_beams(self)
+
+    monkeypatch.setattr(Slots, "run_beams", record)
+    assert_equal(texts_of(decoder_of(whisper), mels), greedy)
+    assert searched == []
+    texts_of(decoder_of(whisper), mels, beams=True)
+    assert sorted(searched) == [i for i, text in enumerate(greedy) if text.avg_logprob < doubtful]
+
+
+def test_beams_stop_where_the_text_is_not_needed_any_more():
+    search = BeamSearch(2, 9, limit=50, enough=120)
+    search.add([[-1.0, -2.0, -3.0]] * 2, [[100, 101, 102]] * 2)
+    assert not search.is_done
+    search.add([[-1.0, -2.0, -3.0]] * 2, [[125, 4, 5]] * 2)
+
+    assert search.is_done
+    assert [tokens for tokens, _ in search.finish()] == [(100, 125), (100, 4)]
+
+
+def test_beams_that_lose_words_do_not_replace_the_greedy_text():
+    """Five beams on all windows used to lose more words than greedy texts did."""
+    greedy = DecodedText((), "we went to the clinic, and then we left", 0.0, -0.4, 0.0, 1.2)
+    shorter = replace(greedy, text="we went to the clinic", avg_logprob=-0.3)
+    better = replace(greedy, text="we went to the clinic and then it left", avg_logprob=-0.3)
+
+    assert choose_better(greedy, shorter) is greedy
+    assert choose_better(greedy, better) is better
+    assert choose_better(greedy, replace(better, avg_logprob=-0.5)) is greedy
+    assert choose_better(replace(greedy, avg_logprob=-1.2), shorter) is shorter  # it had failed

@@ -132,6 +132,36 @@ def test_a_window_whose_language_is_not_clear_is_flagged():
     )
 
 
+def test_a_window_that_failed_at_every_temperature_is_flagged_with_its_evidence():
+    """Its words used to look as sure as any others."""
+    failed = replace(decoded(), text="maybe", avg_logprob=-1.3, temperature=1.0)
+    (flag,) = find_flags([], [], [failed], "en")
+
+    assert (flag.kind, flag.evidence) == (
+        "improbable_window",
+        {"avg_logprob": -1.3, "usual": -1.3, "temperature": 1.0},
+    )
+
+
+def test_a_window_far_less_probable_than_the_others_is_flagged():
+    usual = [replace(decoded(), text="yes", avg_logprob=-0.2 - i / 100) for i in range(4)]
+    unusual = replace(decoded(), text="no", avg_logprob=-0.7)
+
+    (flag,) = find_flags([], [], [*usual, unusual], "en")
+    assert flag.evidence == {"avg_logprob": -0.7, "usual": -0.22, "temperature": 0.0}
+    assert find_flags([], [], [usual[0], unusual], "en") == ()  # too few to know what is usual
+
+
+def test_words_that_start_at_the_same_moment_are_flagged():
+    """Six words within 0.02 s of each other used to pass unnoticed."""
+    crammed = tuple(Word(" w", 1.0 + i / 300, 1.1, 0.9) for i in range(6))
+    said = Segment("A", 0.5, 1.5, (Word(" we", 0.5, 0.9, 0.9), *crammed))
+    (flag,) = find_flags([said], [SpeechRegion(0.5, 1.5)], [decoded()], "en")
+
+    assert (flag.kind, flag.start, flag.end) == ("crammed_words", 1.0, 1.1)
+    assert flag.evidence == {"words": 6, "seconds": 0.017}
+
+
 def test_improbable_words_are_flagged():
     unsure = Segment("A", 0.0, 1.0, (Word(" maybe", 0.0, 1.0, 0.2),))
 

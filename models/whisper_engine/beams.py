@@ -10,14 +10,15 @@ class BeamSearch:
         n_beams: texts that are continued, and texts that are searched for.
         eot: the token that ends a text.
         limit: the most tokens of a text.
+        enough: stop when the best beam has reached this token, a timestamp; None: never.
 
     Attributes:
         sequences: the tokens of each beam so far.
         sources: the beam that each continues, as of the last step.
     """
 
-    def __init__(self, n_beams: int, eot: int, limit: int) -> None:
-        self.n_beams, self.eot, self.limit = n_beams, eot, limit
+    def __init__(self, n_beams: int, eot: int, limit: int, enough: int | None = None) -> None:
+        self.n_beams, self.eot, self.limit, self.enough = n_beams, eot, limit, enough
         self.sequences: list[tuple[int, ...]] = [()] * n_beams
         self.sources = [*range(n_beams)]
         self._scores = [0.0] * n_beams
@@ -25,7 +26,12 @@ class BeamSearch:
 
     @property
     def is_done(self) -> bool:
-        return len(self._finished) >= self.n_beams or len(self.sequences[0]) >= self.limit
+        best = self.sequences[0]
+        return (
+            len(self._finished) >= self.n_beams
+            or len(best) >= self.limit
+            or (self.enough is not None and bool(best) and best[-1] >= self.enough)
+        )
 
     def add(self, logprobs: list[list[float]], tokens: list[list[int]]) -> None:
         """Continue the beams by a step; after the last, they stay as they are.

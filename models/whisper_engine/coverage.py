@@ -17,9 +17,11 @@ from models.transcript import Word
 from models.whisper_engine.decoder import COMPRESSION_RATIO_THRESHOLD, LOGPROB_THRESHOLD
 from models.windows import MAX_WINDOW, PADDING, Window
 
-MIN_GAP = 2.0  # s of speech without a word that justify another window
+MIN_GAP = 2.0  # s of speech without a word that justify another window,
+MIN_LAST_GAP = 1.0  # or this many after the last word: texts often end early
 REPEATED = 2  # words at either edge of a gap that may have been heard twice,
 SEAM = 1.0  # s, this close to the edge
+MIN_PROBABILITY = 0.4  # mean of a gap's words; the average of their window says nothing of them
 CRAMMED = 4  # words; this many do not start at the same time, unless the text is invented
 SAME_TIME = 0.03  # s, one and a half steps of Whisper's time
 
@@ -37,7 +39,7 @@ class Scored(Protocol):
 def find_gaps(
     words: Sequence[Word], regions: Sequence[SpeechRegion], within: Window
 ) -> list[Window]:
-    """The stretches of `within`, beside or between words, with MIN_GAP of speech and no word.
+    """The stretches of `within`, beside or between words, with enough speech and no word.
 
     Args:
         words: those in `within`, by start.
@@ -45,10 +47,11 @@ def find_gaps(
     """
     ends = np.maximum.accumulate([within.start, *(word.end for word in words)]).tolist()
     starts = [*(word.start for word in words), within.end]
+    least = [*(MIN_GAP for _ in words), MIN_LAST_GAP]
     return [
         Window(round(begin, 2), round(end, 2))
-        for begin, end in zip(ends, starts, strict=True)
-        if end - begin >= MIN_GAP and _measure_speech(regions, begin, end) >= MIN_GAP
+        for begin, end, seconds in zip(ends, starts, least, strict=True)
+        if end - begin >= seconds and _measure_speech(regions, begin, end) >= seconds
     ]
 
 
@@ -88,9 +91,12 @@ def find_crammed(words: Sequence[Word]) -> list[tuple[int, int]]:
 
 
 def select_words(gap: Window, heard: Sequence[Word]) -> list[Word]:
-    """The words of a gap's window that lie in the gap, none if they are crammed together."""
+    """The words of a gap's window that lie in the gap; none if they look invented."""
     inside = [word for word in heard if gap.start <= (word.start + word.end) / 2 < gap.end]
-    return [] if find_crammed(inside) else inside
+    if not inside or find_crammed(inside):
+        return []
+    probability = sum(word.probability or 0.0 for word in inside) / len(inside)
+    return inside if probability >= MIN_PROBABILITY else []
 
 
 def fill_gaps(words: Sequence[Word], found: Sequence[Sequence[Word]]) -> tuple[Word, ...]:

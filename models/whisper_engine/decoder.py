@@ -27,13 +27,13 @@ COMPRESSION_RATIO_THRESHOLD = 2.4
 LOGPROB_THRESHOLD = -1.0
 NO_SPEECH_THRESHOLD = 0.6
 
-DOUBTFUL_LOGPROB = -0.4  # below it, five beams may find a better text than the greedy one
+DOUBTFUL_LOGPROB = -0.2  # below it, five beams may find a better text than the greedy one
+MIN_LENGTH = 0.95  # of the better text, as a share of the greedy one's
 
 MAX_FALLBACK_SLOTS = 4  # windows sampled again at the same time
 
 RUNS_BETWEEN_CHECKS = 8
 MAX_LOOP_TOKENS = 24
-TIMESTAMP_SECONDS = 0.02  # between two timestamps
 MIN_LOOP_REPEATS = 4
 TYPICAL_BYTES_PER_TOKEN = 4  # of ordinary text
 TYPICAL_RATIO = 1.3  # compression ratio of ordinary text, on the low side
@@ -248,13 +248,12 @@ class WindowDecoder:
     def _stop_texts_not_needed(self, slots: Slots) -> None:
         """Stop texts that have passed the part of their window that is needed."""
         for slot in range(slots.n_used):
-            needed = slots.occupant(slot).needed
-            if needed is None:
+            enough = slots.find_last_needed(slot)
+            if enough is None:
                 continue
             (hypothesis,) = slots.hypotheses(slot)
-            begin = self.rules.special.timestamp_begin
-            times = [token for token in hypothesis.tokens if token >= begin]
-            if times and (times[-1] - begin) * TIMESTAMP_SECONDS > needed:
+            times = [t for t in hypothesis.tokens if t >= self.rules.special.timestamp_begin]
+            if times and times[-1] >= enough:
                 slots.stop(slot)
 
 
@@ -286,9 +285,16 @@ def is_tried_again(slots: Slots, slot: int, text: DecodedText) -> bool:
     return needs_fallback(text) or (doubtful and slots.occupant(slot).beams)
 
 
-def choose_better(first: DecodedText, second: DecodedText) -> DecodedText:
-    """The more probable text; one that passes before one that does not."""
-    return max(first, second, key=lambda text: (not needs_fallback(text), text.avg_logprob))
+def choose_better(greedy: DecodedText, found: DecodedText) -> DecodedText:
+    """The text that beams found if it is more probable, else the greedy one.
+
+    Beams gain probability by leaving words out: a text that is much shorter is not better.
+    """
+    if needs_fallback(greedy) != needs_fallback(found):
+        return found if needs_fallback(greedy) else greedy
+    if len(found.text) < MIN_LENGTH * len(greedy.text):
+        return greedy
+    return found if found.avg_logprob > greedy.avg_logprob else greedy
 
 
 def is_silence(text: DecodedText) -> bool:

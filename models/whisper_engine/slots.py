@@ -5,6 +5,7 @@ A step reads and changes tensors in place and never synchronises with the device
 recorded once as a CUDA graph and then replayed.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,7 @@ from models.whisper_engine.beams import BeamSearch
 from models.whisper_engine.model import CrossKV, InferenceModel
 from models.whisper_engine.rules import TextState, TokenRules
 
+TIMESTAMP_SECONDS = 0.02  # between two timestamps
 STEPS_PER_RUN = 8  # on a GPU, where reading the results waits for the device
 SPAN_BLOCK = 128  # positions; a GPU has one graph for each number of blocks
 ENCODER_BATCH = {"cpu": 4, "cuda": 32}  # windows
@@ -245,7 +247,12 @@ class Slots:
         Source: whisper/decoding.py, `BeamSearchDecoder`.
         """
         searches = [
-            BeamSearch(self.n_candidates, self.special.eot, self.n_steps_left(slot))
+            BeamSearch(
+                self.n_candidates,
+                self.special.eot,
+                self.n_steps_left(slot),
+                self.find_last_needed(slot),
+            )
             for slot in range(self.n_used)
         ]
         n = self.n_used * self.n_candidates
@@ -308,6 +315,13 @@ class Slots:
             Hypothesis(tuple(tokens[:length]), sum_logprobs, no_speech)
             for tokens, length, sum_logprobs, no_speech in zip(*of_slot, strict=True)
         ]
+
+    def find_last_needed(self, slot: int) -> int | None:
+        """The timestamp after which a slot's text is not needed; None: all of it is."""
+        needed = self.occupant(slot).needed
+        if needed is None:
+            return None
+        return self.special.timestamp_begin + math.ceil(needed / TIMESTAMP_SECONDS)
 
     def n_steps_left(self, slot: int) -> int:
         """Steps until this slot's texts reach their limit."""

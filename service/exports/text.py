@@ -15,6 +15,8 @@ FLAGS = {
     "other_language": "in another language than the rest",
     "unsure_language": "in a language that is not clear; it may be translated or invented",
     "loop": "the text repeats itself",
+    "improbable_window": "Whisper was far less sure than usual",
+    "crammed_words": "several words at the same moment; they may be invented",
     "low_probability": "Whisper was unsure of these words",
     "too_fast": "more words than anyone can say in this time",
 }
