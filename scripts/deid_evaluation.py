@@ -67,6 +67,9 @@ class Score:
     gold: Counter[str] = field(default_factory=Counter)
     found: Counter[str] = field(default_factory=Counter)
     n_words: int = 0
+    n_characters: int = 0
+    false_by_passage: list[int] = field(default_factory=list)
+    words_by_passage: list[int] = field(default_factory=list)
     n_spans: int = 0
     n_false: int = 0
     n_redacted: int = 0
@@ -98,6 +101,9 @@ def score_passages(
         spans = [o for o in occurrences if not sure_only or o.tier == "sure"]
         covered = {c for span in spans for c in range(span.start, span.end)}
         score.n_words += len(passage.text.split())
+        score.words_by_passage.append(len(passage.text.split()))
+        score.n_characters += len(passage.text)
+        n_false_before = score.n_false
         score.n_spans += len(spans)
         for gold in passage.gold:
             if gold.label == "?":
@@ -130,6 +136,7 @@ def score_passages(
                     f" ({span.rule}, {span.tier})"
                     f" in {_around(passage.text, span.start, span.end)}"
                 )
+        score.false_by_passage.append(score.n_false - n_false_before)
     return score
 
 

@@ -15,7 +15,15 @@ ORDINALS = {
         " thirteenth fourteenth fifteenth sixteenth seventeenth eighteenth nineteenth"
         " twentieth".split()
     )
-} | {"thirtieth": 30}
+} | {
+    "thirtieth": 30,
+    "fortieth": 40,
+    "fiftieth": 50,
+    "sixtieth": 60,
+    "seventieth": 70,
+    "eightieth": 80,
+    "ninetieth": 90,
+}
 NUMERIC_DATE = re.compile(
     r"\b\d{1,2}\s?[/.-]\s?\d{1,2}\s?[/.-]\s?(?:\d{4}|\d{2})\b|\b(?:19|20)\d\d-\d\d-\d\d\b"
 )
@@ -43,6 +51,7 @@ BEFORE_A_MONTH = frozenset(
     "in since last next this early late mid until till by of from around during every through"
     " and to end start beginning middle before after".split()
 )
+SEPARATORS = frozenset(("slash", "dash", "stroke"))
 NOT_A_YEAR = frozenset(
     "percent per people years year kilos kilometres ks k's dollars bucks minutes hours days"
     " weeks months milligrams metres beds of cents degrees points times grand thousand hundred"
@@ -176,6 +185,9 @@ def _date_at(tokens: Sequence[Token], i: int) -> tuple[int, float, bool, str] | 
         if year > end:
             return year, 0.9, True, "feast_and_year"
         return None if vague else (end, 0.5, False, "feast")
+    end_of_slashes = _slashed(tokens, i)
+    if end_of_slashes:
+        return end_of_slashes, 0.97, True, "date"
     end_of_year = full_year(tokens, i)
     if end_of_year:
         if FULL_YEAR.fullmatch(word) or word in ("nineteen", "twenty", "eighteen"):
@@ -193,6 +205,18 @@ def _date_at(tokens: Sequence[Token], i: int) -> tuple[int, float, bool, str] | 
     if before in BEFORE_A_YEAR or tokens[i].gap.endswith(("'", "’")):
         return _lone_short_year(tokens, i, before)
     return None
+
+
+def _slashed(tokens: Sequence[Token], i: int) -> int | None:
+    """The index after "seventeen slash four slash twenty twenty" at token i."""
+    day = cardinal(tokens, i)
+    if day is None or not 1 <= day[0] <= 31 or _next_lower(tokens, day[1]) not in SEPARATORS:
+        return None
+    month = cardinal(tokens, day[1] + 1)
+    if month is None or not 1 <= month[0] <= 12 or _next_lower(tokens, month[1]) not in SEPARATORS:
+        return None
+    end = year_after(tokens, month[1] + 1)
+    return end if end > month[1] + 1 else None
 
 
 def _lone_short_year(
@@ -302,6 +326,7 @@ def _next_lower(tokens: Sequence[Token], i: int) -> str:
     return tokens[i].lower
 
 
+POSSESSIVES = frozenset("my your his her their our mum's dad's".split())
 PERSON_IS = frozenset(
     "i'm she's he's i’m she’s he’s they're we're i am he she they is was were be being".split()
 )
@@ -319,6 +344,21 @@ def find_ages(tokens: Sequence[Token]) -> list[Span]:
     spans = []
     i = 0
     while i < len(tokens):
+        birthday = _birthday(tokens, i)
+        if birthday:
+            end, sure = birthday
+            spans.append(
+                Span(
+                    tokens[i].start,
+                    tokens[end - 1].end,
+                    "AGE",
+                    0.9 if sure else 0.45,
+                    "sure" if sure else "unsure",
+                    "birthday",
+                )
+            )
+            i = end
+            continue
         number = cardinal(tokens, i)
         if number is None or not 1 <= number[0] <= 115:
             i += 1
@@ -331,6 +371,20 @@ def find_ages(tokens: Sequence[Token]) -> list[Span]:
             spans.append(Span(tokens[i].start, tokens[end - 1].end, "AGE", score, tier, rule))  # type: ignore[arg-type]
         i = end
     return spans
+
+
+def _birthday(tokens: Sequence[Token], i: int) -> tuple[int, bool] | None:
+    """The index after "my fiftieth", and whether "birthday" follows."""
+    if i == 0 or (
+        tokens[i - 1].lower not in POSSESSIVES and tokens[i - 1].full_end == tokens[i - 1].end
+    ):
+        return None
+    found = ordinal(tokens, i)
+    if found is None or found[0] < 10:
+        return None
+    if _next_lower(tokens, found[1]) == "birthday":
+        return found[1], True
+    return (found[1], False) if found[0] in (16, 18, 21, 30, 40, 50, 60, 70, 80, 90) else None
 
 
 def _age_rule(
@@ -359,6 +413,12 @@ def _age_rule(
         and ends_clause
     ):
         return (0.9, True, "is_years") if value >= 3 else (0.5, False, "is_years")
+    if (
+        before in ("be", "been", "pushing", "becoming", "hit", "reached")
+        and ends_clause
+        and value > 12
+    ):
+        return 0.6, False, "is_years"
     if before in ("is", "was", "were", "am") and ends_clause and _is_person(tokens, k - 1):
         return (0.9, True, "is_years") if value >= 3 else (0.5, False, "is_years")
     is_possessive = k >= 0 and tokens[k].full_end > tokens[k].end

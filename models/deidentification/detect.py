@@ -81,7 +81,7 @@ def detect(
     for detector in detectors:
         for i, suggested in enumerate(detector.find(texts)):
             by_run[i] = combine(by_run[i], suggested, tokens[i])
-    by_run = repeat_names(by_run, tokens)
+    by_run = repeat_names(by_run, tokens, lexicons)
     by_run = [
         spans if is_run_cased else [lower_promise(span) for span in spans]
         for spans, is_run_cased in zip(by_run, cased, strict=True)
@@ -276,6 +276,7 @@ def trim_suggestion(span: Span, tokens: Sequence[Token], starts: Sequence[int]) 
         if tokens[i].end > span.start:
             inside.append(tokens[i])
         i += 1
+    untrimmed = inside
     while inside and _is_edge(inside[0]):
         inside = inside[1:]
     while inside and _is_edge(inside[-1]):
@@ -285,6 +286,11 @@ def trim_suggestion(span: Span, tokens: Sequence[Token], starts: Sequence[int]) 
     words = [token.lower for token in inside]
     bare = " ".join(words)
     joined = " ".join(token.text.lower().replace("’", "'") for token in inside)
+    if any(" ".join(t.lower for t in part) in NOBODY for part in (untrimmed, untrimmed[1:])):
+        return None
+    public = (vocabulary.JARGON, vocabulary.GENERIC, vocabulary.INSTITUTIONS, NOBODY_WORDS)
+    if all(any(word in group for group in public) for word in words):
+        return None
     if bare in NOBODY or joined in NOBODY or bare in vocabulary.STATES:
         return None
     if all(word in NOBODY_WORDS or word in vocabulary.FUNCTION for word in words):
@@ -316,7 +322,7 @@ def _is_edge(token: Token) -> bool:
 
 
 def repeat_names(
-    by_run: Sequence[Sequence[Span]], tokens: Sequence[Sequence[Token]]
+    by_run: Sequence[Sequence[Span]], tokens: Sequence[Sequence[Token]], lexicons: Lexicons
 ) -> list[list[Span]]:
     """A word that is surely a name somewhere is one wherever it is capitalised."""
     sure: Counter[str] = Counter()
@@ -325,7 +331,8 @@ def repeat_names(
     for spans, run_tokens in zip(by_run, tokens, strict=True):
         for i in covered_tokens(run_tokens, (s for s in spans if _is_sure_name(s))):
             token = run_tokens[i]
-            if token.band == 0 and token.is_capitalised and len(token.lower) > 2:
+            is_name = token.band == 0 or token.lower in lexicons.common_names
+            if is_name and token.is_capitalised and len(token.lower) > 2:
                 sure[token.lower] += 1
     for spans, run_tokens in zip(by_run, tokens, strict=True):
         for span in spans:
@@ -353,6 +360,7 @@ def repeat_names(
             and token.is_capitalised
             and token.lower not in skip
             and token.lower not in NOBODY
+            and (token.band == 0 or not token.begins_sentence)
         ]
         repeated.append(merge_names([*spans, *extra], ()) if extra else list(spans))
     return repeated

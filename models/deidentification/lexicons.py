@@ -32,7 +32,9 @@ class Lexicons:
 
     band: dict[str, int]
     first_names: frozenset[str]
+    common_names: frozenset[str]  # first names of most people
     surnames: frozenset[str]
+    countries: frozenset[str]
     places: frozenset[str]
     world: frozenset[str]
     longest_place: int  # words
@@ -49,6 +51,8 @@ def read_lexicons() -> Lexicons:
     return Lexicons(
         band=band,
         first_names=frozenset(_lines("first_names")) | frozenset(MORE_FIRST_NAMES.split()),
+        common_names=frozenset(_lines("common_names")),
+        countries=frozenset(_lines("countries")),
         surnames=frozenset(_lines("surnames")),
         places=places,
         world=frozenset(_lines("world")),

@@ -282,8 +282,11 @@ def _decide(
             if mid and context.before in ("in", "from", "to")
             else None
         )
-    if bare in lexicons.world and bare not in lexicons.places and bare not in lexicons.first_names:
-        return ("PLACE", 0.3, False, "world_place") if content and rare else None
+    inside = context.before in v.INSIDE or context.before == "from"
+    if bare in lexicons.countries and bare not in lexicons.places and (inside or not named):
+        return ("PLACE", 0.3, False, "country") if content and rare else None
+    if bare in lexicons.world and bare not in lexicons.places and (inside or not named):
+        return ("PLACE", 0.45, False, "world_city") if content and rare else None
     organisation = _organisation(phrase, words, content, context, lexicons)
     if organisation:
         return organisation
@@ -306,10 +309,15 @@ def _decide(
             for token in content
         )
         return label, 0.7 if known else 0.45, known, "capitalised_phrase"
-    if all(token.band <= 2 for token in content) and not context.before == "the":
+    if not mid or all(token.lower in v.JARGON or token.lower in v.TRAINING for token in content):
         return None
-    if mid and any(token.band >= 3 for token in content):
-        return "ORGANISATION", 0.4, False, "capitalised_phrase"
+    placed = (
+        context.before_that in v.PLACE_PREPOSITIONS
+        if context.before == "the"
+        else (context.before in v.PLACE_PREPOSITIONS)
+    )
+    if placed or any(token.band >= 3 for token in content):
+        return "ORGANISATION", 0.45, False, "capitalised_phrase"
     return None
 
 
@@ -333,7 +341,10 @@ def _organisation(
     if last == "tafe" and len(words) > 1:
         return "ORGANISATION", 0.9, bool(content), "organisation_head"
     if words[0] == "royal" and len(words) > 1:
-        return "ORGANISATION", 0.9, bool(content), "organisation_head"
+        sure = any(t.band == 0 or t.lower in lexicons.places for t in content)
+        return (
+            ("ORGANISATION", 0.9 if sure else 0.45, sure, "organisation_head") if content else None
+        )
     if len(words) > 2 and words[0] in v.ORGANISATION_HEADS and words[1] == "of" and content:
         return "ORGANISATION", 0.9, True, "organisation_head"
     if len(words) > 1 and last in ("house", "lodge", "hall", "place") and context.before == "at":
@@ -448,11 +459,10 @@ def _person(
                 )
             return "PERSON", 0.88, True, "first_name"
         if context.begins_sentence:
-            return (
-                ("PERSON", 0.45, False, "first_name")
-                if first.band > 1 and context.after in v.SPEECH
-                else None
+            likely = context.after in v.SAYING and (
+                first.lower in lexicons.common_names or first.band > 2
             )
+            return ("PERSON", 0.55, False, "first_name") if likely else None
         if cue or context.before in v.COMPANION:
             return "PERSON", 0.8, True, "first_name"
         return "PERSON", 0.5, False, "first_name"
@@ -479,7 +489,17 @@ def _single(token: Token, context: _Context, lexicons: Lexicons) -> Decision | N
     ):
         return None
     if token.text.isupper() and len(token.text) <= 5:
-        if word in v.ACRONYMS or context.before not in ("at", "from", "with", "for", "to", "by"):
+        near = context.before_that if context.before == "the" else context.before
+        if word in v.ACRONYMS or near not in (
+            "at",
+            "in",
+            "from",
+            "with",
+            "for",
+            "to",
+            "by",
+            "into",
+        ):
             return None
         return "ORGANISATION", 0.35, False, "acronym"
     if context.before in ("a", "an"):
@@ -505,8 +525,8 @@ def _single(token: Token, context: _Context, lexicons: Lexicons) -> Decision | N
         return None
     if context.before == "the":
         return "ORGANISATION", 0.45, False, "capitalised_after_article"
-    if token.band >= 3 or context.before in v.COMPANION or context.after in v.SPEECH:
-        return "PERSON", 0.45, False, "dictionary_capitalised"
-    if context.before in ("at", "in", "from") and token.band >= 2:
+    if word in v.JARGON:
+        return None
+    if context.before in ("at", "in", "from", "near"):
         return "PLACE", 0.4, False, "dictionary_capitalised"
-    return None
+    return "PERSON", 0.45, False, "dictionary_capitalised"

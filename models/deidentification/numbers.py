@@ -160,10 +160,13 @@ def _read_run(tokens: Sequence[Token], i: int) -> tuple[int, str, int]:
             j += 1
         elif (
             (len(word) == 1 and word.isalpha() and (token.text.isupper() or code))
-            or (j == i and token.text.isupper() and len(word) <= 3 and word.isalpha())
+            or (token.text.isupper() and len(word) <= 3 and word.isalpha())
             or re.fullmatch(r"(?=.*\d)[a-z\d]{2,}", word)
         ):
-            if word in ("i", "a") and not (following in UNITS or following[:1].isdigit()):
+            is_last = j + 1 == len(tokens) or tokens[j + 1].gap.strip() != ""
+            if word in ("i", "a") and not (
+                following in UNITS or following[:1].isdigit() or (is_last and token.text == "A")
+            ):
                 break
             code += word.upper()
             n_units += len(word)

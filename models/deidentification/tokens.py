@@ -102,7 +102,7 @@ def restore_capitals(tokens: list[Token], lexicons: Lexicons, known: frozenset[s
         is_name = word in lexicons.first_names or (
             word in lexicons.surnames and i > 0 and guessed[i - 1].is_capitalised
         )
-        is_place = word in lexicons.places or word in lexicons.world
+        is_place = word in lexicons.places or word in lexicons.world or word in lexicons.countries
         if not word.isalpha() and "'" not in word or len(word) < 2:
             capital = False
         elif word in known:

@@ -45,6 +45,13 @@ KIN = _words(
     " specialist surgeon midwife facilitator coordinator chaplain"
 )
 NAMING = _words("named called name name's names nickname nicknamed dubbed")
+SAYING = _words(
+    "said says goes told tells asked asks reckons reckoned thinks rang rings laughed laughs"
+    " cried cries replied texted emailed knew knows taught ran runs came comes took gave used"
+    " sat wanted wants started introduced suggested explained believes loves loved drove lives"
+    " lived left stayed helped helps saw heard was is had has did does who would went got met"
+    " works worked"
+)
 SPEECH = _words(
     "said says say goes told tells asked asks reckons reckoned thought thinks rang rings"
     " called calls laughed laughs cried replied answered yelled whispered texted texts emailed"
@@ -337,6 +344,23 @@ STREET_HEADS = _words(
 )
 CONNECTORS = _words("of the de da di la le del van von der den al el bin ibn ben st for and")
 
+# Words of the trade: a phrase of nothing else is a role, a course or a tool.
+JARGON = _words(
+    "peer worker workers work support supports recovery lived experience team leader manager"
+    " senior junior coordinator consultant consumer carer plan planning health mental program"
+    " programme training framework model college network hearing voices wellness wellbeing"
+    " action first aid code group groups star tool approach policy practice practitioner"
+    " clinical care clinician nurse unit social psych case management advisory committee board"
+    " panel officer assistant director executive project advocate advocacy representative human"
+    " rights resources safe space sensory modulation room family intentional trauma informed"
+    " strengths based open dialogue therapy cognitive behavioural dialectical acceptance"
+    " commitment mindfulness self help stress anxiety depression disorder borderline"
+    " personality bipolar post traumatic crisis line outreach community inpatient outpatient"
+    " adult youth aged older persons drug alcohol dual diagnosis intake triage discharge"
+    " seclusion restraint order treatment involuntary voluntary tribunal hearing review"
+    " complaint quality improvement research ethics study interview participant information"
+    " sheet consent form"
+)
 # A name before one of these is that of a thing known to everybody: the Richmond report.
 PUBLIC_TAILS = _words(
     "app apps card brand syndrome disease scale inventory diet report inquiry enquiry act"
