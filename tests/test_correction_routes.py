@@ -67,6 +67,20 @@ def test_a_segment_that_was_not_changed_since_may_be_corrected_from_an_old_versi
     assert patch(api, path, "s0002", 1, text="My name is Ida.").json()["version"] == 3
 
 
+def test_numbered_lines_keep_the_numbers_of_the_first_version(api, path):
+    def lines() -> list[str]:
+        text = api.get(f"{path}?format=lines-csv").content.decode("utf-8-sig")
+        return [",".join(row.split(",")[:2]) for row in text.splitlines()[1:]]
+
+    first = lines()
+    patch(api, path, "s0002", 1, text="My name is Ida. I live here. Where do you live?")
+    later = lines()
+
+    assert first[:3] == ["1,", "2,", "3,"]
+    assert later[:4] == ["1,", "2,changed", "2a,new", "2b,new"]
+    assert [line for line in later if "new" not in line][2:] == first[2:]
+
+
 def test_a_stale_version_gets_both_texts_and_their_merge(api, path):
     patch(api, path, "s0002", 1, text="My name was Eva Muster.")
     apart = patch(api, path, "s0002", 1, text="My name is Eva Munster.")

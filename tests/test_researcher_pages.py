@@ -107,6 +107,10 @@ def test_the_commands_for_the_service_run_as_printed(folder, api, monkeypatch):
     names = {name.replace("project", "PEER") for page in PAGES for name in WRITTEN[page]}
     assert {path.name for path in (folder / "exports").iterdir()} == names
 
+    run(["export", "PEER", "--for", "coding", "--out", "lines"])  # with the first version's numbers
+    table = (folder / "lines" / "INT-07.v2.identified.lines.csv").read_text(encoding="utf-8-sig")
+    assert [row.split(",")[:2] for row in table.splitlines()[1:3]] == [["1", ""], ["2", ""]]
+
 
 def test_the_pages_are_linked_from_the_index():
     index = (ROOT / "docs/index.md").read_text(encoding="utf-8")

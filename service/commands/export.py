@@ -9,8 +9,9 @@ ServiceError
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import typer
 
@@ -18,15 +19,22 @@ from models.languages import language_code
 from models.speaker_names import show_names
 from models.transcript import Transcript
 from models.transcript_json import from_json
+from service.commands.client import Client
 from service.commands.connection import connect
 from service.commands.console import print_json, printable, report_errors
 from service.commands.names import study_codes
 from service.commands.options import AsJson
 from service.errors import Misused, OutputNotWritable
-from service.exports import FORMAT_NAMES, ExportOptions, Format, Label
+from service.exports import FORMAT_NAMES, LINE_FORMATS, ExportOptions, Format, Label
 from service.exports.files import write_whole
 from service.exports.options import Notation, Timestamps, Wording
-from service.exports.programs import ExportFile, Program, find_recording, plan_files
+from service.exports.programs import (
+    PROGRAM_FORMATS,
+    ExportFile,
+    Program,
+    find_recording,
+    plan_files,
+)
 from service.exports.qdpx import Source
 
 BATCH_FILE = re.compile(r"(.+)\.identified\.json")
@@ -117,7 +125,7 @@ def export_command(
         typer.Option(
             metavar="FOLDER",
             help="Folder with numbered lines of earlier versions, whose numbers are kept. By "
-            "default the one given as --out.",
+            "default, they come from the first version, or with --from the folder given as --out.",
             file_okay=False,
             exists=True,
         ),
@@ -155,7 +163,11 @@ def export_command(
             line_numbers=line_numbers,
             punctuation=None if punctuation is None else language_code(punctuation),
         )
-        found = list(_read_folder(batch) if batch else _read_study(study or "", as_json))
+        formats = tuple(format or (PROGRAM_FORMATS[program] if program else ()))
+        with_first = bool(set(formats) & set(LINE_FORMATS))
+        found = list(
+            _read_folder(batch) if batch else _read_study(study or "", as_json, with_first)
+        )
         wanted = {code.strip().upper() for code in session or ()}
         sources = [each for each in found if not wanted or each.label.session.upper() in wanted]
         if not sources:
@@ -167,7 +179,8 @@ def export_command(
             )
         if recordings is not None:
             sources = list(_with_recordings(sources, recordings))
-        files = list(_plan(sources, program, format or (), options, lines_from or out))
+        earlier = lines_from or (None if batch is None else out)
+        files = list(_plan(sources, program, formats, options, earlier))
         _confirm(files, out, yes=yes)
         _write(files, out)
     if as_json:
@@ -188,7 +201,7 @@ def _plan(
     program: Program | None,
     formats: Sequence[Format],
     options: ExportOptions,
-    earlier: Path,
+    earlier: Path | None,
 ) -> Iterator[ExportFile]:
     """
     Raises:
@@ -203,8 +216,12 @@ def _plan(
         ) from None
 
 
-def _read_study(study: str, as_json: bool) -> Iterator[Source]:
-    """The newest transcript of each session, in the order of their codes."""
+def _read_study(study: str, as_json: bool, with_first: bool) -> Iterator[Source]:
+    """The newest transcript of each session, in the order of their codes.
+
+    Args:
+        with_first: the first version of each, too.
+    """
     with connect(as_json) as client:
         codes = {each["id"]: each["code"] for each in client.list_all("/v1/sessions", study=study)}
         newest: dict[str, tuple[str, str]] = {}
@@ -216,8 +233,16 @@ def _read_study(study: str, as_json: bool) -> Iterator[Source]:
         for code in sorted(set(codes.values()) - newest.keys()):
             typer.echo(f"{code} has no transcript yet and is left out.", err=True)
         for code, (transcript_id, study_id) in sorted(newest.items()):
-            response = client.request("GET", f"/v1/transcripts/{transcript_id}")
-            yield _source(from_json(response.text), code, studies.get(study_id))
+            path = f"/v1/transcripts/{transcript_id}"
+            source = _source(_read(client, path), code, studies.get(study_id))
+            if with_first and source.transcript.version > 1:
+                versions = [each["version"] for each in client.get(f"{path}/versions")["items"]]
+                source = replace(source, first=_read(client, path, version=min(versions)))
+            yield source
+
+
+def _read(client: Client, path: str, **parameters: Any) -> Transcript:
+    return show_names(from_json(client.request("GET", path, params=parameters).text))
 
 
 def _read_folder(folder: Path) -> Iterator[Source]:
@@ -254,7 +279,7 @@ def _with_recordings(sources: Sequence[Source], folder: Path) -> Iterator[Source
                 "several; the project holds only the text.",
                 err=True,
             )
-        yield Source(source.transcript, source.label, path)
+        yield replace(source, audio=path)
 
 
 def _confirm(files: Sequence[ExportFile], out: Path, *, yes: bool) -> None:

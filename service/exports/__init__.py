@@ -21,7 +21,16 @@ from service.exports.table import csv_table
 from service.exports.text import statistics, txt
 from service.exports.tiers import eaf, textgrid
 
-__all__ = ["DEFAULT_FORMATS", "FORMAT_NAMES", "SPECS", "ExportOptions", "Format", "Label", "render"]
+__all__ = [
+    "DEFAULT_FORMATS",
+    "FORMAT_NAMES",
+    "LINE_FORMATS",
+    "SPECS",
+    "ExportOptions",
+    "Format",
+    "Label",
+    "render",
+]
 
 DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
 TEXT = "text/plain; charset=utf-8"
@@ -82,6 +91,7 @@ SPECS: dict[Format, FormatSpec] = {
 }
 DEFAULT_FORMATS = (Format.JSON, Format.TXT, Format.STATISTICS, Format.VTT, Format.SRT)
 FORMAT_NAMES = f"{', '.join(list(Format)[:-1])} or {list(Format)[-1]}"  # for helps
+LINE_FORMATS = (Format.LINES, Format.LINES_CSV)
 _RAW = (Format.JSON, Format.STATISTICS)  # whatever the options are
 
 

@@ -9,7 +9,7 @@ never used again.
 import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from itertools import count
 from pathlib import Path
@@ -17,10 +17,10 @@ from pathlib import Path
 from models.transcript import SENTENCE_ENDS, Transcript, join_continued, text_of
 from service.exports.captions import width_of
 from service.exports.docx import table_docx
-from service.exports.options import ExportOptions, Label
+from service.exports.options import ExportOptions, Label, Notation
 from service.exports.paragraphs import UNKNOWN, timestamp
 from service.exports.table import BYTE_ORDER_MARK
-from service.exports.wording import one_line
+from service.exports.wording import apply, one_line
 
 MAX_WIDTH = 72  # columns of a line
 COLUMNS = ("line", "change", "segment", "start", "speaker", "text", "codes")
@@ -62,6 +62,21 @@ def number_lines(
         numbered.append(NumberedLine(number, *line, change))
         before = number
     return list(_with_removed(numbered, earlier))
+
+
+def with_earlier_lines(
+    options: ExportOptions, first: Transcript | None, files: Sequence[NumberedLine] = ()
+) -> ExportOptions:
+    """The options, with the lines whose numbers are kept.
+
+    Args:
+        first: the first version: whoever exports whatever version, the numbers are the same.
+        files: lines that were exported before; they come before those of `first`.
+    """
+    if files or first is None:
+        return replace(options, earlier_lines=files)
+    plain = replace(options, overlaps=False, pauses=None)
+    return replace(options, earlier_lines=number_lines(apply(first, plain, Notation.NOTES)))
 
 
 Line = tuple[str, float, str, str]

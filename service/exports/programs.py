@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import IO
 
 from models.speaker_names import show_names
-from service.exports import SPECS, Format, render
-from service.exports.lines import NumberedLine, read_lines
+from service.exports import LINE_FORMATS, SPECS, Format, render
+from service.exports.lines import NumberedLine, read_lines, with_earlier_lines
 from service.exports.options import ExportOptions, Label, Notation, ProjectProfile
 from service.exports.qdpx import Source, write_project
 from service.exports.wording import apply
@@ -82,8 +82,9 @@ def plan_files(
         for source in sources:
             name = f"{source.label.stem}.{SPECS[format].extension}"
             chosen = options
-            if format in (Format.LINES, Format.LINES_CSV) and earlier is not None:
-                chosen = replace(options, earlier_lines=find_earlier_lines(source.label, earlier))
+            if format in LINE_FORMATS:
+                files = () if earlier is None else find_earlier_lines(source.label, earlier)
+                chosen = with_earlier_lines(options, source.first, files)
             write = partial(_write, source, format, chosen)
             yield ExportFile(name, source.label.session, format, write)
 

@@ -37,12 +37,14 @@ LABELS = re.compile(r"SPEAKER_\d+")
 class Source:
     """One transcript of a project, with the words as they are to be shown.
 
-    `audio`: its recording, if the transcript has exactly one and it is to be included.
+    `audio`: its recording, if the transcript has exactly one and it is to be included. `first`: the
+    first version, from which lines are numbered.
     """
 
     transcript: Transcript
     label: Label
     audio: Path | None = None
+    first: Transcript | None = None
 
     @property
     def name(self) -> str:

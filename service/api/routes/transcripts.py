@@ -31,7 +31,8 @@ from service.domain.corrections import Editor, UnknownSpeaker
 from service.domain.jobs import job_recordings
 from service.domain.transcripts import TranscriptNotFound, VersionNotFound
 from service.errors import RecordingNotFound, RecordingNotReady, RecordingRefused
-from service.exports import SPECS, ExportOptions, Format, Label, render
+from service.exports import LINE_FORMATS, SPECS, ExportOptions, Format, Label, render
+from service.exports.lines import with_earlier_lines
 from service.exports.options import Notation, ProjectProfile, Timestamps, Wording
 from service.vault.errors import READ_ERRORS, DiskFull
 
@@ -194,6 +195,9 @@ def read_transcript(
         row = transcripts.find_transcript(session, caller, transcript_id)
         transcript = show_names(transcripts.read_transcript(session, services, row, version))
         label = _label(session, row, transcript)
+        if format in LINE_FORMATS and transcript.version > row.first_version:
+            first = transcripts.read_transcript(session, services, row, row.first_version)
+            options = with_earlier_lines(options, first)
     spec = SPECS[format]
     name = f"{label.session}.identified.{spec.extension}"
     return Response(
