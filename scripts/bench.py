@@ -11,6 +11,7 @@ from types import ModuleType
 from scripts import (
     bench_diarisation,
     bench_first_minute,
+    bench_real_speech,
     bench_service,
     bench_whisper,
     bench_whole_path,
@@ -19,6 +20,7 @@ from scripts import (
 BENCHES: dict[str, ModuleType] = {
     "whisper": bench_whisper,
     "whole-path": bench_whole_path,
+    "real-speech": bench_real_speech,
     "first-minute": bench_first_minute,
     "diarisation": bench_diarisation,
     "service": bench_service,
