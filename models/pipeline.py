@@ -9,6 +9,7 @@ from importlib.metadata import version
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from models.attribution import Phrase, RecogniseSpeakers, attribute
 from models.audio.errors import NoSpeech
@@ -326,11 +327,16 @@ class Pipeline:
         missing = [i for i, text in enumerate(stored) if text is None]
         if missing:
             progress = report_stage(on_progress, "transcribe")
-            guesses = [self._find_language(sessions[i], find_maximum, progress) for i in missing]
-            requests = [
-                sessions[i].request(sessions[i].windows, language, find_maximum(sessions[i]))
-                for i, (language, *_) in zip(missing, guesses, strict=True)
-            ]
+            guesses, requests, n_kept = [], [], 0
+            for session in (sessions[i] for i in missing):
+                encoded: dict[Window, Tensor] = {}
+                guess = self._find_language(session, find_maximum, progress, encoded)
+                guesses.append(guess)
+                request = session.request(session.windows, guess[0], find_maximum(session))
+                n_kept += len(encoded)
+                if n_kept <= self.engine.n_slots:  # a window of large-v3 takes 8 MB
+                    request = replace(request, encoded=encoded)
+                requests.append(request)
             found = self.engine.decode(requests, progress)
             for i, guess, windows in zip(missing, guesses, found, strict=True):
                 language, probability, heard = guess
@@ -341,7 +347,11 @@ class Pipeline:
         return [text for text in decoded if text is not None]
 
     def _find_language(
-        self, session: SegmentedSession, find_maximum: FindMaximum, progress: Progress
+        self,
+        session: SegmentedSession,
+        find_maximum: FindMaximum,
+        progress: Progress,
+        encoded: dict[Window, Tensor],
     ) -> tuple[str, float | None, LanguageGuess | None]:
         """Return the given language and the one heard, or the detected one with its probability."""
         progress(0.0)
@@ -353,7 +363,7 @@ class Pipeline:
         if given is not None:
             longest = sorted(windows, key=lambda window: -window.duration)
             windows = tuple(longest[:CHECKED_WINDOWS])
-        guess = self.engine.detect_language(samples, windows, find_maximum(session))
+        guess = self.engine.detect_language(samples, windows, find_maximum(session), encoded)
         if given is not None:
             return given, None, guess
         return guess.language, guess.probability, None

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -227,6 +229,26 @@ def test_the_language_is_the_most_probable_over_several_windows(engine, whisper)
 
     assert guess.language == max(mean, key=lambda code: mean[code])
     assert guess.probability == pytest.approx(max(mean.values()), abs=1e-4)
+
+
+def test_windows_whose_language_was_heard_are_encoded_once(engine, monkeypatch):
+    """A short recording was encoded twice: for its language, then for its words."""
+    maximum = engine.find_maximum(SAMPLES)
+    encoded: dict[Window, torch.Tensor] = {}
+    request = DecodingRequest(SAMPLES, WINDOWS, ENGLISH, maximum)
+    expected = engine.decode([request])
+    encode, n_encoded = engine.model.encode, []
+
+    def count(mels):
+        n_encoded.append(len(mels))
+        return encode(mels)
+
+    monkeypatch.setattr(engine.model, "encode", count)
+    engine.detect_language(SAMPLES, WINDOWS, maximum, encoded)
+    found = engine.decode([replace(request, encoded=encoded)])
+
+    assert sum(n_encoded) == len(WINDOWS)
+    assert [window.tokens for window in found[0]] == [window.tokens for window in expected[0]]
 
 
 def test_an_english_only_model_skips_detection_and_refuses_other_languages():

@@ -4,8 +4,8 @@ No text is carried from one window to the next, so a repetition loop cannot spre
 """
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -105,6 +105,7 @@ class DecodingRequest:
         regions: speech, in order, without overlap; where it gets no words, it is decoded again.
         bounds: times that no window crosses, in order, such as the end of a recording.
         beams: whether to search windows with five beams if their greedy text is doubtful.
+        encoded: from `WhisperEngine.detect_language`.
     """
 
     samples: np.ndarray
@@ -114,6 +115,7 @@ class DecodingRequest:
     regions: Sequence[SpeechRegion] = ()
     bounds: Sequence[float] = ()
     beams: bool = False
+    encoded: Mapping[Window, Tensor] = field(default_factory=dict)
 
     def next_bound(self, time: float) -> float:
         """The first bound after `time`, or the end of the session."""
@@ -188,16 +190,27 @@ class WhisperEngine:
 
     @torch.inference_mode()
     def detect_language(
-        self, samples: np.ndarray, windows: Sequence[Window], maximum: float
+        self,
+        samples: np.ndarray,
+        windows: Sequence[Window],
+        maximum: float,
+        encoded: dict[Window, Tensor] | None = None,
     ) -> LanguageGuess:
-        """The language with the highest mean probability in a few of the longest windows."""
+        """The language with the highest mean probability in a few of the longest windows.
+
+        Args:
+            encoded: gets the encoder's output for these windows, which `decode` can use again.
+        """
         if not self.is_multilingual:
             return LanguageGuess("en", 1.0)
         longest = sorted(windows, key=lambda window: -window.duration)[:LANGUAGE_WINDOWS]
         tokenizer = self._tokenizer("en")
         with exact_on(self.model.device, TRANSCRIPTION):
             mels = torch.stack([self._compute_mel(samples, window, maximum) for window in longest])
-            mean = self._language_probabilities(mels, tokenizer).mean(dim=0)
+            outputs = self.model.encode(mels)
+            mean = self._vote(outputs, tokenizer).mean(dim=0)
+        if encoded is not None:
+            encoded.update(zip(longest, outputs, strict=True))
         best = int(mean.argmax())
         return LanguageGuess(tokenizer.all_language_codes[best], round(float(mean[best]), 4))
 
@@ -217,9 +230,17 @@ class WhisperEngine:
         return guesses
 
     def _language_probabilities(self, mels: Tensor, tokenizer: Tokenizer) -> Tensor:
-        """(n_windows, n_languages). Source: whisper/decoding.py, `detect_language`."""
-        cross = self.model.make_cross_kv(self.model.encode(mels))
-        tokens = torch.full((len(mels), 1), tokenizer.sot, device=self.model.device)
+        """(n_windows, n_languages)"""
+        return self._vote(self.model.encode(mels), tokenizer)
+
+    def _vote(self, outputs: Tensor, tokenizer: Tokenizer) -> Tensor:
+        """(n_windows, n_languages). Source: whisper/decoding.py, `detect_language`.
+
+        Args:
+            outputs: of the encoder.
+        """
+        cross = self.model.make_cross_kv(outputs)
+        tokens = torch.full((len(outputs), 1), tokenizer.sot, device=self.model.device)
         logits, _ = self.model.logits_and_scores(tokens, cross, ())
         return logits[:, 0, list(tokenizer.all_language_tokens)].softmax(dim=1)
 
@@ -306,7 +327,8 @@ class WhisperEngine:
         prompt = build_prompt(tokenizer, options.prompt, n_ctx)
         needed = None if source.gap is None else source.gap.end - window.start
         seed = round(100 * window.start)
-        return WindowInput(index, mel, prompt, seed, probability, needed, request.beams)
+        encoded = request.encoded.get(window)
+        return WindowInput(index, mel, prompt, seed, probability, needed, request.beams, encoded)
 
     def _align(self, sources: Sequence["_Source"], batch: DecodedBatch) -> list[DecodedWindow]:
         """Align the texts while the device still holds the windows' cross-attention."""

@@ -32,6 +32,7 @@ class WindowInput:
         language_probability: of the most probable language, if it was detected for this window.
         needed: seconds from the window's start after which its text is not needed.
         beams: whether to search it with beams if its greedy text is doubtful.
+        encoded: the encoder's output, (1500, n_state), if it is known.
     """
 
     index: int
@@ -41,6 +42,7 @@ class WindowInput:
     language_probability: float | None = None
     needed: float | None = None
     beams: bool = False
+    encoded: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -109,10 +111,21 @@ class Slots:
         n_batch = ENCODER_BATCH[self.model.device.type]
         for i in range(0, len(inputs), n_batch):
             batch = inputs[i : i + n_batch]
-            encoded = self.model.encode(torch.stack([window_input.mel for window_input in batch]))
+            encoded = self._encode(batch)
             slots = [self._occupy(window_input) for window_input in batch]
             self.model.write_cross_kv(encoded, self.cross, slots)
             self._start_texts(slots, 0.0)
+
+    def _encode(self, batch: list[WindowInput]) -> Tensor:
+        """(n_batch, 1500, n_state)"""
+        new = [window_input.mel for window_input in batch if window_input.encoded is None]
+        outputs = iter(self.model.encode(torch.stack(new)) if new else ())
+        return torch.stack(
+            [
+                next(outputs) if window_input.encoded is None else window_input.encoded
+                for window_input in batch
+            ]
+        )
 
     def add_encoded(self, other: "Slots", slot: int) -> None:
         """Copy an encoded window from a slot of `other`. `restart` starts its texts."""
