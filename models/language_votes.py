@@ -13,6 +13,8 @@ from models.whisper_engine.engine import CLEAR_LANGUAGE, LanguageGuess
 
 CHANGE_PAUSE = 0.5  # s of silence in which the language may change
 MIN_VOTE = 2.0  # s of speech; Whisper's guess about less is often wrong
+ALIKE = ({"no", "nn"}, {"hr", "bs", "sr"}, {"id", "ms"}, {"zh", "yue"})
+"""Languages that Whisper does not tell apart reliably, or that are written down alike."""
 
 Guess = Callable[[Sequence[Sequence[SpeechRegion]]], Sequence[LanguageGuess]]
 
@@ -66,7 +68,9 @@ def split_at_pauses(regions: Sequence[SpeechRegion]) -> list[list[SpeechRegion]]
 
 def warn_of_other_language(requested: str, heard: LanguageGuess) -> list[str]:
     """Return a warning if the recording clearly sounds like another language than requested."""
-    if heard.language == requested or heard.probability <= CLEAR_LANGUAGE:
+    pair = {requested, heard.language}
+    is_clear = heard.probability > CLEAR_LANGUAGE
+    if not is_clear or any(pair <= alike for alike in ({requested}, *ALIKE)):
         return []
     other, name = LANGUAGES[heard.language].title(), LANGUAGES[requested].title()
     return [

@@ -48,6 +48,7 @@ def test_a_clear_contradiction_of_the_given_language_is_a_warning():
     assert warning.startswith("WRONG LANGUAGE?") and "English" in warning and "German" in warning
     assert warn_of_other_language("en", LanguageGuess("de", 0.6)) == []
     assert warn_of_other_language("en", LanguageGuess("en", 0.98)) == []
+    assert warn_of_other_language("hr", LanguageGuess("sr", 0.98)) == []
 
 
 def transcribe(pipeline, path, options):
