@@ -20,7 +20,8 @@ from scripts.evaluate_deid import main, rate, wilson
 
 AS_SPELT, MISSPELT, LOWER = CONDITIONS
 ROSTER = read_roster_file(PASSAGES / "roster.csv")
-NATURAL = [*read_passages(PASSAGES / "development.txt"), *read_passages(PASSAGES / "test.txt")]
+SETS = ("development", "test", "second", "third", "fourth")
+NATURAL = [passage for name in SETS for passage in read_passages(PASSAGES / f"{name}.txt")]
 
 
 def recall_and_precision(passages, roster, detectors=()):

@@ -8,7 +8,12 @@ from models.deidentification.names import lower_head_end
 from models.deidentification.numbers import REPEATS, TEENS, TENS, UNITS
 from models.deidentification.occurrences import Span
 from models.deidentification.tokens import Token
-from models.deidentification.vocabulary import ACRONYMS, STREET_HEADS
+from models.deidentification.vocabulary import (
+    ACRONYMS,
+    ORGANISATION_HEADS,
+    PLACE_HEADS,
+    STREET_HEADS,
+)
 
 EMAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
 WEB = re.compile(
@@ -19,9 +24,6 @@ WEB = re.compile(
 HANDLE = re.compile(r"(?<![\w.])@\w[\w.]*\w")
 DOMAIN_ENDS = frozenset("com net org edu gov au nz uk info io me asn biz co id".split())
 JOINERS = frozenset("dot underscore dash hyphen point".split())
-HANDLE_CUES = frozenset(
-    "handle username user-name gamertag screenname insta instagram twitter".split()
-)
 NUMBER_WORDS = frozenset({*UNITS, *TEENS, *TENS, *REPEATS, "hundred", "and"})
 
 
@@ -42,10 +44,8 @@ def find_contacts(tokens: Sequence[Token], text: str) -> list[Span]:
             span = _spoken_domain(tokens, i)
             if span:
                 spans.append(span)
-        elif token.lower in HANDLE_CUES:
-            span = _spoken_handle(tokens, i)
-            if span:
-                spans.append(span)
+        elif token.lower == "underscore" and i and i + 1 < len(tokens):
+            spans.append(_spoken_handle(tokens, i))
     return spans
 
 
@@ -102,19 +102,21 @@ def _only_numbers(tokens: Sequence[Token], i: int, at: int) -> bool:
     return all(token.lower in NUMBER_WORDS or token.lower.isdigit() for token in tokens[i:at])
 
 
-def _spoken_handle(tokens: Sequence[Token], i: int) -> Span | None:
-    """A name with underscores or digits after "my handle is" and the like."""
-    for start in range(i + 1, min(i + 4, len(tokens))):
-        end = start + 1
-        while end + 1 < len(tokens) and tokens[end].lower in JOINERS:
-            end += 2
-        if end > start + 1:
-            while end < len(tokens) and tokens[end].lower in NUMBER_WORDS - {"and"}:
-                end += 1
-            return Span(
-                tokens[start].start, tokens[end - 1].end, "HANDLE", 0.9, "sure", "spoken_handle"
-            )
-    return None
+def _spoken_handle(tokens: Sequence[Token], i: int) -> Span:
+    """The name around "underscore" at token i."""
+    start = i - 1
+    while start >= 2 and tokens[start - 1].lower in JOINERS:
+        start -= 2
+    end = i + 2
+    while end + 1 < len(tokens) and tokens[end].lower in JOINERS:
+        end += 2
+    while (
+        end < len(tokens)
+        and tokens[end].gap.strip() in ("", "-")
+        and (tokens[end].lower in NUMBER_WORDS - {"and"} or tokens[end].lower.isdigit())
+    ):
+        end += 1
+    return Span(tokens[start].start, tokens[end - 1].end, "HANDLE", 0.9, "sure", "spoken_handle")
 
 
 def find_streets(tokens: Sequence[Token]) -> list[Span]:
@@ -150,11 +152,14 @@ def find_streets(tokens: Sequence[Token]) -> list[Span]:
             first -= 1
         while first < start and tokens[first].lower in ("and", "double"):
             first += 1
-        head_end = lower_head_end(tokens, i + 1)
+        last = i + 1
+        while last < len(tokens) and _extends_street(tokens[last]):
+            last += 1
+        head_end = lower_head_end(tokens, last) or tokens[last - 1].end
         spans.append(
             Span(
                 tokens[first].start,
-                head_end or token.end,
+                head_end,
                 "ADDRESS",
                 0.95,
                 "sure",
@@ -162,6 +167,15 @@ def find_streets(tokens: Sequence[Token]) -> list[Span]:
             )
         )
     return spans
+
+
+def _extends_street(token: Token) -> bool:
+    """Flinders Street Station, Kooyong Road Medical Centre."""
+    return (
+        token.is_capitalised
+        and token.gap == " "
+        and (token.lower in ORGANISATION_HEADS or token.lower in PLACE_HEADS)
+    )
 
 
 def _names_street(token: Token) -> bool:

@@ -425,9 +425,9 @@ def _age_rule(
     if is_possessive and ends_clause and _is_person(tokens, k):
         return (0.9, True, "is_years") if value >= 3 else (0.5, False, "is_years")
     if before in ("at", "since") and closes and value > 12 and tokens[i].gap == " ":
-        return 0.45, False, "at_age"  # up to twelve, a time of day
+        return 0.75, value < 70, "at_age"  # up to twelve, a time of day
     if before == "at" and after in ("when", "and", "i", "he", "she") and value > 12:
-        return 0.4, False, "at_age"
+        return 0.7, False, "at_age"
     return None
 
 

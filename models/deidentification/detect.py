@@ -11,7 +11,7 @@ from models.deidentification.dates import find_ages, find_dates
 from models.deidentification.flags import find_flags
 from models.deidentification.known_names import KnownNames
 from models.deidentification.lexicons import Lexicons, read_lexicons
-from models.deidentification.names import NOBODY, NOBODY_WORDS, find_names
+from models.deidentification.names import NOBODY, NOBODY_WORDS, find_names, find_wards
 from models.deidentification.numbers import find_numbers
 from models.deidentification.occurrences import (
     Detector,
@@ -159,6 +159,7 @@ def find_by_rules(
             *find_dates(tokens, text),
             *find_ages(tokens),
             *find_numbers(tokens, text),
+            *find_wards(tokens),
         ]
     )
     covered = covered_tokens(tokens, (span for span in patterns if span.score > 0.5))
@@ -298,7 +299,12 @@ def trim_suggestion(span: Span, tokens: Sequence[Token], starts: Sequence[int]) 
     if not any(token.is_capitalised for token in inside):
         return None
     first = inside[0]
+    if len(inside) == 1 and first.text.endswith("s") and first.text[:-1].isupper():
+        return None
     if len(inside) == 1:
+        k = bisect_right(starts, first.start) - 1
+        if span.label != "PERSON" and k and tokens[k - 1].lower in ("a", "an"):
+            return None
         if first.begins_sentence and first.band:
             return None
         if first.band == 1 or first.text.isupper() and len(first.text) <= 5:

@@ -153,6 +153,8 @@ class KnownNames:
             )
         if not token.begins_sentence:
             return 0.9
+        if token.full_end > token.end:
+            return 0.8  # Hope's the one
         if joined and after in AFTER_A_VERB:
             return 0
         return 0.8 if joined and (after in vocabulary.SPEECH or after in ("and", "from")) else 0.5

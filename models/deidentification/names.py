@@ -1,10 +1,13 @@
 """Names of people, places and organisations that no roster has, by capitals, cues and rarity."""
 
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from models.deidentification import vocabulary as v
 from models.deidentification.lexicons import Lexicons
+from models.deidentification.numbers import TEENS, TENS, UNITS
 from models.deidentification.occurrences import Span
 from models.deidentification.tokens import ABBREVIATIONS, Token
 
@@ -22,10 +25,16 @@ HEAD_MODIFIERS = frozenset(
     " memorial".split()
 )
 LOWER_HEADS = frozenset(
-    "hospital clinic school college university uni church prison jail pub hotel tavern cafe surgery"
-    " pharmacy bridge jetty pier wharf plant factory mine shelter refuge hostel mosque temple"
-    " gurdwara oval caravan foreshore lookout rsl tafe barracks abattoir meatworks courthouse"
-    " cemetery park market markets club centre station pool library hall unit ward".split()
+    "hospital clinic school college university uni church prison jail pub hotel tavern cafe"
+    " surgery pharmacy bridge jetty pier wharf plant factory mine shelter refuge hostel mosque"
+    " temple gurdwara oval caravan foreshore lookout rsl tafe barracks abattoir meatworks"
+    " courthouse cemetery office offices refinery campus branch depot headquarters smelter"
+    " sawmill brewery dairy winery orchard farm shearing sheds shed shop store warehouse park"
+    " market markets club centre station pool library hall unit ward".split()
+)
+NO_APOSTROPHES = str.maketrans("", "", "'’")
+WORKPLACES = frozenset(
+    "plant refinery factory mine smelter depot warehouse sawmill abattoir yard shipyard".split()
 )
 PERSON_BEFORE = v.KIN | v.NAMING | v.COMPANION
 MAX_PHRASE = 8
@@ -134,7 +143,9 @@ def _connector_end(tokens: Sequence[Token], i: int, taken: Collection[int]) -> i
 def _classify(tokens: Sequence[Token], a: int, b: int, lexicons: Lexicons) -> list[Span]:
     """The span of the phrase [a, b), or none."""
     if _is_public(tokens[a:b]):
-        return []
+        return _workplace(tokens, a, b)
+    if a and tokens[a].gap == "/" and len(tokens[a - 1].text) == 1:
+        return []  # V/Line
     # Capitalised words at the edges that identify nobody are no part of a name.
     named = a > 0 and tokens[a - 1].lower in v.NAMING and tokens[a].gap == " "
     while a < b and _is_nobody(tokens[a]) and not named and not _is_needed(tokens, a, b, lexicons):
@@ -165,7 +176,9 @@ def _classify(tokens: Sequence[Token], a: int, b: int, lexicons: Lexicons) -> li
     around = [token.lower for token in tokens[max(0, a - 6) : b + 5]]
     if label == "PLACE" and any(word in v.SPORT for word in around):
         score, sure = min(score, 0.3), False  # a club, as likely as a place
-    elif rule != "title" and any(word in v.CULTURE for word in around):
+    elif rule != "title" and any(
+        token.lower in v.CULTURE for token in tokens[max(0, a - 3) : b + 2]
+    ):
         score, sure = min(score, 0.45), False  # somebody known to everybody, perhaps
     start, end = phrase[0].start, phrase[-1].end
     if (
@@ -185,6 +198,28 @@ def _classify(tokens: Sequence[Token], a: int, b: int, lexicons: Lexicons) -> li
             if all(token.band in (0, 4) or token.lower in lexicons.places for token in phrase):
                 score, sure = max(score, 0.8), True
     return [Span(start, end, label, score, "sure" if sure else "unsure", rule)]
+
+
+def _workplace(tokens: Sequence[Token], a: int, b: int) -> list[Span]:
+    """A brand's plant or mine is a place where few people work: the Ford plant."""
+    if b >= len(tokens) or tokens[b].lower not in WORKPLACES or tokens[b].gap != " ":
+        return []
+    return [Span(tokens[a].start, tokens[b].end, "ORGANISATION", 0.5, "unsure", "workplace")]
+
+
+def find_wards(tokens: Sequence[Token]) -> list[Span]:
+    """A ward in lower case with its number: ward seven, ward 4B."""
+    spans = []
+    for token, following in pairwise(tokens):
+        if token.lower == "ward" and following.gap == " ":
+            number = following.lower in UNITS or following.lower in TEENS or following.lower in TENS
+            if (
+                number
+                or following.lower[0].isdigit()
+                or (len(following.text) == 1 and following.text.isupper() and following.text != "I")
+            ):
+                spans.append(Span(token.start, following.end, "ORGANISATION", 0.8, "sure", "ward"))
+    return spans
 
 
 def lower_head_end(tokens: Sequence[Token], b: int) -> int | None:
@@ -302,7 +337,8 @@ def _decide(
         return _single(phrase[0], context, lexicons)
     if rare:
         label = "ORGANISATION" if context.before in ("the", "at") else "PERSON"
-        known = all(
+        surname = phrase[-1].lower in lexicons.surnames and all(t.band == 0 for t in phrase)
+        known = (surname and context.before not in ("the", "at")) or all(
             token.lower in lexicons.surnames
             or token.lower in lexicons.first_names
             or token.lower in lexicons.places
@@ -385,7 +421,12 @@ def _place(
         "lived",
         "grew",
     )
-    in_gazetteer = bare in lexicons.places or bare.replace("saint ", "st ") in lexicons.places
+    written = " ".join(token.text.lower() for token in phrase).translate(NO_APOSTROPHES)
+    in_gazetteer = (
+        bare in lexicons.places
+        or written in lexicons.places
+        or bare.replace("saint ", "st ") in lexicons.places
+    )
     is_name = words[0] in lexicons.first_names
     if in_gazetteer:
         if len(phrase) > 1:
@@ -398,7 +439,8 @@ def _place(
                 return "PLACE", 0.8, context.before in v.INSIDE or moved, "gazetteer"
             return None
         if context.before == "the":
-            return "PLACE", 0.6, False, "gazetteer"
+            adjective = phrase[0].band == 0 and not is_name and context.after != ""
+            return "PLACE", 0.75 if adjective else 0.6, adjective, "gazetteer"
         if is_name and not (preposition or moved):
             return None
         if context.begins_sentence and not preposition:
@@ -459,7 +501,8 @@ def _person(
                 )
             return "PERSON", 0.88, True, "first_name"
         if context.begins_sentence:
-            likely = context.after in v.SAYING and (
+            owns = first.full_end > first.end  # Rose's
+            likely = (owns or context.after in v.SAYING) and (
                 first.lower in lexicons.common_names or first.band > 2
             )
             return ("PERSON", 0.55, False, "first_name") if likely else None
@@ -473,7 +516,7 @@ def _person(
         and first.lower not in v.GENERIC
     ):
         return "PERSON", 0.8, first.band != 1, "cue"
-    if cue and first.band == 0 and not context.begins_sentence:
+    if (cue or context.before in v.MEETING) and first.band == 0 and not context.begins_sentence:
         return "PERSON", 0.8, True, "cue"
     return None
 
@@ -488,6 +531,8 @@ def _single(token: Token, context: _Context, lexicons: Lexicons) -> Decision | N
         and context.before != "the"
     ):
         return None
+    if token.text.endswith("s") and token.text[:-1].isupper() and len(token.text) > 2:
+        return None  # PSOs
     if token.text.isupper() and len(token.text) <= 5:
         near = context.before_that if context.before == "the" else context.before
         if word in v.ACRONYMS or near not in (
@@ -511,14 +556,17 @@ def _single(token: Token, context: _Context, lexicons: Lexicons) -> Decision | N
         if context.before in v.PLACE_PREPOSITIONS and context.before not in ("of", "over", "up"):
             label = "ORGANISATION" if context.before == "at" else "PLACE"
             moved = context.before_that in v.MOTION
-            sure = context.before in ("in", "near", "from", "outside", "around") or moved
+            stayed = context.before == "at" and context.before_that in v.STAYING
+            sure = context.before in ("in", "near", "from", "outside", "around") or moved or stayed
             return label, 0.8 if sure else 0.55, sure, "unknown_after_preposition"
         if word in lexicons.surnames and not context.begins_sentence:
             return "PERSON", 0.8, True, "surname"
         if context.begins_sentence:
             if word in lexicons.surnames or context.after in v.SPEECH:
                 return "PERSON", 0.5, False, "unknown_capitalised"
-            return None if context.after else ("PERSON", 0.35, False, "unknown_capitalised")
+            if re.search(r"(.)\1\1", word) or len(word) < 3:
+                return None  # Hmmm, Ohhh
+            return "PERSON", 0.35, False, "unknown_capitalised"
         person = context.before in v.COMPANION or context.after in v.SPEECH
         return "PERSON", 0.65 if person else 0.55, False, "unknown_capitalised"
     if context.begins_sentence or context.after_comma and token.band < 3:

@@ -45,6 +45,10 @@ KIN = _words(
     " specialist surgeon midwife facilitator coordinator chaplain"
 )
 NAMING = _words("named called name name's names nickname nicknamed dubbed")
+MEETING = _words(
+    "told tell asked ask met meet saw see rang ring knew know married marry dated thanked"
+    " thank hugged hug miss missed trust trusted visit visited there's here's named helped"
+)
 SAYING = _words(
     "said says goes told tells asked asks reckons reckoned thinks rang rings laughed laughs"
     " cried cries replied texted emailed knew knows taught ran runs came comes took gave used"
@@ -67,6 +71,11 @@ COMPANION = _words(
 PLACE_PREPOSITIONS = _words(
     "in from near to at around outside via through towards into across past beyond of out over"
     " up down off between leaving left behind"
+)
+STAYING = _words(
+    "was were been is be am worked working work stayed stay staying studied study studying"
+    " started lived living up down out over back volunteered taught trained placement job nurse"
+    " teacher patient"
 )
 MOTION = _words(
     "moved move moving went go going gone came come back drove drive driving down up out over home"
@@ -395,7 +404,6 @@ SPOKEN = _words(
     " moussaka lasagne lasagna spag bol sushi kebab kebabs laksa pho baklava souvlaki"
 )
 SPORT = _words(
-    "footy football afl nrl barrack barracked barracks barracking supporter supporters"
-    " supports grand final finals premiership scarf jumper guernsey beanie cricket tackled"
-    " kicked goals"
+    "footy football afl nrl barrack barracked barracks barracking supporter supporters premiership"
+    " scarf jumper guernsey beanie cricket"
 )
