@@ -57,11 +57,12 @@ def bootstrap_interval(
 
 @dataclass(frozen=True)
 class TimedText:
-    """A word of a reference or a hypothesis; seconds."""
+    """A word of a reference or a hypothesis; seconds. `speaker` is None if nobody is named."""
 
     text: str
     start: float
     end: float
+    speaker: str | None = None
 
 
 @dataclass(frozen=True)
@@ -214,6 +215,48 @@ def speaker_errors(
     if together.size:
         right = int(together[linear_sum_assignment(together, maximize=True)].sum())
     return ErrorRate(total - nobody - right, total), ErrorRate(nobody, total)
+
+
+def turn_speaker_errors(
+    reference: Sequence[Turn], hypothesis: Sequence[TimedText]
+) -> tuple[ErrorRate, ErrorRate]:
+    """Count words with the wrong speaker, and those without one, where only turns are known.
+
+    A word counts if anybody talks during it in the reference. It is wrong if its speaker's person
+    talks during less than half as much of it as somebody else. Speakers are paired with persons so
+    that as many words as possible are right.
+
+    Returns:
+        The words with the wrong speaker, and those without one.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    turns = sorted(reference, key=lambda turn: turn.start)
+    heard: list[tuple[str | None, dict[str, float]]] = []
+    for word in hypothesis:
+        shares: dict[str, float] = {}
+        for turn in turns:
+            if turn.start >= word.end:
+                break
+            shared = min(word.end, turn.end) - max(word.start, turn.start)
+            if shared > 0:
+                shares[turn.speaker] = shares.get(turn.speaker, 0.0) + shared
+        if shares:
+            heard.append((word.speaker, shares))
+    people = sorted({turn.speaker for turn in turns})
+    labels = sorted({label for label, _ in heard if label is not None})
+    likely = Counter((max(shares, key=lambda who: shares[who]), label) for label, shares in heard)
+    together = np.array([[likely[who, label] for label in labels] for who in people])
+    paired: dict[str | None, str] = {}
+    if together.size:
+        rows, columns = linear_sum_assignment(together, maximize=True)
+        paired = {labels[j]: people[i] for i, j in zip(rows, columns, strict=True)}
+    nobody = sum(label is None for label, _ in heard)
+    wrong = sum(
+        label is not None and 2 * shares.get(paired.get(label, ""), 0.0) < max(shares.values())
+        for label, shares in heard
+    )
+    return ErrorRate(wrong, len(heard)), ErrorRate(nobody, len(heard))
 
 
 def _words_of(spoken: Sequence[Spoken], language: str) -> list[tuple[str, str | None]]:

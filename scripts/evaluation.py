@@ -25,6 +25,7 @@ from models.metrics import (
     sum_rates,
     tcp_word_errors,
     time_errors,
+    turn_speaker_errors,
 )
 from models.pipeline import Pipeline
 from scripts.references import Annotation
@@ -98,6 +99,9 @@ def compare(
         rates["tcpwer"] = tcp_word_errors(reference.utterances, found.utterances, language)
     if reference.utterances:
         wrong, nobody = speaker_errors(reference.utterances, found.utterances, language)
+        rates["wrong_speaker"], rates["no_speaker"] = wrong, nobody
+    elif reference.turns:
+        wrong, nobody = turn_speaker_errors(reference.turns, found.words)
         rates["wrong_speaker"], rates["no_speaker"] = wrong, nobody
     if reference.turns:
         parts = diarisation_parts(reference.turns, found.turns)

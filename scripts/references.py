@@ -127,9 +127,11 @@ def read_folder(folder: Path) -> list[ManifestEntry]:
     """
     listed = {row["file"]: row for row in _read_sources(folder / SOURCES)}
     entries = []
+    shared = list(_read_shared(folder))
     for audio in sorted(path for path in folder.rglob("*") if path.suffix in AUDIO_ENDINGS):
         references = [audio.with_suffix(ending) for ending in ENDINGS]
         found = tuple(path for path in references if path.is_file())
+        found += tuple(path for path, names in shared if audio.stem in names and path not in found)
         row = listed.get(audio.name)
         if found or row:
             options = {name: row[name] for name in OPTIONS if row.get(name)} if row else {}
@@ -139,6 +141,15 @@ def read_folder(folder: Path) -> list[ManifestEntry]:
             f"{folder} holds no recording with a reference: see scripts/references.py"
         )
     return entries
+
+
+def _read_shared(folder: Path) -> Iterator[tuple[Path, set[str]]]:
+    """Yield the references that name several recordings, with these names."""
+    for ending, column, fewest in ((".rttm", 1, 8), (".stm", 0, 5)):
+        for path in sorted(folder.rglob(f"*{ending}")):
+            names = {fields[1 + column] for fields in _read_fields(path, fewest)}
+            if len(names) > 1:
+                yield path, names
 
 
 def _read_sources(path: Path) -> list[dict[str, str]]:
@@ -254,7 +265,11 @@ def build_annotation(transcript: Transcript) -> Annotation:
             for segment in transcript.segments
             for words in (segment.words[i:j] for i, j in split_sentences(segment.words))
         ),
-        words=tuple(TimedText(w.text.strip(), w.start, w.end) for w in transcript.words),
+        words=tuple(
+            TimedText(word.text.strip(), word.start, word.end, segment.speaker)
+            for segment in transcript.segments
+            for word in segment.words
+        ),
         turns=transcript.turns,
     )
 

@@ -391,6 +391,35 @@ def test_a_speaker_who_hardly_speaks_gets_a_warning():
     assert warn_of_brief_speakers(turns[:2]) == []
 
 
+def test_a_speaker_made_of_scraps_gets_a_warning_with_the_evidence():
+    """24.8 s in 2,925 s, without a turn over 0.8 s, went unreported: more than three seconds."""
+    turns = [
+        *(Turn(90 * i, 90 * i + 60, "SPEAKER_00") for i in range(31)),
+        *(Turn(90 * i + 60, 90 * i + 90, "SPEAKER_01") for i in range(31)),
+        *(Turn(90 * i + 10, 90 * i + 10.8, "SPEAKER_02") for i in range(31)),
+    ]
+
+    (warning,) = warn_of_brief_speakers(turns)
+    assert warning.startswith(
+        "SPEAKER_02 speaks for only 24.8 s in all (0.9 % of the talk, in turns of 0.8 s at most)"
+    )
+    assert warn_of_brief_speakers([*turns, Turn(50, 53, "SPEAKER_02")]) == []  # a sentence
+
+
+def test_a_quiet_speaker_with_nearly_another_speakers_voice_gets_a_warning():
+    """One of four people was split: 13 s of 148, in turns of 1.8 s at most."""
+    turns = [Turn(0, 70, "SPEAKER_00"), Turn(70, 135, "SPEAKER_01"), Turn(135, 148, "SPEAKER_02")]
+    one, other, same = np.eye(3, dtype=np.float32)[[0, 1, 1]] + 0.2 * np.eye(3)[[0, 1, 2]]
+    same /= np.linalg.norm(same)
+    voices = {"SPEAKER_00": one / 1.2, "SPEAKER_01": other / 1.2, "SPEAKER_02": same}
+
+    (warning,) = warn_of_brief_speakers(turns, voices)
+    assert "has nearly the voice of SPEAKER_01, so they may be one person" in warning
+    assert warn_of_brief_speakers(turns, {**voices, "SPEAKER_02": np.eye(3)[2]}) == []
+    longer = [*turns, Turn(148, 170, "SPEAKER_02")]  # somebody who says so much may be like another
+    assert warn_of_brief_speakers(longer, voices) == []
+
+
 def make_everybody_brief(monkeypatch):
     monkeypatch.setattr("models.diarisation.diarisation.FEW_SECONDS", 1e6)
     monkeypatch.setattr("models.diarisation.diarisation.SMALL_SHARE", 1.0)

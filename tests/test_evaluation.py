@@ -65,6 +65,14 @@ def test_a_reference_with_only_turns_gives_only_the_figures_of_turns():
     assert measured.turns.errors == 0
 
 
+def test_words_with_the_wrong_speaker_are_found_by_turns_alone():
+    words = (TimedText("Where", 0.0, 0.5, "S0"), TimedText("clinic.", 4.0, 5.0, "S0"))
+    measured = compare(Annotation(turns=REFERENCE.turns), Annotation(words=words), 60, "en", 1)
+
+    assert measured.rates["wrong_speaker"] == ErrorRate(1, 2)
+    assert measured.rates["no_speaker"] == ErrorRate(0, 2)
+
+
 def test_without_turns_in_the_reference_no_word_counts_as_invented():
     measured = compare(Annotation(words=REFERENCE.words), REFERENCE, 60.0, "en", 1.0)
 

@@ -18,6 +18,7 @@ from models.metrics import (
     sum_rates,
     tcp_word_errors,
     time_errors,
+    turn_speaker_errors,
     word_errors,
 )
 from models.transcript import Turn
@@ -203,3 +204,21 @@ def test_subtracting_intervals_equals_counting_tenths(some, others):
     left = subtract_intervals(merge_intervals(some), merge_intervals(others))
     assert tenths(left) == tenths(some) - tenths(others)
     assert sum(b - a for a, b in left) * 10 == len(tenths(left))
+
+
+def test_words_are_compared_with_turns_where_no_reference_has_words():
+    turns = [Turn(0.0, 2.0, "Ann"), Turn(1.5, 4.0, "Ben"), Turn(8.0, 9.0, "Cem")]
+    words = [
+        TimedText("a", 0.0, 0.5, "S0"),
+        TimedText("b", 1.6, 1.9, "S0"),  # both talk
+        TimedText("c", 2.2, 2.5, "S0"),  # only Ben does
+        TimedText("d", 2.5, 3.0, "S1"),
+        TimedText("e", 3.0, 3.5, "S1"),
+        TimedText("f", 5.0, 5.5, "S1"),  # nobody does
+        TimedText("g", 8.0, 8.5),
+        TimedText("h", 8.5, 9.0, "S1"),
+    ]
+
+    assert turn_speaker_errors(turns, words) == (ErrorRate(2, 7), ErrorRate(1, 7))
+    assert turn_speaker_errors([], words) == (ErrorRate(0, 0), ErrorRate(0, 0))
+    assert turn_speaker_errors(turns, []) == (ErrorRate(0, 0), ErrorRate(0, 0))

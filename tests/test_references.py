@@ -223,6 +223,18 @@ def test_a_folder_is_a_manifest_of_the_recordings_that_have_a_reference(tmp_path
     assert read_entry(noise) == Annotation()  # nobody speaks
 
 
+def test_a_reference_in_a_folder_may_name_several_recordings(tmp_path):
+    lines = [f"SPEAKER {name} 1 0.5 1.5 <NA> <NA> I" for name in ("tst00", "tst01", "other")]
+    (tmp_path / "debug.test.rttm").write_text("\n".join(lines))
+    for name in ("tst00.flac", "tst01.flac", "unknown.flac"):
+        (tmp_path / name).touch()
+
+    found = read_folder(tmp_path)
+
+    assert [entry.audio.name for entry in found] == ["tst00.flac", "tst01.flac"]
+    assert [read_entry(entry).turns for entry in found] == [(Turn(0.5, 2.0, "I"),)] * 2
+
+
 def test_a_folder_without_references_is_refused(tmp_path):
     (tmp_path / "a.wav").touch()
     with pytest.raises(BadReference, match="holds no recording with a reference"):

@@ -26,7 +26,7 @@ from models.diarisation.reconstruction import (
 )
 from models.diarisation.segmentation import Segmentation, segment
 from models.diarisation.speaker_models import SpeakerModels
-from models.diarisation.voices import find_voices
+from models.diarisation.voices import find_similar_voice, find_voices
 from models.options import SpeakerCount
 from models.precision import TrunkPrecision
 from models.progress import Progress, ignore, time_second_run
@@ -35,6 +35,13 @@ from models.transcript import Turn
 
 FEW_SECONDS, SMALL_SHARE = 3.0, 0.01
 """A speaker with less speech than both of these may be a cough or a laugh."""
+SCATTERED_SHARE, SHORT_TURN = 0.02, 2.0
+"""A speaker with less than this share of the speech, and no turn longer than this many seconds, may
+be scraps of other voices. Source: noScribe, which measured that this was right in 83 % and 69 % of
+two sets of its recordings."""
+QUIET_SHARE = 0.1
+"""A speaker with less than this share of the speech whose voice is nearly another speaker's may be
+that speaker. docs/developer/experiments.md has the figures."""
 NO_SECONDS = 0.05  # would be shown as 0.0 s: nobody who speaks for less is listed
 CLEAR_SHARE = 0.05
 """A speaker with this share of the speech, and FEW_SECONDS of it, is no clustering error: those had
@@ -176,19 +183,20 @@ class RunningDiarisation:
             return Diarisation((), (), self.embeddings, sampled=False)
         clusters = self.clustering.result(progress)
         turns, exclusive_turns, names = self._build_turns(clusters, self.speakers)
+        voices = find_voices(self.segmentation, self.embeddings, clusters.labels, names)
         warnings: list[str] = []
         if clusters.unbounded is not None:
             unbounded_turns, *_ = self._build_turns(clusters.unbounded, SpeakerCount())
             warnings += warn_of_other_voices(unbounded_turns, self.speakers, self.by_roster)
         if self.by_roster or not self.speakers.is_exact:
-            warnings += warn_of_brief_speakers(turns)
+            warnings += warn_of_brief_speakers(turns, voices)
         return Diarisation(
             turns,
             exclusive_turns,
             self.embeddings,
             sampled=clusters.sampled,
             warnings=tuple(warnings),
-            voices=find_voices(self.segmentation, self.embeddings, clusters.labels, names),
+            voices=voices,
         )
 
     def _build_turns(
@@ -242,20 +250,40 @@ def warn_of_other_voices(
     return []
 
 
-def warn_of_brief_speakers(turns: Sequence[Turn]) -> list[str]:
-    """Return a warning for each speaker who hardly says anything.
+def warn_of_brief_speakers(
+    turns: Sequence[Turn], voices: Mapping[str, np.ndarray] | None = None
+) -> list[str]:
+    """Return a warning, with the evidence, for each speaker who may not be a person.
 
-    They are not merged with other speakers: the result would not be pyannote's any more, and an
-    interviewee's partner who says one sentence is no error. If such a speaker does not exist,
-    giving the number of speakers removes it.
+    They hardly speak, or only in scraps, or with nearly the voice of somebody else. They are not
+    merged with other speakers: the result would not be pyannote's any more, and an interviewee's
+    partner who says one sentence is no error. If such a speaker does not exist, giving the number
+    of speakers removes it.
+
+    Args:
+        voices: of the speakers, as `find_voices` returns them.
     """
     seconds = sum_talk_times(turns)
-    return [
-        f"{speaker} speaks for only {spoken:.1f} s in all and may not be a person: "
-        "give the number of speakers if there are fewer."
-        for speaker, spoken in sorted(seconds.items())
-        if NO_SECONDS <= spoken < _brief(seconds)
-    ]
+    total = sum(seconds.values())
+    warnings = []
+    for speaker, spoken in sorted(seconds.items()):
+        longest = max(turn.end - turn.start for turn in turns if turn.speaker == speaker)
+        scattered = spoken < SCATTERED_SHARE * total and longest <= SHORT_TURN
+        if spoken < NO_SECONDS:
+            continue
+        similar = find_similar_voice(speaker, voices or {})
+        if spoken < _brief(seconds) or scattered:
+            doubt = "may not be a person"
+        elif spoken < QUIET_SHARE * total and similar:
+            doubt = f"has nearly the voice of {similar}, so they may be one person"
+        else:
+            continue
+        warnings.append(
+            f"{speaker} speaks for only {spoken:.1f} s in all ({100 * spoken / total:.1f} % of the "
+            f"talk, in turns of {longest:.1f} s at most) and {doubt}: give the number of speakers "
+            "if there are fewer."
+        )
+    return warnings
 
 
 def _brief(seconds: Mapping[str, float]) -> float:

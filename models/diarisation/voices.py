@@ -14,7 +14,7 @@ CLEARLY, CLEARLY_ALONE = 0.3, 0.2
 """A stretch belongs to another speaker if its voice lies that much nearer to theirs, as a share of
 what separates the two voices; less is enough for a sentence between pauses, because its neighbours
 do not say whose it is. docs/developer/experiments.md has the figures."""
-DISTINCT = 0.25  # cosine distance between two voices; nearer ones are not told apart by a phrase
+DISTINCT = 0.25  # cosine distance between two voices; nearer ones cannot be told apart
 
 
 def find_voices(
@@ -74,6 +74,19 @@ def recognise_speakers(
         if nearer[other] > share * between[own, other]:
             recognised[i] = names[other]
     return recognised
+
+
+def find_similar_voice(speaker: str, voices: Mapping[str, np.ndarray]) -> str | None:
+    """Return the speaker with the most similar voice, if it is too similar to be told apart."""
+    if speaker not in voices:
+        return None
+    distances = {
+        name: 1.0 - float(voices[speaker] @ voice)
+        for name, voice in voices.items()
+        if name != speaker
+    }
+    nearest = min(distances, key=lambda name: distances[name], default=None)
+    return nearest if nearest is not None and distances[nearest] < DISTINCT else None
 
 
 def _normalise(vectors: np.ndarray) -> np.ndarray:
