@@ -4,6 +4,7 @@ import base64
 import hashlib
 import itertools
 import os
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -711,6 +712,24 @@ def test_an_error_of_one_recording_does_not_delay_the_others(
     assert "Eva" not in caplog.text
     monkeypatch.setattr(checking, "check", check)
     assert api.checked(str(unlucky))["refusal"]["code"] == "unreadable_audio"
+
+
+@pytest.mark.parametrize("number", [5, 28], ids=["input/output error", "no space"])
+def test_an_error_of_the_disk_does_not_refuse_a_recording(api, study, quick, monkeypatch, number):
+    """After an hour of faults, one recording was refused because the disk had been full."""
+    rmtree = shutil.rmtree
+    failed: list[bool] = []
+
+    def fail_once(*arguments, **options):
+        if not failed:
+            failed.append(True)
+            raise OSError(number, "Eva's disk")
+        return rmtree(*arguments, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", fail_once)
+
+    assert api.upload(study, tone())["state"] == "ready"
+    assert failed
 
 
 def test_a_damaged_part_of_one_upload_does_not_stop_others_being_tidied(api, study):

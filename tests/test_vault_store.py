@@ -6,6 +6,7 @@ import stat
 import time
 from collections import namedtuple
 from dataclasses import replace
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -228,6 +229,20 @@ def test_a_disk_that_becomes_full_is_reported_and_no_file_is_left(vault, key):
         raise full
 
     assert files_in(vault.folder) == []
+
+
+def test_a_full_disk_is_also_noticed_where_a_folder_is_made(vault, key, monkeypatch):
+    """An upload whose folder could not be made was refused with `internal_error`."""
+
+    def fail(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "mkdir", fail)
+
+    with pytest.raises(DiskFull), vault.write(artefact(), key):
+        pass
+    with pytest.raises(DiskFull), files.locked(vault.folder / "uploads", wait=True):
+        pass
 
 
 def test_no_file_contains_speech_even_during_a_write(vault, key):

@@ -243,6 +243,9 @@ def check(
 
     Returns:
         The recording in its new state; None if another check holds it.
+
+    Raises:
+        OSError: the disk or the system failed. The recording stays as it is.
     """
     with services.sessionmaker.begin() as session:
         row = session.scalar(
@@ -269,6 +272,8 @@ def check(
             # Damage to our own files is no reason ever to destroy the audio.
             if not isinstance(error, AudioError | UploadDamaged | RecordingDuplicate):
                 row.expires_at = None
+        except OSError:
+            raise  # of the disk or the system, not of the recording: it is checked again
         except Exception as error:  # noqa: BLE001  # the top level of the checker
             log.error("recording %s: %s at %s", row.id, type(error).__name__, locate(error))
             refuse(session, services, row, InternalError.code, "Fieldscribe has a bug")

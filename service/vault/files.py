@@ -25,7 +25,7 @@ def write_atomically(path: Path) -> Iterator[BinaryIO]:
     Raises:
         DiskFull: there was not enough space.
     """
-    try:
+    with report_full_disk():
         make_folder(path.parent)
         descriptor, partial = tempfile.mkstemp(prefix=".", suffix=PARTIAL, dir=path.parent)
         try:
@@ -38,6 +38,16 @@ def write_atomically(path: Path) -> Iterator[BinaryIO]:
             os.unlink(partial)
             raise
         fsync_folder(path.parent)
+
+
+@contextmanager
+def report_full_disk() -> Iterator[None]:
+    """
+    Raises:
+        DiskFull: the block ran out of disk space.
+    """
+    try:
+        yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFull("The disk became full during a write") from error
@@ -60,11 +70,16 @@ def delete_abandoned(files: Iterable[Path]) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Like `mkdir -p`, but every new folder has mode 0700: pathlib's `parents` ignores the mode."""
+    """Like `mkdir -p`, but every new folder has mode 0700: pathlib's `parents` ignores the mode.
+
+    Raises:
+        DiskFull: there was not enough space.
+    """
     if not folder.is_dir():
         make_folder(folder.parent)
-        folder.mkdir(mode=0o700, exist_ok=True)
-        fsync_folder(folder.parent)
+        with report_full_disk():
+            folder.mkdir(mode=0o700, exist_ok=True)
+            fsync_folder(folder.parent)
 
 
 def fsync_folder(folder: Path) -> None:
@@ -78,7 +93,7 @@ def fsync_folder(folder: Path) -> None:
 
 def shred(path: Path) -> None:
     """Overwrite and delete a file. For its effect on an SSD see docs/administrator/vault.md."""
-    with open(path, "r+b") as file:
+    with report_full_disk(), open(path, "r+b") as file:
         file.write(bytes(path.stat().st_size))
         file.flush()
         os.fsync(file.fileno())
