@@ -18,10 +18,15 @@ from models.deidentification.vocabulary import (
 EMAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
 WEB = re.compile(
     r"\b(?:https?://\S+[\w/]|www\.[\w.-]+\w"
-    r"|[a-z\d-]+(?:\.[a-z\d-]+)*\.(?:com|org|net|edu|gov)(?:\.au)?)\b",
+    r"|[a-z\d-]+(?:\.[a-z\d-]+)*\.(?:com|org|net|edu|gov)(?:\.au)?(?:/[\w/.-]*\w)?)\b",
     re.IGNORECASE,
 )
 HANDLE = re.compile(r"(?<![\w.])@\w[\w.]*\w")
+_SPOKEN = "|".join([*UNITS, *TEENS, *TENS, *REPEATS, "hundred"])
+POST_OFFICE_BOX = re.compile(
+    rf"\b(?:P\.?\s?O\.?|post office|locked)\s(?:box|bag)\s(?:\d+|(?:(?:{_SPOKEN})\s?)+)\b",
+    re.IGNORECASE,
+)
 DOMAIN_ENDS = frozenset("com net org edu gov au nz uk info io me asn biz co id".split())
 JOINERS = frozenset("dot underscore dash hyphen point".split())
 NUMBER_WORDS = frozenset({*UNITS, *TEENS, *TENS, *REPEATS, "hundred", "and"})
@@ -72,6 +77,10 @@ def _spoken_domain(tokens: Sequence[Token], dot: int) -> Span | None:
     for k in range(start, max(-1, start - 6), -1):
         if tokens[k].lower == "www":
             start = k
+            break
+        if tokens[k].lower in ("site", "website", "page", "blog") and k < start:
+            start = k + 1 + (tokens[k + 1].lower in ("is", "was", "called", "at"))
+            break
     return Span(tokens[start].start, tokens[end - 1].end, "WEB", 0.95, "sure", "spoken_web")
 
 
@@ -80,7 +89,9 @@ def _local_part(tokens: Sequence[Token], at: int) -> int:
     i = at
     while i > 0:
         word = tokens[i - 1].lower
-        if word in JOINERS or word in NUMBER_WORDS - {"and"} or word.isdigit() or len(word) == 1:
+        if i < at and tokens[i].gap == "_":
+            i -= 1
+        elif word in JOINERS or word in NUMBER_WORDS - {"and"} or word.isdigit() or len(word) == 1:
             i -= 1
         elif (
             i == at
@@ -146,7 +157,22 @@ def find_streets(tokens: Sequence[Token]) -> list[Span]:
             and (
                 tokens[first - 1].lower in NUMBER_WORDS
                 or re.fullmatch(r"\d{1,4}[a-z]?", tokens[first - 1].lower)
-                or (first < start and tokens[first - 1].lower in ("unit", "flat", "lot", "slash"))
+                or (
+                    first < start
+                    and tokens[first - 1].lower
+                    in (
+                        "unit",
+                        "flat",
+                        "lot",
+                        "slash",
+                        "level",
+                        "suite",
+                        "apartment",
+                        "shop",
+                        "villa",
+                        "number",
+                    )
+                )
             )
         ):
             first -= 1
@@ -167,6 +193,14 @@ def find_streets(tokens: Sequence[Token]) -> list[Span]:
             )
         )
     return spans
+
+
+def find_boxes(tokens: Sequence[Token], text: str) -> list[Span]:
+    """Post office boxes with their number."""
+    return [
+        Span(match.start(), match.end(), "ADDRESS", 0.95, "sure", "post_office_box")
+        for match in POST_OFFICE_BOX.finditer(text)
+    ]
 
 
 def _extends_street(token: Token) -> bool:

@@ -114,7 +114,8 @@ def short_year(tokens: Sequence[Token], i: int) -> int | None:
     if word in ("oh", "o") and i + 1 < len(tokens) and tokens[i + 1].lower in UNITS:
         return i + 2
     number = cardinal(tokens, i)
-    if number and number[0] >= 10 and word not in UNITS:
+    apostrophe = tokens[i].gap.endswith(("'", "’"))
+    if number and (number[0] >= 10 or apostrophe and len(word) == 2) and word not in UNITS:
         return number[1]
     return None
 
@@ -185,7 +186,7 @@ def _date_at(tokens: Sequence[Token], i: int) -> tuple[int, float, bool, str] | 
         if year > end:
             return year, 0.9, True, "feast_and_year"
         return None if vague else (end, 0.5, False, "feast")
-    end_of_slashes = _slashed(tokens, i)
+    end_of_slashes = _slashed(tokens, i) or _birth_date(tokens, i)
     if end_of_slashes:
         return end_of_slashes, 0.97, True, "date"
     end_of_year = full_year(tokens, i)
@@ -219,6 +220,20 @@ def _slashed(tokens: Sequence[Token], i: int) -> int | None:
     return end if end > month[1] + 1 else None
 
 
+def _birth_date(tokens: Sequence[Token], i: int) -> int | None:
+    """The index after "twelve eleven sixty-four" at token i, after "born" or "birth"."""
+    if not any(
+        token.lower in ("born", "birth", "birthday", "dob") for token in tokens[max(0, i - 4) : i]
+    ):
+        return None
+    day = cardinal(tokens, i)
+    month = cardinal(tokens, day[1]) if day else None
+    if day is None or month is None or not (1 <= day[0] <= 31 and 1 <= month[0] <= 12):
+        return None
+    end = year_after(tokens, month[1])
+    return end if end > month[1] else None
+
+
 def _lone_short_year(
     tokens: Sequence[Token], i: int, before: str
 ) -> tuple[int, float, bool, str] | None:
@@ -239,7 +254,7 @@ def _lone_short_year(
         or (
             before == "of"
             and i > 1
-            and tokens[i - 2].lower in ("summer", "winter", "spring", "autumn")
+            and tokens[i - 2].lower in ("summer", "winter", "spring", "autumn", "class", "back")
         )
     )
     if not strong and not (closes and before in ("until", "till", "early", "late", "mid")):
@@ -277,8 +292,10 @@ def _day_and_month(tokens: Sequence[Token], i: int) -> int | None:
     if has_of:
         k += k < len(tokens) and tokens[k].lower == "the"
         month = ordinal(tokens, k)
-        if month and 1 <= month[0] <= 12 and tokens[i].lower != tokens[k].lower:
-            return year_after(tokens, month[1])
+        if month and 1 <= month[0] <= 12:
+            end = year_after(tokens, month[1])
+            if tokens[i].lower != tokens[k].lower or end > month[1]:
+                return end
         number = cardinal(tokens, k) if tokens[k - 1].lower == "of" else None
         if (
             number
@@ -302,8 +319,10 @@ def _month(tokens: Sequence[Token], i: int, before: str) -> tuple[int, float, bo
     if day and 1 <= day[0] <= 31 and tokens[k].gap == " " and tokens[i].is_capitalised:
         if _next_lower(tokens, day[1]) not in NOT_A_YEAR or ordinal(tokens, k):
             return year_after(tokens, day[1]), 0.95, True, "date"
+    if k < len(tokens) and tokens[k].lower == "of":
+        k += 1
     short = short_year(tokens, k)
-    if short and tokens[i].is_capitalised and tokens[k].gap.strip() in ("", "'", "’"):
+    if short and tokens[i].is_capitalised and tokens[k].gap.strip() in ("", ",", "'", "’"):
         return short, 0.9, True, "month_and_year"
     if word in ("may", "march") and not tokens[i].is_capitalised:
         return None
@@ -368,6 +387,8 @@ def find_ages(tokens: Sequence[Token]) -> list[Span]:
         if found:
             score, sure, rule = found
             tier = "sure" if sure else "unsure"
+            if rule == "years_old":
+                end += 2  # forty years old, forty-year-old
             spans.append(Span(tokens[i].start, tokens[end - 1].end, "AGE", score, tier, rule))  # type: ignore[arg-type]
         i = end
     return spans

@@ -6,7 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from models.deidentification import vocabulary
-from models.deidentification.contacts import find_contacts, find_spelled, find_streets
+from models.deidentification.contacts import (
+    find_boxes,
+    find_contacts,
+    find_spelled,
+    find_streets,
+)
 from models.deidentification.dates import find_ages, find_dates
 from models.deidentification.flags import find_flags
 from models.deidentification.known_names import KnownNames
@@ -155,6 +160,7 @@ def find_by_rules(
         [
             *find_contacts(tokens, text),
             *find_streets(tokens),
+            *find_boxes(tokens, text),
             *find_spelled(tokens, lexicons),
             *find_dates(tokens, text),
             *find_ages(tokens),

@@ -298,7 +298,7 @@ def _decide(
         token
         for token in phrase
         if token.lower not in v.GENERIC
-        and token.lower not in v.CONNECTORS
+        and (token.lower not in v.CONNECTORS or token.is_capitalised)
         and token.lower not in v.NATIONALITIES
         and not (token.lower in v.TITLES and token is phrase[0] and len(phrase) > 1)
         and token.text[0].isalpha()

@@ -118,6 +118,8 @@ def _starts_run(tokens: Sequence[Token], i: int) -> bool:
         following = tokens[k].lower
         if k > i and (following in UNITS and following != "o" or following[0].isdigit()):
             return True
+        if k > i and following in ("dash", "slash", "hyphen"):
+            continue
         if not (len(following) == 1 and following.isalpha() or tokens[k].text.isupper()):
             return False
         if following in ("i", "a") and not tokens[k].text.isupper():
@@ -158,6 +160,10 @@ def _read_run(tokens: Sequence[Token], i: int) -> tuple[int, str, int]:
             code += str(TEENS[word])
             n_units += 1
             j += 1
+        elif word == "hundred" and code in ("13", "18"):  # one three hundred
+            code += "00"
+            n_units += 1
+            j += 1
         elif (
             (len(word) == 1 and word.isalpha() and (token.text.isupper() or code))
             or (token.text.isupper() and len(word) <= 3 and word.isalpha())
@@ -165,7 +171,10 @@ def _read_run(tokens: Sequence[Token], i: int) -> tuple[int, str, int]:
         ):
             is_last = j + 1 == len(tokens) or tokens[j + 1].gap.strip() != ""
             if word in ("i", "a") and not (
-                following in UNITS or following[:1].isdigit() or (is_last and token.text == "A")
+                following in UNITS
+                or following[:1].isdigit()
+                or token.text == "A"
+                and (is_last or len(following) == 1 and tokens[j + 1].text.isupper())
             ):
                 break
             code += word.upper()
@@ -178,7 +187,7 @@ def _read_run(tokens: Sequence[Token], i: int) -> tuple[int, str, int]:
                 following in UNITS
                 or following in REPEATS
                 or following[:1].isdigit()
-                or word in ("slash", "dash")
+                or word in ("slash", "dash", "hyphen")
                 and len(following) == 1
             )
         ):
@@ -201,6 +210,8 @@ def _classify(
     start, stop = tokens[i].start, tokens[end - 1].end
     if start and text[start - 1] == "+":
         start -= 1
+    if i and tokens[i - 1].lower == "plus" and digits.startswith("61"):
+        start = tokens[i - 1].start
     following = text[stop : stop + 12].lstrip().lower()
     if text[max(0, start - 1) : start] == "$" or following.startswith(
         (

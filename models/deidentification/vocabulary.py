@@ -309,7 +309,7 @@ COLLOQUIAL_NAMES = _words("jesus christ god joe karma murphy rome bob's")  # in 
 # --- head words ----------------------------------------------------------------------------------
 
 ORGANISATION_HEADS = _words(
-    "hospital clinic school college university uni institute institution service services"
+    "shed hospital clinic school college university uni institute institution service services"
     " centre center tafe church cathedral mosque temple synagogue gurdwara prison jail gaol"
     " shelter refuge hostel company surgery pharmacy chemist council shire preschool"
     " kindergarten kinder kindy foundation trust society association alliance network"
