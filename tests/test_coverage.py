@@ -154,12 +154,14 @@ def engine(monkeypatch):
     return engine
 
 
-def decode(engine, decoder, windows, regions, joints=(), seconds=60.0):
+def decode(engine, decoder, windows, regions, bounds=(), seconds=60.0):
     engine._decoder = decoder
     samples = np.zeros(round(seconds * SAMPLE_RATE), dtype=np.float32)
     options = WhisperOptions(language="en")
-    request = DecodingRequest(samples, windows, options, 0.0, regions, joints)
-    (decoded,) = engine.decode([request])
+    request = DecodingRequest(samples, windows, options, 0.0, regions, bounds)
+    reached: list[float] = []
+    (decoded,) = engine.decode([request], reached.append)
+    assert reached == sorted(reached) and reached[-1] == 1.0
     return decoded
 
 

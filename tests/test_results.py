@@ -38,7 +38,8 @@ def test_a_segmentation_is_read_back_exactly():
 @pytest.mark.parametrize("probability", [None, 0.9])
 def test_decoded_windows_are_read_back_exactly(probability):
     window = DecodedWindow(Window(0.1, 29.97), (50364, 7), " Grüße \ud83d", 0.2, -1 / 3, 0.1, 1.5)
-    decoded = DecodedSession("de", probability, (window, window))
+    of_gap = replace(window, gap=Window(12.5, 16.0))
+    decoded = DecodedSession("de", probability, (window, of_gap))
 
     assert unpack_decoded(pack_decoded(decoded)) == decoded
 

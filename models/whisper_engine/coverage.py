@@ -7,6 +7,7 @@ loses words. Only the words in the gap are added, and none if the text is unreli
 stays empty and is flagged (models/quality.py): nothing is invented to fill it.
 """
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -108,11 +109,20 @@ def fill_gaps(words: Sequence[Word], found: Sequence[Sequence[Word]]) -> tuple[W
     """
     known = list(words)
     for of_gap in found:
-        new = [word for word in of_gap if not _overlaps_any(word, known)]
+        if not of_gap:
+            continue
+        first = bisect_left(known, of_gap[0].start - MAX_WINDOW, key=_get_start)
+        after = bisect_right(known, of_gap[-1].end + MAX_WINDOW, key=_get_start)
+        near = known[first:after]
+        new = [word for word in of_gap if not _overlaps_any(word, near)]
         if new:
-            new = _drop_repeated(new, known)
-        known = sorted([*known, *new], key=lambda word: word.start)
+            new = _drop_repeated(new, near)
+        known[first:after] = sorted([*near, *new], key=_get_start)
     return tuple(known)
+
+
+def _get_start(word: Word) -> float:
+    return word.start
 
 
 def _drop_repeated(new: list[Word], known: Sequence[Word]) -> list[Word]:

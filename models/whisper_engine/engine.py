@@ -273,6 +273,7 @@ class WhisperEngine:
         inputs = self._make_inputs(requests)
         n_windows = len(inputs.sources)
         found: dict[int, DecodedWindow] = {}
+        reached = 0.0  # windows for gaps are added on the way; progress never goes back
         with exact_on(self.model.device, TRANSCRIPTION):
             for batch in self._decoder.decode(inputs):
                 indices = [window_input.index for window_input in batch.inputs]
@@ -281,7 +282,8 @@ class WhisperEngine:
                 found.update(zip(indices, results, strict=True))
                 for source, result in zip(sources, results, strict=True):
                     inputs.sources += self._find_gaps(source, result)
-                progress(len(found) / len(inputs.sources))
+                reached = max(reached, len(found) / len(inputs.sources))
+                progress(reached)
         of_windows = iter(found[i] for i in range(n_windows))
         of_gaps = [(inputs.sources[i], found[i]) for i in range(n_windows, len(found))]
         of_gaps.sort(key=lambda pair: pair[0].window.start)
