@@ -1,7 +1,7 @@
 """The transcript's JSON form, described field by field in docs/reference/transcript.md."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from models.statistics import compute_statistics
@@ -27,7 +27,7 @@ def to_json(transcript: Transcript) -> str:
     document = {
         "schema": transcript.schema,
         "version": transcript.version,
-        **asdict(transcript),
+        **asdict(replace(transcript, segments=())),  # asdict copies each word, which takes seconds
         "names": {label: asdict(name) for label, name in transcript.names.items()},
         "segments": list(map(segment_to_json, transcript.segments)),
         "statistics": asdict(compute_statistics(transcript)),

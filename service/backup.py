@@ -50,6 +50,7 @@ from service.database.tables import (
     Session,
     StoredTranscript,
     Study,
+    WebhookEndpoint,
 )
 from service.domain.erasure import erase_job, erase_rest
 from service.domain.recordings import destroy, finish_erasures, identified
@@ -95,6 +96,8 @@ MISSING = {
     "{row.transcript_id}: it cannot be read",
     Handoff.occurrences_artefact_id: "the occurrences of hand-off {row.id}: transcribe again for a "
     "new hand-off",
+    WebhookEndpoint.endpoint_artefact_id: "the address of webhook endpoint {row.id}: delete it and "
+    "create it again",
     Recording.metadata_artefact_id: "the file name of recording {row.id}: its audio is not "
     "affected",
 }

@@ -396,3 +396,16 @@ def test_no_sentence_spans_the_end_of_one_channel_and_the_start_of_the_next():
     ]
     assert segments[0].start == pytest.approx(0.2)
     assert segments[1].start == pytest.approx(29.4)
+
+
+def test_it_is_said_which_channel_a_speaker_has_if_the_second_one_speaks_first():
+    from models.pipeline import warn_of_channel_order
+
+    two = Timeline(np.zeros(2 * 16_000, dtype=np.float32), (0.0,), n_channels=2)
+    swapped = {"SPEAKER_01": "SPEAKER_00", "SPEAKER_00": "SPEAKER_01"}
+
+    assert warn_of_channel_order(two, {"SPEAKER_00": "SPEAKER_00"}) == []
+    assert warn_of_channel_order(two, swapped) == [
+        "The speakers are in the order in which they first speak: channel 1 is SPEAKER_01, "
+        "channel 2 is SPEAKER_00."
+    ]

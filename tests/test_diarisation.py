@@ -630,3 +630,15 @@ def test_a_number_of_speakers_can_be_exact_or_a_range(text, count):
 def test_an_impossible_number_of_speakers_is_refused(text):
     with pytest.raises(BadSpeakerCount):
         SpeakerCount.parse(text)
+
+
+def test_new_labels_are_in_the_warnings_too():
+    """A warning named SPEAKER_01 while the transcript called the same person SPEAKER_00."""
+    turns = (Turn(0.0, 1.0, "SPEAKER_01"), Turn(1.0, 2.0, "SPEAKER_00"))
+    warning = "SPEAKER_01 speaks for only 1.0 s in all and may not be a person."
+    found = Diarisation(turns, turns, np.empty((0, 0, 0), np.float32), False, (warning,))
+    made = found.relabel({"SPEAKER_01": "SPEAKER_00", "SPEAKER_00": "SPEAKER_01"})
+
+    assert [turn.speaker for turn in made.turns] == ["SPEAKER_00", "SPEAKER_01"]
+    assert made.exclusive_turns == made.turns
+    assert made.warnings == ("SPEAKER_00 speaks for only 1.0 s in all and may not be a person.",)
