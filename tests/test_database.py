@@ -11,7 +11,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import event, text
+from sqlalchemy import PrimaryKeyConstraint, UniqueConstraint, event, text
 
 from service.database import SchemaTooNew, SchemaTooOld
 from service.database.engine import (
@@ -133,3 +133,22 @@ def test_connections_stay_open_for_the_next_requests(fresh):
 def test_only_postgres_is_accepted():
     with pytest.raises(BadSettings):
         open_engine("sqlite:///x.db")
+
+
+def test_every_reference_has_an_index():
+    """`job_recording.recording_id` had none: an erasure of a recording read the whole table.
+
+    Nothing is looked up by the token that made it, nor an idempotency key by its job or study, nor
+    a token by its studies.
+    """
+    without = set()
+    for table in Table.metadata.tables.values():
+        leading = {next(iter(index.columns)).name for index in table.indexes}
+        leading |= {
+            next(iter(constraint.columns)).name
+            for constraint in table.constraints
+            if isinstance(constraint, PrimaryKeyConstraint | UniqueConstraint)
+        }
+        columns = {key.parent.name for key in table.foreign_keys}
+        without |= {f"{table.name}.{name}" for name in columns - leading - {"token_id"}}
+    assert without == {"idempotency.job_id", "idempotency.study_id", "token_study.study_id"}

@@ -19,6 +19,7 @@ from sqlalchemy.exc import OperationalError
 
 from scripts.stand_in.jobs import read_job
 from service.child import WORKER, child_command
+from service.errors import ServiceError
 from service.services import Services, create_root_keys, open_services
 from service.settings import Settings, read_settings
 from service.supervisor import serve
@@ -205,4 +206,7 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(serve(read_settings(), engine_module=sys.argv[2]))
+    try:
+        sys.exit(serve(read_settings(), engine_module=sys.argv[2]))
+    except ServiceError as error:  # as the command reports it
+        sys.exit(f"{error.code}: {error}")
