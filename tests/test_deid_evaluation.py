@@ -20,7 +20,7 @@ from scripts.evaluate_deid import main, rate, wilson
 
 AS_SPELT, MISSPELT, LOWER = CONDITIONS
 ROSTER = read_roster_file(PASSAGES / "roster.csv")
-SETS = ("development", "test", "second", "third", "fourth", "fifth")
+SETS = ("development", "test", "second", "third", "fourth", "fifth", "sixth")
 NATURAL = [passage for name in SETS for passage in read_passages(PASSAGES / f"{name}.txt")]
 
 

@@ -34,6 +34,8 @@ FEASTS = (
     "|easter monday|easter saturday|melbourne cup day|cup day|australia day|invasion day|anzac day"
     "|mother's day|father's day|valentine's day|queen's birthday|king's birthday|labour day"
     "|show day|grand final day|easter|christmas|ramadan|eid|diwali|halloween|st patrick's day"
+    "|ash wednesday|palm sunday|shrove tuesday|maundy thursday|all saints day|guy fawkes night"
+    "|waitangi day|yom kippur|rosh hashanah|passover|hanukkah|vesak|nowruz"
     "|saint patrick's day|remembrance day|orthodox easter|chinese new year|lunar new year|cup eve"
 ).split("|")
 FEAST_WORDS: dict[str, list[tuple[str, ...]]] = {}
@@ -352,7 +354,8 @@ PERSON_IS = frozenset(
 SUBJECTS = frozenset("i he she they who we".split()) | KIN
 AFTER_AN_AGE = frozenset(
     "now then when at and but or so with in this next last on already before until yeah going"
-    " though because that years year".split()
+    " though because that years year i i'd i'm he he'd she she'd we we'd they you me mum dad"
+    " my".split()
 )
 SOFTENERS = frozenset(
     "only about just nearly almost around maybe like probably already barely over".split()

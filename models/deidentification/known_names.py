@@ -55,6 +55,9 @@ class KnownNames:
         if len(tokens) == 1:
             return
         self._add_word(plain("".join(token.lower for token in tokens)), form)
+        if entity.kind == "organisation" and len(tokens) > 2:
+            ending = tuple(_normal(token.lower) for token in tokens[-2:])
+            self._add_form(ending, _Form(entity, True, False, True))  # the Peer Collective
         for token in tokens:
             if self._is_distinctive(token, entity) and not (is_alias and entity.kind != "person"):
                 keeps = entity.kind != "person" and token.full_end > token.end
@@ -129,7 +132,8 @@ class KnownNames:
         if form.needs_article and before != "the":
             return 0
         if length > 1:
-            return 0.98 if token.is_capitalised or not cased else 0.6
+            certain = token.is_capitalised or not cased
+            return (0.65 if form.partial else 0.98) if certain else 0 if form.partial else 0.6
         is_word = token.band > 0 or token.lower in vocabulary.MONTHS
         if not token.is_capitalised:
             if cased:
