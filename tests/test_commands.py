@@ -242,6 +242,8 @@ def test_a_study_with_a_model_that_is_missing_warns_when_it_is_created(run):
     made = run("study", "create", "NOMODEL", "--model", "large-v3")
 
     assert "run `fieldscribe models fetch large-v3`" in made.stderr
+    assert "run `fieldscribe models fetch` on" in run("study", "create", "BARE").stderr
+    assert "Warning" not in run("study", "create", "DEMO", "--model", "demo").stderr
     assert UUID(made.stdout.strip())
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from models.weights.catalogue import DEMO
 from service.commands.client import Client
 from service.commands.connection import connect
 from service.commands.console import Row, print_json, print_table
@@ -152,9 +153,15 @@ def warn_of_missing_model(client: Client, study: dict[str, Any]) -> None:
     models = client.get("/v1/models")["items"]
     installed = {model["name"] for model in models if model["kind"] == "whisper"}
     model = study["model"]
-    if model is not None and model not in installed:
-        typer.echo(
-            f"Warning: the model {model} is not installed, so jobs of the study will be refused: "
-            f"run `fieldscribe models fetch {model}` on the service's machine.",
-            err=True,
-        )
+    if model is None and installed <= {DEMO}:
+        what, fetch = "no Whisper model but the demo's is installed", "fieldscribe models fetch"
+    elif model is not None and model not in installed:
+        what = f"the model {model} is not installed"
+        fetch = f"fieldscribe models fetch {model}"
+    else:
+        return
+    typer.echo(
+        f"Warning: {what}, so jobs of the study will be refused: run `{fetch}` on the service's "
+        "machine.",
+        err=True,
+    )
