@@ -271,7 +271,8 @@ def test_recordings_vocabularies_and_handoffs_have_commands(api, run, study, tmp
     assert recording["id"] in run("recording", "list", "--study", code).stdout
     assert run("vocabulary", "set", code, words).stdout == "2 words or phrases\n"
     assert run("vocabulary", "show", code).stdout == "Toowoomba\nSeroquel\n"
-    assert "open" in run("handoffs", "--study", code).stdout
+    listed = run("handoffs", "--study", code).stdout
+    assert "open" in listed and "INT-07" in listed
     words.write_bytes("Toowoomba\n".encode("utf-16"))
     assert "UTF-16" in run("vocabulary", "set", code, words, code=2).stderr
 

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from service.commands.client import Client, Refused
 from service.commands.connection import connect
 from service.commands.console import Row, print_json, print_table
 from service.commands.names import study_codes
@@ -29,6 +30,7 @@ def handoffs_command(
             "/v1/handoffs", limit=limit, cursor=cursor, study=study, status=status
         )
         studies = {} if as_json else study_codes(client)
+        sessions = {} if as_json else sessions_of_transcripts(client, study)
     if as_json:
         print_json(page)
         return
@@ -36,6 +38,7 @@ def handoffs_command(
         Row(
             (
                 studies.get(handoff["study_id"], ""),
+                sessions.get(handoff["transcript_id"], ""),
                 handoff["status"],
                 handoff["failure_code"] or "",
                 handoff["created_at"][:16].replace("T", " "),
@@ -46,5 +49,19 @@ def handoffs_command(
         for handoff in page["items"]
     ]
     print_table(
-        ("study", "status", "reason", "created (UTC)", "finished (UTC)"), rows, "transcript"
+        ("study", "session", "status", "reason", "created (UTC)", "finished (UTC)"),
+        rows,
+        "transcript",
     )
+
+
+def sessions_of_transcripts(client: Client, study: str | None) -> dict[str, str]:
+    """The code of the session of each transcript, by id; empty for a de-identifier's token."""
+    try:
+        codes = {each["id"]: each["code"] for each in client.list_all("/v1/sessions", study=study)}
+        jobs = list(client.list_all("/v1/jobs", study=study))
+    except Refused as refused:
+        if refused.code != "not_allowed":
+            raise
+        return {}
+    return {job["transcript_id"]: codes.get(job["session_id"], "(none)") for job in jobs}

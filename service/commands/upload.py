@@ -152,6 +152,7 @@ def upload_command(
         groups = group_files(client, local, study, session, files, join=join or parallel)
         unfinished = UnfinishedUploads()
         jobs, uploaded, n_refused = [], list[str](), 0
+        titles: dict[str, str] = {}  # of jobs, by id
         for code, paths in groups:
             sources = [UploadSource(path, study, code) for path in paths]
             try:
@@ -167,7 +168,9 @@ def upload_command(
                 request |= {"study": study, "session": code}
             uploaded += ids
             job = submit_job(client, request | options, again=again)
-            local.remember_job(job["id"], [printable(path.name) for path in paths])
+            names = [printable(path.name) for path in paths]
+            local.remember_job(job["id"], names)
+            titles[job["id"]] = code or ", ".join(names)
             if job["status"] in FINAL:
                 typer.echo(
                     f"Submitted before: the job has {job['status']}. --again submits another one.",
@@ -180,7 +183,7 @@ def upload_command(
             for path in paths:
                 unfinished.forget(UploadSource(path, study, code).key(client.url))
         if watch:
-            jobs = [watch_job(client, job["id"], as_json) for job in jobs]
+            jobs = [watch_job(client, job["id"], as_json, titles[job["id"]]) for job in jobs]
         if as_json:
             print_json(jobs)
     if n_refused or (watch and any(job["status"] != "succeeded" for job in jobs)):

@@ -42,10 +42,13 @@ def watch_command(job: JobName, as_json: AsJson = False) -> None:
     raise typer.Exit(0 if ended["status"] == "succeeded" else 1)
 
 
-def watch_job(client: Client, job_id: str, as_json: bool) -> dict[str, Any]:
+def watch_job(client: Client, job_id: str, as_json: bool, title: str = "") -> dict[str, Any]:
     """Show a progress bar until a job ends; returns the ended job.
 
     Ctrl-C stops the watching, not the job.
+
+    Args:
+        title: what the job is called, if several are watched.
     """
     console = Console(stderr=True)
     columns: list[ProgressColumn] = [
@@ -76,7 +79,8 @@ def watch_job(client: Client, job_id: str, as_json: bool) -> dict[str, Any]:
         )
         raise typer.Exit(130) from None
     if not as_json:
-        typer.echo("\n".join(describe_job(job)), err=True)
+        status = "\n".join(describe_job(job))
+        typer.echo(f"{title}: {status}" if title else status, err=True)
     return job
 
 
