@@ -1,12 +1,11 @@
 """Transcripts that exports find hard: long, in other scripts, with odd speakers."""
 
-import json
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+from models.overlaps import find_overlaps
 from models.transcript import Overlap, Segment, Transcript, Turn, Word
-from models.transcript_json import from_json
 from tests.fakes import segment, transcript, words
 
 ROOT = Path(__file__).parent.parent
@@ -58,8 +57,35 @@ def group_of_eight_hours() -> Transcript:
     return transcript(segments, duration=28_800.0, overlaps=overlaps)
 
 
+def demo(name: str) -> Transcript:
+    """The reference transcript of a demo recording: its turns, overlaps included, and words."""
+    words_of = [line.split() for line in (ROOT / "demo" / f"{name}.ctm").read_text().splitlines()]
+    segments = []
+    for line in (ROOT / "demo" / f"{name}.stm").read_text().splitlines():
+        _, _, speaker, start, end, text = line.split(maxsplit=5)
+        inside = [
+            (float(at), float(length))
+            for _, _, at, length, *_ in words_of
+            if float(start) - 0.01 <= float(at) < float(end)
+        ]
+        said = text.split()
+        times = inside if len(inside) == len(said) else [(float(start), 0.1)] * len(said)
+        own = tuple(
+            Word(f" {word}", at, at + length, 0.9)
+            for word, (at, length) in zip(said, times, strict=True)
+        )
+        segments.append(Segment(speaker, float(start), float(end), own))
+    return transcript(segments, overlaps=find_overlaps(turns_of(segments), segments))
+
+
+def turns_of(segments: list[Segment]) -> list[Turn]:
+    return [Turn(one.start, one.end, one.speaker) for one in segments if one.speaker]
+
+
 CASES: dict[str, Callable[[], Transcript]] = {
     "interview": interview,
+    "demo interview": lambda: demo("interview"),
+    "demo group": lambda: demo("focus-group"),
     "8-hour group": group_of_eight_hours,
     "right to left": lambda: one_speaker("ذهبت إلى المستشفى، ثم إلى البيت. أين كنت؟", "ar"),
     "chinese": lambda: transcript(
@@ -85,7 +111,3 @@ CASES: dict[str, Callable[[], Transcript]] = {
         [segment("P:07\n<b>", "a\x00b \x0b tab\there \ud83d ]]> -->")]
     ),
 }
-
-
-def demo_transcript(path: Path) -> Transcript:
-    return from_json(json.dumps(json.loads(path.read_text(encoding="utf-8"))))
