@@ -186,3 +186,12 @@ def test_a_damaged_transcript_is_named(transcripts, tmp_path):
 
 def test_every_format_belongs_to_the_help():
     assert set(sum(PROGRAM_FORMATS.values(), ())) <= set(Format)
+
+
+@pytest.mark.parametrize("format", ["docx", "nvivo", "qdpx", "lines"])
+def test_a_document_is_not_printed_on_a_terminal(format, monkeypatch):
+    monkeypatch.setattr("service.commands.transcript.terminal_width", lambda: 80)
+    result = CliRunner().invoke(app, ["transcript", "INT-07", "--format", format])
+
+    assert result.exit_code == 2
+    assert "--out" in result.stderr

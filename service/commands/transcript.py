@@ -14,11 +14,11 @@ import httpx2
 import typer
 
 from service.commands.connection import connect
-from service.commands.console import printable
+from service.commands.console import printable, terminal_width
 from service.commands.names import JobName, find_finished_job
 from service.commands.options import AsJson
 from service.errors import Misused, OutputNotWritable
-from service.exports import FORMAT_NAMES, Format
+from service.exports import BINARY_FORMATS, FORMAT_NAMES, Format
 from service.exports.files import write_whole
 
 
@@ -53,6 +53,8 @@ def transcript_command(
     """
     if as_json and format is not None:
         raise typer.BadParameter("--json already says the format: leave out --format or --json")
+    if out is None and format in BINARY_FORMATS and terminal_width() is not None:
+        raise typer.BadParameter(f"{format} is not text: name a file or a folder with --out")
     with connect(as_json) as client:
         found = client.get(f"/v1/jobs/{find_finished_job(client, job)}")
         if found["transcript_id"] is None:

@@ -22,6 +22,7 @@ from service.exports.text import statistics, txt
 from service.exports.tiers import eaf, textgrid
 
 __all__ = [
+    "BINARY_FORMATS",
     "DEFAULT_FORMATS",
     "FORMAT_NAMES",
     "LINE_FORMATS",
@@ -91,6 +92,9 @@ SPECS: dict[Format, FormatSpec] = {
 }
 DEFAULT_FORMATS = (Format.JSON, Format.TXT, Format.STATISTICS, Format.VTT, Format.SRT)
 FORMAT_NAMES = f"{', '.join(list(Format)[:-1])} or {list(Format)[-1]}"  # for helps
+BINARY_FORMATS = tuple(
+    format for format, spec in SPECS.items() if spec.media_type in (DOCX, "application/zip")
+)
 LINE_FORMATS = (Format.LINES, Format.LINES_CSV)
 _RAW = (Format.JSON, Format.STATISTICS)  # whatever the options are
 
