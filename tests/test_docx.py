@@ -10,9 +10,11 @@ import docx
 import pytest
 from lxml import etree
 
+from models.transcript import Segment, Word
 from service.exports import ExportOptions, Format, Label, render
 from service.exports.options import Timestamps, Wording
 from tests.export_cases import CASES, LONG_NAME, interview
+from tests.fakes import transcript
 
 LABEL = Label(session="INT-07", study="PEER", version=3)
 DOCUMENTS = (Format.DOCX, Format.NVIVO, Format.HEADINGS)
@@ -160,6 +162,12 @@ def test_nvivos_timespans_are_full_chronological_and_at_least_a_tenth(case):
     assert all(len(time) == len("00:00:00.0") for pair in pairs for time in pair)
     assert all(start < end for start, end in pairs)
     assert [start for start, _ in pairs] == sorted(start for start, _ in pairs)
+
+
+def test_a_turn_without_length_takes_a_tenth_of_a_second():
+    yes = Segment("P07", 1.0, 1.0, (Word(" Yes.", 1.0, 1.0, 0.9),))
+
+    assert rows_of(opened(transcript([yes]), Format.NVIVO))[1][0] == "00:00:01.0-00:00:01.1"
 
 
 def test_nvivos_cells_hold_no_tabs_and_no_line_breaks():

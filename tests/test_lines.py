@@ -73,6 +73,16 @@ def test_a_removed_line_is_listed_and_its_number_is_never_used_again():
     assert [line.number for line in third if line.change != "removed"].count("5") == 0
 
 
+def test_the_letter_of_a_removed_line_is_not_used_again_either():
+    with_cry = "It was hard. I cried. Then I left. Now I am here."
+    second = number_lines(made(*TEXTS[:2], with_cry), FIRST)
+    third = number_lines(made(*TEXTS), second)
+    fourth = number_lines(made(*TEXTS[:2], with_cry.replace("cried", "slept")), third)
+
+    assert ("4a", "I cried.", "new") in shown(second)
+    assert ("4b", "I slept.", "new") in shown(fourth)
+
+
 def test_an_inserted_segment_shifts_no_number():
     ids = ["s0001", "s0009", "s0002", "s0003"]
     lines = number_lines(made(TEXTS[0], "Mhm.", TEXTS[1], TEXTS[2], ids=ids), FIRST)

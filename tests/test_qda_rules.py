@@ -378,6 +378,16 @@ def test_praat_has_a_tier_per_speaker_without_gaps(case, tmp_path):
     assert len(labels) == len(said)
 
 
+@every_case
+def test_the_intervals_of_praat_follow_each_other_without_gaps(case):
+    """Praat's manual: the intervals of a tier cover its whole time. praatio would fill gaps."""
+    for tier in text_of(CASES[case](), Format.TEXTGRID).split("item [")[2:]:
+        times = re.findall(r"xmin = (\S+)\n +xmax = (\S+)", tier)
+        (start, end), *intervals = times
+        assert intervals[0][0] == start and intervals[-1][1] == end
+        assert all(a[1] == b[0] for a, b in zip(intervals, intervals[1:], strict=False))
+
+
 # --- all of them ----------------------------------------------------------------------------------
 
 
