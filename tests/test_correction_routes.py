@@ -1,6 +1,7 @@
 """The routes that correct transcripts: conflicts, the journal, versions, and who may."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
 
 import pytest
@@ -224,6 +225,19 @@ def test_versions_are_listed_without_content_and_can_be_restored(api, path):
     assert act(api, path, "restore", 4, {"version": 1}).json()["version"] == 5
     assert without_version(api, path) == first
     assert api.get(f"{path}/segments/s0002?version=2").json()["text"] == "My name is Ida."
+
+
+def test_people_who_correct_at_the_same_time_lose_nothing(api, path):
+    def correct(number):
+        return patch(api, path, f"s000{number}", 1, text=f"Text {number}.")
+
+    with ThreadPoolExecutor(5) as pool:
+        answers = list(pool.map(correct, range(1, 6)))
+
+    assert [answer.status_code for answer in answers] == [200] * 5
+    assert sorted(answer.json()["version"] for answer in answers) == [2, 3, 4, 5, 6]
+    texts = [one["text"] for one in api.get(path).json()["segments"]]
+    assert texts == [f"Text {number}." for number in range(1, 6)]
 
 
 def test_the_journal_is_encrypted_and_its_rows_hold_no_text(api, path):
