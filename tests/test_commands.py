@@ -170,6 +170,17 @@ def test_files_get_the_sessions_of_their_names_and_one_job_for_each(api, run, st
     assert (tmp_path / "state" / "fieldscribe" / "files.json").stat().st_mode & 0o77 == 0
 
 
+def test_parallel_files_become_one_job_in_which_each_is_a_speaker(run, study, tmp_path):
+    files = [tmp_path / name for name in ("moderator.wav", "guest.wav")]
+    for i, path in enumerate(files):
+        path.write_bytes(tone(0.5 + i / 10))
+    asked = ("upload", *files, "--study", study["code"], "--model", "demo", "--parallel", "--json")
+    (job,) = json.loads(run(*asked).stdout)
+
+    assert job["options"]["channels"] == "parallel"
+    assert len(job["recordings"]) == 2
+
+
 def test_a_recording_without_a_session_is_said_aloud(run, study, tmp_path):
     path = tmp_path / "ZOOM0001.wav"
     path.write_bytes(tone(0.5))
