@@ -283,6 +283,16 @@ def test_a_roster_of_thousands_is_looked_up_by_index():
     assert time.process_time() - started < 30
 
 
+@pytest.mark.parametrize(
+    "text", ["Aaron's ", "1/1/11 ", "A.", "www.", "dot com ", "underscore ", "at a dot com "]
+)
+def test_a_long_text_of_one_thing_takes_time_in_proportion(text):
+    """Several of these took minutes: each match looked at all the others."""
+    started = time.process_time()
+    detect([SpokenSegment("1", None, text * 5000)], ROSTER)
+    assert time.process_time() - started < 10
+
+
 # --- reading ---
 
 

@@ -15,10 +15,11 @@ from models.deidentification.vocabulary import (
     STREET_HEADS,
 )
 
-EMAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
+# Lengths are bounded, or a long text without an end would take for ever.
+EMAIL = re.compile(r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}")
 WEB = re.compile(
-    r"\b(?:https?://\S+[\w/]|www\.[\w.-]+\w"
-    r"|[a-z\d-]+(?:\.[a-z\d-]+)*\.(?:com|org|net|edu|gov)(?:\.au)?(?:/[\w/.-]*\w)?)\b",
+    r"\b(?:https?://\S{1,500}[\w/]|www\.[\w.-]{1,200}\w"
+    r"|(?<![\w.-])[a-z\d-]{1,63}(?:\.[a-z\d-]{1,63}){0,8}\.(?:com|org|net|edu|gov)(?:\.au)?(?:/[\w/.-]{0,200}\w)?)\b",
     re.IGNORECASE,
 )
 HANDLE = re.compile(r"(?<![\w.])@\w[\w.]*\w")
@@ -27,6 +28,7 @@ POST_OFFICE_BOX = re.compile(
     rf"\b(?:P\.?\s?O\.?|post office|locked)\s(?:box|bag)\s(?:\d+|(?:(?:{_SPOKEN})\s?)+)\b",
     re.IGNORECASE,
 )
+MAX_LOCAL_WORDS = 30
 DOMAIN_ENDS = frozenset("com net org edu gov au nz uk info io me asn biz co id".split())
 JOINERS = frozenset("dot underscore dash hyphen point".split())
 NUMBER_WORDS = frozenset({*UNITS, *TEENS, *TENS, *REPEATS, "hundred", "and"})
@@ -44,13 +46,18 @@ def find_contacts(tokens: Sequence[Token], text: str) -> list[Span]:
                 Span(match.start(), match.end(), label, 0.98, "sure", rule)
                 for match in pattern.finditer(text)
             ]
+    done = 0  # characters before this are in a span
     for i, token in enumerate(tokens):
+        if token.start < done:
+            continue
         if token.lower == "dot" and i + 1 < len(tokens) and tokens[i + 1].lower in DOMAIN_ENDS:
             span = _spoken_domain(tokens, i)
             if span:
                 spans.append(span)
+                done = span.end
         elif token.lower == "underscore" and i and i + 1 < len(tokens):
             spans.append(_spoken_handle(tokens, i))
+            done = spans[-1].end
     return spans
 
 
@@ -66,7 +73,7 @@ def _spoken_domain(tokens: Sequence[Token], dot: int) -> Span | None:
     start = dot - 1
     if start < 0:
         return None
-    while start >= 2 and tokens[start - 1].lower in JOINERS:
+    while start >= 2 and dot - start < MAX_LOCAL_WORDS and tokens[start - 1].lower in JOINERS:
         start -= 2
     k = start
     while k > 0 and start - k < 4 and tokens[k - 1].lower != "at" and tokens[k - 1].lower != "www":
@@ -87,7 +94,7 @@ def _spoken_domain(tokens: Sequence[Token], dot: int) -> Span | None:
 def _local_part(tokens: Sequence[Token], at: int) -> int:
     """The first token of what comes before "at"."""
     i = at
-    while i > 0:
+    while i > 0 and at - i < MAX_LOCAL_WORDS:
         word = tokens[i - 1].lower
         if i < at and tokens[i].gap == "_":
             i -= 1
@@ -116,7 +123,7 @@ def _only_numbers(tokens: Sequence[Token], i: int, at: int) -> bool:
 def _spoken_handle(tokens: Sequence[Token], i: int) -> Span:
     """The name around "underscore" at token i."""
     start = i - 1
-    while start >= 2 and tokens[start - 1].lower in JOINERS:
+    while start >= 2 and i - start < MAX_LOCAL_WORDS and tokens[start - 1].lower in JOINERS:
         start -= 2
     end = i + 2
     while end + 1 < len(tokens) and tokens[end].lower in JOINERS:

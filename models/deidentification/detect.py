@@ -1,6 +1,6 @@
 """All detectors together: segments and a roster in, occurrences, flags and notes out."""
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -169,10 +169,11 @@ def find_by_rules(
         ]
     )
     covered = covered_tokens(tokens, (span for span in patterns if span.score > 0.5))
+    starts = [span.start for span in patterns]
     roster = [
         span
         for span in known.find(tokens, cased=cased)
-        if not _overlaps_any(span, patterns, except_label="ADDRESS")
+        if all(other.label == "ADDRESS" for other in _overlapping(span, patterns, starts))
     ]
     names = find_names(tokens, lexicons, covered)
     return merge_names([*roster, *names], patterns)
@@ -190,20 +191,24 @@ def covered_tokens(tokens: Sequence[Token], spans: Iterable[Span]) -> set[int]:
     return covered
 
 
-def _overlaps_any(span: Span, others: Iterable[Span], except_label: str) -> bool:
-    return any(
-        span.start < other.end and other.start < span.end and other.label != except_label
-        for other in others
-    )
-
-
 def resolve(spans: Iterable[Span]) -> list[Span]:
     """Of overlapping spans keep the one with the highest score, then the longest."""
-    kept: list[Span] = []
+    kept: list[Span] = []  # in order
+    starts: list[int] = []
     for span in sorted(spans, key=lambda s: (-s.score, s.start - s.end, s.start)):
-        if not any(span.start < other.end and other.start < span.end for other in kept):
-            kept.append(span)
-    return sorted(kept, key=lambda s: s.start)
+        if not _overlapping(span, kept, starts):
+            i = bisect_right(starts, span.start)
+            starts.insert(i, span.start)
+            kept.insert(i, span)
+    return kept
+
+
+def _overlapping(span: Span, spans: Sequence[Span], starts: Sequence[int]) -> Sequence[Span]:
+    """The `spans` that this one overlaps; they are in order and do not overlap each other."""
+    first = max(0, bisect_right(starts, span.start) - 1)
+    if first < len(spans) and spans[first].end <= span.start:
+        first += 1
+    return spans[first : bisect_left(starts, span.end)]
 
 
 def merge_names(names: Iterable[Span], patterns: Sequence[Span]) -> list[Span]:
@@ -347,11 +352,13 @@ def repeat_names(
             if is_name and token.is_capitalised and len(token.lower) > 2:
                 sure[token.lower] += 1
     for spans, run_tokens in zip(by_run, tokens, strict=True):
-        for span in spans:
-            if _is_sure_name(span):
-                for i in covered_tokens(run_tokens, (span,)):
-                    labels.setdefault(run_tokens[i].lower, span.label)
-                    entities.setdefault(run_tokens[i].lower, span.entity)
+        names = [span for span in spans if _is_sure_name(span)]
+        starts = [span.start for span in names]
+        for i in sorted(covered_tokens(run_tokens, names)):
+            token = run_tokens[i]
+            span = names[max(0, bisect_right(starts, token.start) - 1)]
+            labels.setdefault(token.lower, span.label)
+            entities.setdefault(token.lower, span.entity)
     skip = vocabulary.GENERIC | vocabulary.TITLES | vocabulary.CONNECTORS | NOBODY_WORDS
     repeated = []
     for spans, run_tokens in zip(by_run, tokens, strict=True):
