@@ -33,7 +33,7 @@ from pathlib import Path
 from models.attribution import attribute_by_turns, split_sentences
 from models.metrics import Spoken, TimedText
 from models.options import Channels
-from models.transcript import Transcript, Turn, Word, text_of
+from models.transcript import SCHEMA, Transcript, Turn, Word, text_of
 from models.transcript_json import from_json
 
 ENDINGS = (".stm", ".ctm", ".rttm", ".json", ".txt")
@@ -130,7 +130,7 @@ def read_folder(folder: Path) -> list[ManifestEntry]:
     shared = list(_read_shared(folder))
     for audio in sorted(path for path in folder.rglob("*") if path.suffix in AUDIO_ENDINGS):
         references = [audio.with_suffix(ending) for ending in ENDINGS]
-        found = tuple(path for path in references if path.is_file())
+        found = tuple(path for path in references if path.is_file() and _is_reference(path))
         found += tuple(path for path, names in shared if audio.stem in names and path not in found)
         row = listed.get(audio.name)
         if found or row:
@@ -141,6 +141,11 @@ def read_folder(folder: Path) -> list[ManifestEntry]:
             f"{folder} holds no recording with a reference: see scripts/references.py"
         )
     return entries
+
+
+def _is_reference(path: Path) -> bool:
+    """Other programs write .json files beside recordings, too."""
+    return path.suffix != ".json" or SCHEMA in path.read_text(encoding="utf-8", errors="replace")
 
 
 def _read_shared(folder: Path) -> Iterator[tuple[Path, set[str]]]:

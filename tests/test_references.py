@@ -228,6 +228,7 @@ def test_a_reference_in_a_folder_may_name_several_recordings(tmp_path):
     (tmp_path / "debug.test.rttm").write_text("\n".join(lines))
     for name in ("tst00.flac", "tst01.flac", "unknown.flac"):
         (tmp_path / name).touch()
+    (tmp_path / "tst01.json").write_text('{"duration": 30}')  # of another program
 
     found = read_folder(tmp_path)
 
