@@ -428,15 +428,11 @@ def find_place(session: SessionFiles, batch: Batch) -> Place:
     edited = False
     for number in itertools.count(1):
         named = replace(session, name=session.name if number == 1 else f"{session.name}-{number}")
-        path = named.output(batch.out, Format.JSON)
-        earlier = read_earlier(path)
+        earlier = read_earlier(named.output(batch.out, Format.JSON))
         if earlier is None:
             return Place(named, edited=edited)
         try:
-            same_recordings = _has_sources(earlier.transcript, session) or (
-                all(source.sha256 is None for source in earlier.transcript.sources)
-                and _may_have_sources(earlier.transcript, path, session)
-            )
+            same_recordings = _has_sources(earlier.transcript, session)
         except RecordingNotFound:
             return Place(session)  # and reading it will fail
         if same_recordings:
@@ -456,18 +452,6 @@ def find_place(session: SessionFiles, batch: Batch) -> Place:
 
 def _has_sources(transcript: Transcript, session: SessionFiles) -> bool:
     return [source.sha256 for source in transcript.sources] == session.digests
-
-
-def _may_have_sources(transcript: Transcript, path: Path, session: SessionFiles) -> bool:
-    """Whether the sizes are those of the recordings, and no recording is newer.
-
-    For transcripts from versions that stored no checksums: without this, an upgrade would have
-    every recording of a folder transcribed again, under another name.
-    """
-    statuses = [recording.stat() for recording in session.recordings]
-    return [source.n_bytes for source in transcript.sources] == [
-        status.st_size for status in statuses
-    ] and all(status.st_mtime <= path.stat().st_mtime for status in statuses)
 
 
 def find_finished(session: SessionFiles, batch: Batch) -> Transcript | None:
