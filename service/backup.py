@@ -59,7 +59,13 @@ from service.errors import Misused, OutputNotWritable, ServiceError
 from service.services import Services, database_url, open_services
 from service.settings import Settings
 from service.vault import ArtefactClass, uploads
-from service.vault.files import delete_abandoned, files_below, make_folder, write_atomically
+from service.vault.files import (
+    delete_abandoned,
+    files_below,
+    make_folder,
+    report_full_disk,
+    write_atomically,
+)
 
 MANIFEST = "manifest.json"
 DUMP = "database.dump"
@@ -342,9 +348,10 @@ def restore(settings: Settings, data: Path, keys: Path) -> Restored:
             with tempfile.TemporaryFile() as dump:
                 member = data_archive.extractfile(DUMP)
                 assert member is not None
-                while block := member.read(2**20):
-                    dump.write(block)
-                dump.seek(0)
+                with report_full_disk():
+                    while block := member.read(2**20):
+                        dump.write(block)
+                    dump.seek(0)
                 options = ["--single-transaction", "--exit-on-error", "--no-owner"]
                 run_tool(settings, "pg_restore", url, options, input=dump)
             engine = open_engine(url)

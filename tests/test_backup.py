@@ -1,5 +1,6 @@
 """Backups, and their restore onto a machine with empty folders and an empty database."""
 
+import errno
 import io
 import json
 import os
@@ -37,7 +38,7 @@ from service.errors import OutputNotWritable
 from service.services import create_root_keys, open_services
 from service.settings import Settings
 from service.vault import ArtefactClass
-from service.vault.errors import Erased
+from service.vault.errors import DiskFull, Erased
 from service.vault.files import files_below
 from tests.api import metadata, open_api, tone
 from tests.finished import age, finish_job, write
@@ -317,6 +318,21 @@ def test_an_installation_is_not_overwritten(api, settings, empty, tmp_path):
     with pytest.raises(NotEmpty):
         restore(in_use, data, keys)
     assert not in_use.keys.exists()
+
+
+def test_a_restore_whose_dump_does_not_fit_on_the_disk_says_so(
+    api, settings, empty, tmp_path, monkeypatch
+):
+    """It goes to the system's temporary folder, and ended in a traceback."""
+    data, keys = backed_up(settings, tmp_path)
+
+    class FullDisk(io.BytesIO):
+        def write(self, block):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(backup.tempfile, "TemporaryFile", FullDisk)  # type: ignore[attr-defined]
+    with pytest.raises(DiskFull):
+        restore(empty, data, keys)
 
 
 def test_keys_of_another_installation_are_refused(api, settings, empty, tmp_path):
