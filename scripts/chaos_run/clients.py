@@ -425,13 +425,15 @@ class Researcher(Client):
 class Deidentifier(Client):
     """Claims hand-offs and completes them; lets one in ten go, and fails one in ten."""
 
+    may_abandon = True
+
     def act(self) -> None:
         answer = self.ask("POST", "/v1/handoffs/claim")
         if answer.status_code == 204:
             self.leaving.wait(1)
             return
         claimed = answer.json()
-        if self.random.random() < 0.1 and not self.leaving.is_set():
+        if self.random.random() < 0.1 and self.may_abandon:
             return
         body: dict[str, Any] = {"fence": claimed["fence"]}
         path = f"/v1/handoffs/{claimed['id']}"

@@ -140,6 +140,9 @@ def settle(site: Site, clients: list[Client], backups: Backups, outcome: Outcome
     """Let everything end that has begun."""
     started = time.monotonic()
     wait_for_answer(site, START_TIMEOUT)
+    for client in clients:
+        if isinstance(client, Deidentifier):
+            client.may_abandon = False  # a lease takes two minutes to expire
     others = [each for each in clients if not isinstance(each, Deidentifier)]
     for each in others:
         each.leaving.set()

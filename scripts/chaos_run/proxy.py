@@ -8,6 +8,7 @@ import contextlib
 import random
 import threading
 from collections import Counter
+from typing import Any
 
 CUT, LOSE, HALVE = 0.015, 0.015, 0.01  # share of the requests, apart from faults
 
@@ -20,6 +21,7 @@ class Proxy(threading.Thread):
         self._loop = asyncio.new_event_loop()
         self._listening = threading.Event()
         self._open: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[Any] | None] = set()  # the loop itself keeps none alive
         self.counts: Counter[str] = Counter()
         self.losing = False  # every answer is lost
         self.down = False  # every connection is refused
@@ -67,6 +69,8 @@ class Proxy(threading.Thread):
         fate = self._fate()
         self.counts[fate] += 1
         self._open.add(to_client)
+        task = asyncio.current_task()
+        self._tasks.add(task)
         to_api = None
         try:
             if fate == "refused":
@@ -88,6 +92,7 @@ class Proxy(threading.Thread):
             pass
         finally:
             self._open.discard(to_client)
+            self._tasks.discard(task)
             for writer in (to_api, to_client):
                 if writer is not None:
                     if fate != "kept":
