@@ -231,7 +231,7 @@ def test_the_language_is_the_most_probable_over_several_windows(engine, whisper)
     assert guess.probability == pytest.approx(max(mean.values()), abs=1e-4)
 
 
-def test_windows_whose_language_was_heard_are_encoded_once(engine, monkeypatch):
+def test_windows_whose_language_was_heard_are_encoded_once(engine, monkeypatch, greedy):
     """A short recording was encoded twice: for its language, then for its words."""
     maximum = engine.find_maximum(SAMPLES)
     encoded: dict[Window, torch.Tensor] = {}

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import models.audio.errors  # so that find_error knows its errors
+import models.deidentification.errors
 import models.weights.errors  # noqa: F401
 import service.vault.errors  # noqa: F401
 from models.errors import ASK_ADMINISTRATOR, SpeechError, WeightsError
