@@ -243,7 +243,7 @@ def test_studies_are_changed_shown_and_deleted(api, run, study):
     run("study", "set", code, "--language", "auto", "--model", "default")
     assert api.get(f"/v1/studies/{code}").json()["language"] is None
     assert api.get(f"/v1/studies/{code}").json()["model"] is None
-    assert "name what to change" in run("study", "set", code, code=2).stderr
+    assert "say what to change" in run("study", "set", code, code=2).stderr
     run("study", "delete", code, input="NO\n", code=1)
     assert run("study", "delete", code, input=f"{code}\n").stdout.strip().endswith("deleted")
     assert api.get(f"/v1/studies/{code}").status_code == 410

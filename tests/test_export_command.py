@@ -124,7 +124,7 @@ def test_without_its_recording_a_session_gets_its_text_and_a_line_says_so(transc
     arguments = ["--from", transcripts, "--for", "qualcoder", "--out", tmp_path / "exports"]
     result = run(*arguments, "--recordings", folder)
 
-    assert "INT-07: its recording is not in the folder" in result.stderr
+    assert "INT-07: the recording is not in the folder" in result.stderr
 
 
 def test_options_change_what_the_files_show(transcripts, tmp_path):

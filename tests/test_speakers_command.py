@@ -161,4 +161,4 @@ def test_a_file_that_is_no_transcript_is_refused(tmp_path):
     path.write_text("{}")
 
     assert "not a transcript" in invoke(path, code=2).stderr
-    assert "clips come from the service" in invoke(path, "--clips", tmp_path, code=2).output
+    assert "only the service can save clips" in invoke(path, "--clips", tmp_path, code=2).output

@@ -1,4 +1,4 @@
-"""`fieldscribe merge-codings`: line up the codings of several people, and how far they agree."""
+"""`fieldscribe merge-codings`: compare the codings of several people."""
 
 import csv
 import io
@@ -25,7 +25,7 @@ def merge_codings_command(
         list[Path],
         typer.Argument(
             metavar="FILES",
-            help="REFI-QDA projects (.qdpx), one for each coder, who is named after the file.",
+            help="REFI-QDA projects (.qdpx), one for each coder; coders are named after the files.",
             show_default=False,
         ),
     ],
@@ -42,7 +42,7 @@ def merge_codings_command(
     Writes their codes side by side, and for each code Cohen's kappa and Krippendorff's alpha.
     """
     if len({path.stem for path in projects}) < max(2, len(projects)):
-        raise typer.BadParameter("name two or more files with different names", param_hint="FILES")
+        raise typer.BadParameter("give two or more files with different names", param_hint="FILES")
     with report_errors(as_json):
         require_packages("merge-codings", "coding")
         comparison = compare(list(map(read_project, projects)))

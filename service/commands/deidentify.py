@@ -20,8 +20,8 @@ NamedEntityModel = Annotated[
     typer.Option(
         "--model",
         metavar="NAME|FOLDER|none",
-        help="The named-entity model: a spaCy pipeline, or none for rules alone. By default "
-        "en_core_web_sm, if it is installed.",
+        help="Named-entity model: a spaCy pipeline, or none to use rules alone. By default, "
+        "en_core_web_sm if it is installed.",
     ),
 ]
 
@@ -35,18 +35,17 @@ def deidentify_command(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="CSV file of the study's names: columns kind (person, organisation, place), code, "
-            "name, aliases (separated by ';').",
+            help="CSV file of the study's names, with the columns kind (person, organisation or "
+            "place), code, name and aliases (separated by ';').",
         ),
     ] = None,
     model: NamedEntityModel = None,
-    flags: Annotated[bool, typer.Option("--flags", help="List indirect identifiers, too.")] = False,
+    flags: Annotated[bool, typer.Option("--flags", help="Also list indirect identifiers.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Propose the identifying spans of a transcript, for a person to decide on.
 
-    It changes nothing and finds less than everything: read the whole transcript before you share
-    it.
+    Changes nothing and does not find everything: read the whole transcript before you share it.
     """
     with report_errors(as_json):
         text = read_text(transcript, "transcript", TranscriptNotReadable, MAX_TRANSCRIPT_BYTES)

@@ -69,14 +69,14 @@ def export_command(
         typer.Option(
             "--for",
             metavar="PROGRAM",
-            help=f"{', '.join(list(Program)[:-1])} or {list(Program)[-1]}: what to write.",
+            help=f"Program to export for: {', '.join(list(Program)[:-1])} or {list(Program)[-1]}.",
         ),
     ] = None,
     format: Annotated[
         list[Format] | None,
         typer.Option(
             metavar="FORMAT",
-            help=f"{FORMAT_NAMES}; repeatable. By default the formats of the program.",
+            help=f"{FORMAT_NAMES}; repeatable. By default, the program's formats.",
         ),
     ] = None,
     batch: Annotated[
@@ -84,8 +84,8 @@ def export_command(
         typer.Option(
             "--from",
             metavar="FOLDER",
-            help="Export the transcripts that `fieldscribe transcribe` wrote into this folder, "
-            "instead of a study.",
+            help="Export the transcripts that `fieldscribe transcribe` wrote to this folder, "
+            "not a study.",
         ),
     ] = None,
     session: Annotated[
@@ -96,7 +96,8 @@ def export_command(
         bool, typer.Option("--clean", help="Leave out hesitations and false starts.")
     ] = False,
     timestamps: Annotated[
-        Timestamps, typer.Option(metavar="WHERE", help="turn, minute (also every minute) or none.")
+        Timestamps,
+        typer.Option(metavar="WHERE", help="turn, minute (turns and every minute) or none."),
     ] = Timestamps.TURN,
     pauses: Annotated[
         float | None,
@@ -110,22 +111,22 @@ def export_command(
         typer.Option(
             metavar="NAME",
             help="Marks for pauses and overlaps: notes, jefferson or dresing-pehl. By default "
-            "those that users of the program know.",
+            "those that the program's users know.",
         ),
     ] = None,
     line_numbers: Annotated[bool, typer.Option(help="Number the lines of Word documents.")] = True,
     punctuation: Annotated[
         str | None,
         typer.Option(
-            metavar="LANGUAGE", help="Write punctuation and quotation marks as in this language."
+            metavar="LANGUAGE", help="Write punctuation and quotation marks as this language does."
         ),
     ] = None,
     lines_from: Annotated[
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="Folder with numbered lines of earlier versions, whose numbers are kept. By "
-            "default, they come from the first version, or with --from the folder given as --out.",
+            help="Folder with the numbered lines of earlier versions; their numbers are kept. By "
+            "default, numbers come from the first version, or with --from, from the --out folder.",
             file_okay=False,
             exists=True,
         ),
@@ -134,7 +135,7 @@ def export_command(
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="Put the recordings of this folder into REFI-QDA projects, with sync points.",
+            help="Include recordings from this folder in REFI-QDA projects, with sync points.",
             file_okay=False,
             exists=True,
         ),
@@ -147,10 +148,10 @@ def export_command(
     """Write the transcripts of a study for another program.
 
     Files are named by session and version. They are identified: they hold everything that people
-    said, names included.
+    said, including names.
     """
     if (study is None) == (batch is None):
-        raise typer.BadParameter("name either a study, or a folder of transcripts with --from")
+        raise typer.BadParameter("give either a study or, with --from, a folder of transcripts")
     if program is None and not format:
         raise typer.BadParameter("say what to write, with --for PROGRAM or --format")
     with report_errors(as_json):
@@ -172,10 +173,10 @@ def export_command(
         sources = [each for each in found if not wanted or each.label.session.upper() in wanted]
         if not sources:
             raise NothingToExport(
-                "There is no transcript to export: `fieldscribe jobs` shows which jobs are done."
+                "There is no transcript to export: `fieldscribe jobs` shows which jobs have ended."
                 if batch is None
-                else "The folder holds no transcript: name the one given to `fieldscribe "
-                "transcribe` as --out."
+                else "The folder holds no transcript: give the --out folder of `fieldscribe "
+                "transcribe`."
             )
         if recordings is not None:
             sources = list(_with_recordings(sources, recordings))
@@ -212,7 +213,7 @@ def _plan(
     except (OSError, ValueError, LookupError):
         raise NotNumberedLines(
             "The numbered lines of an earlier version cannot be read: restore the file "
-            "NAME.lines.csv that was exported, or move it away to number the lines anew."
+            "NAME.lines.csv as it was exported, or move it away to number the lines afresh."
         ) from None
 
 
@@ -220,7 +221,7 @@ def _read_study(study: str, as_json: bool, with_first: bool) -> Iterator[Source]
     """The newest transcript of each session, in the order of their codes.
 
     Args:
-        with_first: the first version of each, too.
+        with_first: also read the first version of each.
     """
     with connect(as_json) as client:
         codes = {each["id"]: each["code"] for each in client.list_all("/v1/sessions", study=study)}
@@ -275,8 +276,8 @@ def _with_recordings(sources: Sequence[Source], folder: Path) -> Iterator[Source
         path = find_recording(source, folder)
         if path is None:
             typer.echo(
-                f"{printable(source.label.session)}: its recording is not in the folder, or it has "
-                "several; the project holds only the text.",
+                f"{printable(source.label.session)}: the recording is not in the folder, or the "
+                "session has several, so the project holds only the text.",
                 err=True,
             )
         yield replace(source, audio=path)

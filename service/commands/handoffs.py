@@ -1,4 +1,4 @@
-"""`fieldscribe handoffs`: how far de-identification has come with each transcript."""
+"""`fieldscribe handoffs`: the progress of de-identification for each transcript."""
 
 from typing import Annotated
 
@@ -17,14 +17,14 @@ def handoffs_command(
         list[str] | None,
         typer.Option(
             metavar="STATUS",
-            help="List only those that are open, claimed, completed or failed; repeatable.",
+            help="List only hand-offs that are open, claimed, completed or failed; repeatable.",
         ),
     ] = None,
     limit: Limit = 50,
     cursor: Cursor = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the transcripts that were handed to de-identification, newest first."""
+    """List the transcripts that have been handed to de-identification, newest first."""
     with connect(as_json) as client:
         page = client.list_some(
             "/v1/handoffs", limit=limit, cursor=cursor, study=study, status=status

@@ -70,15 +70,13 @@ def delete_command(recording_id: RecordingId, yes: Yes = False, as_json: AsJson 
     with connect(as_json) as client:
         if not yes:
             typer.echo(describe(client.get(f"/v1/recordings/{recording_id}")), err=True)
-            typer.confirm(
-                "Delete the recording and everything that was made from it?", abort=True, err=True
-            )
+            typer.confirm("Delete the recording and everything made from it?", abort=True, err=True)
         deleted = client.delete(f"/v1/recordings/{recording_id}")
     print_json(deleted) if as_json else typer.echo("deleted")
 
 
 def describe(recording: dict[str, Any]) -> str:
-    """Lines of text: state, length, the reason of a refusal, and until when the audio is kept."""
+    """Lines of text: state, length, reason for a refusal, and how long the audio is kept."""
     state = recording["state"]
     if recording["duration"] is not None:
         state += f", {clock(recording['duration'])} of audio"

@@ -72,7 +72,7 @@ def delete_command(session: SessionName, yes: Yes = False, as_json: AsJson = Fal
             recordings = "1 recording" if n_recordings == 1 else f"{n_recordings} recordings"
             typer.echo(f"Session {found['code']}: {recordings}", err=True)
             typer.confirm(
-                "Delete the session, its recordings and everything that was made from them?",
+                "Delete the session, its recordings and everything made from them?",
                 abort=True,
                 err=True,
             )

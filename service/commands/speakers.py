@@ -1,4 +1,4 @@
-"""`fieldscribe speakers`: who is who, in the service or in a file of batch mode.
+"""`fieldscribe speakers`: show and name speakers, in the service or in a file of batch mode.
 
 ServiceError
 └── Misused
@@ -39,7 +39,7 @@ class BadSpeakerName(Misused):
 
 @dataclass(frozen=True)
 class Person:
-    """A speaker as the API describes it, and one whom batch mode has found."""
+    """A speaker, as described by the API or found in batch mode's file."""
 
     label: str
     name: SpeakerName
@@ -57,8 +57,8 @@ def speakers_command(
         str,
         typer.Argument(
             metavar="JOB|FILE",
-            help="Code of a session, such as INT-07, or id of a job; or the JSON file of a "
-            "transcript that `fieldscribe transcribe` wrote.",
+            help="Code of a session, such as INT-07, or id of a job; or the JSON file that "
+            "`fieldscribe transcribe` wrote.",
         ),
     ],
     set_: Annotated[
@@ -74,15 +74,15 @@ def speakers_command(
         list[str] | None,
         typer.Option(
             metavar="LABEL=ROLE",
-            help="interviewer, participant, moderator, observer or other; by default that of the "
-            "roster. Repeatable.",
+            help="interviewer, participant, moderator, observer or other; by default, the role on "
+            "the roster. Repeatable.",
         ),
     ] = None,
     clips: Annotated[
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="Save a clip of each speaker's voice here. Not for a file.",
+            help="Save a clip of each speaker's voice here; only with the service.",
             file_okay=False,
         ),
     ] = None,
@@ -90,12 +90,12 @@ def speakers_command(
 ) -> None:
     """Show the speakers of a transcript, and name them.
 
-    Each comes with talk time and quotes. A name shows in every format.
+    Shows each speaker's talk time and quotes. Every format shows the names.
     """
     path = Path(job)
     if path.suffix.lower() == ".json":
         if clips is not None:
-            raise typer.BadParameter("clips come from the service; play the recording instead")
+            raise typer.BadParameter("only the service can save clips: play the recording instead")
         with report_errors(as_json):
             in_file(path, set_ or [], role or [], as_json)
         return
@@ -167,7 +167,7 @@ def save_clips(client: Client, url: str, people: Sequence[Person], folder: Path)
             try:
                 clip = client.request("GET", f"{url}/{person.label}/clip")
             except Refused as error:
-                typer.echo(f"{person.label}: no clip: {error}", err=True)
+                typer.echo(f"{person.label}: no clip was saved: {error}", err=True)
                 continue
             path = folder / f"{person.label}.identified.wav"
             write_whole(path, clip.content)
@@ -189,7 +189,7 @@ def in_file(path: Path, names: Sequence[str], roles: Sequence[str], as_json: boo
     earlier = read_earlier(path)
     if earlier is None:
         raise BadSpeakerName(
-            "The file is not a transcript that `fieldscribe transcribe` wrote: name its JSON."
+            "The file is not a transcript: give the JSON file that `fieldscribe transcribe` wrote."
         )
     transcript = earlier.transcript
     roster = transcript.made_with.options.get("roster") or []
@@ -288,9 +288,9 @@ def rename(
             renamed[label] = SpeakerName(own.role, own.code, text)
         else:
             raise BadSpeakerName(
-                "A speaker is named by a code: one to three capitals and a number, with a second "
-                "part if needed (P07, I1, M1, INT07-2), so that nobody can be recognised by it. Or "
-                "by a pseudonym: at most 40 letters, digits, spaces and .'- after a first letter."
+                "Name a speaker by a code or a pseudonym. A code is one to three capitals and a "
+                "number, with a second part if needed (P07, I1, M1, INT07-2). A pseudonym is a "
+                "letter and then letters, digits, spaces and .'-, at most 40 characters in all."
             )
     for label, text in _pairs(roles, current):
         if text and text.lower() not in ROLES:
@@ -308,7 +308,7 @@ def _pairs(texts: Sequence[str], labels: Mapping[str, Any]) -> Iterator[tuple[st
         label, equals, value = text.partition("=")
         label = label.strip().upper()
         if not equals:
-            raise BadSpeakerName("Write LABEL=NAME, such as SPEAKER_00=I1.")
+            raise BadSpeakerName("Write LABEL=NAME, for example SPEAKER_00=I1.")
         if label not in labels:
             raise BadSpeakerName(f"The speakers are {', '.join(labels)}; {LABELS_SHOWN}.")
         yield label, " ".join(value.split())

@@ -1,4 +1,4 @@
-"""`fieldscribe study`: studies, the defaults of their jobs, and what admins may create."""
+"""`fieldscribe study`: studies, defaults for their jobs, and tokens that admins may create."""
 
 from collections.abc import Iterator
 from typing import Annotated, Any
@@ -49,8 +49,8 @@ def set_command(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Whisper model for its jobs, or default for the service's. By default it stays "
-            "as it is.",
+            help="Whisper model for its jobs, or `default` for the service's. Without this "
+            "option, the model stays the same.",
         ),
     ] = None,
     as_json: AsJson = False,
@@ -63,7 +63,7 @@ def set_command(
         if model is not None:
             changes["model"] = None if model == SERVICE_DEFAULT else model
         if not changes:
-            raise typer.BadParameter("name what to change: --language or --model")
+            raise typer.BadParameter("say what to change: --language or --model")
         study = client.request("PATCH", f"/v1/studies/{code}", json=changes).json()
         warn_of_missing_model(client, study)
     print_json(study) if as_json else typer.echo("\n".join(describe(study)))
@@ -71,7 +71,7 @@ def set_command(
 
 @app.command("show")
 def show_command(code: StudyArgument, as_json: AsJson = False) -> None:
-    """Show the defaults of a study's jobs, and what admins may create for it."""
+    """Show the defaults of a study's jobs, and which tokens admins may create for it."""
     with connect(as_json) as client:
         study = client.get(f"/v1/studies/{code}")
         warn_of_missing_model(client, study)
@@ -154,7 +154,7 @@ def warn_of_missing_model(client: Client, study: dict[str, Any]) -> None:
     installed = {model["name"] for model in models if model["kind"] == "whisper"}
     model = study["model"]
     if model is None and installed <= {DEMO}:
-        what, fetch = "no Whisper model but the demo's is installed", "fieldscribe models fetch"
+        what, fetch = "only the demo's Whisper model is installed", "fieldscribe models fetch"
     elif model is not None and model not in installed:
         what = f"the model {model} is not installed"
         fetch = f"fieldscribe models fetch {model}"

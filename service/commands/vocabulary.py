@@ -34,7 +34,7 @@ def set_command(
         Path,
         typer.Argument(
             metavar="FILE",
-            help="Text file of names and terms, one per line; an empty one removes all.",
+            help="Text file of names and terms, one per line; an empty file removes them all.",
         ),
     ],
     as_json: AsJson = False,

@@ -1,4 +1,4 @@
-"""`fieldscribe webhook`: programs that are told about the jobs of a study."""
+"""`fieldscribe webhook`: notify other programs about the jobs of a study."""
 
 from typing import Annotated
 
@@ -10,7 +10,7 @@ from service.commands.console import Row, print_json, print_table
 from service.commands.options import AsJson, Cursor, Limit, StudyArgument, Yes, check_id
 
 app = typer.Typer(
-    no_args_is_help=True, help="Tell other programs when jobs of a study end (for admins)."
+    no_args_is_help=True, help="Notify other programs when a study's jobs end (for admins)."
 )
 WebhookId = Annotated[
     str,
@@ -26,21 +26,21 @@ WebhookId = Annotated[
 def create_command(
     code: StudyArgument,
     url: Annotated[
-        str, typer.Argument(metavar="URL", help="Where to send events, on a host that is allowed.")
+        str, typer.Argument(metavar="URL", help="Where to send events; the host must be allowed.")
     ],
     event: Annotated[
         list[str] | None,
         typer.Option(
             metavar="EVENT",
             help="job.queued, job.started, job.succeeded, job.failed, job.cancelled, "
-            "handoff.completed or handoff.failed; repeatable. By default the ends of jobs.",
+            "handoff.completed or handoff.failed; repeatable. By default, all ends of jobs.",
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Send events of a study to an address. Prints the webhook's id and its secret.
 
-    The secret is printed only this once: the receiver verifies signatures with it.
+    The secret is printed only once; the receiver verifies signatures with it.
     """
     with connect(as_json) as client:
         body = drop_none({"url": url, "events": event or None})
