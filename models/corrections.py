@@ -1,4 +1,4 @@
-"""Changes of a transcript by people: texts, speakers, splits, merges, insertions, deletions.
+"""People's changes to a transcript: texts, speakers, splits, merges, insertions, deletions.
 
 A `Change` holds the segments before and after it, so that it can be applied to one version of a
 transcript and undone from the next.
@@ -32,7 +32,7 @@ class BadCorrection(CorrectionError):
 
 
 class ChangedSince(CorrectionError):
-    """The transcript does not have the segments that a change begins with."""
+    """The transcript no longer has the segments that a change replaces."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Replacement:
 
 
 class Keep(Enum):
-    """Stands for what a field has now, because None is a value."""
+    """Means that a field keeps its value; None is a value of its own."""
 
     KEEP = "keep"
 
@@ -64,7 +64,7 @@ Names = Mapping[str, SpeakerName]
 
 @dataclass(frozen=True)
 class Change:
-    """One entry of a transcript's journal: what it replaced, and with what.
+    """One entry of a transcript's journal: segments, and those that replace them.
 
     `speakers` and `names`: before and after; None if the change left them as they were.
     """
@@ -82,7 +82,7 @@ class Change:
 
     @property
     def segment_ids(self) -> list[str]:
-        """The ids of every segment that it changed, made or removed, in order."""
+        """The ids of all segments that the change edited, added or removed, in order."""
         before = {segment.id: segment for one in self.replacements for segment in one.before}
         after = {segment.id: segment for one in self.replacements for segment in one.after}
         return [id for id in {**before, **after} if before.get(id) != after.get(id)]
@@ -107,13 +107,13 @@ def apply(transcript: Transcript, change: Change) -> Transcript:
         start = _find_start(segments, one)
         segments[start : start + len(one.before)] = one.after
     if len({segment.id for segment in segments}) < len(segments):
-        raise ChangedSince("A later change has made a segment with the same id")
+        raise ChangedSince("A later change has added a segment with the same id")
     made = replace(transcript, segments=tuple(segments), version=transcript.version + 1)
     if change.speakers is not None:
         made = replace(made, speakers=change.speakers[1])
     if change.names is not None:
         if dict(transcript.names) != dict(change.names[0]):
-            raise ChangedSince("The speakers were named again since")
+            raise ChangedSince("The speakers' names have been changed since")
         made = replace(made, names=change.names[1])
     return made
 
@@ -130,7 +130,7 @@ def _find_start(segments: Sequence[Segment], one: Replacement) -> int:
 
 
 def find_segment(transcript: Transcript, segment_id: str) -> int:
-    """Return the place of a segment.
+    """Return the index of a segment.
 
     Raises:
         NoSuchSegment
@@ -251,7 +251,7 @@ def merge(transcript: Transcript, segment_id: str, speaker: Choice = KEEP) -> Ch
     """
     i = find_segment(transcript, segment_id)
     if i == 0:
-        raise BadCorrection("The first segment has none before it to join")
+        raise BadCorrection("The first segment cannot be joined to one before it")
     first, second = transcript.segments[i - 1 : i + 1]
     if speaker is KEEP and first.speaker != second.speaker:
         raise BadCorrection("The two segments have different speakers: say which one is right")
@@ -303,7 +303,9 @@ def insert(
     else:
         start, end = times
     if not (earliest <= start <= latest and start <= end <= max(transcript.duration, end)):
-        raise BadCorrection("A segment begins after the one before it, and before the one after it")
+        raise BadCorrection(
+            "A segment must begin after the one before it and before the one after it"
+        )
     if times is not None and end > transcript.duration:
         raise BadCorrection("The segment ends after the recording")
     made = Segment(speaker, start, end, retime((), text, start, end), new_id)
@@ -319,7 +321,7 @@ def delete(transcript: Transcript, segment_id: str) -> Change:
 
 
 def restore(transcript: Transcript, earlier: Transcript) -> Change:
-    """Return the change that makes a transcript what it was in an earlier version."""
+    """Return the change that restores an earlier version of a transcript."""
     old, new = transcript.segments, earlier.segments
     shorter, head, tail = min(len(old), len(new)), 0, 0
     while head < shorter and old[head] == new[head]:

@@ -1,7 +1,7 @@
-"""Where the spoken language changes, and whether the requested language is spoken at all.
+"""Finds where the spoken language changes, and whether the requested language is spoken at all.
 
-Whisper writes down another language than the one it is told as a translation, or as invented text.
-It never says so.
+If the speech is not in the language it was given, Whisper translates it or invents text, without
+saying so.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from models.whisper_engine.engine import CLEAR_LANGUAGE, LanguageGuess
 CHANGE_PAUSE = 0.5  # s of silence in which the language may change
 MIN_VOTE = 2.0  # s of speech; Whisper's guess about less is often wrong
 ALIKE = ({"no", "nn"}, {"hr", "bs", "sr"}, {"id", "ms"}, {"zh", "yue"})
-"""Languages that Whisper does not tell apart reliably, or that are written down alike."""
+"""Languages that Whisper cannot distinguish reliably, or that are written the same way."""
 
 Guess = Callable[[Sequence[Sequence[SpeechRegion]]], Sequence[LanguageGuess]]
 
@@ -22,7 +22,7 @@ Guess = Callable[[Sequence[Sequence[SpeechRegion]]], Sequence[LanguageGuess]]
 def find_language_changes(regions: Sequence[SpeechRegion], guess: Guess) -> tuple[float, ...]:
     """The middles of the pauses in which the language seems to change, in seconds.
 
-    A stretch whose language is not clear is kept apart from neighbours whose language is, unless
+    A stretch whose language is unclear is separated from neighbours whose language is clear, unless
     its most probable language is theirs.
 
     Args:
@@ -44,9 +44,9 @@ def find_language_changes(regions: Sequence[SpeechRegion], guess: Guess) -> tupl
 
 
 def split_at_pauses(regions: Sequence[SpeechRegion]) -> list[list[SpeechRegion]]:
-    """Split speech at pauses into stretches with at least MIN_VOTE of speech, if there are any.
+    """Split speech at pauses into stretches with at least MIN_VOTE seconds of speech, if possible.
 
-    A stretch with less is joined to the neighbour across the shorter pause.
+    A shorter stretch is joined to the neighbour across the shorter pause.
     """
     stretches: list[list[SpeechRegion]] = []
     for region in regions:
@@ -76,5 +76,5 @@ def warn_of_other_language(requested: str, heard: LanguageGuess) -> list[str]:
     return [
         f"WRONG LANGUAGE? This was transcribed as {name}, as requested, but it sounds like {other} "
         f"(probability {heard.probability:.2f}), so the words may be translated or invented: "
-        f"transcribe it again with the language {heard.language}, or without one."
+        f"transcribe it again with the language {heard.language}, or without a language."
     ]

@@ -1,9 +1,9 @@
 """Recordings of one conversation that were made at the same time, one for each speaker.
 
 Zoom and Craig write a file for each person; two people may each wear a recorder. Recorders that
-hear each other's speaker are aligned by sound: the rise and fall of their levels is compared, a
+pick up each other's speaker are aligned by sound: the rise and fall of their levels is compared, a
 minute at a time, which also shows whether one clock runs faster. Files that share no sound are
-taken to start together: the programs that write them begin all files at the same moment.
+assumed to start together, because the programs that write them begin all files at the same moment.
 """
 
 from collections.abc import Sequence
@@ -21,9 +21,11 @@ BLOCK = 60.0  # s that are compared at once
 MIN_BLOCK = 5.0  # s; less cannot be aligned
 MIN_PEAK = 7.0  # standard deviations; recordings without common sound reach 5
 AGREE = 0.05  # s by which blocks may differ: sound takes 3 ms for a metre, and levels are smoothed
-MIN_DRIFT = 0.03  # s in the whole recording; less cannot be told from noise, and does no harm
+MIN_DRIFT = (
+    0.03  # s in the whole recording; less cannot be distinguished from noise, and does no harm
+)
 FOR_DRIFT = 3  # blocks; fewer do not show a drift
-TOLD = 0.1  # s; a difference of the starts that is worth telling
+TOLD = 0.1  # s; a smaller difference between the starts is not reported
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,10 @@ class Alignment:
 
 @dataclass(frozen=True, eq=False)
 class ParallelRecordings:
-    """Recordings beside each other, on the clock of the first.
+    """Aligned recordings, on the clock of the first.
 
     `channels`: float32, (n_recordings, n_samples); zero where a recording had not started or had
-    ended. `spans`: from when to when each runs, in seconds from the earliest start.
+    ended. `spans`: start and end of each, in seconds from the earliest start.
     """
 
     channels: np.ndarray
@@ -76,7 +78,7 @@ def lay_parallel(recordings: Sequence[DecodedRecording]) -> ParallelRecordings:
 
 
 def align(first: np.ndarray, other: np.ndarray) -> Alignment:
-    """Find when `other` started, from what both heard.
+    """Find when `other` started, from the sound that both recorded.
 
     Args:
         first, other: float32, (n_samples,), 16 kHz.
@@ -134,7 +136,7 @@ def _level_changes(samples: np.ndarray) -> np.ndarray:
 
 
 def _find_lag(block: np.ndarray, other: np.ndarray) -> tuple[float, float]:
-    """Return by how many frames `other` is behind the block, and how clear that is.
+    """Return by how many frames `other` lags the block, and how clear the result is.
 
     Returns:
         The lag, and the height of its peak in standard deviations of the correlation.
@@ -145,14 +147,14 @@ def _find_lag(block: np.ndarray, other: np.ndarray) -> tuple[float, float]:
     at = int(products.argmax())
     peak = float(products[at] / max(products.std(), 1e-9))
     lag = float(at - (len(other) - 1))
-    if 0 < at < len(products) - 1:  # the top of a parabola through the highest three
+    if 0 < at < len(products) - 1:  # the top of a parabola through the three highest points
         before, top, after = products[at - 1 : at + 2]
         lag += float((before - after) / (2 * (before - 2 * top + after)))
     return lag, peak
 
 
 def _place(voice: np.ndarray, alignment: Alignment, earliest: float, channel: np.ndarray) -> None:
-    """Write a recording to its place in its channel, stretched to the first recording's clock."""
+    """Write a recording into its channel, stretched to the first recording's clock."""
     begin = round((alignment.start - earliest) * SAMPLE_RATE)
     if not alignment.drift:
         channel[begin : begin + len(voice)] = voice[: len(channel) - begin]
@@ -167,7 +169,7 @@ def _place(voice: np.ndarray, alignment: Alignment, earliest: float, channel: np
 
 
 def _describe(alignments: Sequence[Alignment], recordings: Sequence[DecodedRecording]) -> list[str]:
-    """Say how each recording was aligned, where that is not obvious."""
+    """Return warnings about how recordings were aligned, where that is not obvious."""
     said = []
     first = recordings[0].duration
     for number, (each, recording) in enumerate(zip(alignments, recordings, strict=True), start=1):
@@ -175,17 +177,16 @@ def _describe(alignments: Sequence[Alignment], recordings: Sequence[DecodedRecor
             differ = abs(recording.duration - first)
             lengths = f", although their lengths differ by {differ:.1f} s" if differ > 1 else ""
             said.append(
-                f"Recording {number} and recording 1 share no sound, so both were taken to start "
-                f"at the same moment{lengths}. If answers come before their questions, they did "
-                "not."
+                f"Recording {number} and recording 1 share no sound, so both were assumed to start "
+                f"at the same moment{lengths}. If answers come before their questions, this was wrong."
             )
             continue
         if abs(each.start) >= TOLD:
             when = "after" if each.start > 0 else "before"
             said.append(
                 f"Recording {number} started {abs(each.start):.2f} s {when} recording 1: both "
-                "heard the same sounds, and were aligned by them. While only one was running, it "
-                "may hold the words of several people."
+                "picked up the same sounds and were aligned by them. While only one was running, "
+                "its file may hold the words of several people."
             )
         if each.drift:
             speed = "fast" if each.drift > 0 else "slow"

@@ -1,7 +1,7 @@
 """Aligns a corrected text with the words that it replaces.
 
-Words that the correction does not touch keep their times and probabilities to the bit. New words
-get interpolated times and no probability.
+Words that the correction does not touch keep exactly their times and probabilities. New words get
+interpolated times and no probability.
 """
 
 import re
@@ -23,7 +23,7 @@ UNSPACED = re.compile(
     "\uf900-\ufaff\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff9f\U00020000-\U0003fffd]"
 )
 STRAIGHT = str.maketrans("‘’‚‛“”„‟′″", "''''\"\"\"\"'\"")  # one character for one
-SHORT = 40_000  # items of one times items of the other that difflib aligns in milliseconds
+SHORT = 40_000  # product of the two lengths that difflib aligns in milliseconds
 LONGEST_PHRASE = 4  # words
 MIN_GAP = 0.02  # s; a shorter gap between two words has no room for another
 
@@ -71,7 +71,7 @@ def _split_run(run: str) -> Iterator[str]:
 
 @lru_cache(maxsize=1 << 15)
 def normal_form(text: str) -> str:
-    """Return what two spellings of one word have in common: not case, quotes or punctuation."""
+    """Return a word without case, quotes and punctuation, to compare spellings."""
     plain = unicodedata.normalize("NFC", text).translate(STRAIGHT).casefold()
     start, end = 0, len(plain)
     while start < end and _is_punctuation(plain[start]):
@@ -87,7 +87,7 @@ def _is_punctuation(character: str) -> bool:
 
 @dataclass(frozen=True)
 class _Cluster:
-    """The fewest words that consist of whole tokens: `peer` and `-led` are one token."""
+    """The smallest group of words made of whole tokens: `peer` and `-led` are one token."""
 
     words: tuple[Word, ...]
     tokens: tuple[Token, ...]
@@ -101,7 +101,7 @@ def retime(words: Sequence[Word], text: str, start: float, end: float) -> tuple[
     """Return the words of a corrected text.
 
     Args:
-        words: those that the text replaces, in order.
+        words: the words that the text replaces, in order.
         text: white space in it counts as one space.
         start, end: of the segment; new words lie within it.
     """
@@ -165,7 +165,7 @@ def _kept(old: Sequence[_Cluster], new: Sequence[Token]) -> Iterator[tuple[int, 
 def match_tokens(a: Sequence[Token], b: Sequence[Token]) -> list[tuple[int, int]]:
     """Align two texts: return the pairs of tokens that are the same word, in order.
 
-    What both begin and end with is never aligned with anything else.
+    A common beginning and a common end are aligned with each other only.
     """
     shorter, head, tail = min(len(a), len(b)), 0, 0
     while head < shorter and a[head].text == b[head].text:
@@ -187,7 +187,7 @@ def match_keys(a: Sequence[str], b: Sequence[str]) -> list[tuple[int, int]]:
     """Return the pairs of equal items, in order, that align two sequences.
 
     Long ones are first divided at phrases that occur once in each, because difflib's time grows
-    with the product of their lengths. Its own remedy drops frequent words.
+    with the product of their lengths. Its own remedy ignores frequent words.
 
     Source: Bram Cohen's patience diff.
     """
@@ -264,7 +264,7 @@ def _keep(
 def _rewrite(words: Sequence[Word], written: str) -> tuple[Word, ...]:
     """Return the words of a cluster in a new spelling, with their times and probabilities.
 
-    If the spelling does not tell where one word ends, they become one.
+    If the spelling does not show where one word ends, they become one word.
     """
     lead = " " if words[0].text[:1].isspace() else ""
     rest, made = written, list[Word]()
@@ -300,7 +300,7 @@ def _place(
 
     Args:
         old: what the tokens replace; empty if they were inserted.
-        before, after: the neighbours, which stay where they are.
+        before, after: the neighbours, which are not moved.
         start, end: of the segment.
     """
     if not new:
@@ -347,7 +347,7 @@ def merge_texts(base: str, theirs: str, mine: str) -> str | None:
 
 
 def _edits(old: Sequence[Token], text: str) -> list[tuple[int, int, str]]:
-    """Return what a text changes: from and to which token, and what is written there instead."""
+    """Return a text's changes: for each the tokens [first, last) and the text that replaces them."""
     new = tokenise(text)
     matcher = SequenceMatcher(
         None, [token.text for token in old], [token.text for token in new], autojunk=False

@@ -1,7 +1,7 @@
-"""Moves words that Whisper put into silence to the speech beside them.
+"""Moves words that Whisper timed in silence to the speech beside them.
 
-Whisper can give a short answer that stands alone, such as "Okay.", a time seconds later, in the
-silence after it. The speech region of the answer then has no word, and the word has no speech.
+Whisper may time a short answer on its own, such as "Okay.", seconds too late, in the silence after
+it. The answer's speech region then has no word, and the word has no speech.
 """
 
 from bisect import bisect_left
@@ -14,15 +14,15 @@ from models.diarisation.segmentation import SpeechRegion
 from models.transcript import Word
 
 MAX_DISTANCE = 5.0  # s between a word and the speech that it is moved to
-MAX_WORDS_PER_SECOND = 7.0  # people do not speak faster, so longer texts stay where they are
+MAX_WORDS_PER_SECOND = 7.0  # people do not speak faster, so longer texts are not moved
 
 
 def move_words_into_speech(
     words: Sequence[Word], regions: Sequence[SpeechRegion]
 ) -> tuple[Word, ...]:
-    """Return the words, those wholly in silence moved to the nearest wordless speech beside them.
+    """Move words that are wholly in silence to the nearest speech without words beside them.
 
-    No other word lies between, so their order stays. Words without such speech stay as they are.
+    No other word lies between, so the order stays. Words with no such speech nearby are not moved.
 
     Args:
         words: by start.

@@ -10,8 +10,8 @@ from models.overlaps import find_overlaps
 from models.transcript import SpeakerName, Transcript
 
 CODE = r"^[A-Z]{1,3}-?[0-9]{1,4}(-[A-Z]{0,3}[0-9]{1,3})?$"
-"""P07, I1, M1, FG1-P3, INT07-2: too short and too strict for a name, so that codes may be stored
-and sent where names may not."""
+"""P07, I1, M1, FG1-P3, INT07-2. No real name fits this pattern, so codes may be stored and sent
+where names may not."""
 MAX_PSEUDONYM = 40  # characters
 PSEUDONYM_MARKS = " .'’-"
 
@@ -38,7 +38,7 @@ def names_of(labels: Sequence[str], speakers: Mapping[str, SpeakerName]) -> dict
     """Return the name that each label is shown with.
 
     It is the pseudonym, else the code, else the role, else the label. Labels with the same
-    pseudonym or code are one person, whom diarisation split. Labels with the same role are
+    pseudonym or code are one person, whom diarisation split in two. Labels with the same role are
     different people, and are numbered.
     """
     known = {label: speakers.get(label, SpeakerName()) for label in labels}

@@ -1,4 +1,4 @@
-"""What helps a person to recognise the speakers: talk times, quotes and a suggested role."""
+"""Information that helps people recognise the speakers: talk times, quotes, a suggested role."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from models.transcript import Segment, Transcript, mean_probability, text_of
 
 N_QUOTES = 3
 QUOTE_WORDS = 12  # more do not fit on a line
-FEW_WORDS = 4  # "Yes." does not tell who speaks
+FEW_WORDS = 4  # "Yes." does not show who speaks
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def describe_voices(transcript: Transcript) -> tuple[Voice, ...]:
 
 
 def choose_quotes(segments: Sequence[Segment]) -> tuple[Quote, ...]:
-    """Return the beginnings of segments from all parts of the session that are well recognised."""
+    """Return the beginnings of well-recognised segments from all parts of the session."""
     spoken = [one for one in segments if one.words]
     useful = [one for one in spoken if len(one.words) >= FEW_WORDS] or spoken
     n = min(N_QUOTES, len(useful))

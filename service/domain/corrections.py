@@ -1,7 +1,7 @@
 """Corrections of transcripts: each is an encrypted entry of a journal, and can be undone.
 
 A correction of a segment names the version of the transcript that it is based on. If the segment
-has changed since, it is refused, with both texts and, where possible, their merge.
+has changed since then, the correction is refused with both texts and, where possible, their merge.
 
 ServiceError
 ├── SegmentNotFound, UnknownSpeaker, BadCorrection, ImportDiffers
@@ -75,7 +75,7 @@ class BadCorrection(ServiceError):
 
 @dataclass(frozen=True)
 class Conflict:
-    """What two people have made of one segment.
+    """Two people's corrections of one segment.
 
     `merged`: both corrections together; None if they change the same words.
     """
@@ -113,14 +113,14 @@ class ImportDiffers(ServiceError):
 
 
 class NothingToUndo(ServiceError):
-    """You have made no change of this transcript that is not undone."""
+    """You have not changed this transcript, or have undone all your changes."""
 
     code: ClassVar[str] = "nothing_to_undo"
     status: ClassVar[int] = 409
 
 
 class LaterChange(ServiceError):
-    """A later change is in the way of undoing this one."""
+    """A later change of the same segments prevents undoing this one."""
 
     code: ClassVar[str] = "later_change"
     status: ClassVar[int] = 409
@@ -128,7 +128,7 @@ class LaterChange(ServiceError):
 
 @dataclass(frozen=True)
 class Corrected:
-    """The newest version, and what the change has made of it."""
+    """The newest version, with the segments that the change made or removed."""
 
     transcript: Transcript
     segments: tuple[Segment, ...] = ()  # changed or new
@@ -137,11 +137,11 @@ class Corrected:
 
 @dataclass(frozen=True)
 class Imported:
-    """What an import has done.
+    """The outcome of an import.
 
-    `unmatched`: numbers of the turns that were placed between their neighbours. `removed` and
-    `conflicts`: segments that the text does not have, and those that were left as they are,
-    because they were changed since the version that the text was made from.
+    `unmatched`: numbers of the turns that were placed between their neighbours. `removed`: segments
+    that the text does not have. `conflicts`: segments that were not changed, because they had been
+    corrected since the version that the text was made from.
     """
 
     corrected: Corrected
@@ -154,7 +154,7 @@ class Imported:
 
 @dataclass(frozen=True)
 class Editor:
-    """One transcript, locked, and who changes it."""
+    """One transcript, locked, and the person who changes it."""
 
     session: DbSession
     services: Services
@@ -176,7 +176,7 @@ class Editor:
 
     @property
     def new_id(self) -> str:
-        """The id of a segment that the next version adds; no version is numbered twice."""
+        """The id of a segment that the next version adds; version numbers are never reused."""
         return f"c{self.row.version + 1}.1"
 
     # --- changes of segments ----------------------------------------------------------------------
@@ -260,9 +260,9 @@ class Editor:
         return self.record(self._attempt(lambda: corrections.delete(self.current, segment_id)))
 
     def label(self, speaker: Choice) -> Choice:
-        """The label of a speaker that is given by label or by the name that is shown.
+        """Return the label of a speaker, given by label or by the name that is shown.
 
-        `SPEAKER_02` where there are two speakers is a new one, whom diarisation has missed.
+        If there are two speakers, `SPEAKER_02` is a new one, whom diarisation has missed.
 
         Raises:
             UnknownSpeaker
@@ -300,7 +300,7 @@ class Editor:
             else merge_texts(base, theirs, yours)
         )
         raise SegmentChanged(
-            f"The segment was changed since version {based_on}: look at both texts, then send "
+            f"The segment has been changed since version {based_on}: compare the texts, then send "
             f"yours again for version {self.row.version}",
             Conflict(self.row.version, base, theirs, yours, merged),
         )
@@ -314,11 +314,11 @@ class Editor:
             raise BadCorrection(str(error)) from None
 
     def import_turns(self, turns: Sequence[Turn], based_on: int | None) -> Imported:
-        """Make the transcript say what a text says that was made or corrected elsewhere.
+        """Import a text that was made or corrected elsewhere, as a new version.
 
         Args:
-            based_on: the version that the text was made from; None: the newest. What was changed
-                since stays as it is.
+            based_on: the version that the text was made from; None: the newest. Segments that have
+                been corrected since then are not changed.
 
         Raises:
             ImportDiffers, VersionNotFound, DiskFull
@@ -330,7 +330,7 @@ class Editor:
             found = align_import(base, turns, self.row.version + 1)
         except AnotherRecording:
             raise ImportDiffers(
-                "Hardly any word of this text is in the transcript: is it of another session?"
+                "Hardly any word of this text is in the transcript: check the session"
             ) from None
         change, skipped = self._rebase(found.change, base)
         by_id = {segment.id: segment for segment in (*base.segments, *self.current.segments)}
@@ -344,10 +344,10 @@ class Editor:
         )
 
     def _rebase(self, change: Change, base: Transcript) -> tuple[Change, list[str]]:
-        """Return the part of a change of an earlier version that fits the newest one.
+        """Adapt a change of an earlier version to the newest one.
 
         Returns:
-            The ids of the segments that it does not fit.
+            The part that fits, and the ids of the segments that it does not fit.
         """
         if base is self.current:
             return change, []
@@ -388,10 +388,11 @@ class Editor:
     # --- the journal ------------------------------------------------------------------------------
 
     def undo(self, version: int | None) -> Corrected:
-        """Undo a change; that of an undo does it again.
+        """Undo a change; undoing an undo makes the change again.
 
         Args:
-            version: that the change made; None: the caller's last change that is not undone.
+            version: the version that the change made; None: the caller's last change that has not
+                been undone.
 
         Raises:
             VersionNotFound, NothingToUndo, LaterChange, DiskFull
@@ -407,12 +408,12 @@ class Editor:
             return self.record(change_from_json(stored).invert("undo"), undoes=version)
         except corrections.ChangedSince:
             raise LaterChange(
-                "What this change has made was changed again since: undo that first, or restore a "
+                "The same segments were changed again later: undo that change first, or restore a "
                 "version"
             ) from None
 
     def restore(self, version: int, based_on: int) -> Corrected:
-        """Make the transcript what it was in an earlier version, as a new one.
+        """Restore an earlier version of the transcript as a new version.
 
         Raises:
             VersionNotFound, TranscriptChanged, DiskFull
@@ -425,7 +426,7 @@ class Editor:
         return self.record(corrections.restore(self.current, earlier))
 
     def record(self, change: Change, *, undoes: int | None = None) -> Corrected:
-        """Store a change as the next version; one that changes nothing makes none.
+        """Store a change as the next version, unless it changes nothing.
 
         Raises:
             DiskFull
@@ -491,7 +492,7 @@ def list_versions(session: DbSession, row: StoredTranscript) -> list[Correction]
 
 
 def undone_versions(entries: Iterable[Correction]) -> set[int]:
-    """The versions whose changes are undone. Undoing an undo does the change again."""
+    """The versions whose changes are undone. Undoing an undo makes the change again."""
     undoes = {entry.version: entry.undoes for entry in entries}
     undone: set[int] = set()
 
@@ -516,4 +517,4 @@ def _last_change(entries: list[Correction], caller: Caller) -> int:
         is_own = entry.token_id == caller.token_id
         if is_own and entry.undoes is None and entry.version not in undone:
             return entry.version
-    raise NothingToUndo("You have made no change of this transcript that is not undone")
+    raise NothingToUndo("You have not changed this transcript, or have undone all your changes")

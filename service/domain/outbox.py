@@ -1,6 +1,6 @@
-"""Events for webhooks, written in the transaction of the change itself.
+"""Events for webhooks, stored in the same transaction as the change that they report.
 
-So none is sent for a change that did not happen, and none is lost in a crash. webhooks.py sends
+No event is sent for a change that did not happen, and none is lost in a crash. webhooks.py sends
 them. An event holds ids and codes only.
 """
 

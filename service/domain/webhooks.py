@@ -1,4 +1,4 @@
-"""Webhooks: endpoints that are told about the jobs of a study, and the deliveries to them.
+"""Webhooks: endpoints that receive events about a study's jobs, and the deliveries to them.
 
 Events follow Standard Webhooks 1.0 (https://www.standardwebhooks.com): signed, sent at least once,
 and repeated over seven hours until the endpoint answers 2xx.
@@ -139,7 +139,7 @@ def refuse_url(settings: Settings, url: str) -> None:
         )
     if (host if port is None else f"{host}:{port}") not in hosts:
         raise WebhookNotAllowed(
-            "An administrator must first allow this host in FIELDSCRIBE_WEBHOOK_HOSTS"
+            "An administrator must first add this host to FIELDSCRIBE_WEBHOOK_HOSTS"
         )
 
 
@@ -185,7 +185,7 @@ def find_endpoint(
 def delete_endpoint(
     session: DbSession, services: Services, caller: Caller, study: str, endpoint_id: UUID
 ) -> None:
-    """Forget an endpoint, its secret and its deliveries.
+    """Delete an endpoint, its secret and its deliveries.
 
     Raises:
         StudyNotFound, WebhookNotFound, Erased
@@ -197,7 +197,7 @@ def delete_endpoint(
 
 
 def forget_study(session: DbSession, services: Services, study: Study) -> None:
-    """Forget the endpoints of a study that is erased, with their deliveries."""
+    """Delete the endpoints of a study that is erased, with their deliveries."""
     query = select(WebhookEndpoint).where(WebhookEndpoint.study_id == study.id)
     for endpoint in session.scalars(query).all():
         session.execute(delete(WebhookDelivery).where(WebhookDelivery.endpoint_id == endpoint.id))
@@ -206,7 +206,7 @@ def forget_study(session: DbSession, services: Services, study: Study) -> None:
 
 
 def ping(session: DbSession, caller: Caller, study: str, endpoint_id: UUID) -> WebhookDelivery:
-    """Send a test event, also to an endpoint that was disabled: it is enabled again.
+    """Send a test event; an endpoint that was disabled is enabled again.
 
     Raises:
         StudyNotFound, WebhookNotFound, Erased
@@ -239,7 +239,7 @@ def list_deliveries(
 
 
 async def send_events(services: Services) -> None:
-    """Send what is in the outbox until cancelled. A receiver that is slow delays no other."""
+    """Send the events in the outbox until cancelled. A slow receiver does not delay others."""
     loop, tidied = asyncio.get_running_loop(), time.monotonic()
     threads = ThreadPoolExecutor(MAX_AT_ONCE)
     try:
@@ -263,7 +263,7 @@ async def send_events(services: Services) -> None:
 
 
 def claim_due(services: Services) -> list[UUID]:
-    """Take deliveries that are due, a few for each endpoint. No other process takes them."""
+    """Claim deliveries that are due, a few for each endpoint; no other process gets them."""
     with services.sessionmaker.begin() as session:
         now = read_clock(session)
         due = session.scalars(
