@@ -178,7 +178,7 @@ def _describe(alignments: Sequence[Alignment], recordings: Sequence[DecodedRecor
             lengths = f", although their lengths differ by {differ:.1f} s" if differ > 1 else ""
             said.append(
                 f"Recording {number} and recording 1 share no sound, so both were assumed to start "
-                f"at the same moment{lengths}. If answers come before their questions, this was wrong."
+                f"at the same moment{lengths}. If answers precede their questions, this was wrong."
             )
             continue
         if abs(each.start) >= TOLD:

@@ -347,7 +347,7 @@ def merge_texts(base: str, theirs: str, mine: str) -> str | None:
 
 
 def _edits(old: Sequence[Token], text: str) -> list[tuple[int, int, str]]:
-    """Return a text's changes: for each the tokens [first, last) and the text that replaces them."""
+    """Return a text's changes: the tokens [first, last) of each and their replacement."""
     new = tokenise(text)
     matcher = SequenceMatcher(
         None, [token.text for token in old], [token.text for token in new], autojunk=False
