@@ -15,7 +15,7 @@ from models.deidentification.vocabulary import (
     STREET_HEADS,
 )
 
-# Lengths are bounded, or a long text without an end would take for ever.
+# Lengths are bounded; otherwise a long text without an end would take very long.
 EMAIL = re.compile(r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}")
 WEB = re.compile(
     r"\b(?:https?://\S{1,500}[\w/]|www\.[\w.-]{1,200}\w"

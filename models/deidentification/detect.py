@@ -1,4 +1,4 @@
-"""All detectors together: segments and a roster in, occurrences, flags and notes out."""
+"""Runs all detectors: segments and a roster in, occurrences, flags and notes out."""
 
 from bisect import bisect_left, bisect_right
 from collections import Counter
@@ -32,7 +32,9 @@ from models.deidentification.tokens import Token, is_cased, restore_capitals, to
 
 NAME_LABELS = ("PERSON", "PLACE", "ORGANISATION")
 BACK_CHANNEL_WORDS = 3  # of another speaker between two halves of a name
-SHORT_RUN = 80  # letters; whether less text has capitals is decided by the whole transcript
+SHORT_RUN = (
+    80  # letters; for shorter texts, the whole transcript decides whether there are capitals
+)
 UNCASED_SCORE = 0.5  # names in text without capitals are never sure
 
 REDUCED = (
@@ -104,10 +106,10 @@ def detect(
 
 
 def build_runs(segments: Sequence[SpokenSegment]) -> list[_Run]:
-    """Join a speaker's segments, so that a name split over two is seen whole.
+    """Join a speaker's segments, so that a name split over two segments is found.
 
-    Segments of one speaker follow each other, or have only a back-channel of another between them
-    and no end of sentence. The end of a segment does not end a sentence.
+    Segments are joined if they follow each other, or if only another speaker's back-channel and no
+    end of a sentence lies between them. The end of a segment does not end a sentence.
     """
     groups: list[list[int]] = []
     last_of: dict[str | None, int] = {}  # speaker: index of the group of the last segment
@@ -192,7 +194,7 @@ def covered_tokens(tokens: Sequence[Token], spans: Iterable[Span]) -> set[int]:
 
 
 def resolve(spans: Iterable[Span]) -> list[Span]:
-    """Of overlapping spans keep the one with the highest score, then the longest."""
+    """Keep the span with the highest score, then the longest, of those that overlap."""
     kept: list[Span] = []  # in order
     starts: list[int] = []
     for span in sorted(spans, key=lambda s: (-s.score, s.start - s.end, s.start)):
@@ -212,7 +214,7 @@ def _overlapping(span: Span, spans: Sequence[Span], starts: Sequence[int]) -> Se
 
 
 def merge_names(names: Iterable[Span], patterns: Sequence[Span]) -> list[Span]:
-    """Unite overlapping names: the roster's label and entity win, then the surer span's."""
+    """Merge overlapping names: the roster's label and entity win, then the surer span's."""
     merged: list[Span] = []
     for span in sorted([*names, *patterns], key=lambda s: (s.start, -s.end)):
         if merged and span.start < merged[-1].end:
@@ -244,7 +246,7 @@ def unite(a: Span, b: Span) -> Span:
 def combine(
     spans: Sequence[Span], suggested: Sequence[Span], tokens: Sequence[Token]
 ) -> list[Span]:
-    """Add a model's suggestions; what a rule found as well becomes sure, others are filtered."""
+    """Add a model's suggestions: those that a rule also found become sure, others are filtered."""
     combined = list(spans)
     starts = [token.start for token in tokens]
     for suggestion in suggested:
@@ -281,7 +283,7 @@ def _fits(existing: Span) -> tuple[str, ...]:
 
 
 def trim_suggestion(span: Span, tokens: Sequence[Token], starts: Sequence[int]) -> Span | None:
-    """A model's span without words that belong to no name; None if nothing is left."""
+    """A model's span, less the words that belong to no name; None if nothing is left."""
     i = max(0, bisect_right(starts, span.start) - 1)
     inside = []
     while i < len(tokens) and tokens[i].start < span.end:
@@ -341,7 +343,7 @@ def _is_edge(token: Token) -> bool:
 def repeat_names(
     by_run: Sequence[Sequence[Span]], tokens: Sequence[Sequence[Token]], lexicons: Lexicons
 ) -> list[list[Span]]:
-    """A word that is surely a name somewhere is one wherever it is capitalised."""
+    """Find a sure name's other occurrences: it counts as a name wherever it is capitalised."""
     sure: Counter[str] = Counter()
     labels: dict[str, str] = {}
     entities: dict[str, str | None] = {}
@@ -398,7 +400,7 @@ def lower_promise(span: Span) -> Span:
 def to_occurrences(
     segments: Sequence[SpokenSegment], runs: Sequence[_Run], by_run: Sequence[Sequence[Span]]
 ) -> list[Occurrence]:
-    """Spans of runs to spans of segments; one that lies in two segments becomes two."""
+    """Convert spans of runs to spans of segments; a span in two segments becomes two."""
     names: dict[tuple[str, str], str] = {}
     occurrences = []
     for run, spans in zip(runs, by_run, strict=True):

@@ -1,4 +1,4 @@
-"""Errors in what the de-identifier is given."""
+"""Errors in the de-identifier's input."""
 
 from models.errors import OptionError
 

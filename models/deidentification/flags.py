@@ -1,4 +1,4 @@
-"""Indirect identifiers: phrases that identify nobody alone, but may together with others."""
+"""Indirect identifiers: phrases that may identify somebody only in combination."""
 
 import re
 

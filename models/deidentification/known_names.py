@@ -1,4 +1,4 @@
-"""Finding the roster's names and aliases, also misspelt, split or joined."""
+"""Finds the roster's names and aliases, including misspelt, split or joined ones."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from models.deidentification.occurrences import LABEL_OF_KIND, KnownEntity, Span
 from models.deidentification.phonetics import deletions, may_be_spellings, plain, sound_keys
 from models.deidentification.tokens import Token, tokenise
 
-MAX_WORDS = 8  # of a name that is looked up as a whole
+MAX_WORDS = 8  # of a name that is looked up as a unit
 AFTER_A_VERB = frozenset(
     "you you're to that so i we they it for the a this he she your my not be have do there there's"
     " all these those if".split()
@@ -164,7 +164,7 @@ class KnownNames:
         return 0.8 if joined and (after in vocabulary.SPEECH or after in ("and", "from")) else 0.5
 
     def _variant(self, tokens: Sequence[Token], i: int, cased: bool) -> tuple[int, Span] | None:
-        """A misspelling of one word, or one word that was heard as two."""
+        """Find a misspelling of one word, or one word that was heard as two."""
         token = tokens[i]
         if not token.is_capitalised or token.is_function_word or not self._words:
             return None

@@ -28,7 +28,7 @@ vesna viet vu wei wiremu xiao yan yannis yarran ying yusra yusuf zahra zainab ze
 
 @dataclass(frozen=True)
 class Lexicons:
-    """`band`: how common a word is that is written in lower case, 1 (common) to 4 (rare)."""
+    """`band`: how common a word in lower case is, 1 (common) to 4 (rare)."""
 
     band: dict[str, int]
     first_names: frozenset[str]

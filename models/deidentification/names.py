@@ -1,4 +1,4 @@
-"""Names of people, places and organisations that no roster has, by capitals, cues and rarity."""
+"""Finds names of people, places and organisations without a roster, by capitals and cues."""
 
 import re
 from collections.abc import Collection, Sequence
@@ -146,7 +146,7 @@ def _classify(tokens: Sequence[Token], a: int, b: int, lexicons: Lexicons) -> li
         return _workplace(tokens, a, b)
     if a and tokens[a].gap == "/" and len(tokens[a - 1].text) == 1:
         return []  # V/Line
-    # Capitalised words at the edges that identify nobody are no part of a name.
+    # Capitalised words at the edges that do not identify anybody are not part of a name.
     named = a > 0 and tokens[a - 1].lower in v.NAMING and tokens[a].gap == " "
     while a < b and _is_nobody(tokens[a]) and not named and not _is_needed(tokens, a, b, lexicons):
         a += 1
@@ -179,7 +179,7 @@ def _classify(tokens: Sequence[Token], a: int, b: int, lexicons: Lexicons) -> li
     elif rule != "title" and any(
         token.lower in v.CULTURE for token in tokens[max(0, a - 3) : b + 2]
     ):
-        score, sure = min(score, 0.45), False  # somebody known to everybody, perhaps
+        score, sure = min(score, 0.45), False  # perhaps a public figure
     start, end = phrase[0].start, phrase[-1].end
     if (
         label == "ORGANISATION"
@@ -223,7 +223,7 @@ def find_wards(tokens: Sequence[Token]) -> list[Span]:
 
 
 def lower_head_end(tokens: Sequence[Token], b: int) -> int | None:
-    """Where a head in lower case ends that begins at token b: "plant", "caravan park"."""
+    """The end of a lower-case head that begins at token b: "plant", "caravan park"."""
     end = None
     for k in range(b, min(b + 3, len(tokens))):
         token = tokens[k]
@@ -256,7 +256,7 @@ def _is_nobody(token: Token) -> bool:
 
 
 def _is_needed(tokens: Sequence[Token], a: int, b: int, lexicons: Lexicons) -> bool:
-    """Whether a word that mostly identifies nobody belongs to a name: June, Our Lady."""
+    """Whether a word that usually identifies nobody belongs to a name: June, Our Lady."""
     if tokens[a].lower == "our":
         return True
     if tokens[a].lower in v.MONTHS and tokens[a].lower in lexicons.first_names:
@@ -522,7 +522,7 @@ def _person(
 
 
 def _single(token: Token, context: _Context, lexicons: Lexicons) -> Decision | None:
-    """One capitalised word of which nothing is known but its neighbours and its rarity."""
+    """Find single capitalised words, judged only by their neighbours and rarity."""
     word = token.lower
     if (
         len(word) < 2

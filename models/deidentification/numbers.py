@@ -23,7 +23,7 @@ TENS = {
 REPEATS = {"double": 2, "triple": 3, "treble": 3}
 FILLERS = frozenset("um uh er ah and then slash dash hyphen point space".split())
 LETTER = re.compile(r"[A-Za-z]")
-# Said by everybody: helplines, and the emergency number.
+# Public numbers: helplines and the emergency number.
 PUBLIC_NUMBERS = frozenset(
     "131114 000 112 1800551800 1300659467 1300224636 1300789978 1300364277 1800737732 1800650890"
     " 139276 1800184527 1800187263 131126 136150 132850 132011".split()
@@ -92,7 +92,7 @@ def cardinal(tokens: Sequence[Token], i: int) -> tuple[int, int] | None:
 
 
 def find_numbers(tokens: Sequence[Token], text: str) -> list[Span]:
-    """Runs of digits and letters that somebody reads out."""
+    """Runs of digits and letters that are read out."""
     spans: list[Span] = []
     i = 0
     while i < len(tokens):
@@ -267,7 +267,7 @@ def _is_grouped_amount(text: str) -> bool:
 
 
 def _cue(tokens: Sequence[Token], i: int) -> str | None:
-    """The kind of number that one of the eight words before names, the nearest first."""
+    """The kind of number named by one of the eight words before it, the nearest first."""
     general = None
     for k in range(i - 1, max(-1, i - 9), -1):
         kind = KINDS.get(tokens[k].lower)
@@ -283,7 +283,7 @@ def _cue(tokens: Sequence[Token], i: int) -> str | None:
 
 
 def checksummed(digits: str) -> tuple[str, str] | None:
-    """The label and rule of a number that its checksum or its prefix proves."""
+    """The label and rule of a number whose checksum or prefix proves its kind."""
     if is_medicare(digits):
         return "ID", "medicare_number"
     if is_health_identifier(digits):

@@ -8,14 +8,14 @@ Tier = Literal["sure", "unsure"]
 Kind = Literal["person", "organisation", "place"]
 
 LABELS = {
-    "PERSON": "a name, also of a pet or a nickname",
+    "PERSON": "a person's or a pet's name, or a nickname",
     "PLACE": "a settlement, suburb, landmark or venue",
     "ORGANISATION": "a service, employer, school, club, ward",
     "ADDRESS": "a street, with or without a number",
     "DATE": "a date or a year",
     "AGE": "a person's age in years",
     "PHONE": "a telephone number",
-    "ID": "any other number or code; the rule says of which kind",
+    "ID": "any other number or code; the rule says which kind",
     "EMAIL": "an e-mail address",
     "WEB": "a web address",
     "HANDLE": "a name on social media",
@@ -70,7 +70,7 @@ class Occurrence:
 
 @dataclass(frozen=True)
 class Flag:
-    """A phrase that may identify a person together with others. `cue` is its kind."""
+    """A phrase that may identify a person in combination with others. `cue` is its kind."""
 
     segment: int
     segment_id: str
@@ -81,7 +81,7 @@ class Flag:
 
 @dataclass(frozen=True)
 class Findings:
-    """`notes` are sentences for the reader about what to expect of the occurrences."""
+    """`notes` are sentences that tell the reader how complete the occurrences are."""
 
     occurrences: tuple[Occurrence, ...]
     flags: tuple[Flag, ...]
@@ -102,7 +102,7 @@ class Span:
 
 
 class Detector(Protocol):
-    """An optional second detector, such as a named-entity model. It must not call out."""
+    """An optional second detector, such as a named-entity model. It must not use the network."""
 
     name: str
 

@@ -1,4 +1,4 @@
-"""Finding and loading the named-entity model that a command or a setting names."""
+"""Finds and loads the named-entity model that a command or a setting names."""
 
 import importlib.util
 from pathlib import Path
@@ -15,7 +15,7 @@ NONE = "none"
 
 
 def load_detectors(name: str | None, weights: Path) -> list[Detector]:
-    """Load the model, none if `name` is "none" or if it is None and no model is installed.
+    """Load the model; none if `name` is "none", or if it is None and no model is installed.
 
     Raises:
         UnknownModel, ModelMissing, WeightsCorrupt, UnsafeCheckpoint.
@@ -36,7 +36,7 @@ def _find_named(name: str, weights: Path) -> Path:
 
 
 def check_detectors(name: str | None, weights: Path) -> None:
-    """Check, without loading it, that the model that `load_detectors` would load can be used.
+    """Check that the model that `load_detectors` would load is usable, without loading it.
 
     Raises:
         UnknownModel, ModelMissing, WeightsCorrupt, UnsafeCheckpoint.

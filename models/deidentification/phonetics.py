@@ -1,7 +1,7 @@
-"""Whether two words may be spellings of one name: edits and sound.
+"""Decides whether two words may be spellings of one name, by edits and sound.
 
 `sound_keys` follows the idea of Metaphone (consonants only, in classes that recognisers confuse),
-with spellings of Irish, Polish, Chinese, Māori and Aboriginal names that English ones stand in for.
+and maps spellings of Irish, Polish, Chinese, Māori and Aboriginal names to English ones.
 """
 
 import re
@@ -83,7 +83,7 @@ def edits(a: str, b: str, limit: int) -> int:
 
 
 def similarity(a: str, b: str) -> float:
-    """1 for equal words, 0 for words without a letter in common at the same place."""
+    """1 for equal words, 0 for words with no letter in common at the same place."""
     longest = max(len(a), len(b), 1)
     return 1 - edits(a, b, longest) / longest
 
@@ -94,7 +94,7 @@ def deletions(word: str) -> set[str]:
 
 @lru_cache(maxsize=100_000)
 def may_be_spellings(a: str, b: str) -> float:
-    """How likely two plain words spell one name: 0, or 0.5 to 1."""
+    """How likely it is that two plain words spell one name: 0, or 0.5 to 1."""
     if a == b:
         return 1.0
     shortest = min(len(a), len(b))

@@ -1,4 +1,4 @@
-"""The de-identifier's input: a transcript's segments, and the study's roster."""
+"""Reads the de-identifier's input: a transcript's segments and the study's roster."""
 
 import csv
 import json
@@ -14,7 +14,7 @@ MAX_NAME = 200  # characters
 
 
 def parse_transcript(text: str) -> list[SpokenSegment]:
-    """Read the segments of a transcript; of each only its text is required.
+    """Read the segments of a transcript; only the text of each is required.
 
     Raises:
         TranscriptUnreadable
@@ -30,7 +30,7 @@ def parse_transcript(text: str) -> list[SpokenSegment]:
 
 
 def read_segments(segments: Iterable[Mapping[str, Any]]) -> list[SpokenSegment]:
-    """Segments of the JSON format; the service's claim has them too."""
+    """Read segments in the JSON format, as in files and in the service's claims."""
     return [_read_segment(segment, f"s{number:04d}") for number, segment in enumerate(segments, 1)]
 
 

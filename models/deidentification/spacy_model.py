@@ -2,8 +2,8 @@
 
 spaCy builds what a pipeline's config.cfg names, from a registry that other packages extend. Only
 the `ner` component and the architectures that spaCy itself ships are therefore built; files of
-other components are not read. Their formats, msgpack and JSON, cannot run code. The package that a
-pipeline may come in is never imported.
+other components are not read. The formats, msgpack and JSON, cannot run code. If a pipeline comes
+in a package, the package is never imported.
 """
 
 import configparser
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 LABELS = {"PERSON": "PERSON", "GPE": "PLACE", "LOC": "PLACE", "FAC": "PLACE", "ORG": "ORGANISATION"}
 LABELS |= {"PER": "PERSON"}  # of pipelines trained on Wikipedia
-# What a pipeline may name with an `@`; anything else could be a function of any package.
+# Names allowed after an `@` in a pipeline; any other could be a function of any package.
 ALLOWED = frozenset(
     "spacy.TransitionBasedParser.v2 spacy.Tok2Vec.v2 spacy.MultiHashEmbed.v2"
     " spacy.Tok2VecListener.v1 spacy.MaxoutWindowEncoder.v2 spacy.MishWindowEncoder.v2"
@@ -77,7 +77,7 @@ def load_spacy(path: Path, name: str | None = None) -> SpacyDetector:
     """Load a pipeline from its folder or from the wheel that it was published in.
 
     Raises:
-        ModelMissing: nothing there, or spaCy is not installed.
+        ModelMissing: there is no pipeline, or spaCy is not installed.
         UnsafeCheckpoint: it names code that is not spaCy's own.
         WeightsCorrupt: it cannot be read.
     """
@@ -86,7 +86,7 @@ def load_spacy(path: Path, name: str | None = None) -> SpacyDetector:
             import spacy  # noqa: F401
     except ImportError:
         raise ModelMissing(
-            "spaCy is not installed: run `pip install 'fieldscribe[deid]'`, or go on without it."
+            "spaCy is not installed: run `pip install 'fieldscribe[deid]'`, or use `--model none`."
         ) from None
     if path.is_file():
         with tempfile.TemporaryDirectory(prefix="fieldscribe-weights-") as folder:

@@ -92,8 +92,8 @@ def is_cased(text: str) -> bool:
 def restore_capitals(tokens: list[Token], lexicons: Lexicons, known: frozenset[str]) -> list[Token]:
     """Guess which tokens of a text without capitals would be capitalised.
 
-    Names and places that are no common words, words that no dictionary has, and words after a title
-    or a cue are capitalised. `known`: words of the roster.
+    Names and places that are not common words, words that are in no dictionary, and words after a
+    title or a cue are capitalised. `known`: words of the roster.
     """
     guessed: list[Token] = []
     for i, token in enumerate(tokens):

@@ -99,7 +99,7 @@ MixedLanguages = Annotated[
     bool,
     typer.Option(
         "--mixed-languages",
-        help="Expect stretches of up to 30 s in another language than the rest.",
+        help="Expect stretches of up to 30 s in a different language from the rest.",
     ),
 ]
 PrecisionOption = Annotated[

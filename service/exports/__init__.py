@@ -61,8 +61,8 @@ class Format(StrEnum):
 class FormatSpec:
     """One format.
 
-    `extension`: of its files, after the session's name. `notation`: of pauses and overlaps; None
-    if the format has its own ways to show them, or none.
+    `extension`: of its files, after the session's name. `notation`: for pauses and overlaps; None
+    if the format shows them in its own way, or not at all.
     """
 
     extension: str
@@ -96,7 +96,7 @@ BINARY_FORMATS = tuple(
     format for format, spec in SPECS.items() if spec.media_type in (DOCX, "application/zip")
 )
 LINE_FORMATS = (Format.LINES, Format.LINES_CSV)
-_RAW = (Format.JSON, Format.STATISTICS)  # whatever the options are
+_RAW = (Format.JSON, Format.STATISTICS)  # unaffected by options
 
 
 def render(

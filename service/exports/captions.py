@@ -52,10 +52,10 @@ class _Piece:
 
 
 def cues(transcript: Transcript) -> Iterator[Cue]:
-    """Yield every word of the transcript once, in cues by start. A cue has one speaker.
+    """Yield every word of the transcript once, in cues ordered by start. A cue has one speaker.
 
-    WebVTT requires this order (section 4.1). Somebody who speaks during another person's cue comes
-    after it. Only a word that is too wide for a cue is split.
+    WebVTT requires this order (section 4.1). Speech during another person's cue comes after that
+    cue. Only a word that is too wide for a cue is split.
     """
     made = [cue for segment in transcript.segments for cue in _segment_cues(segment)]
     made.sort(key=lambda cue: cue.start)
@@ -227,12 +227,12 @@ def _unheard_speakers(cue: Cue, overlaps: OverlapIndex) -> str:
 
 
 def srt(transcript: Transcript, label: Label, options: ExportOptions) -> str:
-    """Without a header, because SubRip has none: the file's name says that it is identified."""
+    """SubRip has no header, so only the file's name says that it is identified."""
     blocks = []
     for number, cue in enumerate(cues(transcript), start=1):
         times = f"{timestamp(cue.start, 3, ',')} --> {timestamp(cue.shown_until, 3, ',')}"
-        # ffmpeg takes any line with this arrow between two times for the start of a cue, and
-        # players take <i> for markup; SubRip has no way to escape either.
+        # ffmpeg treats any line with this arrow between two times as the start of a cue, and
+        # players treat <i> as markup; SubRip has no way to escape either.
         text = cue.text.replace("-->", "→").replace("<", "‹").replace(">", "›")
         shown = "\n".join(_lines(text, cue.speaker))
         blocks.append(f"{number}\n{times}\n{shown}")

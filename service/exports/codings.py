@@ -1,7 +1,7 @@
 """Codings of several people, read from REFI-QDA projects and compared.
 
-The unit of comparison is a paragraph of the text. Sources are the same if their texts are: programs
-give them other names and GUIDs.
+The unit of comparison is a paragraph of the text. Sources are identified by their texts, because
+programs give them other names and GUIDs.
 
 ServiceError
 ├── ProjectUnreadable
@@ -23,7 +23,7 @@ from xml.etree import ElementTree
 from service.errors import Misused
 from service.exports.qdpx import NAMESPACE, SPEAKERS
 
-MAX_TEXT_BYTES = 64 << 20  # of a member of the archive: eight hours of talk have half a megabyte
+MAX_TEXT_BYTES = 64 << 20  # limit of an archive member; eight hours of talk take half a megabyte
 NS = {"q": NAMESPACE}
 
 
@@ -61,7 +61,7 @@ class CodedText:
 
     @cached_property
     def codes_of_units(self) -> list[set[str]]:
-        """A unit has a code if it covers half of it, or half of the coding lies in it."""
+        """A unit has a code if the coding covers half of it, or half of the coding lies in it."""
         found: list[set[str]] = [set() for _ in self.units]
         ends = [end for _, end in self.units]
         for coding in self.codings:
@@ -102,7 +102,7 @@ def read_project(path: Path) -> CodedProject:
 
 
 def _read_member(archive: zipfile.ZipFile, name: str) -> bytes:
-    """A member by its name, whatever the case: NVivo writes `Sources`."""
+    """A member by its name, ignoring case: NVivo writes `Sources`."""
     (info,) = [each for each in archive.infolist() if each.filename.lower() == name.lower()]
     with archive.open(info) as file:
         content = file.read(MAX_TEXT_BYTES + 1)
@@ -170,7 +170,7 @@ def _selections(part: ElementTree.Element) -> Iterator[tuple[int, int, str]]:
 
 
 class _Offsets:
-    """Turns offsets as a program counts them into those of the text with LF line ends."""
+    """Converts a program's offsets into offsets in the text with LF line ends."""
 
     def __init__(self, raw: str, origin: str) -> None:
         self._shifts: list[int] = []  # offsets after which one more unit is counted
@@ -197,7 +197,7 @@ def _normalise(raw: str, origin: str) -> tuple[str, _Offsets]:
 
 @dataclass(frozen=True)
 class Unit:
-    """A paragraph, and for each coder who has its text the codes that he or she gave it."""
+    """A paragraph, and the codes that each coder who has its text gave it."""
 
     source: str
     number: int  # of the paragraph, from 1
@@ -207,7 +207,7 @@ class Unit:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far the coders agree on one code. None: not defined, because nothing varies.
+    """The coders' agreement on one code. None: undefined, because nothing varies.
 
     `kappa`: Cohen's, the mean over the pairs of coders. `alpha`: Krippendorff's, nominal.
     """
@@ -228,7 +228,7 @@ class Comparison:
 
 
 def compare(projects: Sequence[CodedProject]) -> Comparison:
-    """Line up the codings of several people.
+    """Compare the codings of several people, unit by unit.
 
     Raises:
         TextsDiffer
@@ -263,7 +263,7 @@ def _require_same_texts(projects: Sequence[CodedProject]) -> None:
     if different:
         raise TextsDiffer(
             f"The coders have different texts of {', '.join(sorted(different))}: code the same "
-            "version, or leave out the source."
+            "version, or leave the source out."
         )
 
 

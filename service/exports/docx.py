@@ -33,7 +33,7 @@ RESERVED = str.maketrans('\\/:*?"<>|', "---------")
 def reading_docx(transcript: Transcript, label: Label, options: ExportOptions) -> bytes:
     """For reading and for speaker coding: paragraphs that begin with a bold name and a colon.
 
-    A turn of several segments has a paragraph each; only the first has the name.
+    Each segment of a turn is a paragraph; only the first has the name.
     """
     body = [_info(transcript, label)]
     for each in paragraphs(transcript, options, stamp=_bracketed):
@@ -76,7 +76,7 @@ def table_docx(
     *,
     with_info: bool = False,
 ) -> bytes:
-    """A document of one table, whose titles every page repeats.
+    """A document with one table, whose header row is repeated on every page.
 
     Args:
         widths: of the columns, in twentieths of a point.
@@ -194,7 +194,7 @@ def zip_of(parts: Mapping[str, str | bytes]) -> bytes:
 
 
 def _core_properties(label: Label) -> str:
-    """No dates, so that the same transcript gives the same file; nobody's name."""
+    """Document properties: no names, and no dates, so that equal transcripts give equal files."""
     return (
         f"{XML}<cp:coreProperties "
         'xmlns:cp="http://schemas.openxmlformats.org/package/2006/metadata/core-properties" '

@@ -13,7 +13,7 @@ Content = str | bytes | Callable[[IO[bytes]], None]
 
 
 def write_whole(path: Path, content: Content) -> None:
-    """Write a file of mode 0600. A crash leaves the old or the new file, never a partial one.
+    """Write a file with mode 0600. A crash leaves the old or the new file, never a partial one.
 
     Args:
         content: text, bytes, or a function that writes the open file.

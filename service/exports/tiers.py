@@ -95,7 +95,7 @@ def textgrid(transcript: Transcript, label: Label, options: ExportOptions) -> st
 
 
 def _with_gaps(tier: list[tuple[int, int, str]], total: int) -> Iterator[tuple[int, int, str]]:
-    """The intervals, and empty ones between them: a tier of Praat has no gaps."""
+    """The intervals, with empty ones between them: a Praat tier has no gaps."""
     reached = 0
     for start, end, text in tier:
         if start > reached:

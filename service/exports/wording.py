@@ -46,7 +46,7 @@ HESITATIONS = {
     "sv": r"ö+h*m*|e+h+m*|h+m{2,}",
 }
 DEFAULT_HESITATIONS = r"u+h+m*|e+h+m+|ä+h+m*|h+m{2,}"
-# A repetition without one of these may be meant: very very, no no, a telephone number.
+# A repetition without one of these may be intended: very very, no no, a telephone number.
 FUNCTION_WORDS = {
     "en": "i you he she it we they me him her us them my your his its our their a an the this "
     "these those and but or if because when to of in on at for with from by as is am are "
@@ -101,7 +101,7 @@ def _bare(word: Word) -> str:
 
 
 def _without(words: list[Word], is_dropped: Callable[[int, list[str]], bool]) -> list[Word]:
-    """The other words; punctuation and capitals of dropped words pass to their neighbours."""
+    """The words that stay; punctuation and capitals of dropped words pass to their neighbours."""
     bare = [_bare(word) for word in words]
     kept: list[Word] = []
     capital = False
@@ -132,7 +132,7 @@ def _ends(word: Word) -> bool:
 
 
 def _is_cut_off_at(words: Sequence[Word]) -> Callable[[int, list[str]], bool]:
-    """`w- went`, `hos- hospital`: a word that ends in a hyphen, and the next begins with it."""
+    """`w- went`, `hos- hospital`: a word that ends in a hyphen and begins the next word."""
 
     def is_cut_off(i: int, bare: list[str]) -> bool:
         text = words[i].text.strip().rstrip(",.…")
@@ -143,7 +143,7 @@ def _is_cut_off_at(words: Sequence[Word]) -> Callable[[int, list[str]], bool]:
 
 
 def _is_said_again_in(function_words: str) -> Callable[[int, list[str]], bool]:
-    """`I was I was tired`: a phrase with a function word, and it directly follows once more."""
+    """`I was I was tired`: a phrase with a function word that is repeated at once."""
     known = frozenset(function_words.split())
 
     def is_said_again(i: int, bare: list[str]) -> bool:
@@ -177,7 +177,7 @@ def find_pauses(transcript: Transcript, shortest: float) -> list[tuple[float, fl
 def with_pauses(transcript: Transcript, shortest: float, notation: Notation) -> Transcript:
     """A mark after the last word before each pause."""
     pauses = find_pauses(transcript, shortest)
-    places = [  # every word by the middle of its time
+    places = [  # each word is placed by its middle
         ((word.start + word.end) / 2, i, j)
         for i, segment in enumerate(transcript.segments)
         for j, word in enumerate(segment.words)
@@ -246,7 +246,7 @@ def with_overlaps(transcript: Transcript, notation: Notation) -> Transcript:
 
 
 def _overlap_note(segment: Segment, during: Sequence[Overlap], notation: Notation) -> str:
-    """` [overlap with SPEAKER_01]`, or where marks show that, only whose words are missing."""
+    """` [overlap with SPEAKER_01]`; if marks show that already, only whose words are missing."""
     others = {speaker for overlap in during for speaker in overlap.speakers} - {segment.speaker}
     unheard = {speaker for overlap in during for speaker in overlap.unheard} - {segment.speaker}
     if notation != Notation.NOTES:
@@ -322,7 +322,7 @@ def _mark(found: str, marks: Mapping[int, int], language: str) -> str:
 
 # --- characters -----------------------------------------------------------------------------------
 
-# What XML 1.0 forbids (section 2.2), and what text programs take for the end of a line or a file.
+# Characters that XML 1.0 forbids (section 2.2) or that programs treat as the end of a line or file.
 # All but spaces that join words.
 _SPACES = re.compile(
     "[ \t\r\n\x0b\x0c\x1c-\x1e\x85\u2028\u2029]+"

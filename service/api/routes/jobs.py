@@ -115,7 +115,7 @@ class NewJob(Strict):
     translate: bool = Field(default=False, description="Into English, whatever language is spoken.")
     mixed_languages: bool = Field(
         default=False,
-        description="Expect stretches of up to 30 s in another language than the rest.",
+        description="Expect stretches of up to 30 s in a different language from the rest.",
     )
     vocabulary: list[VocabularyWord] | None = Field(
         default=None,
