@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -91,7 +92,6 @@ def files_in(api):
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        ({"files": {"file": ("clip.wav", b"RIFF", "audio/wav")}}, "not a form"),
         ({"content": b"RIFF", "headers": {"Content-Type": "audio/wav"}}, "recording itself"),
         ({"content": b"RIFF"}, "recording itself"),
         ({"content": iter([b"RIFF"]), "headers": {"Upload-Length": "4"}}, "recording itself"),
@@ -106,6 +106,47 @@ def test_a_body_of_another_kind_is_refused_with_what_to_send(api, study, body, s
     assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_media_type")
     assert says in answer.json()["detail"]
     assert "application/offset+octet-stream" in answer.json()["detail"]
+    assert files_in(api) == before
+
+
+def form(sound: bytes, **fields: str) -> dict[str, Any]:
+    return {"files": {"file": ("INT-07.wav", sound, "audio/wav")}, "data": fields}
+
+
+def test_a_form_with_a_recording_is_an_upload(api, study, session):
+    place, sound = f"/v1/uploads?study={study}&session={session}", tone(1.0)
+    answer = api.post(place, **form(sound))
+
+    id = answer.json()["id"]
+    assert (answer.status_code, answer.headers["Location"]) == (201, f"/v1/uploads/{id}")
+    assert answer.headers["Upload-Offset"] == str(len(sound))
+    assert api.get(f"/v1/recordings/{id}?wait=10").json()["state"] == "ready"
+    assert api.get(f"/v1/recordings/{id}/audio").content == sound
+    header = api.request("HEAD", f"/v1/uploads/{id}").headers["Upload-Metadata"]
+    assert header == metadata(filename="INT-07.wav")
+    again = api.post(place, **form(sound))
+    assert (again.status_code, again.json()["id"]) == (200, id)
+    copy = api.post(f"{place}&copy=true", **form(sound))
+    assert (copy.status_code, copy.json()["id"] == id) == (201, False)
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "says"),
+    [
+        (form(b"RIFF", session="INT-07"), "bad_form", "into the address"),
+        (form(b""), "bad_form", "no bytes"),
+        ({"files": {"audio": ("clip.wav", b"RIFF")}}, "bad_form", "field file"),
+        (form(b"RIFF") | {"headers": {"Upload-Checksum": "sha1 x"}}, "bad_upload_header", "tus"),
+    ],
+)
+def test_a_form_with_anything_but_a_recording_is_refused_and_leaves_nothing(
+    api, study, body, code, says
+):
+    before = files_in(api)
+    answer = api.post(f"/v1/uploads?study={study}", **body)
+
+    assert (answer.status_code, answer.json()["code"]) == (400, code)
+    assert says in answer.json()["detail"]
     assert files_in(api) == before
 
 

@@ -10,19 +10,14 @@ ServiceError
 """
 
 import asyncio
-import hashlib
 import json
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar, TypeVar
 from uuid import UUID
 
-import anyio
-import anyio.from_thread
-import anyio.to_thread
 from fastapi import Request
 from starlette.exceptions import HTTPException
 
@@ -30,18 +25,16 @@ from models.options import JobOptions
 from models.speaker_names import show_names
 from models.transcript import Transcript
 from service.api.limits import Limits
-from service.api.multipart import BadForm, FormReader
-from service.api.routes.recordings import UNFINISHED, wake_checker
-from service.api.routes.uploads import number, request_blocks
+from service.api.routes.recordings import UNFINISHED
+from service.api.routes.uploads import receive_form
 from service.api.watch import JOBS, RECORDINGS, Topic, Watch
 from service.database.tables import Job
 from service.domain import jobs, recordings, transcripts
 from service.domain.callers import Caller, require_valid_token
-from service.domain.erasure import erase_recording
 from service.domain.job_errors import error_title
 from service.domain.jobs import JobRequest
 from service.domain.studies import find_only_study
-from service.errors import ServiceError, WrongLength
+from service.errors import ServiceError
 from service.exports import Format, Label, render
 from service.services import Services
 
@@ -115,15 +108,15 @@ async def transcribe_form(
     if study is None:
         study = await asyncio.to_thread(find_only_study, services, caller)
     forms: list[Form] = []
-    recording_id = await receive_form(
+    recording_id, _ = await receive_form(
         request,
         caller,
         services,
         limits,
-        file_field,
-        study,
-        place.session,
         lambda fields: forms.append(read_form(fields)),
+        file_field=file_field,
+        study=study,
+        session=place.session,
     )
     (form,) = forms
     wanted = wanted_of(form)
@@ -139,74 +132,6 @@ async def transcribe_form(
         await wait_until(request, watch, JOBS, job_id, lambda state: state.has_ended, end)
         await asyncio.to_thread(require_valid_token, services, caller)
     return await asyncio.to_thread(read_finished, services, caller, job_id), form
-
-
-# --- the recording --------------------------------------------------------------------------------
-
-
-async def receive_form(
-    request: Request,
-    caller: Caller,
-    services: Services,
-    limits: Limits,
-    file_field: str,
-    study: str,
-    session: str | None,
-    read_fields: Callable[[dict[str, list[str]]], None],
-) -> UUID:
-    """Encrypt the form's file into the vault as it arrives; returns the recording's id.
-
-    Nothing of it is kept if `read_fields` raises.
-    """
-    n_bytes = number(request, "content-length")
-    if n_bytes is None:
-        raise WrongLength("The request needs the header Content-Length")
-    reader = FormReader(request.headers.get("content-type", ""), file_field)
-    blocks = reader.file_blocks(request_blocks(request, whole=True))
-    with limits.receive(caller.token_id):
-        first = await anext(blocks, b"")
-        if not first:
-            raise BadForm("The recording has no bytes")
-        recording = await asyncio.to_thread(
-            recordings.create_upload,
-            services,
-            caller,
-            study=study,
-            session=session,
-            n_bytes=n_bytes,  # of the whole form: that of the file is known at its end
-            metadata=recordings.format_metadata(filename=reader.file_name),
-        )
-        try:
-            digest, stored = hashlib.sha256(), all_blocks(first, blocks)
-
-            async def next_block() -> bytes:
-                block = await anext(stored, b"")
-                digest.update(block)
-                return block
-
-            read_block = partial(anyio.from_thread.run, next_block)
-            store = partial(
-                recordings.receive, services, recording, read_block, offset=0, checksum=None
-            )
-            length = await anyio.to_thread.run_sync(store, limiter=limits.receiving)
-            read_fields(dict(reader.fields))
-            same = await asyncio.to_thread(
-                recordings.finish_upload, services, recording, length, digest.digest()
-            )
-        except BaseException:
-            await asyncio.shield(asyncio.to_thread(erase_recording, services, caller, recording.id))
-            raise
-    if same is not None:  # the request was sent before
-        await asyncio.to_thread(erase_recording, services, caller, recording.id)
-        return same
-    wake_checker(request, recording)
-    return recording.id
-
-
-async def all_blocks(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    yield first
-    async for block in rest:
-        yield block
 
 
 # --- the job --------------------------------------------------------------------------------------

@@ -261,8 +261,8 @@ def finish_upload(
     """End an upload whose length was not known before: it can be checked now.
 
     Returns:
-        The id of an earlier recording with the same content in the same place, if there is one;
-        the new one is then left as it is.
+        The id of an earlier recording with the same content in the same place, if there is one
+        and no copy was asked for; the new one is then left as it is.
 
     Raises:
         Erased
@@ -277,7 +277,7 @@ def finish_upload(
             Recording.state.in_(("checking", "ready")),
         )
         earlier = session.scalar(same.order_by(Recording.created_at).limit(1))
-        if earlier is not None:
+        if earlier is not None and not recording.is_copy:
             return earlier
         row = session.get_one(Recording, recording.id, with_for_update=True)
         row.n_bytes, row.digest = n_bytes, digest

@@ -8,7 +8,7 @@ import asyncio
 import base64
 import binascii
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from datetime import UTC
 from email.utils import format_datetime
@@ -25,6 +25,7 @@ from starlette.requests import ClientDisconnect
 from service.api.access import LimitsDep, ServicesDep, allow
 from service.api.guarded_route import GuardedRoute
 from service.api.limits import Limits
+from service.api.multipart import BadForm, FormReader
 from service.api.openapi import problems
 from service.api.routes.recordings import RecordingView, wake_checker
 from service.api.routes.views import SessionName, StudyName
@@ -78,7 +79,9 @@ CHECKSUMS = {"sha1": 20, "sha256": 32}  # bytes; tus 1.0 requires SHA-1
 # What has arrived is kept, and the client resumes there.
 MIN_BYTES = 20 * 2**10
 MIN_BYTES_SECONDS = 20.0
+FORM = "multipart/form-data"
 MAX_METADATA = 8192  # bytes
+TUS_HEADERS = ("tus-resumable", "upload-length", "upload-metadata", "upload-checksum")
 MAX_LENGTH = 2**53  # larger numbers are not exact in JSON
 
 TRANSFER_ERRORS = (
@@ -108,10 +111,9 @@ TUS_VERSION = header("Tus-Resumable", "1.0.0, which is also the default.")
 CHECKSUM = header(
     "Upload-Checksum", "`sha1` or `sha256`, a space, and the digest of this body in base64."
 )
-BODY = {
-    "required": False,
-    "content": {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}},
-}
+BINARY = {"type": "string", "format": "binary"}
+BODY_CONTENT = {MEDIA_TYPE: {"schema": BINARY}}
+FORM_SCHEMA = {"type": "object", "properties": {"file": BINARY}, "required": ["file"]}
 OFFSET_HEADERS = {
     "Upload-Offset": {"schema": {"type": "string"}, "description": "Bytes stored so far."},
     "Upload-Expires": {
@@ -149,7 +151,7 @@ def tus_options(services: ServicesDep) -> Response:
                 **OFFSET_HEADERS,
             }
         },
-        **problems(StudyNotFound, SessionNotFound, UploadTooLarge, *TRANSFER_ERRORS),
+        **problems(StudyNotFound, SessionNotFound, UploadTooLarge, BadForm, *TRANSFER_ERRORS),
     },
     openapi_extra={
         "parameters": [
@@ -161,7 +163,10 @@ def tus_options(services: ServicesDep) -> Response:
             ),
             CHECKSUM,
         ],
-        "requestBody": BODY,
+        "requestBody": {
+            "required": False,
+            "content": {**BODY_CONTENT, FORM: {"schema": FORM_SCHEMA}},
+        },
     },
 )
 async def create_upload(
@@ -189,9 +194,16 @@ async def create_upload(
 
     `curl -X POST -T FILE -H "Authorization: Bearer $TOKEN" -H "Content-Type:
     application/offset+octet-stream" "$URL/v1/uploads?study=PEER&session=INT-07"`
+
+    The body may also be a form that has the whole recording in its field `file` and nothing else:
+    `curl -F file=@FILE -H "Authorization: Bearer $TOKEN" "$URL/v1/uploads?study=PEER"`
     """
-    require_version(request)
     limits.uploads.require(str(caller.token_id))
+    if media_type(request) == FORM:
+        return await upload_form(
+            request, response, caller, services, limits, study, session, copy or bool(other_than)
+        )
+    require_version(request)
     has_body = media_type(request) == MEDIA_TYPE
     if not has_body:
         refuse_other_body(request)
@@ -242,6 +254,46 @@ async def create_upload(
     response.headers["Location"] = f"/v1/uploads/{recording.id}"
     response.headers.update(offset_headers(recording, offset))
     return await asyncio.to_thread(RecordingView.of, recording, services)
+
+
+async def upload_form(
+    request: Request,
+    response: Response,
+    caller: Caller,
+    services: Services,
+    limits: Limits,
+    study: str,
+    session: str | None,
+    copy: bool,
+) -> RecordingView:
+    """Store the recording of a form, whose length is known only at its end."""
+    if any(name in request.headers for name in TUS_HEADERS):
+        raise BadUploadHeader("The headers of tus do not go with a form: send the file alone")
+    id, existed = await receive_form(
+        request,
+        caller,
+        services,
+        limits,
+        refuse_fields,
+        file_field="file",
+        study=study,
+        session=session,
+        copy=copy,
+    )
+    recording = await asyncio.to_thread(_find, services, caller, id)
+    if existed:
+        return await show_existing(recording, services, response)
+    response.headers["Location"] = f"/v1/uploads/{id}"
+    response.headers.update(offset_headers(recording, recording.n_bytes))
+    return await asyncio.to_thread(RecordingView.of, recording, services)
+
+
+def refuse_fields(fields: dict[str, list[str]]) -> None:
+    if fields:
+        raise BadForm(
+            "The form must hold the file only: put everything else into the address, such as "
+            "?study=PEER&session=INT-07"
+        )
 
 
 async def show_existing(
@@ -304,7 +356,7 @@ def read_offset(
             header("Upload-Offset", "Where this body starts, as HEAD reports.", required=True),
             CHECKSUM,
         ],
-        "requestBody": {**BODY, "required": True},
+        "requestBody": {"required": True, "content": BODY_CONTENT},
     },
 )
 async def resume_upload(
@@ -426,6 +478,82 @@ async def request_blocks(request: Request, whole: bool) -> AsyncIterator[bytes]:
         yield bytes(pending)
 
 
+async def receive_form(
+    request: Request,
+    caller: Caller,
+    services: Services,
+    limits: Limits,
+    read_fields: Callable[[dict[str, list[str]]], None],
+    *,
+    file_field: str,
+    study: str,
+    session: str | None,
+    copy: bool = False,
+) -> tuple[UUID, bool]:
+    """Encrypt the form's file into the vault as it arrives.
+
+    Returns:
+        The recording's id, and whether it is that of a recording with the same content that the
+        session, or the study without a session, already had. With `copy` it never is.
+
+    Args:
+        read_fields: called with the form's other fields. Nothing is kept if it raises.
+
+    Raises:
+        TooManyRequests, BadForm, WrongLength, and what `create_upload` and `receive` raise.
+    """
+    n_bytes = number(request, "content-length")
+    if n_bytes is None:
+        raise WrongLength("The request needs the header Content-Length")
+    reader = FormReader(request.headers.get("content-type", ""), file_field)
+    blocks = reader.file_blocks(request_blocks(request, whole=True))
+    with limits.receive(caller.token_id):
+        first = await anext(blocks, b"")
+        if not first:
+            raise BadForm("The recording has no bytes")
+        recording = await asyncio.to_thread(
+            recordings.create_upload,
+            services,
+            caller,
+            study=study,
+            session=session,
+            n_bytes=n_bytes,  # of the whole form: that of the file is known at its end
+            metadata=recordings.format_metadata(filename=reader.file_name),
+            copy=copy,
+        )
+        try:
+            digest, stored = hashlib.sha256(), all_blocks(first, blocks)
+
+            async def next_block() -> bytes:
+                block = await anext(stored, b"")
+                digest.update(block)
+                return block
+
+            read_block = partial(anyio.from_thread.run, next_block)
+            store = partial(
+                recordings.receive, services, recording, read_block, offset=0, checksum=None
+            )
+            length = await anyio.to_thread.run_sync(store, limiter=limits.receiving)
+            read_fields(dict(reader.fields))
+            same = await asyncio.to_thread(
+                recordings.finish_upload, services, recording, length, digest.digest()
+            )
+        except BaseException:
+            await asyncio.shield(asyncio.to_thread(erase_recording, services, caller, recording.id))
+            raise
+    if same is not None:  # the request was sent before
+        await asyncio.to_thread(erase_recording, services, caller, recording.id)
+        return same, True
+    wake_checker(request, recording)
+    return recording.id, False
+
+
+async def all_blocks(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for block in rest:
+        yield block
+
+
 def _find(services: Services, caller: Caller, upload_id: UUID) -> Recording:
     with services.sessionmaker() as session:
         return find_recording(session, caller, upload_id)
@@ -464,17 +592,15 @@ def media_type(request: Request) -> str:
 def refuse_other_body(request: Request) -> None:
     """
     Raises:
-        UnsupportedMediaType: the request has a body of another kind, such as a form.
+        UnsupportedMediaType: the request has a body of another kind.
     """
-    found = media_type(request)
-    is_form = found.startswith("multipart/")
     has_bytes = (number(request, "content-length") or 0) > 0 or (
         "transfer-encoding" in request.headers
     )
-    if is_form or has_bytes:
+    if has_bytes:
         raise UnsupportedMediaType(
-            f"The body must be the recording itself{', not a form' * is_form}: send the file's "
-            f"bytes with Content-Type: {MEDIA_TYPE} (curl -T FILE, not -F)"
+            f"The body must be the recording itself: send the file's bytes with Content-Type: "
+            f"{MEDIA_TYPE} (curl -T FILE), or a form with the field file (curl -F file=@FILE)"
         )
 
 
