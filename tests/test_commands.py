@@ -215,7 +215,7 @@ def test_watching_can_be_interrupted_and_the_job_goes_on(run, study, session_job
     monkeypatch.setattr(watch, "follow", interrupt)
     stopped = run("watch", job_id, code=130).stderr
 
-    assert "the job goes on" in stopped and f"fieldscribe cancel {job_id}" in stopped
+    assert "the job continues" in stopped and f"fieldscribe cancel {job_id}" in stopped
 
 
 # --- the rest of the API --------------------------------------------------------------------------

@@ -350,7 +350,7 @@ async def test_a_form_is_read_in_blocks_of_any_size(size):
         (form(MODEL), "no file in the field file"),
         (form(FILE, FILE), "one recording"),
         (form(FILE)[:-10], "cut off"),
-        (form(('name="audio"; filename="a.wav"', b"1")), "belongs into the field file"),
+        (form(('name="audio"; filename="a.wav"', b"1")), "Put the recording into the field file"),
         (form(FILE, ('name="prompt"', b"x" * 70_000)), "at most 65536 bytes"),
         (form(FILE, *[MODEL] * 300), "at most 200 fields"),
         (form(FILE, ('name="prompt"', b"\xff")), "malformed"),

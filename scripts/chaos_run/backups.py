@@ -1,4 +1,4 @@
-"""Backups meanwhile, some of them killed, and restores of those that finished."""
+"""Backups during the attack, some of them killed, and restores of those that finished."""
 
 import json
 import os
@@ -60,7 +60,7 @@ class Backups(threading.Thread):
                 self._book.report(f"backups: {type(error).__name__}: {error}")
 
     def finish(self) -> None:
-        """End, with a last backup that nothing disturbs."""
+        """End with a last, undisturbed backup."""
         self.leaving.set()
         self._now.set()
         self.join()
@@ -78,7 +78,7 @@ class Backups(threading.Thread):
                 return
             self.counts["backups"] += 1
             if self._random.random() < 0.5:
-                # Newer keys, whose ledger names what was erased since the backup.
+                # Newer keys, whose ledger lists everything erased since the backup.
                 gone = self._snapshot()["gone"]
                 newer = self._command("backup", "--keys-to", str(keys), "--json")
                 if newer is not None:
@@ -117,7 +117,7 @@ class Backups(threading.Thread):
             self._book.report(f"after a restore: {each}")
 
     def _snapshot(self) -> dict[str, Any]:
-        """What is acknowledged at this moment."""
+        """Everything acknowledged so far."""
         uploads, jobs = list(self._book.uploads), list(self._book.jobs)
         things: list[Upload | Submission] = [*uploads, *jobs]
         return {
@@ -139,7 +139,7 @@ class Backups(threading.Thread):
     def _command(
         self, *arguments: str, variables: dict[str, str] | None = None
     ) -> dict[str, Any] | None:
-        """What a command printed as JSON; None if it was killed or the database was down."""
+        """The JSON that a command printed; None if it was killed or the database was down."""
         done = self._run([sys.executable, "-c", CLI, *arguments], variables or {})
         if done.returncode == 0:
             answer: dict[str, Any] = json.loads(done.stdout)

@@ -1,7 +1,7 @@
-"""The clients: what they asked the service for, and what it answered.
+"""The clients, with a record of their requests and the answers.
 
-Each repeats a request until it is answered, as the project's own commands do, and writes down what
-must be true from then on. `count.py` compares that with what is there in the end.
+Each repeats a request until it is answered, as the project's own commands do, and records what must
+be true from then on. `count.py` compares these records with the final state.
 """
 
 import io
@@ -23,13 +23,13 @@ from scripts.chaos_run.engine import name_of
 PART = 6_000  # bytes
 OCTETS = {"Content-Type": "application/offset+octet-stream"}
 TUS = {"Tus-Resumable": "1.0.0"}
-ANSWERS_BY = 240.0  # s in which a request must be answered, with all that goes wrong meanwhile
+ANSWERS_BY = 240.0  # s in which a request must be answered, in spite of all faults
 RETRY = (408, 429, 503, 507)
 CANARY = "canary-eva-muster"  # part of every file name; must not appear in any log
 
 
 class Unanswered(Exception):
-    """No answer, or one to ask again: the request may have been carried out or not."""
+    """No answer, or one that asks for a retry: the request may or may not have been carried out."""
 
 
 class Stopped(Exception):
@@ -112,7 +112,7 @@ class Client(threading.Thread):
         raise NotImplementedError
 
     def complete(self) -> None:
-        """What is left to do when nothing goes wrong any more."""
+        """Complete what is left, after the last fault."""
 
     def run(self) -> None:
         try:
@@ -152,10 +152,10 @@ class Client(threading.Thread):
     def ask(
         self, method: str, path: str, *, accept: Collection[int] = (), **options: Any
     ) -> httpx2.Response:
-        """The answer, after as many attempts as it takes.
+        """The answer, after as many attempts as needed.
 
         Args:
-            accept: refusals that are right here.
+            accept: statuses of refusals that are correct here.
         """
         answer = self.until_answered(lambda: self.try_once(method, path, **options))
         if not answer.is_success and answer.status_code not in accept:
@@ -279,7 +279,7 @@ class Researcher(Client):
             answer = self.ask("HEAD", path, headers=TUS)
             offset = int(answer.headers["Upload-Offset"])
             if offset < acknowledged:
-                self.book.report(f"{path}: {acknowledged} bytes acknowledged, {offset} there")
+                self.book.report(f"{path}: {acknowledged} bytes acknowledged, {offset} stored")
             if offset >= len(upload.content):
                 return
             try:
@@ -343,7 +343,7 @@ class Researcher(Client):
             body = self._body_of[job.key]
             answer = self.ask("POST", "/v1/jobs", json=body, headers=headers, accept=[410])
             if answer.is_success and answer.json()["id"] != job.id:
-                self.book.report(f"job {job.id}: a repeated request made another one")
+                self.book.report(f"job {job.id}: a repeated request made another job")
 
     def read_results(self) -> None:
         for job in self.random.sample(self.jobs, min(3, len(self.jobs))):
@@ -423,7 +423,7 @@ class Researcher(Client):
 
 
 class Deidentifier(Client):
-    """Claims hand-offs and completes them; lets one in ten go, and fails one in ten."""
+    """Claims hand-offs and completes them; abandons one in ten and fails one in ten."""
 
     may_abandon = True
 
@@ -480,7 +480,7 @@ class Administrator(Client):
 
 
 def noise(generator: random.Random) -> bytes:
-    """A WAV of half a second to one second, unlike any other."""
+    """A unique WAV of half a second to one second."""
     numbers = np.random.default_rng(generator.getrandbits(64))
     samples = numbers.normal(0, 3000, int(generator.uniform(8000, 16000))).astype("<i2")
     file = io.BytesIO()

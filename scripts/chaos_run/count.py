@@ -1,6 +1,6 @@
-"""The final count: database, vault and keys against what the clients were answered.
+"""The final count: compares database, vault and keys with the answers that the clients got.
 
-It runs when nothing goes wrong any more and every job has ended. Everything must agree exactly.
+It runs after the last fault, when every job has ended. Everything must agree exactly.
 """
 
 import json
@@ -50,7 +50,7 @@ SELECT count(*) FROM procrastinate_jobs
 
 
 class Count:
-    """Compares, and notes what does not agree."""
+    """Compares, and records every difference."""
 
     def __init__(self, services: Services, book: Book) -> None:
         self._services, self._book = services, book
@@ -114,7 +114,7 @@ class Count:
             own = rows.get(upload.id or "")
             if upload.deletion == "done":
                 if own is None or own.erased_at is None:
-                    self.wrong.append(f"recording {upload.id} was deleted and is there")
+                    self.wrong.append(f"recording {upload.id} was deleted but still exists")
             elif own is None or own.state != "ready":
                 self.wrong.append(f"recording {upload.id} is {own and own.state}, not ready")
             elif (content := read_name(self._services, own)) != name_of(upload.content):
@@ -171,7 +171,7 @@ class Count:
         self.figures |= {"jobs": len(jobs)} | {f"jobs {s}": n for s, n in sorted(statuses.items())}
 
     def _explain(self, session: DbSession, job: Job) -> None:
-        """A failed job: only after three attempts that kills ended without a finished stage."""
+        """A job may fail only after three attempts, each killed before it finished a stage."""
         query = select(JobError.code).where(JobError.job_id == job.id).order_by(JobError.at)
         codes = list(session.scalars(query))
         killed = [code for code in codes if code in ("worker_died", "engine_died")]
@@ -197,7 +197,9 @@ class Count:
             if job.status == "erased":
                 continue
             if known is None:
-                self.wrong.append(f"hand-off {handoff.id} is {handoff.status}, acknowledged never")
+                self.wrong.append(
+                    f"hand-off {handoff.id} is {handoff.status}, which was never acknowledged"
+                )
                 continue
             ended[known.outcome] += 1
             self._expect(f"hand-off {handoff.id}", handoff.status, known.outcome)
@@ -247,7 +249,7 @@ class Count:
         self._expect("half-written files", partial, set())
 
     def _strays(self) -> dict[str, set[UUID]]:
-        """Files and keys that no row names. Rows that name one that is missing are noted."""
+        """Files and keys that no row names. Rows that name a missing one are recorded."""
         store, keyring = identified(self._services)
         named, owners, studies, parts = set(), set(), set(), set()
         with self._services.sessionmaker() as session:
@@ -311,7 +313,7 @@ def age(services: Services) -> None:
 
 
 def read_logs(paths: Iterable[Path]) -> list[str]:
-    """Tracebacks and file names in the logs: neither may be there."""
+    """Check that the logs hold no tracebacks and no file names."""
     wrong = []
     for path in paths:
         said = path.read_text(errors="replace") if path.exists() else ""

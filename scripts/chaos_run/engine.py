@@ -1,6 +1,6 @@
-"""An engine that loads no torch. Its results name the recordings that they were made of.
+"""An engine that loads no torch. Its results name the recordings that they were made from.
 
-So a transcript of the wrong recordings, or one made from another job's results, is noticed.
+This reveals transcripts of the wrong recordings, or made from another job's results.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""What goes wrong: which fault, when and for how long is chosen by the seed."""
+"""The faults. The seed chooses which one, when and for how long."""
 
 import contextlib
 import os
@@ -55,7 +55,7 @@ class Faults:
         self.left_out += [] if site.clock.can_move else ["clock jumps (needs a C compiler)"]
 
     def inject(self) -> None:
-        """One fault. One that finds nothing to harm is replaced by another."""
+        """Inject one fault; if it has nothing to act on, try another."""
         while True:
             kind = self._random.choices(list(self._kinds), list(self._kinds.values()))[0]
             what = kind()
@@ -66,7 +66,7 @@ class Faults:
         self.log.append(f"{time.monotonic() - self._started:7.1f} {name} {what}".rstrip())
 
     def end(self) -> None:
-        """Nothing goes wrong any more, and the clocks are right."""
+        """End all faults and set the clocks right."""
         for timer in self._timers:
             timer.cancel()
         for pids in self._site.pids().values():
@@ -114,7 +114,7 @@ class Faults:
         return self._kill("serve")
 
     def cut_power(self) -> str | None:
-        """Everything at once, as far as one process can."""
+        """Kill everything at once, as far as one process can."""
         for pids in self._site.pids().values():
             self._signal(pids, signal.SIGKILL)
         return ""
@@ -130,7 +130,7 @@ class Faults:
         return f"for {seconds:.0f} s"
 
     def cut_database_connections(self) -> str | None:
-        """The server ends some or all of its connections, as a network or an administrator may."""
+        """End some or all of the database's connections, as a network or an administrator may."""
         url = embedded.url(self._site.settings.database)
         share = self._random.choice((0.3, 1.0))
         query = (

@@ -1,6 +1,6 @@
 """`scripts/chaos`: attack a service for some minutes, then count everything.
 
-Exit status 0: everything agrees; 1: something does not, and it is printed.
+Exit status 0: everything agrees; 1: something does not, and the differences are printed.
 """
 
 import argparse
@@ -60,7 +60,7 @@ def attack(minutes: float, seed: int, every: float = 9.0, say: Any = lambda text
     """
     Args:
         every: seconds between two faults, on average.
-        say: called with a line of progress now and then.
+        say: called with a line of progress from time to time.
     """
     folder = Path(tempfile.mkdtemp(prefix="fieldscribe-chaos-", dir=fast_folder()))
     folder.chmod(0o711)
@@ -137,7 +137,7 @@ def run(
 
 
 def settle(site: Site, clients: list[Client], backups: Backups, outcome: Outcome, say: Any) -> None:
-    """Let everything end that has begun."""
+    """Let everything that has begun end."""
     started = time.monotonic()
     wait_for_answer(site, START_TIMEOUT)
     for client in clients:
@@ -172,7 +172,7 @@ def wait_until_ended(services: Services, seconds: float, say: Any) -> None:
         if not n_jobs and not n_handoffs:
             return
         if time.monotonic() > end:
-            return  # the count says what has not ended
+            return  # the count reports what has not ended
         say(f"settling: {n_jobs} jobs and {n_handoffs} hand-offs have not ended")
         time.sleep(3)
 
@@ -206,7 +206,7 @@ def main() -> int:
     parser.add_argument("--every", type=float, default=9.0, help="seconds between faults")
     parser.add_argument("--json", type=Path, help="file for the outcome")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # and end what was started
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # and end all processes that were started
     outcome = attack(
         arguments.minutes, arguments.seed, arguments.every, lambda line: print(line, flush=True)
     )

@@ -25,7 +25,7 @@ class Proxy(threading.Thread):
         self.counts: Counter[str] = Counter()
         self.losing = False  # every answer is lost
         self.down = False  # every connection is refused
-        self.calm = False  # nothing goes wrong any more
+        self.calm = False  # no more faults
         self.port = 0
 
     def begin(self) -> None:
@@ -43,7 +43,7 @@ class Proxy(threading.Thread):
             await server.serve_forever()
 
     def cut_all(self) -> int:
-        """Cut every open connection; the number of them."""
+        """Cut every open connection and return how many there were."""
         open_now = list(self._open)
         for writer in open_now:
             self._loop.call_soon_threadsafe(writer.transport.abort)
@@ -83,7 +83,7 @@ class Proxy(threading.Thread):
                 await sent
                 return
             limit = 0 if fate == "lost answer" else self._limit(fate == "half answer", 900)
-            if limit == 0:  # the API's answer comes, and nobody gets it
+            if limit == 0:  # the API answers, but the client does not get it
                 await from_api.read(1)
             else:
                 await pass_on(from_api, to_client, limit)
@@ -107,7 +107,7 @@ class Proxy(threading.Thread):
 async def pass_on(
     source: asyncio.StreamReader, target: asyncio.StreamWriter, limit: int | None
 ) -> None:
-    """Copy until the source ends, or until so many bytes have passed."""
+    """Copy until the source ends, or until a number of bytes have passed."""
     n_bytes = 0
     with contextlib.suppress(OSError):
         while data := await source.read(16384):

@@ -36,8 +36,8 @@ def check(services: Services, known: dict[str, Any]) -> dict[str, Any]:
     """
     Args:
         known: what was acknowledged before the backup began: `recordings` with the names of their
-            contents, `jobs`, `transcripts` with the names they hold; what was erased (`gone`); and
-            what may have been erased meanwhile (`doubtful`).
+            contents, `jobs`, and `transcripts` with the names they hold; what had been erased
+            (`gone`); and what may have been erased during the backup (`doubtful`).
     """
     doubtful, wrong = set(known["doubtful"]), []
     n_recordings = n_transcripts = 0
@@ -63,7 +63,7 @@ def check(services: Services, known: dict[str, Any]) -> dict[str, Any]:
         for id in known["gone"]:
             row = session.get(Recording, UUID(id)) or session.get(Job, UUID(id))  # type: ignore[assignment]
             if row is not None and row.erased_at is None:
-                wrong.append(f"{id} was erased and is back")
+                wrong.append(f"{id} was erased but is back")
     return {"violations": wrong, "recordings": n_recordings, "transcripts": n_transcripts}
 
 
@@ -79,7 +79,7 @@ def read_name(services: Services, recording: Recording) -> str:
 
 
 def read_words(services: Services, job_id: UUID) -> list[str]:
-    """The words of a job's only transcript, or what is wrong with it."""
+    """The words of a job's only transcript, or a description of what is wrong with it."""
     with services.sessionmaker() as session:
         query = select(StoredTranscript).where(StoredTranscript.job_id == job_id)
         rows = session.scalars(query).all()

@@ -1,9 +1,9 @@
 """The service under attack: its processes, on a small disk and with a clock that can be moved.
 
 The disk is an ext4 image of 2 GB, mounted through a loop device, with data and keys on it; that
-needs root. The wall clocks are moved by `clock.c`, which the processes preload: `serve` and all
-its children, so also the database, see one; a second worker, as if on another machine, sees
-another. Without root or a C compiler these faults are left out.
+needs root. The wall clocks are moved by `clock.c`, which the processes preload. `serve` and all
+its children, including the database, see one clock; a second worker sees another, as if it ran on
+another machine. Without root or a C compiler these faults are left out.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ RESTART_AFTER = 1.0  # s, as systemd waits
 
 
 class SmallDisk:
-    """A disk of its own for the installation, which can be filled.
+    """A separate disk for the installation, which can be filled.
 
     Args:
         folder: where the image and its mount point are made.
@@ -52,7 +52,7 @@ class SmallDisk:
         return True
 
     def fill(self, *, leave: int) -> None:
-        """Take all but so many bytes. The space is only reserved, which takes no time."""
+        """Fill all but a number of bytes. The space is only reserved, which takes no time."""
         filler = self.folder / "filler"
         with filler.open("wb") as file, contextlib.suppress(OSError):
             size = 2**28
@@ -73,7 +73,7 @@ class SmallDisk:
 
 
 class Clock:
-    """The wall clock of processes started with `variables`. It stays true without a compiler."""
+    """The wall clock of processes started with `variables`. Without a compiler it stays right."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self._library, self._path = folder / "clock.so", folder / name
@@ -88,7 +88,7 @@ class Clock:
         return self._library.exists()
 
     def jump_to(self, offset: int) -> None:
-        """Show the true time plus so many seconds. Every process sees it at once."""
+        """Show the true time plus a number of seconds. Every process sees it at once."""
         self.offset = offset
         with self._path.open("r+b") as file:
             file.write(struct.pack("=q", offset))
@@ -125,7 +125,7 @@ class Site(Installation):
         self.n_starts = 0
 
     def begin(self) -> None:
-        """Start `serve` and a second worker, and start each again whenever it ends."""
+        """Start `serve` and a second worker, and restart each whenever it ends."""
         self._keeper = threading.Thread(target=self._keep, daemon=True, name="keeper")
         self._keeper.start()
 

@@ -1,6 +1,6 @@
 """Forms with a recording (multipart/form-data), read block by block as they arrive.
 
-The usual readers of forms put a large file into a temporary file, which would be plaintext on disk.
+The usual form parsers write a large file to a temporary file, which would be plaintext on disk.
 
 ServiceError
 └── BadForm
@@ -27,7 +27,7 @@ class BadForm(ServiceError):
 
 
 class FormReader:
-    """Takes a form apart: `file_blocks` yields the file, and `fields` has the rest afterwards.
+    """Parses a form: `file_blocks` yields the file, and `fields` holds the rest afterwards.
 
     Args:
         content_type: the request's header.
@@ -89,7 +89,7 @@ class FormReader:
     def _begin_part(self) -> None:
         self._n_parts += 1
         if self._n_parts > MAX_PARTS:
-            raise BadForm(f"A form has at most {MAX_PARTS} fields")
+            raise BadForm(f"A form may have at most {MAX_PARTS} fields")
         self._in_file, self._disposition = False, b""
         self._text.clear()
 
@@ -108,12 +108,12 @@ class FormReader:
         self._name = options.get(b"name", b"").decode()
         if self._name == self._file_field:
             if self._has_file:
-                raise BadForm("A form has one recording: send the others separately")
+                raise BadForm("A form may hold only one recording: send the others separately")
             self._has_file = self._in_file = True
             name = options.get(b"filename")
             self.file_name = name.decode(errors="replace") if name else None
         elif b"filename" in options:
-            raise BadForm(f"The recording belongs into the field {self._file_field}")
+            raise BadForm(f"Put the recording into the field {self._file_field}")
 
     def _add_data(self, data: bytes) -> None:
         if self._in_file:
@@ -132,4 +132,6 @@ class FormReader:
     def _count(self, data: bytes) -> None:
         self._n_text_bytes += len(data)
         if self._n_text_bytes > MAX_TEXT_BYTES:
-            raise BadForm(f"The fields of a form have at most {MAX_TEXT_BYTES} bytes together")
+            raise BadForm(
+                f"The fields of a form may have {MAX_TEXT_BYTES} bytes in total: shorten them"
+            )

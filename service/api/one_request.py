@@ -237,7 +237,7 @@ def captions(finished: Finished, format: Format) -> str:
 
 
 def words_of_prompt(prompt: str) -> list[str]:
-    """The names and terms in a prompt, which other services take as a text."""
+    """The names and terms in a prompt, which other services accept as text."""
     pieces = [piece.strip() for piece in prompt.replace("\n", ",").replace(";", ",").split(",")]
     words = [
         piece[i : i + MAX_WORD_LENGTH].strip()

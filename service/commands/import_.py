@@ -1,4 +1,4 @@
-"""`fieldscribe import`: a transcript that was made or corrected elsewhere becomes a new version."""
+"""`fieldscribe import`: import a transcript made or corrected elsewhere as a new version."""
 
 import re
 import zipfile
@@ -36,7 +36,7 @@ def import_command(
         str,
         typer.Option(
             metavar="CODE",
-            help="Session that it is of, such as INT-07 or PEER/INT-07; or the id of a job.",
+            help="Session of the transcript, such as INT-07 or PEER/INT-07; or the id of a job.",
             callback=check_name("fieldscribe session list"),
         ),
     ],
@@ -112,7 +112,7 @@ def report(done: dict[str, Any], turns: Sequence[ImportedTurn]) -> None:
         [(one["start"], one["text"]) for one in done["removed"]],
     )
     _list(
-        "Corrected in the service since the file was made, so left as they are",
+        "Corrected in the service since the file was made, so not replaced",
         [(one["start"], one["text"]) for one in done["conflicts"]],
     )
 

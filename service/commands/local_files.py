@@ -1,7 +1,7 @@
-"""What this user's commands remember about uploaded files, on this machine only.
+"""This user's record of uploaded files, kept on this machine only.
 
-For each job the names of its files, so that `fieldscribe jobs` can show them; for each file, under
-a hash, the session that it was uploaded to. The service never gets to see this.
+It holds the file names of each job, so that `fieldscribe jobs` can show them, and for each file,
+under a hash, the session that it was uploaded to. It is never sent to the service.
 """
 
 import fcntl
@@ -35,7 +35,7 @@ class LocalFiles:
             self._change("jobs", lambda jobs: {id: jobs[id] for id in jobs if id != job_id})
 
     def session_of(self, study: str, path: Path) -> str | None:
-        """The code of the session that this file, as it is now, was uploaded to."""
+        """The code of the session that this file, with its present content, was uploaded to."""
         code = self._read()["sessions"].get(_key(study, path))
         return code if isinstance(code, str) else None
 

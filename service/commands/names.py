@@ -22,7 +22,7 @@ NAME = re.compile(f"(?:({STUDY_CODE})/)?({SESSION_CODE})")
 
 
 class NameAmbiguous(Misused):
-    """The name fits several sessions or jobs."""
+    """The name matches several sessions or jobs."""
 
     code: ClassVar[str] = "name_ambiguous"
 
@@ -113,7 +113,7 @@ def find_job(client: Client, name: str) -> str:
 
 
 def find_only_job(client: Client, name: str) -> str:
-    """The id of a job to delete: a session with several jobs does not say which.
+    """The id of a job to delete; a session with several jobs is ambiguous.
 
     Raises:
         SessionNotFound, NameAmbiguous, SessionWithoutJob

@@ -70,12 +70,12 @@ Limit = Annotated[int, typer.Option(metavar="N", min=1, help="How many to list a
 Cursor = Annotated[
     str | None,
     typer.Option(
-        metavar="CURSOR", help="Continue a list: the `next_cursor` that --json printed for it."
+        metavar="CURSOR", help="Get the next page of a list: the `next_cursor` that --json printed."
     ),
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 StudyOption = Annotated[
-    str | None, typer.Option("--study", metavar="CODE", help="List only those of this study.")
+    str | None, typer.Option("--study", metavar="CODE", help="List only this study's.")
 ]
 StudyArgument = Annotated[
     str, typer.Argument(metavar="CODE", help="Code of the study.", callback=check_study)
@@ -92,7 +92,7 @@ Parallel = Annotated[
     bool,
     typer.Option(
         "--parallel",
-        help="The files are one session, recorded at the same time: each is one speaker.",
+        help="The files are one session, recorded at the same time, one speaker in each.",
     ),
 ]
 MixedLanguages = Annotated[
@@ -154,11 +154,11 @@ def parallel_channels(files: Sequence[Path], channels: str, *, join: bool) -> st
     """
     if len(files) < 2:
         raise typer.BadParameter(
-            "name two files or more, one of each speaker", param_hint="--parallel"
+            "give two or more files, one for each speaker", param_hint="--parallel"
         )
     if join:
         raise typer.BadParameter(
-            "--join is for files that follow each other; give one of the two",
+            "--join is for files that follow each other: use --join or --parallel, not both",
             param_hint="--parallel",
         )
     if channels != "auto":
@@ -175,5 +175,5 @@ def parse_speaker_bounds(text: str) -> dict[str, int]:
         return {"min": int(low), "max": int(high if dash else low)}
     except ValueError:
         raise typer.BadParameter(
-            "write a number as 6, a range as 2-4", param_hint="--speakers"
+            "write a number, such as 6, or a range, such as 2-4", param_hint="--speakers"
         ) from None

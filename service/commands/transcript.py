@@ -38,7 +38,7 @@ def transcript_command(
         Path | None,
         typer.Option(
             metavar="FILE|FOLDER",
-            help="File to write, or a folder for a file that is named by the session; by default, "
+            help="File to write, or a folder for a file named after the session; by default, "
             "standard output.",
         ),
     ] = None,
@@ -49,10 +49,10 @@ def transcript_command(
 ) -> None:
     """Print the transcript of a job.
 
-    The transcript is identified: it holds everything that people said, names included.
+    The transcript is identified: it holds everything that people said, including names.
     """
     if as_json and format is not None:
-        raise typer.BadParameter("--json already says the format: leave out --format or --json")
+        raise typer.BadParameter("--json already chooses the format: leave out --format or --json")
     if out is None and format in BINARY_FORMATS and terminal_width() is not None:
         raise typer.BadParameter(f"{format} is not text: name a file or a folder with --out")
     with connect(as_json) as client:

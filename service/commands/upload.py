@@ -115,7 +115,7 @@ def upload_command(
     again: Annotated[
         bool,
         typer.Option(
-            "--again", help="Submit a job even if the same command has submitted one before."
+            "--again", help="Submit a job even if the same command has already submitted one."
         ),
     ] = False,
     as_json: AsJson = False,
@@ -230,7 +230,7 @@ def group_files(
                 local.remember_session(study, path, code)
     if any(code is None for code, _ in groups):
         typer.echo(
-            "Without a session a transcript has only an id: give one with --session INT-07, or in "
+            "Without a session, a transcript has only an id: give one with --session INT-07, or in "
             "the file's name.",
             err=True,
         )

@@ -48,7 +48,7 @@ def watch_job(client: Client, job_id: str, as_json: bool, title: str = "") -> di
     Ctrl-C stops the watching, not the job.
 
     Args:
-        title: what the job is called, if several are watched.
+        title: the job's name, if several are watched.
     """
     console = Console(stderr=True)
     columns: list[ProgressColumn] = [
@@ -73,7 +73,7 @@ def watch_job(client: Client, job_id: str, as_json: bool, title: str = "") -> di
                 )
     except KeyboardInterrupt:
         typer.echo(
-            f"Stopped watching; the job goes on. `fieldscribe watch {job_id}` follows it again, "
+            f"Stopped watching; the job continues. `fieldscribe watch {job_id}` follows it again, "
             f"`fieldscribe cancel {job_id}` stops it.",
             err=True,
         )

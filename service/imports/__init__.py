@@ -1,4 +1,4 @@
-"""Transcripts made or corrected elsewhere, read as turns: who says what, and when it begins.
+"""Reads transcripts made or corrected elsewhere as turns: speaker, text and start.
 
 May import the plain data of `models`. `commands` may import it.
 """
@@ -36,7 +36,7 @@ def read_turns(path: Path) -> list[ImportedTurn]:
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise TranscriptNotReadable(
-            f"Files that can be imported end in {', '.join(READERS)}: save the transcript so."
+            f"Only {', '.join(READERS)} can be imported: save the transcript as one of these."
         )
     try:
         with path.open("rb") as file:
@@ -45,9 +45,11 @@ def read_turns(path: Path) -> list[ImportedTurn]:
         raise TranscriptNotReadable(f"The transcript cannot be read ({error.strerror}).") from None
     if len(content) > MAX_BYTES:
         raise TranscriptNotReadable(
-            f"The file is larger than {MAX_BYTES >> 20} MiB: is it a transcript?"
+            f"The file is larger than {MAX_BYTES >> 20} MiB: check that it is a transcript."
         )
     turns = [turn for turn in reader(content) if turn.text]
     if not turns:
-        raise TranscriptNotReadable("The file holds no text that anybody says.")
+        raise TranscriptNotReadable(
+            "The file holds nothing that anybody says: check that it is a transcript."
+        )
     return turns

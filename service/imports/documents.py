@@ -38,7 +38,9 @@ def read_docx(content: bytes) -> list[ImportedTurn]:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             info = archive.getinfo("word/document.xml")
             if info.file_size > MAX_XML_BYTES:
-                raise TranscriptNotReadable("The Word document is too large: is it a transcript?")
+                raise TranscriptNotReadable(
+                    "The Word document is too large: check that it is a transcript."
+                )
             body = ElementTree.fromstring(archive.read(info)).find(f"{W}body")
     except (zipfile.BadZipFile, KeyError, ElementTree.ParseError, OSError, RuntimeError):
         raise TranscriptNotReadable(
@@ -89,7 +91,7 @@ def _read_paragraphs(paragraphs: list[tuple[str, str]]) -> list[ImportedTurn]:
 
 
 def _read_table(rows: list[list[str]]) -> Iterator[ImportedTurn]:
-    """A table with a row per turn: its titles say which column is which."""
+    """Read a table with a row per turn; its header row names the columns."""
     titles = [cell.lower() for cell in rows[0]]
     who = next((i for i, title in enumerate(titles) if title in SPEAKER_TITLES), None)
     when = next((i for i, title in enumerate(titles) if title in TIME_TITLES), None)
@@ -111,7 +113,7 @@ def read_html(text: str) -> list[ImportedTurn]:
     timed = [(start, line) for start, line in parser.paragraphs if start is not None]
     if not timed:
         raise TranscriptNotReadable(
-            "The HTML has none of the passages of a noScribe transcript: save it as .docx or text."
+            "The HTML is not a noScribe transcript: save the transcript as .docx or text."
         )
     turns = read_lines([_without_pauses(line) for _, line in timed], parser.speakers)
     return [
@@ -121,7 +123,7 @@ def read_html(text: str) -> list[ImportedTurn]:
 
 
 def _without_pauses(line: str) -> str:
-    """Leave out noScribe's pauses, and times within the line; an empty line must stay a line."""
+    """Remove noScribe's pauses, and times within the line; an empty line must stay a line."""
     line = SHOWN_TIME.sub(" ", line).replace(" :", ":")
     return re.sub(r"\((?:\.+|\d+ [\w ]+)\)", "", line).strip() or "\N{ZERO WIDTH SPACE}"
 

@@ -33,7 +33,7 @@ def seconds(clock: str) -> float:
 
 
 def clean_text(text: str) -> str:
-    """Return what is said, without times and the marks of exports, on one line."""
+    """Return the spoken text on one line, without times and the marks of exports."""
     text = INNER_TIME.sub(" ", text)
     text = NOTES.sub("", text).replace("//", "")
     return " ".join(text.replace("\N{ZERO WIDTH SPACE}", "").split())
@@ -48,7 +48,7 @@ def read_text(text: str) -> list[ImportedTurn]:
 def read_lines(
     lines: Sequence[str], known: Iterable[str] = (), named: Sequence[bool | None] = ()
 ) -> list[ImportedTurn]:
-    """Read paragraphs. One without a name continues what the speaker before it says.
+    """Read paragraphs. One without a name continues the turn of the speaker before it.
 
     Args:
         known: names of speakers, besides those that the lines show.
@@ -74,7 +74,7 @@ Paragraph = tuple[float | None, str | None, str, str, bool | None]
 
 
 def _parse(line: str) -> tuple[float | None, str | None, str, str]:
-    """Return the time before a line, the name it may begin with, what follows, and all of it."""
+    """Return the time before a line, its possible name, the text after that, and the whole text."""
     line = line.strip().lstrip("\ufeff")
     start = None
     if (time := LEADING_TIME.match(line)) is not None:
@@ -88,9 +88,9 @@ def _parse(line: str) -> tuple[float | None, str | None, str, str]:
 
 
 def _find_names(paragraphs: Sequence[Paragraph]) -> set[str]:
-    """Return what is a name before a colon: a code, or what comes twice, or if all lines have one.
+    """Return the names among texts before a colon: codes, those that recur, or all if each line has one.
 
-    `There is one thing: I left.` has none.
+    `There is one thing: I left.` has no name.
     """
     found = [name for _, name, *_, flag in paragraphs if flag is None]
     counts = Counter(name for name in found if name is not None)

@@ -1,4 +1,4 @@
-"""What every reader makes of a file, and how its bytes become text."""
+"""The turns that readers return, and the decoding of a file's bytes."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-s
 
 @dataclass(frozen=True)
 class ImportedTurn:
-    """What one person says. `speaker`: None if the file does not say who."""
+    """One person's words. `speaker`: None if the file does not say who it is."""
 
     speaker: str | None
     text: str

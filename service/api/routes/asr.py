@@ -144,7 +144,7 @@ async def transcribe_audio_file(
     enable_diarization: Annotated[bool, NO_EFFECT] = False,
     return_speaker_embeddings: Annotated[bool, NO_EFFECT] = False,
 ) -> Response:
-    """Transcribe a recording as whisper-asr-webservice does; speakers are always told apart.
+    """Transcribe a recording as whisper-asr-webservice does; diarisation is always on.
 
     The token may also be the password of HTTP Basic. If the transcript is not finished after 29
     minutes, the answer is `still_running` with the job's id; the same request sent again waits for

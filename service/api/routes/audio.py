@@ -1,7 +1,7 @@
-"""OpenAI's transcription API, for programs that know no other.
+"""OpenAI's transcription API, for programs that support no other.
 
-A form with a recording in, the transcript out, in one request. What Fieldscribe does not know, such
-as `no_speech_prob`, is left out of the answers.
+A form with a recording in, the transcript out, in one request. Values that Fieldscribe does not
+have, such as `no_speech_prob`, are left out of the answers.
 """
 
 import asyncio

@@ -79,8 +79,8 @@ Speaker = Annotated[
     str | None,
     Field(
         max_length=100,
-        description="A label, or the name that is shown for it; null for nobody. The next free "
-        "label, such as `SPEAKER_02` after two speakers, adds one.",
+        description="A label, or the name that is shown for it; null if nobody is known to speak. "
+        "The next free label, such as `SPEAKER_02` if there are two speakers, adds a speaker.",
     ),
 ]
 
@@ -131,7 +131,7 @@ class CorrectedView(BaseModel):
 
 
 class SegmentChange(Strict):
-    """Fields that are missing stay as they are."""
+    """Fields that are left out are not changed."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"text": "I work there."}]})
 
@@ -150,7 +150,7 @@ class Split(Strict):
         le=10**7,
         description="Where the second part begins in the text, in Unicode code points.",
     )
-    speaker: Speaker = Field(default=None, description="Of the second part; else it is the same.")
+    speaker: Speaker = Field(default=None, description="Of the second part; by default the same.")
 
 
 class Merge(Strict):
@@ -166,11 +166,14 @@ class NewSegment(Strict):
         json_schema_extra={"examples": [{"after": "s0004", "text": "Mm.", "speaker": "I1"}]}
     )
 
-    after: SegmentId | None = Field(description="The segment before it; null: it is the first.")
+    after: SegmentId | None = Field(description="The segment before it; null if it is the first.")
     text: SegmentText
     speaker: Speaker
     start: float | None = Field(
-        default=None, ge=0, le=MAX_TIME, description="Seconds; else after the segment before it."
+        default=None,
+        ge=0,
+        le=MAX_TIME,
+        description="Seconds; by default after the segment before it.",
     )
     end: float | None = Field(default=None, ge=0, le=MAX_TIME)
 
@@ -182,7 +185,7 @@ class Undo(Strict):
         default=None,
         ge=1,
         le=2**31 - 1,
-        description="The version that the change made; else your last change.",
+        description="The version that the change made; by default, your last change.",
     )
 
 
@@ -261,7 +264,7 @@ def check_optional_text(text: str | None) -> str | None:
 class ImportedTurn(Strict):
     speaker: Annotated[
         str | None, StringConstraints(max_length=100), AfterValidator(check_optional_text)
-    ] = Field(default=None, description="As the text calls the speaker; null: it does not say.")
+    ] = Field(default=None, description="The speaker's name in the text; null if it has none.")
     text: SegmentText
     start: float | None = Field(default=None, ge=0, le=MAX_TIME, description="Seconds.")
 
@@ -285,7 +288,7 @@ class NewText(Strict):
         default=None,
         ge=1,
         le=2**31 - 1,
-        description="The version that the text was made from; else the newest.",
+        description="The version that the text was made from; by default the newest.",
     )
 
 
@@ -316,12 +319,12 @@ class ImportedView(BaseModel):
     changed: int = Field(description="Number of segments that are changed or new.")
     matched: float = Field(description="Share of the text's words that are in the transcript.")
     unmatched: list[int] = Field(
-        description="Numbers, from 0, of the turns of which no word is in the transcript. They "
+        description="Numbers, from 0, of the turns with no word in the transcript. They "
         "are placed between their neighbours."
     )
-    removed: list[Passage] = Field(description="Segments of which no word is in the text.")
+    removed: list[Passage] = Field(description="Segments with no word in the text.")
     conflicts: list[Passage] = Field(
-        description="Segments that were changed since `based_on` and are left as they are."
+        description="Segments that were changed since `based_on` and so were not replaced."
     )
     speakers: dict[str, str | None] = Field(description="The label that each speaker has here.")
 
@@ -503,7 +506,7 @@ def restore_version(
     response: Response,
     if_match: IfMatch = None,
 ) -> CorrectedView:
-    """Make the transcript what it was in an earlier version, as a new version."""
+    """Restore an earlier version of the transcript as a new version."""
     based_on = version_of(if_match)
     with editor(services, caller, transcript_id) as edited:
         return CorrectedView.of(edited.restore(wanted.version, based_on), response)
@@ -516,10 +519,10 @@ def restore_version(
 def import_text(
     transcript_id: UUID, new: NewText, caller: Researcher, services: ServicesDep
 ) -> ImportedView:
-    """Make the transcript say what a text says that was made or corrected elsewhere.
+    """Import a text that was made or corrected elsewhere.
 
-    Its words are aligned with those of the transcript: what is the same keeps its times and ids.
-    A speaker is recognised by name, or by whose words it says. The result is a new version."""
+    Its words are aligned with those of the transcript: passages that match keep times and ids.
+    A speaker is recognised by name, or else by the words. The result is a new version."""
     turns = [Turn(turn.speaker, turn.text, turn.start) for turn in new.turns]
     with editor(services, caller, transcript_id) as edited:
         done = edited.import_turns(turns, new.based_on)

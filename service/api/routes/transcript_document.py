@@ -24,7 +24,7 @@ class DocumentWord(BaseModel):
     start: float = Field(description="Seconds from the start of the first recording.")
     end: float
     probability: float | None = Field(
-        description="0 to 1, Whisper's opinion; null: a person wrote the word."
+        description="0 to 1, Whisper's estimate; null if a person wrote the word."
     )
     placed: bool = Field(
         default=False, description="A person wrote the word, and its times were interpolated."
@@ -32,7 +32,7 @@ class DocumentWord(BaseModel):
 
 
 class DocumentName(BaseModel):
-    """What people have said of a speaker."""
+    """The names and role that people have given a speaker."""
 
     role: str | None
     code: str | None
@@ -43,7 +43,7 @@ class DocumentSegment(BaseModel):
     """Consecutive words of one speaker."""
 
     id: str = Field(description="The same in every version.", examples=["s0001"])
-    speaker: str | None = Field(description="A label or a name; null: nobody was found speaking.")
+    speaker: str | None = Field(description="A label or a name; null if no speaker was found.")
     start: float
     end: float
     text: str
@@ -141,10 +141,12 @@ class TranscriptDocument(BaseModel):
     model_config = ConfigDict(populate_by_name=True)
 
     schema_name: Literal["fieldscribe.transcript/1"] = Field(alias="schema")
-    version: int = Field(description="1 as the models made it; each change by a person adds 1.")
+    version: int = Field(
+        description="1 for the models' own transcript; each change by a person adds 1."
+    )
     duration: float
     language: str = Field(examples=["en"])
-    language_probability: float | None = Field(description="null: the language was given.")
+    language_probability: float | None = Field(description="null if the language was given.")
     speakers: list[str]
     names: dict[str, DocumentName] = Field(description="By speaker; empty before they are named.")
     segments: list[DocumentSegment]

@@ -77,7 +77,7 @@ class SpeakerView(SpeakerNames):
     talk_share: float = Field(description="Of the talk times of all speakers.")
     words: int
     suggested_role: str | None = Field(
-        description="If most questions are this speaker's; a person has to judge it."
+        description="Set if this speaker asks most of the questions; a person must confirm it."
     )
     quotes: list[QuoteView] = Field(description="Up to three, from all parts of the session.")
     turns: list[TurnView] = Field(description="The three longest.")
@@ -138,22 +138,29 @@ def export_options(
         Timestamps, Query(description="`minute`: also within long paragraphs.")
     ] = Timestamps.TURN,
     pauses: Annotated[
-        float | None, Query(ge=0.1, le=3600, description="Mark pauses of at least these seconds.")
+        float | None,
+        Query(ge=0.1, le=3600, description="Mark pauses of at least this many seconds."),
     ] = None,
-    overlaps: Annotated[bool, Query(description="Mark where people speak at once.")] = True,
+    overlaps: Annotated[
+        bool, Query(description="Mark where people speak at the same time.")
+    ] = True,
     notation: Annotated[
-        Notation | None, Query(description="Of both marks; by default that of the format.")
+        Notation | None, Query(description="For pauses and overlaps; by default, the format's own.")
     ] = None,
     line_numbers: Annotated[bool, Query(description="In Word documents.")] = True,
     punctuation: Annotated[
         str | None,
-        Query(pattern="^[a-z]{2,3}$", description="Marks of this language.", examples=["fr"]),
+        Query(
+            pattern="^[a-z]{2,3}$",
+            description="Use the punctuation marks of this language.",
+            examples=["fr"],
+        ),
     ] = None,
     project: Annotated[
         ProjectProfile, Query(description="The program that opens the REFI-QDA project.")
     ] = ProjectProfile.ANY,
 ) -> ExportOptions:
-    """What a format shows; docs/reference/exports.md explains each. JSON is always the same."""
+    """Options for a format, explained in docs/reference/exports.md. They do not affect JSON."""
     return ExportOptions(
         wording=wording,
         timestamps=timestamps,
@@ -223,7 +230,7 @@ def _label(session: DbSession, row: StoredTranscript, transcript: Transcript) ->
 def read_speakers(
     transcript_id: UUID, caller: Researcher, services: ServicesDep
 ) -> TranscriptSpeakers:
-    """The speakers, with what helps to recognise each: talk time, quotes, turns to listen to."""
+    """The speakers, with talk times, quotes and turns to listen to, which help recognise them."""
     with services.sessionmaker() as session:
         row = transcripts.find_transcript(session, caller, transcript_id)
         return _speakers(session, row, transcripts.read_transcript(session, services, row))
