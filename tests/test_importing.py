@@ -195,11 +195,11 @@ def test_subtitles_without_names_and_with_tags_are_read(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.rtf", "x", "end in .docx"),
+        ("a.rtf", "x", "Only .docx"),
         ("a.txt", b"{\\rtf1 x}", "RTF"),
         ("a.txt", b"caf\xe9", "UTF-8"),
         ("a.txt", b"a\0b", "not text"),
-        ("a.txt", "", "no text"),
+        ("a.txt", "", "nothing that anybody says"),
         ("a.docx", b"PK", "cannot be read"),
         ("a.docx", docx("<w:p>")[:-30], "cannot be read"),
         ("a.html", "<p>Hello</p>", "noScribe"),

@@ -351,7 +351,7 @@ async def test_a_form_is_read_in_blocks_of_any_size(size):
         (form(FILE, FILE), "one recording"),
         (form(FILE)[:-10], "cut off"),
         (form(('name="audio"; filename="a.wav"', b"1")), "Put the recording into the field file"),
-        (form(FILE, ('name="prompt"', b"x" * 70_000)), "at most 65536 bytes"),
+        (form(FILE, ('name="prompt"', b"x" * 70_000)), "65536 bytes in total"),
         (form(FILE, *[MODEL] * 300), "at most 200 fields"),
         (form(FILE, ('name="prompt"', b"\xff")), "malformed"),
         (b"nonsense", "malformed"),

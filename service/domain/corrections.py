@@ -330,7 +330,7 @@ class Editor:
             found = align_import(base, turns, self.row.version + 1)
         except AnotherRecording:
             raise ImportDiffers(
-                "Hardly any word of this text is in the transcript: check the session"
+                "Hardly any word of the text is in the transcript: is it from another session?"
             ) from None
         change, skipped = self._rebase(found.change, base)
         by_id = {segment.id: segment for segment in (*base.segments, *self.current.segments)}

@@ -88,7 +88,7 @@ def _parse(line: str) -> tuple[float | None, str | None, str, str]:
 
 
 def _find_names(paragraphs: Sequence[Paragraph]) -> set[str]:
-    """Return the names among texts before a colon: codes, those that recur, or all if each line has one.
+    """Return the names before colons: codes, those that recur, or all if each line has one.
 
     `There is one thing: I left.` has no name.
     """
