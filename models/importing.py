@@ -24,7 +24,7 @@ class AnotherRecording(Exception):
 
 @dataclass(frozen=True)
 class Turn:
-    """What one person says in the imported text. `speaker`: None if it does not say who."""
+    """One person's words in the imported text. `speaker`: None if the text does not say who."""
 
     speaker: str | None
     text: str
@@ -33,7 +33,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class Import:
-    """What an imported text changes.
+    """The changes of an imported text.
 
     `unmatched`: numbers of the turns of which no word is in the transcript; their times are
     interpolated. `removed`: ids of segments of which no word is in the text.
@@ -59,7 +59,7 @@ class _Piece:
 def align_import(
     transcript: Transcript, turns: Sequence[Turn], version: int | None = None
 ) -> Import:
-    """Return what makes a transcript say what an imported text says.
+    """Return the changes that make a transcript match an imported text.
 
     Args:
         version: that the change makes, from which the ids of new segments come; None: the next.
@@ -185,8 +185,8 @@ def _find_labels(
 ) -> dict[str, str | None]:
     """Return the label of each name in the text.
 
-    A label or a name that is shown stands for itself. Any other name gets the label of those whose
-    words it says, or if that is taken a new one.
+    A label or a name that the transcript shows is kept. Any other name gets the label of the
+    speaker with the same words or, if that is taken, a new label.
     """
     shown = names_of(transcript.speakers, transcript.names)
     labels: dict[str, str | None] = {NOBODY: None}
@@ -283,7 +283,7 @@ def _rewritten(
     labels: Mapping[str, str | None],
     latest: float,
 ) -> list[Segment]:
-    """Return what a segment becomes: itself, its parts, nothing; with new segments among them."""
+    """Return what replaces a segment: itself, its parts or nothing, and new segments among them."""
     own = [piece for piece in pieces if piece.segment is not None]
     words = _distribute(segment, own)
     made: list[Segment] = []

@@ -302,7 +302,7 @@ class Pipeline:
         return [TranscribedSession(*parts) for parts in zip(sessions, decoded, words, strict=True)]
 
     def _cut_at_language_changes(self, session: SegmentedSession) -> SegmentedSession:
-        """Let no window hold two languages, as far as pauses allow, if they may be mixed."""
+        """End windows where the language changes, if pauses allow and languages may be mixed."""
         if not (session.options.mixed_languages and self.engine.is_multilingual):
             return session
         samples, joints = session.timeline.samples, session.timeline.joints
@@ -610,7 +610,7 @@ def name_speakers(
 
 
 def warn_of_channel_order(timeline: Timeline, labels: Mapping[str, str]) -> list[str]:
-    """Return which channel or recording each speaker has, if they are not in the same order."""
+    """Return a note on each speaker's channel or recording, if their order differs."""
     if not timeline.is_split or all(label == channel for channel, label in labels.items()):
         return []
     kind, numbers = "channel", tuple(range(timeline.n_channels))
@@ -645,7 +645,7 @@ def warn_of_recordings_without_words(
         else [number for number, source in enumerate(sources) if not has_words(source)]
     )
     return [
-        f"Recording {number + 1} of {len(sources)} has no words: listen whether anything is said "
+        f"Recording {number + 1} of {len(sources)} has no words: check whether anything is said "
         "in it."
         for number in silent
         if len(sources) > 1

@@ -199,7 +199,7 @@ def flag_improbable_windows(decoded: Sequence[DecodedWindow]) -> Iterator[Flag]:
 
 
 def flag_crammed_words(segments: Sequence[Segment]) -> Iterator[Flag]:
-    """Flag words that start at the same moment: nobody says them, or their time is unknown."""
+    """Flag words that start at the same time: they may be invented, or their times are unknown."""
     for segment in segments:
         for first, after in find_crammed(segment.words):
             words = segment.words[first:after]
@@ -218,7 +218,7 @@ def flag_other_languages(decoded: Sequence[DecodedWindow], language: str) -> Ite
 
 
 def flag_unsure_languages(decoded: Sequence[DecodedWindow]) -> Iterator[Flag]:
-    """Flag windows in which no language is clear: they were decoded in the session's."""
+    """Flag windows without a clear language, which were decoded in the session's language."""
     for result in decoded:
         own, probability = result.language, result.language_probability
         if own is not None and probability is not None and probability <= CLEAR_LANGUAGE:

@@ -22,12 +22,12 @@ KINDS = {b"#!AMR\n": NARROW_BAND, b"#!AMR-WB\n": WIDE_BAND}
 NO_DATA = b"\x7c"  # a frame of type 15
 GOOD_RUN = 10  # frames after a break that must follow one another
 MAX_FRAMES = 4_500_000  # of more than a day, which is refused
-MAX_BROKEN = 1 << 20  # bytes; a file with more is left as it is
+MAX_BROKEN = 1 << 20  # bytes; a file with more is not repaired
 
 
 @dataclass(frozen=True)
 class AmrBreak:
-    """Bytes [start, end) that are no frames, after `n_before` frames of the file."""
+    """Bytes [start, end) that are not frames, after `n_before` frames of the file."""
 
     start: int
     end: int

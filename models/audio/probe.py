@@ -124,7 +124,7 @@ def place_avi_tracks(
         return placed, []
     warning = (
         f"In this AVI the first sound is stored beside the picture at {beside:.1f} s, but the file"
-        " says that both start together. If the sound starts later, all times are too early by so"
+        " says that both start together. If the sound starts later, all times are too early by that"
         " much: compare them with the picture."
     )
     return placed, [warning]

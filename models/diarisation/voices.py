@@ -14,7 +14,7 @@ CLEARLY, CLEARLY_ALONE = 0.3, 0.2
 """A stretch belongs to another speaker if its voice lies that much nearer to theirs, as a share of
 what separates the two voices; less is enough for a sentence between pauses, because its neighbours
 do not say whose it is. docs/developer/experiments.md has the figures."""
-DISTINCT = 0.25  # cosine distance between two voices; nearer ones cannot be told apart
+DISTINCT = 0.25  # cosine distance between two voices; closer ones cannot be distinguished
 
 
 def find_voices(
@@ -77,7 +77,7 @@ def recognise_speakers(
 
 
 def find_similar_voice(speaker: str, voices: Mapping[str, np.ndarray]) -> str | None:
-    """Return the speaker with the most similar voice, if it is too similar to be told apart."""
+    """Return the speaker with the most similar voice, if too similar to be distinguished."""
     if speaker not in voices:
         return None
     distances = {

@@ -1,4 +1,4 @@
-"""The files of a transcript in batch mode, and what a person has made of them.
+"""The files of a transcript in batch mode, and changes that people have made to them.
 
 The JSON records the checksum of every file that was written with it. A file that a person has
 changed since is never overwritten: the new one gets another name.
@@ -46,7 +46,7 @@ class Earlier:
 
 
 def read_earlier(path: Path) -> Earlier | None:
-    """Read a JSON that was written before; None if there is none, or if it is damaged."""
+    """Read the JSON of an earlier run; None if there is none, or if it is damaged."""
     try:
         text = path.read_text(encoding="utf-8")
         transcript = from_json(text)
@@ -56,7 +56,7 @@ def read_earlier(path: Path) -> Earlier | None:
 
 
 def _is_edited(text: str) -> bool:
-    """Return whether a JSON is no longer what was written; those of earlier releases do not say."""
+    """Return whether a JSON was edited; False for earlier releases, which have no checksum."""
     match = OWN_CHECKSUM.search(text)
     return match is not None and _checksum(_without_own_checksum(text).encode()) != match[1]
 
@@ -122,7 +122,7 @@ def _names(base: Path, extension: str) -> Iterator[Path]:
 
 
 def _is_ours(path: Path, checksum: str | None) -> bool:
-    """Return whether a file can be written: it does not exist, or is what was written before."""
+    """Return whether a file can be written: it does not exist, or nobody has edited it."""
     try:
         return _checksum(path.read_bytes()) == checksum
     except FileNotFoundError:

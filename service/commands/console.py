@@ -89,7 +89,7 @@ def print_json(value: Any) -> None:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table: its cells, and an id that goes onto a line of its own if need be."""
+    """A row of a table: its cells, and an id that gets a separate line if needed."""
 
     cells: Sequence[str]
     id: str = ""

@@ -268,7 +268,7 @@ async def upload_form(
 ) -> RecordingView:
     """Store the recording of a form, whose length is known only at its end."""
     if any(name in request.headers for name in TUS_HEADERS):
-        raise BadUploadHeader("The headers of tus do not go with a form: send the file alone")
+        raise BadUploadHeader("The headers of tus cannot be used with a form: send the file alone")
     id, existed = await receive_form(
         request,
         caller,
