@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import typer
 from fastapi.routing import APIRoute
+from typer.testing import CliRunner
 
 import models
 import service
@@ -91,6 +92,19 @@ def test_every_command_and_option_is_documented_and_has_help(name, command):
             if option.startswith("--") and option != "--help":
                 assert option in DOCS, f"{name} {option}"
                 assert parameter.help, f"{name} {option}"
+
+
+@pytest.mark.parametrize(
+    "group", ["", *sorted({name.split()[0] for name, _ in commands() if " " in name})]
+)
+def test_no_summary_of_a_command_is_cut_at_80_columns(group, monkeypatch):
+    """`import`: "Import a transcript that was corrected or made..."."""
+    monkeypatch.setenv("COLUMNS", "80")
+    printed = CliRunner().invoke(app, [*group.split(), "--help"]).stdout
+
+    summaries = printed.partition("Commands:")[2]
+    assert summaries
+    assert "..." not in summaries
 
 
 def tables_of(path: str) -> dict[str, dict[str, str]]:

@@ -19,9 +19,10 @@ def deidentifier_command(
         bool, typer.Option("--until-idle", help="End when no transcript is waiting.")
     ] = False,
 ) -> None:
-    """Run one de-identifier, which proposes the identifying spans of finished transcripts.
+    """Run one de-identifier.
 
-    `serve` starts one. Its token needs the role deidentifier.
+    It proposes the identifying spans of finished transcripts. `serve` starts one. Its token needs
+    the role deidentifier.
     """
     with report_errors(as_json=False):
         settings = read_settings(weights=weights, deidentifier_model=model)

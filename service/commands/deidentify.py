@@ -43,9 +43,10 @@ def deidentify_command(
     flags: Annotated[bool, typer.Option("--flags", help="Also list indirect identifiers.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Propose the identifying spans of a transcript, for a person to decide on.
+    """Propose the identifying spans of a transcript.
 
-    Changes nothing and does not find everything: read the whole transcript before you share it.
+    A person decides on them. Changes nothing and does not find everything: read the whole
+    transcript before you share it.
     """
     with report_errors(as_json):
         text = read_text(transcript, "transcript", TranscriptNotReadable, MAX_TRANSCRIPT_BYTES)

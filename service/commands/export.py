@@ -275,11 +275,14 @@ def _with_recordings(sources: Sequence[Source], folder: Path) -> Iterator[Source
     for source in sources:
         path = find_recording(source, folder)
         if path is None:
-            typer.echo(
-                f"{printable(source.label.session)}: the recording is not in the folder, or the "
-                "session has several, so the project holds only the text.",
-                err=True,
+            n = len(source.transcript.sources)
+            reason = (
+                f"the session has {n} recordings, and a project can hold one for each text"
+                if n > 1
+                else "its recording is not in the folder, or several files may be it"
             )
+            name = printable(source.label.session)
+            typer.echo(f"{name}: the project holds only the text, because {reason}.", err=True)
         yield replace(source, audio=path)
 
 

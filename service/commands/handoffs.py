@@ -24,7 +24,7 @@ def handoffs_command(
     cursor: Cursor = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the transcripts that have been handed to de-identification, newest first."""
+    """List transcripts handed to de-identification, newest first."""
     with connect(as_json) as client:
         page = client.list_some(
             "/v1/handoffs", limit=limit, cursor=cursor, study=study, status=status

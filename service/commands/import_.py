@@ -52,10 +52,10 @@ def import_command(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Import a transcript that was corrected or made elsewhere, as a new version.
+    """Import a transcript as a new version.
 
-    Its words are aligned with those of the session's transcript, so that they keep their times.
-    What does not align is listed.
+    It was corrected in another program, or made elsewhere. Its words are aligned with those of the
+    session's transcript, so that they keep their times. What does not align is listed.
     """
     with connect(as_json) as client:
         turns = read_turns(transcript)

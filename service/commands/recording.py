@@ -18,7 +18,10 @@ app = typer.Typer(no_args_is_help=True, help="List, show, check again or delete 
 def list_command(
     study: StudyOption = None, limit: Limit = 50, cursor: Cursor = None, as_json: AsJson = False
 ) -> None:
-    """List recordings, newest first, including those without a session or a job."""
+    """List recordings, newest first.
+
+    Those without a session or a job are included.
+    """
     with connect(as_json) as client:
         page = client.list_some("/v1/recordings", limit=limit, cursor=cursor, study=study)
         studies, sessions = ({}, {}) if as_json else study_and_session_codes(client)

@@ -64,7 +64,10 @@ def show_command(session: SessionName, as_json: AsJson = False) -> None:
 
 @app.command("delete")
 def delete_command(session: SessionName, yes: Yes = False, as_json: AsJson = False) -> None:
-    """Delete a session for good, with its recordings and everything made from them."""
+    """Delete a session for good, with everything made from it.
+
+    Its recordings are deleted too.
+    """
     with connect(as_json) as client:
         found = find_session(client, session)
         if not yes:

@@ -71,7 +71,10 @@ def set_command(
 
 @app.command("show")
 def show_command(code: StudyArgument, as_json: AsJson = False) -> None:
-    """Show the defaults of a study's jobs, and which tokens admins may create for it."""
+    """Show the defaults of a study's jobs.
+
+    Also which tokens admins may create for it.
+    """
     with connect(as_json) as client:
         study = client.get(f"/v1/studies/{code}")
         warn_of_missing_model(client, study)
@@ -80,7 +83,10 @@ def show_command(code: StudyArgument, as_json: AsJson = False) -> None:
 
 @app.command("delete")
 def delete_command(code: StudyArgument, yes: Yes = False, as_json: AsJson = False) -> None:
-    """Delete a study for good: all its recordings, transcripts and other results."""
+    """Delete a study for good, with everything in it.
+
+    Its recordings, transcripts and other results are deleted too.
+    """
     with connect(as_json) as client:
         if not yes:
             study = client.get(f"/v1/studies/{code}")

@@ -17,7 +17,7 @@ app = typer.Typer(
 
 @app.command("show")
 def show_command(code: StudyArgument, as_json: AsJson = False) -> None:
-    """Print the names and terms that the study's jobs expect, one per line."""
+    """Print the names and terms of a study, one per line."""
     with connect(as_json) as client:
         vocabulary = client.get(f"/v1/studies/{code}/vocabulary")
     if as_json:

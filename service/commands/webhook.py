@@ -86,7 +86,10 @@ def deliveries_command(
     cursor: Cursor = None,
     as_json: AsJson = False,
 ) -> None:
-    """List what was sent to a webhook and what is still to be sent, newest first."""
+    """List what was sent to a webhook and what is waiting.
+
+    The newest comes first.
+    """
     with connect(as_json) as client:
         path = f"/v1/studies/{code}/webhooks/{webhook_id}/deliveries"
         page = client.list_some(path, limit=limit, cursor=cursor)
