@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import psycopg
 import pytest
 from pydantic import SecretStr
@@ -23,6 +24,10 @@ from tests.audio_files import NAME, MakeRecording
 # One thread for each process, read when torch is loaded: the models of the tests are so small that
 # more threads mostly wait for one another, and other test processes need the processor.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Tests are never timed: on a busy machine, any of them may take long.
+hypothesis.settings.register_profile("without deadlines", deadline=None)
+hypothesis.settings.load_profile("without deadlines")
 
 TEMPLATE = "migrated"
 

@@ -196,7 +196,7 @@ def change_of(draw, made):
     return corrections.edit(made, ids[place], text=" ".join(words))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_every_change_keeps_order_and_other_segments_and_can_be_undone(data):
     """Word for word and byte for byte, also when the journal is read back."""
@@ -221,7 +221,7 @@ def test_every_change_keeps_order_and_other_segments_and_can_be_undone(data):
         assert to_json(replace(made, version=earlier.version)) == to_json(earlier)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.data())
 def test_any_version_can_be_restored_to_the_byte(data):
     first = example()

@@ -466,6 +466,7 @@ def test_a_stopped_loop_is_sampled_again_as_if_it_had_reached_its_limit(whisper,
 def texts_on_this_processor(whisper: Whisper, mels: list[torch.Tensor]) -> list[DecodedText]:
     with pytest.MonkeyPatch.context() as monkeypatch, torch.inference_mode():
         disable_fallback(monkeypatch)
+        limit_texts(monkeypatch, lambda window_input: 60)
         return texts_of(decoder_of(whisper), mels)
 
 
@@ -478,6 +479,7 @@ def test_texts_are_the_same_in_the_memory_layout_of_any_processor(
     for module in ("models.whisper_engine.model", "models.whisper_engine.linear"):
         monkeypatch.setattr(f"{module}.is_mkl_fast", lambda: is_mkl_fast)
         monkeypatch.setattr(f"{module}.has_avx512", lambda: has_avx512)
+    limit_texts(monkeypatch, lambda window_input: 60)
 
     assert_equal(texts_of(decoder_of(whisper), mels), texts_on_this_processor)
 

@@ -247,7 +247,7 @@ def test_checksums_prove_numbers():
     assert "medicare_number" in rules("It's two one two three four five six seven oh one.")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.lists(st.text(alphabet=st.sampled_from("aA bB.é😀0 1-’'@Mr \n"), max_size=40), max_size=5)
 )

@@ -313,7 +313,7 @@ def test_a_replaced_first_word_stays_in_its_segment():
 WORDS = ["yes", "no", "the", "ward", "clinic", "𝄞", "peer-led", "今天"]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.data())
 def test_any_import_says_what_the_text_says_and_keeps_the_order(data):
     texts = st.lists(st.sampled_from(WORDS), min_size=1, max_size=8).map(" ".join)
