@@ -154,7 +154,7 @@ def parallel_channels(files: Sequence[Path], channels: str, *, join: bool) -> st
     """
     if len(files) < 2:
         raise typer.BadParameter(
-            "give two or more files, one for each speaker", param_hint="--parallel"
+            "give two files or more, one for each speaker", param_hint="--parallel"
         )
     if join:
         raise typer.BadParameter(
