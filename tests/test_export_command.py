@@ -205,3 +205,12 @@ def test_a_document_is_not_printed_on_a_terminal(format, monkeypatch):
 
     assert result.exit_code == 2
     assert "--out" in result.stderr
+
+
+def test_without_a_terminal_to_ask_at_the_remedy_is_named(transcripts, tmp_path):
+    """The command said "Aborted!" and nothing else."""
+    arguments = ["--from", transcripts, "--for", "maxqda", "--out", tmp_path / "exports"]
+    run(*arguments)
+
+    assert "add --yes" in run(*arguments, code=1, input="").stderr
+    assert "add --yes" not in run(*arguments, code=1, input="n\n").stderr

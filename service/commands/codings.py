@@ -9,7 +9,14 @@ from typing import Annotated
 
 import typer
 
-from service.commands.console import Row, print_json, print_table, printable, report_errors
+from service.commands.console import (
+    Row,
+    confirm,
+    print_json,
+    print_table,
+    printable,
+    report_errors,
+)
 from service.commands.extras import require_packages
 from service.commands.options import AsJson
 from service.errors import OutputNotWritable
@@ -49,7 +56,7 @@ def merge_codings_command(
         existing = [name for name in (CODINGS, AGREEMENT) if (out / name).exists()]
         if existing and not yes:
             question = f"{printable(str(out / existing[0]))} exists already. Overwrite it?"
-            typer.confirm(question, abort=True, err=True)
+            confirm(question)
         try:
             out.mkdir(parents=True, exist_ok=True, mode=0o700)
             write_all_whole(

@@ -48,6 +48,22 @@ def _printable_character(character: str) -> str:
     return character.encode("unicode_escape").decode()
 
 
+def confirm(question: str) -> None:
+    """Ask at the terminal whether to go ahead. For commands that have the option --yes.
+
+    Raises:
+        typer.Abort: the answer was no, or there was none.
+    """
+    try:
+        agreed = typer.confirm(question, err=True)
+    except typer.Abort:
+        if not sys.stdin.isatty():
+            typer.echo(" There is no terminal to answer at: add --yes.", err=True)
+        raise
+    if not agreed:
+        raise typer.Abort
+
+
 class Commands(TyperGroup):
     """The commands of an app, whose usage errors cannot control the terminal.
 

@@ -21,7 +21,12 @@ from models.transcript import Transcript
 from models.transcript_json import from_json
 from service.commands.client import Client
 from service.commands.connection import connect
-from service.commands.console import print_json, printable, report_errors
+from service.commands.console import (
+    confirm,
+    print_json,
+    printable,
+    report_errors,
+)
 from service.commands.names import study_codes
 from service.commands.options import AsJson
 from service.errors import Misused, OutputNotWritable
@@ -295,7 +300,7 @@ def _confirm(files: Sequence[ExportFile], out: Path, *, yes: bool) -> None:
     if existing and not yes:
         others = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
         question = f"{printable(existing[0])}{others} exist already. Overwrite them?"
-        typer.confirm(question, abort=True, err=True)
+        confirm(question)
 
 
 def _write(files: Sequence[ExportFile], out: Path) -> None:

@@ -8,7 +8,12 @@ import typer
 
 from service.commands.client import Client
 from service.commands.connection import connect
-from service.commands.console import Row, print_json, print_table
+from service.commands.console import (
+    Row,
+    confirm,
+    print_json,
+    print_table,
+)
 from service.commands.local_files import LocalFiles
 from service.commands.names import (
     JobName,
@@ -127,7 +132,7 @@ def delete_command(job: JobName, yes: Yes = False, as_json: AsJson = False) -> N
         id = find_only_job(client, job)
         if not yes:
             typer.echo("\n".join(describe_deletion(client, client.get(f"/v1/jobs/{id}"))), err=True)
-            typer.confirm("Delete them?", abort=True, err=True)
+            confirm("Delete them?")
         deleted = client.delete(f"/v1/jobs/{id}")
     LocalFiles().forget_job(id)
     if as_json:

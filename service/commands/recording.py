@@ -5,7 +5,13 @@ from typing import Any
 import typer
 
 from service.commands.connection import connect
-from service.commands.console import Row, print_json, print_table, printable
+from service.commands.console import (
+    Row,
+    confirm,
+    print_json,
+    print_table,
+    printable,
+)
 from service.commands.jobs import study_and_session_codes
 from service.commands.options import AsJson, Cursor, Limit, RecordingId, StudyOption, Yes
 from service.commands.upload import wait_for_recording
@@ -73,7 +79,7 @@ def delete_command(recording_id: RecordingId, yes: Yes = False, as_json: AsJson 
     with connect(as_json) as client:
         if not yes:
             typer.echo(describe(client.get(f"/v1/recordings/{recording_id}")), err=True)
-            typer.confirm("Delete the recording and everything made from it?", abort=True, err=True)
+            confirm("Delete the recording and everything made from it?")
         deleted = client.delete(f"/v1/recordings/{recording_id}")
     print_json(deleted) if as_json else typer.echo("deleted")
 

@@ -5,7 +5,12 @@ from typing import Any
 import typer
 
 from service.commands.connection import connect
-from service.commands.console import Row, print_json, print_table
+from service.commands.console import (
+    Row,
+    confirm,
+    print_json,
+    print_table,
+)
 from service.commands.names import SessionName, find_session, study_codes
 from service.commands.options import AsJson, Cursor, Limit, StudyOption, Yes
 from service.exports.text import clock
@@ -74,11 +79,7 @@ def delete_command(session: SessionName, yes: Yes = False, as_json: AsJson = Fal
             n_recordings = len(found["recordings"])
             recordings = "1 recording" if n_recordings == 1 else f"{n_recordings} recordings"
             typer.echo(f"Session {found['code']}: {recordings}", err=True)
-            typer.confirm(
-                "Delete the session, its recordings and everything made from them?",
-                abort=True,
-                err=True,
-            )
+            confirm("Delete the session, its recordings and everything made from them?")
         deleted = client.delete(f"/v1/sessions/{found['id']}")
     print_json(deleted) if as_json else typer.echo("deleted")
 

@@ -14,7 +14,11 @@ import httpx2
 import typer
 
 from service.commands.connection import connect
-from service.commands.console import printable, terminal_width
+from service.commands.console import (
+    confirm,
+    printable,
+    terminal_width,
+)
 from service.commands.names import JobName, find_finished_job
 from service.commands.options import AsJson
 from service.errors import Misused, OutputNotWritable
@@ -91,4 +95,4 @@ def confirm_overwriting(path: Path, *, yes: bool) -> None:
     """
     if path.exists() and not yes:
         question = f"{printable(str(path))} exists already. Overwrite it?"
-        typer.confirm(question, abort=True, err=True)
+        confirm(question)

@@ -6,7 +6,12 @@ import typer
 
 from service.commands.client import drop_none
 from service.commands.connection import connect
-from service.commands.console import Row, print_json, print_table
+from service.commands.console import (
+    Row,
+    confirm,
+    print_json,
+    print_table,
+)
 from service.commands.options import AsJson, Cursor, Limit, StudyArgument, Yes, check_id
 
 app = typer.Typer(
@@ -123,6 +128,6 @@ def delete_command(
     """Delete a webhook, its secret and its deliveries."""
     with connect(as_json) as client:
         if not yes:
-            typer.confirm("Delete the webhook?", abort=True, err=True)
+            confirm("Delete the webhook?")
         deleted = client.delete(f"/v1/studies/{code}/webhooks/{webhook_id}")
     print_json(deleted) if as_json else typer.echo("deleted")
