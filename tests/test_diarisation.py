@@ -49,9 +49,14 @@ COUNTS: dict[str, tuple[SpeakerCount, dict[str, Any]]] = {
 CLUSTERINGS = ("VBxClustering", "AgglomerativeClustering")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def stock_pyannote():
+    """Import stock pyannote.audio before any models are loaded, because it gets them."""
+    import_pyannote_audio()
+
+
 @pytest.fixture(scope="module")
-def pipeline():
-    import_pyannote_audio()  # before the models are loaded, because stock pyannote.audio gets them
+def pipeline(stock_pyannote):
     return load_pipeline(find_pipeline("demo", Path()), torch.device("cpu"))
 
 
