@@ -14,10 +14,12 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from sqlalchemy import func, select
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from models.audio import limits
 from models.audio.decode import measure
+from scripts.stand_in.installation import wait_until
 from service.database.tables import Recording
 from service.domain import checking, recordings
 from service.domain.recordings import identified
@@ -85,8 +87,16 @@ def eventually(condition, seconds=5.0):
 
 
 def files_in(api):
+    """The vault's files, once the uploads of earlier tests are checked and their parts merged."""
+    wait_until(lambda: not checking_now(api), 20, "the checks to end")
     folder = identified(api.services)[0].folder
     return [path.name for path in folder.rglob("*") if path.is_file()]
+
+
+def checking_now(api):
+    with api.services.sessionmaker() as session:
+        query = select(func.count()).where(Recording.state == "checking")
+        return session.scalar(query)
 
 
 @pytest.mark.parametrize(
