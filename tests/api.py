@@ -3,6 +3,7 @@
 import base64
 import io
 import itertools
+import ssl
 import time
 import wave
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from service.api.app import create_app
+from service.commands.client import Client
 from service.database.tables import Token, TokenStudy
 from service.domain.callers import hash_secret, new_secret
 from service.services import Services
@@ -115,6 +117,20 @@ def open_api(settings: Settings) -> Iterator[Api]:
             api.headers["Authorization"] = f"Bearer {api.token('owner', all_studies=True)}"
             yield api
     assert not ended, "a background task of the API ended"
+
+
+def connect_commands(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the command line's commands use the API in this process, with its owner's token."""
+    token = api.headers["Authorization"].removeprefix("Bearer ")
+
+    class LocalClient(Client):
+        def __init__(self, url: str, token_: str, *, tls: ssl.SSLContext | None) -> None:
+            assert tls is None  # FIELDSCRIBE_URL is set
+            super().__init__(url, token, transport=api.client._transport)
+
+    monkeypatch.setattr("service.commands.connection.Client", LocalClient)
+    monkeypatch.setattr("service.commands.connection.find_token", lambda settings: token)
+    monkeypatch.setenv("FIELDSCRIBE_URL", "http://testserver")
 
 
 def tone(seconds: float = 1.0, level: float = 0.1, rate: int = 16_000, channels: int = 1) -> bytes:

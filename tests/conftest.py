@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import hypothesis
 import psycopg
@@ -239,3 +240,17 @@ def services(settings: Settings) -> Iterator[Services]:
     services = open_services(settings)
     yield services
     services.close()
+
+
+@pytest.fixture
+def empty(postgres: EmbeddedPostgres, tmp_path: Path) -> Settings:
+    """Settings of an empty machine."""
+    name = f"empty_{uuid4().hex}"
+    create_database(postgres.url("postgres"), name)
+    return Settings(
+        data=tmp_path / "new/data",
+        keys=tmp_path / "new/keys",
+        weights=tmp_path / "weights",
+        database_url=SecretStr(postgres.url(name).render_as_string(hide_password=False)),
+        port=0,
+    )

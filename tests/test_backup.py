@@ -9,7 +9,6 @@ import tarfile
 from uuid import UUID, uuid4
 
 import pytest
-from pydantic import SecretStr
 from sqlalchemy import text
 from typer.testing import CliRunner
 
@@ -29,7 +28,6 @@ from service.backup import (
 from service.commands.main import app
 from service.database import DataNotReachable
 from service.database.embedded import EmbeddedPostgres
-from service.database.engine import create_database
 from service.database.tables import Recording, Session, StoredTranscript, Study, Table
 from service.domain import checking
 from service.domain.recordings import identified
@@ -65,20 +63,6 @@ def api(settings):
 @pytest.fixture
 def study(api):
     return api.study()["id"]
-
-
-@pytest.fixture
-def empty(postgres, tmp_path):
-    """Settings of an empty machine."""
-    name = f"empty_{uuid4().hex}"
-    create_database(postgres.url("postgres"), name)
-    return Settings(
-        data=tmp_path / "new/data",
-        keys=tmp_path / "new/keys",
-        weights=tmp_path / "weights",
-        database_url=SecretStr(postgres.url(name).render_as_string(hide_password=False)),
-        port=0,
-    )
 
 
 def folders(tmp_path):

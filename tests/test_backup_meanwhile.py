@@ -12,16 +12,14 @@ import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
-from pydantic import SecretStr
 from sqlalchemy import select, update
 
 from scripts.stand_in.jobs import make_job, read_stages
 from service import backup
 from service.backup import back_up, restore
-from service.database.engine import create_database
 from service.database.tables import Handoff, Job, Recording, StoredTranscript, Table
 from service.domain import job_state
 from service.domain.jobs import pin_weights
@@ -29,7 +27,6 @@ from service.domain.recordings import identified, tidy_uploads
 from service.domain.stages import STORED_STAGES
 from service.domain.strays import remove_strays
 from service.services import Services, open_services
-from service.settings import Settings
 from tests.api import Api, metadata, open_api, tone
 from tests.audio_files import slow
 from tests.finished import age, begin_job, finish_job, write
@@ -103,19 +100,6 @@ def begin_running_job(services, study):
         with services.sessionmaker.begin() as session:
             job_state.record_result(session, claim, stage, id, 1.0)
     return claim
-
-
-@pytest.fixture
-def empty(postgres, tmp_path):
-    name = f"empty_{uuid4().hex}"
-    create_database(postgres.url("postgres"), name)
-    return Settings(
-        data=tmp_path / "new/data",
-        keys=tmp_path / "new/keys",
-        weights=tmp_path / "weights",
-        database_url=SecretStr(postgres.url(name).render_as_string(hide_password=False)),
-        port=0,
-    )
 
 
 def set_vocabulary(api, study, *words):

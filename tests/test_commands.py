@@ -10,12 +10,11 @@ from typer.testing import CliRunner
 
 from scripts.stand_in.jobs import make_job
 from service.commands import local_files, upload, watch
-from service.commands.client import Client
 from service.commands.console import Row, table_lines
 from service.commands.main import app
 from service.commands.upload import session_in_name
 from service.database.tables import Job
-from tests.api import open_api, tone
+from tests.api import connect_commands, open_api, tone
 from tests.finished import finish_job
 
 
@@ -28,15 +27,7 @@ def api(module_settings):
 @pytest.fixture
 def run(api, monkeypatch, tmp_path):
     """Runs a command against the API in this process."""
-    token = api.headers["Authorization"].removeprefix("Bearer ")
-
-    class LocalClient(Client):
-        def __init__(self, url, token_, *, tls):
-            super().__init__(url, token, transport=api.client._transport)
-
-    monkeypatch.setattr("service.commands.connection.Client", LocalClient)
-    monkeypatch.setattr("service.commands.connection.find_token", lambda settings: token)
-    monkeypatch.setenv("FIELDSCRIBE_URL", "http://testserver")
+    connect_commands(api, monkeypatch)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
 
     def run(*arguments, code=0, input=None):

@@ -10,12 +10,11 @@ from typer.testing import CliRunner
 
 from models.audio import limits
 from service.commands import upload
-from service.commands.client import Client
 from service.commands.console import printable
 from service.commands.main import app
 from service.doctor import Check
 from service.domain import recordings
-from tests.api import open_api, tone
+from tests.api import connect_commands, open_api, tone
 
 RAW = re.compile(r"[a-z]+_(parsing|mismatch|error|type|missing|forbidden)|body\.|query\.|path\.")
 
@@ -29,16 +28,7 @@ def api(module_settings):
 @pytest.fixture
 def run(api, monkeypatch, tmp_path):
     """Runs a command against the API in this process."""
-    token = api.headers["Authorization"].removeprefix("Bearer ")
-
-    class LocalClient(Client):
-        def __init__(self, url, token_, *, tls):
-            assert tls is None  # FIELDSCRIBE_URL is set
-            super().__init__(url, token, transport=api.client._transport)
-
-    monkeypatch.setattr("service.commands.connection.Client", LocalClient)
-    monkeypatch.setattr("service.commands.connection.find_token", lambda settings: token)
-    monkeypatch.setenv("FIELDSCRIBE_URL", "http://testserver")
+    connect_commands(api, monkeypatch)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     monkeypatch.setattr(upload, "UnfinishedUploads", lambda: FORGETFUL)
 

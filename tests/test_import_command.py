@@ -6,9 +6,8 @@ from uuid import UUID
 import pytest
 from typer.testing import CliRunner
 
-from service.commands.client import Client
 from service.commands.main import app
-from tests.api import open_api, tone
+from tests.api import connect_commands, open_api, tone
 from tests.finished import finish_job
 from tests.test_jobs import codes
 
@@ -36,15 +35,7 @@ def code(api, study):
 
 @pytest.fixture
 def run(api, monkeypatch):
-    token = api.headers["Authorization"].removeprefix("Bearer ")
-
-    class LocalClient(Client):
-        def __init__(self, url, token_, *, tls):
-            super().__init__(url, token, transport=api.client._transport)
-
-    monkeypatch.setattr("service.commands.connection.Client", LocalClient)
-    monkeypatch.setattr("service.commands.connection.find_token", lambda settings: token)
-    monkeypatch.setenv("FIELDSCRIBE_URL", "http://testserver")
+    connect_commands(api, monkeypatch)
 
     def run(*arguments, code=0):
         result = CliRunner().invoke(app, ["import", *map(str, arguments)])

@@ -11,9 +11,8 @@ from typer.testing import CliRunner
 
 import service.commands.transcribe as transcribe_command
 from models.transcript import Transcript
-from service.commands.client import Client
 from service.commands.main import app
-from tests.api import open_api, tone
+from tests.api import connect_commands, open_api, tone
 from tests.fakes import FakePipeline, made_with, segment, transcript
 from tests.finished import finish_job
 
@@ -79,15 +78,7 @@ def test_the_commands_for_your_own_machine_run_as_printed(page, folder, monkeypa
 @pytest.fixture
 def api(settings, monkeypatch):
     with open_api(settings) as api:
-        token = api.headers["Authorization"].removeprefix("Bearer ")
-
-        class LocalClient(Client):
-            def __init__(self, url, token_, *, tls):
-                super().__init__(url, token, transport=api.client._transport)
-
-        monkeypatch.setattr("service.commands.connection.Client", LocalClient)
-        monkeypatch.setattr("service.commands.connection.find_token", lambda settings: token)
-        monkeypatch.setenv("FIELDSCRIBE_URL", "http://testserver")
+        connect_commands(api, monkeypatch)
         yield api
 
 

@@ -11,11 +11,10 @@ from typer.testing import CliRunner
 from models.transcript import SpeakerName
 from models.transcript_json import from_json
 from service.batch.outputs import write_outputs
-from service.commands.client import Client
 from service.commands.main import app
 from service.commands.speakers import BadSpeakerName, rename
 from service.exports import Format, Label
-from tests.api import open_api, tone
+from tests.api import connect_commands, open_api, tone
 from tests.finished import conversation, finish_job
 
 
@@ -39,15 +38,7 @@ def job(api):
 
 @pytest.fixture
 def run(api, monkeypatch):
-    token = api.headers["Authorization"].removeprefix("Bearer ")
-
-    class LocalClient(Client):
-        def __init__(self, url, token_, *, tls):
-            super().__init__(url, token, transport=api.client._transport)
-
-    monkeypatch.setattr("service.commands.connection.Client", LocalClient)
-    monkeypatch.setattr("service.commands.connection.find_token", lambda settings: token)
-    monkeypatch.setenv("FIELDSCRIBE_URL", "http://testserver")
+    connect_commands(api, monkeypatch)
     return invoke
 
 
