@@ -40,6 +40,18 @@ STAGES = ("ingest", "segment", "transcribe", "align", "diarise", "attribute", "c
 STAGE_STATES = ("pending", "running", "succeeded", "failed", "skipped")
 DELIVERY_STATES = ("pending", "delivered", "failed")
 HANDOFF_STATUSES = ("open", "claimed", "completed", "failed")
+ENTITY_KINDS = (
+    "participant",
+    "interviewer",
+    "person",
+    "organisation",
+    "place",
+    "other",
+    "allowed",
+)
+MENTION_STATES = ("suggested", "accepted", "rejected")
+MENTION_ORIGINS = ("detector", "person", "alias", "sample")
+MASKED_AUDIO_STATES = ("pending", "ready", "failed")
 CORRECTION_KINDS = (
     "text",
     "speaker",
@@ -101,6 +113,10 @@ class Study(Table):
     # Roles that read content and that an owner lets admins give out for the study.
     admins_may_create: Mapped[list[Any]] = mapped_column(
         default=list, server_default=text("'[]'::jsonb")
+    )
+    # How the study de-identifies, where it differs from the defaults.
+    deidentification: Mapped[dict[str, Any]] = mapped_column(
+        default=dict, server_default=text("'{}'::jsonb")
     )
     created_at: Mapped[datetime] = now_at()
     erased_at: Mapped[datetime | None]
@@ -316,11 +332,16 @@ class Correction(Table):
 
 class Handoff(Table):
     __tablename__ = "handoff"
-    __table_args__ = (one_of("status", HANDOFF_STATUSES),)
+    __table_args__ = (
+        one_of("status", HANDOFF_STATUSES),
+        Index("ix_handoff_stage", "transcript_id", "stage"),
+    )
 
     id: Mapped[UUID] = new_id()
     study_id: Mapped[UUID] = reference("study.id", index=True)
     transcript_id: Mapped[UUID] = reference("transcript.id", index=True)
+    # Several de-identifiers may work on a transcript: each stage has a hand-off of its own.
+    stage: Mapped[str] = mapped_column(default="default", server_default=text("'default'"))
     status: Mapped[str] = mapped_column(default="open")
     fence: Mapped[int] = mapped_column(BigInteger, default=0)
     lease_until: Mapped[datetime | None]
@@ -330,6 +351,183 @@ class Handoff(Table):
     failure_code: Mapped[str | None]
     created_at: Mapped[datetime] = now_at()
     finished_at: Mapped[datetime | None]
+
+
+class Entity(Table):
+    """A person, organisation or place of a study. Its names are in the vault's linkage class.
+
+    `allowed`: its names identify nobody, so their mentions are rejected when they are found.
+    `always`: on the study's list of names that are replaced in every transcript.
+    """
+
+    __tablename__ = "entity"
+    __table_args__ = (
+        UniqueConstraint("study_id", "pseudonym", name="uq_entity_pseudonym"),
+        one_of("kind", ENTITY_KINDS),
+    )
+
+    id: Mapped[UUID] = new_id()
+    study_id: Mapped[UUID] = reference("study.id", index=True)
+    kind: Mapped[str]
+    # P07, PERSON-3, PLACE-1 or a chosen name. It is never used again, not even after an erasure.
+    pseudonym: Mapped[str | None]
+    always: Mapped[bool] = mapped_column(default=False)
+    record_artefact_id: Mapped[UUID | None]
+    version: Mapped[int] = mapped_column(default=1)  # the ETag
+    merged_into: Mapped[UUID | None] = mapped_column(ForeignKey("entity.id"), index=True)
+    token_id: Mapped[UUID] = reference("token.id")
+    created_at: Mapped[datetime] = now_at()
+    erased_at: Mapped[datetime | None]
+
+
+class Review(Table):
+    """The review of a transcript's mentions."""
+
+    __tablename__ = "review"
+
+    transcript_id: Mapped[UUID] = reference("transcript.id", primary_key=True)
+    study_id: Mapped[UUID] = reference("study.id", index=True)
+    transcript_version: Mapped[int]  # to which the mentions refer
+    version: Mapped[int] = mapped_column(default=1)  # each decision adds 1
+    created_at: Mapped[datetime] = now_at()
+
+
+class Mention(Table):
+    """An identifying span of a transcript, proposed or decided: characters [start, stop).
+
+    The characters are those of the segment's text in `transcript_version`.
+    """
+
+    __tablename__ = "mention"
+    __table_args__ = (
+        Index("ix_mention_transcript", "transcript_id", "segment", "start"),
+        one_of("state", MENTION_STATES),
+        one_of("origin", MENTION_ORIGINS),
+    )
+
+    id: Mapped[UUID] = new_id()
+    study_id: Mapped[UUID] = reference("study.id", index=True)
+    transcript_id: Mapped[UUID] = reference("transcript.id")
+    transcript_version: Mapped[int]
+    segment: Mapped[str]
+    start: Mapped[int]
+    stop: Mapped[int]
+    label: Mapped[str]
+    tier: Mapped[str | None]
+    score: Mapped[float | None]
+    # Each detector's vote: {"stage", "rule", "tier", "score"}.
+    votes: Mapped[list[Any]] = mapped_column(default=list)
+    hint: Mapped[str | None]  # which mentions a detector takes for the same entity: person-1
+    entity_id: Mapped[UUID | None] = mapped_column(ForeignKey("entity.id"), index=True)
+    origin: Mapped[str]
+    state: Mapped[str] = mapped_column(default="suggested")
+    version: Mapped[int] = mapped_column(default=1)  # each decision adds 1
+    token_id: Mapped[UUID | None] = mapped_column(ForeignKey("token.id"))  # who decided
+    decided_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = now_at()
+
+
+class Decision(Table):
+    """An entry of the record of decisions. It never contains text."""
+
+    __tablename__ = "decision"
+    __table_args__ = (Index("ix_decision_transcript", "transcript_id", "at"),)
+
+    id: Mapped[UUID] = new_id()
+    study_id: Mapped[UUID] = reference("study.id", index=True)
+    transcript_id: Mapped[UUID | None] = mapped_column(ForeignKey("transcript.id"))
+    mention_id: Mapped[UUID | None]
+    entity_id: Mapped[UUID | None]
+    action: Mapped[str]
+    rule: Mapped[str | None]  # that found the mention, or by which it was decided
+    before: Mapped[str | None]  # a state
+    after: Mapped[str | None]
+    token_id: Mapped[UUID] = reference("token.id")
+    at: Mapped[datetime] = now_at()
+
+
+class BlindSample(Table):
+    """Segments that a second person reads without seeing the mentions, to estimate the recall."""
+
+    __tablename__ = "blind_sample"
+
+    id: Mapped[UUID] = new_id()
+    study_id: Mapped[UUID] = reference("study.id", index=True)
+    transcript_id: Mapped[UUID] = reference("transcript.id", index=True)
+    transcript_version: Mapped[int]
+    segments: Mapped[list[Any]]  # ids
+    token_id: Mapped[UUID] = reference("token.id")  # of the reader
+    n_found: Mapped[int | None]  # identifiers that had been accepted
+    n_missed: Mapped[int | None]  # identifiers that the reader added
+    created_at: Mapped[datetime] = now_at()
+    finished_at: Mapped[datetime | None]
+
+
+class LinkageLookup(Table):
+    """Somebody read who is behind a pseudonym, and why."""
+
+    __tablename__ = "linkage_lookup"
+    __table_args__ = (Index("ix_linkage_lookup_entity", "entity_id", "at"),)
+
+    id: Mapped[UUID] = new_id()
+    study_id: Mapped[UUID] = reference("study.id", index=True)
+    entity_id: Mapped[UUID | None] = mapped_column(ForeignKey("entity.id"))  # None: all of them
+    transcript_id: Mapped[UUID | None] = mapped_column(ForeignKey("transcript.id"), index=True)
+    reason: Mapped[str]  # one of a fixed list, so that it contains no name
+    token_id: Mapped[UUID] = reference("token.id")
+    at: Mapped[datetime] = now_at()
+
+
+class Release(Table):
+    """A frozen, de-identified version of a transcript. Its key is that of its id."""
+
+    __tablename__ = "release"
+    __table_args__ = (UniqueConstraint("transcript_id", "number", name="uq_release_number"),)
+
+    id: Mapped[UUID] = new_id()
+    study_id: Mapped[UUID] = reference("study.id", index=True)
+    session_id: Mapped[UUID | None] = mapped_column(ForeignKey("session.id"), index=True)
+    transcript_id: Mapped[UUID] = reference("transcript.id")
+    transcript_version: Mapped[int]
+    number: Mapped[int]  # 1 for the first release of the transcript
+    report_artefact_id: Mapped[UUID | None]
+    token_id: Mapped[UUID] = reference("token.id")
+    created_at: Mapped[datetime] = now_at()
+    revoked_at: Mapped[datetime | None]
+    erased_at: Mapped[datetime | None]
+
+
+class ReleaseFile(Table):
+    """One format of a release, rendered when the release was made."""
+
+    __tablename__ = "release_file"
+
+    release_id: Mapped[UUID] = reference("release.id", primary_key=True)
+    format: Mapped[str] = mapped_column(primary_key=True)
+    artefact_id: Mapped[UUID]
+    n_bytes: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str]
+
+
+class MaskedAudio(Table):
+    """A session's audio without the accepted mentions. It still carries the voices."""
+
+    __tablename__ = "masked_audio"
+    __table_args__ = (one_of("state", MASKED_AUDIO_STATES),)
+
+    id: Mapped[UUID] = new_id()
+    study_id: Mapped[UUID] = reference("study.id", index=True)
+    transcript_id: Mapped[UUID] = reference("transcript.id", index=True)
+    review_version: Mapped[int]
+    style: Mapped[str]  # tone or silence
+    state: Mapped[str] = mapped_column(default="pending")
+    failure_code: Mapped[str | None]
+    artefact_id: Mapped[UUID | None]
+    spans: Mapped[list[Any]] = mapped_column(default=list)  # [start, end) in seconds, and why
+    token_id: Mapped[UUID] = reference("token.id")
+    created_at: Mapped[datetime] = now_at()
+    finished_at: Mapped[datetime | None]
+    erased_at: Mapped[datetime | None]
 
 
 class WebhookEndpoint(Table):
