@@ -42,11 +42,15 @@ from service.database.embedded import EmbeddedPostgres, installed_programs
 from service.database.engine import conninfo, known_revisions, migrate, newest_revision, open_engine
 from service.database.tables import (
     Correction,
+    Entity,
     Handoff,
     Job,
     JobRecording,
     JobStage,
+    MaskedAudio,
     Recording,
+    Release,
+    ReleaseFile,
     Session,
     StoredTranscript,
     Study,
@@ -102,6 +106,11 @@ MISSING = {
     "{row.transcript_id}: it cannot be read",
     Handoff.occurrences_artefact_id: "the occurrences of hand-off {row.id}: transcribe again for a "
     "new hand-off",
+    Entity.record_artefact_id: "the names behind entity {row.id}: import the roster again",
+    Release.report_artefact_id: "the report of release {row.id}: release the transcript again",
+    ReleaseFile.artefact_id: "{row.format} of release {row.release_id}: release the transcript "
+    "again",
+    MaskedAudio.artefact_id: "masked audio {row.id}: make it again",
     WebhookEndpoint.endpoint_artefact_id: "the address of webhook endpoint {row.id}: delete it and "
     "create it again",
     Recording.metadata_artefact_id: "the file name of recording {row.id}: its audio is not "
@@ -540,7 +549,8 @@ def find_missing(services: Services) -> tuple[str, ...]:
             if owner is StoredTranscript:  # the row of an erased one stays, and names its file
                 query = query.join(Job, Job.id == owner.job_id).where(Job.status != "erased")
             for row in session.scalars(query):
-                if getattr(row, column.key) not in store:
+                id = getattr(row, column.key)
+                if not any(id in each for each in services.vault.stores.values()):
                     found.append(what.format(row=row))
     return tuple(found)
 
