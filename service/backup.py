@@ -113,6 +113,9 @@ MISSING = {
     MaskedAudio.artefact_id: "masked audio {row.id}: make it again",
     WebhookEndpoint.endpoint_artefact_id: "the address of webhook endpoint {row.id}: delete it and "
     "create it again",
+    Recording.playback_artefact_id: "the playback copy of recording {row.id}: browsers cannot play "
+    "it; its audio is not affected",
+    Recording.peaks_artefact_id: "the waveform of recording {row.id}: its audio is not affected",
     Recording.metadata_artefact_id: "the file name of recording {row.id}: its audio is not "
     "affected",
 }

@@ -217,42 +217,44 @@ def track_blocks(
     n_channels: int,
     n_kept: int,
     found: Findings,
+    sample_rate: int = SAMPLE_RATE,
 ) -> Iterator[np.ndarray]:
-    """Yield a track's samples, each (n_channels, n), 16 kHz, from the start of the file's clock.
+    """Yield a track's samples, each (n_channels, n), from the start of the file's clock.
 
     The buffer of a block is overwritten by the next.
 
     Args:
         n_kept: number of channels the caller keeps in memory, which limits the length.
         found: what is missing in the track is added to it.
+        sample_rate: of the samples, Hz.
 
     Raises:
         AudioError: one of its leaves, if decoding fails or the recording is too long.
     """
     n, found.hole = 0, None
-    for block in lead(source, info, track, n_channels):
+    for block in lead(source, info, track, n_channels, sample_rate):
         n += block.shape[1]
         yield block
     n_lead = n
-    command = decode_command(source, track, n_channels)
+    command = decode_command(source, track, n_channels, sample_rate)
     seconds = 60 + (info.duration or MAX_SECONDS) / SLOWEST_RTFX
     with run_sandboxed(command, source.file, seconds=seconds) as child:
         for block in sample_blocks(output_of(child), n_channels):
             n += block.shape[1]
-            refuse_too_long(n / SAMPLE_RATE, n_kept)
+            refuse_too_long(n / sample_rate, n_kept)
             yield block
-    refuse_failed(child.returncode, track, (n - n_lead) / SAMPLE_RATE)
+    refuse_failed(child.returncode, track, (n - n_lead) / sample_rate)
     has_errors = child.returncode == HAD_ERRORS
     if not has_packets(info) and not has_errors:
         return
     packets = read_packets(source, info, track)
     if track.codec in AMR_SILENCE:  # its decoder gives nothing for frames of silence
-        for block in silence(n_channels, round(packets.end * SAMPLE_RATE) - n):
+        for block in silence(n_channels, round(packets.end * sample_rate) - n):
             n += block.shape[1]
             yield block
     frames = read_frames(source, info, track) if has_errors else None
-    damage = find_damage(packets, frames, source, info, track, n / SAMPLE_RATE)
-    found.warnings += damage_warnings(damage, info, track, n / SAMPLE_RATE)
+    damage = find_damage(packets, frames, source, info, track, n / sample_rate)
+    found.warnings += damage_warnings(damage, info, track, n / sample_rate)
     found.hole = damage.hole
 
 
@@ -278,7 +280,7 @@ def fill_hole(samples: np.ndarray, n: int, hole: tuple[float, float]) -> int:
 
 
 def lead(
-    source: FfmpegInput, info: RecordingInfo, track: Track, n_channels: int
+    source: FfmpegInput, info: RecordingInfo, track: Track, n_channels: int, sample_rate: int
 ) -> Iterator[np.ndarray]:
     """Yield the silence before a track that starts after the file's clock does.
 
@@ -289,7 +291,7 @@ def lead(
         return
     start = first_time_stamp(source, track)
     n_samples = round(
-        max(0.0, (track.start if start is None else start) - info.clock_start) * SAMPLE_RATE
+        max(0.0, (track.start if start is None else start) - info.clock_start) * sample_rate
     )
     yield from silence(n_channels, n_samples)
 
@@ -309,7 +311,9 @@ def first_time_stamp(source: FfmpegInput, track: Track) -> float | None:
     return float(found[0]) if found else None
 
 
-def decode_command(source: FfmpegInput, track: Track, n_channels: int) -> list[str]:
+def decode_command(
+    source: FfmpegInput, track: Track, n_channels: int, sample_rate: int
+) -> list[str]:
     options = {**source.options, "codec_whitelist": CODECS, "threads": 1}
     sound = ffmpeg.output(
         ffmpeg.input(source.url, vn=None, sn=None, dn=None, **options)[str(track.index)],
@@ -317,7 +321,7 @@ def decode_command(source: FfmpegInput, track: Track, n_channels: int) -> list[s
         format="f32le",
         af=",".join([*channel_filters(track.channels, n_channels), FILL_GAPS]),
         ac=n_channels,
-        ar=SAMPLE_RATE,
+        ar=sample_rate,
         threads=1,
         max_error_rate=0,
     )

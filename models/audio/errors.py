@@ -98,6 +98,17 @@ class FfmpegMissing(AudioError):
     user_action = ASK_ADMINISTRATOR
 
 
+class EncoderMissing(AudioError):
+    """ffmpeg cannot write MP3, which browsers play."""
+
+    code = "encoder_missing"
+    user_action = ASK_ADMINISTRATOR
+    MESSAGE = (
+        "This ffmpeg cannot write MP3, so browsers cannot play the recording: ask the administrator"
+        " to install ffmpeg with libmp3lame."
+    )
+
+
 class SandboxUnavailable(AudioError):
     """This machine cannot keep ffmpeg from the network or from other files."""
 

@@ -26,6 +26,7 @@ from service.api.routes import (
     jobs,
     keys,
     models,
+    playback,
     recordings,
     seal,
     sessions,
@@ -39,6 +40,7 @@ from service.api.watch import Watch
 from service.domain import queue
 from service.domain import webhooks as webhook_sending
 from service.domain.checking import Checker
+from service.domain.playback import PlaybackMaker
 from service.domain.stages import RateCache
 from service.domain.tokens import make_first_tokens
 from service.errors import locate
@@ -51,6 +53,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     sessions.router,
     uploads.router,
     recordings.router,
+    playback.router,
     jobs.router,
     transcripts.router,
     corrections.router,
@@ -104,10 +107,12 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         raise
     app.state.services = services
     app.state.checker = Checker(services)
+    app.state.playback_maker = PlaybackMaker(services)
     app.state.watch = Watch(services)
     tasks = [
         asyncio.create_task(queue.maintain(services), name="queue maintenance"),
         asyncio.create_task(app.state.checker.run(), name="checking uploads"),
+        asyncio.create_task(app.state.playback_maker.run(), name="making playback copies"),
         asyncio.create_task(app.state.watch.run(), name="watching jobs"),
         asyncio.create_task(webhook_sending.send_events(services), name="sending webhooks"),
     ]
@@ -122,6 +127,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await asyncio.gather(*tasks, return_exceptions=True)
         # Cancelling a task does not stop its thread, which may hold a database connection.
         await asyncio.to_thread(app.state.checker.close)
+        await asyncio.to_thread(app.state.playback_maker.close)
         await asyncio.get_running_loop().shutdown_default_executor()
         services.close()
 

@@ -191,6 +191,9 @@ class Recording(Table):
     duration: Mapped[float | None]
     peak_dbfs: Mapped[float | None]
     mean_dbfs: Mapped[float | None]
+    playback_artefact_id: Mapped[UUID | None]  # a copy for browsers
+    peaks_artefact_id: Mapped[UUID | None]  # of its waveform
+    playback_error: Mapped[str | None]  # a code, if no copy can be made
     refusal_code: Mapped[str | None]  # or why it cannot be checked at present
     refusal_detail: Mapped[str | None]  # an error's message: numbers and what to do
     created_at: Mapped[datetime] = now_at()

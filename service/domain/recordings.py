@@ -471,12 +471,19 @@ def destroy(services: Services, recording: Recording) -> None:
     store, keyring = identified(services)
     keyring.erase(recording.study_id, recording.id)
     store.delete(recording.id)
-    if recording.metadata_artefact_id is not None:
-        store.delete(recording.metadata_artefact_id)
+    made = (
+        recording.metadata_artefact_id,
+        recording.playback_artefact_id,
+        recording.peaks_artefact_id,
+    )
+    for artefact_id in made:
+        if artefact_id is not None:
+            store.delete(artefact_id)
     uploads.discard(store, recording.id)
     with services.sessionmaker.begin() as session:
         row = session.get_one(Recording, recording.id, with_for_update=True)
         row.erased_at, row.metadata_artefact_id, row.digest = datetime.now(UTC), None, None
+        row.playback_artefact_id = row.peaks_artefact_id = row.playback_error = None
     log.info("recording %s: destroyed", recording.id)
 
 

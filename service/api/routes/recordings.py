@@ -1,18 +1,17 @@
 """Recordings: list and read them, download their audio, erase them."""
 
 import asyncio
-import re
-from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime
 from typing import Annotated, Literal, Self, cast
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request
-from fastapi.responses import StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.api.access import LimitsDep, ServicesDep, allow
+from service.api.byte_ranges import ranged_response
 from service.api.guarded_route import GuardedRoute
 from service.api.openapi import problems
 from service.api.routes.views import StudyName
@@ -44,7 +43,6 @@ from service.errors import (
 )
 from service.services import Services
 from service.vault.errors import READ_ERRORS, Erased, UploadBusy
-from service.vault.streaming import Key
 
 router = APIRouter(prefix="/v1/recordings", tags=["recordings"], route_class=GuardedRoute)
 Researcher = Annotated[Caller, Depends(allow("researcher"))]
@@ -52,7 +50,6 @@ Eraser = Annotated[Caller, Depends(allow("researcher", sealed_too=True))]  # nee
 State = Literal["receiving", "checking", "ready", "refused"]
 MAX_WAIT = 60.0  # s
 UNFINISHED = ("receiving", "checking")
-BLOCK_BYTES = 256 * 1024
 MEDIA_TYPES = {
     "wav": "audio/wav",
     "flac": "audio/flac",
@@ -269,61 +266,19 @@ def _view(services: Services, caller: Caller, recording_id: UUID) -> RecordingVi
 )
 def read_audio(
     recording_id: UUID, request: Request, caller: Researcher, services: ServicesDep
-) -> StreamingResponse:
+) -> Response:
     """The audio, also in byte ranges, so that a player can seek."""
     with services.sessionmaker() as session:
         recording = find_ready_recording(session, caller, recording_id)
     store, keyring = identified(services)
     key = keyring.data_key(recording.study_id, recording.id)
     store.open(sound_artefact(recording), key).close()  # fail before the response has started
-    wanted = byte_range(request.headers.get("range"), recording.n_bytes)
-    start, end = wanted or (0, recording.n_bytes)
-    headers = {
-        "Accept-Ranges": "bytes",
-        "Content-Length": str(end - start),
-        "X-Content-Type-Options": "nosniff",
-    }
-    if wanted is not None:
-        headers["Content-Range"] = f"bytes {start}-{end - 1}/{recording.n_bytes}"
-    return StreamingResponse(
-        blocks(services, recording, key, start, end),
-        status_code=200 if wanted is None else 206,
-        headers=headers,
+    return ranged_response(
+        request,
+        lambda: store.open(sound_artefact(recording), key),
+        size=recording.n_bytes,
         media_type=MEDIA_TYPES.get(recording.container or "", "application/octet-stream"),
     )
-
-
-def blocks(
-    services: Services, recording: Recording, key: Key, start: int, end: int
-) -> Iterator[bytes]:
-    with identified(services)[0].open(sound_artefact(recording), key) as file:
-        file.seek(start)
-        while start < end and (block := file.read(min(BLOCK_BYTES, end - start))):
-            start += len(block)
-            yield block
-
-
-def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
-    """The requested range as [start, end), or None for the whole recording.
-
-    Several ranges, or an invalid one, get the whole recording, as RFC 9110 allows.
-
-    Raises:
-        RangeNotSatisfiable
-    """
-    match = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", (header or "").strip())
-    if match is None or not (match[1] or match[2]):
-        return None
-    if not match[1]:  # the last N bytes
-        start, end = max(0, size - int(match[2])), size
-    else:
-        start = int(match[1])
-        if match[2] and int(match[2]) < start:
-            return None
-        end = min(size, int(match[2]) + 1) if match[2] else size
-    if start >= end:
-        raise RangeNotSatisfiable(f"The recording has {size} bytes", size)
-    return start, end
 
 
 @router.post(
