@@ -129,9 +129,9 @@ class Source:
     """One recording of the session: its place on the timeline, and its format.
 
     `speaker`: whose recording it is, if each speaker has their own (`--parallel`).
-    `sha256`: of the file, in hex, by which batch mode recognises it. None in the service, which
-    keeps no checksum of content that can be compared outside a study.
-    `identity`: in the service, a checksum of the file that is keyed with the study's key, in hex.
+    `identity`: an HMAC of the file's SHA-256, in hex, by which it is recognised. The key is the
+    study's, or in batch mode that of the output folder.
+    `sha256`: of the file, in hex; only in transcripts that earlier versions of batch mode wrote.
     """
 
     start: float

@@ -1,5 +1,6 @@
 """Batch mode with fake models: results, skipping, failures, and groups of sessions."""
 
+import hashlib
 import json
 import os
 import stat
@@ -9,6 +10,7 @@ import threading
 import time
 import wave
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -25,11 +27,14 @@ from models.pipeline import StageProgress
 from models.transcript_json import from_json
 from models.weights.catalogue import PipelineWeights, WhisperWeights
 from service.batch.batch import Batch, SessionFiles, group_into_sessions, prepare_output, run
+from service.batch.identity import KEY_FILE, FolderKeyMissing, ensure_key
 from service.errors import OutputNotWritable, SameName
 from service.exports import Format
 from service.exports.files import _write_partial, remove_abandoned
 from tests.audio_files import read_once
 from tests.fakes import FakePipeline
+
+NOTICE = ".fieldscribe-identified"
 
 ROOT = Path(__file__).parent.parent
 
@@ -206,6 +211,57 @@ def test_a_copied_or_touched_recording_is_not_transcribed_again(recordings, tmp_
     assert [r.status for r in results_of(batch([copy], tmp_path / "out"))] == ["skipped"]
 
 
+def test_the_checksum_in_a_transcript_is_keyed_with_the_folders_key(recordings, tmp_path):
+    """A plain one would tell whoever has the recording that the transcript is of it."""
+    sources = []
+    for out in (tmp_path / "one", tmp_path / "other"):
+        (result,) = results_of(batch(recordings[:1], out))
+        sources += json.loads(result.outputs[-1].read_text())["sources"]
+        assert stat.S_IMODE((out / KEY_FILE).stat().st_mode) == 0o600
+
+    plain = hashlib.sha256(recordings[0].read_bytes()).hexdigest()
+    assert len({plain, *(source["identity"] for source in sources)}) == 3
+    assert [source["sha256"] for source in sources] == [None, None]
+
+
+def test_a_folder_without_its_key_is_refused_before_anything_is_transcribed_again(
+    recordings, tmp_path
+):
+    out = tmp_path / "out"
+    results_of(batch(recordings[:1], out))
+    key = (out / KEY_FILE).read_text()
+    (out / KEY_FILE).unlink()
+
+    with pytest.raises(FolderKeyMissing, match="Restore it"):
+        prepare_output(out)
+    (out / KEY_FILE).write_text(key[:10])
+    with pytest.raises(FolderKeyMissing, match="cannot be read"):
+        prepare_output(out)
+    (out / KEY_FILE).write_text(key)
+    assert [r.status for r in results_of(batch(recordings[:1], out))] == ["skipped"]
+
+
+def test_a_transcript_with_a_plain_checksum_is_recognised(recordings, tmp_path):
+    """Earlier versions wrote one."""
+    out = tmp_path / "out"
+    (result,) = results_of(batch(recordings[:1], out))
+    path = result.outputs[-1]
+    document = json.loads(path.read_text())
+    plain = hashlib.sha256(recordings[0].read_bytes()).hexdigest()
+    document["sources"][0] |= {"sha256": plain, "identity": None}
+    path.write_text(json.dumps(document))
+    (out / KEY_FILE).unlink()
+
+    assert [r.status for r in results_of(batch(recordings[:1], out))] == ["skipped"]
+
+
+def test_two_runs_that_begin_together_share_one_key(tmp_path):
+    with ThreadPoolExecutor() as pool:
+        keys = set(pool.map(lambda _: ensure_key(tmp_path, lambda: False), range(16)))
+
+    assert len(keys) == 1 and [path.name for path in tmp_path.iterdir()] == [KEY_FILE]
+
+
 def test_a_transcript_without_checksums_is_kept_and_passes_for_no_recording(tmp_path):
     """One was recognised by size and time, so a recording of another day could pass for it."""
     out = tmp_path / "out"
@@ -214,7 +270,7 @@ def test_a_transcript_without_checksums_is_kept_and_passes_for_no_recording(tmp_
     path = result.outputs[-1]
     transcript = json.loads(path.read_text())
     for source in transcript["sources"]:
-        del source["sha256"]
+        del source["identity"]
     path.write_text(before := json.dumps(transcript))
 
     for day, name in ((days[1], "ZOOM0001-2"), (days[0], "ZOOM0001-3")):
@@ -609,11 +665,11 @@ def test_unfinished_files_of_a_killed_run_are_removed(recordings, tmp_path):
     prepare_output(out)
     killed = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False)
     assert killed.returncode == -9
-    assert len(list(out.iterdir())) == 2
+    assert len(names_in(out)) == 1
 
     prepare_output(out)
 
-    assert [path.name for path in out.iterdir()] == [".fieldscribe-identified"]
+    assert names_in(out) == []
 
 
 def test_files_that_another_run_is_writing_are_kept(tmp_path):
@@ -626,7 +682,8 @@ def test_files_that_another_run_is_writing_are_kept(tmp_path):
 
 
 def names_in(folder: Path) -> list[str]:
-    return [path.name for path in folder.iterdir() if path.name != ".fieldscribe-identified"]
+    """Without the notice and the key, which every output folder has."""
+    return [path.name for path in folder.iterdir() if path.name not in (NOTICE, KEY_FILE)]
 
 
 def test_the_json_holds_the_whole_transcript(recordings, tmp_path):

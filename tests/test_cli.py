@@ -297,7 +297,10 @@ def test_an_interrupt_in_any_stage_ends_the_run_and_says_how_to_resume(
     assert result.exit_code == 130
     assert json.loads(result.stdout) == []
     assert "run the same command again" in result.stderr
-    assert [path.name for path in (tmp_path / "out").iterdir()] == [".fieldscribe-identified"]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        ".fieldscribe-identified",
+        ".fieldscribe-key",
+    }
 
 
 def test_an_interrupt_that_a_library_swallows_still_ends_the_run(recording, tmp_path, monkeypatch):

@@ -46,7 +46,9 @@ def coded(
         codings: code (`Above > Below`): the indexes of its paragraphs.
     """
     file = io.BytesIO()
-    write_project(file, [Source(made, LABEL, audio)], ExportOptions(project=profile))
+    write_project(
+        file, [Source(made, LABEL, (audio,) if audio else ())], ExportOptions(project=profile)
+    )
     with zipfile.ZipFile(file) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     root = ElementTree.fromstring(members["project.qde"])

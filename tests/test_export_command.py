@@ -14,7 +14,7 @@ from lxml import etree
 from typer.testing import CliRunner
 
 from models.transcript import Source
-from models.transcript_json import from_json, to_json
+from models.transcript_json import to_json
 from service.commands.main import app
 from service.exports import Format
 from service.exports.programs import PROGRAM_FORMATS, Program
@@ -125,16 +125,6 @@ def test_without_its_recording_a_session_gets_its_text_and_a_line_says_so(transc
     result = run(*arguments, "--recordings", folder)
 
     assert "INT-07: the project holds only the text, because its recording" in result.stderr
-
-
-def test_a_session_of_several_recordings_gets_its_text_and_a_line_says_why(transcripts, tmp_path):
-    path = transcripts / "INT-07.identified.json"
-    made = from_json(path.read_text())
-    path.write_text(to_json(replace(made, sources=made.sources * 2)))
-    arguments = ["--from", transcripts, "--for", "qualcoder", "--out", tmp_path / "exports"]
-    result = run(*arguments, "--session", "INT-07", "--recordings", tmp_path)
-
-    assert "INT-07: the project holds only the text, because the session has 2" in result.stderr
 
 
 def test_options_change_what_the_files_show(transcripts, tmp_path):

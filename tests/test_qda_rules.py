@@ -178,7 +178,7 @@ def recording(tmp_path: Path) -> Path:
 
 @every_case
 def test_a_project_with_audio_is_valid_by_the_schema(case, recording):
-    root, _ = opened(project_of(Source(CASES[case](), LABEL, recording)))
+    root, _ = opened(project_of(Source(CASES[case](), LABEL, (recording,))))
 
     assert SCHEMA.validate(root), SCHEMA.error_log
 
@@ -203,7 +203,7 @@ def test_a_selection_covers_the_paragraph_of_its_speaker():
 
 
 def test_sync_points_tie_the_text_to_milliseconds_of_the_recording(recording):
-    written = project_of(Source(interview(), LABEL, recording))
+    written = project_of(Source(interview(), LABEL, (recording,)))
     root, texts = opened(written)
     made = root.find(".//q:AudioSource/q:Transcript", NS)
     points = {p.get("guid"): p for p in made.iterfind("q:SyncPoint", NS)}
@@ -234,7 +234,7 @@ def test_a_speaker_with_a_code_is_one_case_in_all_sessions_and_a_label_is_not():
 
 def test_every_source_transcript_and_coding_has_a_date_without_which_qualcoder_fails(recording):
     """refi.py:1156 of QualCoder at c3204641: `create_date.replace` of a missing attribute."""
-    root, _ = opened(project_of(Source(interview(), LABEL, recording)))
+    root, _ = opened(project_of(Source(interview(), LABEL, (recording,))))
     kinds = ("AudioSource", "Transcript", "TranscriptSelection", "Coding")
 
     for kind in kinds:

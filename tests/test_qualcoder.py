@@ -109,7 +109,7 @@ def test_a_recording_comes_with_its_transcript(tmp_path):
     path, recording = tmp_path / "PEER.qdpx", tmp_path / "recording.wav"
     recording.write_bytes(b"RIFF")
     with path.open("wb") as file:
-        write_project(file, [Source(CASES["interview"](), LABEL, recording)], ExportOptions())
+        write_project(file, [Source(CASES["interview"](), LABEL, (recording,))], ExportOptions())
     tables = imported(path)
 
     assert [row[1] for row in tables["source"]] == [

@@ -1,4 +1,4 @@
 """Batch mode: recordings in, transcripts out, without the service.
 
-May import `models`, `exports` and `errors`. Only `commands/transcribe.py` imports it.
+May import `models`, `exports` and `errors`. Only `commands` imports it.
 """

@@ -24,6 +24,7 @@ from models.pipeline import COSTLY_STAGES, OnProgress, Pipeline, StageProgress
 from models.precision import Precision
 from models.transcript import Transcript
 from models.weights.catalogue import PipelineWeights, WhisperWeights
+from service.batch.identity import ensure_key, identity_of
 from service.batch.outputs import MARK, Earlier, Kept, Outputs, read_earlier, write_outputs
 from service.batch.reading import MAX_HELD_SECONDS, Reader, open_recording
 from service.errors import OutputNotWritable, RecordingNotFound, SameName, ServiceError
@@ -48,7 +49,7 @@ class SessionFiles:
         return folder / f"{self.name}.{MARK}.{SPECS[format].extension}"
 
     @property
-    def digests(self) -> list[str]:
+    def sha256s(self) -> list[str]:
         """The SHA-256 of each recording.
 
         Raises:
@@ -119,14 +120,15 @@ def group_into_sessions(files: Sequence[Path], *, join: bool) -> tuple[SessionFi
 
 
 def prepare_output(folder: Path) -> None:
-    """Create the folder and test that it can be written to, before hours of work.
+    """Create the folder and its key, and test that it can be written to, before hours of work.
 
     Raises:
-        OutputNotWritable
+        OutputNotWritable, FolderKeyMissing
     """
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         remove_abandoned(folder)
+        ensure_key(folder, lambda: any(map(_has_identity, folder.glob(f"*.{MARK}*.json"))))
         write_whole(folder / f".fieldscribe-{MARK}", "Identified transcripts. Keep them safe.\n")
     except FileExistsError:
         raise OutputNotWritable(
@@ -136,6 +138,11 @@ def prepare_output(folder: Path) -> None:
         raise OutputNotWritable(
             f"The output folder cannot be written to ({error.strerror}): choose another with --out."
         ) from None
+
+
+def _has_identity(path: Path) -> bool:
+    earlier = read_earlier(path)
+    return earlier is not None and any(each.identity for each in earlier.transcript.sources)
 
 
 def run(
@@ -327,9 +334,10 @@ def _finish(
     if active.result is None:
         with active.step():
             transcript = pipeline.finish(active.state, progress.of_session(active))
-            sources = zip(transcript.sources, active.session.digests, strict=True)
+            identities = _identify(active.session, batch.out)
+            sources = zip(transcript.sources, identities, strict=True)
             transcript = replace(
-                transcript, sources=tuple(replace(source, sha256=d) for source, d in sources)
+                transcript, sources=tuple(replace(source, identity=i) for source, i in sources)
             )
             place = find_place(active.session, batch)  # another run may have taken the first one
             outputs = _write(transcript, place, batch)
@@ -432,7 +440,7 @@ def find_place(session: SessionFiles, batch: Batch) -> Place:
         if earlier is None:
             return Place(named, edited=edited)
         try:
-            same_recordings = _has_sources(earlier.transcript, session)
+            same_recordings = _has_sources(earlier.transcript, session, batch.out)
         except RecordingNotFound:
             return Place(session)  # and reading it will fail
         if same_recordings:
@@ -450,8 +458,21 @@ def find_place(session: SessionFiles, batch: Batch) -> Place:
     raise AssertionError("unreachable")
 
 
-def _has_sources(transcript: Transcript, session: SessionFiles) -> bool:
-    return [source.sha256 for source in transcript.sources] == session.digests
+def _identify(session: SessionFiles, folder: Path) -> list[str]:
+    """The keyed checksum of each recording.
+
+    Raises:
+        RecordingNotFound, FolderKeyMissing
+    """
+    key = ensure_key(folder, lambda: True)
+    return [identity_of(sha256, key) for sha256 in session.sha256s]
+
+
+def _has_sources(transcript: Transcript, session: SessionFiles, folder: Path) -> bool:
+    sources = transcript.sources
+    if any(source.identity is None for source in sources):  # of an earlier version, or the service
+        return [source.sha256 for source in sources] == session.sha256s
+    return [source.identity for source in sources] == _identify(session, folder)
 
 
 def find_finished(session: SessionFiles, batch: Batch) -> Transcript | None:

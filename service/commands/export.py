@@ -9,6 +9,7 @@ ServiceError
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -19,6 +20,7 @@ from models.languages import language_code
 from models.speaker_names import show_names
 from models.transcript import Transcript
 from models.transcript_json import from_json
+from service.batch.identity import KEY_FILE, FolderKeyMissing, identity_of, read_key
 from service.commands.client import Client
 from service.commands.connection import connect
 from service.commands.console import (
@@ -33,14 +35,15 @@ from service.errors import Misused, OutputNotWritable
 from service.exports import FORMAT_NAMES, LINE_FORMATS, ExportOptions, Format, Label
 from service.exports.files import write_whole
 from service.exports.options import Notation, Timestamps, Wording
+from service.exports.parts import are_parallel
 from service.exports.programs import (
     PROGRAM_FORMATS,
     ExportFile,
     Program,
-    find_recording,
     plan_files,
 )
 from service.exports.qdpx import Source
+from service.exports.recordings import RecordingFolder
 
 BATCH_FILE = re.compile(r"(.+)\.identified\.json")
 
@@ -184,7 +187,8 @@ def export_command(
                 "transcribe`."
             )
         if recordings is not None:
-            sources = list(_with_recordings(sources, recordings))
+            with _open_recordings(recordings, study, batch, as_json) as folder:
+                sources = list(_add_recordings(sources, folder))
         earlier = lines_from or (None if batch is None else out)
         files = list(_plan(sources, program, formats, options, earlier))
         _confirm(files, out, yes=yes)
@@ -276,19 +280,61 @@ def _source(transcript: Transcript, session: str, study: str | None) -> Source:
     return Source(named, label)
 
 
-def _with_recordings(sources: Sequence[Source], folder: Path) -> Iterator[Source]:
+def _add_recordings(sources: Sequence[Source], folder: RecordingFolder) -> Iterator[Source]:
+    """Find the recordings of each session, and say why a session gets none."""
     for source in sources:
-        path = find_recording(source, folder)
-        if path is None:
-            n = len(source.transcript.sources)
-            reason = (
-                f"the session has {n} recordings, and a project can hold one for each text"
-                if n > 1
-                else "its recording is not in the folder, or several files may be it"
+        recordings = source.transcript.sources
+        if len(recordings) > 1 and are_parallel(recordings):
+            reason = "its recordings were made at the same time, and a text can have one"
+        else:
+            matches = [folder.find(each) for each in recordings]
+            paths = tuple(match.path for match in matches if match.path is not None)
+            if len(paths) == len(matches):
+                yield replace(source, recordings=paths)
+                continue
+            number = next(n for n, match in enumerate(matches, start=1) if match.path is None)
+            which = (
+                "its recording" if len(matches) == 1 else f"recording {number} of {len(matches)}"
             )
-            name = printable(source.label.session)
-            typer.echo(f"{name}: the project holds only the text, because {reason}.", err=True)
-        yield replace(source, audio=path)
+            reason = f"{which} is not in the folder"
+            if others := matches[number - 1].others:
+                reason += f" ({printable(others[0].name)} has the same size, but other content)"
+        name = printable(source.label.session)
+        typer.echo(f"{name}: the project holds only the text, because {reason}.", err=True)
+        yield source
+
+
+@contextmanager
+def _open_recordings(
+    folder: Path, study: str | None, batch: Path | None, as_json: bool
+) -> Iterator[RecordingFolder]:
+    """
+    Raises:
+        FolderKeyMissing
+    """
+    if batch is not None:
+        key = read_key(batch)
+
+        def identify_by_key(sha256: str) -> str:
+            if key is None:
+                raise FolderKeyMissing(
+                    f"The file {KEY_FILE} is missing from the folder of transcripts, so recordings "
+                    "are not recognised: copy it from the folder in which the transcripts were "
+                    "made, or leave out --recordings."
+                )
+            return identity_of(sha256, key)
+
+        yield RecordingFolder(folder, identify_by_key)
+        return
+    with connect(as_json) as client:
+
+        def identify(sha256: str) -> str | None:
+            body = {"study": study, "sha256": [sha256]}
+            response = client.request("POST", "/v1/recordings/search", json=body)
+            items = response.json()["items"]
+            return items[0]["identity"] if items else None
+
+        yield RecordingFolder(folder, identify)
 
 
 def _confirm(files: Sequence[ExportFile], out: Path, *, yes: bool) -> None:

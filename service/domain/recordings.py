@@ -136,6 +136,34 @@ def list_recordings(
     return page_of(session, Recording, query, limit=limit, cursor=cursor)
 
 
+def find_by_content(
+    services: Services, caller: Caller, study: str, sha256: Collection[bytes]
+) -> dict[bytes, list[Recording]]:
+    """The ready recordings of one study that have this content, oldest first.
+
+    Args:
+        study: id or code.
+        sha256: of whole files. They are compared as keyed digests and are not stored.
+
+    Raises:
+        StudyNotFound, Erased, Sealed, KeyMissing, KeyDamaged
+    """
+    with services.sessionmaker() as session:
+        found = find_study(session, caller, study)
+        by_digest = {keyed_digest(services, found.id, each): each for each in sha256}
+        rows = session.scalars(
+            select(Recording)
+            .where(Recording.study_id == found.id, Recording.state == "ready")
+            .where(Recording.digest.in_(by_digest))
+            .order_by(Recording.created_at, Recording.id)
+        )
+        matches: dict[bytes, list[Recording]] = {}
+        for row in rows:
+            if row.digest is not None:
+                matches.setdefault(by_digest[row.digest], []).append(row)
+        return matches
+
+
 def find_ready_recording(session: DbSession, caller: Caller, recording_id: UUID) -> Recording:
     """
     Raises:

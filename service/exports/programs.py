@@ -1,6 +1,5 @@
 """The programs that a study can be exported for, and the files for each."""
 
-import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -119,24 +118,3 @@ def find_earlier_lines(label: Label, folder: Path) -> Sequence[NumberedLine]:
     before = [number for number in found if number < version]
     chosen = found.get(max(before) if before else version)
     return () if chosen is None else read_lines(chosen)
-
-
-def find_recording(source: Source, folder: Path) -> Path | None:
-    """The recording of a transcript, found by its size; None unless there is exactly one.
-
-    Batch mode's transcripts hold each recording's checksum, which must then match too.
-    """
-    recordings = source.transcript.sources
-    if len(recordings) != 1:
-        return None
-    n_bytes, sha256 = recordings[0].n_bytes, recordings[0].sha256
-    files = [path for path in sorted(folder.iterdir()) if path.is_file()]
-    found = [path for path in files if path.stat().st_size == n_bytes]
-    if sha256 is not None:
-        found = [path for path in found if _sha256(path) == sha256]
-    return found[0] if len(found) == 1 else None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

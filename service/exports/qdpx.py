@@ -21,6 +21,7 @@ from xml.sax.saxutils import quoteattr
 from models.transcript import Transcript
 from service.exports.options import ExportOptions, Label, ProjectProfile, Timestamps
 from service.exports.paragraphs import UNKNOWN, paragraphs, timestamp
+from service.exports.parts import split_by_recording
 from service.exports.qda_texts import name
 from service.exports.text import confidentiality
 from service.exports.wording import one_line
@@ -37,13 +38,13 @@ LABELS = re.compile(r"SPEAKER_\d+")
 class Source:
     """One transcript of a project, with the words to show.
 
-    `audio`: its recording, if the transcript has exactly one and it is to be included. `first`: the
-    first version, from which lines are numbered.
+    `recordings`: those of the session, in order, if they are to be included; the transcript is then
+    divided among them. `first`: the first version, from which lines are numbered.
     """
 
     transcript: Transcript
     label: Label
-    audio: Path | None = None
+    recordings: tuple[Path, ...] = ()
     first: Transcript | None = None
 
     @property
@@ -97,12 +98,26 @@ class _Project:
         self.made = {"creatingUser": USER, "creationDateTime": now}
 
     def add(self, source: Source) -> None:
+        if len(source.recordings) < 2:
+            audio = source.recordings[0] if source.recordings else None
+            self._add_text(source, source.transcript, source.name, audio)
+            return
+        # REFI-QDA has one audio file per source, and QualCoder counts times from its start.
+        parts = split_by_recording(source.transcript)
+        for number, (part, audio) in enumerate(zip(parts, source.recordings, strict=True), start=1):
+            self._add_text(source, part, f"{source.name} recording {number}", audio)
+
+    def _add_text(
+        self, source: Source, transcript: Transcript, name: str, audio: Path | None
+    ) -> None:
         label = source.label
-        identity = (label.study or "", label.session, str(label.version), label.status)
+        identity = [label.study or "", label.session, str(label.version), label.status]
+        if name != source.name:
+            identity.append(name)
         guid, text_guid = _guid("source", *identity), _guid("text", *identity)
         text, points, selections = "", list[str](), list[str]()
         position = 0
-        for number, each in enumerate(_lines(source.transcript, self.options)):
+        for number, each in enumerate(_lines(transcript, self.options)):
             line = unicodedata.normalize("NFC", each.line)
             end = position + self._length(line)
             case = self._case(each.speaker, source)
@@ -116,7 +131,7 @@ class _Project:
                 _element("CodeRef", {"targetGUID": case.code}),
             )
             named = {"guid": selection, "name": each.speaker}
-            if source.audio is None:
+            if audio is None:
                 span = {"startPosition": str(position), "endPosition": str(end)}
                 selections.append(
                     _element("PlainTextSelection", {**named, **span, **self.made}, coding)
@@ -132,20 +147,20 @@ class _Project:
             text += line + self._line_end
             position = end + len(self._line_end)
         self.texts[f"sources/{text_guid}.txt"] = text
-        about = {"name": source.name, **self.made}
+        about = {"name": name, **self.made}
         text_path = {"plainTextPath": f"internal://{text_guid}.txt"}
-        if source.audio is None:
+        if audio is None:
             attributes = {"guid": guid, **about, **text_path}
             self.source_elements.append(_element("TextSource", attributes, *selections))
             return
-        audio_name = f"{guid}{source.audio.suffix.lower()}"
-        self.recordings[f"sources/{audio_name}"] = source.audio
-        transcript = _element(
+        audio_name = f"{guid}{audio.suffix.lower()}"
+        self.recordings[f"sources/{audio_name}"] = audio
+        text_element = _element(
             "Transcript", {"guid": text_guid, **about, **text_path}, *points, *selections
         )
-        about["name"] += source.audio.suffix.lower()  # QualCoder's file has this name
+        about["name"] += audio.suffix.lower()  # QualCoder's file has this name
         attributes = {"guid": guid, **about, "path": f"internal://{audio_name}"}
-        self.source_elements.append(_element("AudioSource", attributes, transcript))
+        self.source_elements.append(_element("AudioSource", attributes, text_element))
 
     @property
     def _line_end(self) -> str:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response, StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from service.api.access import LimitsDep, ServicesDep, allow
 from service.api.byte_ranges import ranged_response
@@ -22,6 +22,7 @@ from service.domain.checking import Checker
 from service.domain.erasure import erase_recording
 from service.domain.pages import BadCursor
 from service.domain.recordings import (
+    find_by_content,
     find_ready_recording,
     find_recording,
     identified,
@@ -212,6 +213,72 @@ def read_recordings(
         page = list_recordings(session, caller, study=study, limit=limit, cursor=cursor)
         items = [RecordingSummary.model_validate(row, from_attributes=True) for row in page.rows]
         return RecordingList(items=items, next_cursor=page.next_cursor)
+
+
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{64}$")]
+
+
+class RecordingSearch(BaseModel):
+    """Checksums of files. They are in the body because URLs end up in logs."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"study": "PEER", "sha256": ["0f" * 32]}]}
+    )
+
+    study: StudyName
+    sha256: list[Sha256] = Field(
+        min_length=1, max_length=100, description="Of whole files, in hex. Not stored."
+    )
+
+
+class RecordingMatch(BaseModel):
+    sha256: str
+    identity: str = Field(
+        description="The checksum keyed with the study's key, in hex, as in a transcript's sources."
+    )
+    recordings: list[UUID] = Field(description="Oldest first; several if it was uploaded again.")
+
+
+class RecordingMatches(BaseModel):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "items": [
+                        {
+                            "sha256": "0f" * 32,
+                            "identity": "a7" * 32,
+                            "recordings": ["3f7a9f11-6f0f-4a52-8f5c-0c5f0b0f7a52"],
+                        }
+                    ]
+                }
+            ]
+        }
+    )
+
+    items: list[RecordingMatch] = Field(description="Without the checksums that nothing matches.")
+
+
+@router.post("/search", responses=problems(StudyNotFound, *READ_ERRORS))
+def search_recordings(
+    body: RecordingSearch, caller: Researcher, services: ServicesDep, limits: LimitsDep
+) -> RecordingMatches:
+    """Find which of a study's recordings are certain files, by the files' checksums.
+
+    Other studies are not searched.
+    """
+    limits.polls.require(str(caller.token_id))
+    wanted = [bytes.fromhex(each) for each in dict.fromkeys(body.sha256)]
+    found = find_by_content(services, caller, body.study, wanted)
+    items = [
+        RecordingMatch(
+            sha256=sha256.hex(),
+            identity=(rows[0].digest or b"").hex(),
+            recordings=[row.id for row in rows],
+        )
+        for sha256, rows in found.items()
+    ]
+    return RecordingMatches(items=items)
 
 
 @router.get("/{recording_id}", responses=problems(RecordingNotFound, TooManyWaiting, *READ_ERRORS))

@@ -88,10 +88,8 @@ class DocumentSource(BaseModel):
     sample_rate: int = Field(description="Hz")
     channels: int
     n_bytes: int
-    sha256: str | None = Field(default=None, description="In batch mode only.")
-    identity: str | None = Field(
-        default=None, description="Checksum of the file, keyed per study; null in batch mode."
-    )
+    sha256: str | None = Field(default=None, description="Once written by batch mode.")
+    identity: str | None = Field(default=None, description="Checksum of the file, keyed per study.")
     speaker: str | None = Field(
         default=None, description="Whose recording it is, if each speaker has their own."
     )
