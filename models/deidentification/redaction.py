@@ -1,0 +1,171 @@
+"""Replacing spans of a transcript, and taking out what else could identify a recording.
+
+Words keep their times, so that captions and codings still fit the audio.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate, groupby, pairwise
+
+from models.speaker_names import show_names
+from models.transcript import (
+    Flag,
+    Segment,
+    Source,
+    SpeakerName,
+    Transcript,
+    Word,
+    mean_probability,
+)
+
+
+@dataclass(frozen=True)
+class Redaction:
+    """Characters [start, stop) of a segment's text, and the text that replaces them."""
+
+    segment: str
+    start: int
+    stop: int
+    replacement: str
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """Where a redaction was in the old text of its segment, and where it is in the new one."""
+
+    segment: str
+    start: int
+    stop: int
+    new_start: int
+    new_stop: int
+
+
+@dataclass(frozen=True)
+class Redacted:
+    """A redacted transcript. `replaced` is in the order of the text."""
+
+    transcript: Transcript
+    replaced: tuple[Replaced, ...]
+
+    def move(self, segment: str, offset: int) -> int:
+        """Return where a character of the old text is now; in a redaction, where it begins."""
+        moved = offset
+        for each in self.replaced:
+            if each.segment == segment and each.start < offset:
+                if offset < each.stop:
+                    return each.new_start
+                moved = offset + each.new_stop - each.stop
+        return moved
+
+
+def redact(transcript: Transcript, redactions: Iterable[Redaction]) -> Redacted:
+    """Replace spans. Words that a span touches become one word, which has their joint interval.
+
+    Raises:
+        ValueError: a span lies outside its segment's text, is empty, or overlaps another one.
+    """
+    ordered = sorted(redactions, key=lambda each: (each.segment, each.start))
+    by_segment = {id: list(group) for id, group in groupby(ordered, key=lambda each: each.segment)}
+    unknown = by_segment.keys() - {segment.id for segment in transcript.segments}
+    if unknown:
+        raise ValueError(f"there are no segments {sorted(unknown)}")
+    segments, replaced = [], list[Replaced]()
+    for segment in transcript.segments:
+        wanted = by_segment.get(segment.id)
+        if wanted:
+            replaced += _place(segment, wanted)
+            segment = replace(segment, words=tuple(_replace_words(segment, wanted)))
+        segments.append(segment)
+    return Redacted(replace(transcript, segments=tuple(segments)), tuple(replaced))
+
+
+def word_ranges(segment: Segment) -> list[tuple[int, int]]:
+    """Return where each word is in the segment's text, [start, stop); a space before it counts."""
+    text = "".join(word.text for word in segment.words)
+    ends = accumulate(
+        (len(word.text) for word in segment.words), initial=len(text.lstrip()) - len(text)
+    )
+    return list(pairwise(ends))
+
+
+def _place(segment: Segment, redactions: Sequence[Redaction]) -> Iterable[Replaced]:
+    """
+    Raises:
+        ValueError
+    """
+    length = len(segment.text)
+    if any(not 0 <= each.start < each.stop <= length for each in redactions):
+        raise ValueError(f"a span lies outside the text of {segment.id}")
+    if any(after.start < before.stop for before, after in pairwise(redactions)):
+        raise ValueError(f"two spans of {segment.id} overlap")
+    moved = 0
+    for each in redactions:
+        start = each.start + moved
+        stop = start + len(each.replacement)
+        moved = stop - each.stop
+        yield Replaced(each.segment, each.start, each.stop, start, stop)
+
+
+def _replace_words(segment: Segment, redactions: Sequence[Redaction]) -> Iterable[Word]:
+    """Yield the words of a segment."""
+    pending = list(redactions)
+    group: list[Word] = []
+    begin = 0  # of the group, in the segment's text
+    for word, (start, stop) in zip(segment.words, word_ranges(segment), strict=True):
+        if not group:
+            begin = start
+        group.append(word)
+        inside = [each for each in pending if each.start < stop]
+        if inside and stop < inside[-1].stop:
+            continue  # the span goes on in the next word
+        pending = pending[len(inside) :]
+        yield _join(group, inside, begin)
+        group = []
+
+
+def _join(words: Sequence[Word], redactions: Sequence[Redaction], begin: int) -> Word:
+    text = "".join(word.text for word in words)
+    for each in reversed(redactions):
+        text = text[: each.start - begin] + each.replacement + text[each.stop - begin :]
+    if len(words) == 1:
+        return replace(words[0], text=text)
+    return Word(
+        text,
+        min(word.start for word in words),
+        max(word.end for word in words),
+        mean_probability(words),
+        placed=any(word.placed for word in words),
+    )
+
+
+def strip_metadata(transcript: Transcript, pseudonyms: Iterable[str] = ()) -> Transcript:
+    """Leave out what could identify the recording or a person besides the words.
+
+    Speakers are shown by their codes. A chosen name is kept if it is one of the `pseudonyms`, by
+    which the text calls that person, or if the speaker has no code.
+    """
+    known = set(pseudonyms)
+    names = {label: _public_name(name, known) for label, name in transcript.names.items()}
+    shown = show_names(replace(transcript, names=names))
+    made = shown.made_with
+    return replace(
+        shown,
+        segments=tuple(replace(segment, checked_by=None) for segment in shown.segments),
+        flags=tuple(map(_without_text, shown.flags)),
+        sources=tuple(
+            Source(source.start, source.duration, "", "", 0, 0, 0) for source in shown.sources
+        ),
+        made_with=replace(made, device="", options={}, versions={}),
+        warnings=(),
+        written={},
+    )
+
+
+def _public_name(name: SpeakerName, pseudonyms: set[str]) -> SpeakerName:
+    is_kept = name.pseudonym in pseudonyms or name.code is None
+    return replace(name, pseudonym=name.pseudonym if is_kept else None)
+
+
+def _without_text(flag: Flag) -> Flag:
+    evidence = {name: value for name, value in flag.evidence.items() if not isinstance(value, str)}
+    return replace(flag, evidence=evidence)
