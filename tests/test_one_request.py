@@ -3,7 +3,8 @@
 import io
 import json
 import threading
-from base64 import b64encode
+from base64 import b64decode, b64encode
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -242,27 +243,34 @@ def refuse(*_: object, **__: object) -> None:
 
 # --- whisper-asr-webservice -----------------------------------------------------------------------
 
-# As Speakr's ASR connector sends it (src/services/transcription/connectors/asr_endpoint.py,
-# aff131d), with ASR_BASE_URL=http://asr:TOKEN@fieldscribe:8321.
-SPEAKR = {
-    "encode": "true",
-    "task": "transcribe",
-    "output": "json",
-    "language": "en",
-    "diarize": "true",
-    "enable_diarization": "true",
-    "min_speakers": "2",
-    "max_speakers": "3",
-}
+# Recorded from Speakr's own code by scripts/record_speakr.py; see tests/recorded/README.md.
+RECORDED = Path(__file__).parent / "recorded"
 
 
-def test_speakr_gets_segments_with_speakers(api, worker, bridge, token, recording):
-    with httpx.Client(transport=bridge) as http:
-        answer = http.post(
-            f"http://asr:{token}@testserver/asr",
-            params=SPEAKR,
-            files={"audio_file": ("Eva Muster.wav", recording.getvalue(), "audio/wav")},
-        )
+def send_recorded(api, name, token, sound):
+    """Send a recorded request as it is, but with a token and a recording that exist."""
+    head, _, body = (RECORDED / f"{name}.http").read_bytes().partition(b"\r\n\r\n")
+    request, *lines = head.decode().split("\r\n")
+    method, target, _ = request.split(" ")
+    headers = dict(line.split(": ", 1) for line in lines)
+    scheme, encoded = headers["Authorization"].split(" ")
+    sent = b64decode(encoded).decode()
+    headers["Authorization"] = (
+        f"{scheme} " + b64encode(sent.replace("THE-TOKEN", token).encode()).decode()
+    )
+    body = body.replace(b"THE BYTES OF THE RECORDING", sound)
+    headers |= {"Content-Length": str(len(body)), "Host": "testserver"}
+    return api.client.request(method, target, headers=headers, content=body)
+
+
+@pytest.mark.parametrize(
+    ("name", "speakers"),
+    [("speakr-usual", {"min": None, "max": None}), ("speakr-full", {"min": 2, "max": 3})],
+)
+def test_a_request_recorded_from_speakr_gets_segments_with_speakers(
+    api, worker, token, recording, name, speakers
+):
+    answer = send_recorded(api, name, token, recording.getvalue())
 
     assert answer.status_code == 200, answer.text
     data = answer.json()
@@ -270,7 +278,19 @@ def test_speakr_gets_segments_with_speakers(api, worker, bridge, token, recordin
     first = data["segments"][0]
     assert first["speaker"] == "SPEAKER_00" and first["text"] and first["end"] > first["start"]
     options = api.get(f"/v1/jobs/{answer.headers['X-Job-Id']}").json()["options"]
-    assert options["speakers"] == {"min": 2, "max": 3}
+    assert options["speakers"] == speakers
+
+
+def test_speakr_is_told_which_models_it_can_ask_for(api, token, worker, recording):
+    """It sends its token to /v1/models as to /asr; once, a request with `model` was refused."""
+    basic = {"Authorization": "Basic " + b64encode(f"asr:{token}".encode()).decode()}
+    names = [each["id"] for each in api.client.get("/v1/models", headers=basic).json()["data"]]
+    files = {"audio_file": ("a.wav", recording.getvalue())}
+
+    assert "demo" in names
+    for model, status in (("demo", 200), ("whisper-1", 200), ("nobody-has-this", 422)):
+        answer = api.post("/asr", params={"study": "PEER", "model": model}, files=files)
+        assert answer.status_code == status, answer.text
 
 
 @pytest.mark.parametrize(

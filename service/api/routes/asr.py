@@ -1,6 +1,7 @@
 """The API of whisper-asr-webservice, so that Speakr and others can use Fieldscribe as their engine.
 
-Source: ahmetoner/whisper-asr-webservice, docs/endpoints.md; the request of Speakr's ASR connector.
+Sources: ahmetoner/whisper-asr-webservice, app/webservice.py at ea12224e; the requests that Speakr's
+ASR connector sends (tests/recorded).
 """
 
 import asyncio
@@ -25,6 +26,7 @@ from service.api.one_request import (
 )
 from service.api.openapi import problems
 from service.api.routes.audio import (
+    ALIASES,
     FORM,
     JOB_HEADERS,
     ONE_REQUEST_ERRORS,
@@ -134,6 +136,14 @@ async def transcribe_audio_file(
         str | None, Query(max_length=2000, description="Names and terms, separated by commas.")
     ] = None,
     hotwords: Annotated[str | None, Query(max_length=2000)] = None,
+    model: Annotated[
+        str | None,
+        Query(
+            min_length=1,
+            max_length=64,
+            description="An installed model, or `whisper-1` for the study's. Speakr can send one.",
+        ),
+    ] = None,
     word_timestamps: bool = False,
     min_speakers: Annotated[int | None, Query(ge=1, le=MAX_SPEAKERS)] = None,
     max_speakers: Annotated[int | None, Query(ge=1, le=MAX_SPEAKERS)] = None,
@@ -157,7 +167,7 @@ async def transcribe_audio_file(
         chosen["vocabulary"] = tuple(words)
     if min_speakers or max_speakers:
         chosen["speakers"] = SpeakerCount(min_speakers, max_speakers)
-    wanted = Wanted(None, JobOptions(**chosen), tuple(chosen))
+    wanted = Wanted(None if model in ALIASES else model, JobOptions(**chosen), tuple(chosen))
     finished, _ = await transcribe_form(
         request,
         caller,

@@ -13,7 +13,7 @@ from service.api.guarded_route import GuardedRoute
 from service.domain.callers import STUDY_READERS, Caller
 
 router = APIRouter(prefix="/v1/models", tags=["models"], route_class=GuardedRoute)
-AnyUser = Annotated[Caller, Depends(allow(*STUDY_READERS, sealed_too=True))]
+AnyUser = Annotated[Caller, Depends(allow(*STUDY_READERS, sealed_too=True, basic_too=True))]
 
 
 class ModelView(BaseModel):
@@ -43,7 +43,10 @@ class Models(BaseModel):
 
 @router.get("")
 def list_models(caller: AnyUser, services: ServicesDep) -> Models:
-    """Installed weights, by the names that jobs can use. The demo weights are always there."""
+    """Installed weights, by the names that jobs can use. The demo weights are always there.
+
+    As on `/asr`, the token may be the password of HTTP Basic, as which Speakr sends it.
+    """
     demo = [ModelView(name=DEMO, kind=kind, demo=True) for kind in ("whisper", "pyannote")]
     items = [*installed(services.settings.weights), *demo]
     names = [model.name for model in items if model.kind == "whisper"]
