@@ -65,12 +65,15 @@ FILL_GAPS = (
 )
 
 
+Hole = tuple[float, float]  # its start and length, s
+
+
 @dataclass
 class Findings:
     """What was noticed while the tracks of a recording were decoded."""
 
     warnings: list[str] = field(default_factory=list)
-    hole: tuple[float, float] | None = None  # of the last track: see Damage
+    hole: Hole | None = None  # of the last track: see Damage
 
 
 def decode(
@@ -258,7 +261,7 @@ def track_blocks(
     found.hole = damage.hole
 
 
-def fill_hole(samples: np.ndarray, n: int, hole: tuple[float, float]) -> int:
+def fill_hole(samples: np.ndarray, n: int, hole: Hole) -> int:
     """Put silence where a track without timestamps has lost sound, so that later times are right.
 
     Args:
@@ -277,6 +280,35 @@ def fill_hole(samples: np.ndarray, n: int, hole: tuple[float, float]) -> int:
         samples[:, begin + length : begin + length + block.shape[1]] = block
     samples[:, start : start + length] = 0
     return n + length
+
+
+def with_hole(
+    blocks: Iterator[np.ndarray], hole: Hole | None, sample_rate: int
+) -> Iterator[np.ndarray]:
+    """Put silence where a track has lost sound, as `fill_hole` does, while it is decoded.
+
+    Args:
+        blocks: of samples, (n,).
+    """
+    if hole is None:
+        yield from blocks
+        return
+    start, n, filled = round(hole[0] * sample_rate), 0, False
+    length = round(hole[1] * sample_rate)
+    for block in blocks:
+        before = block[: max(0, start - n)]
+        n += len(block)
+        if not filled and n >= start:
+            yield before
+            yield from _silent_blocks(length)
+            block, filled = block[len(before) :], True
+        yield block
+    if not filled:
+        yield from _silent_blocks(length)
+
+
+def _silent_blocks(n_samples: int) -> Iterator[np.ndarray]:
+    return (block[0] for block in silence(1, n_samples))
 
 
 def lead(

@@ -6,24 +6,23 @@ have sound, the second time to write.
 
 import math
 import struct
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
 import numpy as np
 
-from models.audio.decode import BLOCK_FRAMES, Findings, read_tracks, track_blocks
+from models.audio.decode import Findings, Hole, read_tracks, track_blocks, with_hole
 from models.audio.errors import DecodeFailed
 from models.audio.ffmpeg_input import FfmpegInput, open_source
 from models.audio.limits import is_silent, refuse_bad_levels, refuse_too_short
 from models.audio.masking import MaskedSpan, Style, mask_samples, tone_level
+from models.audio.playback import mix
 from models.audio.probe import probe
 from models.audio.recording import SAMPLE_RATE, RecordingInfo, Track, dbfs, peak_dbfs
 
 HEADER_BYTES = 44
 Progress = Callable[[float], None]
-Samples = Generator[np.ndarray, None, None]
 
 
 @dataclass
@@ -34,7 +33,7 @@ class _Survey:
     n_samples: int = 0
     energy: float = 0.0
     peak: float = -math.inf  # dBFS
-    hole: tuple[float, float] | None = None  # start and length in s: see Damage
+    hole: Hole | None = None  # see Damage
 
 
 def write_masked(
@@ -72,11 +71,14 @@ def write_masked(
         level = tone_level(dbfs(math.sqrt(mean))) if style == "tone" else None
         write(wav_header(n_samples))
         done, report = 0, _half(on_progress, info, 0.5)
-        for block in _mix(source, info, audible, n_samples):
-            mask_samples(block, done, spans, level)
-            done += len(block)
-            write(to_16_bits(block))
+        for block in mix([_samples(source, info, each) for each in audible]):
+            samples = block.copy()
+            mask_samples(samples, done, spans, level)
+            done += len(samples)
+            write(to_16_bits(samples))
             report(done / SAMPLE_RATE)
+    if done != n_samples:
+        raise DecodeFailed("Decoding the recording twice gave two lengths: try again.")
     return n_samples
 
 
@@ -111,68 +113,10 @@ def _survey(source: FfmpegInput, info: RecordingInfo, report: Progress) -> list[
     return surveys
 
 
-def _mix(
-    source: FfmpegInput, info: RecordingInfo, surveys: Sequence[_Survey], n_samples: int
-) -> Iterator[np.ndarray]:
-    """Yield the mean of the tracks, each block (n_samples,), as `decode` mixes them.
-
-    Raises:
-        DecodeFailed: a track had another length when it was surveyed.
-    """
-    with ExitStack() as stack:
-        tracks = [
-            stack.enter_context(closing(_even_blocks(_samples(source, info, survey))))
-            for survey in surveys
-        ]
-        left = n_samples
-        while left > 0:
-            blocks = [next(track, np.zeros(0, dtype=np.float32)) for track in tracks]
-            mixed = np.zeros(min(BLOCK_FRAMES, left), dtype=np.float32)
-            if max(map(len, blocks)) != len(mixed):
-                break
-            for block in blocks:
-                mixed[: len(block)] += block / np.float32(len(tracks))
-            left -= len(mixed)
-            yield mixed
-        if left or any(next(track, None) is not None for track in tracks):
-            raise DecodeFailed("Decoding the recording twice gave two lengths: try again.")
-
-
-def _samples(source: FfmpegInput, info: RecordingInfo, survey: _Survey) -> Samples:
-    """Yield a track's samples, with silence in place of lost sound that left no gap."""
-    hole_at, hole_length = (round(value * SAMPLE_RATE) for value in survey.hole or (-1, 0))
-    silence = np.zeros(hole_length, dtype=np.float32)
-    n = 0
-    with closing(track_blocks(source, info, survey.track, 1, 1, Findings())) as blocks:  # type: ignore[type-var]  # a generator
-        for block in blocks:
-            at = hole_at - n
-            n += block.shape[1]
-            if 0 <= at < block.shape[1]:
-                yield block[0, :at]
-                yield silence
-                yield block[0, at:]
-            else:
-                yield block[0]
-    if hole_at >= n:
-        yield silence
-
-
-def _even_blocks(parts: Samples) -> Samples:
-    """Divide the samples anew into blocks of BLOCK_FRAMES; the last may be shorter."""
-    pending: list[np.ndarray] = []
-    n = 0
-    with closing(parts):
-        for part in parts:
-            pending.append(part)
-            n += len(part)
-            if n >= BLOCK_FRAMES:
-                samples = np.concatenate(pending)
-                while n >= BLOCK_FRAMES:
-                    yield samples[:BLOCK_FRAMES]
-                    samples, n = samples[BLOCK_FRAMES:], n - BLOCK_FRAMES
-                pending = [samples]
-    if n:
-        yield np.concatenate(pending)
+def _samples(source: FfmpegInput, info: RecordingInfo, survey: _Survey) -> Iterator[np.ndarray]:
+    """Yield a track's samples, each (n_samples,), with silence in place of lost sound."""
+    blocks = track_blocks(source, info, survey.track, 1, 1, Findings())
+    return with_hole((block[0] for block in blocks), survey.hole, SAMPLE_RATE)
 
 
 def to_16_bits(samples: np.ndarray) -> bytes:

@@ -14,7 +14,7 @@ from typing import BinaryIO, Protocol
 
 import numpy as np
 
-from models.audio.decode import BLOCK_FRAMES, SLOWEST_RTFX, Findings, track_blocks
+from models.audio.decode import SLOWEST_RTFX, Findings, Hole, track_blocks, with_hole
 from models.audio.errors import DecoderKilled, EncoderMissing, UnreadableAudio
 from models.audio.ffmpeg_child import KILLED, output_of, run_sandboxed
 from models.audio.ffmpeg_input import FfmpegInput, open_source
@@ -35,8 +35,6 @@ ENCODE = (
     *("-c:a", "libmp3lame", "-b:a", str(8 * BYTES_PER_SECOND), "-threads", "1"),
     *("-f", "mp3", "-write_xing", "0", "-id3v2_version", "0", "pipe:1"),
 )
-
-Hole = tuple[float, float]  # its start and length, s
 
 
 class Writer(Protocol):
@@ -68,7 +66,7 @@ def make_playback(
         while True:
             found, peaks = [Findings() for _ in tracks], Peaks()
             blocks = [
-                _with_hole(_audible(source, info, track, each), hole)
+                with_hole(_audible(source, info, track, each), hole, PLAYBACK_RATE)
                 for track, each, hole in zip(tracks, found, holes, strict=True)
             ]
             with open_output() as output, _encoder(output, seconds) as encode:
@@ -157,27 +155,6 @@ def _audible(
     except UnreadableAudio:
         if len(info.tracks) == 1:
             raise
-
-
-def _with_hole(blocks: Iterator[np.ndarray], hole: Hole | None) -> Iterator[np.ndarray]:
-    """Put silence where a track has lost sound, as `fill_hole` does."""
-    if hole is None:
-        yield from blocks
-        return
-    start, n, filled = round(hole[0] * PLAYBACK_RATE), 0, False
-    for block in blocks:
-        before = block[: max(0, start - n)]
-        n += len(block)
-        if not filled and n >= start:
-            yield before
-            yield from _silence(round(hole[1] * PLAYBACK_RATE))
-            block, filled = block[len(before) :], True
-        yield block
-
-
-def _silence(n_samples: int) -> Iterator[np.ndarray]:
-    for begin in range(0, n_samples, BLOCK_FRAMES):
-        yield np.zeros(min(BLOCK_FRAMES, n_samples - begin), dtype=np.float32)
 
 
 @contextmanager
