@@ -82,9 +82,8 @@ def test_a_deleted_span_has_no_place():
 
 
 def test_a_passage_that_was_written_anew_keeps_only_the_words_that_stayed():
-    new = edited(
-        "I do not want to give names here because Eva will have to be enough for all of us until tomorrow."
-    )
+    text = "I do not want to give names here because Eva will have to be enough for all of us now."
+    new = edited(f"{text} Is that fine with you?")
 
     assert carry(new) == (["Eva"], True)
 

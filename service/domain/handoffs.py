@@ -30,6 +30,7 @@ from service.domain.clock import LEASE
 from service.domain.jobs import refuse_erased
 from service.domain.outbox import emit_handoff
 from service.domain.pages import Page, page_of
+from service.domain.review import record_occurrences
 from service.domain.studies import find_study
 from service.domain.transcripts import read_transcript
 from service.errors import ServiceError
@@ -159,7 +160,9 @@ def complete(
     fence: int,
     occurrences: Sequence[dict[str, Any]],
 ) -> Handoff:
-    """Store the occurrences. Safe to repeat with the same fence: the first ones stay.
+    """Store the occurrences and add them to the review.
+
+    Safe to repeat with the same fence: the first ones stay.
 
     Args:
         occurrences: each with the id of its `segment`, and `start` and `end` in its text, both in
@@ -179,6 +182,7 @@ def complete(
     handoff.occurrences_artefact_id = results.write(
         services, handoff.study_id, row.job_id, OCCURRENCES, content
     )
+    record_occurrences(session, services, caller, handoff, occurrences)
     _end(handoff, read_clock(session), "completed")
     emit_handoff(session, handoff)
     log.info("hand-off %s: completed, %d occurrences", handoff.id, len(occurrences))
