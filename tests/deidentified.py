@@ -14,12 +14,13 @@ from sqlalchemy import select
 from models.retiming import retime
 from models.transcript import Segment, Transcript, Turn
 from scripts.stand_in.jobs import make_job, make_study, make_token
-from service.database.tables import Handoff, Mention
+from service.database.tables import Handoff, Mention, StoredTranscript
 from service.domain import handoffs
 from service.domain.callers import Caller
 from service.domain.entities import create_entity
 from service.domain.mentions import place_of
 from service.domain.review import Decided, ReviewEditor, accepted_spans
+from service.domain.transcripts import read_transcript
 from service.services import Services
 from tests.finished import conversation, finish_job
 
@@ -136,8 +137,8 @@ def occurrences(case: Case, found: Sequence[Sequence[str | None]] = FOUND) -> li
     """What a de-identifier sends for the transcript of `INTERVIEW`, or another with these texts."""
     with case.services.sessionmaker() as session:
         row = session.get_one(Handoff, _handoff_id(case))
-        transcript = handoffs.read_transcript(
-            session, case.services, session.get_one(handoffs.StoredTranscript, row.transcript_id)
+        transcript = read_transcript(
+            session, case.services, session.get_one(StoredTranscript, row.transcript_id)
         )
     texts = {segment.id: segment.text for segment in transcript.segments}
     made = []
@@ -169,7 +170,7 @@ def suggest(
     sent = found(case) if callable(found) else occurrences(case, found)
     with case.services.sessionmaker.begin() as session:
         row = session.get_one(Handoff, _handoff_id(case))
-        transcript = session.get_one(handoffs.StoredTranscript, row.transcript_id)
+        transcript = session.get_one(StoredTranscript, row.transcript_id)
         row.status, row.fence = "claimed", row.fence + 1
         row.token_id, row.transcript_version = case.caller.token_id, transcript.version
     with case.services.sessionmaker.begin() as session:
