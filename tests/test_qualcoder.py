@@ -1,8 +1,8 @@
-"""QualCoder's own import reads our projects; run where its source is.
+"""QualCoder's own import reads our projects.
 
-QualCoder is LGPL and not part of this repository, and is in no package index without Qt. To run
-this: `QUALCODER_SOURCE=/path/to/QualCoder/src .venv/bin/python -m pytest tests/test_qualcoder.py`.
-It passed with commit c3204641 (August 2026).
+QualCoder is in no package index, and its licence is the LGPL, so its source is not part of this
+repository: `scripts/test_qualcoder` fetches the files of one commit and runs this. To try another
+version, name its folder `src` in QUALCODER_SOURCE.
 """
 
 import json
@@ -14,13 +14,15 @@ from pathlib import Path
 
 import pytest
 
+from scripts.fetch_qualcoder import FOLDER, fetch
 from service.exports import ExportOptions, Label
 from service.exports.options import ProjectProfile
 from service.exports.qdpx import Source, write_project
 from tests.export_cases import CASES
+from tests.test_exported_recordings import two_recordings
 
-SOURCE = os.environ.get("QUALCODER_SOURCE")
-pytestmark = pytest.mark.skipif(not SOURCE, reason="QUALCODER_SOURCE is not set")
+SOURCE = Path(os.environ.get("QUALCODER_SOURCE") or FOLDER / "src")
+needs_qualcoder = pytest.mark.skipif(not SOURCE.is_dir(), reason="run scripts/test_qualcoder first")
 LABEL = Label(session="INT-07", study="PEER", version=3, roles={"P07": "participant"})
 
 # Qt and QualCoder's windows are replaced; its tables are those that it creates for a new project.
@@ -85,6 +87,7 @@ def imported(path: Path) -> dict[str, list[list[object]]]:
     return tables
 
 
+@needs_qualcoder
 @pytest.mark.parametrize("case", CASES)
 def test_each_speaker_is_a_case_with_the_text_of_his_turns(case, tmp_path):
     path = tmp_path / "PEER.qdpx"
@@ -105,7 +108,8 @@ def test_each_speaker_is_a_case_with_the_text_of_his_turns(case, tmp_path):
         assert covered.split("] ", 1)[1].startswith(f"{speaker}: ") and "\n" not in covered
 
 
-def test_a_recording_comes_with_its_transcript(tmp_path):
+@needs_qualcoder
+def test_a_recording_comes_with_its_transcript_whose_speakers_are_codes_for_any_program(tmp_path):
     path, recording = tmp_path / "PEER.qdpx", tmp_path / "recording.wav"
     recording.write_bytes(b"RIFF")
     with path.open("wb") as file:
@@ -117,3 +121,29 @@ def test_a_recording_comes_with_its_transcript(tmp_path):
         "INT-07.v3.identified.wav.txt",
     ]
     assert len(tables["code_text"]) == 5
+
+
+@needs_qualcoder
+def test_a_session_of_several_recordings_comes_with_all_of_them(tmp_path):
+    path, recordings = tmp_path / "PEER.qdpx", [tmp_path / f"{n}.wav" for n in (1, 2)]
+    for recording in recordings:
+        recording.write_bytes(b"RIFF")
+    with path.open("wb") as file:
+        source = Source(two_recordings(), LABEL, tuple(recordings))
+        write_project(file, [source], ExportOptions(project=ProjectProfile.QUALCODER))
+    tables = imported(path)
+
+    texts = {str(row[1]): row[2] for row in tables["source"] if str(row[1]).endswith(".txt")}
+    assert texts == {
+        "INT-07.v3.identified recording 1.wav.txt": "[00:00:01] I1: Where were we?\n"
+        "[00:00:29] P07: At the\n",
+        "INT-07.v3.identified recording 2.wav.txt": "[00:00:00] P07: hospital.\n"
+        "[00:00:12] I1: And then?\n",
+    }
+    assert len(tables["source"]) == 4 and len(tables["case_text"]) == 4
+
+
+def test_a_file_of_another_version_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="LICENSE.txt is not that of QualCoder"):
+        fetch(tmp_path, lambda name: b"another version")
+    assert not list(tmp_path.iterdir())
