@@ -189,6 +189,18 @@ def edit(
     return make_change(kind, transcript, i, 1, [new])
 
 
+def edit_many(transcript: Transcript, changes: Sequence[Change]) -> Change:
+    """Return several changes of single segments, made by `edit`, as one change.
+
+    Its kind is that of what it changes most of all: texts, then speakers, then checks.
+    """
+    replacements = [one for change in changes for one in change.replacements]
+    kinds = {change.kind for change in changes}
+    kind = next((kind for kind in ("text", "speaker") if kind in kinds), "check")
+    after = [segment for one in replacements for segment in one.after]
+    return Change(kind, tuple(replacements), _added_speakers(transcript, after))
+
+
 def split(
     transcript: Transcript,
     segment_id: str,

@@ -13,6 +13,7 @@ from sqlalchemy.orm import sessionmaker
 from service.database import embedded
 from service.database.engine import open_engine, open_sessions
 from service.settings import Settings
+from service.transcript_cache import TranscriptCache
 from service.vault import ArtefactClass
 from service.vault.errors import RootKeyUnusable
 from service.vault.files import make_folder
@@ -48,6 +49,7 @@ class Services:
     engine: Engine
     sessionmaker: sessionmaker[DbSession]
     vault: Vault
+    transcripts: TranscriptCache = field(default_factory=TranscriptCache)
 
     def close(self) -> None:
         self.engine.dispose()

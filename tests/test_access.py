@@ -151,10 +151,12 @@ def test_on_every_route_an_object_of_another_study_looks_like_none(api, things):
         "/v1/sessions/{session_id}/recordings": {"recordings": []},
         "/v1/jobs/{job_id}/rerun": {"from": "transcribe"},
         "/v1/transcripts/{transcript_id}/speakers": {"speakers": {}},
+        ("PATCH", "/v1/transcripts/{transcript_id}/segments"): {"edits": [{"id": "s0001"}]},
         "/v1/transcripts/{transcript_id}/segments": {"after": None, "text": "", "speaker": None},
         "/v1/transcripts/{transcript_id}/segments/{segment_id}": {"text": "a"},
         "/v1/transcripts/{transcript_id}/segments/{segment_id}/split": {"at": 1},
         "/v1/transcripts/{transcript_id}/segments/{segment_id}/merge": {},
+        "/v1/transcripts/{transcript_id}/presence": {"page": "a", "segment": None},
         "/v1/transcripts/{transcript_id}/undo": {},
         "/v1/transcripts/{transcript_id}/import": {"turns": [{"text": "a"}]},
         "/v1/transcripts/{transcript_id}/restore": {"version": 1},
@@ -168,7 +170,7 @@ def test_on_every_route_an_object_of_another_study_looks_like_none(api, things):
         token = api.token(role, other)
         headers = {"Authorization": f"Bearer {token}", "Upload-Offset": "0", **OCTETS}
         headers["If-Match"] = '"1"'
-        body = bodies.get(path)
+        body = bodies.get((method, path), bodies.get(path))
         content = {"json": body} if body is not None and method != "GET" else {}
         if content:
             headers.pop("Content-Type")

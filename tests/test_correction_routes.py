@@ -256,6 +256,7 @@ def test_reading_stays_fast_because_of_snapshots(api, path, monkeypatch):
         monkeypatch.setattr(module, "SNAPSHOT_EVERY", 3)
     for version in range(1, 9):
         assert patch(api, path, "s0001", version, text=f"Text {version}.").status_code == 200
+    api.services.transcripts.forget(UUID(path.rpartition("/")[2]))
     opened: list[str] = []
     read = transcripts.read_artefact
 
@@ -267,6 +268,10 @@ def test_reading_stays_fast_because_of_snapshots(api, path, monkeypatch):
 
     assert "Text 8." in api.get(path).text
     assert opened == ["snapshot", "correction", "correction"]
+    for version in (9, 10):
+        assert patch(api, path, "s0001", version, text=f"Text {version}.").status_code == 200
+    assert "Text 10." in api.get(path).text
+    assert opened[3:] == ["snapshot", "correction"]  # earlier ones were kept in memory
     for version in range(2, 10):
         assert f"Text {version - 1}." in api.get(f"{path}?version={version}").text
 
@@ -283,6 +288,62 @@ def test_a_transcript_named_by_an_earlier_release_keeps_its_version_and_names(ap
     assert "] I1: Hello." in api.get(f"{path}?format=txt").text
     assert "] I1: Good morning." in api.get(f"{path}?format=txt&version=3").text
     assert codes(api.get(f"{path}?version=2")) == (404, "version_not_found")
+
+
+def test_several_segments_are_changed_as_one_version(api, path):
+    patch(api, path, "s0004", 1, text="Shall we?")
+    edits = [
+        {"id": "s0001", "text": "Good evening."},
+        {"id": "s0003", "speaker": "SPEAKER_01", "checked_by": "R1"},
+        {"id": "s0004", "text": "Shall we begin?"},
+        {"id": "s0077", "text": "Nothing."},
+    ]
+    headers = {"If-Match": '"1"'}
+    made = api.request("PATCH", f"{path}/segments", json={"edits": edits}, headers=headers)
+
+    assert (made.status_code, made.headers["ETag"]) == (200, '"3"')
+    assert [one["id"] for one in made.json()["segments"]] == ["s0001", "s0003"]
+    assert made.json()["skipped"] == ["s0004", "s0077"]
+    assert api.get(f"{path}/versions").json()["items"][-1]["segments"] == ["s0001", "s0003"]
+    assert api.post(f"{path}/undo", json={}).json()["version"] == 4
+    texts = [one["text"] for one in api.get(path).json()["segments"]]
+    assert (texts[0], texts[3]) == ("Good morning.", "Shall we?")
+    twice = {"edits": [edits[0], edits[0]]}
+    refused = api.request("PATCH", f"{path}/segments", json=twice, headers=headers)
+    assert codes(refused) == (422, "invalid_request")
+
+
+def test_changes_since_a_version_are_listed_as_they_are_now(api, path):
+    patch(api, path, "s0001", 1, text="Good evening.")
+    nothing = api.get(f"{path}/changes?since=2").json()
+    assert nothing == {"version": 2, "segments": [], "removed": [], "order": None}
+    api.request("DELETE", f"{path}/segments/s0003", headers={"If-Match": '"2"'})
+    patch(api, path, "s0004", 3, text="Shall we start?")
+    act(api, path, "segments/s0004/split", 4, {"at": 6})
+
+    changes = api.get(f"{path}/changes?since=1").json()
+
+    assert changes["version"] == 5
+    assert [one["id"] for one in changes["segments"]] == ["s0001", "s0004", "c5.1"]
+    assert changes["removed"] == ["s0003"]
+    assert changes["order"] == ["s0001", "s0002", "s0004", "c5.1", "s0005"]
+    api.request("PUT", f"{path}/speakers", json={"SPEAKER_00": {"code": "I1"}})
+    renamed = api.get(f"{path}/changes?since=5").json()["segments"]
+    assert [one["speaker"] for one in renamed] == ["I1", "SPEAKER_01", "I1", "I1", "I1"]
+    assert codes(api.get(f"{path}/changes?since=9")) == (404, "version_not_found")
+
+
+def test_people_see_who_else_is_at_work_and_where(api, study, path):
+    other = api.token("researcher", study)
+
+    def report(page, segment=None, token=None):
+        body = {"page": page, "segment": segment}
+        return api.request("PUT", f"{path}/presence", json=body, token=token).json()
+
+    assert report("a") == {"version": 1, "people": []}
+    assert report("b", "s0002", other)["people"] == [{"name": None, "segment": None}]
+    assert report("a")["people"] == [{"name": None, "segment": "s0002"}]
+    assert report("b", "s0003", other)["people"] == [{"name": None, "segment": None}]
 
 
 def test_erasing_a_job_destroys_its_journal(api, study):
@@ -310,6 +371,9 @@ ROUTES = [
     ("POST", "/undo", {}),
     ("POST", "/restore", {"version": 1}),
     ("GET", "/versions", None),
+    ("GET", "/changes?since=1", None),
+    ("PATCH", "/segments", {"edits": [{"id": "s0001", "text": "a"}]}),
+    ("PUT", "/presence", {"page": "a", "segment": None}),
 ]
 
 

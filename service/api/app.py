@@ -41,6 +41,7 @@ from service.domain import queue
 from service.domain import webhooks as webhook_sending
 from service.domain.checking import Checker
 from service.domain.playback import PlaybackMaker
+from service.domain.presence import Presence
 from service.domain.stages import RateCache
 from service.domain.tokens import make_first_tokens
 from service.errors import locate
@@ -85,6 +86,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.limits = Limits(settings.long_poll_limit)
     app.state.requests = RequestMetrics()
     app.state.rates = RateCache()
+    app.state.presence = Presence()
     for router in ROUTERS:
         app.include_router(router)
     routes = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]

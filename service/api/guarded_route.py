@@ -27,7 +27,7 @@ BODY_BYTES_BY_PATH = {
     "/v1/tokens": 64 * 2**10,
     "/v1/jobs": 2**20,
     "/v1/studies/{study}/vocabulary": 2**20,
-    "/v1/transcripts/{transcript_id}/segments": 2**20,
+    "/v1/transcripts/{transcript_id}/segments": 16 * 2**20,
     "/v1/transcripts/{transcript_id}/segments/{segment_id}": 2**20,
     "/v1/transcripts/{transcript_id}/import": 16 * 2**20,
     "/v1/handoffs/{handoff_id}/complete": 16 * 2**20,

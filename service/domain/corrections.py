@@ -127,6 +127,16 @@ class LaterChange(ServiceError):
 
 
 @dataclass(frozen=True)
+class SegmentEdit:
+    """What is to become of one segment. None as `text` leaves the text as it is."""
+
+    id: str
+    text: str | None = None
+    speaker: Choice = KEEP
+    checked_by: Choice = KEEP
+
+
+@dataclass(frozen=True)
 class Corrected:
     """The newest version, with the segments that the change made or removed."""
 
@@ -205,6 +215,35 @@ class Editor:
             return self.record(change)
         self._refuse_stale(segment_id, based_on, text)
         return self.record(self._attempt(make))
+
+    def edit_many(
+        self, edits: Sequence[SegmentEdit], based_on: int
+    ) -> tuple[Corrected, tuple[str, ...]]:
+        """Edit several segments as one change, such as by replacing a word everywhere.
+
+        Returns:
+            The change, and the ids of the segments that it leaves as they are, because they were
+            changed or removed since the version that it is based on.
+
+        Raises:
+            UnknownSpeaker, VersionNotFound, DiskFull
+        """
+        changed = changes_since(self.session, self.row, based_on).segments
+        known = {segment.id for segment in self.current.segments}
+        fitting = [one for one in edits if one.id in known and one.id not in changed]
+        changes = [
+            corrections.edit(
+                self.current,
+                one.id,
+                text=one.text,
+                speaker=self.label(one.speaker),
+                checked_by=one.checked_by,
+            )
+            for one in fitting
+        ]
+        made = self.record(corrections.edit_many(self.current, changes))
+        fitted = {one.id for one in fitting}
+        return made, tuple(one.id for one in edits if one.id not in fitted)
 
     def split(self, segment_id: str, based_on: int, at: int, speaker: Choice) -> Corrected:
         """
@@ -489,6 +528,37 @@ def list_versions(session: DbSession, row: StoredTranscript) -> list[Correction]
     """The changes of a transcript, oldest first."""
     query = select(Correction).where(Correction.transcript_id == row.id)
     return list(session.scalars(query.order_by(Correction.version)))
+
+
+@dataclass(frozen=True)
+class ChangesSince:
+    """What has been changed since a version.
+
+    `segments`: ids of those that were changed, added or removed. `renamed`: names of speakers may
+    have changed, which every segment shows. `reordered`: segments may have been added or removed.
+    """
+
+    segments: tuple[str, ...]
+    renamed: bool
+    reordered: bool
+
+
+def changes_since(session: DbSession, row: StoredTranscript, version: int) -> ChangesSince:
+    """
+    Raises:
+        VersionNotFound
+    """
+    if not row.first_version <= version <= row.version:
+        raise VersionNotFound(f"The newest version is {row.version}")
+    query = select(Correction).where(
+        Correction.transcript_id == row.id, Correction.version > version
+    )
+    entries = session.scalars(query.order_by(Correction.version)).all()
+    ids = dict.fromkeys(id for entry in entries for id in entry.segments)
+    renamed = any(not entry.segments or entry.kind in ("restore", "import") for entry in entries)
+    in_place = ("text", "speaker", "check", "speakers")
+    reordered = any(entry.kind not in in_place for entry in entries)
+    return ChangesSince(tuple(ids), renamed, reordered)
 
 
 def undone_versions(entries: Iterable[Correction]) -> set[int]:

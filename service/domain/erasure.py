@@ -99,6 +99,7 @@ def erase_job(session: DbSession, services: Services, job: Job) -> Destroyed:
         store.delete(id)
     if transcript is not None:
         store.delete(transcript.artefact_id)
+        services.transcripts.forget(transcript.id)
         transcript.speakers = transcript.first_speakers = {}
         for entry in list_versions(session, transcript):
             store.delete(entry.artefact_id)

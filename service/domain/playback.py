@@ -31,7 +31,7 @@ from models.audio.memory_file import memory_file
 from models.audio.playback import BYTES_PER_SECOND, make_playback
 from models.errors import AudioError, Stopped
 from service.database.queries import read_clock
-from service.database.tables import Recording
+from service.database.tables import Recording, StoredTranscript
 from service.domain.callers import Caller
 from service.domain.job_errors import InternalError
 from service.domain.jobs import job_recordings
@@ -44,7 +44,7 @@ from service.domain.recordings import (
     max_upload_bytes,
     sound_artefact,
 )
-from service.domain.transcripts import find_transcript, read_transcript
+from service.domain.transcripts import read_transcript
 from service.errors import ServiceError, locate
 from service.services import Services
 from service.vault.errors import PERMANENT_ERRORS
@@ -124,16 +124,12 @@ def find_playback(
     return PlaybackFile(artefact, size, lambda: store.open(artefact, key))
 
 
-def read_timeline(
-    session: DbSession, services: Services, caller: Caller, transcript_id: UUID
-) -> list[Part]:
+def read_timeline(session: DbSession, services: Services, row: StoredTranscript) -> list[Part]:
     """The recordings of a transcript with their times.
 
     Raises:
-        TranscriptNotFound
         Erased, KeyMissing, KeyDamaged, ArtefactMissing, ArtefactDamaged
     """
-    row = find_transcript(session, caller, transcript_id)
     sources = read_transcript(session, services, row).sources
     parts = []
     for id, source in zip(job_recordings(session, row.job_id), sources, strict=False):

@@ -1,7 +1,7 @@
 """Tokens: created, listed, revoked, and those of the first start."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
@@ -184,3 +184,9 @@ def move_from_data_folder(settings: Settings) -> None:
             with write_atomically(settings.owner_token) as file:
                 file.write(old.read_bytes())
         old.unlink()
+
+
+def token_names(session: DbSession, ids: Collection[UUID]) -> dict[UUID, str | None]:
+    """The names that tokens were given, to show who did something."""
+    rows = session.execute(select(Token.id, Token.name).where(Token.id.in_(ids)))
+    return {row.id: row.name for row in rows}

@@ -26,6 +26,7 @@ from service.domain import results
 from service.domain.callers import Caller
 from service.domain.engine_job import TRANSCRIPT
 from service.domain.jobs import refuse_erased
+from service.domain.recordings import identified
 from service.errors import ServiceError
 from service.services import Services
 
@@ -80,9 +81,12 @@ def read_transcript(
         raise VersionNotFound(
             f"The versions of this transcript are {row.first_version} to {row.version}"
         )
+    identified(services)[1].data_key(row.study_id, row.job_id)  # without the key, nothing is read
+    kept = services.transcripts.find(row.id, wanted)
     entries = session.scalars(
         select(Correction)
         .where(Correction.transcript_id == row.id, Correction.version <= wanted)
+        .where(Correction.version > (kept.version if kept else 0))
         .order_by(Correction.version.desc())
         .limit(2 * SNAPSHOT_EVERY)
     ).all()
@@ -93,10 +97,11 @@ def read_transcript(
             break
         later.append(entry)
     else:
-        made = _read_first(services, row)
+        made = kept or _read_first(services, row)
     for entry in reversed(later):
         change = change_from_json(read_artefact(services, row, CORRECTION, entry.artefact_id))
         made = apply(made, change)
+    services.transcripts.keep(row.id, made)
     return replace(made, sources=_identify(session, row, made.sources))
 
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Header, Query, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -15,6 +15,7 @@ from pydantic import (
     FailFast,
     Field,
     StringConstraints,
+    model_validator,
 )
 
 from models.corrections import KEEP
@@ -22,7 +23,7 @@ from models.importing import Turn
 from models.speaker_names import show_names
 from models.transcript import Segment, Transcript
 from models.transcript_json import segment_to_json
-from service.api.access import ServicesDep, allow
+from service.api.access import LimitsDep, ServicesDep, allow
 from service.api.guarded_route import GuardedRoute
 from service.api.openapi import problems
 from service.api.routes.views import SegmentId, SegmentText, SpeakerCode, Strict, check_text
@@ -37,15 +38,19 @@ from service.domain.corrections import (
     LaterChange,
     NothingToUndo,
     SegmentChanged,
+    SegmentEdit,
     SegmentNotFound,
     TranscriptChanged,
     UnknownSpeaker,
+    changes_since,
     list_versions,
     undone_versions,
 )
+from service.domain.presence import Presence
+from service.domain.tokens import token_names
 from service.domain.transcripts import TranscriptNotFound, VersionNotFound
 from service.errors import VersionMissing
-from service.vault.errors import READ_ERRORS, DiskFull
+from service.vault.errors import READ_ERRORS, DiskFull, Erased
 
 router = APIRouter(
     prefix="/v1/transcripts/{transcript_id}", tags=["corrections"], route_class=GuardedRoute
@@ -219,10 +224,14 @@ class VersionView(BaseModel):
     undoes: int | None = Field(description="The version whose change it undoes.")
     undone: bool = Field(description="Its change is undone in the newest version.")
     created_at: datetime
+    made_by: str | None = Field(
+        default=None, description="Name of that token; null if it has none."
+    )
 
     @classmethod
-    def of(cls, entry: Correction, undone: set[int]) -> Self:
+    def of(cls, entry: Correction, undone: set[int], names: dict[UUID, str | None]) -> Self:
         return cls(
+            made_by=names.get(entry.token_id),
             version=entry.version,
             kind=entry.kind,  # type: ignore[arg-type]  # checked by the database
             segments=entry.segments,
@@ -255,6 +264,83 @@ class VersionList(BaseModel):
     )
 
     items: list[VersionView]
+
+
+class SegmentEdits(Strict):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "edits": [
+                        {"id": "s0004", "text": "I work there."},
+                        {"id": "s0009", "text": "They work there too."},
+                    ]
+                }
+            ]
+        }
+    )
+
+    edits: Annotated[list["SegmentEditBody"], FailFast()] = Field(min_length=1, max_length=5_000)
+
+    @model_validator(mode="after")
+    def _ids_differ(self) -> Self:
+        if len({edit.id for edit in self.edits}) < len(self.edits):
+            raise ValueError("a segment is named twice")
+        return self
+
+
+class SegmentEditBody(SegmentChange):
+    id: SegmentId
+
+
+class EditedView(CorrectedView):
+    skipped: list[SegmentId] = Field(
+        description="Segments that were changed or removed since your version, and so were left."
+    )
+
+
+class ChangesView(BaseModel):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"version": 9, "segments": [SEGMENT], "removed": ["s0005"], "order": ["s0004"]}
+            ]
+        }
+    )
+
+    version: int = Field(description="The newest version.")
+    segments: list[SegmentView] = Field(description="Those that are changed or new, in order.")
+    removed: list[SegmentId]
+    order: list[SegmentId] | None = Field(
+        description="All segments in order; null if none can have been added or removed."
+    )
+
+
+class Whereabouts(Strict):
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"page": "k3x9", "segment": "s0004"}]}
+    )
+
+    page: str = Field(
+        pattern="^[a-z0-9]{1,32}$", description="A random name of the page or program."
+    )
+    segment: SegmentId | None = Field(description="The one you are in; null if none.")
+
+
+class PersonView(BaseModel):
+    name: str | None = Field(description="Name of the token; null if it has none.")
+    segment: SegmentId | None
+
+
+class PresenceView(BaseModel):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"version": 9, "people": [{"name": "I2", "segment": "s0031"}]}]
+        }
+    )
+
+    version: int = Field(description="The newest version of the transcript.")
+    people: list[PersonView] = Field(description="Others who have it open.")
 
 
 def check_optional_text(text: str | None) -> str | None:
@@ -361,6 +447,83 @@ def change_segment(
             ),
             response,
         )
+
+
+@router.patch("/segments", responses=problems(*CHANGE_ERRORS, VersionNotFound, VersionMissing))
+def change_segments(
+    transcript_id: UUID,
+    body: SegmentEdits,
+    caller: Researcher,
+    services: ServicesDep,
+    response: Response,
+    if_match: IfMatch = None,
+) -> EditedView:
+    """Change several segments as one version, such as a word that is wrong in all of them.
+
+    Segments that were changed since your version are left as they are, and listed."""
+    based_on = version_of(if_match)
+    edits = [
+        SegmentEdit(
+            edit.id,
+            edit.text,
+            edit.speaker if "speaker" in edit.model_fields_set else KEEP,
+            edit.checked_by if "checked_by" in edit.model_fields_set else KEEP,
+        )
+        for edit in body.edits
+    ]
+    with editor(services, caller, transcript_id) as edited:
+        corrected, skipped = edited.edit_many(edits, based_on)
+    view = CorrectedView.of(corrected, response)
+    return EditedView(**dict(view), skipped=list(skipped))
+
+
+@router.get("/changes", responses=problems(TranscriptNotFound, VersionNotFound, *READ_ERRORS))
+def read_changes(
+    transcript_id: UUID,
+    caller: Researcher,
+    services: ServicesDep,
+    limits: LimitsDep,
+    since: Annotated[int, Query(ge=1, le=2**31 - 1, description="A version.")] = 1,
+) -> ChangesView:
+    """The segments that have been changed since a version, as they are now."""
+    limits.polls.require(str(caller.token_id))
+    with services.sessionmaker() as session:
+        row = transcripts.find_transcript(session, caller, transcript_id)
+        changes = changes_since(session, row, since)
+        now = show_names(transcripts.read_transcript(session, services, row))
+        ids = [segment.id for segment in now.segments]
+        changed = set(ids if changes.renamed else changes.segments)
+    return ChangesView(
+        version=now.version,
+        segments=[SegmentView.of(one) for one in now.segments if one.id in changed],
+        removed=[id for id in changes.segments if id not in changed.intersection(ids)],
+        order=ids if changes.reordered else None,
+    )
+
+
+@router.put("/presence", responses=problems(TranscriptNotFound, Erased))
+def report_presence(
+    transcript_id: UUID,
+    body: Whereabouts,
+    request: Request,
+    caller: Researcher,
+    services: ServicesDep,
+    limits: LimitsDep,
+) -> PresenceView:
+    """Say where you are, and learn who else is at work and the newest version.
+
+    Report every few seconds; 15 s after the last report you count as gone."""
+    limits.polls.require(str(caller.token_id))
+    presence: Presence = request.app.state.presence
+    with services.sessionmaker() as session:
+        row = transcripts.find_transcript(session, caller, transcript_id)
+        name = token_names(session, {caller.token_id}).get(caller.token_id)
+        version = row.version
+    others = presence.report(transcript_id, caller.token_id, body.page, name, body.segment)
+    return PresenceView(
+        version=version,
+        people=[PersonView(name=each.name, segment=each.segment) for each in others],
+    )
 
 
 @router.post("/segments/{segment_id}/split", responses=problems(*SEGMENT_ERRORS, BadCorrection))
@@ -491,7 +654,10 @@ def read_versions(transcript_id: UUID, caller: Researcher, services: ServicesDep
             created_at=row.created_at,
         )
         undone = undone_versions(entries)
-        return VersionList(items=[first, *(VersionView.of(each, undone) for each in entries)])
+        names = token_names(session, {entry.token_id for entry in entries})
+        return VersionList(
+            items=[first, *(VersionView.of(each, undone, names) for each in entries)]
+        )
 
 
 @router.post(

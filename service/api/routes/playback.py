@@ -12,19 +12,19 @@ from service.api.access import LimitsDep, ServicesDep, allow
 from service.api.byte_ranges import ranged_response
 from service.api.guarded_route import GuardedRoute
 from service.api.openapi import problems
+from service.database.tables import Study
 from service.domain.callers import Caller
 from service.domain.playback import (
     MEDIA_TYPE,
     PEAKS,
     PLAYBACK,
     NoPlayback,
-    Part,
     PlaybackMaker,
     PlaybackNotReady,
     find_playback,
     read_timeline,
 )
-from service.domain.transcripts import TranscriptNotFound
+from service.domain.transcripts import TranscriptNotFound, find_transcript, session_code
 from service.errors import (
     RangeNotSatisfiable,
     RecordingNotFound,
@@ -65,6 +65,8 @@ class Timeline(BaseModel):
         json_schema_extra={
             "examples": [
                 {
+                    "study": "PEER",
+                    "session": "INT-07",
                     "recordings": [
                         {
                             "recording_id": "3f7a9f11-6f0f-4a52-8f5c-0c5f0b0f7a52",
@@ -73,12 +75,14 @@ class Timeline(BaseModel):
                             "state": "ready",
                             "error": None,
                         }
-                    ]
+                    ],
                 }
             ]
         }
     )
 
+    study: str = Field(description="Code of the study.")
+    session: str | None = Field(description="Code of the session, if the transcript is of one.")
     recordings: list[PartView] = Field(
         description="In order. Recordings of one speaker each may overlap: play them together."
     )
@@ -147,19 +151,23 @@ async def read_transcript_timeline(
     Copies that are missing are made next.
     """
     limits.polls.require(str(caller.token_id))
-    parts = await run_in_threadpool(_timeline, services, caller, transcript_id)
+    timeline = await run_in_threadpool(_timeline, services, caller, transcript_id)
     maker: PlaybackMaker = request.app.state.playback_maker
-    for part in parts:
+    for part in timeline.recordings:
         if part.state == "preparing":
             maker.ask(part.recording_id)
-    return Timeline(
-        recordings=[PartView.model_validate(part, from_attributes=True) for part in parts]
-    )
+    return timeline
 
 
-def _timeline(services: Services, caller: Caller, transcript_id: UUID) -> list[Part]:
+def _timeline(services: Services, caller: Caller, transcript_id: UUID) -> Timeline:
     with services.sessionmaker() as session:
-        return read_timeline(session, services, caller, transcript_id)
+        row = find_transcript(session, caller, transcript_id)
+        parts = read_timeline(session, services, row)
+        return Timeline(
+            study=session.get_one(Study, row.study_id).code,
+            session=session_code(session, row),
+            recordings=[PartView.model_validate(part, from_attributes=True) for part in parts],
+        )
 
 
 async def _file(
