@@ -4,6 +4,7 @@
     ├── Misused               nothing was started
     │   ├── OutputNotWritable, SameName, VocabularyNotReadable, RosterNotReadable
     ├── TokenMissing, TokenUnknown, TokenExpired, TokenRevoked, NotAllowed
+    ├── SignedOut, SignInLinkUnusable, InsecureConnection, CrossSiteRequest, DeviceNotFound
     ├── RecordingNotFound, StudyNotFound, StudyUnclear, SessionNotFound, TokenNotFound, NoSuchPath
     ├── MethodNotAllowed, InvalidRequest, VersionMissing, BodyTooLarge, RequestTooSlow
     ├── StudyCodeTaken, SessionCodeTaken
@@ -110,6 +111,34 @@ class TokenRevoked(ServiceError):
     status = 401
 
 
+class SignedOut(ServiceError):
+    """This browser is no longer signed in."""
+
+    code = "signed_out"
+    status = 401
+
+
+class SignInLinkUnusable(ServiceError):
+    """The sign-in link was used, has expired or never existed."""
+
+    code = "sign_in_link_unusable"
+    status = 401
+
+
+class InsecureConnection(ServiceError):
+    """Browsers can sign in only over HTTPS or on the machine of the service."""
+
+    code = "insecure_connection"
+    status = 403
+
+
+class CrossSiteRequest(ServiceError):
+    """A page of another site sent the request."""
+
+    code = "cross_site_request"
+    status = 403
+
+
 class NotAllowed(ServiceError):
     """The token's role does not allow this."""
 
@@ -170,6 +199,13 @@ class TokenNotFound(ServiceError):
     """No token has this id."""
 
     code = "token_not_found"
+    status = 404
+
+
+class DeviceNotFound(ServiceError):
+    """There is no such signed-in browser, or it is not yours."""
+
+    code = "device_not_found"
     status = 404
 
 

@@ -74,6 +74,21 @@ class Settings(BaseSettings):
         description="Token for commands and for a worker on another machine; by default read from "
         "a file on this machine.",
     )
+    public_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^/\s]+$",
+        description="Address at which browsers reach the service, such as "
+        "`https://transcripts.example.org`; by default that of the request.",
+    )
+    sign_in_idle_minutes: float = Field(
+        default=60.0,
+        ge=1,
+        le=10**4,
+        description="Minutes without activity before a browser is signed out.",
+    )
+    sign_in_hours: float = Field(
+        default=12.0, gt=0, le=10**4, description="Hours before a browser has to sign in again."
+    )
     idle_unload_minutes: float = Field(
         default=10.0,
         gt=0,

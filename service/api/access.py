@@ -1,4 +1,4 @@
-"""Access control: FastAPI dependencies that check a request's token and role."""
+"""Access control: FastAPI dependencies that check a request's token, or cookie, and role."""
 
 import base64
 from contextlib import suppress
@@ -10,9 +10,11 @@ from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 
+from service.api import cookies
 from service.api.limits import Limits
 from service.database.tables import ROLES
 from service.domain.callers import OWNER, WORKER, Caller, find_caller
+from service.domain.sign_in import find_device_caller
 from service.errors import NotAllowed, TokenExpired, TokenMissing, TokenRevoked, TokenUnknown
 from service.services import Services
 from service.vault.errors import Sealed
@@ -38,9 +40,9 @@ class Allowed:
     """The dependency that every protected route has. `check` decides; a call returns its result.
 
     Raises:
-        TokenMissing, TokenUnknown, TokenExpired, TokenRevoked: 401
+        TokenMissing, TokenUnknown, TokenExpired, TokenRevoked, SignedOut: 401
         TooManyRequests: 429, too many bad tokens from one address
-        NotAllowed: 403
+        NotAllowed, CrossSiteRequest: 403
         Sealed: 503
         RequestValidationError: 422
     """
@@ -58,10 +60,17 @@ class Allowed:
         """Check the token, the role, the vault and the query's parameters. Reads no body."""
         services: Services = request.app.state.services
         limits: Limits = request.app.state.limits
+        cookie = cookies.read(request)
         try:
-            secret = bearer(request, basic_too=self.basic_too)
             with services.sessionmaker.begin() as session:
-                caller = find_caller(session, secret)
+                if cookie is not None and "authorization" not in request.headers:
+                    cookies.refuse_cross_site(request)
+                    caller = find_device_caller(
+                        session, services.settings, cookie, active=cookies.is_active(request)
+                    )
+                else:
+                    secret = bearer(request, basic_too=self.basic_too)
+                    caller = find_caller(session, secret)
         except (TokenMissing, TokenUnknown, TokenExpired, TokenRevoked):
             limits.bad_tokens.require(request.client.host if request.client else "")
             raise

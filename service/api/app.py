@@ -30,6 +30,7 @@ from service.api.routes import (
     recordings,
     seal,
     sessions,
+    sign_in,
     studies,
     tokens,
     transcripts,
@@ -47,6 +48,7 @@ from service.domain.tokens import make_first_tokens
 from service.errors import locate
 from service.services import open_services
 from service.settings import Settings
+from service.web import pages
 
 ROUTERS: tuple[APIRouter, ...] = (
     studies.router,
@@ -62,6 +64,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     models.router,
     audio.router,
     asr.router,
+    sign_in.router,
     tokens.router,
     seal.router,
     health.router,
@@ -92,6 +95,7 @@ def create_app(settings: Settings) -> FastAPI:
     routes = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
     app.openapi = openapi_document(app, routes)  # type: ignore[method-assign]
     app.add_api_route("/docs", docs_route(app), include_in_schema=False)
+    app.include_router(pages.router)
     problems.install_handlers(app)
     # Outermost, so that internal errors are counted and have the headers too.
     app.add_middleware(ResponsePolicy, requests=app.state.requests)

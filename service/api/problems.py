@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from models.errors import AudioError, OptionError, OutOfMemory, SpeechError
@@ -34,6 +34,7 @@ from service.errors import (
     locate,
     title_of,
 )
+from service.web import pages
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER = 5  # s
@@ -236,9 +237,11 @@ def _own_name(part: str | int) -> str:
     return str(part) if isinstance(part, int) or FIELD.fullmatch(part) else "*"
 
 
-def _http(request: Request, error: Exception) -> JSONResponse:
+def _http(request: Request, error: Exception) -> Response:
     """Requests that Starlette refuses itself."""
     assert isinstance(error, HTTPException)
+    if error.status_code == 404 and pages.wants_page(request):
+        return pages.not_found()
     kinds: dict[int, ServiceError] = {
         404: NoSuchPath("The API has no such path"),
         405: MethodNotAllowed("This path does not support the method"),

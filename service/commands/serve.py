@@ -1,5 +1,6 @@
 """`fieldscribe serve | api | worker`: start the processes of the service."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ from service.commands.access import read_passphrase
 from service.commands.console import report_errors
 from service.commands.extras import require_packages
 from service.commands.options import PrecisionOption
+from service.commands.sign_in import announce_pages
 from service.settings import read_settings
 
 Data = Annotated[
@@ -78,7 +80,10 @@ def serve_command(
         from service.supervisor import serve
 
         asked = passphrase and not has_root_keys(settings)
-        exit_code = serve(settings, passphrase=read_passphrase(confirm=True) if asked else None)
+        given = read_passphrase(confirm=True) if asked else None
+        # Standard output may be the journal, which is kept: no link there.
+        announce_pages(settings, with_link="JOURNAL_STREAM" not in os.environ)
+        exit_code = serve(settings, passphrase=given)
     raise typer.Exit(exit_code)
 
 

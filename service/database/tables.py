@@ -133,6 +133,7 @@ class Token(Table):
     id: Mapped[UUID] = new_id()
     hash: Mapped[bytes] = mapped_column(LargeBinary, unique=True)  # SHA-256 of the secret
     name: Mapped[str | None]  # of a machine or a purpose
+    display_name: Mapped[str | None]  # of a person's account
     role: Mapped[str]
     all_studies: Mapped[bool] = mapped_column(default=False)
     created_at: Mapped[datetime] = now_at()
@@ -146,6 +147,35 @@ class TokenStudy(Table):
 
     token_id: Mapped[UUID] = reference("token.id", primary_key=True)
     study_id: Mapped[UUID] = reference("study.id", primary_key=True)
+
+
+class SignInLink(Table):
+    """A link that signs a browser in once."""
+
+    __tablename__ = "sign_in_link"
+
+    id: Mapped[UUID] = new_id()
+    token_id: Mapped[UUID] = reference("token.id")
+    hash: Mapped[bytes] = mapped_column(LargeBinary, unique=True)  # SHA-256 of the secret
+    gives_key: Mapped[bool] = mapped_column(default=False)  # an invitation: see `sign_in`
+    created_at: Mapped[datetime] = now_at()
+    expires_at: Mapped[datetime]
+    used_at: Mapped[datetime | None]
+
+
+class Device(Table):
+    """A browser that is signed in with a token. It can do what the token allows."""
+
+    __tablename__ = "device"
+
+    id: Mapped[UUID] = new_id()
+    token_id: Mapped[UUID] = reference("token.id", index=True)
+    hash: Mapped[bytes] = mapped_column(LargeBinary, unique=True)  # SHA-256 of the cookie
+    browser: Mapped[str]  # such as "Firefox on Windows"
+    created_at: Mapped[datetime] = now_at()
+    last_seen_at: Mapped[datetime] = now_at()  # to the minute
+    ends_at: Mapped[datetime]
+    signed_out_at: Mapped[datetime | None]
 
 
 class Session(Table):

@@ -20,9 +20,10 @@ from uuid import UUID
 from sqlalchemy import Select, false, func, select, update
 from sqlalchemy.orm import Session as DbSession
 
-from service.database.tables import Token, TokenStudy
-from service.errors import ServiceError, TokenExpired, TokenRevoked, TokenUnknown
+from service.database.tables import Device, Token, TokenStudy
+from service.errors import ServiceError, SignedOut, TokenExpired, TokenRevoked, TokenUnknown
 from service.services import Services
+from service.settings import Settings
 
 PREFIX = "fieldscribe_"  # lets secret scanners recognise a leaked token
 OWNER = "owner"
@@ -43,6 +44,7 @@ class Caller:
     role: str
     all_studies: bool
     studies: frozenset[UUID]
+    device_id: UUID | None = None  # of the browser, if the request came with its cookie
 
     def may_see(self, study_id: UUID) -> bool:
         return self.all_studies or study_id in self.studies
@@ -61,6 +63,14 @@ def find_caller(session: DbSession, secret: str) -> Caller:
         TokenUnknown, TokenRevoked, TokenExpired
     """
     token = session.scalar(select(Token).where(Token.hash == hash_secret(secret)))
+    return caller_of(session, token)
+
+
+def caller_of(session: DbSession, token: Token | None, device_id: UUID | None = None) -> Caller:
+    """
+    Raises:
+        TokenUnknown, TokenRevoked, TokenExpired
+    """
     refuse_invalid(token)
     assert token is not None
     _record_use(session, token)
@@ -70,6 +80,7 @@ def find_caller(session: DbSession, secret: str) -> Caller:
         token.role,
         token.all_studies,
         frozenset() if token.all_studies else frozenset(session.scalars(studies)),
+        device_id,
     )
 
 
@@ -92,10 +103,25 @@ def require_valid_token(services: Services, caller: Caller) -> None:
     """Check again after a wait, during which the token may have expired or been revoked.
 
     Raises:
-        TokenUnknown, TokenRevoked, TokenExpired
+        TokenUnknown, TokenRevoked, TokenExpired, SignedOut
     """
     with services.sessionmaker() as session:
         refuse_invalid(session.get(Token, caller.token_id))
+        if caller.device_id is not None and has_signed_out(
+            session.get_one(Device, caller.device_id), services.settings
+        ):
+            raise SignedOut("You are signed out: sign in again")
+
+
+def has_signed_out(device: Device, settings: Settings) -> bool:
+    """Whether a browser was signed out, by its user or after a time."""
+    now = datetime.now(UTC)
+    idle = timedelta(minutes=settings.sign_in_idle_minutes)
+    return (
+        device.signed_out_at is not None
+        or device.ends_at <= now
+        or device.last_seen_at + idle <= now
+    )
 
 
 def refuse_invalid(token: Token | None) -> None:

@@ -1,13 +1,12 @@
 """Health, readiness and metrics."""
 
-import re
-
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, Field
 
 from service.api.access import LimitsDep, ServicesDep, allow
+from service.api.cookies import host_name
 from service.api.guarded_route import GuardedRoute
 from service.api.metrics import render
 from service.api.openapi import problems
@@ -62,15 +61,9 @@ def allow_local_or_admin(request: Request, services: ServicesDep) -> None:
     rebinding), so the `Host` header must name this machine too.
     """
     here = request.client is not None and request.client.host in LOOPBACK
-    here = here and named_host(request) in {*LOOPBACK, services.settings.host}
+    here = here and host_name(request) in {*LOOPBACK, services.settings.host}
     if services.settings.behind_proxy or not here or "authorization" in request.headers:
         _admin.check(request)
-
-
-def named_host(request: Request) -> str:
-    """The host that the request is for, without its port."""
-    match = re.fullmatch(r"\[?([^\[\]]*?)\]?(:\d+)?", request.headers.get("host", ""))
-    return match[1].lower() if match else ""
 
 
 @router.get(

@@ -69,6 +69,7 @@ class TokenView(BaseModel):
                 {
                     "id": "0b0f7a52-6f0f-4a52-8f5c-0c5f3f7a9f11",
                     "name": "upload-laptop",
+                    "display_name": None,
                     "role": "researcher",
                     "studies": ["6a4c0f3e-3c0e-4f3b-9a39-5b3a0d9a7b10"],
                     "all_studies": False,
@@ -84,6 +85,7 @@ class TokenView(BaseModel):
 
     id: UUID
     name: str | None
+    display_name: str | None = Field(description="Of a person who was invited.")
     role: Role
     studies: list[UUID]
     all_studies: bool
@@ -98,6 +100,7 @@ class TokenView(BaseModel):
         return cls(
             id=token.id,
             name=token.name,
+            display_name=token.display_name,
             role=cast(Role, token.role),
             studies=studies,
             all_studies=token.all_studies,
