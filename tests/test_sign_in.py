@@ -1,5 +1,6 @@
 """Signing in with a browser: links, cookies, and requests from other sites."""
 
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
@@ -253,30 +254,32 @@ def test_without_tls_only_this_machine_may_sign_in(api, base_url, address):
     assert new_browser(api).post("/v1/sign-in", json={"link": secret}).status_code == 201
 
 
-def test_behind_a_proxy_without_tls_nobody_signs_in(api, monkeypatch):
-    settings = api.services.settings
-    monkeypatch.setattr(
-        api.app.state, "settings", settings.model_copy(update={"behind_proxy": True})
-    )
-    secret = secret_of(invite(api)["link"])
-    assert new_browser(api).post("/v1/sign-in", json={"link": secret}).status_code == 403
-    public = {"behind_proxy": True, "public_url": "https://transcripts.example.org"}
-    monkeypatch.setattr(api.app.state, "settings", settings.model_copy(update=public))
+@contextmanager
+def changed(api, **values):
+    """The service with other settings."""
+    services, before = api.services, api.services.settings
+    object.__setattr__(services, "settings", before.model_copy(update=values))
+    yield
+    object.__setattr__(services, "settings", before)
 
-    answer = new_browser(api).post("/v1/sign-in", json={"link": secret})
+
+def test_behind_a_proxy_without_tls_nobody_signs_in(api):
+    secret = secret_of(invite(api)["link"])
+    with changed(api, behind_proxy=True):
+        assert new_browser(api).post("/v1/sign-in", json={"link": secret}).status_code == 403
+
+    with changed(api, behind_proxy=True, public_url="https://transcripts.example.org"):
+        answer = new_browser(api).post("/v1/sign-in", json={"link": secret})
 
     assert answer.status_code == 201
     assert answer.headers["set-cookie"].startswith(f"{SECURE}=")
 
 
-def test_the_public_address_begins_links(api, monkeypatch):
-    public = api.services.settings.model_copy(update={"public_url": "https://t.example.org"})
-    object.__setattr__(api.services, "settings", public)
+def test_the_public_address_begins_links(api):
+    with changed(api, public_url="https://transcripts.example.org"):
+        link = api.post("/v1/sign-in-links").json()["link"]
 
-    link = api.post("/v1/sign-in-links").json()["link"]
-
-    object.__setattr__(api.services, "settings", api.app.state.settings)
-    assert link.startswith("https://t.example.org/join#")
+    assert link.startswith("https://transcripts.example.org/join#")
 
 
 @pytest.mark.parametrize("role", ["worker", "deidentifier"])

@@ -49,7 +49,7 @@ def is_secure(request: Request) -> bool:
     Raises:
         InsecureConnection
     """
-    settings: Settings = request.app.state.settings
+    settings: Settings = request.app.state.services.settings
     if request.url.scheme == "https" or (settings.public_url or "").startswith("https:"):
         return True
     here = request.client is not None and request.client.host in LOOPBACK
