@@ -104,7 +104,7 @@ def _complete(operation: dict[str, Any], route: APIRoute) -> None:
         operation["x-roles"] = sorted(allowed.roles)
         common += [TokenMissing, TokenUnknown, TokenExpired, TokenRevoked, NotAllowed]
         common += [TooManyRequests, *([] if allowed.sealed_too else [Sealed])]
-    if allowed is not None or operation.get("parameters"):
+    if allowed is not None or operation.get("parameters") or "requestBody" in operation:
         common.append(InvalidRequest)
     if "requestBody" in operation:
         common += [BodyTooLarge, RequestTooSlow]
