@@ -16,6 +16,20 @@ class HalvingCounter:
     count: int = 0
 
 
+def check_device(device: torch.device) -> None:
+    """Multiply small matrices of whole numbers, whose product is exact in fp32.
+
+    Raises:
+        RuntimeError: the device does not compute, or computes something else.
+    """
+    numbers = (torch.arange(256 * 256) % 7 - 3).reshape(256, 256)
+    with exact_on(device):
+        on_device = numbers.float().to(device)
+        product = (on_device @ on_device).cpu()
+    if not torch.equal(product, (numbers @ numbers).float()):
+        raise RuntimeError(f"{device} computes wrong results")
+
+
 @contextmanager
 def exact_on(device: torch.device, task: str = "Diarisation") -> Iterator[None]:
     """Compute fp32 in fp32, not in TF32, as pyannote.audio does; restore the setting afterwards.

@@ -1,4 +1,6 @@
-"""How `serve` starts its children: `python -m service.child PARENT_PID NAME [ENGINE_MODULE]`.
+"""How `serve` starts its children.
+
+    python -m service.child PARENT_PID NAME [ENGINE_MODULE [DEVICE]]
 
 The environment holds their settings. This is a module apart from theirs, so that none of those runs
 as `__main__`.
@@ -29,7 +31,9 @@ def main(parent: int, name: str, *arguments: str) -> int:
         return deidentifier.main(read_settings(), parent=parent)
     from service.worker import process as worker
 
-    return worker.main(read_settings(), engine_module=arguments[0], parent=parent)
+    module, device = (*arguments, None)[:2]
+    assert module is not None
+    return worker.main(read_settings(), engine_module=module, parent=parent, device=device)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from models.errors import SpeechError
 from service.database.engine import open_engine, open_sessions, require_schema
-from service.domain.monitoring import NO_WORKER, backup_age, read_work
+from service.domain.monitoring import NO_WORKER, RETIRED, backup_age, read_work
+from service.domain.workers import list_workers
 from service.errors import ServiceError
 from service.services import database_url, is_sealed
 from service.settings import Settings
@@ -109,9 +110,12 @@ def check_torch() -> Iterator[Check]:
 
     yield Check("torch", "ok", f"{torch.__version__}, {torch.get_num_threads()} threads")
     if torch.cuda.is_available():
-        properties = torch.cuda.get_device_properties(0)
-        memory = properties.total_memory / GIB
-        yield Check("GPU", "ok", f"{properties.name}, {memory:.0f} GiB")
+        n_gpus = torch.cuda.device_count()
+        for i in range(n_gpus):
+            properties = torch.cuda.get_device_properties(i)
+            memory = properties.total_memory / GIB
+            name = "GPU" if n_gpus == 1 else f"GPU cuda:{i}"
+            yield Check(name, "ok", f"{properties.name}, {memory:.0f} GiB")
     elif torch.version.cuda is None:
         yield Check(
             "GPU",
@@ -195,7 +199,7 @@ def check_database(settings: Settings) -> Iterator[Check]:
         try:
             require_schema(engine)
             with open_sessions(engine)() as session:
-                work = read_work(session)
+                work, running = read_work(session), list_workers(session)
         finally:
             engine.dispose()
     except ServiceError as error:
@@ -207,6 +211,15 @@ def check_database(settings: Settings) -> Iterator[Check]:
     else:
         n = work.n_workers
         yield Check("worker", "ok", f"{n} running, {work.n_queued} jobs queued")
+    for worker in running:
+        name = f"worker {worker.device} on {worker.host}"
+        if worker.retired_because is not None:
+            reason = RETIRED[worker.retired_because]
+            yield Check(name, "problem", f"the device is retired: {reason}")
+        elif worker.job_id is not None:
+            yield Check(name, "ok", f"running job {worker.job_id}")
+        else:
+            yield Check(name, "ok", "idle")
 
 
 def check_data_disk(settings: Settings) -> Iterator[Check]:

@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.environment import SETTINGS_PREFIX
 from models.precision import Precision
+from service.devices import AUTO, parse_devices
 from service.errors import ServiceError
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -100,8 +101,13 @@ class Settings(BaseSettings):
         description="Number format the models compute in; one below the default needs weights that "
         "were evaluated at it.",
     )
+    devices: str = Field(
+        default=AUTO,
+        description="Devices that `serve` starts a worker for, and that `transcribe` uses, such as "
+        "`cuda:0,cuda:2` or `cpu,cpu`; by default every GPU, or the CPU.",
+    )
     deidentifier: bool = Field(
-        default=True, description="Whether `serve` starts a de-identifier beside the worker."
+        default=True, description="Whether `serve` starts a de-identifier beside the workers."
     )
     deidentifier_model: str | None = Field(
         default=None,
@@ -148,6 +154,12 @@ class Settings(BaseSettings):
     def _are_networks(cls, value: str) -> str:
         for network in filter(None, map(str.strip, value.split(","))):
             ip_network(network)
+        return value
+
+    @field_validator("devices")
+    @classmethod
+    def _are_devices(cls, value: str) -> str:
+        parse_devices(value)
         return value
 
     @model_validator(mode="after")

@@ -1,8 +1,8 @@
-"""`fieldscribe serve`: the parent of the database, the API, one worker and a de-identifier.
+"""`fieldscribe serve`: the parent of the database, the API, workers and a de-identifier.
 
-It starts them, restarts any that dies, and does nothing else, so that little in it can fail. If it
-is killed nevertheless, the API ends with it, the worker returns its job to the queue, and the next
-`serve` adopts the database.
+There is a worker for each device. The parent starts them all, restarts any that dies, and does
+nothing else, so that little in it can fail. If it is killed nevertheless, the API ends with it, the
+workers return their jobs to the queue, and the next `serve` adopts the database.
 """
 
 import logging
@@ -17,6 +17,7 @@ from service.api.process import prepare, require_port
 from service.child import API, DEIDENTIFIER, WORKER, child_command
 from service.database import DatabaseNotStarted, DatabaseUnreachable
 from service.database.embedded import EmbeddedPostgres
+from service.devices import find_devices
 from service.domain.queue import DRAINING
 from service.processes import disable_core_dumps, log_to_stderr
 from service.services import check_root_keys
@@ -53,10 +54,17 @@ def serve(
         postgres = EmbeddedPostgres(settings.database, settings.postgres_programs)
         postgres.start()
     database = None if postgres is None else SupervisedDatabase(postgres)
+    devices = find_devices(settings.devices)
+    settings = settings.model_copy(update={"devices": ",".join(devices)})
     environment = child_environment(settings.as_environment())
     processes = [
         SupervisedProcess("API", child_command(API), environment),
-        SupervisedProcess("worker", child_command(WORKER, engine_module), environment),
+        *(
+            SupervisedProcess(
+                f"worker on {device}", child_command(WORKER, engine_module, device), environment
+            )
+            for device in devices
+        ),
     ]
     if settings.deidentifier:
         command = child_command(DEIDENTIFIER)

@@ -3,6 +3,8 @@
 A recording is a JSON object. "seconds" is how long each stage takes. "die_in", "hang_in", "fail_in"
 and "fault_in" name the stage that does so; the stage "wait_in" waits until the file "until" exists;
 the stage "decoder_dies_in" fails once and creates that file; "discard" discards the stored results.
+"die_on" names a GPU, a value of CUDA_VISIBLE_DEVICES, on which the engine dies in the stage
+transcribe. A GPU fails its check while the file that STAND_IN_BROKEN names holds its number.
 Any other recording finishes at once. Each step is appended to the file named by the variable
 STAND_IN_LOG, as `<stage> <job> <pid>` and `end-<stage> <job> <pid>`.
 """
@@ -29,8 +31,16 @@ def open_engine(weights: Path, precision: str | None) -> "StandInEngine":
 
 
 class StandInEngine:
-    device = "cpu"
     loaded = False
+
+    def __init__(self) -> None:
+        self.device = "cuda" if os.environ.get("CUDA_VISIBLE_DEVICES") else "cpu"
+
+    def check(self) -> None:
+        broken = os.environ.get("STAND_IN_BROKEN")
+        gpu = os.environ.get("CUDA_VISIBLE_DEVICES")
+        if broken and gpu and Path(broken).exists() and gpu in Path(broken).read_text().split():
+            raise RuntimeError(f"GPU {gpu} is broken")
 
     def load(self, job: EngineJob) -> dict[str, float] | None:
         if self.loaded:
@@ -81,6 +91,9 @@ def follow(
 ) -> None:
     if instructions.get("die_in") == stage:
         time.sleep(0.2)  # until the worker has read that the stage began
+        os.kill(os.getpid(), signal.SIGKILL)
+    gpu = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if stage == "transcribe" and gpu and instructions.get("die_on") == gpu:
         os.kill(os.getpid(), signal.SIGKILL)
     if instructions.get("fail_in") == stage:
         raise SilentAudio("as instructed")

@@ -18,6 +18,7 @@ from starlette.types import Scope
 from service.api.limits import Limits
 from service.domain import counts
 from service.domain.monitoring import backup_age, read_work
+from service.domain.workers import list_workers
 from service.services import Services
 
 OTHER = ("other", "other")
@@ -68,7 +69,8 @@ def render(requests: RequestMetrics, services: Services, limits: Limits) -> byte
         OperationalError: the database does not respond.
     """
     registry = CollectorRegistry()
-    registry.register(_Gauges([*_row_counts(services), *_gauges(services, limits)]))
+    gauges = [*_row_counts(services), _workers(services), *_gauges(services, limits)]
+    registry.register(_Gauges(gauges))
     return generate_latest(registry) + requests.render()
 
 
@@ -84,6 +86,21 @@ def _row_counts(services: Services) -> Iterator[Metric]:
         for state, n in by_state.items():
             family.add_metric([state], n)
         yield family
+
+
+def _workers(services: Services) -> Metric:
+    """1 for each running worker's state. A device that is retired takes no jobs."""
+    family = GaugeMetricFamily(
+        "fieldscribe_worker",
+        "1 for each running worker, by its state.",
+        labels=["host", "device", "state"],
+    )
+    with services.sessionmaker() as session:
+        for worker in list_workers(session):
+            busy = "busy" if worker.job_id else "idle"
+            state = "retired" if worker.retired_because else busy
+            family.add_metric([worker.host, worker.device, state], 1)
+    return family
 
 
 def _gauges(services: Services, limits: Limits) -> Iterator[Metric]:

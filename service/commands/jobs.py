@@ -72,10 +72,11 @@ def jobs_command(
     rows = []
     for job in page["items"]:
         running = f" {job['fraction']:.0%}" if job["status"] == "running" else ""
+        device = f" on {job['device']}" if running and job.get("device") else ""
         cells = [
             studies.get(job["study_id"], ""),
             sessions.get(job["session_id"], "(none)"),
-            f"{job['status']}{running}",
+            f"{job['status']}{running}{device}",
             clock(job["audio_seconds"] or 0.0),
             job["created_at"][:16].replace("T", " "),
             ", ".join(files.get(job["id"], [])),

@@ -110,6 +110,14 @@ PrecisionOption = Annotated[
         "that scripts/evaluate has measured at it.",
     ),
 ]
+DevicesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--devices",
+        metavar="LIST",
+        help="Devices to use, such as cuda:0,cuda:2 or cpu,cpu; by default every GPU, or the CPU.",
+    ),
+]
 Speakers = Annotated[
     str | None,
     typer.Option(metavar="N|MIN-MAX", help="How many people speak: 2, or 5-8."),

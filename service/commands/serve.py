@@ -9,7 +9,7 @@ import typer
 from service.commands.access import read_passphrase
 from service.commands.console import report_errors
 from service.commands.extras import require_packages
-from service.commands.options import PrecisionOption
+from service.commands.options import DevicesOption, PrecisionOption
 from service.commands.sign_in import announce_pages
 from service.settings import read_settings
 
@@ -50,6 +50,7 @@ def serve_command(
     tls_certificate: Certificate = None,
     tls_key: CertificateKey = None,
     precision: PrecisionOption = None,
+    devices: DevicesOption = None,
     passphrase: Annotated[
         bool,
         typer.Option(
@@ -60,8 +61,8 @@ def serve_command(
 ) -> None:
     """Run the service on this machine.
 
-    Starts the API, its database, one worker and a de-identifier, and runs until Ctrl-C or
-    SIGTERM.
+    Starts the API, its database, a worker for each GPU and a de-identifier, and runs until Ctrl-C
+    or SIGTERM.
     """
     with report_errors(as_json=False):
         settings = read_settings(
@@ -74,6 +75,7 @@ def serve_command(
             tls_certificate=tls_certificate,
             tls_key=tls_key,
             precision=precision,
+            devices=devices,
         )
         require_packages("serve", "worker")
         from service.services import has_root_keys
@@ -127,6 +129,12 @@ def worker_command(
         typer.Option(metavar="MINUTES", help="Minutes of idleness before the models are unloaded."),
     ] = None,
     precision: PrecisionOption = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DEVICE", help="cuda:1, for example; by default the first GPU, or the CPU."
+        ),
+    ] = None,
 ) -> None:
     """Run one worker, which takes jobs from the queue.
 
@@ -138,9 +146,10 @@ def worker_command(
             weights=weights,
             idle_unload_minutes=idle_unload_minutes,
             precision=precision,
+            devices=device,
         )
         require_packages("worker", "worker")
         from service.worker import process as worker
 
-        exit_code = worker.main(settings)
+        exit_code = worker.main(settings, device=device)
     raise typer.Exit(exit_code)

@@ -618,3 +618,20 @@ class StageTiming(Table):
     audio_seconds: Mapped[float]
     trial: Mapped[bool] = mapped_column(default=False)  # a trial of the models on noise, not a job
     at: Mapped[datetime] = now_at()
+
+
+class Worker(Table):
+    """A running worker and its device. Rows with an old heartbeat are of workers that were killed.
+
+    `retired_because` is set while the worker takes no jobs because its device keeps failing.
+    """
+
+    __tablename__ = "worker"
+
+    id: Mapped[UUID] = new_id()
+    host: Mapped[str]
+    device: Mapped[str]  # such as cuda:1
+    job_id: Mapped[UUID | None]  # without a foreign key: deleting a job must not wait for a worker
+    retired_because: Mapped[str | None]
+    started_at: Mapped[datetime] = now_at()
+    heartbeat_at: Mapped[datetime] = now_at()

@@ -11,6 +11,10 @@ from service.domain.queue import STALLED
 from service.settings import Settings
 
 NO_WORKER = "Jobs are queued but no worker is running: start `fieldscribe worker`"
+RETIRED = {
+    "check_failed": "it fails a computation with a known result; checked again every minute",
+    "jobs_died": "several jobs in a row ended with its engine; replace it or restart its worker",
+}
 
 # By the database's clock. A heartbeat well ahead of it comes from a wrong clock.
 WORK = text("""

@@ -1,8 +1,9 @@
 """The worker's engine child: holds the models, and the data keys of the current job only.
 
-    python -m service.worker.engine_child PARENT ENGINE_MODULE VAULT WEIGHTS PRECISION IDLE_SECONDS
+    python -m service.worker.engine_child PARENT ENGINE_MODULE VAULT WEIGHTS PRECISION \\
+        IDLE_SECONDS ALLOW_WEAK_SANDBOX DEVICE
 
-VAULT and WEIGHTS are folders; an empty PRECISION means the default.
+VAULT and WEIGHTS are folders; an empty PRECISION or DEVICE means the default.
 
 Decrypted recordings stay in memory. The process exits as soon as its standard input closes.
 """
@@ -44,7 +45,7 @@ log = logging.getLogger(__name__)
 
 
 def main(arguments: list[str]) -> None:
-    parent, module, vault, weights, precision, idle, allow_weak = arguments
+    parent, module, vault, weights, precision, idle, allow_weak, device = arguments
     disable_core_dumps()
     end_with_parent(signal.SIGKILL, int(parent))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the worker handles Ctrl-C
@@ -56,6 +57,8 @@ def main(arguments: list[str]) -> None:
     os.dup2(2, 1)
     store = Store(ArtefactClass.IDENTIFIED, Path(vault) / ArtefactClass.IDENTIFIED)
     engine: Engine = importlib.import_module(module).open_engine(Path(weights), precision or None)
+    if device.startswith("cuda") and not engine.device.startswith("cuda"):
+        sys.exit(f"{device} cannot be used: torch finds no GPU there")
     EngineChild(engine, store, messages, float(idle)).serve()
 
 
@@ -67,7 +70,7 @@ class EngineChild:
     ) -> None:
         self._engine, self._store, self._messages = engine, store, messages
         self._idle_seconds = idle_seconds
-        self._jobs: queue.Queue[EngineJob] = queue.Queue()
+        self._jobs: queue.Queue[EngineJob | None] = queue.Queue()  # None: check the device
         self._stop = threading.Event()
 
     def serve(self) -> None:
@@ -78,13 +81,19 @@ class EngineChild:
             except queue.Empty:
                 self._engine.unload()
                 continue
-            self._run(job)
+            if job is None:
+                self._engine.check()  # an exception ends this process
+                self._send("checked", device=self._engine.device)
+            else:
+                self._run(job)
 
     def _listen(self) -> None:
         for line in sys.stdin.buffer:
             message = json.loads(line)
             if message.get("stop"):
                 self._stop.set()
+            elif message.get("check"):
+                self._jobs.put(None)
             else:
                 self._stop.clear()
                 self._jobs.put(EngineJob.from_message(message))

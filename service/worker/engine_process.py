@@ -10,17 +10,25 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from models.environment import child_environment
+from service.devices import device_variables, parse_devices
 from service.domain.engine_job import EngineJob
 from service.settings import Settings
 from service.worker.protocol import ENGINE_CHILD
 
 MAX_LINE = 2**20  # bytes of a message
+CHECK_TIMEOUT = 180.0  # s: the first use of a GPU after a boot may take a minute
 
 
 class EngineProcess:
-    """The engine child, started when it is first needed and again after it has died."""
+    """The engine child, started when it is first needed and again after it has died.
 
-    def __init__(self, engine_module: str, settings: Settings) -> None:
+    Args:
+        device: the only one that the child sees; None: whichever torch chooses.
+    """
+
+    def __init__(self, engine_module: str, settings: Settings, device: str | None = None) -> None:
+        devices = parse_devices(settings.devices) or ()
+        self._variables = {} if device is None else device_variables(device, devices)
         self._arguments = [
             engine_module,
             str(settings.vault),
@@ -28,6 +36,7 @@ class EngineProcess:
             settings.precision or "",
             str(settings.idle_unload_minutes * 60),
             str(int(settings.allow_weak_sandbox)),
+            device or "",
         ]
         self._process: asyncio.subprocess.Process | None = None
 
@@ -42,9 +51,30 @@ class EngineProcess:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 limit=MAX_LINE,
-                env=child_environment(),
+                env=child_environment(self._variables),
             )
         return self._process
+
+    async def check(self) -> str | None:
+        """Have the child compute something with a known result. A child that fails is killed.
+
+        Returns:
+            The device, `cuda` or `cpu`, or None if the check failed.
+        """
+        process = await self.start()
+        assert process.stdin is not None and process.stdout is not None
+        line = b""
+        with contextlib.suppress(ConnectionError, TimeoutError):
+            async with asyncio.timeout(CHECK_TIMEOUT):
+                process.stdin.write(b'{"check": true}\n')
+                await process.stdin.drain()
+                line = await process.stdout.readline()
+        message = json.loads(line) if line else {}
+        if message.get("event") == "checked":
+            device: str = message["device"]
+            return device
+        await self.kill()
+        return None
 
     async def run(self, job: EngineJob) -> AsyncIterator[dict[str, Any]]:
         """Run a job and yield the child's messages, until the job ends or the child dies."""

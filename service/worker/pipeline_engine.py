@@ -8,6 +8,7 @@ from typing import BinaryIO
 import torch
 
 from models.audio.decode import decode
+from models.device import check_device
 from models.gates import check_gates
 from models.options import Channels
 from models.pipeline import Pipeline
@@ -31,6 +32,9 @@ class PipelineEngine:
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.device = str(self._device)
         self._pipeline: Pipeline | None = None
+
+    def check(self) -> None:
+        check_device(self._device)
 
     def load(self, job: EngineJob) -> dict[str, float] | None:
         whisper = find_whisper(job.whisper_model, self._weights)

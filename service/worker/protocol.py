@@ -1,8 +1,9 @@
 """The messages between a worker and its engine child, and the interface of an engine.
 
-Messages are JSON documents, one a line. To the child: a job (`EngineJob`), or `{"stop": true}`.
-From the child: `{"event": ...}`, which is `loaded`, `progress`, `saved` or `discarded`, and last
-`done`, `stopped` or `failed`.
+Messages are JSON documents, one a line. To the child: a job (`EngineJob`), `{"stop": true}`, or
+between jobs `{"check": true}`, which it answers with `checked` or dies of. From the child about a
+job: `{"event": ...}`, which is `loaded`, `progress`, `saved` or `discarded`, and last `done`,
+`stopped` or `failed`.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,6 +26,13 @@ class Engine(Protocol):
     """
 
     device: str
+
+    def check(self) -> None:
+        """Compute something with a known result on the device.
+
+        Raises:
+            Exception: the device cannot be used, or the result is wrong.
+        """
 
     def load(self, job: EngineJob) -> dict[str, float] | None:
         """Load the job's models, unless they are loaded already.

@@ -20,15 +20,20 @@ from sqlalchemy.orm import sessionmaker
 from service.database.queries import read_clock
 from service.domain import job_state
 from service.domain.job_errors import EngineDied, InternalError
+from service.domain.queue import POLLING
 from service.errors import ServiceError
 from service.vault.streaming import Key
 from service.worker.engine_process import EngineProcess
 from service.worker.keys import FetchKeys
+from service.worker.state import WorkerState
 
 BEAT_INTERVAL = 1.0  # s between heartbeats of a job
 STOP_TIMEOUT = 5.0  # s that the engine has to stop before it is killed
 OBSTACLE_DELAY = 30.0  # s before a job that met an obstacle is tried again
 INTERNAL_ERROR_DELAY = 5.0  # s, so that a bug does not retry in a tight loop
+# In s. A job that died here is left to another worker: it is ready just after this worker has asked
+# for jobs, so any other that is idle asks before this one does again.
+LEAVING_DELAY = POLLING + 0.2
 FENCE_LOST = 70  # exit status
 
 OBSTACLES = ("sealed", "disk_full", "out_of_memory")
@@ -58,9 +63,14 @@ class Runner:
     """Runs jobs, one at a time."""
 
     def __init__(
-        self, sessions: sessionmaker[DbSession], engine: EngineProcess, fetch_keys: FetchKeys
+        self,
+        sessions: sessionmaker[DbSession],
+        engine: EngineProcess,
+        fetch_keys: FetchKeys,
+        state: WorkerState | None = None,
     ) -> None:
         self._sessions, self._engine, self._fetch_keys = sessions, engine, fetch_keys
+        self.state = state or WorkerState()
         # One write at a time, and none after an attempt's last: a heartbeat that came after it
         # would look like one of a worker that was presumed dead.
         self._writing = asyncio.Lock()
@@ -71,10 +81,24 @@ class Runner:
         Raises:
             RetryLater: the queue must run the job again.
         """
+        if self.state.doubtful.is_set():  # it was fetched before the worker stopped fetching
+            raise await self._retry_after(0.0)
+        if await self._transaction(self.state.should_leave, job_id):
+            raise await self._retry_after(LEAVING_DELAY)
         claim = await self._transaction(job_state.claim_job, job_id)
         if claim is None:
             return
         self._ended = False
+        self.state.job_id = job_id
+        self.state.changed.set()
+        try:
+            await self._run_claimed(claim)
+        finally:
+            self.state.job_id = None
+            self.state.changed.set()
+
+    async def _run_claimed(self, claim: job_state.JobClaim) -> None:
+        job_id = claim.job.id
         log.info("job %s: attempt %d", job_id, claim.attempt)
         started = time.monotonic()
         try:
@@ -152,6 +176,7 @@ class Runner:
             elif event == "discarded":
                 await self._write(job_state.record_discarded, claim)
             elif event == "done":
+                self.state.record_success()
                 outcome = job_state.Outcome(
                     UUID(message["artefact_id"]),
                     tuple(message["speakers"]),
@@ -165,12 +190,15 @@ class Runner:
                 await self._write_last(job_state.record_cancelled, claim)
                 return
             elif event == "failed":
+                if message["code"] == InternalError.code:
+                    self.state.record_death(claim.job.id, claim.attempt)
                 await self._write_progress(claim, progress)
                 await self._handle_failure(claim, message["code"], message["retryable"])
                 return
         await self._write_progress(claim, progress)
         await self._engine.kill()
         log.warning("job %s: the engine process died", claim.job.id)
+        self.state.record_death(claim.job.id, claim.attempt)
         await self._record_crash(claim, EngineDied.code)
 
     async def _stop(self, claim: job_state.JobClaim, work: "asyncio.Task[None]") -> bool:

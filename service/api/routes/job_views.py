@@ -248,11 +248,16 @@ class JobSummary(BaseModel):
     version: int
     stage: StageName | None
     fraction: float
+    device: str | None = Field(default=None, description="Of the worker that is running it.")
     audio_seconds: float | None
     transcript_id: UUID | None
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+
+    @classmethod
+    def of(cls, job: Job, device: str | None) -> Self:
+        return cls.model_validate(job).model_copy(update={"device": device})
 
 
 class JobList(BaseModel):
@@ -269,6 +274,7 @@ class JobList(BaseModel):
                             "version": 2,
                             "stage": None,
                             "fraction": 0.0,
+                            "device": None,
                             "audio_seconds": 2888.4,
                             "transcript_id": None,
                             "created_at": "2031-01-07T09:12:50Z",

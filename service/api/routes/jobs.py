@@ -39,6 +39,7 @@ from service.domain.jobs import (
 from service.domain.pages import BadCursor
 from service.domain.stages import RateCache
 from service.domain.studies import parse_id
+from service.domain.workers import devices_of_jobs
 from service.errors import (
     InvalidRequest,
     RecordingNotFound,
@@ -273,7 +274,8 @@ def list_jobs(
             limit=limit,
             cursor=cursor,
         )
-        items = [JobSummary.model_validate(job) for job in page.rows]
+        devices = devices_of_jobs(database, [job.id for job in page.rows])
+        items = [JobSummary.of(job, devices.get(job.id)) for job in page.rows]
         return JobList(items=items, next_cursor=page.next_cursor)
 
 

@@ -1,0 +1,92 @@
+"""The running workers, as they report themselves: device, current job, and whether it is retired.
+
+The queue has its own list of workers, which decides whose jobs go back into it. This one is for
+people, and tells a worker whether another could take a job that its device fails at.
+"""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, delete, exists, func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session as DbSession
+
+from service.database.tables import Job, Worker
+from service.domain.queue import STALLED
+
+FORGOTTEN_AFTER = timedelta(days=1)  # rows of workers that were killed
+
+
+def _is_alive() -> ColumnElement[bool]:
+    """By the database's clock; a heartbeat well ahead of it was written with a wrong clock."""
+    age = func.extract("epoch", func.clock_timestamp() - Worker.heartbeat_at)
+    return func.abs(age) < STALLED
+
+
+def report(
+    session: DbSession,
+    worker_id: UUID,
+    host: str,
+    device: str,
+    job_id: UUID | None,
+    retired_because: str | None,
+) -> None:
+    """Write a worker's heartbeat. Its row may be new, or missing after a restore."""
+    values = {
+        "host": host,
+        "device": device,
+        "job_id": job_id,
+        "retired_because": retired_because,
+        "heartbeat_at": func.clock_timestamp(),
+    }
+    statement = insert(Worker).values(id=worker_id, **values)
+    session.execute(statement.on_conflict_do_update(index_elements=["id"], set_=values))
+
+
+def remove(session: DbSession, worker_id: UUID) -> None:
+    """Remove the row of a worker that ends, and old rows of workers that were killed."""
+    old = Worker.heartbeat_at < func.clock_timestamp() - FORGOTTEN_AFTER
+    session.execute(delete(Worker).where((Worker.id == worker_id) | old))
+
+
+def list_workers(session: DbSession) -> Sequence[Worker]:
+    """The workers that are running, in the order of their hosts and devices."""
+    rows = select(Worker).where(_is_alive()).order_by(Worker.host, Worker.device, Worker.started_at)
+    return session.scalars(rows).all()
+
+
+def devices_of_jobs(session: DbSession, job_ids: Sequence[UUID]) -> dict[UUID, str]:
+    """The devices of jobs that a worker is running."""
+    rows = session.execute(
+        select(Worker.job_id, Worker.device).where(Worker.job_id.in_(job_ids), _is_alive())
+    )
+    return {job_id: device for job_id, device in rows if job_id is not None}
+
+
+def has_another(session: DbSession, worker_id: UUID) -> bool:
+    """Whether another worker is running that takes jobs."""
+    others = select(Worker.id).where(
+        Worker.id != worker_id, Worker.retired_because.is_(None), _is_alive()
+    )
+    return bool(session.scalar(select(exists(others))))
+
+
+def retire_unless_last(session: DbSession, worker_id: UUID, reason: str) -> bool:
+    """Retire a worker if another is running that takes jobs.
+
+    Returns:
+        Whether it is retired now.
+    """
+    lock = func.hashtextextended("fieldscribe:retire", 0)
+    session.execute(select(func.pg_advisory_xact_lock(lock)))  # two must not retire each other
+    row = session.get(Worker, worker_id)
+    if row is None or not has_another(session, worker_id):
+        return False
+    row.retired_because = reason
+    return True
+
+
+def read_attempt(session: DbSession, job_id: UUID) -> int | None:
+    """The number of a job's latest attempt."""
+    return session.scalar(select(Job.attempt).where(Job.id == job_id))
