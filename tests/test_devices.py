@@ -133,7 +133,8 @@ def test_a_device_at_which_jobs_keep_dying_is_retired_although_it_passes_its_che
     for job_id in jobs:
         site.wait_for(job_id, "succeeded", 60)
 
-    assert states(site) == {"cuda:0": None, "cuda:1": "jobs_died"}
+    expected = {"cuda:0": None, "cuda:1": "jobs_died"}
+    wait_until(lambda: states(site) == expected, 10, "the device to be retired")
     assert sum(read_job(site.services, job_id).attempt == 2 for job_id in jobs) == MAX_DEAD_JOBS
 
 

@@ -132,6 +132,7 @@ async def wait_until_fit(
     life once the device has passed its checks but several jobs in a row have died on it.
     """
     if state.keeps_failing and await asyncio.to_thread(retire, sessions, state):
+        state.changed.set()  # a report that had begun may be written later
         log.error("%s is retired: %d jobs died on it in a row", state.device, MAX_DEAD_JOBS)
         await asyncio.Event().wait()
     while (found := await child.check()) is None:
