@@ -16,7 +16,7 @@ from sqlalchemy import select, text
 from service.api.app import create_app
 from service.api.limits import Bucket
 from service.commands.connection import find_token
-from service.database.tables import ROLES, Handoff, Job, Token
+from service.database.tables import ROLES, Handoff, Job, MaskedAudio, Token
 from service.doctor import check_database
 from service.domain.callers import find_caller
 from service.domain.monitoring import NO_WORKER
@@ -65,7 +65,22 @@ def things(api):
     with api.services.sessionmaker() as database:
         handoff = database.scalar(select(Handoff).where(Handoff.transcript_id == transcript))
         assert handoff is not None
+        masked = MaskedAudio(
+            study_id=UUID(study["id"]),
+            transcript_id=transcript,
+            recording_id=UUID(recording["id"]),
+            transcript_version=1,
+            review_version=1,
+            style="tone",
+            untranscribed=False,
+            n_unreviewed=0,
+            state="failed",
+            token_id=handoff.token_id or database.scalars(select(Token.id)).first(),
+        )
+        database.add(masked)
+        database.commit()
     return {
+        "masked_audio_id": str(masked.id),
         "transcript_id": str(transcript),
         "handoff_id": str(handoff.id),
         "study": study["id"],
@@ -162,6 +177,7 @@ def test_on_every_route_an_object_of_another_study_looks_like_none(api, things):
         "/v1/transcripts/{transcript_id}/undo": {},
         "/v1/transcripts/{transcript_id}/import": {"turns": [{"text": "a"}]},
         "/v1/transcripts/{transcript_id}/restore": {"version": 1},
+        "/v1/transcripts/{transcript_id}/masked-audio": {},
         "/v1/handoffs/{handoff_id}/heartbeat": {"fence": 1},
         "/v1/handoffs/{handoff_id}/complete": {"fence": 1, "occurrences": []},
         "/v1/handoffs/{handoff_id}/fail": {"fence": 1, "code": "out_of_memory"},

@@ -73,6 +73,10 @@ class MaskedSpan:
     segments: tuple[str, ...]  # ids
     n_mentions: int
 
+    @property
+    def is_widened(self) -> bool:
+        return any(reason in WIDENED for reason in self.reasons)
+
 
 class Unplaceable(Exception):
     """Nothing shows where a mention was spoken. `segments` are the ids of these segments."""

@@ -13,7 +13,7 @@ from fastapi.routing import APIRoute
 from service.api import cookies
 from service.api.limits import Limits
 from service.database.tables import ROLES
-from service.domain.callers import OWNER, WORKER, Caller, find_caller
+from service.domain.callers import CODER, LISTENER, OWNER, WORKER, Caller, find_caller
 from service.domain.sign_in import find_device_caller
 from service.errors import NotAllowed, TokenExpired, TokenMissing, TokenRevoked, TokenUnknown
 from service.services import Services
@@ -85,7 +85,8 @@ class Allowed:
 def allow(*roles: str, sealed_too: bool = False, basic_too: bool = False) -> Allowed:
     """
     Args:
-        roles: besides the owner, who may use every route except the worker's.
+        roles: besides the owner, who may use every route except the worker's. A listener may use
+            all of a coder's.
         sealed_too: also while the vault is sealed.
         basic_too: the token may be the password of HTTP Basic, which `http://any:TOKEN@host` sends.
     """
@@ -93,7 +94,8 @@ def allow(*roles: str, sealed_too: bool = False, basic_too: bool = False) -> All
     if unknown:
         raise ValueError(f"no roles: {unknown}")
     owner = () if roles == (WORKER,) else (OWNER,)
-    return Allowed(frozenset([*roles, *owner]), sealed_too, basic_too)
+    listener = (LISTENER,) if CODER in roles else ()
+    return Allowed(frozenset([*roles, *owner, *listener]), sealed_too, basic_too)
 
 
 def access_of(route: APIRoute) -> Allowed | None:

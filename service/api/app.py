@@ -25,6 +25,7 @@ from service.api.routes import (
     health,
     jobs,
     keys,
+    masked_audio,
     models,
     playback,
     recordings,
@@ -41,6 +42,7 @@ from service.api.watch import Watch
 from service.domain import queue
 from service.domain import webhooks as webhook_sending
 from service.domain.checking import Checker
+from service.domain.masked_audio import Masker
 from service.domain.playback import PlaybackMaker
 from service.domain.presence import Presence
 from service.domain.stages import RateCache
@@ -61,6 +63,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     transcripts.router,
     corrections.router,
     handoffs.router,
+    masked_audio.router,
     models.router,
     audio.router,
     asr.router,
@@ -114,11 +117,13 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.services = services
     app.state.checker = Checker(services)
     app.state.playback_maker = PlaybackMaker(services)
+    app.state.masker = Masker(services)
     app.state.watch = Watch(services)
     tasks = [
         asyncio.create_task(queue.maintain(services), name="queue maintenance"),
         asyncio.create_task(app.state.checker.run(), name="checking uploads"),
         asyncio.create_task(app.state.playback_maker.run(), name="making playback copies"),
+        asyncio.create_task(app.state.masker.run(), name="masking audio"),
         asyncio.create_task(app.state.watch.run(), name="watching jobs"),
         asyncio.create_task(webhook_sending.send_events(services), name="sending webhooks"),
     ]
@@ -134,6 +139,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         # Cancelling a task does not stop its thread, which may hold a database connection.
         await asyncio.to_thread(app.state.checker.close)
         await asyncio.to_thread(app.state.playback_maker.close)
+        await asyncio.to_thread(app.state.masker.close)
         await asyncio.get_running_loop().shutdown_default_executor()
         services.close()
 

@@ -20,7 +20,7 @@ def create_token(
         str,
         typer.Option(
             metavar="ROLE",
-            help="researcher, coder, custodian, deidentifier, admin, owner or worker.",
+            help="researcher, coder, listener, custodian, deidentifier, admin, owner or worker.",
         ),
     ],
     study: Annotated[

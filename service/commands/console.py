@@ -205,7 +205,8 @@ FIELD_HINTS = {
     "from": "The stage is ingest, segment, transcribe, align, diarise, attribute or check.",
     "status": "The status is queued, running, cancelling, waiting, succeeded, failed, cancelled or "
     "erased.",
-    "role": "The role is researcher, coder, custodian, deidentifier, admin, owner or worker.",
+    "role": "The role is researcher, coder, listener, custodian, deidentifier, admin, owner or "
+    "worker.",
     "expires_at": "The expiry is a time in the future with its time zone: 2031-12-31T23:59:59Z.",
 }
 """Valid values of the request fields that commands fill in from their options."""

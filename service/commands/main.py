@@ -25,6 +25,7 @@ from service.commands import (
     handoffs,
     import_,
     jobs,
+    masked_audio,
     models,
     recording,
     serve,
@@ -75,6 +76,7 @@ app.add_typer(vocabulary.app, name="vocabulary")
 app.add_typer(access.token_app, name="token")
 app.add_typer(webhook.app, name="webhook")
 app.add_typer(recording.app, name="recording")
+app.add_typer(masked_audio.app, name="masked-audio")
 for name, command in (
     ("serve", serve.serve_command),
     ("api", serve.api_command),

@@ -110,7 +110,7 @@ def allow_command(
         typer.Option(
             "--admins-may-create",
             metavar="ROLE",
-            help="researcher, deidentifier or custodian; repeatable. Without it, none.",
+            help="researcher, listener, deidentifier or custodian; repeatable. Without it, none.",
         ),
     ] = None,
     as_json: AsJson = False,

@@ -22,7 +22,16 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-ROLES = ("researcher", "coder", "custodian", "deidentifier", "admin", "owner", "worker")
+ROLES = (
+    "researcher",
+    "coder",
+    "listener",
+    "custodian",
+    "deidentifier",
+    "admin",
+    "owner",
+    "worker",
+)
 SESSION_KINDS = ("interview", "focus_group")
 RECORDING_STATES = ("receiving", "checking", "ready", "refused", "erased")
 JOB_STATUSES = (
@@ -543,19 +552,26 @@ class ReleaseFile(Table):
 
 
 class MaskedAudio(Table):
-    """A session's audio without the accepted mentions. It still carries the voices."""
+    """One recording of a transcript without its accepted mentions. It still carries the voices."""
 
     __tablename__ = "masked_audio"
     __table_args__ = (one_of("state", MASKED_AUDIO_STATES),)
 
     id: Mapped[UUID] = new_id()
     study_id: Mapped[UUID] = reference("study.id", index=True)
+    session_id: Mapped[UUID | None] = mapped_column(ForeignKey("session.id"), index=True)
     transcript_id: Mapped[UUID] = reference("transcript.id", index=True)
+    recording_id: Mapped[UUID] = reference("recording.id", index=True)
+    transcript_version: Mapped[int]
     review_version: Mapped[int]
     style: Mapped[str]  # tone or silence
+    untranscribed: Mapped[bool]  # whether speech without words is masked too
+    # Stretches of speech without words that are not masked: nobody can have reviewed them.
+    n_unreviewed: Mapped[int]
     state: Mapped[str] = mapped_column(default="pending")
-    failure_code: Mapped[str | None]
+    failure_code: Mapped[str | None]  # or why it cannot be made at present
     artefact_id: Mapped[UUID | None]
+    n_bytes: Mapped[int | None] = mapped_column(BigInteger)
     spans: Mapped[list[Any]] = mapped_column(default=list)  # [start, end) in seconds, and why
     token_id: Mapped[UUID] = reference("token.id")
     created_at: Mapped[datetime] = now_at()

@@ -4,6 +4,7 @@
 |---|---|
 | researcher | use recordings, sessions, jobs and transcripts of its studies |
 | coder, custodian | list its studies and sessions |
+| listener | everything that a coder may, and hear masked audio |
 | deidentifier | claim and finish the hand-offs of its studies |
 | admin | manage tokens and studies, list jobs, unseal the vault; read no content |
 | owner | everything, in every study |
@@ -27,11 +28,13 @@ from service.settings import Settings
 
 PREFIX = "fieldscribe_"  # lets secret scanners recognise a leaked token
 OWNER = "owner"
+CODER = "coder"
+LISTENER = "listener"
 WORKER = "worker"
-CONTENT_ROLES = ("researcher", "deidentifier", "custodian", WORKER)
+CONTENT_ROLES = ("researcher", "listener", "deidentifier", "custodian", WORKER)
 """Roles that read content, or will. Only an owner creates their tokens, or allows admins to."""
 USE_EVERY = timedelta(minutes=1)  # between two updates of a token's last use
-STUDY_READERS = ("researcher", "coder", "custodian", "deidentifier", "admin")
+STUDY_READERS = ("researcher", "coder", "listener", "custodian", "deidentifier", "admin")
 
 S = TypeVar("S", bound=Select[Any])
 

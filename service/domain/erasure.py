@@ -30,6 +30,7 @@ from service.domain.callers import Caller
 from service.domain.corrections import list_versions
 from service.domain.jobs import JobRunning, find_job, job_recordings
 from service.domain.locks import refuse_while_checked
+from service.domain.masked_audio import erase_masked_audio, lock_masked_audio
 from service.domain.queue import request_cancel
 from service.domain.recordings import destroy, find_recording, identified
 from service.domain.sessions import find_session
@@ -100,6 +101,8 @@ def erase_job(session: DbSession, services: Services, job: Job) -> Destroyed:
     if transcript is not None:
         store.delete(transcript.artefact_id)
         services.transcripts.forget(transcript.id)
+        masked = lock_masked_audio(session, transcript.id)  # waits for one that is being recorded
+        erase_masked_audio(session, services, masked)
         transcript.speakers = transcript.first_speakers = {}
         for entry in list_versions(session, transcript):
             store.delete(entry.artefact_id)

@@ -11,10 +11,18 @@ from uuid import UUID
 from sqlalchemy import Select, tuple_
 from sqlalchemy.orm import Session as DbSession
 
-from service.database.tables import Handoff, Job, Recording, Study, Token, WebhookDelivery
+from service.database.tables import (
+    Handoff,
+    Job,
+    MaskedAudio,
+    Recording,
+    Study,
+    Token,
+    WebhookDelivery,
+)
 from service.errors import ServiceError
 
-Row = TypeVar("Row", Job, Handoff, Recording, Study, Token, WebhookDelivery)
+Row = TypeVar("Row", Job, Handoff, MaskedAudio, Recording, Study, Token, WebhookDelivery)
 
 
 class BadCursor(ServiceError):

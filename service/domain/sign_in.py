@@ -28,7 +28,7 @@ from service.domain.tokens import create_token
 from service.errors import DeviceNotFound, NotAllowed, SignedOut, SignInLinkUnusable, TokenUnknown
 from service.settings import Settings
 
-BROWSER_ROLES = ("researcher", "coder", "custodian", "admin", "owner")
+BROWSER_ROLES = ("researcher", "coder", "listener", "custodian", "admin", "owner")
 LINK_LASTS = timedelta(minutes=15)
 INVITATION_LASTS = timedelta(days=1)
 LISTED_FOR = timedelta(days=30)  # a device that has signed out

@@ -59,7 +59,7 @@ ModelName = Annotated[
 ]
 
 
-GrantedRole = Literal["researcher", "deidentifier", "custodian"]
+GrantedRole = Literal["researcher", "listener", "deidentifier", "custodian"]
 
 
 class NewStudy(Strict):
@@ -81,7 +81,7 @@ class StudyChange(Strict):
     model: ModelName | None = None
     admins_may_create: list[GrantedRole] = Field(
         default=[],
-        max_length=3,
+        max_length=4,
         description="Roles that read content and that admins may give out for this study. Only an "
         "owner may change it.",
     )

@@ -21,7 +21,9 @@ from service.vault.errors import Erased
 router = APIRouter(prefix="/v1", tags=["tokens"], route_class=GuardedRoute)
 Administrator = Annotated[Caller, Depends(allow("admin", sealed_too=True))]
 AnyRole = Annotated[Caller, Depends(allow(*STUDY_READERS, WORKER, sealed_too=True))]
-Role = Literal["researcher", "coder", "custodian", "deidentifier", "admin", "owner", "worker"]
+Role = Literal[
+    "researcher", "coder", "listener", "custodian", "deidentifier", "admin", "owner", "worker"
+]
 
 
 TokenName = Annotated[
