@@ -7,6 +7,7 @@ const ROLES = {
   admin: "You will manage people, tokens and storage. You will not see any content.",
   researcher: "You will be able to upload recordings, and to read and correct transcripts with names in them.",
   coder: "You will be able to read de-identified releases.",
+  listener: "You will be able to read de-identified releases and hear masked audio.",
   custodian: "You will be able to see which pseudonym stands for whom.",
 };
 

@@ -3,7 +3,7 @@ import * as api from "./api.js";
 import { ask, button, byId, el, fill, icon, notice } from "./dom.js";
 
 export const ROLE_NAMES = {
-  owner: "owner", admin: "administrator", researcher: "researcher", coder: "coder", custodian: "custodian",
+  owner: "owner", admin: "administrator", researcher: "researcher", coder: "coder", listener: "listener", custodian: "custodian",
 };
 export const canRead = (user) => ["researcher", "owner"].includes(user.role);
 export const canManage = (user) => ["admin", "owner"].includes(user.role);
