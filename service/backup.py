@@ -56,7 +56,8 @@ from service.database.tables import (
     Study,
     WebhookEndpoint,
 )
-from service.domain.erasure import erase_job, erase_rest
+from service.domain.entity_changes import erase_entity
+from service.domain.erasure import erase_job, erase_release, erase_rest
 from service.domain.recordings import destroy, finish_erasures, identified
 from service.domain.strays import keep_strays
 from service.errors import Misused, OutputNotWritable, ServiceError
@@ -330,7 +331,7 @@ def fingerprint(settings: Settings) -> str:
 class Restored:
     artefacts: int
     keys: int
-    erased_again: int  # recordings, jobs, sessions and studies
+    erased_again: int  # recordings, jobs, sessions, studies, entities and releases
     missing: tuple[str, ...]
     """Files that the database names and the archive lacks, each with what to do about it."""
 
@@ -493,7 +494,7 @@ def erase_again(services: Services) -> int:
     """Erase what the ledger names and the restored rows do not show as erased.
 
     Returns:
-        Number of recordings, jobs, sessions and studies erased.
+        Number of recordings, jobs, sessions, studies, entities and releases erased.
     """
     ledger = services.settings.ledger / ArtefactClass.IDENTIFIED
     entries = [(UUID(path.parent.name), path.name) for path in sorted(ledger.glob("*/*"))]
@@ -530,10 +531,32 @@ def erase_again(services: Services) -> int:
             erase_job(session, services, job)
         for recording in recordings:
             recording.state = "erased"
-        n_erased += len(jobs) + len(recordings) + len(sessions)
+        entities = session.scalars(
+            select(Entity).where(
+                Entity.id.in_(ledger_subjects(services, ArtefactClass.LINKAGE)),
+                Entity.erased_at.is_(None),
+            )
+        ).all()
+        for entity in entities:
+            erase_entity(session, services, entity)
+        releases = session.scalars(
+            select(Release).where(
+                Release.id.in_(ledger_subjects(services, ArtefactClass.DEIDENTIFIED)),
+                Release.erased_at.is_(None),
+            )
+        ).all()
+        for release in releases:
+            erase_release(session, services, release)
+        n_erased += len(jobs) + len(recordings) + len(sessions) + len(entities) + len(releases)
     for recording in recordings:
         destroy(services, recording)
     return n_erased
+
+
+def ledger_subjects(services: Services, artefact_class: ArtefactClass) -> list[UUID]:
+    """What was erased one by one in a class, not with its whole study."""
+    entries = (services.settings.ledger / artefact_class).glob("*/*")
+    return [UUID(path.name) for path in entries if re.fullmatch(ID, path.name)]
 
 
 def find_missing(services: Services) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 import random
 import re
-from collections.abc import Set
+from collections.abc import Iterable, Set
 
 PREFIXES = {
     "participant": "P",
@@ -14,7 +14,20 @@ PREFIXES = {
     "allowed": "OTHER-",
 }
 WIDTHS = {"participant": 2}  # digits, with zeros in front
+PEOPLE = ("participant", "interviewer", "person")
 ENTITY_CODE = re.compile(r"(PERSON|ORG|PLACE|OTHER)-[1-9][0-9]{0,4}")
+WORD = re.compile(r"[^\W\d_]+")
+
+# Given to women, men and others alike, short, and neither English words nor places of the word
+# lists. Written by hand, checked with the US census of 1990 where it lists a name.
+NEUTRAL_NAMES = """
+Addison Ainsley Alex Alexis Alva Arden Ariel Aubrey Auden Avery Bernie Blair Britt Carey
+Charlie Cleo Dana Darcy Delaney Dominique Dorian Elisha Ellery Emerson Farley Frankie Gerry
+Hadley Hollis Jackie Jamie Jessie Jo Jody Jude Jules Kai Kasey Keegan Kerry Kris Lennox Leslie
+Lou Marley Marlowe Merle Merritt Morgan Nat Nicky Oakley Ollie Peyton Quinn Reese Remy Riley
+Robbie Rory Rowan Sacha Sam Sammie Shay Shayne Shelby Shiloh Skyler Sloane Stevie Tate Taylor Teagan
+Theo Tierney Tristan Val Wynn
+""".split()
 
 
 def is_entity_code(text: str) -> bool:
@@ -39,6 +52,17 @@ def free_code(kind: str, used: Set[str]) -> str:
         if len(free) > top // 2:
             return random.SystemRandom().choice(free)
         top *= 2
+
+
+def words_of(text: str) -> frozenset[str]:
+    """Return the words of a text in lower case, without single letters."""
+    return frozenset(word for word in WORD.findall(text.casefold()) if len(word) > 1)
+
+
+def neutral_names_in(texts: Iterable[str]) -> frozenset[str]:
+    """Return the names of the list that occur as words in texts, in lower case."""
+    listed = {name.lower() for name in NEUTRAL_NAMES}
+    return frozenset(name for text in texts for name in words_of(text) & listed)
 
 
 def bracket(pseudonym: str, descriptor: str | None = None) -> str:

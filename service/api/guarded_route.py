@@ -30,6 +30,9 @@ BODY_BYTES_BY_PATH = {
     "/v1/transcripts/{transcript_id}/segments": 16 * 2**20,
     "/v1/transcripts/{transcript_id}/segments/{segment_id}": 2**20,
     "/v1/transcripts/{transcript_id}/import": 16 * 2**20,
+    "/v1/studies/{study}/roster": 16 * 2**20,
+    "/v1/studies/{study}/entities": 2**20,
+    "/v1/entities/{entity_id}/split": 2**20,
     "/v1/handoffs/{handoff_id}/complete": 16 * 2**20,
 }
 # Counted in the text, strings included. The longest list of occurrences has 50,002 and 350,000.

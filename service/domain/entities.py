@@ -5,8 +5,7 @@ under a key of its own, so that one person can be erased.
 
 ServiceError
 ├── EntityNotFound
-├── PseudonymTaken
-└── BadPseudonym
+└── of chosen_names: PseudonymTaken, PseudonymOccurs, BadPseudonym
 """
 
 import json
@@ -14,19 +13,30 @@ import logging
 import random
 import unicodedata
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Literal
 from uuid import UUID, uuid4
 
-from sqlalchemy import select
+from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session as DbSession
 
-from models.deidentification.pseudonyms import bracket, free_code, is_entity_code
-from models.speaker_names import is_code, is_pseudonym
+from models.deidentification.pseudonyms import bracket, free_code
+from models.deidentification.study_roster import is_valid_pseudonym, tidy
 from service.database import tables
-from service.database.tables import Entity, LinkageLookup, StoredTranscript, Study
+from service.database.tables import (
+    Entity,
+    LinkageLookup,
+    Mention,
+    Release,
+    StoredTranscript,
+    Study,
+)
 from service.domain.callers import Caller
+from service.domain.chosen_names import BadPseudonym, PseudonymTaken, choose_name, take_name
 from service.domain.locks import refuse_duplicate
+from service.domain.pages import Page, make_cursor, page_of, read_cursor
+from service.domain.studies import read_policy
 from service.errors import ServiceError
 from service.services import Services
 from service.vault import ArtefactClass
@@ -36,6 +46,7 @@ from service.vault.store import Artefact, Store
 
 RECORD = "entity"  # kind of the artefact
 MAX_DATE_SHIFT = 180  # days
+NAMED_KINDS = ("participant", "person")  # get chosen names where the study wants them
 
 EntityKind = Literal[
     "participant", "interviewer", "person", "organisation", "place", "other", "allowed"
@@ -71,20 +82,6 @@ class EntityNotFound(ServiceError):
     status: ClassVar[int] = 404
 
 
-class PseudonymTaken(ServiceError):
-    """Another entity of the study has or had this pseudonym; it is never used again."""
-
-    code: ClassVar[str] = "pseudonym_taken"
-    status: ClassVar[int] = 409
-
-
-class BadPseudonym(ServiceError):
-    """The pseudonym is neither a code, such as P07 or PLACE-1, nor a name."""
-
-    code: ClassVar[str] = "bad_pseudonym"
-    status: ClassVar[int] = 422
-
-
 @dataclass(frozen=True)
 class EntityName:
     """One spelling of an entity's name. `match`: `exact`, or `fuzzy` if variants count too."""
@@ -99,11 +96,13 @@ class EntityRecord:
     """What the linkage store holds about an entity. The first name is the main one.
 
     `date_shift_days`: of a participant, added to dates where the study's policy is to shift them.
+    `chosen_name`: stands in releases instead of the code.
     """
 
     names: tuple[EntityName, ...]
     descriptor: str | None = None
     date_shift_days: int | None = None
+    chosen_name: str | None = None
 
     @property
     def surfaces(self) -> tuple[str, ...]:
@@ -113,10 +112,6 @@ class EntityRecord:
 def fold(surface: str) -> str:
     """The form in which surfaces are compared: without case, and white space as one space."""
     return " ".join(unicodedata.normalize("NFKC", surface).casefold().split())
-
-
-def clean_name(surface: str) -> str:
-    return " ".join(unicodedata.normalize("NFC", surface).split())
 
 
 # --- finding and creating -------------------------------------------------------------------------
@@ -160,6 +155,62 @@ def list_entities(session: DbSession, study_id: UUID) -> list[Entity]:
     return list(session.scalars(query.order_by(Entity.created_at, Entity.id)))
 
 
+def find_several(
+    session: DbSession,
+    caller: Caller,
+    study_id: UUID,
+    *,
+    ids: Sequence[UUID],
+    pseudonyms: Sequence[str],
+) -> list[Entity]:
+    """Entities of a study by id and by pseudonym, each once.
+
+    Raises:
+        EntityNotFound: the study has no such entity.
+        Erased
+    """
+    query = select(Entity.id, Entity.pseudonym).where(
+        Entity.study_id == study_id, Entity.pseudonym.in_(pseudonyms)
+    )
+    by_code = {code: id for id, code in session.execute(query)}
+    if not set(pseudonyms) <= by_code.keys():
+        raise EntityNotFound("The study has no entity with one of these pseudonyms")
+    found = {}
+    for id in (*ids, *(by_code[code] for code in pseudonyms)):
+        entity = find_entity(session, caller, id)
+        if entity.study_id != study_id:
+            raise EntityNotFound("There is no such entity, or it is not yours")
+        found[entity.id] = entity
+    return list(found.values())
+
+
+def page_of_entities(
+    session: DbSession, study_id: UUID, *, kinds: Sequence[str], limit: int, cursor: str | None
+) -> Page[Entity]:
+    """A study's entities without merged ones, newest first.
+
+    Raises:
+        BadCursor
+    """
+    query = select(Entity).where(Entity.study_id == study_id, Entity.merged_into.is_(None))
+    if kinds:
+        query = query.where(Entity.kind.in_(kinds))
+    return page_of(session, Entity, query, limit=limit, cursor=cursor)
+
+
+def count_mentions(session: DbSession, entities: Iterable[Entity]) -> dict[UUID, dict[str, int]]:
+    """The number of mentions of each entity, by state."""
+    query = (
+        select(Mention.entity_id, Mention.state, func.count())
+        .where(Mention.entity_id.in_([entity.id for entity in entities]))
+        .group_by(Mention.entity_id, Mention.state)
+    )
+    counts: dict[UUID, dict[str, int]] = {}
+    for id, state, number in session.execute(query):
+        counts.setdefault(id, {})[state] = number
+    return counts
+
+
 def create_entity(
     session: DbSession,
     services: Services,
@@ -171,6 +222,7 @@ def create_entity(
     pseudonym: str | None = None,
     always: bool = False,
     descriptor: str | None = None,
+    chosen_name: str | None = None,
     source: NameSource = "reviewer",
 ) -> Entity:
     """Create an entity with a key of its own and store its names.
@@ -179,14 +231,17 @@ def create_entity(
         names: the main name, then aliases.
         pseudonym: None to choose one when a mention is first accepted.
         always: replace its names in every transcript.
+        descriptor: keeps some of the meaning in releases: `regional town`.
+        chosen_name: for releases, instead of the pseudonym.
 
     Raises:
-        PseudonymTaken, BadPseudonym
+        PseudonymTaken, PseudonymOccurs, BadPseudonym
         Sealed, Erased, KeyMissing, KeyDamaged, DiskFull
     """
     if pseudonym is not None:
         require_pseudonym(pseudonym)
-    store, keyring = linkage(services)
+    if chosen_name is not None:
+        take_chosen_name(session, services, study_id, chosen_name)
     entity = Entity(
         id=uuid4(),
         study_id=study_id,
@@ -197,28 +252,29 @@ def create_entity(
         version=1,
     )
     session.add(entity)
-    with refuse_duplicate("uq_entity_pseudonym", _taken()):
+    with refuse_duplicate("uq_entity_pseudonym", pseudonym_taken()):
         session.flush()
-    keyring.create_data_key(study_id, entity.id)
+    linkage(services)[1].create_data_key(study_id, entity.id)
     spelt: dict[str, str] = {}
-    for name in map(clean_name, names):
+    for name in map(tidy, names):
         if name:
             spelt.setdefault(fold(name), name)
     record = EntityRecord(
         tuple(EntityName(name, source) for name in spelt.values()),
         descriptor,
-        _new_date_shift() if kind == "participant" else None,
+        new_date_shift() if kind == "participant" else None,
+        chosen_name,
     )
     write_record(services, entity, record)
     session.flush()
     return entity
 
 
-def _taken() -> PseudonymTaken:
+def pseudonym_taken() -> PseudonymTaken:
     return PseudonymTaken("The study has used this pseudonym already: choose another")
 
 
-def _new_date_shift() -> int:
+def new_date_shift() -> int:
     """Days, never 0."""
     days = random.SystemRandom().randint(1, MAX_DATE_SHIFT)
     return days if random.SystemRandom().random() < 0.5 else -days
@@ -247,6 +303,7 @@ def read_record(services: Services, entity: Entity) -> EntityRecord:
         tuple(EntityName(**name) for name in document["names"]),
         document["descriptor"],
         document["date_shift_days"],
+        document.get("chosen_name"),
     )
 
 
@@ -256,11 +313,11 @@ def read_records(services: Services, entities: Iterable[Entity]) -> dict[UUID, E
     Raises:
         Sealed, KeyMissing, KeyDamaged, ArtefactMissing, ArtefactDamaged
     """
-    return {
-        entity.id: read_record(services, entity)
-        for entity in entities
-        if entity.record_artefact_id is not None
-    }
+    records = {}
+    for entity in entities:
+        with suppress(Erased):
+            records[entity.id] = read_record(services, entity)
+    return records
 
 
 def write_record(services: Services, entity: Entity, record: EntityRecord) -> None:
@@ -269,14 +326,27 @@ def write_record(services: Services, entity: Entity, record: EntityRecord) -> No
     Raises:
         Sealed, Erased, KeyMissing, KeyDamaged, DiskFull
     """
-    store, keyring = linkage(services)
-    artefact = Artefact(entity.study_id, entity.id, RECORD)
-    with store.write(artefact, keyring.data_key(entity.study_id, entity.id)) as file:
-        file.write(json.dumps(asdict(record)).encode())
+    artefact_id = store_record(services, entity.study_id, entity.id, record)
     if entity.record_artefact_id is not None:
-        store.keep_another_week(entity.record_artefact_id)
+        linkage(services)[0].keep_another_week(entity.record_artefact_id)
         entity.version += 1
-    entity.record_artefact_id = artefact.id
+    entity.record_artefact_id = artefact_id
+
+
+def store_record(services: Services, study_id: UUID, entity_id: UUID, record: EntityRecord) -> UUID:
+    """Write a record under the entity's key.
+
+    Returns:
+        Id of the artefact.
+
+    Raises:
+        Sealed, Erased, KeyMissing, KeyDamaged, DiskFull
+    """
+    store, keyring = linkage(services)
+    artefact = Artefact(study_id, entity_id, RECORD)
+    with store.write(artefact, keyring.data_key(study_id, entity_id)) as file:
+        file.write(json.dumps(asdict(record)).encode())
+    return artefact.id
 
 
 def add_alias(
@@ -298,13 +368,36 @@ def add_alias(
     session.flush()
     session.refresh(entity, with_for_update={"key_share": True})
     record = read_record(services, entity)
-    surface = clean_name(surface)
+    surface = tidy(surface)
     if not surface or fold(surface) in map(fold, record.surfaces):
         return False
     named = replace(record, names=(*record.names, EntityName(surface, source)))
     write_record(services, entity, named)
     session.flush()
     return True
+
+
+def find_by_name(
+    session: DbSession, services: Services, study_id: UUID, surface: str
+) -> list[Entity]:
+    """Entities with this name, or with a name that contains all its words; exact ones first.
+
+    Several people may have one name: a person decides which of them is meant.
+
+    Raises:
+        Sealed, KeyMissing, KeyDamaged, ArtefactMissing, ArtefactDamaged
+    """
+    wanted, words = fold(surface), set(fold(surface).split())
+    exact, partial = [], []
+    entities = list_entities(session, study_id)
+    records = read_records(services, entities)
+    for entity in entities:
+        names = [fold(name) for name in records[entity.id].surfaces] if entity.id in records else []
+        if wanted in names:
+            exact.append(entity)
+        elif words and any(words <= set(name.split()) for name in names):
+            partial.append(entity)
+    return exact + partial
 
 
 def look_up(
@@ -333,6 +426,31 @@ def look_up(
         for id in records
     )
     return records
+
+
+@dataclass(frozen=True)
+class LookupPage:
+    rows: Sequence[LinkageLookup]
+    next_cursor: str | None
+
+
+def page_of_look_ups(
+    session: DbSession, study_id: UUID, *, limit: int, cursor: str | None
+) -> LookupPage:
+    """Who has read names, newest first.
+
+    Raises:
+        BadCursor
+    """
+    query = select(LinkageLookup).where(LinkageLookup.study_id == study_id)
+    place = tuple_(LinkageLookup.at, LinkageLookup.id)
+    if cursor is not None:
+        query = query.where(place < read_cursor(cursor))
+    rows = session.scalars(
+        query.order_by(LinkageLookup.at.desc(), LinkageLookup.id.desc()).limit(limit + 1)
+    ).all()
+    last = rows[limit - 1] if len(rows) > limit else None
+    return LookupPage(rows[:limit], make_cursor(last.at, last.id) if last else None)
 
 
 def allowed_surfaces(session: DbSession, services: Services, study_id: UUID) -> frozenset[str]:
@@ -374,36 +492,92 @@ def require_pseudonym(text: str) -> None:
     Raises:
         BadPseudonym
     """
-    if not (is_entity_code(text) or is_code(text) or is_pseudonym(text)):
-        raise BadPseudonym(
-            "A pseudonym is a code, such as P07 or PLACE-1, or a name of letters, digits, spaces "
-            "and .'-"
-        )
+    if not is_valid_pseudonym(text):
+        raise BadPseudonym("A pseudonym is a code, such as P07, I1 or PLACE-1")
 
 
 def assign_pseudonym(session: DbSession, services: Services, entity: Entity) -> str:
-    """The entity's pseudonym; if it has none yet, a random one that was never used.
+    """The entity's code; if it has none yet, a random one that was never used.
 
-    Call it when a mention of the entity is first accepted.
+    Call it when a mention of the entity is accepted. If the study gives people chosen names, it
+    also chooses one, unless a release already shows the entity under its code.
+
+    Raises:
+        Sealed, Erased, KeyMissing, KeyDamaged, ArtefactMissing, ArtefactDamaged, DiskFull
     """
     if entity.pseudonym is None:
-        # One transaction at a time chooses pseudonyms of a study.
-        study = select(Study.id).where(Study.id == entity.study_id)
-        session.execute(study.with_for_update(key_share=True))
-        session.flush()
+        study = lock_study(session, entity.study_id)
         session.refresh(entity, with_for_update={"key_share": True})
-    if entity.pseudonym is None:
-        entity.pseudonym = free_code(entity.kind, used_pseudonyms(session, entity.study_id))
-        entity.version += 1
-        session.flush()
+        if entity.pseudonym is None:
+            entity.pseudonym = free_code(entity.kind, used_pseudonyms(session, entity.study_id))
+            entity.version += 1
+            session.flush()
+    if entity.kind in NAMED_KINDS:
+        study = session.get_one(Study, entity.study_id)
+        if read_policy(study).names == "chosen":
+            _choose_name(session, services, entity)
     return entity.pseudonym
+
+
+def _choose_name(session: DbSession, services: Services, entity: Entity) -> None:
+    record = read_record(services, entity)
+    if record.chosen_name is not None or is_released(session, entity):
+        return
+    study = lock_study(session, entity.study_id)
+    session.refresh(entity, with_for_update={"key_share": True})
+    record = read_record(services, entity)
+    if record.chosen_name is None:
+        name = choose_name(session, services, study, all_surfaces(session, services, study.id))
+        if name is None:
+            log.warning("study %s: no chosen name is left: people get codes", study.id)
+            return
+        write_record(services, entity, replace(record, chosen_name=name))
+        session.flush()
+
+
+def take_chosen_name(session: DbSession, services: Services, study_id: UUID, name: str) -> None:
+    """Check that a name can be a pseudonym in the study, and record that it is used.
+
+    Raises:
+        BadPseudonym, PseudonymTaken, PseudonymOccurs
+        Sealed, Erased, KeyMissing, KeyDamaged, ArtefactMissing, ArtefactDamaged
+    """
+    study = lock_study(session, study_id)
+    take_name(session, services, study, name, all_surfaces(session, services, study_id))
+
+
+def all_surfaces(session: DbSession, services: Services, study_id: UUID) -> list[str]:
+    """Every name on the study's roster.
+
+    Raises:
+        Sealed, KeyMissing, KeyDamaged, ArtefactMissing, ArtefactDamaged
+    """
+    records = read_records(services, list_entities(session, study_id)).values()
+    return [surface for record in records for surface in record.surfaces]
+
+
+def lock_study(session: DbSession, study_id: UUID) -> Study:
+    """Let one transaction at a time choose pseudonyms in a study or import its roster."""
+    session.flush()
+    study = session.get(
+        Study, study_id, with_for_update={"key_share": True}, populate_existing=True
+    )
+    assert study is not None
+    return study
+
+
+def is_released(session: DbSession, entity: Entity) -> bool:
+    """Whether a transcript that mentions the entity has been released."""
+    mentions = select(Mention.transcript_id).where(
+        Mention.entity_id == entity.id, Mention.state == "accepted"
+    )
+    query = select(Release.id).where(Release.transcript_id.in_(mentions))
+    return session.scalar(query.limit(1)) is not None
 
 
 def used_pseudonyms(session: DbSession, study_id: UUID) -> set[str]:
     """Every pseudonym that an entity has or had, and the codes of people in sessions."""
-    used = select(Entity.pseudonym).where(
-        Entity.study_id == study_id, Entity.pseudonym.is_not(None)
-    )
+    used = select(Entity.pseudonym).where(Entity.study_id == study_id)
     rosters = select(tables.Session.roster).where(tables.Session.study_id == study_id)
     named = select(StoredTranscript.speakers).where(StoredTranscript.study_id == study_id)
     codes = {person["code"] for roster in session.scalars(rosters) for person in roster}
@@ -420,8 +594,10 @@ def replacement(entity: Entity, record: EntityRecord | None) -> str:
     """What stands for the entity in releases: `P07`, `[PLACE-1: regional town]`, a chosen name.
 
     Args:
-        record: None for an erased entity.
+        record: None for an erased entity, of which only the code is left.
     """
     if entity.pseudonym is None:
         raise ValueError("the entity has no pseudonym yet")
+    if record is not None and record.chosen_name is not None:
+        return record.chosen_name
     return bracket(entity.pseudonym, record.descriptor if record else None)

@@ -22,12 +22,15 @@ from service.database.tables import (
     JobRecording,
     JobStage,
     Recording,
+    Release,
+    ReleaseFile,
     Session,
     StoredTranscript,
     Study,
 )
 from service.domain.callers import Caller
 from service.domain.corrections import list_versions
+from service.domain.entity_changes import erase_entities
 from service.domain.jobs import JobRunning, find_job, job_recordings
 from service.domain.locks import refuse_while_checked
 from service.domain.masked_audio import erase_masked_audio, lock_masked_audio
@@ -38,6 +41,7 @@ from service.domain.studies import find_study, refuse_erased
 from service.domain.webhooks import forget_study
 from service.errors import RecordingInUse
 from service.services import Services
+from service.vault import ArtefactClass
 from service.vault.errors import Erased, UploadBusy
 
 log = logging.getLogger(__name__)
@@ -191,6 +195,10 @@ def erase_rest(session: DbSession, services: Services, study: Study) -> None:
     for keyring in services.vault.keyrings.values():
         keyring.erase_study(study.id)
     forget_study(session, services, study)
+    erase_entities(session, services, study)
+    releases = select(Release).where(Release.study_id == study.id, Release.erased_at.is_(None))
+    for release in session.scalars(releases):
+        erase_release(session, services, release)
     if study.vocabulary_artefact_id is not None:
         identified(services)[0].delete(study.vocabulary_artefact_id)
     now = datetime.now(UTC)
@@ -198,6 +206,22 @@ def erase_rest(session: DbSession, services: Services, study: Study) -> None:
     for interview in session.scalars(sessions):
         interview.erased_at, interview.roster = now, []
     study.erased_at, study.vocabulary_artefact_id = now, None
+
+
+def erase_release(session: DbSession, services: Services, release: Release) -> None:
+    """Destroy a release's key and delete its files. Safe to run twice."""
+    vault = services.vault
+    store = vault.stores[ArtefactClass.DEIDENTIFIED]
+    vault.keyrings[ArtefactClass.DEIDENTIFIED].erase(release.study_id, release.id)
+    files = session.scalars(select(ReleaseFile).where(ReleaseFile.release_id == release.id)).all()
+    for file in files:
+        store.delete(file.artefact_id)
+        session.delete(file)
+    if release.report_artefact_id is not None:
+        store.delete(release.report_artefact_id)
+    release.report_artefact_id = None
+    release.erased_at = release.erased_at or datetime.now(UTC)
+    log.info("release %s: erased", release.id)
 
 
 def _erase(

@@ -12,6 +12,7 @@ from sqlalchemy import Select, tuple_
 from sqlalchemy.orm import Session as DbSession
 
 from service.database.tables import (
+    Entity,
     Handoff,
     Job,
     MaskedAudio,
@@ -22,7 +23,7 @@ from service.database.tables import (
 )
 from service.errors import ServiceError
 
-Row = TypeVar("Row", Job, Handoff, MaskedAudio, Recording, Study, Token, WebhookDelivery)
+Row = TypeVar("Row", Entity, Job, Handoff, MaskedAudio, Recording, Study, Token, WebhookDelivery)
 
 
 class BadCursor(ServiceError):

@@ -16,16 +16,20 @@ import psycopg
 from sqlalchemy import ARRAY, ColumnElement, Select, Uuid, cast, func, select, text
 from sqlalchemy.orm import Session as DbSession
 
-from service.database.tables import Job, Recording, Study, Table
+from service.database.tables import Entity, Job, Recording, Release, Study, Table
 from service.domain.recordings import identified
 from service.services import Services
-from service.vault import uploads
+from service.vault import ArtefactClass, uploads
 from service.vault.errors import UploadBusy
 from service.vault.files import delete_abandoned, files_below
 from service.vault.store import Store
 
 STRAY_AFTER = 7 * 24 * 3600.0  # s since the last write; rows are committed seconds after it
 KEY_OWNERS = (Study, Recording, Job)  # of the identified class
+OTHER_OWNERS: dict[ArtefactClass, type[Entity] | type[Release]] = {
+    ArtefactClass.LINKAGE: Entity,
+    ArtefactClass.DEIDENTIFIED: Release,
+}
 FILES = "hashtext('fieldscribe:files')"  # advisory lock: held to delete strays, or to keep them
 
 log = logging.getLogger(__name__)
@@ -91,9 +95,10 @@ def _remove_files(session: DbSession, services: Services, store: Store, before: 
 
 
 def _remove_keys(session: DbSession, services: Services, before: float) -> int:
-    """Delete keys of studies, recordings and jobs without a row, except of recordings with sound.
+    """Delete keys without a row, except of recordings with sound.
 
-    Keys of the linkage class belong to entities, and those of the others to studies only.
+    In the identified class they are of studies, recordings and jobs, in the linkage class of
+    entities, in the de-identified class of releases.
     """
     store, keyring = identified(services)
     keys = keyring.keys(before)
@@ -104,11 +109,21 @@ def _remove_keys(session: DbSession, services: Services, before: float) -> int:
     for study_id, ids in keys.items():
         for id in ids & unknown:
             keyring.discard(study_id, id)
+    n_others = 0
+    for artefact_class, table in OTHER_OWNERS.items():
+        other = services.vault.keyrings[artefact_class]
+        keys = other.keys(before)
+        subjects = [id for ids in keys.values() for id in ids]
+        gone = _unknown(session, subjects, [select(table.id)])
+        for study_id, ids in keys.items():
+            for id in ids & gone:
+                other.discard(study_id, id)
+        n_others += len(gone)
     n_studies = 0
     for each in services.vault.keyrings.values():
         for study_id in _unknown(session, each.keys(before), [select(Study.id)]):
             n_studies += each.discard_study(study_id)
-    return len(unknown) + n_studies
+    return len(unknown) + n_others + n_studies
 
 
 def _knows_studies(session: DbSession, services: Services, before: float) -> bool:

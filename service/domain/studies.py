@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -21,6 +22,23 @@ from service.vault.errors import Erased
 from service.vault.store import Artefact
 
 VOCABULARY = "vocabulary"
+DATE_POLICIES = ("keep_year", "shift", "generalise")
+NAME_POLICIES = ("codes", "chosen")
+
+
+@dataclass(frozen=True)
+class DeidentificationPolicy:
+    """How a study replaces what identifies people.
+
+    Args:
+        dates: `keep_year`; `shift` by the participant's secret number of days; or `generalise`.
+        names: people get `codes` or `chosen` names.
+        custodian_keys: age recipients, to whom the linkage table is encrypted.
+    """
+
+    dates: str = "keep_year"
+    names: str = "codes"
+    custodian_keys: tuple[str, ...] = ()
 
 
 def create_study(
@@ -105,7 +123,8 @@ def change_study(
 ) -> Study:
     """
     Args:
-        changes: new values by name, of `language`, `model` and `admins_may_create`.
+        changes: new values by name, of `language`, `model`, `admins_may_create` and
+            `deidentification`, of which fields that are left out stay as they are.
 
     Raises:
         StudyNotFound, UnknownModel, Erased
@@ -116,8 +135,18 @@ def change_study(
     if "admins_may_create" in changes and caller.role != OWNER:
         raise NotAllowed("Only an owner may change which tokens admins may create")
     for name, value in changes.items():
+        if name == "deidentification":
+            value = {**study.deidentification, **value}
         setattr(study, name, value)
     return study
+
+
+def read_policy(study: Study) -> DeidentificationPolicy:
+    stored = study.deidentification
+    known = {name: stored[name] for name in asdict(DeidentificationPolicy()) if name in stored}
+    if "custodian_keys" in known:
+        known["custodian_keys"] = tuple(known["custodian_keys"])
+    return DeidentificationPolicy(**known)
 
 
 def refuse_unknown_model(name: str | None) -> None:
