@@ -79,8 +79,11 @@ def things(api):
         )
         database.add(masked)
         database.commit()
+    person = {"kind": "person", "names": ["Eva"], "pseudonym": "PERSON-1"}
+    entity = api.post(f"/v1/studies/{study['id']}/entities", json=person).json()
     return {
         "masked_audio_id": str(masked.id),
+        "entity_id": entity["id"],
         "transcript_id": str(transcript),
         "handoff_id": str(handoff.id),
         "study": study["id"],
@@ -165,6 +168,16 @@ def test_on_every_route_an_object_of_another_study_looks_like_none(api, things):
         "/v1/studies/{study}": {"language": "de"},
         "/v1/studies/{study}/vocabulary": {"words": ["a"]},
         "/v1/studies/{study}/webhooks": {"url": "https://hooks.example.org/"},
+        "/v1/studies/{study}/roster": {"entries": []},
+        "/v1/studies/{study}/roster/export": {},
+        "/v1/studies/{study}/entities": {"kind": "place", "names": ["a"]},
+        "/v1/studies/{study}/entities/find": {"name": "a"},
+        "/v1/studies/{study}/look-ups": {"reason": "audit"},
+        "/v1/entities/{entity_id}": {"always": True},
+        "/v1/entities/{entity_id}/aliases": {"name": "a"},
+        "/v1/entities/{entity_id}/aliases/remove": {"name": "a"},
+        "/v1/entities/{entity_id}/merge": {"into": str(uuid4())},
+        "/v1/entities/{entity_id}/split": {"names": ["a"]},
         "/v1/sessions/{session_id}/recordings": {"recordings": []},
         "/v1/jobs/{job_id}/rerun": {"from": "transcribe"},
         "/v1/transcripts/{transcript_id}/speakers": {"speakers": {}},

@@ -43,6 +43,9 @@ def things(api):
     assert finished.status_code == 202, finished.text
     transcript = finish_job(api.services, UUID(finished.json()["id"]))
     job = api.post("/v1/jobs", json=body).json()
+    path = f"/v1/studies/{study['id']}/entities"
+    entity = api.post(path, json={"kind": "person", "names": [CANARY, "Zacharias"]})
+    assert entity.status_code == 201, entity.text
     with api.services.sessionmaker() as database:
         handoff = database.scalar(select(Handoff).where(Handoff.transcript_id == transcript))
         assert handoff is not None
@@ -55,6 +58,7 @@ def things(api):
         "transcript_id": str(transcript),
         "handoff_id": str(handoff.id),
         "token_id": recording["id"],
+        "entity_id": entity.json()["id"],
     }
 
 

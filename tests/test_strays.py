@@ -16,7 +16,7 @@ from service.database.tables import Recording, Study, Table
 from service.domain.callers import Caller
 from service.domain.jobs import JobRequest, submit_job
 from service.domain.recordings import create_upload, destroy, identified
-from service.domain.strays import KEY_OWNERS, remove_strays
+from service.domain.strays import KEY_OWNERS, OTHER_OWNERS, remove_strays
 from service.domain.studies import create_study, replace_vocabulary
 from service.vault import uploads
 from service.vault.store import Artefact
@@ -265,7 +265,8 @@ def test_with_another_installations_database_nothing_is_removed(services, job_id
 def test_the_owners_of_all_data_keys_are_known():
     """The key of an owner that strays.py does not look up would be destroyed after a week.
 
-    If you create data keys for another kind of owner, add its table to `KEY_OWNERS` first.
+    If you create data keys for another kind of owner, add its table to `KEY_OWNERS` or
+    `OTHER_OWNERS` first.
     """
     calls = [
         f"{path.stem}: {call}"
@@ -273,8 +274,14 @@ def test_the_owners_of_all_data_keys_are_known():
         for call in re.findall(r"\.create_data_key\((.*)\)", path.read_text())
     ]
     assert calls == [
+        "entities: study_id, entity.id",
         "recordings: found.id, recording.id",
         "results: study_id, job_id",
+        "roster: study_id, entity_id",
         "studies: study_id, study_id",
     ]
     assert {table.__name__ for table in KEY_OWNERS} == {"Study", "Recording", "Job"}
+    assert {name: table.__name__ for name, table in OTHER_OWNERS.items()} == {
+        "linkage": "Entity",
+        "deidentified": "Release",
+    }

@@ -207,7 +207,8 @@ def count_mentions(session: DbSession, entities: Iterable[Entity]) -> dict[UUID,
     )
     counts: dict[UUID, dict[str, int]] = {}
     for id, state, number in session.execute(query):
-        counts.setdefault(id, {})[state] = number
+        if id is not None:
+            counts.setdefault(id, {})[state] = number
     return counts
 
 

@@ -289,15 +289,13 @@ class Roster(Strict):
         }
     )
 
-    entries: Annotated[list[RosterEntry], FailFast()] | None = Field(
-        default=None, max_length=MAX_ENTITIES
-    )
+    entries: Annotated[list[RosterEntry], FailFast()] = Field(default=[], max_length=MAX_ENTITIES)
     csv: str | None = Field(default=None, max_length=8 * 2**20)
 
     @model_validator(mode="after")
     def _is_one_of_both(self) -> Self:
-        if (self.entries is None) == (self.csv is None):
-            raise ValueError("give entries or csv")
+        if self.entries and self.csv is not None:
+            raise ValueError("give entries or csv, not both")
         return self
 
     def rows(self) -> list[RosterRow]:
@@ -307,7 +305,7 @@ class Roster(Strict):
         """
         if self.csv is not None:
             return parse_study_roster(self.csv)
-        return [entry.row(number) for number, entry in enumerate(self.entries or (), 1)]
+        return [entry.row(number) for number, entry in enumerate(self.entries, 1)]
 
 
 class Note(BaseModel):
@@ -333,9 +331,10 @@ class ImportedView(BaseModel):
     updated: int
     unchanged: int
     notes: list[Note] = Field(
-        description="Entries to look at. `common_word`: a name is also a word, so its mentions need "
-        "care. `same_name`: several entities have the name. `name_differs`: the code had another "
-        "name; both count now. `pseudonym_in_use`: somebody has chosen the name as a pseudonym."
+        description="Entries to look at. `common_word`: a name is also a word, so its mentions "
+        "need care. `same_name`: several entities have the name. `name_differs`: the code had "
+        "another name; both count now. `pseudonym_in_use`: somebody has chosen the name as a "
+        "pseudonym."
     )
 
     @classmethod
@@ -564,7 +563,8 @@ def look_up(study: StudyName, wanted: LookUp, caller: Custodian, services: Servi
             session, caller, found.id, ids=wanted.entities, pseudonyms=wanted.pseudonyms
         )
         records = entities.look_up(session, services, caller, rows, wanted.reason)
-        return LookedUp(items=[NamesView.of(row, records[row.id]) for row in rows])
+        items = [NamesView.of(row, records[row.id]) for row in rows if row.id in records]
+        return LookedUp(items=items)
 
 
 @studies_router.get("/look-ups", responses=problems(StudyNotFound, BadCursor, Erased))

@@ -17,10 +17,11 @@ from service.api.routes.views import SegmentId, SpeakerCode, SpeakerRole, Strict
 from service.database.tables import Handoff
 from service.domain import handoffs
 from service.domain.callers import Caller
+from service.domain.entities import claim_roster
 from service.domain.handoffs import BadOccurrence, HandoffNotFailed, HandoffNotFound, HandoffTaken
 from service.domain.pages import BadCursor
 from service.errors import StudyNotFound
-from service.vault.errors import MISSING_ERRORS, READ_ERRORS, DiskFull, Erased
+from service.vault.errors import READ_ERRORS, DiskFull, Erased
 
 router = APIRouter(prefix="/v1/handoffs", tags=["handoffs"], route_class=GuardedRoute)
 Deidentifier = Annotated[Caller, Depends(allow("deidentifier"))]
@@ -79,6 +80,15 @@ class SpeakerOfClaim(BaseModel):
     code: SpeakerCode | None
 
 
+class RosterEntry(BaseModel):
+    """A name of the study, and its other spellings. Its pseudonym is not sent."""
+
+    id: UUID = Field(description="For the `entity` of occurrences.")
+    kind: Literal["person", "organisation", "place"]
+    name: str
+    aliases: list[str]
+
+
 class ClaimedView(HandoffView):
     model_config = ConfigDict(
         json_schema_extra={
@@ -87,6 +97,14 @@ class ClaimedView(HandoffView):
                     **HANDOFF,
                     "fence": 1,
                     "speakers": {"SPEAKER_00": {"role": "interviewer", "code": "I1"}},
+                    "roster": [
+                        {
+                            "id": "2f7f8b1f-8a0e-4a0c-9a6e-b5d7a1f66c2d",
+                            "kind": "person",
+                            "name": "Siobhan Gallagher",
+                            "aliases": ["Shiv"],
+                        }
+                    ],
                     "transcript": {
                         "schema": "fieldscribe.transcript/1",
                         "segments": [
@@ -107,6 +125,7 @@ class ClaimedView(HandoffView):
     speakers: dict[str, SpeakerOfClaim] = Field(
         description="The role and code of each label, where known."
     )
+    roster: list[RosterEntry] = Field(description="The names of the study.")
     transcript: Annotated[dict[str, Any], DescribedAs(TranscriptDocument)] = Field(
         description="See docs/reference/transcript.md; speakers are labels."
     )
@@ -202,7 +221,7 @@ CLAIM_ERRORS = (HandoffNotFound, HandoffTaken, Erased)
     response_model=ClaimedView,
     responses={
         204: {"description": "No transcript is waiting."},
-        **problems(StudyNotFound, *MISSING_ERRORS),
+        **problems(StudyNotFound, *READ_ERRORS),
     },
 )
 def claim_handoff(
@@ -217,12 +236,15 @@ def claim_handoff(
     taken = handoffs.claim(services, caller, study)
     if taken is None:
         return Response(status_code=204)
+    with services.sessionmaker() as session:
+        roster = claim_roster(session, services, taken.handoff.study_id)
     view = ClaimedView(
         **HandoffView.of(taken.handoff).model_dump(),
         fence=taken.handoff.fence,
         speakers={
             label: SpeakerOfClaim(**speaker) for label, speaker in taken.row.speakers.items()
         },
+        roster=[RosterEntry(**entry) for entry in roster],
         transcript=json.loads(to_json(taken.transcript)),
     )
     # Written here, in a thread: FastAPI would write megabytes in the event loop.

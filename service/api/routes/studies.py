@@ -1,7 +1,8 @@
 """Studies and the defaults of their jobs."""
 
+from dataclasses import asdict
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query
@@ -15,10 +16,12 @@ from service.api.access import ServicesDep, allow
 from service.api.guarded_route import GuardedRoute
 from service.api.openapi import problems
 from service.api.routes.views import Strict, StudyCode, StudyName
+from service.database.tables import Study
 from service.domain import studies
 from service.domain.callers import STUDY_READERS, Caller
 from service.domain.erasure import erase_study
 from service.domain.pages import BadCursor
+from service.domain.roster import is_recipient
 from service.domain.studies import find_study
 from service.errors import RecordingInUse, StudyCodeTaken, StudyNotFound
 from service.vault.errors import READ_ERRORS, DiskFull, Erased, UploadBusy
@@ -59,6 +62,18 @@ ModelName = Annotated[
 ]
 
 
+def _check_recipient(key: str) -> str:
+    if not is_recipient(key):
+        raise ValueError("not a public key of age")
+    return key
+
+
+AgeRecipient = Annotated[
+    str,
+    StringConstraints(pattern=r"^age1[02-9ac-hj-np-z]{58}$"),
+    AfterValidator(_check_recipient),
+    Field(examples=["age1vjw5s4kwgjgq6ffkh6nst4fgk0xpq49a6mcwg8kruk3a8hecn97qqyc3yy"]),
+]
 GrantedRole = Literal["researcher", "listener", "deidentifier", "custodian"]
 
 
@@ -74,6 +89,27 @@ class NewStudy(Strict):
     )
 
 
+class Deidentification(Strict):
+    """How the study replaces what identifies people. Fields that are left out are not changed."""
+
+    dates: Literal["keep_year", "shift", "generalise"] = Field(
+        default="keep_year",
+        description="`shift`: by a secret number of days for each participant. `generalise`: to "
+        "`early 2010s`.",
+    )
+    names: Literal["codes", "chosen"] = Field(
+        default="codes",
+        description="`chosen`: people get names from a list that is not gender-specific. Names "
+        "that occur in the study are left out. Who has been released under a code keeps it.",
+    )
+    custodian_keys: list[AgeRecipient] = Field(
+        default=[],
+        max_length=5,
+        description="Public keys of age. The linkage table leaves the service only encrypted to "
+        "them.",
+    )
+
+
 class StudyChange(Strict):
     model_config = ConfigDict(json_schema_extra={"examples": [{"language": "en"}]})
 
@@ -85,6 +121,13 @@ class StudyChange(Strict):
         description="Roles that read content and that admins may give out for this study. Only an "
         "owner may change it.",
     )
+    deidentification: Deidentification = Deidentification()
+
+
+class DeidentificationView(BaseModel):
+    dates: Literal["keep_year", "shift", "generalise"]
+    names: Literal["codes", "chosen"]
+    custodian_keys: list[str]
 
 
 class StudyView(BaseModel):
@@ -97,6 +140,11 @@ class StudyView(BaseModel):
                     **EXAMPLE,
                     "has_vocabulary": False,
                     "admins_may_create": [],
+                    "deidentification": {
+                        "dates": "keep_year",
+                        "names": "codes",
+                        "custodian_keys": [],
+                    },
                     "created_at": "2031-01-07T09:12:00Z",
                 }
             ]
@@ -109,7 +157,14 @@ class StudyView(BaseModel):
     model: str | None
     has_vocabulary: bool
     admins_may_create: list[GrantedRole]
+    deidentification: DeidentificationView
     created_at: datetime
+
+    @classmethod
+    def of(cls, study: Study) -> Self:
+        known = {name: getattr(study, name) for name in cls.model_fields}
+        policy = DeidentificationView.model_validate(asdict(studies.read_policy(study)))
+        return cls.model_validate({**known, "deidentification": policy})
 
 
 class Studies(BaseModel):
@@ -132,7 +187,7 @@ def create_study(wanted: NewStudy, caller: Administrator, services: ServicesDep)
     """Create a study and its keys."""
     with services.sessionmaker.begin() as session:
         made = studies.create_study(session, services, caller, **wanted.model_dump())
-    return StudyView.model_validate(made)
+    return StudyView.of(made)
 
 
 @router.get("", responses=problems(BadCursor))
@@ -147,7 +202,7 @@ def list_studies(
     """The caller's studies, by code."""
     with services.sessionmaker() as session:
         page = studies.list_studies(session, caller, limit=limit, cursor=cursor)
-        items = [StudyView.model_validate(row) for row in page.rows]
+        items = [StudyView.of(row) for row in page.rows]
         return Studies(items=items, next_cursor=page.next_cursor)
 
 
@@ -155,7 +210,7 @@ def list_studies(
 def read_study(study: StudyName, caller: AnyRole, services: ServicesDep) -> StudyView:
     """One study, by id or code."""
     with services.sessionmaker() as session:
-        return StudyView.model_validate(find_study(session, caller, study))
+        return StudyView.of(find_study(session, caller, study))
 
 
 @router.patch("/{study}", responses=problems(StudyNotFound, UnknownModel, Erased))
@@ -166,7 +221,7 @@ def change_study(
     with services.sessionmaker.begin() as session:
         values = change.model_dump(exclude_unset=True)
         changed = studies.change_study(session, caller, study, values)
-    return StudyView.model_validate(changed)
+    return StudyView.of(changed)
 
 
 @router.get("/{study}/vocabulary", responses=problems(StudyNotFound, *READ_ERRORS, DiskFull))
