@@ -9,6 +9,7 @@ from scripts.stand_in.jobs import make_study, make_token
 from service.database.tables import LinkageLookup
 from service.domain import entities
 from service.domain.callers import Caller
+from service.domain.chosen_names import PseudonymTaken
 from service.services import open_services
 
 
@@ -69,7 +70,7 @@ def test_a_pseudonym_is_given_once_and_never_again(services, session, caller, st
 
     assert len(set(given)) == 12
     assert [entities.assign_pseudonym(session, services, entity) for entity in made] == given
-    with pytest.raises(entities.PseudonymTaken):
+    with pytest.raises(PseudonymTaken):
         entities.create_entity(
             session, services, caller, study_id, "place", ["X"], pseudonym=given[0]
         )
