@@ -95,7 +95,7 @@ def things(api):
 
 
 def fill(path, things):
-    things = {**things, "segment_id": "s0001", "label": "SPEAKER_00"}
+    things = {**things, "segment_id": "s0001", "label": "SPEAKER_00", "format": "json"}
     return re.sub(r"\{(\w+)\}", lambda match: things.get(match[1], str(uuid4())), path)
 
 
@@ -191,6 +191,7 @@ def test_on_every_route_an_object_of_another_study_looks_like_none(api, things):
         "/v1/transcripts/{transcript_id}/import": {"turns": [{"text": "a"}]},
         "/v1/transcripts/{transcript_id}/restore": {"version": 1},
         "/v1/transcripts/{transcript_id}/masked-audio": {},
+        "/v1/transcripts/{transcript_id}/releases": {},
         "/v1/handoffs/{handoff_id}/heartbeat": {"fence": 1},
         "/v1/handoffs/{handoff_id}/complete": {"fence": 1, "occurrences": []},
         "/v1/handoffs/{handoff_id}/fail": {"fence": 1, "code": "out_of_memory"},

@@ -199,6 +199,7 @@ def test_deleting_reports_what_was_destroyed_and_leaves_a_tombstone(api, study):
         "stage_results": 4,
         "vocabulary": True,
         "occurrences": 0,
+        "releases": 0,
         "recordings_kept": [sound],
     }
     assert artefacts(api) == {UUID(sound)}

@@ -276,6 +276,7 @@ def test_the_owners_of_all_data_keys_are_known():
     assert calls == [
         "entities: study_id, entity.id",
         "recordings: found.id, recording.id",
+        "releases: release.study_id, release.id",
         "results: study_id, job_id",
         "roster: study_id, entity_id",
         "studies: study_id, study_id",

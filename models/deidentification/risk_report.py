@@ -19,6 +19,17 @@ from models.deidentification.tokens import is_cased, tokenise
 from models.transcript import Transcript, Word, mean_probability
 
 SCHEMA = "fieldscribe.risk_report/1"
+CONTEXTS = {
+    "team": "the study's own team",
+    "member_checking": "a participant who checks their own transcript",
+    "repository": "users of a data repository with controlled access",
+    "publication": "readers of a publication: anybody",
+}
+AUDIO = {
+    "none": "No masked audio has been made of this session.",
+    "masked": "Masked audio has been made. It leaves out the replaced words but still carries the "
+    "voices, by which people can be recognised: it stays with the identified material.",
+}
 WINDOW = 500  # words, in which indirect identifiers are counted together
 NEARBY = 5  # words on each side of a replacement
 MAX_LISTED = 60  # words
@@ -95,8 +106,11 @@ class Remaining:
 class RiskReport:
     """Everything that a reader needs to judge a release.
 
-    `replaced`: accepted mentions by label. `roster`: entities of the study, and how many of them
-    were replaced here. `reviewers`: by role. `audio`: what has been made of the recording.
+    `context`: for whom the release is made. `stages`: the de-identifiers that read the transcript.
+    `replaced`: mentions by label. `entities_replaced`: people, places and organisations, of
+    `entities_of_study`. `reviewers`: how many people of each role decided on mentions.
+    `common_names_left`: names of the study that are common words, such as Hope or June, and that
+    are written with a capital within a sentence.
     """
 
     study: str | None
@@ -114,8 +128,8 @@ class RiskReport:
     reviewers: Mapping[str, int]
     sample: Sample | None
     remaining: Remaining
+    common_names_left: int
     audio: str
-    notes: tuple[str, ...] = ()
     schema: str = field(default=SCHEMA)
 
     def to_json(self) -> dict[str, Any]:

@@ -150,9 +150,9 @@ def describe_deletion(client: Client, job: dict[str, Any]) -> Iterator[str]:
     names = [studies.get(job["study_id"]), sessions.get(job["session_id"]), job["status"]]
     yield f"Job {job['id']}: {', '.join(name for name in names if name)}"
     yield (
-        "This destroys its transcript, stage results and vocabulary, and the results of "
-        "de-identification. They cannot be recovered. Its recordings are kept, and so is "
-        "everything that other jobs share with it."
+        "This destroys its transcript, stage results and vocabulary, the results of "
+        "de-identification, and the releases of the transcript. They cannot be recovered. Its "
+        "recordings are kept, and so is everything that other jobs share with it."
     )
 
 
@@ -164,3 +164,5 @@ def describe_deleted(deleted: dict[str, Any]) -> Iterator[str]:
     if deleted["occurrences"]:
         results = "result" if deleted["occurrences"] == 1 else "results"
         yield f"{deleted['occurrences']} de-identification {results}"
+    if deleted["releases"]:
+        yield "1 release" if deleted["releases"] == 1 else f"{deleted['releases']} releases"

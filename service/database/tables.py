@@ -532,6 +532,10 @@ class Release(Table):
     transcript_id: Mapped[UUID] = reference("transcript.id")
     transcript_version: Mapped[int]
     number: Mapped[int]  # 1 for the first release of the transcript
+    review_version: Mapped[int]
+    context: Mapped[str]  # for whom it was made: one of a fixed list
+    # The pseudonym that each entity had, by the entity's id.
+    pseudonyms: Mapped[dict[str, Any]] = mapped_column(default=dict)
     report_artefact_id: Mapped[UUID | None]
     token_id: Mapped[UUID] = reference("token.id")
     created_at: Mapped[datetime] = now_at()

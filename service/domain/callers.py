@@ -3,8 +3,9 @@
 | role | may |
 |---|---|
 | researcher | use recordings, sessions, jobs and transcripts of its studies |
-| coder, custodian | list its studies and sessions |
+| coder | read the releases of its studies, and nothing else |
 | listener | everything that a coder may, and hear masked audio |
+| custodian | list its studies and sessions |
 | deidentifier | claim and finish the hand-offs of its studies |
 | admin | manage tokens and studies, list jobs, unseal the vault; read no content |
 | owner | everything, in every study |
@@ -34,7 +35,8 @@ WORKER = "worker"
 CONTENT_ROLES = ("researcher", "listener", "deidentifier", "custodian", WORKER)
 """Roles that read content, or will. Only an owner creates their tokens, or allows admins to."""
 USE_EVERY = timedelta(minutes=1)  # between two updates of a token's last use
-STUDY_READERS = ("researcher", "coder", "listener", "custodian", "deidentifier", "admin")
+STUDY_READERS = ("researcher", "custodian", "deidentifier", "admin")
+RELEASE_READERS = ("researcher", CODER)  # and a listener, who may do all that a coder may
 
 S = TypeVar("S", bound=Select[Any])
 

@@ -36,6 +36,7 @@ from service.domain.locks import refuse_while_checked
 from service.domain.masked_audio import erase_masked_audio, lock_masked_audio
 from service.domain.queue import request_cancel
 from service.domain.recordings import destroy, find_recording, identified
+from service.domain.releases import erase_releases
 from service.domain.sessions import find_session
 from service.domain.studies import find_study, refuse_erased
 from service.domain.webhooks import forget_study
@@ -55,6 +56,7 @@ class Destroyed:
     stage_results: int
     vocabulary: bool
     occurrences: int
+    releases: int
     recordings_kept: tuple[UUID, ...]
 
 
@@ -100,6 +102,7 @@ def erase_job(session: DbSession, services: Services, job: Job) -> Destroyed:
     results = [row.artefact_id for row in stages if row.artefact_id]
     occurrences = [row.occurrences_artefact_id for row in handoffs if row.occurrences_artefact_id]
     vocabulary = [job.vocabulary_artefact_id] if job.vocabulary_artefact_id else []
+    n_releases = 0 if transcript is None else erase_releases(session, services, transcript.id)
     for id in (*results, *occurrences, *vocabulary):
         store.delete(id)
     if transcript is not None:
@@ -132,6 +135,7 @@ def erase_job(session: DbSession, services: Services, job: Job) -> Destroyed:
         len(results),
         bool(vocabulary),
         len(occurrences),
+        n_releases,
         tuple(job_recordings(session, job.id)),
     )
 

@@ -17,13 +17,16 @@ from service.database.tables import (
     Job,
     MaskedAudio,
     Recording,
+    Release,
     Study,
     Token,
     WebhookDelivery,
 )
 from service.errors import ServiceError
 
-Row = TypeVar("Row", Entity, Job, Handoff, MaskedAudio, Recording, Study, Token, WebhookDelivery)
+Row = TypeVar(
+    "Row", Entity, Job, Handoff, MaskedAudio, Recording, Release, Study, Token, WebhookDelivery
+)
 
 
 class BadCursor(ServiceError):

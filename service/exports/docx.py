@@ -11,6 +11,7 @@ https://help-nv.qsrinternational.com/20/win/Content/coding/automatic-coding-docu
 import io
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
 from models.transcript import Transcript
@@ -43,7 +44,7 @@ def reading_docx(transcript: Transcript, label: Label, options: ExportOptions) -
         text = f" {each.text}" if name or time else each.text
         style = "Turn" if each.begins_turn else "Continued"
         body.append(_paragraph(name + time + _run(text, like=each.text), style, like=each.text))
-    return _document(body, transcript, label, line_numbers=options.line_numbers)
+    return _document(body, transcript.language, label, line_numbers=options.line_numbers)
 
 
 def headings_docx(transcript: Transcript, label: Label, options: ExportOptions) -> bytes:
@@ -55,7 +56,7 @@ def headings_docx(transcript: Transcript, label: Label, options: ExportOptions) 
         time = _time_run(each, options)
         text = f" {each.text}" if time else each.text
         body.append(_paragraph(time + _run(text, like=each.text), "Continued", like=each.text))
-    return _document(body, transcript, label, line_numbers=options.line_numbers)
+    return _document(body, transcript.language, label, line_numbers=options.line_numbers)
 
 
 def nvivo_docx(transcript: Transcript, label: Label, options: ExportOptions) -> bytes:
@@ -82,15 +83,48 @@ def table_docx(
         widths: of the columns, in twentieths of a point.
         with_info: begin with the lines about the transcript.
     """
+    info = [_info(transcript, label)] if with_info else []
+    body = [*info, _table(titles, rows, widths), _paragraph("", "Small")]
+    return _document(body, transcript.language, label)
+
+
+def _table(titles: Sequence[str], rows: Iterable[Sequence[str]], widths: Sequence[int]) -> str:
     shown = [_row(titles, widths, is_header=True), *(_row(row, widths) for row in rows)]
     grid = "".join(f'<w:gridCol w:w="{width}"/>' for width in widths)
-    table = (
+    return (
         f'<w:tbl><w:tblPr><w:tblStyle w:val="Grid"/><w:tblW w:w="{sum(widths)}" w:type="dxa"/>'
         '<w:tblLayout w:type="fixed"/></w:tblPr>'
         f"<w:tblGrid>{grid}</w:tblGrid>{''.join(shown)}</w:tbl>"
     )
-    info = [_info(transcript, label)] if with_info else []
-    return _document([*info, table, _paragraph("", "Small")], transcript, label)
+
+
+@dataclass(frozen=True)
+class Heading:
+    text: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """Widths are of the columns, in twentieths of a point; together 9638, the text's width."""
+
+    titles: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    widths: Sequence[int]
+
+
+def report_docx(
+    title: str, blocks: Iterable[Heading | Table | str], label: Label, language: str
+) -> bytes:
+    """A document about a transcript: headings, paragraphs and tables."""
+    body = [_paragraph(_run(title), "Title")]
+    for block in blocks:
+        if isinstance(block, Heading):
+            body.append(_paragraph(_run(block.text), "Heading1"))
+        elif isinstance(block, Table):
+            body += [_table(block.titles, block.rows, block.widths), _paragraph("", "Small")]
+        else:
+            body.append(_paragraph(_run(block), "Continued"))
+    return _document(body, language, label)
 
 
 def timespan(start: float, end: float) -> str:
@@ -154,7 +188,7 @@ def _row(cells: Sequence[str], widths: Sequence[int], *, is_header: bool = False
 
 def _document(
     body: Iterable[str],
-    transcript: Transcript,
+    language: str,
     label: Label,
     *,
     line_numbers: bool = False,
@@ -177,7 +211,7 @@ def _document(
         "docProps/app.xml": APPLICATION,
         "word/_rels/document.xml.rels": DOCUMENT_RELATIONSHIPS,
         "word/document.xml": document,
-        "word/styles.xml": STYLES.replace("LANGUAGE", escape(one_line(transcript.language))),
+        "word/styles.xml": STYLES.replace("LANGUAGE", escape(one_line(language))),
         "word/header1.xml": _page_header(label),
         "word/footer1.xml": FOOTER,
     }

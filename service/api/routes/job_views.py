@@ -304,6 +304,7 @@ class DestroyedView(BaseModel):
                     "stage_results": 4,
                     "vocabulary": False,
                     "occurrences": 1,
+                    "releases": 1,
                     "recordings_kept": [RECORDING],
                 }
             ]
@@ -315,6 +316,7 @@ class DestroyedView(BaseModel):
     stage_results: int
     vocabulary: bool
     occurrences: int = Field(description="Results of the de-identification stage.")
+    releases: int = Field(description="De-identified releases of the transcript.")
     recordings_kept: list[UUID] = Field(
         description="They still exist, with their keys, and are deleted separately."
     )

@@ -32,8 +32,8 @@ from service.vault.errors import Erased, UploadBusy
 router = APIRouter(prefix="/v1/sessions", tags=["sessions"], route_class=GuardedRoute)
 Researcher = Annotated[Caller, Depends(allow("researcher"))]
 Eraser = Annotated[Caller, Depends(allow("researcher", sealed_too=True))]  # needs no root key
-Reader = Annotated[Caller, Depends(allow("researcher", "coder", "custodian"))]
-Lister = Annotated[Caller, Depends(allow("researcher", "coder", "custodian", "admin"))]
+Reader = Annotated[Caller, Depends(allow("researcher", "custodian"))]
+Lister = Annotated[Caller, Depends(allow("researcher", "custodian", "admin"))]
 Kind = Literal["interview", "focus_group"]
 
 EXAMPLE: JsonDict = {

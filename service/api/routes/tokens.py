@@ -13,14 +13,16 @@ from service.api.openapi import problems
 from service.api.routes.views import Strict, StudyName, UtcTime
 from service.database.tables import Token
 from service.domain import tokens
-from service.domain.callers import STUDY_READERS, WORKER, Caller
+from service.domain.callers import RELEASE_READERS, STUDY_READERS, WORKER, Caller
 from service.domain.pages import BadCursor
 from service.errors import StudyNotFound, TokenNotFound
 from service.vault.errors import Erased
 
 router = APIRouter(prefix="/v1", tags=["tokens"], route_class=GuardedRoute)
 Administrator = Annotated[Caller, Depends(allow("admin", sealed_too=True))]
-AnyRole = Annotated[Caller, Depends(allow(*STUDY_READERS, WORKER, sealed_too=True))]
+AnyRole = Annotated[
+    Caller, Depends(allow(*STUDY_READERS, *RELEASE_READERS, WORKER, sealed_too=True))
+]
 Role = Literal[
     "researcher", "coder", "listener", "custodian", "deidentifier", "admin", "owner", "worker"
 ]

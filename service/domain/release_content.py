@@ -1,0 +1,321 @@
+"""The content of a release: a reviewed transcript with pseudonyms, and its residual-risk report.
+
+ServiceError
+└── NamesLeft
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import ClassVar, Literal
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session as DbSession
+
+from models.deidentification.leaks import Leak, NameSearch
+from models.deidentification.redaction import Redaction, redact, strip_metadata
+from models.deidentification.replacements import DatePolicy, replacement_of
+from models.deidentification.risk_report import (
+    Count,
+    RiskReport,
+    Sample,
+    estimate_recall,
+    examine,
+)
+from models.speaker_names import is_code
+from models.transcript import Segment, Transcript
+from service.database import tables
+from service.database.tables import (
+    BlindSample,
+    Entity,
+    Handoff,
+    LinkageLookup,
+    MaskedAudio,
+    Mention,
+    StoredTranscript,
+    Study,
+    Token,
+)
+from service.domain import entities, review
+from service.domain.callers import Caller
+from service.domain.entities import EntityRecord
+from service.domain.review import Decided, DecidedSpan
+from service.domain.transcripts import find_interview
+from service.errors import ServiceError
+from service.services import Services
+
+Context = Literal["team", "member_checking", "repository", "publication"]
+"""For whom a release is made; models/deidentification/risk_report.py explains them."""
+Place = tuple[str, int, int]
+"""A segment, and characters [start, stop) of its text."""
+MAX_NAMED = 5  # segments in a message
+
+
+class NamesLeft(ServiceError):
+    """Names or aliases of the study would be left in the release."""
+
+    code: ClassVar[str] = "names_left"
+    status: ClassVar[int] = 409
+
+
+@dataclass(frozen=True)
+class ReleaseContent:
+    """`pseudonyms`: of the entities whose mentions were replaced."""
+
+    transcript: Transcript
+    report: RiskReport
+    interview: tables.Session | None
+    review_version: int
+    pseudonyms: Mapping[UUID, str]
+
+
+def prepare(
+    session: DbSession,
+    services: Services,
+    caller: Caller,
+    row: StoredTranscript,
+    number: int,
+    context: Context,
+) -> ReleaseContent:
+    """De-identify a transcript whose review is finished.
+
+    Args:
+        row: locked, so that it is not corrected meanwhile.
+        number: of the release.
+
+    Raises:
+        ReviewNotReady, ReviewOpen, NamesLeft
+        Sealed, Erased, KeyMissing, KeyDamaged, ArtefactMissing, ArtefactDamaged
+    """
+    decided = review.accepted_spans(session, services, caller, row.id)
+    review.require_finished(decided)
+    study = session.get_one(Study, row.study_id)
+    named = {span.entity_id for span in decided.spans if span.entity_id is not None}
+    used = {id: session.get_one(Entity, id) for id in sorted(named)}
+    pseudonyms = {
+        id: entities.assign_pseudonym(session, services, entity) for id, entity in used.items()
+    }
+    records = entities.look_up(session, services, caller, used.values(), "release", row.id)
+    every = entities.list_entities(session, study.id)
+    dates: DatePolicy = study.deidentification.get("dates", "keep_year")
+    replacements = _Replacements(
+        {segment.id: segment for segment in decided.transcript.segments},
+        used,
+        records,
+        dates,
+        _read_shifts(services, decided, every),
+    )
+    redacted = redact(decided.transcript, map(replacements.redaction, decided.spans))
+    public = strip_metadata(
+        redacted.transcript, [entity.pseudonym for entity in every if entity.pseudonym]
+    )
+    mentions = session.scalars(select(Mention).where(Mention.transcript_id == row.id)).all()
+    rejected = [(m.segment, m.start, m.stop) for m in mentions if m.state == "rejected"]
+    search = search_names(session, services, caller, study.id, row.id)
+    leaks = find_leaks(
+        search, public, [(s, redacted.move(s, a), redacted.move(s, b)) for s, a, b in rejected]
+    )
+    _refuse_leaks(leaks)
+    interview = find_interview(session, row)
+    report = RiskReport(
+        study=study.code,
+        session=session_name(session, interview.id if interview else None, row.id),
+        release=number,
+        transcript_version=decided.transcript.version,
+        context=context,
+        fieldscribe=version("fieldscribe"),
+        stages=_completed_stages(session, row.id),
+        counts=_count(mentions),
+        replaced=dict(sorted(Counter(span.label for span in decided.spans).items())),
+        entities_replaced=len(used),
+        entities_of_study=sum(entity.kind != "allowed" for entity in every),
+        dates=dates,
+        reviewers=_count_reviewers(session, mentions),
+        sample=_read_sample(session, row.id),
+        remaining=examine(decided.transcript, redacted, rejected),
+        common_names_left=sum(leak.is_doubtful for _, leak in leaks),
+        audio=_describe_audio(session, row.id),
+    )
+    return ReleaseContent(public, report, interview, decided.version, pseudonyms)
+
+
+def session_name(session: DbSession, session_id: UUID | None, transcript_id: UUID) -> str:
+    """The code of the session, else a name made from the transcript's id."""
+    interview = None if session_id is None else session.get(tables.Session, session_id)
+    return f"T-{transcript_id.hex[:8]}" if interview is None else interview.code
+
+
+# --- replacing ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Replacements:
+    """`segments`: by id. `shifts`: days to add to the dates of each speaker, by label."""
+
+    segments: Mapping[str, Segment]
+    entities: Mapping[UUID, Entity]
+    records: Mapping[UUID, EntityRecord]
+    dates: DatePolicy
+    shifts: Mapping[str | None, int | None]
+
+    def redaction(self, span: DecidedSpan) -> Redaction:
+        if span.entity_id is not None:
+            entity = self.entities[span.entity_id]
+            text = entities.replacement(entity, self.records.get(span.entity_id))
+        else:
+            segment = self.segments[span.segment]
+            said = segment.text[span.start : span.stop]
+            shift = self.shifts.get(segment.speaker)
+            text = replacement_of(span.label, said, dates=self.dates, shift_days=shift)
+        return Redaction(span.segment, span.start, span.stop, text)
+
+
+def _read_shifts(
+    services: Services, decided: Decided, every: Sequence[Entity]
+) -> dict[str | None, int | None]:
+    """By how many days the dates of each speaker are shifted: those of a participant by theirs.
+
+    What others say is about the participant, if there is only one. Without a participant, only the
+    year of a date is kept.
+    """
+    participants = {one.pseudonym: one for one in every if one.kind == "participant"}
+    shifts: dict[str | None, int | None] = {}
+    for label, name in decided.transcript.names.items():
+        entity = participants.get(name.code) or participants.get(name.pseudonym)
+        if entity is not None and entity.record_artefact_id is not None:
+            shifts[label] = entities.read_record(services, entity).date_shift_days
+    distinct = set(shifts.values())
+    shared = distinct.pop() if len(distinct) == 1 else None
+    others = [None, *decided.transcript.speakers]
+    return {**dict.fromkeys(others, shared), **shifts}
+
+
+# --- checking -------------------------------------------------------------------------------------
+
+
+def search_names(
+    session: DbSession,
+    services: Services,
+    caller: Caller,
+    study_id: UUID,
+    transcript_id: UUID | None = None,
+) -> NameSearch[UUID]:
+    """A search for the names and aliases of the study's entities, which is recorded as a look-up.
+
+    Names that are allowed, and codes, are left out.
+    """
+    found = [one for one in entities.list_entities(session, study_id) if one.kind != "allowed"]
+    allowed = entities.allowed_surfaces(session, services, study_id)
+    records = entities.read_records(services, found)
+    session.add(
+        LinkageLookup(
+            study_id=study_id,
+            entity_id=None,
+            transcript_id=transcript_id,
+            reason="release",
+            token_id=caller.token_id,
+        )
+    )
+    return NameSearch(
+        {
+            id: [
+                surface
+                for surface in record.surfaces
+                if not is_code(surface) and entities.fold(surface) not in allowed
+            ]
+            for id, record in records.items()
+        }
+    )
+
+
+def find_leaks(
+    search: NameSearch[UUID], transcript: Transcript, allowed: Iterable[Place] = ()
+) -> list[tuple[str | None, Leak[UUID]]]:
+    """Names in a transcript, with their segments; without one for the names of speakers.
+
+    Args:
+        allowed: places where a person has decided that nobody is named.
+    """
+    spans: dict[str, list[tuple[int, int]]] = {}
+    for segment, start, stop in allowed:
+        spans.setdefault(segment, []).append((start, stop))
+    found: list[tuple[str | None, Leak[UUID]]] = []
+    for one in transcript.segments:
+        for leak in search.find(one.text):
+            if not any(a < leak.stop and leak.start < b for a, b in spans.get(one.id, ())):
+                found.append((one.id, leak))
+    for name in transcript.speakers:
+        found += [(None, leak) for leak in search.find(name)]
+    return found
+
+
+def _refuse_leaks(leaks: Iterable[tuple[str | None, Leak[UUID]]]) -> None:
+    """
+    Raises:
+        NamesLeft
+    """
+    certain = [segment for segment, leak in leaks if not leak.is_doubtful]
+    if not certain:
+        return
+    places = list(dict.fromkeys("a speaker's name" if s is None else s for s in certain))
+    more = f" and {len(places) - MAX_NAMED} more" if len(places) > MAX_NAMED else ""
+    raise NamesLeft(
+        f"Names of the study are still in {', '.join(places[:MAX_NAMED])}{more}: add them to the "
+        "review there, or reject them if they name somebody else"
+    )
+
+
+# --- the report -----------------------------------------------------------------------------------
+
+
+def _completed_stages(session: DbSession, transcript_id: UUID) -> tuple[str, ...]:
+    query = select(Handoff.stage).where(
+        Handoff.transcript_id == transcript_id, Handoff.status == "completed"
+    )
+    return tuple(session.scalars(query.distinct().order_by(Handoff.stage)))
+
+
+def _count(mentions: Iterable[Mention]) -> tuple[Count, ...]:
+    counted = Counter((one.label, one.state, _found_by(one)) for one in mentions)
+    return tuple(Count(*key, n) for key, n in sorted(counted.items()))
+
+
+def _found_by(mention: Mention) -> str:
+    """The rule of the surest detector, or how a person came to add it."""
+    if mention.origin != "detector" or not mention.votes:
+        return mention.origin
+    vote = max(mention.votes, key=lambda each: each.get("score") or 0)
+    return vote.get("rule") or "detector"
+
+
+def _count_reviewers(session: DbSession, mentions: Iterable[Mention]) -> dict[str, int]:
+    """People who decided, by role; decisions of rules are by nobody."""
+    tokens = {one.token_id for one in mentions if one.token_id is not None}
+    roles = session.scalars(select(Token.role).where(Token.id.in_(tokens)))
+    return dict(sorted(Counter(roles).items()))
+
+
+def _read_sample(session: DbSession, transcript_id: UUID) -> Sample | None:
+    """All finished samples of the transcript together."""
+    query = select(BlindSample).where(
+        BlindSample.transcript_id == transcript_id, BlindSample.finished_at.is_not(None)
+    )
+    samples = session.scalars(query).all()
+    if not samples:
+        return None
+    return estimate_recall(
+        sum(sample.n_found or 0 for sample in samples),
+        sum(sample.n_missed or 0 for sample in samples),
+        sum(len(sample.segments) for sample in samples),
+    )
+
+
+def _describe_audio(session: DbSession, transcript_id: UUID) -> str:
+    query = select(MaskedAudio.id).where(
+        MaskedAudio.transcript_id == transcript_id,
+        MaskedAudio.state == "ready",
+        MaskedAudio.erased_at.is_(None),
+    )
+    return "none" if session.scalar(query.limit(1)) is None else "masked"

@@ -1,0 +1,57 @@
+"""The last check: names of the study in a finished text."""
+
+import pytest
+
+from models.deidentification.leaks import NameSearch
+
+NAMES = {
+    "eva": ["Eva Muster", "Evi"],
+    "hope": ["Hope"],
+    "group": ["the Collective"],
+    "town": ["Coffs Harbour"],
+}
+
+
+def found(text, names=NAMES):
+    return [(leak.entity, text[leak.start : leak.stop]) for leak in NameSearch(names).find(text)]
+
+
+@pytest.mark.parametrize(
+    ("text", "leaks"),
+    [
+        ("I met Eva Muster.", ["Eva Muster"]),
+        ("i met eva muster there", ["eva muster"]),
+        ("EVA  MUSTER", ["EVA  MUSTER"]),
+        ("Evi's house, Evi’s dog", ["Evi", "Evi"]),
+        ("Eva-Muster", ["Eva-Muster"]),
+        ("Evita and Eva and Muster", []),
+        ("In Coffs Harbour", ["Coffs Harbour"]),
+        (
+            "The Collective met, the Collective left, the collective mood",
+            ["The Collective", "the Collective"],
+        ),
+        ("I hope so. Hope is what I need.", []),
+        ("I asked Hope.", ["Hope"]),
+        ("", []),
+    ],
+)
+def test_names_are_found_in_any_case_but_common_words_only_as_they_are_written(text, leaks):
+    assert [surface for _, surface in found(text)] == leaks
+
+
+def test_a_name_that_is_a_common_word_is_doubtful():
+    leaks = NameSearch(NAMES).find("I asked Hope and Evi.")
+
+    assert [(leak.entity, leak.is_doubtful) for leak in leaks] == [("hope", True), ("eva", False)]
+
+
+def test_accents_and_apostrophes_are_compared_by_what_they_look_like():
+    names = {"one": ["Siobhán O’Brien"]}
+
+    assert found("siobha\u0301n o'brien".replace("a\u0301", "á"), names) == [
+        ("one", "siobhán o'brien")
+    ]
+
+
+def test_names_of_one_letter_and_empty_names_are_not_searched():
+    assert found("A b", {"x": ["A", "", "--"]}) == []

@@ -1,0 +1,391 @@
+"""Releases: made after a finished review, frozen, and free of the study's names."""
+
+import io
+import re
+import zipfile
+from dataclasses import replace
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import select
+
+from models.transcript_json import from_json
+from service.database.tables import Entity, LinkageLookup, Release, StoredTranscript, Study
+from service.domain import releases
+from service.domain.entities import read_record, write_record
+from service.exports import Format
+from service.exports.releases import RELEASE_FORMATS
+from tests.api import open_api
+from tests.deidentified import accept_all, open_case, suggest
+from tests.test_jobs import codes
+
+NAMES = ("Siobhan", "Gallagher", "Shiv", "Coffs Harbour", "Riverbend", "Tomasz")
+
+
+@pytest.fixture(scope="module")
+def api(module_settings):
+    with open_api(module_settings) as api:
+        yield api
+
+
+@pytest.fixture(scope="module")
+def reviewed(api):
+    """A transcript whose review is finished. Tests that change it make their own."""
+    return make_reviewed(api)
+
+
+@pytest.fixture(scope="module")
+def released(api, reviewed):
+    return release(api, reviewed)
+
+
+def make_reviewed(api, **options):
+    case = open_case(api.services, **options)
+    suggest(case)
+    accept_all(case)
+    return case
+
+
+def release(api, case, **body):
+    answer = api.post(f"/v1/transcripts/{case.transcript_id}/releases", json=body)
+    assert answer.status_code == 201, answer.text
+    return answer.json()
+
+
+def read(api, view, format="json", **options):
+    answer = api.get(f"/v1/releases/{view['id']}/files/{format}", **options)
+    assert answer.status_code == 200, answer.text
+    return answer.content
+
+
+def text_of(api, view):
+    """The text of each segment, with N for the random number of a code."""
+    transcript = from_json(read(api, view).decode())
+    return [re.sub(r"(?<=[A-Z]-)\d+", "N", segment.text) for segment in transcript.segments]
+
+
+def test_accepted_mentions_are_replaced_by_the_pseudonyms_of_the_study(api, released):
+    text = text_of(api, released)
+
+    assert text[1] == "My name is P07, and I live in [PLACE-N]."
+    assert text[2] == "Thank you, P07. How did you come to the [ORG-N]?"
+    assert text[3] == "My brother [PERSON-N] told me about it on the [DATE: 1986]."
+    assert text[4] == "He called me on [PHONE]."
+    assert text[5] == "So [PERSON-N] knew P07 would like it. I hope you did."
+    assert text[6] == "I did. I was [AGE: 10 to 19] then, and Coffs was a small town."
+
+
+def test_a_release_holds_every_format_and_the_report(api, released):
+    files = {file["format"]: file for file in released["files"]}
+
+    assert set(files) == set(RELEASE_FORMATS) == {*Format, "report"}
+    for format, file in files.items():
+        content = read(api, released, format)
+        assert len(content) == file["n_bytes"]
+        assert file["name"].startswith(f"{released['session']}.release-1.")
+
+
+def plain(content):
+    """A file's text; of a zip, that of all its members."""
+    if not content.startswith(b"PK"):
+        return content.decode()
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        return "\n".join(name + "\n" + archive.read(name).decode() for name in archive.namelist())
+
+
+@pytest.mark.parametrize("format", RELEASE_FORMATS)
+def test_no_file_of_a_release_has_a_name_or_an_id_of_the_identified_transcript(
+    api, reviewed, released, format
+):
+    text = plain(read(api, released, format))
+
+    for name in NAMES:
+        assert name.casefold() not in text.casefold()
+    for id in (reviewed.transcript_id, reviewed.job_id, *reviewed.entities.values()):
+        assert str(id) not in text
+        assert id.hex not in text
+
+
+def test_words_keep_their_times(api, reviewed, released):
+    before = reviewed.decided().transcript
+    after = from_json(read(api, released).decode())
+
+    assert [(s.id, s.start, s.end) for s in after.segments] == [
+        (s.id, s.start, s.end) for s in before.segments
+    ]
+    name = next(word for word in after.words if "P07" in word.text)
+    old = [word for word in before.segments[1].words if word.text.strip(" ,") in NAMES]
+    assert (name.start, name.end) == (old[0].start, old[-1].end)
+
+
+def test_the_report_says_what_was_replaced_and_what_is_left(api, released):
+    report = api.get(f"/v1/releases/{released['id']}/report").json()
+
+    assert report["replaced"] == {
+        "AGE": 1,
+        "DATE": 1,
+        "ORGANISATION": 1,
+        "PERSON": 5,
+        "PHONE": 1,
+        "PLACE": 1,
+    }
+    assert {"label": "PERSON", "state": "rejected", "rule": "first_name", "n": 1} in report[
+        "counts"
+    ]
+    assert (report["entities_replaced"], report["entities_of_study"]) == (4, 4)
+    assert report["reviewers"] == {"owner": 1}
+    assert report["sample"] is None
+    assert report["context"] == "team"
+    assert {"text": "Coffs", "n": 1} in report["remaining"]["unknown_words"]
+
+
+def test_open_suggestions_prevent_a_release(api):
+    case = open_case(api.services)
+    path = f"/v1/transcripts/{case.transcript_id}/releases"
+    before = api.post(path, json={})
+    suggest(case)
+    open_ = api.post(path, json={})
+
+    assert codes(before) == (409, "review_not_ready")
+    assert codes(open_) == (409, "review_open")
+    assert api.get(f"/v1/releases?study={case.study_id}").json()["items"] == []
+
+
+def test_a_name_that_nobody_suggested_prevents_a_release(api):
+    said = (("SPEAKER_00", "I met siobhan gallagher."), ("SPEAKER_00", "And Shiv's dog."))
+    case = open_case(api.services, said)
+    suggest(case, [])
+    answer = api.post(f"/v1/transcripts/{case.transcript_id}/releases", json={})
+
+    assert codes(answer) == (409, "names_left")
+    assert "s0001, s0002" in answer.json()["detail"]
+    assert "iobhan" not in answer.text and "Shiv" not in answer.text
+
+
+def test_a_name_that_a_person_has_rejected_does_not_prevent_a_release(api):
+    said = (("SPEAKER_00", "I met Shiv."),)
+    case = open_case(api.services, said)
+    suggest(case, [("s0001", "Shiv", "PERSON", "unsure", "roster", None)])
+    accept_all(case, reject=("Shiv",))
+
+    assert text_of(api, release(api, case)) == ["I met Shiv."]
+
+
+def test_a_name_that_is_a_common_word_is_reported_but_does_not_prevent_a_release(api):
+    said = (("SPEAKER_00", "I hope that Hope comes. Hope is all."),)
+    case = open_case(api.services, said, roster=[("person", None, ("Hope",))])
+    suggest(case, [])
+    report = api.get(f"/v1/releases/{release(api, case)['id']}/report").json()
+
+    assert report["common_names_left"] == 1
+
+
+def test_an_entity_has_one_pseudonym_in_all_transcripts_of_a_study(api, reviewed, released):
+    said = (("SPEAKER_00", "Shiv came from Coffs Harbour with Uncle Barnaby."),)
+    other = reviewed.add_transcript(said)
+    suggest(
+        other,
+        [
+            ("s0001", "Shiv", "PERSON", "sure", "roster", "Siobhan Gallagher"),
+            ("s0001", "Coffs Harbour", "PLACE", "sure", "roster", "Coffs Harbour"),
+            ("s0001", "Barnaby", "PERSON", "sure", "kin", "person-1"),
+        ],
+    )
+    accept_all(other)
+    words = read(api, release(api, other)).decode()
+    earlier = read(api, released).decode()
+    (place,) = set(re.findall(r"\[PLACE-\d+\]", earlier))
+    (tomasz,) = set(re.findall(r"\[PERSON-\d+\]", earlier))
+
+    assert " P07" in words and place in words
+    assert tomasz not in words and "[PERSON-" in words
+
+
+def test_dates_are_shifted_by_the_offset_of_the_participant(api):
+    case = open_case(api.services)
+    with api.services.sessionmaker.begin() as session:
+        session.get_one(Study, case.study_id).deidentification = {"dates": "shift"}
+        entity = session.get_one(Entity, case.entities["Siobhan Gallagher"])
+        record = read_record(api.services, entity)
+        write_record(api.services, entity, replace(record, date_shift_days=30))
+    answer = api.request(
+        "PUT",
+        f"/v1/transcripts/{case.transcript_id}/speakers",
+        json={"SPEAKER_01": {"role": "participant", "code": "P07"}},
+    )
+    assert answer.status_code == 200, answer.text
+    suggest(case)
+    accept_all(case)
+    view = release(api, case)
+
+    assert "[DATE: 2 April 1986]" in text_of(api, view)[3]
+    assert from_json(read(api, view).decode()).speakers == ("SPEAKER_00", "P07")
+
+
+def test_every_look_up_of_a_release_is_recorded(api):
+    case = make_reviewed(api)
+    release(api, case)
+    with api.services.sessionmaker() as session:
+        query = select(LinkageLookup).where(
+            LinkageLookup.study_id == case.study_id, LinkageLookup.reason == "release"
+        )
+        rows = session.scalars(query).all()
+
+    assert {row.entity_id for row in rows} >= {None, *case.entities.values()}
+    assert {row.transcript_id for row in rows} == {case.transcript_id}
+
+
+# --- frozen ---------------------------------------------------------------------------------------
+
+
+def test_a_release_never_changes_and_a_new_one_has_the_next_number(api):
+    case = make_reviewed(api)
+    first = release(api, case)
+    before = {file["format"]: read(api, first, file["format"]) for file in first["files"]}
+    patch = {"json": {"text": "Good evening."}, "headers": {"If-Match": '"1"'}}
+    path = f"/v1/transcripts/{case.transcript_id}/segments/s0001"
+    assert api.request("PATCH", path, **patch).status_code == 200
+
+    outdated = api.get(f"/v1/releases/{first['id']}").json()
+    second = release(api, case, context="repository")
+    again = api.get(f"/v1/releases/{first['id']}").json()
+
+    assert outdated["outdated"] == ["transcript_changed"]
+    assert (second["number"], second["outdated"], second["is_newest"]) == (2, [], True)
+    assert "newer_release" in again["outdated"] and not again["is_newest"]
+    assert {file: read(api, first, file) for file in before} == before
+    assert text_of(api, second)[0] == "Good evening."
+
+
+def test_a_correction_that_brings_a_suggestion_back_prevents_a_release(api):
+    case = make_reviewed(api)
+    patch = {"json": {"text": "My name is Siobhan Galagher."}, "headers": {"If-Match": '"1"'}}
+    path = f"/v1/transcripts/{case.transcript_id}/segments/s0002"
+    assert api.request("PATCH", path, **patch).status_code == 200
+    answer = api.post(f"/v1/transcripts/{case.transcript_id}/releases", json={})
+
+    assert answer.status_code in (409,)
+    assert answer.json()["code"] in ("review_open", "names_left")
+
+
+def test_a_correction_waits_for_a_release_that_is_being_made(api):
+    """And the other way round: a release is never made of a transcript that is half corrected."""
+    case = make_reviewed(api)
+    seen = []
+
+    def correct_meanwhile(transcript, report):
+        with api.services.sessionmaker() as session:
+            row = session.scalar(
+                select(StoredTranscript)
+                .where(StoredTranscript.id == case.transcript_id)
+                .with_for_update(skip_locked=True)
+            )
+        seen.append(row)
+        return {"json": b"{}"}
+
+    made = releases.create_release(
+        api.services, case.caller, case.transcript_id, "team", correct_meanwhile
+    )
+
+    assert seen == [None]
+    assert made.row.transcript_version == 1
+
+
+def test_a_merged_or_renamed_entity_outdates_its_releases(api):
+    case = make_reviewed(api)
+    first = release(api, case)
+    with api.services.sessionmaker.begin() as session:
+        query = select(Entity).where(Entity.study_id == case.study_id, Entity.kind == "person")
+        session.scalars(query).one().merged_into = case.entities["Siobhan Gallagher"]
+    assert "entity_changed" in api.get(f"/v1/releases/{first['id']}").json()["outdated"]
+
+    second = release(api, case)
+    assert text_of(api, second)[3].startswith("My brother P07 told")
+    assert api.get(f"/v1/releases/{second['id']}").json()["outdated"] == []
+    with api.services.sessionmaker.begin() as session:
+        session.get_one(Entity, case.entities["Coffs Harbour"]).pseudonym = "PLACE-99"
+    assert "entity_changed" in api.get(f"/v1/releases/{second['id']}").json()["outdated"]
+
+
+def test_a_release_that_fails_leaves_no_key_and_no_row(api):
+    case = make_reviewed(api)
+    _, keyring = releases.deidentified(api.services)
+    before = keyring.subjects()
+
+    def fail(transcript, report):
+        raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        releases.create_release(api.services, case.caller, case.transcript_id, "team", fail)
+
+    def half(transcript, report):
+        return {"json": b"{}", "txt": None}
+
+    with pytest.raises(TypeError):
+        releases.create_release(api.services, case.caller, case.transcript_id, "team", half)
+
+    assert keyring.subjects() == before
+    assert api.get(f"/v1/releases?study={case.study_id}").json()["items"] == []
+    assert release(api, case)["number"] == 1
+
+
+# --- reading and erasing --------------------------------------------------------------------------
+
+
+def test_releases_are_listed_by_study(api, reviewed, released):
+    listed = api.get(f"/v1/releases?study={reviewed.study_id}").json()["items"]
+
+    assert released["id"] in [item["id"] for item in listed]
+    assert {item["study_id"] for item in listed} == {str(reviewed.study_id)}
+    assert codes(api.get("/v1/releases?study=NONE")) == (404, "study_not_found")
+
+
+def test_someone_elses_release_looks_like_no_release(api, reviewed, released):
+    own = api.token("coder", str(reviewed.study_id))
+    other = api.token("coder", api.study()["id"])
+
+    assert api.get(f"/v1/releases/{released['id']}", token=own).status_code == 200
+    for rest in ("", "/report", "/files/json"):
+        found = api.get(f"/v1/releases/{released['id']}{rest}", token=other)
+        none = api.get(f"/v1/releases/{uuid4()}{rest}", token=other)
+        assert codes(found) == codes(none) == (404, "release_not_found")
+    assert api.get("/v1/releases", token=other).json()["items"] == []
+
+
+def test_a_withdrawn_release_can_never_be_read_again(api):
+    case = make_reviewed(api)
+    view = release(api, case)
+    store, keyring = releases.deidentified(api.services)
+    path = f"/v1/releases/{view['id']}"
+
+    for _ in range(2):
+        assert api.request("DELETE", path).status_code == 204
+    for rest in ("", "/report", "/files/json"):
+        assert codes(api.get(path + rest)) == (410, "erased")
+    assert UUID(view["id"]) not in keyring.subjects()
+    assert release(api, case)["number"] == 2
+
+
+def test_deleting_a_job_destroys_its_releases(api):
+    case = make_reviewed(api)
+    view = release(api, case)
+    store, keyring = releases.deidentified(api.services)
+    with api.services.sessionmaker() as session:
+        row = session.get_one(Release, UUID(view["id"]))
+        artefacts = [row.report_artefact_id]
+    deleted = api.request("DELETE", f"/v1/jobs/{case.job_id}").json()
+
+    assert deleted["releases"] == 1
+    assert codes(api.get(f"/v1/releases/{view['id']}")) == (410, "erased")
+    assert UUID(view["id"]) not in keyring.subjects()
+    assert not any(artefact in store for artefact in artefacts)
+
+
+def test_erasing_a_study_destroys_its_releases(api):
+    case = make_reviewed(api)
+    view = release(api, case)
+    assert api.request("DELETE", f"/v1/studies/{case.study_id}").status_code == 204
+    _, keyring = releases.deidentified(api.services)
+
+    assert codes(api.get(f"/v1/releases/{view['id']}"))[0] == 410
+    assert UUID(view["id"]) not in keyring.subjects()
