@@ -53,6 +53,7 @@ PAGES = {
     "/join": "join.html",
     "/sign-in": "sign_in.html",
     "/devices": "devices.html",
+    "/transcripts/{transcript}": "editor.html",
 }
 
 router = APIRouter(include_in_schema=False)
