@@ -9,7 +9,6 @@ docs/developer/deidentifier.md explains the figures.
 """
 
 import argparse
-import math
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +22,7 @@ from models.deidentification.occurrences import (
     SpokenSegment,
 )
 from models.deidentification.optional_detectors import load_detectors
+from models.deidentification.sampling import wilson
 from scripts.deid_evaluation import (
     PASSAGES,
     Passage,
@@ -36,7 +36,6 @@ from service.commands.options import default_weights_folder
 
 N_SEEDS = 5
 WORDS_PER_SEED = 2_000
-Z = 1.96  # of a 95 % interval
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -115,16 +114,6 @@ def report(
 def share(k: int, n: int) -> str:
     low, high = wilson(k, n)
     return f"{k / max(1, n):.3f} ({low:.2f}-{high:.2f})"
-
-
-def wilson(k: int, n: int) -> tuple[float, float]:
-    """The 95 % score interval of a share."""
-    if n == 0:
-        return 0.0, 1.0
-    p = k / n
-    centre = (p + Z * Z / (2 * n)) / (1 + Z * Z / n)
-    margin = Z * math.sqrt(p * (1 - p) / n + Z * Z / (4 * n * n)) / (1 + Z * Z / n)
-    return max(0.0, centre - margin), min(1.0, centre + margin)
 
 
 def rate(counts: Sequence[int], words: Sequence[int]) -> str:

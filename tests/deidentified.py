@@ -31,7 +31,7 @@ INTERVIEW = (
     ("SPEAKER_01", "My brother Tomasz told me about it on the third of March eighty-six."),
     ("SPEAKER_01", "He called me on oh four one two double three four five six seven."),
     ("SPEAKER_00", "So Tomasz knew Siobhan would like it. I hope you did."),
-    ("SPEAKER_01", "I did. I was nineteen then, and Coffs was a small town."),
+    ("SPEAKER_01", "I did. I was nineteen then, and Coffs was a small town. So was Woolgoolga."),
 )
 FOUND = (  # segment, text, label, tier, rule, entity: a name of the roster or a hint
     ("s0002", "Siobhan Gallagher", "PERSON", "sure", "roster", "Siobhan Gallagher"),
@@ -49,7 +49,8 @@ FOUND = (  # segment, text, label, tier, rule, entity: a name of the roster or a
     ("s0006", "hope", "PERSON", "unsure", "first_name", "person-2"),
     ("s0007", "nineteen", "AGE", "sure", "age", None),
 )
-"""`Coffs` in the last segment is missed, and `hope` is a word."""
+"""`hope` is a word. `Coffs` is found by the service's own search, `Woolgoolga` by nothing."""
+N_SUGGESTED = len(FOUND) + 1
 ROSTER = (  # kind, pseudonym, names
     ("participant", "P07", ("Siobhan Gallagher", "Shiv")),
     ("place", None, ("Coffs Harbour",)),

@@ -5,6 +5,7 @@ import importlib.util
 import pytest
 
 from models.deidentification.occurrences import Occurrence
+from models.deidentification.sampling import wilson
 from models.deidentification.spacy_model import find_installed_package, load_spacy
 from scripts.deid_evaluation import (
     PASSAGES,
@@ -16,7 +17,7 @@ from scripts.deid_evaluation import (
     score_passages,
 )
 from scripts.deid_generator import CONDITIONS, Generator
-from scripts.evaluate_deid import main, rate, wilson
+from scripts.evaluate_deid import main, rate
 
 AS_SPELT, MISSPELT, LOWER = CONDITIONS
 ROSTER = read_roster_file(PASSAGES / "roster.csv")

@@ -14,7 +14,9 @@ from models.retiming import UNSPACED, match_keys
 from models.transcript import Transcript
 
 WORD = re.compile(rf"{UNSPACED.pattern}|[^\W_]+")
-MAX_GROWTH = 4  # words that may replace each word of a span; else the passage was written anew
+# A span was replaced if its passage was not written anew:
+MAX_GROWTH = 4  # words that may replace each word of it
+MAX_NEIGHBOURS = 2  # other words that were replaced together with it
 
 
 @dataclass(frozen=True, order=True)
@@ -118,15 +120,17 @@ class Anchors:
         a_start, a_stop, start, stop = next(
             block for block in self._blocks if block[0] <= first < block[1]
         )
+        before, after = a_start - 1, a_stop
         for k in range(first - 1, a_start - 1, -1):
             if k in self._match:
-                start = self._match[k] + 1
+                before, start = k, self._match[k] + 1
                 break
         for k in range(last, a_stop):
             if k in self._match:
-                stop = self._match[k]
+                after, stop = k, self._match[k]
                 break
-        if stop - start > MAX_GROWTH * (last - first):
+        n = last - first
+        if stop - start > MAX_GROWTH * n or after - before - 1 - n > MAX_NEIGHBOURS:
             kept = [self._match[k] for k in range(first, last) if k in self._match]
             return self._join((k, k + 1) for k in kept)
         return self._join([(start, stop)])

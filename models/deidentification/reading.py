@@ -47,11 +47,11 @@ def _read_segment(segment: Mapping[str, Any], default_id: str) -> SpokenSegment:
         id=str(segment.get("id") or default_id),
         speaker=segment.get("speaker"),
         text=text,
-        word_ends=_word_ends(words, text),
+        word_ends=locate_words(words, text),
     )
 
 
-def _word_ends(words: Sequence[str], text: str) -> tuple[int, ...]:
+def locate_words(words: Sequence[str], text: str) -> tuple[int, ...]:
     """Where each word ends in the text, if the words make up the text."""
     joined = "".join(words)
     if not words or joined.strip() != text:

@@ -7,6 +7,7 @@ the request.
 import logging
 import re
 from typing import Any
+from uuid import UUID
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -21,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from models.errors import AudioError, OptionError, OutOfMemory, SpeechError
 from service.database import DatabaseUnreachable
 from service.domain.corrections import SegmentChanged
+from service.domain.deciding import MentionChanged
 from service.domain.job_errors import InternalError
 from service.errors import (
     InvalidRequest,
@@ -69,6 +71,15 @@ class ConflictView(BaseModel):
     merged: str | None = Field(description="Both corrections; null if they change the same words.")
 
 
+class MentionStateView(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+    id: UUID
+    version: int
+    state: str
+    entity_id: UUID | None
+
+
 class OpenAiError(BaseModel):
     message: str
     type: str
@@ -104,6 +115,9 @@ class Problem(BaseModel):
     conflict: ConflictView | None = Field(
         default=None, description="For `segment_changed`: both texts, and their merge."
     )
+    mentions: list[MentionStateView] | None = Field(
+        default=None, description="For `mention_changed`: how those mentions stand now."
+    )
     error: OpenAiError | None = Field(
         default=None, description="Under /v1/audio: the same in the shape of OpenAI's API."
     )
@@ -129,6 +143,9 @@ def problem(error: SpeechError | ServiceError, fields: list[FieldProblem] | None
         conflict=ConflictView.model_validate(error.conflict)
         if isinstance(error, SegmentChanged)
         else None,
+        mentions=[MentionStateView.model_validate(each) for each in error.mentions]
+        if isinstance(error, MentionChanged)
+        else None,
     )
 
 
@@ -144,7 +161,7 @@ def to_response(
         # OpenAI's client would otherwise send a recording again after every 409 and 5xx.
         headers["x-should-retry"] = "true" if body.status in RETRYABLE else "false"
     return JSONResponse(
-        body.model_dump(exclude_none=True) | _conflict(body),
+        body.model_dump(mode="json", exclude_none=True) | _conflict(body),
         status_code=body.status,
         headers=headers,
         media_type=MEDIA_TYPE,

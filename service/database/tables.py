@@ -431,6 +431,8 @@ class Review(Table):
     study_id: Mapped[UUID] = reference("study.id", index=True)
     transcript_version: Mapped[int]  # to which the mentions refer
     version: Mapped[int] = mapped_column(default=1)  # each decision adds 1
+    # The study's names that the transcript was last searched for: see `roster_version`.
+    roster_version: Mapped[int] = mapped_column(default=0, server_default=text("0"))
     created_at: Mapped[datetime] = now_at()
 
 
@@ -461,6 +463,8 @@ class Mention(Table):
     votes: Mapped[list[Any]] = mapped_column(default=list)
     hint: Mapped[str | None]  # which mentions a detector takes for the same entity: person-1
     entity_id: Mapped[UUID | None] = mapped_column(ForeignKey("entity.id"), index=True)
+    # Ids of the entities that have this name, if several have.
+    choices: Mapped[list[Any]] = mapped_column(default=list, server_default=text("'[]'::jsonb"))
     origin: Mapped[str]
     state: Mapped[str] = mapped_column(default="suggested")
     version: Mapped[int] = mapped_column(default=1)  # each decision adds 1

@@ -3,6 +3,9 @@
 A claim has a lease and a fence, which the de-identifier sends with every request about the
 hand-off. After the lease expires, the next claimant gets the hand-off and the old fence is refused.
 
+Several de-identifiers can work on a transcript, each as a stage of its own. A transcript's hand-off
+for the stage `default` is made with the transcript, those for other stages when first claimed.
+
 ServiceError
 ├── HandoffNotFound
 ├── HandoffTaken
@@ -38,6 +41,7 @@ from service.services import Services
 from service.vault.errors import MISSING_ERRORS, PERMANENT_ERRORS
 
 OCCURRENCES = "occurrences"
+DEFAULT_STAGE = "default"
 
 log = logging.getLogger(__name__)
 
@@ -79,8 +83,10 @@ class HandoffClaim:
     transcript: Transcript
 
 
-def claim(services: Services, caller: Caller, study: str | None = None) -> HandoffClaim | None:
-    """Claim the oldest free hand-off, with the newest version of its transcript.
+def claim(
+    services: Services, caller: Caller, study: str | None = None, stage: str = DEFAULT_STAGE
+) -> HandoffClaim | None:
+    """Claim the stage's oldest free hand-off, with the newest version of its transcript.
 
     Args:
         study: id or code; None for all of the caller's studies.
@@ -98,10 +104,13 @@ def claim(services: Services, caller: Caller, study: str | None = None) -> Hando
     skipped: dict[UUID, ServiceError] = {}
     while True:
         with services.sessionmaker.begin() as session:
-            free = _free_handoff(caller).where(Handoff.id.not_in(list(skipped)))
-            if study is not None:
-                free = free.where(Handoff.study_id == find_study(session, caller, study).id)
+            study_id = None if study is None else find_study(session, caller, study).id
+            free = _free_handoff(caller, stage).where(Handoff.id.not_in(list(skipped)))
+            if study_id is not None:
+                free = free.where(Handoff.study_id == study_id)
             handoff = session.scalar(free)
+            if handoff is None and stage != DEFAULT_STAGE:
+                handoff = _offer(session, caller, stage, study_id)
             if handoff is None:
                 for error in skipped.values():
                     raise error
@@ -127,13 +136,44 @@ def claim(services: Services, caller: Caller, study: str | None = None) -> Hando
             return HandoffClaim(handoff, row, transcript)
 
 
-def _free_handoff(caller: Caller) -> Any:
+def _offer(session: DbSession, caller: Caller, stage: str, study_id: UUID | None) -> Handoff | None:
+    """Make the stage's hand-off for the oldest transcript that has none."""
+    has_one = (
+        select(Handoff.id)
+        .where(Handoff.transcript_id == StoredTranscript.id, Handoff.stage == stage)
+        .exists()
+    )
+    query = (
+        select(StoredTranscript)
+        .join(Job, Job.id == StoredTranscript.job_id)
+        .where(Job.status != "erased", ~has_one)
+        .order_by(StoredTranscript.created_at, StoredTranscript.id)
+        .limit(1)
+        .with_for_update(of=StoredTranscript, skip_locked=True)
+    )
+    query = caller.restrict(query, StoredTranscript.study_id)
+    if study_id is not None:
+        query = query.where(StoredTranscript.study_id == study_id)
+    row = session.scalar(query)
+    if row is None:
+        return None
+    made = select(Handoff.id).where(Handoff.transcript_id == row.id, Handoff.stage == stage)
+    if session.scalar(made) is not None:  # another client made it before the row was locked
+        return None
+    handoff = Handoff(study_id=row.study_id, transcript_id=row.id, stage=stage, fence=0)
+    session.add(handoff)
+    session.flush()
+    return handoff
+
+
+def _free_handoff(caller: Caller, stage: str) -> Any:
     expired = and_(Handoff.status == "claimed", Handoff.lease_until < func.now())
     query = (
         select(Handoff)
         .join(StoredTranscript, StoredTranscript.id == Handoff.transcript_id)
         .join(Job, Job.id == StoredTranscript.job_id)
         .where(or_(Handoff.status == "open", expired), Job.status != "erased")
+        .where(Handoff.stage == stage)
         .order_by(Handoff.created_at, Handoff.id)
         .limit(1)
         .with_for_update(of=Handoff, skip_locked=True)

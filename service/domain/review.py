@@ -9,23 +9,49 @@ ServiceError
 """
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any, ClassVar, Self
 from uuid import UUID, uuid4
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session as DbSession
 
 from models.deidentification.anchoring import Anchors, Carried, Place
+from models.deidentification.occurrences import KnownEntity, Occurrence
+from models.deidentification.roster_scan import (
+    NameIndex,
+    find_in,
+    find_known,
+    spoken_segments,
+)
 from models.transcript import Transcript
+from service.database import tables
 from service.database.queries import read_clock
-from service.database.tables import Decision, Entity, Handoff, Mention, Review, StoredTranscript
+from service.database.tables import (
+    MENTION_STATES,
+    Decision,
+    Entity,
+    Handoff,
+    Job,
+    Mention,
+    Review,
+    StoredTranscript,
+)
 from service.domain.callers import Caller
-from service.domain.entities import allowed_surfaces, assign_pseudonym, fold, read_record
+from service.domain.entities import (
+    KIND_IN_CLAIMS,
+    EntityRecord,
+    allowed_surfaces,
+    assign_pseudonym,
+    fold,
+    read_record,
+    read_records,
+)
 from service.domain.mentions import (
     Candidate,
     HintReader,
@@ -37,12 +63,14 @@ from service.domain.mentions import (
     read_rule,
     unite,
 )
+from service.domain.studies import find_study
 from service.domain.transcripts import find_transcript, read_transcript
 from service.errors import ServiceError
 from service.services import Services
 
 ALWAYS, ALLOW_LIST, CORRECTED = "always", "allow_list", "corrected"
 """Rules that decide; a person's decisions have none."""
+OWN_STAGE = "fieldscribe"  # in the votes of the service's own search for names
 
 log = logging.getLogger(__name__)
 
@@ -134,8 +162,96 @@ def record_occurrences(
     version = handoff.transcript_version
     assert version is not None
     _begin(session, row, version)
-    editor = ReviewEditor.open(session, services, caller, row.id)
+    editor = ReviewEditor.open(session, services, caller, row.id, scan=False)
     editor.add_occurrences(handoff.stage, version, occurrences)
+    editor.follow_roster()
+
+
+def begin(session: DbSession, services: Services, caller: Caller, transcript_id: UUID) -> None:
+    """Begin the review without waiting for a de-identifier. Safe to repeat.
+
+    Raises:
+        TranscriptNotFound, Erased
+    """
+    row = find_transcript(session, caller, transcript_id)
+    _begin(session, row, row.version)
+
+
+def require_review(session: DbSession, caller: Caller, transcript_id: UUID) -> Review:
+    """
+    Raises:
+        TranscriptNotFound, ReviewNotReady, Erased
+    """
+    find_transcript(session, caller, transcript_id)
+    found = session.get(Review, transcript_id)
+    if found is None:
+        raise _not_ready()
+    return found
+
+
+def list_decisions(session: DbSession, caller: Caller, transcript_id: UUID) -> list[Decision]:
+    """
+    Raises:
+        TranscriptNotFound, ReviewNotReady, Erased
+    """
+    require_review(session, caller, transcript_id)
+    query = select(Decision).where(Decision.transcript_id == transcript_id)
+    return list(session.scalars(query.order_by(Decision.at, Decision.id)))
+
+
+def list_reviews(
+    session: DbSession, caller: Caller, study: str | None = None
+) -> list[dict[str, Any]]:
+    """The reviews of the caller's studies, oldest first: ids, the session's code, and counts.
+
+    Raises:
+        StudyNotFound
+    """
+    n_open, n_accepted, n_rejected = (
+        func.count(Mention.id).filter(Mention.state == state) for state in MENTION_STATES
+    )
+    query: Any = (
+        select(Review, StoredTranscript, tables.Session.code, n_open, n_accepted, n_rejected)
+        .join(StoredTranscript, StoredTranscript.id == Review.transcript_id)
+        .join(Job, Job.id == StoredTranscript.job_id)
+        .outerjoin(tables.Session, tables.Session.id == Job.session_id)
+        .outerjoin(Mention, Mention.transcript_id == Review.transcript_id)
+        .where(Job.status != "erased")
+        .group_by(Review.transcript_id, StoredTranscript.id, tables.Session.code)
+        .order_by(Review.created_at, Review.transcript_id)
+    )
+    query = caller.restrict(query, Review.study_id)
+    if study is not None:
+        query = query.where(Review.study_id == find_study(session, caller, study).id)
+    names: dict[UUID, int] = {}
+    found = []
+    for row, transcript, code, *counts in session.execute(query):
+        if row.study_id not in names:
+            names[row.study_id] = roster_version(session, row.study_id)
+        found.append(
+            {
+                "transcript_id": row.transcript_id,
+                "job_id": transcript.job_id,
+                "session": code,
+                **dict(zip(("n_open", "n_accepted", "n_rejected"), counts, strict=True)),
+                "is_current": row.transcript_version == transcript.version
+                and row.roster_version == names[row.study_id],
+            }
+        )
+    return found
+
+
+def _not_ready() -> ReviewNotReady:
+    return ReviewNotReady(
+        "No de-identifier has completed the hand-off yet: `fieldscribe handoffs` shows how far it "
+        "is"
+    )
+
+
+def roster_version(session: DbSession, study_id: UUID) -> int:
+    """A number that every change of the study's names raises."""
+    query = select(func.count() + func.coalesce(func.sum(Entity.version), 0))
+    return int(session.scalars(query.where(Entity.study_id == study_id)).one())
 
 
 def _begin(session: DbSession, row: StoredTranscript, version: int) -> None:
@@ -161,9 +277,18 @@ class ReviewEditor:
 
     @classmethod
     def open(
-        cls, session: DbSession, services: Services, caller: Caller, transcript_id: UUID
+        cls,
+        session: DbSession,
+        services: Services,
+        caller: Caller,
+        transcript_id: UUID,
+        *,
+        scan: bool = True,
     ) -> Self:
         """
+        Args:
+            scan: search the transcript for names that the study has got since it was last searched.
+
         Raises:
             TranscriptNotFound, ReviewNotReady
             Sealed, Erased, KeyMissing, KeyDamaged, ArtefactMissing, ArtefactDamaged, DiskFull
@@ -172,10 +297,7 @@ class ReviewEditor:
         session.flush()
         review = session.get(Review, transcript_id, with_for_update=True, populate_existing=True)
         if review is None:
-            raise ReviewNotReady(
-                "No de-identifier has completed the hand-off yet: `fieldscribe handoffs` shows "
-                "how far it is"
-            )
+            raise _not_ready()
         row = session.get_one(StoredTranscript, transcript_id, populate_existing=True)
         mentions = select(Mention).where(Mention.transcript_id == transcript_id)
         entities = select(Entity).where(Entity.study_id == row.study_id)
@@ -191,6 +313,8 @@ class ReviewEditor:
             read_clock(session),
         )
         editor._follow_transcript()
+        if scan:
+            editor.follow_roster()
         return editor
 
     # --- reading ----------------------------------------------------------------------------------
@@ -238,11 +362,31 @@ class ReviewEditor:
             main.score,
         )
 
+    def counts(self) -> Counter[str]:
+        """The number of mentions in each state."""
+        return Counter(each.state for each in self.mentions)
+
+    def entities_named(self) -> list[Entity]:
+        """The entities that mentions name or may name, without rejected mentions."""
+        ids = {
+            self.canonical(id)
+            for each in self.mentions
+            if each.state != "rejected"
+            for id in (each.entity_id, *map(UUID, each.choices))
+        }
+        return [each for id, each in self.entities.items() if id in ids]
+
     def canonical(self, entity_id: UUID | None) -> UUID | None:
         """The entity that an entity was merged into, else itself."""
         while entity_id is not None and (into := self.entities[entity_id].merged_into) is not None:
             entity_id = into
         return entity_id
+
+    def stages(self) -> dict[str, str]:
+        """The status of each stage's hand-off."""
+        query = select(Handoff.stage, Handoff.status).where(Handoff.transcript_id == self.row.id)
+        rows = self.session.execute(query.order_by(Handoff.created_at, Handoff.id))
+        return {stage: status for stage, status in rows}
 
     def busy_stages(self) -> tuple[str, ...]:
         query = select(Handoff.stage).where(
@@ -307,32 +451,43 @@ class ReviewEditor:
                     _add_votes(mention, candidate)
                 continue
             if suggested:
-                changed.append(self._unite(suggested, candidate))
+                if (grown := self._unite(suggested, candidate)) is not None:
+                    changed.append(grown)
             else:
-                changed.append(self._new(candidate))
+                changed.append(self.create(candidate))
         if changed:
-            self._touch()
+            self.touch()
             self.apply_lists(changed)
         return changed
 
-    def _unite(self, suggested: Sequence[Mention], candidate: Candidate) -> Mention:
-        whole = candidate
+    def _unite(self, suggested: Sequence[Mention], candidate: Candidate) -> Mention | None:
+        """
+        Returns:
+            The suggestion that has grown; None if the candidate only adds a vote.
+        """
+        known = next((each.entity_id for each in suggested if each.entity_id is not None), None)
+        whole = replace(candidate, entity_id=known or candidate.entity_id)
         for each in suggested:
             whole = unite([whole, candidate_of(each)])[0]
+        whole = replace(whole, entity_id=known or whole.entity_id)
         mention, *absorbed = suggested
+        if replace(whole, votes=()) == replace(candidate_of(mention), votes=()):
+            _add_votes(mention, candidate)
+            return None
         _fill(mention, whole)
         mention.version += 1
         for each in absorbed:
             self._remove(each)
         return mention
 
-    def _new(self, candidate: Candidate) -> Mention:
+    def create(self, candidate: Candidate) -> Mention:
         mention = Mention(
             id=uuid4(),
             study_id=self.row.study_id,
             transcript_id=self.row.id,
             transcript_version=self.transcript.version,
             origin=candidate.origin,
+            choices=[],
             state="suggested",
             version=1,
         )
@@ -364,6 +519,8 @@ class ReviewEditor:
             entity = self.entities.get(self.canonical(mention.entity_id) or UUID(int=0))
             if surface in allowed:
                 self.decide(mention, "rejected", "reject", ALLOW_LIST)
+            elif mention.choices:
+                continue  # a person must say who is meant
             elif entity is not None and entity.always and entity.erased_at is None:
                 if entity.id not in always:
                     record = read_record(self.services, entity)
@@ -381,8 +538,7 @@ class ReviewEditor:
         mention.decided_at = self.now
         if state == "accepted" and (entity_id := self.canonical(mention.entity_id)) is not None:
             mention.entity_id = entity_id
-            if self.entities[entity_id].erased_at is None:
-                assign_pseudonym(self.session, self.services, self.entities[entity_id])
+            assign_pseudonym(self.session, self.services, self.entities[entity_id])
         self.record(mention, action, before, rule)
 
     def record(self, mention: Mention, action: str, before: str, rule: str | None) -> None:
@@ -400,7 +556,7 @@ class ReviewEditor:
             )
         )
 
-    def _touch(self) -> None:
+    def touch(self) -> None:
         self.review.version += 1
         self.session.flush()
 
@@ -414,9 +570,12 @@ class ReviewEditor:
         """
         if self.review.transcript_version == self.transcript.version:
             return
-        carry = self._carrier(self.review.transcript_version)
+        then = read_transcript(
+            self.session, self.services, self.row, self.review.transcript_version
+        )
+        anchors = Anchors(then, self.transcript)
         for mention in list(self.mentions):
-            carried = carry(place_of(mention))
+            carried = anchors.carry(place_of(mention))
             if not carried.places or (carried.is_changed and mention.state == "rejected"):
                 self._remove(mention)
                 continue
@@ -428,14 +587,118 @@ class ReviewEditor:
                 each.transcript_version = self.transcript.version
                 if carried.is_changed and each.state == "accepted":
                     self.decide(each, "suggested", "reopen", CORRECTED)
+        self._unite_suggestions()
         self.review.transcript_version = self.transcript.version
-        self._touch()
+        self.review.roster_version = 0  # the new words may contain names
+        self.touch()
+        self._read_new_words(anchors.new_places())
         log.info("review of %s: at version %d", self.row.id, self.transcript.version)
 
+    def _unite_suggestions(self) -> None:
+        """Unite suggestions that a correction has brought together."""
+        index = MentionIndex(self.mentions)
+        clashing = [
+            each
+            for each in self.mentions
+            if each.state == "suggested" and len(index.overlapping(place_of(each))) > 1
+        ]
+        for each in clashing:
+            self._remove(each)
+        self.add(map(candidate_of, clashing))
+
+    def _read_new_words(self, new: Sequence[Place]) -> None:
+        """Suggest what the rules find in words that a person has written."""
+        if self.transcript.language != "en" or not new:
+            return
+        ids = {place.segment for place in new}
+        self.add(
+            candidate
+            for candidate in map(_by_rule, find_in(spoken_segments(self.transcript), ids))
+            if any(_overlap(candidate.place, place) for place in new)
+        )
+
+    # --- following the roster ---------------------------------------------------------------------
+
+    def follow_roster(self) -> None:
+        """Search the transcript for the study's names, if they have changed since the last time."""
+        current = roster_version(self.session, self.row.study_id)
+        if self.review.roster_version == current:
+            return
+        self.search(self.roster)
+        self.apply_lists(self.mentions)
+        # Accepting what the study always replaces may give an entity its pseudonym.
+        self.review.roster_version = roster_version(self.session, self.row.study_id)
+        self.session.flush()
+
+    @cached_property
+    def roster(self) -> dict[UUID, EntityRecord]:
+        """The names of the study's people, places and things."""
+        named = [
+            entity
+            for entity in self.entities.values()
+            if entity.kind in KIND_IN_CLAIMS and entity.merged_into is None
+        ]
+        return read_records(self.services, named)
+
+    def search(self, records: Mapping[UUID, EntityRecord]) -> list[Mention]:
+        """Suggest the spans in which the transcript names these entities."""
+        known = [
+            KnownEntity(
+                str(id),
+                KIND_IN_CLAIMS[self.entities[id].kind],  # type: ignore[arg-type]
+                record.surfaces[0],
+                record.surfaces[1:],
+            )
+            for id, record in records.items()
+            if record.names
+        ]
+        found = find_known(spoken_segments(self.transcript), known)
+        candidates = [
+            replace(_by_rule(each), entity_id=UUID(each.entity), hint=None, origin="alias")
+            for each in found
+            if each.entity is not None and (each.tier == "sure" or each.rule == "roster")
+        ]
+        changed = self.add(candidates)
+        self._mark_ambiguous()
+        return changed
+
+    def _mark_ambiguous(self) -> None:
+        """Note for each suggestion which entities have its name, if several have.
+
+        Not where a person has said which one it is.
+        """
+        for mention in self.mentions:
+            if mention.state == "suggested" and mention.token_id is None:
+                choices = sorted(self.named(self.surface(place_of(mention))))
+                choices = choices if len(choices) > 1 else []
+                if mention.choices != choices:
+                    mention.choices = choices
+
+    def named(self, surface: str) -> frozenset[str]:
+        """Ids of the entities that have this name."""
+        return self._names.find(fold(surface))
+
+    @cached_property
+    def _names(self) -> NameIndex:
+        return NameIndex.of(
+            (
+                str(id),
+                KIND_IN_CLAIMS[self.entities[id].kind] == "person",
+                map(fold, record.surfaces),
+            )
+            for id, record in self.roster.items()
+        )
+
+    def forget_roster(self) -> None:
+        """Read the names again when they are next needed, because they have changed."""
+        for name in ("roster", "_names"):
+            self.__dict__.pop(name, None)
+
     def _copy(self, mention: Mention) -> Mention:
-        copy = self._new(candidate_of(mention))
+        copy = self.create(candidate_of(mention))
         copy.state = mention.state
         copy.token_id, copy.decided_at = mention.token_id, mention.decided_at
+        copy.choices = list(mention.choices)
         return copy
 
 
@@ -445,6 +708,23 @@ def _fill(mention: Mention, candidate: Candidate) -> None:
     mention.label, mention.tier, mention.score = candidate.label, candidate.tier, candidate.score
     mention.votes = list(candidate.votes)
     mention.hint, mention.entity_id = candidate.hint, candidate.entity_id
+
+
+def _by_rule(occurrence: Occurrence) -> Candidate:
+    """A candidate of the service's own rules."""
+    place = Place(occurrence.segment_id, occurrence.start, occurrence.end)
+    tier, score = occurrence.tier, occurrence.score
+    vote = {
+        "stage": OWN_STAGE,
+        "rule": read_rule(occurrence.rule),
+        "tier": tier,
+        "score": score,
+    }
+    return Candidate(place, occurrence.label, tier, score, (vote,))
+
+
+def _overlap(a: Place, b: Place) -> bool:
+    return a.segment == b.segment and a.start < b.stop and b.start < a.stop
 
 
 def _add_votes(mention: Mention, candidate: Candidate) -> None:

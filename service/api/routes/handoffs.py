@@ -18,7 +18,13 @@ from service.database.tables import Handoff
 from service.domain import handoffs
 from service.domain.callers import Caller
 from service.domain.entities import claim_roster
-from service.domain.handoffs import BadOccurrence, HandoffNotFailed, HandoffNotFound, HandoffTaken
+from service.domain.handoffs import (
+    DEFAULT_STAGE,
+    BadOccurrence,
+    HandoffNotFailed,
+    HandoffNotFound,
+    HandoffTaken,
+)
 from service.domain.pages import BadCursor
 from service.errors import StudyNotFound
 from service.vault.errors import READ_ERRORS, DiskFull, Erased
@@ -30,6 +36,11 @@ Reopener = Annotated[Caller, Depends(allow("researcher", "admin"))]
 MAX_OCCURRENCES = 50_000
 
 HandoffStatus = Literal["open", "claimed", "completed", "failed"]
+StageName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[a-z][a-z0-9]{0,15}(-[a-z0-9]{1,15}){0,2}$"),
+    Field(description="Name of a stage; each offers every transcript.", examples=["default"]),
+]
 FailureCode = Literal[
     "model_missing",
     "out_of_memory",
@@ -46,6 +57,7 @@ HANDOFF: dict[str, Any] = {
     "id": ID,
     "study_id": "6a4c0f3e-3c0e-4f3b-9a39-5b3a0d9a7b10",
     "transcript_id": TRANSCRIPT,
+    "stage": "default",
     "transcript_version": 1,
     "status": "claimed",
     "failure_code": None,
@@ -61,6 +73,7 @@ class HandoffView(BaseModel):
     id: UUID
     study_id: UUID
     transcript_id: UUID
+    stage: str = Field(description="`default`, or the name of another stage of the chain.")
     transcript_version: int | None = Field(
         description="The version that was claimed, to which occurrences refer; null before."
     )
@@ -229,11 +242,12 @@ def claim_handoff(
     services: ServicesDep,
     limits: LimitsDep,
     study: Annotated[StudyName | None, Query(description="Only hand-offs of this study.")] = None,
+    stage: Annotated[StageName, Query()] = DEFAULT_STAGE,
 ) -> Response:
-    """Claim the oldest open transcript. It is yours until `lease_until`; send a heartbeat before
-    then, or another stage gets it and your fence is refused."""
+    """Claim the oldest open transcript of a stage. It is yours until `lease_until`; send a
+    heartbeat before then, or another client gets it and your fence is refused."""
     limits.polls.require(str(caller.token_id))
-    taken = handoffs.claim(services, caller, study)
+    taken = handoffs.claim(services, caller, study, stage)
     if taken is None:
         return Response(status_code=204)
     with services.sessionmaker() as session:
