@@ -46,6 +46,10 @@ def things(api):
     path = f"/v1/studies/{study['id']}/entities"
     entity = api.post(path, json={"kind": "person", "names": [CANARY, "Zacharias"]})
     assert entity.status_code == 201, entity.text
+    review = f"/v1/transcripts/{transcript}/review"
+    assert api.post(review).status_code == 200
+    sample = api.post(f"{review}/samples", json={"segments": 5})
+    assert sample.status_code == 201, sample.text
     with api.services.sessionmaker() as database:
         handoff = database.scalar(select(Handoff).where(Handoff.transcript_id == transcript))
         assert handoff is not None
@@ -57,6 +61,7 @@ def things(api):
         "job_id": job["id"],
         "transcript_id": str(transcript),
         "handoff_id": str(handoff.id),
+        "sample_id": sample.json()["id"],
         "token_id": recording["id"],
         "entity_id": entity.json()["id"],
     }

@@ -22,7 +22,7 @@ from service.errors import BodyTooLarge, RequestTooSlow
 
 MAX_BODY_BYTES = 16 * 2**10
 # Routes whose longest valid body is longer: words of a vocabulary, studies of a token, the text of
-# a segment, occurrences.
+# a segment, decisions, occurrences.
 BODY_BYTES_BY_PATH = {
     "/v1/tokens": 64 * 2**10,
     "/v1/jobs": 2**20,
@@ -33,6 +33,8 @@ BODY_BYTES_BY_PATH = {
     "/v1/studies/{study}/roster": 16 * 2**20,
     "/v1/studies/{study}/entities": 2**20,
     "/v1/entities/{entity_id}/split": 2**20,
+    "/v1/transcripts/{transcript_id}/review/decisions": 2**20,
+    "/v1/transcripts/{transcript_id}/review/samples/{sample_id}/finish": 2**20,
     "/v1/handoffs/{handoff_id}/complete": 16 * 2**20,
 }
 # Counted in the text, strings included. The longest list of occurrences has 50,002 and 350,000.
