@@ -57,8 +57,9 @@ from service.database.tables import (
     WebhookEndpoint,
 )
 from service.domain.entity_changes import erase_entity
-from service.domain.erasure import erase_job, erase_release, erase_rest
+from service.domain.erasure import erase_job, erase_rest
 from service.domain.recordings import destroy, finish_erasures, identified
+from service.domain.releases import erase_release
 from service.domain.strays import keep_strays
 from service.errors import Misused, OutputNotWritable, ServiceError
 from service.services import Services, database_url, open_services

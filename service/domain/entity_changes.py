@@ -1,7 +1,7 @@
 """Changes of entities: renamed, merged, split and erased, and what follows for releases.
 
-A release is never changed. When what stands for an entity has changed, the earlier releases of the
-transcripts that mention it are outdated: release these transcripts again.
+A release is never changed. When what stands for an entity has changed, the reviews of the
+transcripts that mention it get a new version, so that their earlier releases count as outdated.
 
 ServiceError
 ├── EntityChanged
@@ -24,7 +24,6 @@ from service.database.tables import (
     Entity,
     Job,
     Mention,
-    Release,
     Review,
     StoredTranscript,
     Study,
@@ -48,9 +47,9 @@ from service.domain.locks import refuse_duplicate
 from service.domain.transcripts import read_transcript
 from service.errors import ServiceError
 from service.services import Services
+from service.vault.errors import Erased
 
 EntityAction = Literal["rename", "merge", "split"]
-ENTITY_ACTIONS = ("rename", "merge", "split")  # of decisions: they make releases outdated
 CODED_KINDS = ("participant", "interviewer")
 
 log = logging.getLogger(__name__)
@@ -104,7 +103,6 @@ def change_entity(
 ) -> None:
     """
     Args:
-        entity: locked.
         based_on: the version that the caller has read.
         changes: new values by name, of `kind`, `pseudonym`, `always`, `descriptor` and
             `chosen_name`. The last two may be None.
@@ -114,6 +112,7 @@ def change_entity(
         PseudonymTaken, PseudonymOccurs, BadPseudonym
         Sealed, Erased, KeyMissing, KeyDamaged, ArtefactMissing, ArtefactDamaged, DiskFull
     """
+    lock_for_change(session, entity)
     if based_on != entity.version:
         raise EntityChanged(f"The entity's version is {entity.version}: read it again")
     record = read_record(services, entity)
@@ -133,7 +132,7 @@ def change_entity(
     if new != record:
         write_record(services, entity, new)
     if shown != (entity.pseudonym, new.descriptor, new.chosen_name):
-        record_change(session, caller, entity, "rename")
+        _count_change(session, record_change(session, caller, entity, "rename"))
     session.flush()
 
 
@@ -161,7 +160,7 @@ def record_change(
     """Record, for each transcript that mentions the entity, that what stands for it has changed.
 
     Returns:
-        The transcripts. Their earlier releases are outdated: `outdated_releases`.
+        The transcripts.
     """
     mentions = select(Mention.transcript_id).where(
         Mention.entity_id == entity.id, Mention.state != "rejected"
@@ -189,25 +188,6 @@ def _record(
     session.add(decision)
 
 
-def outdated_releases(session: DbSession, releases: Iterable[Release]) -> set[UUID]:
-    """Ids of releases in which an entity stands under a pseudonym that it no longer has.
-
-    Since they were made, one of their entities was merged, split or renamed. A release is never
-    changed: release the transcript again.
-    """
-    made = {release.id: release for release in releases}
-    query = (
-        select(Release.id)
-        .join(Decision, Decision.transcript_id == Release.transcript_id)
-        .where(
-            Release.id.in_(made),
-            Decision.action.in_(ENTITY_ACTIONS),
-            Decision.at > Release.created_at,
-        )
-    )
-    return set(session.scalars(query.distinct()))
-
-
 # --- merging and splitting ------------------------------------------------------------------------
 
 
@@ -223,14 +203,15 @@ def merge_entities(
         The target.
 
     Raises:
-        EntityNotFound, EntitiesNotMergeable
+        EntityNotFound, EntitiesNotMergeable, EntityChanged
         Sealed, Erased, KeyMissing, KeyDamaged, ArtefactMissing, ArtefactDamaged, DiskFull
     """
-    for id in sorted((source_id, target_id)):  # always in this order, so that nobody waits forever
-        find_entity(session, caller, id, lock=True)
     source = find_entity(session, caller, source_id)
     target = find_entity(session, caller, target_id)
     _refuse_to_merge(source, target)
+    lock_for_change(session, source, target)
+    if source.merged_into is not None or target.merged_into is not None:
+        raise EntityChanged("Another request has just merged one of the two: try again")
     ours, theirs = read_record(services, target), read_record(services, source)
     known = set(map(fold, ours.surfaces))
     added = tuple(name for name in theirs.names if fold(name.surface) not in known)
@@ -258,6 +239,24 @@ def merge_entities(
     _count_change(session, affected)
     log.info("entity %s: merged into %s", source.id, target.id)
     return target
+
+
+def lock_for_change(session: DbSession, *entities: Entity) -> None:
+    """Lock the reviews of transcripts that mention entities, then the entities.
+
+    Always in this order, which a review's decisions follow too, so that nobody waits for ever.
+
+    Raises:
+        Erased
+    """
+    ids = [entity.id for entity in entities]
+    transcripts = select(Mention.transcript_id).where(Mention.entity_id.in_(ids))
+    reviews = select(Review.transcript_id).where(Review.transcript_id.in_(transcripts))
+    session.execute(reviews.order_by(Review.transcript_id).with_for_update()).all()
+    for entity in sorted(entities, key=lambda entity: entity.id):
+        session.refresh(entity, with_for_update={"key_share": True})
+        if entity.erased_at is not None:
+            raise Erased("The entity was erased")
 
 
 def _refuse_to_merge(source: Entity, target: Entity) -> None:
@@ -294,7 +293,6 @@ def split_entity(
     which of the two is meant. Releases of their transcripts are outdated.
 
     Args:
-        entity: locked.
         kind: of the new entity; None for that of the old one.
 
     Raises:
@@ -302,6 +300,7 @@ def split_entity(
         PseudonymTaken, BadPseudonym
         Sealed, Erased, KeyMissing, KeyDamaged, ArtefactMissing, ArtefactDamaged, DiskFull
     """
+    lock_for_change(session, entity)
     record = read_record(services, entity)
     moved = set(map(fold, surfaces))
     kept = tuple(name for name in record.names if fold(name.surface) not in moved)

@@ -23,7 +23,6 @@ from service.database.tables import (
     JobStage,
     Recording,
     Release,
-    ReleaseFile,
     Session,
     StoredTranscript,
     Study,
@@ -36,13 +35,12 @@ from service.domain.locks import refuse_while_checked
 from service.domain.masked_audio import erase_masked_audio, lock_masked_audio
 from service.domain.queue import request_cancel
 from service.domain.recordings import destroy, find_recording, identified
-from service.domain.releases import erase_releases
+from service.domain.releases import erase_release, erase_releases
 from service.domain.sessions import find_session
 from service.domain.studies import find_study, refuse_erased
 from service.domain.webhooks import forget_study
 from service.errors import RecordingInUse
 from service.services import Services
-from service.vault import ArtefactClass
 from service.vault.errors import Erased, UploadBusy
 
 log = logging.getLogger(__name__)
@@ -210,22 +208,6 @@ def erase_rest(session: DbSession, services: Services, study: Study) -> None:
     for interview in session.scalars(sessions):
         interview.erased_at, interview.roster = now, []
     study.erased_at, study.vocabulary_artefact_id = now, None
-
-
-def erase_release(session: DbSession, services: Services, release: Release) -> None:
-    """Destroy a release's key and delete its files. Safe to run twice."""
-    vault = services.vault
-    store = vault.stores[ArtefactClass.DEIDENTIFIED]
-    vault.keyrings[ArtefactClass.DEIDENTIFIED].erase(release.study_id, release.id)
-    files = session.scalars(select(ReleaseFile).where(ReleaseFile.release_id == release.id)).all()
-    for file in files:
-        store.delete(file.artefact_id)
-        session.delete(file)
-    if release.report_artefact_id is not None:
-        store.delete(release.report_artefact_id)
-    release.report_artefact_id = None
-    release.erased_at = release.erased_at or datetime.now(UTC)
-    log.info("release %s: erased", release.id)
 
 
 def _erase(

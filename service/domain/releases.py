@@ -311,7 +311,7 @@ def withdraw_release(services: Services, caller: Caller, release_id: UUID) -> No
         if release is None or not caller.may_see(release.study_id):
             raise ReleaseNotFound("There is no such release, or it is not yours")
         release.revoked_at = release.revoked_at or datetime.now(UTC)
-        _erase(session, services, release)
+        erase_release(session, services, release)
     log.info("release %s: withdrawn by token %s", release_id, caller.token_id)
 
 
@@ -325,11 +325,11 @@ def erase_releases(session: DbSession, services: Services, transcript_id: UUID) 
     found = session.scalars(query).all()
     n = sum(release.erased_at is None for release in found)
     for release in found:
-        _erase(session, services, release)
+        erase_release(session, services, release)
     return n
 
 
-def _erase(session: DbSession, services: Services, release: Release) -> None:
+def erase_release(session: DbSession, services: Services, release: Release) -> None:
     """Destroy the key first: after that, no copy of the files can be read."""
     store, keyring = deidentified(services)
     keyring.erase(release.study_id, release.id)

@@ -619,7 +619,7 @@ def change_entity(
     The old pseudonym is never used again, and earlier releases that show it are outdated."""
     based_on = version_of(if_match)
     with services.sessionmaker.begin() as session:
-        found = entities.find_entity(session, caller, entity_id, lock=True)
+        found = entities.find_entity(session, caller, entity_id)
         entity_changes.change_entity(session, services, caller, found, based_on, change.changes())
         counts = entities.count_mentions(session, [found])
         return EntityView.of(found, counts.get(found.id, {}), response)
@@ -645,7 +645,9 @@ def remove_alias(
         return AliasAdded(added=False, version=found.version)
 
 
-@router.post("/merge", responses=problems(EntityNotFound, EntitiesNotMergeable, *NAME_ERRORS))
+@router.post(
+    "/merge", responses=problems(EntityNotFound, EntitiesNotMergeable, EntityChanged, *NAME_ERRORS)
+)
 def merge_entity(
     entity_id: UUID, body: MergeBody, caller: Keeper, services: ServicesDep, response: Response
 ) -> EntityView:
@@ -668,7 +670,7 @@ def split_entity(
 ) -> EntityView:
     """Move names to a new entity. Mentions with these names move too, and wait for a decision."""
     with services.sessionmaker.begin() as session:
-        found = entities.find_entity(session, caller, entity_id, lock=True)
+        found = entities.find_entity(session, caller, entity_id)
         made = entity_changes.split_entity(
             session,
             services,
