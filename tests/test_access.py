@@ -195,6 +195,7 @@ def test_on_every_route_an_object_of_another_study_looks_like_none(api, things):
         ("POST", "/v1/transcripts/{transcript_id}/review/decisions"): {},
         ("POST", "/v1/transcripts/{transcript_id}/review/samples"): {},
         "/v1/transcripts/{transcript_id}/review/samples/{sample_id}/finish": {"marks": []},
+        "/v1/studies/{study}/release-archive": {"password": "a" * 12},
         "/v1/handoffs/{handoff_id}/heartbeat": {"fence": 1},
         "/v1/handoffs/{handoff_id}/complete": {"fence": 1, "occurrences": []},
         "/v1/handoffs/{handoff_id}/fail": {"fence": 1, "code": "out_of_memory"},

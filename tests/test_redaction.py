@@ -187,6 +187,6 @@ def test_a_speaker_is_shown_by_the_chosen_name_that_the_text_uses():
     before = made(" Hello.", names={"SPEAKER_00": name})
 
     assert strip_metadata(before).speakers == ("P07",)
-    assert strip_metadata(before, ["Robin"]).speakers == ("Robin",)
+    assert strip_metadata(before, {"P07": "Robin"}).speakers == ("Robin",)
     nameless = replace(before, names={"SPEAKER_00": replace(name, code=None)})
     assert strip_metadata(nameless).speakers == ("Robin",)

@@ -6,13 +6,17 @@ import zipfile
 from dataclasses import replace
 from uuid import UUID, uuid4
 
+import pyrage
 import pytest
+import pyzipper
 from sqlalchemy import select
 
 from models.transcript_json import from_json
 from service.database.tables import Entity, LinkageLookup, Release, StoredTranscript, Study
 from service.domain import releases
-from service.domain.entities import read_record, write_record
+from service.domain.entities import add_alias, find_entity, read_record, write_record
+from service.domain.entity_changes import change_entity, merge_entities, split_entity
+from service.domain.release_check import plain_text
 from service.exports import Format
 from service.exports.releases import RELEASE_FORMATS
 from tests.api import open_api
@@ -296,15 +300,58 @@ def test_a_merged_or_renamed_entity_outdates_its_releases(api):
     first = release(api, case)
     with api.services.sessionmaker.begin() as session:
         query = select(Entity).where(Entity.study_id == case.study_id, Entity.kind == "person")
-        session.scalars(query).one().merged_into = case.entities["Siobhan Gallagher"]
+        tomasz = session.scalars(query).one()
+        merge_entities(
+            session, api.services, case.caller, tomasz.id, case.entities["Siobhan Gallagher"]
+        )
     assert "entity_changed" in api.get(f"/v1/releases/{first['id']}").json()["outdated"]
 
     second = release(api, case)
     assert text_of(api, second)[3].startswith("My brother P07 told")
     assert api.get(f"/v1/releases/{second['id']}").json()["outdated"] == []
     with api.services.sessionmaker.begin() as session:
-        session.get_one(Entity, case.entities["Coffs Harbour"]).pseudonym = "PLACE-99"
+        entity = find_entity(session, case.caller, case.entities["Coffs Harbour"], lock=True)
+        change_entity(
+            session, api.services, case.caller, entity, entity.version, {"pseudonym": "PLACE-99"}
+        )
     assert "entity_changed" in api.get(f"/v1/releases/{second['id']}").json()["outdated"]
+    assert "PLACE-99" in read(api, release(api, case)).decode()
+    assert "PLACE-99" not in read(api, second).decode()
+
+
+def test_splitting_an_entity_asks_again_before_the_next_release(api):
+    case = make_reviewed(api)
+    first = release(api, case)
+    with api.services.sessionmaker.begin() as session:
+        entity = find_entity(session, case.caller, case.entities["Siobhan Gallagher"], lock=True)
+        split_entity(session, api.services, case.caller, entity, ["Shiv"])
+    path = f"/v1/transcripts/{case.transcript_id}/releases"
+
+    assert codes(api.post(path, json={})) == (409, "review_open")
+    assert "entity_changed" in api.get(f"/v1/releases/{first['id']}").json()["outdated"]
+    accept_all(case)
+    text = text_of(api, release(api, case))
+    assert "P07" in text[1] and "P07" not in text[2]
+
+
+def test_people_stand_under_their_chosen_names_as_speakers_and_in_the_text(api):
+    case = open_case(api.services)
+    api.request(
+        "PUT",
+        f"/v1/transcripts/{case.transcript_id}/speakers",
+        json={"SPEAKER_01": {"role": "participant", "code": "P07"}},
+    )
+    with api.services.sessionmaker.begin() as session:
+        entity = find_entity(session, case.caller, case.entities["Siobhan Gallagher"], lock=True)
+        change_entity(
+            session, api.services, case.caller, entity, entity.version, {"chosen_name": "Robin"}
+        )
+    suggest(case)
+    accept_all(case)
+    view = release(api, case)
+
+    assert text_of(api, view)[1].startswith("My name is Robin, ")
+    assert from_json(read(api, view).decode()).speakers == ("SPEAKER_00", "Robin")
 
 
 def test_a_release_that_fails_leaves_no_key_and_no_row(api):
@@ -389,3 +436,109 @@ def test_erasing_a_study_destroys_its_releases(api):
 
     assert codes(api.get(f"/v1/releases/{view['id']}"))[0] == 410
     assert UUID(view["id"]) not in keyring.subjects()
+
+
+# --- the whole class ------------------------------------------------------------------------------
+
+
+def check(api, case):
+    answer = api.post(f"/v1/studies/{case.study_id}/release-check")
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def test_no_release_of_a_study_has_a_name_or_alias_of_it(api):
+    case = make_reviewed(api)
+    release(api, case)
+    release(api, case)
+    checked = check(api, case)
+
+    assert checked == {"releases": 2, "files": 2 * (len(RELEASE_FORMATS) + 1), "found": []}
+
+
+def test_an_alias_that_is_added_later_is_found_in_earlier_releases(api):
+    case = make_reviewed(api)
+    view = release(api, case)
+    with api.services.sessionmaker.begin() as session:
+        entity = find_entity(session, case.caller, case.entities["Coffs Harbour"])
+        add_alias(session, api.services, case.caller, entity, "Coffs", "reviewer")
+    found = check(api, case)["found"]
+
+    assert {each["format"] for each in found} >= {"json", "docx", "qdpx", "vtt", "report.json"}
+    assert {(each["release_id"], each["entity_id"]) for each in found} == {
+        (view["id"], str(case.entities["Coffs Harbour"]))
+    }
+
+
+def test_a_name_that_a_reviewer_left_is_not_found_by_the_check(api):
+    said = (("SPEAKER_00", "I met Shiv."),)
+    case = open_case(api.services, said)
+    suggest(case, [("s0001", "Shiv", "PERSON", "unsure", "roster", None)])
+    accept_all(case, reject=("Shiv",))
+    release(api, case)
+
+    assert check(api, case)["found"] == []
+
+
+def test_every_file_that_can_hold_a_name_is_searched(api):
+    """The check reads names of speakers, document properties and attributes of XML."""
+    case = make_reviewed(api)
+    view = release(api, case)
+    for format in RELEASE_FORMATS:
+        text = plain_text(read(api, view, format))
+        expected = "P07" if format not in ("report", "statistics") else "RELEASE 1"
+        assert expected in text, format
+    assert "De-identified" in plain_text(read(api, view, "qdpx"))
+
+
+# --- archives -------------------------------------------------------------------------------------
+
+
+def archive(api, case, **body):
+    return api.post(f"/v1/studies/{case.study_id}/release-archive", json=body)
+
+
+def test_an_archive_opens_with_its_password_only(api, reviewed, released):
+    answer = archive(api, reviewed, password="correct horse battery", formats=["txt", "report"])
+    assert answer.status_code == 200, answer.text
+    with pyzipper.AESZipFile(io.BytesIO(answer.content)) as file:
+        names = file.namelist()
+        assert f"{released['session']}.release-1.txt" in names
+        assert all(info.date_time == (1980, 1, 1, 0, 0, 0) for info in file.infolist())
+        for wrong in (None, b"correct horse"):
+            file.setpassword(wrong)
+            with pytest.raises(RuntimeError):
+                file.read(names[0])
+        file.setpassword(b"correct horse battery")
+        content = file.read(f"{released['session']}.release-1.txt")
+    assert content == read(api, released, "txt")
+
+
+def test_an_archive_opens_with_a_recipients_key_only(api, reviewed, released):
+    own, other = (pyrage.x25519.Identity.generate() for _ in range(2))
+    answer = archive(api, reviewed, recipients=[str(own.to_public())], formats=["txt"])
+    assert answer.status_code == 200, answer.text
+    with pytest.raises(pyrage.DecryptError):
+        pyrage.decrypt(answer.content, [other])
+    with zipfile.ZipFile(io.BytesIO(pyrage.decrypt(answer.content, [own]))) as file:
+        assert file.read(f"{released['session']}.release-1.txt") == read(api, released, "txt")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{}, {"password": "short"}, {"password": "a" * 12, "recipients": ["age1" + "q" * 58]}],
+    ids=["no lock", "short", "two locks"],
+)
+def test_an_archive_has_exactly_one_lock_and_a_refusal_does_not_repeat_the_password(
+    api, reviewed, body
+):
+    answer = archive(api, reviewed, **body)
+
+    assert codes(answer) == (422, "invalid_request")
+    assert "short" not in answer.text.replace("too_short", "") and "aaaa" not in answer.text
+
+
+def test_an_archive_of_a_study_without_releases_says_so(api):
+    case = open_case(api.services)
+
+    assert codes(archive(api, case, password="a" * 12)) == (409, "nothing_released")

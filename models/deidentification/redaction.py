@@ -3,7 +3,7 @@
 Words keep their times, so that captions and codings still fit the audio.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, groupby, pairwise
 
@@ -138,14 +138,17 @@ def _join(words: Sequence[Word], redactions: Sequence[Redaction], begin: int) ->
     )
 
 
-def strip_metadata(transcript: Transcript, pseudonyms: Iterable[str] = ()) -> Transcript:
+def strip_metadata(
+    transcript: Transcript, chosen_names: Mapping[str, str] | None = None
+) -> Transcript:
     """Leave out what could identify the recording or a person besides the words.
 
-    Speakers are shown by their codes. A chosen name is kept if it is one of the `pseudonyms`, by
-    which the text calls that person, or if the speaker has no code.
+    Args:
+        chosen_names: by code, of people who stand under a chosen name in the text. Other speakers
+            are shown by their codes, and by a pseudonym of theirs only if they have no code.
     """
-    known = set(pseudonyms)
-    names = {label: _public_name(name, known) for label, name in transcript.names.items()}
+    chosen = chosen_names or {}
+    names = {label: _public_name(name, chosen) for label, name in transcript.names.items()}
     shown = show_names(replace(transcript, names=names))
     made = shown.made_with
     return replace(
@@ -161,9 +164,8 @@ def strip_metadata(transcript: Transcript, pseudonyms: Iterable[str] = ()) -> Tr
     )
 
 
-def _public_name(name: SpeakerName, pseudonyms: set[str]) -> SpeakerName:
-    is_kept = name.pseudonym in pseudonyms or name.code is None
-    return replace(name, pseudonym=name.pseudonym if is_kept else None)
+def _public_name(name: SpeakerName, chosen_names: Mapping[str, str]) -> SpeakerName:
+    return name if name.code is None else replace(name, pseudonym=chosen_names.get(name.code))
 
 
 def _without_text(flag: Flag) -> Flag:

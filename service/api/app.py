@@ -69,6 +69,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     masked_audio.router,
     entities.studies_router,
     entities.router,
+    releases.studies_router,
     releases.making,
     releases.router,
     review.router,

@@ -538,8 +538,8 @@ class Release(Table):
     number: Mapped[int]  # 1 for the first release of the transcript
     review_version: Mapped[int]
     context: Mapped[str]  # for whom it was made: one of a fixed list
-    # The pseudonym that each entity had, by the entity's id.
-    pseudonyms: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    # How often a reviewer left a name in the text, because it names somebody else, by entity.
+    names_kept: Mapped[dict[str, Any]] = mapped_column(default=dict)
     report_artefact_id: Mapped[UUID | None]
     token_id: Mapped[UUID] = reference("token.id")
     created_at: Mapped[datetime] = now_at()

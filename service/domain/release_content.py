@@ -5,10 +5,10 @@ ServiceError
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, cast
 from uuid import UUID
 
 from sqlalchemy import select
@@ -41,7 +41,8 @@ from service.database.tables import (
 from service.domain import entities, review
 from service.domain.callers import Caller
 from service.domain.entities import EntityRecord
-from service.domain.review import Decided, DecidedSpan
+from service.domain.review import DecidedSpan
+from service.domain.studies import read_policy
 from service.domain.transcripts import find_interview
 from service.errors import ServiceError
 from service.services import Services
@@ -50,6 +51,7 @@ Context = Literal["team", "member_checking", "repository", "publication"]
 """For whom a release is made; models/deidentification/risk_report.py explains them."""
 Place = tuple[str, int, int]
 """A segment, and characters [start, stop) of its text."""
+PEOPLE = ("participant", "interviewer", "person")  # kinds of entities
 MAX_NAMED = 5  # segments in a message
 
 
@@ -62,13 +64,15 @@ class NamesLeft(ServiceError):
 
 @dataclass(frozen=True)
 class ReleaseContent:
-    """`pseudonyms`: of the entities whose mentions were replaced."""
+    """`names_kept`: how often a reviewer left a name of an entity in the text, because it names
+    somebody else.
+    """
 
     transcript: Transcript
     report: RiskReport
     interview: tables.Session | None
     review_version: int
-    pseudonyms: Mapping[UUID, str]
+    names_kept: Mapping[UUID, int]
 
 
 def prepare(
@@ -94,30 +98,33 @@ def prepare(
     study = session.get_one(Study, row.study_id)
     named = {span.entity_id for span in decided.spans if span.entity_id is not None}
     used = {id: session.get_one(Entity, id) for id in sorted(named)}
-    pseudonyms = {
-        id: entities.assign_pseudonym(session, services, entity) for id, entity in used.items()
-    }
+    for entity in used.values():
+        entities.assign_pseudonym(session, services, entity)
     records = entities.look_up(session, services, caller, used.values(), "release", row.id)
     every = entities.list_entities(session, study.id)
-    dates: DatePolicy = study.deidentification.get("dates", "keep_year")
+    people = _read_people(services, decided.transcript, every)
+    dates = cast(DatePolicy, read_policy(study).dates)
     replacements = _Replacements(
         {segment.id: segment for segment in decided.transcript.segments},
         used,
         records,
         dates,
-        _read_shifts(services, decided, every),
+        _shifts(decided.transcript, people),
     )
     redacted = redact(decided.transcript, map(replacements.redaction, decided.spans))
     public = strip_metadata(
-        redacted.transcript, [entity.pseudonym for entity in every if entity.pseudonym]
+        redacted.transcript,
+        {code: one.chosen_name for code, one in people.items() if one.chosen_name is not None},
     )
     mentions = session.scalars(select(Mention).where(Mention.transcript_id == row.id)).all()
     rejected = [(m.segment, m.start, m.stop) for m in mentions if m.state == "rejected"]
     search = search_names(session, services, caller, study.id, row.id)
-    leaks = find_leaks(
-        search, public, [(s, redacted.move(s, a), redacted.move(s, b)) for s, a, b in rejected]
+    every_leak = find_leaks(search, public)
+    leaks = without_places(
+        every_leak, [(s, redacted.move(s, a), redacted.move(s, b)) for s, a, b in rejected]
     )
     _refuse_leaks(leaks)
+    kept = [leak for leak in every_leak if leak not in leaks]
     interview = find_interview(session, row)
     report = RiskReport(
         study=study.code,
@@ -138,7 +145,8 @@ def prepare(
         common_names_left=sum(leak.is_doubtful for _, leak in leaks),
         audio=_describe_audio(session, row.id),
     )
-    return ReleaseContent(public, report, interview, decided.version, pseudonyms)
+    names_kept = Counter(leak.entity for _, leak in kept)
+    return ReleaseContent(public, report, interview, decided.version, names_kept)
 
 
 def session_name(session: DbSession, session_id: UUID | None, transcript_id: UUID) -> str:
@@ -172,24 +180,33 @@ class _Replacements:
         return Redaction(span.segment, span.start, span.stop, text)
 
 
-def _read_shifts(
-    services: Services, decided: Decided, every: Sequence[Entity]
+def _read_people(
+    services: Services, transcript: Transcript, every: Iterable[Entity]
+) -> dict[str, EntityRecord]:
+    """The records of the transcript's speakers who are entities of the study, by code."""
+    codes = {name.code for name in transcript.names.values()}
+    people = [one for one in every if one.pseudonym in codes and one.kind in PEOPLE]
+    records = entities.read_records(services, people)
+    return {str(one.pseudonym): records[one.id] for one in people if one.id in records}
+
+
+def _shifts(
+    transcript: Transcript, people: Mapping[str, EntityRecord]
 ) -> dict[str | None, int | None]:
     """By how many days the dates of each speaker are shifted: those of a participant by theirs.
 
     What others say is about the participant, if there is only one. Without a participant, only the
     year of a date is kept.
     """
-    participants = {one.pseudonym: one for one in every if one.kind == "participant"}
-    shifts: dict[str | None, int | None] = {}
-    for label, name in decided.transcript.names.items():
-        entity = participants.get(name.code) or participants.get(name.pseudonym)
-        if entity is not None and entity.record_artefact_id is not None:
-            shifts[label] = entities.read_record(services, entity).date_shift_days
-    distinct = set(shifts.values())
+    own: dict[str | None, int | None] = {}
+    for label, name in transcript.names.items():
+        record = people.get(name.code or "")
+        if record is not None and record.date_shift_days is not None:
+            own[label] = record.date_shift_days
+    distinct = set(own.values())
     shared = distinct.pop() if len(distinct) == 1 else None
-    others = [None, *decided.transcript.speakers]
-    return {**dict.fromkeys(others, shared), **shifts}
+    everybody: list[str | None] = [None, *transcript.speakers]
+    return {**dict.fromkeys(everybody, shared), **own}
 
 
 # --- checking -------------------------------------------------------------------------------------
@@ -230,28 +247,33 @@ def search_names(
     )
 
 
-def find_leaks(
-    search: NameSearch[UUID], transcript: Transcript, allowed: Iterable[Place] = ()
-) -> list[tuple[str | None, Leak[UUID]]]:
-    """Names in a transcript, with their segments; without one for the names of speakers.
+Found = tuple[str | None, Leak[UUID]]
+"""A name in a segment; None: in the name of a speaker."""
 
-    Args:
-        allowed: places where a person has decided that nobody is named.
-    """
-    spans: dict[str, list[tuple[int, int]]] = {}
-    for segment, start, stop in allowed:
-        spans.setdefault(segment, []).append((start, stop))
-    found: list[tuple[str | None, Leak[UUID]]] = []
+
+def find_leaks(search: NameSearch[UUID], transcript: Transcript) -> list[Found]:
+    """Find the names of the study in a transcript and in the names of its speakers."""
+    found: list[Found] = []
     for one in transcript.segments:
-        for leak in search.find(one.text):
-            if not any(a < leak.stop and leak.start < b for a, b in spans.get(one.id, ())):
-                found.append((one.id, leak))
+        found += [(one.id, leak) for leak in search.find(one.text)]
     for name in transcript.speakers:
         found += [(None, leak) for leak in search.find(name)]
     return found
 
 
-def _refuse_leaks(leaks: Iterable[tuple[str | None, Leak[UUID]]]) -> None:
+def without_places(leaks: Iterable[Found], places: Iterable[Place]) -> list[Found]:
+    """The leaks outside the places where a person has decided that nobody of the study is named."""
+    spans: dict[str | None, list[tuple[int, int]]] = {}
+    for segment, start, stop in places:
+        spans.setdefault(segment, []).append((start, stop))
+    return [
+        (segment, leak)
+        for segment, leak in leaks
+        if not any(a < leak.stop and leak.start < b for a, b in spans.get(segment, ()))
+    ]
+
+
+def _refuse_leaks(leaks: Iterable[Found]) -> None:
     """
     Raises:
         NamesLeft

@@ -6,6 +6,7 @@ review or the study's entities is listed as outdated.
 
 ServiceError
 ├── ReleaseNotFound
+├── NothingReleased
 └── FormatNotReleased
 """
 
@@ -16,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 from uuid import UUID, uuid4
 
 from sqlalchemy import func, select
@@ -26,7 +27,7 @@ from models.deidentification.risk_report import RiskReport
 from models.transcript import Transcript
 from service.database import tables
 from service.database.tables import (
-    Entity,
+    Decision,
     Release,
     ReleaseFile,
     Review,
@@ -35,6 +36,7 @@ from service.database.tables import (
 )
 from service.domain import release_content
 from service.domain.callers import Caller
+from service.domain.entity_changes import EntityAction
 from service.domain.pages import Page, page_of
 from service.domain.release_content import Context
 from service.domain.studies import find_study
@@ -61,6 +63,13 @@ class ReleaseNotFound(ServiceError):
 
     code: ClassVar[str] = "release_not_found"
     status: ClassVar[int] = 404
+
+
+class NothingReleased(ServiceError):
+    """The study has no release yet."""
+
+    code: ClassVar[str] = "nothing_released"
+    status: ClassVar[int] = 409
 
 
 class FormatNotReleased(ServiceError):
@@ -119,7 +128,7 @@ def create_release(
             number=number,
             review_version=content.review_version,
             context=context,
-            pseudonyms={str(id): pseudonym for id, pseudonym in content.pseudonyms.items()},
+            names_kept={str(id): n for id, n in content.names_kept.items()},
             token_id=caller.token_id,
         )
         session.add(release)
@@ -241,14 +250,28 @@ def _reasons(session: DbSession, release: Release) -> Iterable[Outdated]:
     found = session.get(Review, release.transcript_id)
     if found is not None and found.version != release.review_version:
         yield "review_changed"
-    if any(_has_changed(session, UUID(id), was) for id, was in release.pseudonyms.items()):
+    changed = select(Decision.id).where(
+        Decision.transcript_id == release.transcript_id,
+        Decision.action.in_(get_args(EntityAction)),
+        Decision.at > release.created_at,
+    )
+    if session.scalar(changed.limit(1)) is not None:
         yield "entity_changed"
 
 
-def _has_changed(session: DbSession, entity_id: UUID, pseudonym: str) -> bool:
-    """Whether the entity was merged or renamed. An erased one keeps its pseudonym."""
-    entity = session.get(Entity, entity_id)
-    return entity is None or entity.merged_into is not None or entity.pseudonym != pseudonym
+def newest_releases(session: DbSession, caller: Caller, study: str) -> list[Release]:
+    """The newest release of each transcript of a study, oldest first.
+
+    Raises:
+        StudyNotFound, Erased, NothingReleased
+    """
+    found = find_study(session, caller, study)
+    query = select(Release).where(Release.study_id == found.id, Release.erased_at.is_(None))
+    rows = session.scalars(query.order_by(Release.number, Release.created_at)).all()
+    newest = {row.transcript_id: row for row in rows}
+    if not newest:
+        raise NothingReleased("The study has no release yet: release its transcripts first")
+    return sorted(newest.values(), key=lambda row: (row.created_at, row.id))
 
 
 def read_file(
@@ -339,5 +362,5 @@ def erase_release(session: DbSession, services: Services, release: Release) -> N
         session.delete(file)
     if release.report_artefact_id is not None:
         store.delete(release.report_artefact_id)
-    release.report_artefact_id, release.pseudonyms = None, {}
+    release.report_artefact_id, release.names_kept = None, {}
     release.erased_at = release.erased_at or datetime.now(UTC)

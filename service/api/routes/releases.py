@@ -1,25 +1,34 @@
 """Releases: make them from reviewed transcripts, list them, and read their files."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic_core import PydanticCustomError
 
 from service.api.access import LimitsDep, ServicesDep, allow
 from service.api.guarded_route import GuardedRoute
 from service.api.openapi import problems
+from service.api.routes.studies import AgeRecipient
 from service.api.routes.views import SessionCode, Strict, StudyName
-from service.domain import releases
+from service.domain import release_check, releases
 from service.domain.callers import RELEASE_READERS, Caller
 from service.domain.pages import BadCursor
 from service.domain.release_content import Context, NamesLeft
-from service.domain.releases import FormatNotReleased, Outdated, ReleaseNotFound, ReleaseState
+from service.domain.releases import (
+    FormatNotReleased,
+    NothingReleased,
+    Outdated,
+    ReleaseNotFound,
+    ReleaseState,
+)
 from service.domain.review import ReviewNotReady, ReviewOpen
 from service.domain.transcripts import TranscriptNotFound
 from service.errors import StudyNotFound
 from service.exports import SPECS
+from service.exports.archive import zip_for_recipients, zip_with_password
 from service.exports.releases import (
     RELEASE_FORMATS,
     media_type,
@@ -28,9 +37,11 @@ from service.exports.releases import (
 )
 from service.vault.errors import READ_ERRORS, DiskFull, Erased
 
+studies_router = APIRouter(prefix="/v1/studies", tags=["releases"], route_class=GuardedRoute)
 making = APIRouter(prefix="/v1/transcripts", tags=["releases"], route_class=GuardedRoute)
 router = APIRouter(prefix="/v1/releases", tags=["releases"], route_class=GuardedRoute)
 Researcher = Annotated[Caller, Depends(allow("researcher"))]
+Checker = Annotated[Caller, Depends(allow("researcher", "custodian"))]
 Reader = Annotated[Caller, Depends(allow(*RELEASE_READERS))]
 ReleaseFormat = Literal[RELEASE_FORMATS]  # type: ignore[valid-type]
 
@@ -214,3 +225,89 @@ def read_report(release_id: UUID, caller: Reader, services: ServicesDep) -> dict
 def withdraw_release(release_id: UUID, caller: Researcher, services: ServicesDep) -> None:
     """Destroy a release and its key. The transcript can be released again, with the next number."""
     releases.withdraw_release(services, caller, release_id)
+
+
+class NamesFoundView(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+    release_id: UUID
+    format: str
+    entity_id: UUID
+    n: int
+    is_doubtful: bool = Field(description="The name is a common word, such as Hope or June.")
+
+
+class CheckedView(BaseModel):
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"releases": 25, "files": 475, "found": []}]},
+        from_attributes=True,
+    )
+
+    releases: int
+    files: int
+    found: list[NamesFoundView] = Field(description="Empty if no file has a name.")
+
+
+@studies_router.post("/{study}/release-check", responses=problems(StudyNotFound, *READ_ERRORS))
+def check_releases(study: StudyName, caller: Checker, services: ServicesDep) -> CheckedView:
+    """Search every file of the study's releases for every name and alias of its entities."""
+    with services.sessionmaker.begin() as session:
+        found = release_check.check_releases(session, services, caller, study)
+    return CheckedView.model_validate(found)
+
+
+class ArchiveRequest(Strict):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"formats": ["docx", "report"], "password": "an example, 12 or more"}]
+        }
+    )
+
+    formats: list[ReleaseFormat] = Field(default=["docx", "report"], min_length=1, max_length=30)
+    password: SecretStr | None = Field(
+        default=None, min_length=12, max_length=200, description="For a zip file with AES-256."
+    )
+    recipients: list[AgeRecipient] = Field(
+        default=[], max_length=20, description="For an age file: public keys, `age1...`."
+    )
+
+    @model_validator(mode="after")
+    def _has_one_lock(self) -> Self:
+        if (self.password is None) == (not self.recipients):
+            raise PydanticCustomError("lock", "give either a password or recipients")
+        return self
+
+
+@studies_router.post(
+    "/{study}/release-archive",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "The newest release of each transcript, in an encrypted archive.",
+            "content": {"application/zip": {}, "application/octet-stream": {}},
+        },
+        **problems(StudyNotFound, NothingReleased, *READ_ERRORS),
+    },
+)
+def read_release_archive(
+    study: StudyName, wanted: ArchiveRequest, caller: Reader, services: ServicesDep
+) -> Response:
+    """Read the study's releases as an encrypted archive, to hand over to somebody."""
+    files: dict[str, bytes] = {}
+    with services.sessionmaker() as session:
+        for state in releases.describe(session, releases.newest_releases(session, caller, study)):
+            for format in dict.fromkeys(wanted.formats):
+                name = release_file_name(state.session, state.row.number, format)
+                _, files[name] = releases.read_file(session, services, caller, state.row.id, format)
+            code = state.study
+    if wanted.password is not None:
+        content = zip_with_password(files, wanted.password.get_secret_value())
+        name, type = f"{code}.releases.zip", "application/zip"
+    else:
+        content = zip_for_recipients(files, wanted.recipients)
+        name, type = f"{code}.releases.zip.age", "application/octet-stream"
+    return Response(
+        content,
+        media_type=type,
+        headers={"Content-Disposition": f'attachment; filename="{name}"'},
+    )

@@ -16,4 +16,4 @@ def upgrade() -> None:
     # No version has made releases yet, so the table is empty.
     op.add_column("release", sa.Column("review_version", sa.Integer(), nullable=False))
     op.add_column("release", sa.Column("context", sa.Text(), nullable=False))
-    op.add_column("release", sa.Column("pseudonyms", JSONB(), nullable=False))
+    op.add_column("release", sa.Column("names_kept", JSONB(), nullable=False))
