@@ -207,6 +207,13 @@ FIELD_HINTS = {
     "erased.",
     "role": "The role is researcher, coder, listener, custodian, deidentifier, admin, owner or "
     "worker.",
+    "reason": "The reason is review, release, withdrawal, member_checking, duty_of_care, "
+    "correction, audit or export.",
+    "pseudonym": "A pseudonym is a code, such as P07, I1 or PLACE-1.",
+    "pseudonyms": "A pseudonym is a code, such as P07, I1 or PLACE-1.",
+    "kind": "The kind is participant, interviewer, person, organisation, place, other or allowed.",
+    "deidentification": "Dates are keep_year, shift or generalise; names are codes or chosen; a "
+    "custodian's key is a public key of age: age1...",
     "expires_at": "The expiry is a time in the future with its time zone: 2031-12-31T23:59:59Z.",
 }
 """Valid values of the request fields that commands fill in from their options."""

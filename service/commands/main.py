@@ -28,6 +28,7 @@ from service.commands import (
     masked_audio,
     models,
     recording,
+    roster,
     serve,
     session,
     sign_in,
@@ -73,6 +74,7 @@ app.add_typer(models.app, name="models")
 app.add_typer(study.app, name="study")
 app.add_typer(session.app, name="session")
 app.add_typer(vocabulary.app, name="vocabulary")
+app.add_typer(roster.app, name="roster")
 app.add_typer(access.token_app, name="token")
 app.add_typer(webhook.app, name="webhook")
 app.add_typer(recording.app, name="recording")

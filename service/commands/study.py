@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from models.weights.catalogue import DEMO
-from service.commands.client import Client
+from service.commands.client import Client, drop_none
 from service.commands.connection import connect
 from service.commands.console import Row, print_json, print_table
 from service.commands.options import (
@@ -53,17 +53,44 @@ def set_command(
             "option, the model stays the same.",
         ),
     ] = None,
+    dates: Annotated[
+        str | None,
+        typer.Option(
+            metavar="POLICY",
+            help="What releases show of dates: keep_year; shift, by a secret number of days for "
+            "each participant; or generalise, such as 'early 2010s'.",
+        ),
+    ] = None,
+    names: Annotated[
+        str | None,
+        typer.Option(
+            metavar="POLICY",
+            help="What releases show for people: codes, or chosen for names that are not "
+            "gender-specific.",
+        ),
+    ] = None,
+    custodian_key: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="AGE1...",
+            help="Public key of age to which the names behind pseudonyms are exported; "
+            "repeatable. Replaces earlier ones.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Change the language or the model of a study's future jobs."""
+    """Change the defaults of a study's jobs and how it is de-identified."""
     changes: dict[str, Any] = {}
     with connect(as_json) as client:
         if language is not None:
             changes["language"] = requested_language(language)
         if model is not None:
             changes["model"] = None if model == SERVICE_DEFAULT else model
+        policy = drop_none({"dates": dates, "names": names, "custodian_keys": custodian_key})
+        if policy:
+            changes["deidentification"] = policy
         if not changes:
-            raise typer.BadParameter("say what to change: --language or --model")
+            raise typer.BadParameter("say what to change, for example --language or --dates")
         study = client.request("PATCH", f"/v1/studies/{code}", json=changes).json()
         warn_of_missing_model(client, study)
     print_json(study) if as_json else typer.echo("\n".join(describe(study)))
@@ -71,7 +98,7 @@ def set_command(
 
 @app.command("show")
 def show_command(code: StudyArgument, as_json: AsJson = False) -> None:
-    """Show the defaults of a study's jobs.
+    """Show the defaults of a study's jobs and how it is de-identified.
 
     Also which tokens admins may create for it.
     """
@@ -150,6 +177,9 @@ def describe(study: dict[str, Any]) -> Iterator[str]:
     yield f"language: {study['language'] or 'detected in each recording'}"
     yield f"model: {study['model'] or 'the default of the service'}"
     yield f"vocabulary: {'yes' if study['has_vocabulary'] else 'none'}"
+    policy = study["deidentification"]
+    yield f"dates: {policy['dates'].replace('_', ' ')}, people: {policy['names']}"
+    yield f"custodian's keys: {' '.join(policy['custodian_keys']) or 'none'}"
     yield f"admins may create: {' '.join(study['admins_may_create']) or 'no tokens that read it'}"
     yield f"created: {study['created_at'][:10]}"
 

@@ -13,7 +13,6 @@ import logging
 import random
 import unicodedata
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Literal
 from uuid import UUID, uuid4
@@ -43,6 +42,7 @@ from service.vault import ArtefactClass
 from service.vault.errors import Erased
 from service.vault.keys import KeyRing
 from service.vault.store import Artefact, Store
+from service.vault.streaming import Key
 
 RECORD = "entity"  # kind of the artefact
 MAX_DATE_SHIFT = 180  # days
@@ -185,7 +185,13 @@ def find_several(
 
 
 def page_of_entities(
-    session: DbSession, study_id: UUID, *, kinds: Sequence[str], limit: int, cursor: str | None
+    session: DbSession,
+    study_id: UUID,
+    *,
+    kinds: Sequence[str],
+    pseudonym: str | None = None,
+    limit: int,
+    cursor: str | None,
 ) -> Page[Entity]:
     """A study's entities without merged ones, newest first.
 
@@ -195,6 +201,8 @@ def page_of_entities(
     query = select(Entity).where(Entity.study_id == study_id, Entity.merged_into.is_(None))
     if kinds:
         query = query.where(Entity.kind.in_(kinds))
+    if pseudonym is not None:
+        query = query.where(Entity.pseudonym == pseudonym)
     return page_of(session, Entity, query, limit=limit, cursor=cursor)
 
 
@@ -294,11 +302,33 @@ def read_record(services: Services, entity: Entity) -> EntityRecord:
     Raises:
         Sealed, Erased, KeyMissing, KeyDamaged, ArtefactMissing, ArtefactDamaged
     """
+    key = linkage(services)[1].data_key(entity.study_id, entity.id)
+    return _read(services, entity, key)
+
+
+def read_records(services: Services, entities: Iterable[Entity]) -> dict[UUID, EntityRecord]:
+    """The records by entity, without those of erased entities. All are of one study.
+
+    Raises:
+        Sealed, KeyMissing, KeyDamaged, ArtefactMissing, ArtefactDamaged
+    """
+    readable = [entity for entity in entities if entity.record_artefact_id is not None]
+    if not readable:
+        return {}
+    (study_id,) = {entity.study_id for entity in readable}
+    keys = linkage(services)[1].data_keys(study_id, [entity.id for entity in readable])
+    return {
+        entity.id: _read(services, entity, keys[entity.id])
+        for entity in readable
+        if entity.id in keys
+    }
+
+
+def _read(services: Services, entity: Entity, key: Key) -> EntityRecord:
     if entity.record_artefact_id is None:
         raise Erased("The entity was erased")
-    store, keyring = linkage(services)
     artefact = Artefact(entity.study_id, entity.id, RECORD, entity.record_artefact_id)
-    with store.open(artefact, keyring.data_key(entity.study_id, entity.id)) as file:
+    with linkage(services)[0].open(artefact, key) as file:
         document = json.loads(file.read())
     return EntityRecord(
         tuple(EntityName(**name) for name in document["names"]),
@@ -306,19 +336,6 @@ def read_record(services: Services, entity: Entity) -> EntityRecord:
         document["date_shift_days"],
         document.get("chosen_name"),
     )
-
-
-def read_records(services: Services, entities: Iterable[Entity]) -> dict[UUID, EntityRecord]:
-    """The records by entity, without those of erased entities.
-
-    Raises:
-        Sealed, KeyMissing, KeyDamaged, ArtefactMissing, ArtefactDamaged
-    """
-    records = {}
-    for entity in entities:
-        with suppress(Erased):
-            records[entity.id] = read_record(services, entity)
-    return records
 
 
 def write_record(services: Services, entity: Entity, record: EntityRecord) -> None:

@@ -7,6 +7,7 @@ the key back, the entry is still there, and the key is destroyed again.
 
 import math
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -67,6 +68,21 @@ class KeyRing:
             Erased, KeyMissing, KeyDamaged: the study key or this data key is.
         """
         return self._read(study_id, str(subject_id), self._study_key(study_id))
+
+    def data_keys(self, study_id: UUID, subject_ids: Iterable[UUID]) -> dict[UUID, Key]:
+        """Several data keys of a study, without those that were erased.
+
+        Raises:
+            Sealed
+            Erased: the study was.
+            KeyMissing, KeyDamaged: the study key or a data key is.
+        """
+        under = self._study_key(study_id)
+        keys = {}
+        for id in subject_ids:
+            with suppress(Erased):
+                keys[id] = self._read(study_id, str(id), under)
+        return keys
 
     def erase(self, study_id: UUID, subject_id: UUID) -> None:
         """Destroy a data key for ever. Safe to repeat, and possible while sealed."""

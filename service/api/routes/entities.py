@@ -497,6 +497,7 @@ def list_entities(
     kind: Annotated[
         list[EntityKind] | None, Query(description="Only these kinds; repeatable.")
     ] = None,
+    pseudonym: Annotated[Code | None, Query(description="Only the one with it.")] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     cursor: Annotated[
         str | None, Query(max_length=200, description="`next_cursor` of the previous page.")
@@ -506,7 +507,7 @@ def list_entities(
     with services.sessionmaker() as session:
         found = find_study(session, caller, study)
         page = entities.page_of_entities(
-            session, found.id, kinds=kind or (), limit=limit, cursor=cursor
+            session, found.id, kinds=kind or (), pseudonym=pseudonym, limit=limit, cursor=cursor
         )
         counts = entities.count_mentions(session, page.rows)
         items = [EntityView.of(row, counts.get(row.id, {})) for row in page.rows]
