@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy import select
 
 from service.database.tables import Entity, Handoff, Mention, StoredTranscript, Table
-from tests.api import open_api, tone
+from tests.api import OCTETS, open_api, tone
 from tests.deidentified import accept_all, open_case, suggest
-from tests.test_access import OCTETS, OPERATIONS
+from tests.test_access import OPERATIONS
 from tests.test_releases import NAMES, plain
 
 ALLOWED = {
@@ -104,13 +104,14 @@ def release_id(api, coder):
 
 def test_a_coder_may_use_the_routes_of_releases_and_no_others(api, case, coder, secrets):
     release = release_id(api, coder)
+    bodies: tuple[dict[str, str] | None, ...] = (None, {})
     for method, path, operation in OPERATIONS:
         is_allowed = (method, path) in ALLOWED | OF_THE_TOKEN
         if "security" in operation:
             assert ("coder" in operation["x-roles"]) == is_allowed, (method, path)
         if is_allowed:
             continue
-        for query, body in product(("", "?format=txt"), (None, {})):
+        for query, body in product(("", "?format=txt"), bodies):
             answer = api.request(
                 method,
                 fill(path, case, secrets, release) + query,

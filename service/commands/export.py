@@ -96,6 +96,12 @@ def export_command(
             "not a study.",
         ),
     ] = None,
+    releases: Annotated[
+        bool,
+        typer.Option(
+            "--releases", help="Export the newest releases, which are de-identified, instead."
+        ),
+    ] = False,
     session: Annotated[
         list[str] | None,
         typer.Option(metavar="CODE", help="Export only this session; repeatable."),
@@ -155,11 +161,13 @@ def export_command(
 ) -> None:
     """Write the transcripts of a study for another program.
 
-    Files are named by session and version. They are identified: they hold everything that people
-    said, including names.
+    Files are named by session and version. Without --releases they are identified: they hold
+    everything that people said, including names.
     """
     if (study is None) == (batch is None):
         raise typer.BadParameter("give either a study or, with --from, a folder of transcripts")
+    if releases and (study is None or recordings is not None):
+        raise typer.BadParameter("--releases needs a study, and a release has no recordings")
     if program is None and not format:
         raise typer.BadParameter("say what to write, with --for PROGRAM or --format")
     with report_errors(as_json):
@@ -174,18 +182,16 @@ def export_command(
         )
         formats = tuple(format or (PROGRAM_FORMATS[program] if program else ()))
         with_first = bool(set(formats) & set(LINE_FORMATS))
-        found = list(
-            _read_folder(batch) if batch else _read_study(study or "", as_json, with_first)
-        )
+        if releases:
+            found = list(_read_releases(study or "", as_json))
+        else:
+            found = list(
+                _read_folder(batch) if batch else _read_study(study or "", as_json, with_first)
+            )
         wanted = {code.strip().upper() for code in session or ()}
         sources = [each for each in found if not wanted or each.label.session.upper() in wanted]
         if not sources:
-            raise NothingToExport(
-                "There is no transcript to export: `fieldscribe jobs` shows which jobs have ended."
-                if batch is None
-                else "The folder holds no transcript: give the --out folder of `fieldscribe "
-                "transcribe`."
-            )
+            raise NothingToExport(_say_what_is_missing(releases=releases, is_batch=bool(batch)))
         if recordings is not None:
             with _open_recordings(recordings, study, batch, as_json) as folder:
                 sources = list(_add_recordings(sources, folder))
@@ -203,7 +209,16 @@ def export_command(
         return
     for each in files:
         typer.echo(printable(str(out / each.name)))
-    typer.echo("These files are identified: keep them where the recordings are.", err=True)
+    if not releases:
+        typer.echo("These files are identified: keep them where the recordings are.", err=True)
+
+
+def _say_what_is_missing(*, releases: bool, is_batch: bool) -> str:
+    if releases:
+        return "There is no release to export: `fieldscribe releases` lists them."
+    if is_batch:
+        return "The folder holds no transcript: give the --out folder of `fieldscribe transcribe`."
+    return "There is no transcript to export: `fieldscribe jobs` shows which jobs have ended."
 
 
 def _plan(
@@ -249,6 +264,23 @@ def _read_study(study: str, as_json: bool, with_first: bool) -> Iterator[Source]
                 versions = [each["version"] for each in client.get(f"{path}/versions")["items"]]
                 source = replace(source, first=_read(client, path, version=min(versions)))
             yield source
+
+
+def _read_releases(study: str, as_json: bool) -> Iterator[Source]:
+    """The newest release of each session, in the order of their codes."""
+    with connect(as_json) as client:
+        newest: dict[str, dict[str, Any]] = {}
+        for release in client.list_all("/v1/releases", study=study):  # newest first
+            newest.setdefault(release["session"], release)
+        for code, release in sorted(newest.items()):
+            transcript = _read(client, f"/v1/releases/{release['id']}/files/json")
+            label = Label(
+                session=code,
+                study=release["study"],
+                release=release["number"],
+                roles=transcript.roles,
+            )
+            yield Source(transcript, label, first=transcript)
 
 
 def _read(client: Client, path: str, **parameters: Any) -> Transcript:
