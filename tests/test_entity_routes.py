@@ -444,3 +444,24 @@ def test_transcripts_that_were_erased_do_not_stand_in_the_way(api, study):
     with api.services.sessionmaker() as session:
         query = select(StoredTranscript).where(StoredTranscript.study_id == UUID(study))
         assert session.scalar(query) is not None
+
+
+@pytest.mark.slow
+def test_a_roster_of_5000_entries_is_imported_claimed_and_imported_again(api, study):
+    lines = [f"person,,Name{i} Surname{i},N{i};Nick{i}" for i in range(5000)]
+    roster = "\n".join(["kind,code,name,aliases", *lines])
+
+    first = import_csv(api, study, roster).json()
+    second = import_csv(api, study, roster).json()
+
+    assert (first["created"], second["unchanged"]) == (5000, 5000)
+    finish_job(api.services, make_job(api.services, UUID(study)))
+    claimed = api.post("/v1/handoffs/claim", token=api.token("deidentifier", study)).json()
+    assert len(claimed["roster"]) == 5000
+    assert all(len(entry["aliases"]) == 2 for entry in claimed["roster"])
+
+
+def test_a_roster_that_is_too_long_is_refused(api, study):
+    answer = import_csv(api, study, "kind,name\n" + "place,Coffs\n" * 20_001)
+
+    assert codes(answer) == (422, "bad_entity_roster")

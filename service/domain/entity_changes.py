@@ -321,7 +321,7 @@ def split_entity(
     mentions = _mentions_with(session, services, entity, moved)
     for mention in mentions:
         if mention.state == "accepted":
-            mention.state = "suggested"
+            mention.state, mention.token_id, mention.decided_at = "suggested", None, None
         mention.entity_id = made.id
         mention.version += 1
     affected = {mention.transcript_id for mention in mentions}
