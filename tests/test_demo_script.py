@@ -149,7 +149,16 @@ def test_the_demo_runs(machine: Machine, mode: int) -> None:
     assert done.returncode == 0
     assert "The service has stopped" in done.stdout
     transcripts = sorted(path.name for path in (results / "demo").glob("*.txt"))
-    assert transcripts == ["FG-1.identified.txt", "INT-01.identified.txt"]
+    kinds = ("identified", "release-1")
+    assert transcripts == [f"{s}.{kind}.txt" for s in ("FG-1", "INT-01") for kind in kinds]
+    interview, group = (
+        (results / "demo" / f"{s}.release-1.txt").read_text() for s in ("INT-01", "FG-1")
+    )
+    for name in ("Robin", "Charlie", "Sam", "Lee", "Maria", "Kerry", "Thomas", "Gladstone"):
+        assert name not in interview + group
+    assert "with P03" in interview and "with P03" in group  # Robin is called Charlie there
+    assert (results / "demo" / "FG-1.masked.wav").stat().st_size > 1_000_000
+    assert "38 files of 2 releases: no name of the study" in done.stdout
     exports = sorted(path.name for path in (results / "demo" / "nvivo").iterdir())
     endings = ("docx", "nvivo.docx")
     assert exports == [f"{s}.v1.identified.{end}" for s in ("FG-1", "INT-01") for end in endings]
