@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from models.deidentification.redaction import Redaction, redact
-from models.deidentification.risk_report import estimate_recall, examine, wilson
+from models.deidentification.risk_report import examine
 from models.transcript import Segment, Word
 from tests.test_redaction import made
 
@@ -91,21 +91,3 @@ def test_replacements_with_interpolated_times_are_counted():
     spans = [Redaction("s0001", 0, 3, "P07"), Redaction("s0001", 8, 11, "[OTHER-1]")]
 
     assert examine(before, redact(before, spans)).interpolated_replacements == 1
-
-
-@pytest.mark.parametrize(
-    ("found", "missed", "low"), [(60, 0, 0.94), (150, 0, 0.975), (36, 17, 0.55)]
-)
-def test_a_blind_sample_gives_an_interval(found, missed, low):
-    """The values of the research report: 60 of 60 means at least 94 %."""
-    sample = estimate_recall(found, missed, segments=20)
-
-    assert sample.recall == found / (found + missed)
-    assert sample.low is not None and sample.high is not None
-    assert sample.low == pytest.approx(low, abs=0.005)
-    assert sample.low <= found / (found + missed) <= sample.high
-
-
-def test_an_empty_sample_estimates_nothing():
-    assert estimate_recall(0, 0, segments=5).recall is None
-    assert wilson(0, 10)[0] == pytest.approx(0)

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import accumulate
-from math import sqrt
 from typing import Any
 
 from models.deidentification.detect import detect
@@ -65,15 +64,17 @@ class Sample:
     """What a second person found who read some segments without seeing the mentions.
 
     `recall` and its interval (Wilson, 95 %): the share of the identifiers in these segments that
-    had been found before; None if they had none.
+    had been found before; None if they had none. `is_independent`: the reader had decided on no
+    mention of the transcript.
     """
 
     segments: int
     found: int
     missed: int
     recall: float | None
-    low: float | None
-    high: float | None
+    low: float
+    high: float
+    is_independent: bool
 
 
 @dataclass(frozen=True)
@@ -270,21 +271,3 @@ def _count_interpolated(before: Transcript, replaced: Iterable[Replaced]) -> int
             ]
             n += sum(_overlaps(placed, *span) for span in spans[segment.id])
     return n
-
-
-def estimate_recall(found: int, missed: int, segments: int) -> Sample:
-    """What a blind sample says about all identifiers (Wilson's interval, 95 %)."""
-    n = found + missed
-    if n == 0:
-        return Sample(segments, found, missed, None, None, None)
-    low, high = wilson(found, n)
-    return Sample(segments, found, missed, found / n, low, high)
-
-
-def wilson(k: int, n: int, z: float = 1.96) -> tuple[float, float]:
-    """The interval of a share of k in n. Source: Wilson 1927, JASA 22, 209."""
-    share, z2 = k / n, z * z
-    middle = share + z2 / (2 * n)
-    half = z * sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    low, high = (middle - half) / (1 + z2 / n), (middle + half) / (1 + z2 / n)
-    return min(max(low, 0.0), share), max(min(high, 1.0), share)  # without errors of rounding

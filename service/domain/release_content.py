@@ -21,14 +21,12 @@ from models.deidentification.risk_report import (
     Count,
     RiskReport,
     Sample,
-    estimate_recall,
     examine,
 )
 from models.speaker_names import is_code
 from models.transcript import Segment, Transcript
 from service.database import tables
 from service.database.tables import (
-    BlindSample,
     Entity,
     Handoff,
     LinkageLookup,
@@ -38,7 +36,7 @@ from service.database.tables import (
     Study,
     Token,
 )
-from service.domain import entities, review
+from service.domain import blind_samples, entities, review
 from service.domain.callers import Caller
 from service.domain.entities import EntityRecord
 from service.domain.review import DecidedSpan
@@ -320,17 +318,18 @@ def _count_reviewers(session: DbSession, mentions: Iterable[Mention]) -> dict[st
 
 
 def _read_sample(session: DbSession, transcript_id: UUID) -> Sample | None:
-    """All finished samples of the transcript together."""
-    query = select(BlindSample).where(
-        BlindSample.transcript_id == transcript_id, BlindSample.finished_at.is_not(None)
-    )
-    samples = session.scalars(query).all()
-    if not samples:
+    """What all samples say that second readers have finished."""
+    estimate = blind_samples.estimate_recall(session, transcript_id)
+    if estimate is None:
         return None
-    return estimate_recall(
-        sum(sample.n_found or 0 for sample in samples),
-        sum(sample.n_missed or 0 for sample in samples),
-        sum(len(sample.segments) for sample in samples),
+    return Sample(
+        estimate.n_segments,
+        estimate.n_found,
+        estimate.n_missed,
+        estimate.recall,
+        estimate.low,
+        estimate.high,
+        estimate.is_independent,
     )
 
 

@@ -114,8 +114,9 @@ def _describe_sample(sample: Sample | None) -> str:
             "No second person has read a sample of the transcript, so nobody knows how much the "
             "review missed."
         )
-    read = f"A second person read {sample.segments} segments without seeing the mentions"
-    if sample.recall is None or sample.low is None or sample.high is None:
+    who = "A second person" if sample.is_independent else "Somebody who had also reviewed it"
+    read = f"{who} read {sample.segments} segments without seeing the mentions"
+    if sample.recall is None:
         return f"{read}. They contain no identifier, so the sample says nothing about the rest."
     missed = f"{sample.missed} were missing" if sample.missed != 1 else "1 was missing"
     return (
