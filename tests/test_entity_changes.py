@@ -9,8 +9,9 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import select
 
+from models.deidentification.pseudonyms import NEUTRAL_NAMES
 from service.backup import back_up, restore
-from service.database.tables import Decision, Entity, Release, ReleaseFile, Review
+from service.database.tables import Decision, Entity, Release, ReleaseFile, Review, Study
 from service.domain import entities, entity_changes
 from service.domain.erasure import erase_study
 from service.domain.strays import remove_strays
@@ -198,7 +199,6 @@ def add_release(case):
             number=1,
             review_version=1,
             context="team",
-            pseudonyms={},
             token_id=case.caller.token_id,
         )
         session.add(release)
@@ -296,3 +296,41 @@ def test_an_erasure_of_an_entity_or_a_release_survives_a_restore(
                 entities.linkage(services)[1].data_key(case.study_id, siobhan)
     finally:
         services.close()
+
+
+# --- chosen names ---------------------------------------------------------------------------------
+
+
+def test_who_has_been_released_under_a_code_keeps_it_when_the_study_wants_names(case):
+    add_release(case)
+    with case.services.sessionmaker.begin() as session:
+        study = session.get_one(Study, case.study_id)
+        study.deidentification = {"names": "chosen"}
+        new = entities.create_entity(
+            session, case.services, case.caller, case.study_id, "person", ["Ada"]
+        )
+        for id in (case.entities["Siobhan Gallagher"], new.id):
+            entities.assign_pseudonym(session, case.services, session.get_one(Entity, id))
+        shown = entities.replacement(new, entities.read_record(case.services, new))
+
+    assert "P07" in replaced(case).values()
+    assert shown in NEUTRAL_NAMES
+
+
+def test_an_erased_person_needs_no_chosen_name(case):
+    siobhan = case.entities["Siobhan Gallagher"]
+    with case.services.sessionmaker.begin() as session:
+        session.get_one(Study, case.study_id).deidentification = {"names": "chosen"}
+        entity = session.get_one(Entity, siobhan)
+        entity_changes.erase_entity(session, case.services, entity)
+        assert entities.assign_pseudonym(session, case.services, entity) == "P07"
+
+
+def test_when_every_listed_name_occurs_in_the_study_people_get_codes(services):
+    case = open_case(services, [("SPEAKER_00", " ".join(NEUTRAL_NAMES))])
+    with services.sessionmaker.begin() as session:
+        session.get_one(Study, case.study_id).deidentification = {"names": "chosen"}
+        entity = session.get_one(Entity, case.entities["Siobhan Gallagher"])
+        entities.assign_pseudonym(session, services, entity)
+
+        assert entities.replacement(entity, entities.read_record(services, entity)) == "P07"

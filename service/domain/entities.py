@@ -530,7 +530,7 @@ def assign_pseudonym(session: DbSession, services: Services, entity: Entity) -> 
             entity.pseudonym = free_code(entity.kind, used_pseudonyms(session, entity.study_id))
             entity.version += 1
             session.flush()
-    if entity.kind in NAMED_KINDS:
+    if entity.kind in NAMED_KINDS and entity.record_artefact_id is not None:
         study = session.get_one(Study, entity.study_id)
         if read_policy(study).names == "chosen":
             _choose_name(session, services, entity)
@@ -585,12 +585,20 @@ def lock_study(session: DbSession, study_id: UUID) -> Study:
 
 
 def is_released(session: DbSession, entity: Entity) -> bool:
-    """Whether a transcript that mentions the entity has been released."""
+    """Whether a transcript in which the entity speaks or is mentioned has been released."""
     mentions = select(Mention.transcript_id).where(
         Mention.entity_id == entity.id, Mention.state == "accepted"
     )
-    query = select(Release.id).where(Release.transcript_id.in_(mentions))
-    return session.scalar(query.limit(1)) is not None
+    query = select(Release.transcript_id, StoredTranscript.speakers).join(
+        StoredTranscript, StoredTranscript.id == Release.transcript_id
+    )
+    released = session.execute(query.where(Release.study_id == entity.study_id)).all()
+    mentioned = set(session.scalars(mentions.distinct()))
+    return any(
+        transcript_id in mentioned
+        or any(speaker.get("code") == entity.pseudonym for speaker in speakers.values())
+        for transcript_id, speakers in released
+    )
 
 
 def used_pseudonyms(session: DbSession, study_id: UUID) -> set[str]:

@@ -37,6 +37,7 @@ from service.domain.entities import (
     find_entity,
     fold,
     linkage,
+    lock_study,
     pseudonym_taken,
     read_record,
     require_pseudonym,
@@ -242,9 +243,9 @@ def merge_entities(
 
 
 def lock_for_change(session: DbSession, *entities: Entity) -> None:
-    """Lock the reviews of transcripts that mention entities, then the entities.
+    """Lock the reviews of transcripts that mention entities, then the study, then the entities.
 
-    Always in this order, which a review's decisions follow too, so that nobody waits for ever.
+    A review's decisions and `assign_pseudonym` lock in this order too, to avoid deadlocks.
 
     Raises:
         Erased
@@ -253,6 +254,8 @@ def lock_for_change(session: DbSession, *entities: Entity) -> None:
     transcripts = select(Mention.transcript_id).where(Mention.entity_id.in_(ids))
     reviews = select(Review.transcript_id).where(Review.transcript_id.in_(transcripts))
     session.execute(reviews.order_by(Review.transcript_id).with_for_update()).all()
+    for study_id in sorted({entity.study_id for entity in entities}):
+        lock_study(session, study_id)
     for entity in sorted(entities, key=lambda entity: entity.id):
         session.refresh(entity, with_for_update={"key_share": True})
         if entity.erased_at is not None:

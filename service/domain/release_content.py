@@ -100,7 +100,7 @@ def prepare(
         entities.assign_pseudonym(session, services, entity)
     records = entities.look_up(session, services, caller, used.values(), "release", row.id)
     every = entities.list_entities(session, study.id)
-    people = _read_people(services, decided.transcript, every)
+    people = _read_people(session, services, decided.transcript, every)
     dates = cast(DatePolicy, read_policy(study).dates)
     replacements = _Replacements(
         {segment.id: segment for segment in decided.transcript.segments},
@@ -179,11 +179,16 @@ class _Replacements:
 
 
 def _read_people(
-    services: Services, transcript: Transcript, every: Iterable[Entity]
+    session: DbSession, services: Services, transcript: Transcript, every: Iterable[Entity]
 ) -> dict[str, EntityRecord]:
-    """The records of the transcript's speakers who are entities of the study, by code."""
+    """The records of the transcript's speakers who are entities of the study, by code.
+
+    Those who are never mentioned get a chosen name here, where the study wants them.
+    """
     codes = {name.code for name in transcript.names.values()}
     people = [one for one in every if one.pseudonym in codes and one.kind in PEOPLE]
+    for one in people:
+        entities.assign_pseudonym(session, services, one)
     records = entities.read_records(services, people)
     return {str(one.pseudonym): records[one.id] for one in people if one.id in records}
 

@@ -417,7 +417,9 @@ class LookupView(BaseModel):
     )
 
     id: UUID
-    entity_id: UUID | None = Field(description="Null: the whole linkage table was exported.")
+    entity_id: UUID | None = Field(
+        description="Null: all of them, for an export or for the check of a release."
+    )
     transcript_id: UUID | None = Field(description="The transcript under review, if there was one.")
     reason: str
     token_id: UUID
