@@ -2,7 +2,8 @@
 
 The JSON of a transcript is the result; the other formats are rendered from it. A session is not
 transcribed again if its JSON exists and was made from the same recordings, byte for byte, with the
-same weights and options. Recorders repeat names: a transcript of other recordings is never replaced
+same weights and options. Several runs can share an output folder: each session is claimed by one of
+them (claims.py). Recorders repeat names: a transcript of other recordings is never replaced
 or taken for this session's; the new one gets another name. Nor is a file that a person has changed.
 """
 
@@ -11,7 +12,8 @@ import itertools
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
@@ -24,6 +26,7 @@ from models.pipeline import COSTLY_STAGES, OnProgress, Pipeline, StageProgress
 from models.precision import Precision
 from models.transcript import Transcript
 from models.weights.catalogue import PipelineWeights, WhisperWeights
+from service.batch.claims import BUSY, Claims, Failure
 from service.batch.identity import ensure_key, identity_of
 from service.batch.outputs import MARK, Earlier, Kept, Outputs, read_earlier, write_outputs
 from service.batch.reading import MAX_HELD_SECONDS, Reader, open_recording
@@ -32,6 +35,8 @@ from service.exports import SPECS, Format, Label
 from service.exports.files import remove_abandoned, write_whole
 
 MIN_FREE_BYTES = 16 << 20  # many times the transcript of a day-long recording
+QUICK_BYTES = 1 << 20  # of the beginning, and of the end, of a recording
+WAIT_SECONDS = 0.5  # between looks at sessions that other runs have claimed
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,15 @@ class SessionFiles:
         """
         return list(map(_sha256, self.recordings))
 
+    @property
+    def digest(self) -> str:
+        """A checksum of each recording's size, beginning and end, cheap even for thousands.
+
+        Raises:
+            RecordingNotFound
+        """
+        return hashlib.sha256("".join(map(_quick_sha256, self.recordings)).encode()).hexdigest()
+
 
 def _sha256(path: Path) -> str:
     with open_recording(path) as file:
@@ -68,6 +82,21 @@ def _sha256(path: Path) -> str:
 def _sha256_of_version(path: Path, inode: int, n_bytes: int, modified_ns: int) -> str:
     with open_recording(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _quick_sha256(path: Path) -> str:
+    with open_recording(path) as file:
+        status = os.fstat(file.fileno())
+    return _quick_sha256_of_version(path, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+@cache
+def _quick_sha256_of_version(path: Path, inode: int, n_bytes: int, modified_ns: int) -> str:
+    with open_recording(path) as file:
+        content = hashlib.sha256(f"{n_bytes} ".encode() + file.read(QUICK_BYTES))
+        file.seek(max(0, n_bytes - QUICK_BYTES))
+        content.update(file.read(QUICK_BYTES))
+    return content.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -119,6 +148,21 @@ def group_into_sessions(files: Sequence[Path], *, join: bool) -> tuple[SessionFi
     return tuple(SessionFiles(name, (file,)) for name, file in zip(names, unique, strict=True))
 
 
+@dataclass(frozen=True)
+class Shard:
+    """One of several parts of a set of recordings. A recording's content decides its part."""
+
+    number: int  # from 1
+    count: int
+
+    def __contains__(self, session: SessionFiles) -> bool:
+        try:
+            part = int(session.digest, 16) % self.count
+        except RecordingNotFound:
+            part = 0  # the first shard reports it
+        return part == self.number - 1
+
+
 def prepare_output(folder: Path) -> None:
     """Create the folder and its key, and test that it can be written to, before hours of work.
 
@@ -150,15 +194,23 @@ def run(
     load: Callable[[], Pipeline],
     on_start: Callable[[Mapping[SessionFiles, float]], None],
     on_progress: OnProgress,
+    *,
+    is_dropped: Callable[[SessionFiles], bool] = lambda session: False,
+    old_failures: Iterable[str] | None = None,
 ) -> Iterator[Result]:
-    """Yield a result per session, in order, as each is finished. A failure does not stop the rest.
+    """Yield a result per session as each is finished. A failure does not stop the rest.
 
-    Short sessions are transcribed in groups, whose windows are decoded together.
+    Short sessions are transcribed in groups, whose windows are decoded together. Sessions that
+    another run has claimed come last: they are skipped once it has finished them, and taken over if
+    it has died.
 
     Args:
         load: called once, when there is a recording to transcribe.
         on_start: called with the sessions of a group and their durations in seconds.
-        on_progress: called with the progress of the group.
+        on_progress: called with the progress of the group; the stage `wait` means that other runs
+            have all sessions that are left.
+        is_dropped: whether a session needs no result any more.
+        old_failures: see `Claims`.
 
     Raises:
         OptionError, WeightsError: every other session would fail in the same way.
@@ -166,16 +218,35 @@ def run(
     """
     load_once = cache(load)
     by_name = {session.name: session for session in batch.sessions}
-    with Reader(
-        {name: session.recordings for name, session in by_name.items()},
-        split_channels=batch.options.channels != Channels.MIX,
-        is_wanted=lambda name: find_finished(by_name[name], batch) is None,
-    ) as reader:
-        for group in _read_groups(batch, reader, load_once, on_progress):
+    waiting = deque(batch.sessions)
+    with (
+        Claims(batch.out, old_failures) as claims,
+        Reader(
+            {name: session.recordings for name, session in by_name.items()},
+            split_channels=batch.options.channels != Channels.MIX,
+            is_wanted=lambda name: (
+                not claims.is_busy(claim_name(by_name[name], batch))
+                and find_finished(by_name[name], batch) is None
+            ),
+        ) as reader,
+    ):
+        shared = _Shared(batch, claims, reader, waiting, is_dropped)
+        for group in _read_groups(shared, load_once, on_progress):
             if any(active.result is None for active in group):
-                yield from _process(group, batch, reader, load_once(), on_start, on_progress)
+                yield from _process(group, shared, load_once(), on_start, on_progress)
             else:
-                yield from (active.timed_result for active in group)
+                yield from (_end(active, shared) for active in group)
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What all steps of a run use."""
+
+    batch: Batch
+    claims: Claims
+    reader: Reader
+    waiting: deque[SessionFiles]  # sessions without a result, in the order of their turns
+    is_dropped: Callable[[SessionFiles], bool]
 
 
 @dataclass(eq=False)
@@ -216,7 +287,7 @@ class _ActiveSession:
 
 
 def _read_groups(
-    batch: Batch, reader: Reader, load_once: Callable[[], Pipeline], on_progress: OnProgress
+    shared: _Shared, load_once: Callable[[], Pipeline], on_progress: OnProgress
 ) -> Iterator[list[_ActiveSession]]:
     """Group sessions, in order, until their audio fills the decoder; a long one is a group alone.
 
@@ -224,15 +295,42 @@ def _read_groups(
     """
     group: list[_ActiveSession] = []
     seconds_left = 0.0
+    n_busy = 0  # sessions in a row that other runs have
+    reader, waiting = shared.reader, shared.waiting
 
     def on_poll() -> None:
         on_progress(StageProgress("ingest", 1.0))
 
-    for session in batch.sessions:
+    while waiting or group:
+        if n_busy >= len(waiting):
+            if group:
+                yield group
+                group = []
+            else:
+                on_progress(StageProgress("wait", 0.0))
+                time.sleep(WAIT_SECONDS)
+            n_busy = 0
+            continue
+        session = waiting[0]
+        if shared.is_dropped(session):
+            reader.release(waiting.popleft().name)
+            continue
+        if shared.claims.is_busy(claim_name(session, shared.batch)):
+            n_busy += 1
+            reader.postpone(session.name)
+            waiting.rotate(-1)
+            continue
         if group and (seconds_left <= 0 or not reader.fits(session.name, seconds_left, on_poll)):
             yield group
             group = []
-        active = _read(session, batch, reader, on_progress)
+        waiting.popleft()
+        active = _read(session, shared, on_progress)
+        if active is None:
+            n_busy += 1
+            reader.postpone(session.name)
+            waiting.append(session)
+            continue
+        n_busy = 0
         if active.result is not None and not group:
             yield [active]
             continue
@@ -241,43 +339,82 @@ def _read_groups(
         seconds_left -= active.channel_seconds
         group.append(active)
         del active  # its audio must go when the group does
-    if group:
-        yield group
 
 
-def _read(
-    session: SessionFiles, batch: Batch, reader: Reader, on_progress: OnProgress
-) -> _ActiveSession:
-    active = _ActiveSession(session)
+def _read(session: SessionFiles, shared: _Shared, on_progress: OnProgress) -> _ActiveSession | None:
+    """Read a session, or find its result; None if another run has claimed it."""
+    active, batch = _ActiveSession(session), shared.batch
     with active.step():
-        place = find_place(session, batch)
-        if place.finished:
-            outputs = _write(place.finished, place, batch, missing_only=True)
-            active.result = Result(
-                session,
-                "skipped",
-                outputs.paths,
-                place.finished,
-                written_as=place.other_name(session),
-                edited=place.edited,
-                kept=outputs.kept,
-            )
-        else:
-            _check_output(place.session, batch)
-            active.state = recordings = reader.take(
-                session.name, lambda fraction: on_progress(StageProgress("ingest", fraction))
-            )
-            active.duration = sum(recording.duration for recording in recordings)
-            active.channel_seconds = sum(len(r.samples) * r.duration for r in recordings)
+        if not _find_result(active, batch):
+            claim = _claim(session, shared)
+            if claim == BUSY:
+                return None
+            if isinstance(claim, Failure):
+                active.result = Result(session, "failed", code=claim.code, message=claim.message)
+            elif not _find_result(active, batch):  # another run may just have finished it
+                _check_output(find_place(session, batch).session, batch)
+                active.state = recordings = shared.reader.take(
+                    session.name, lambda fraction: on_progress(StageProgress("ingest", fraction))
+                )
+                active.duration = sum(recording.duration for recording in recordings)
+                active.channel_seconds = sum(len(r.samples) * r.duration for r in recordings)
     if active.result is not None:
-        reader.release(session.name)
+        shared.reader.release(session.name)
     return active
+
+
+def _find_result(active: _ActiveSession, batch: Batch) -> bool:
+    """Skip a session whose transcript an earlier run has made, and write its missing formats."""
+    place = find_place(active.session, batch)
+    if place.finished is None:
+        return False
+    outputs = _write(place.finished, place, batch, missing_only=True)
+    active.result = Result(
+        active.session,
+        "skipped",
+        outputs.paths,
+        place.finished,
+        written_as=place.other_name(active.session),
+        edited=place.edited,
+        kept=outputs.kept,
+    )
+    return True
+
+
+def claim_name(session: SessionFiles, batch: Batch) -> str:
+    """What a session's claim is called: other recordings of the same name have another claim."""
+    try:
+        return f"{session.name}~{identity_of(session.digest, _read_key(batch.out))[:12]}"
+    except RecordingNotFound:  # whoever reads it will say so
+        return session.name
+
+
+def _claim(session: SessionFiles, shared: _Shared) -> str | Failure:
+    try:
+        return shared.claims.take(claim_name(session, shared.batch))
+    except OSError as error:
+        raise _not_writable(error) from None
+
+
+def _not_writable(error: OSError) -> OutputNotWritable:
+    return OutputNotWritable(
+        f"The output folder cannot be written to ({error.strerror}): choose another with --out."
+    )
+
+
+def _end(active: _ActiveSession, shared: _Shared) -> Result:
+    """End a session's claim, which other runs wait for."""
+    result, name = active.timed_result, claim_name(active.session, shared.batch)
+    if result.status == "failed":
+        shared.claims.fail(name, result.code or "", result.message or "")
+    else:
+        shared.claims.release(name)
+    return result
 
 
 def _process(
     group: Sequence[_ActiveSession],
-    batch: Batch,
-    reader: Reader,
+    shared: _Shared,
     pipeline: Pipeline,
     on_start: Callable[[Mapping[SessionFiles, float]], None],
     on_progress: OnProgress,
@@ -288,7 +425,7 @@ def _process(
     for active in pending:
         with active.step():
             active.state = pipeline.segment(
-                active.state, batch.options, progress.of_session(active)
+                active.state, shared.batch.options, progress.of_session(active)
             )
     _transcribe([active for active in pending if active.result is None], pipeline, progress)
     # One session behind: its speakers are clustered while the next session is embedded.
@@ -298,10 +435,10 @@ def _process(
             with active.step():
                 active.state = pipeline.diarise(active.state, progress.of_session(active))
         if previous:
-            yield _finish(previous, batch, reader, pipeline, progress)
+            yield from _finish(previous, shared, pipeline, progress)
         previous = active
     if previous:
-        yield _finish(previous, batch, reader, pipeline, progress)
+        yield from _finish(previous, shared, pipeline, progress)
 
 
 def _transcribe(
@@ -326,33 +463,41 @@ def _transcribe(
 
 def _finish(
     active: _ActiveSession,
-    batch: Batch,
-    reader: Reader,
+    shared: _Shared,
     pipeline: Pipeline,
     progress: "_GroupProgress",
-) -> Result:
+) -> Iterator[Result]:
+    """Yield the result, unless another run took the session over while this one was frozen."""
+    session, batch = active.session, shared.batch
     if active.result is None:
         with active.step():
             transcript = pipeline.finish(active.state, progress.of_session(active))
-            identities = _identify(active.session, batch.out)
+            if not shared.claims.still_holds(claim_name(session, batch)):
+                active.state = None
+                shared.claims.release(claim_name(session, batch))
+                shared.reader.postpone(session.name)
+                shared.waiting.append(session)
+                return
+            identities = _identify(session, batch.out)
             sources = zip(transcript.sources, identities, strict=True)
             transcript = replace(
                 transcript, sources=tuple(replace(source, identity=i) for source, i in sources)
             )
-            place = find_place(active.session, batch)  # another run may have taken the first one
-            outputs = _write(transcript, place, batch)
+            with shared.claims.alone(session.name):  # of other recordings with the same name
+                place = find_place(session, batch)
+                outputs = _write(transcript, place, batch)
             active.result = Result(
-                active.session,
+                session,
                 "done",
                 outputs.paths,
                 transcript,
-                written_as=place.other_name(active.session),
+                written_as=place.other_name(session),
                 edited=place.edited,
                 kept=outputs.kept,
             )
     active.state = None
-    reader.release(active.session.name)
-    return active.timed_result
+    shared.reader.release(session.name)
+    yield _end(active, shared)
 
 
 class _GroupProgress:
@@ -464,8 +609,11 @@ def _identify(session: SessionFiles, folder: Path) -> list[str]:
     Raises:
         RecordingNotFound, FolderKeyMissing
     """
-    key = ensure_key(folder, lambda: True)
-    return [identity_of(sha256, key) for sha256 in session.sha256s]
+    return [identity_of(sha256, _read_key(folder)) for sha256 in session.sha256s]
+
+
+def _read_key(folder: Path) -> bytes:
+    return ensure_key(folder, lambda: True)
 
 
 def _has_sources(transcript: Transcript, session: SessionFiles, folder: Path) -> bool:

@@ -54,6 +54,7 @@ class Reader:
         self._next = ""  # the session that the caller is waiting for
         self._current = ""  # the session that may take as much memory as it needs
         self._released: set[str] = set()
+        self._postponed: set[str] = set()
         self._closed = False
         self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="reader")
         self._ahead = {name: self._pool.submit(self._read_ahead, name) for name in sessions}
@@ -80,6 +81,7 @@ class Reader:
         """
         with self._changed:
             self._next = self._current = name
+            self._postponed.discard(name)
             self._changed.notify_all()
 
         def on_poll() -> None:
@@ -96,12 +98,26 @@ class Reader:
         A session that is not wanted or cannot be read has length zero.
         """
         with self._changed:
+            if name in self._postponed:
+                return False
             self._next = name
             self._changed.notify_all()
         future = self._ahead[name]
         _wait(future, on_poll)
         too_far_ahead = future.exception() is None and future.result() is None
         return not too_far_ahead and self._held[name] <= seconds
+
+    def postpone(self, name: str) -> None:
+        """Free the audio of a session, which may be taken later and is then read again."""
+        with self._changed:
+            self._postponed.add(name)
+            self._released.discard(name)
+            self._held[name] = 0.0
+            self._changed.notify_all()
+        ahead = self._ahead.get(name)
+        if ahead is None or ahead.done():
+            self._ahead[name] = Future()
+            self._ahead[name].set_result(None)
 
     def release(self, name: str) -> None:
         """Free the audio of a session, whether or not it was taken."""
@@ -116,7 +132,10 @@ class Reader:
         with self._changed:
             self._changed.wait_for(
                 lambda: (
-                    self._closed or name == self._next or self._held_seconds() < MAX_HELD_SECONDS
+                    self._closed
+                    or name == self._next
+                    or name in self._postponed
+                    or self._held_seconds() < MAX_HELD_SECONDS
                 )
             )
         try:
@@ -176,7 +195,8 @@ class Reader:
             if self._closed or name in self._released:
                 raise Stopped("The recording is no longer wanted")
             self._held[name] = max(seconds, self._held[name])
-            if name != self._current and self._held_seconds() > MAX_HELD_SECONDS:
+            too_much = self._held_seconds() > MAX_HELD_SECONDS
+            if name != self._current and (too_much or name in self._postponed):
                 raise _TooFarAhead
 
     def _held_seconds(self) -> float:

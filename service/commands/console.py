@@ -26,6 +26,7 @@ STAGE_LABELS = {
     "diarise": "telling speakers apart",
     "attribute": "assigning words",
     "check": "checking",
+    "wait": "waiting for other runs",
 }
 
 WIDE = 100  # columns of a terminal that has room for a progress bar

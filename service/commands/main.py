@@ -52,12 +52,14 @@ from service.commands.options import (
     MixedLanguages,
     Parallel,
     PrecisionOption,
+    ShardOption,
     Speakers,
     Translate,
     Vocabulary,
     WeightsFolder,
     language_option,
     parallel_channels,
+    parse_shard,
     roster_option,
 )
 from service.exports import DEFAULT_FORMATS, FORMAT_NAMES, Format
@@ -162,11 +164,13 @@ def transcribe(
     join: Join = False,
     parallel: Parallel = False,
     precision: PrecisionOption = None,
+    shard: ShardOption = None,
     as_json: AsJson = False,
 ) -> None:
     """Transcribe recordings without the service.
 
-    Finished recordings are skipped: run the same command again after an interruption.
+    Finished recordings are skipped: run the same command again after an interruption, or on
+    several machines at once to share the work.
     """
     with report_errors(as_json):
         require_packages("transcribe", "worker")
@@ -196,6 +200,7 @@ def transcribe(
             formats=tuple(format or DEFAULT_FORMATS),
             join=join or parallel,
             precision=precision,
+            shard=None if shard is None else parse_shard(shard),
             weights=weights,
             as_json=as_json,
         )

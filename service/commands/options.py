@@ -118,6 +118,15 @@ DevicesOption = Annotated[
         help="Devices to use, such as cuda:0,cuda:2 or cpu,cpu; by default every GPU, or the CPU.",
     ),
 ]
+ShardOption = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        metavar="K/N",
+        help="Transcribe only the K-th of N parts of the recordings, chosen by their content.",
+        callback=lambda text: text and "/".join(map(str, parse_shard(text))),
+    ),
+]
 Speakers = Annotated[
     str | None,
     typer.Option(metavar="N|MIN-MAX", help="How many people speak: 2, or 5-8."),
@@ -185,3 +194,11 @@ def parse_speaker_bounds(text: str) -> dict[str, int]:
         raise typer.BadParameter(
             "write a number, such as 6, or a range, such as 2-4", param_hint="--speakers"
         ) from None
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """Read `3/16`: the number of a part, from 1, and how many there are."""
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise typer.BadParameter("write it as 3/16, the first number from 1 to the second")
+    return int(number), int(count)

@@ -20,6 +20,7 @@ from service.batch.batch import (
     Batch,
     Result,
     SessionFiles,
+    Shard,
     find_finished,
     group_into_sessions,
     prepare_output,
@@ -51,6 +52,7 @@ def transcribe(
     formats: tuple[Format, ...],
     join: bool,
     precision: Precision | None,
+    shard: tuple[int, int] | None,
     weights: Path,
     as_json: bool,
 ) -> int:
@@ -62,6 +64,8 @@ def transcribe(
     pipeline_weights = find_pipeline(pipeline_name, weights)
     check_gates(precision, device, whisper_weights, pipeline_weights, weights)
     sessions = group_into_sessions(files, join=join)
+    if shard is not None:
+        sessions = tuple(session for session in sessions if session in Shard(*shard))
     prepare_output(out)
     batch = Batch(sessions, out, formats, options, whisper_weights, pipeline_weights, precision)
 
@@ -161,6 +165,7 @@ class ProgressDisplay:
         self.durations: dict[SessionFiles, float] = {}  # s, of sessions not yet begun
         self.group: set[SessionFiles] = set()  # sessions being transcribed
         self.n_finished = 0
+        self.waits = False  # for other runs
 
     def __enter__(self) -> None:
         self.bars.progress.start()
@@ -209,6 +214,13 @@ class ProgressDisplay:
     def show_progress(self, progress: StageProgress) -> None:
         label = STAGE_LABELS[progress.stage]
         bar, overall = self.bars.stage, self.bars.overall
+        if progress.stage == "wait":
+            if not self.waits:
+                n = len(self.batch.sessions) - self.n_finished
+                self._print(f"Waiting for other runs, which have the last {n} sessions.")
+            self.waits = True
+            self.bars.progress.update(bar, description=label, completed=0, eta="")
+            return
         if progress.stage == "ingest":  # its duration is known only at the end
             self.bars.progress.update(bar, description=label, completed=progress.fraction, eta="")
             return
