@@ -34,6 +34,7 @@ def report(**changes):
         reviewers={"researcher": 2},
         sample=Sample(20, 36, 2, 36 / 38, 0.83, 0.99, True),
         remaining=examine(before, redacted),
+        has_model=True,
         common_names_left=1,
         audio="masked",
     )
@@ -81,6 +82,11 @@ def test_it_warns_about_text_without_capitals():
 
     assert "The text has no capitals" in read(remaining=remaining)
     assert "The text has no capitals" not in read()
+
+
+def test_it_says_that_no_model_took_part():
+    assert "No mention was found by a named-entity model" in read(has_model=False)
+    assert "named-entity model" not in read()
 
 
 def test_a_transcript_without_mentions_has_a_report():

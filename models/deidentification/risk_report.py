@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import accumulate
 from typing import Any
 
+from models.deidentification import vocabulary
 from models.deidentification.detect import detect
 from models.deidentification.lexicons import read_lexicons
 from models.deidentification.occurrences import Occurrence, SpokenSegment
@@ -25,12 +26,13 @@ CONTEXTS = {
     "publication": "readers of a publication: anybody",
 }
 AUDIO = {
-    "none": "No masked audio has been made of this session.",
-    "masked": "Masked audio has been made. It leaves out the replaced words but still carries the "
+    "none": "No masked audio had been made of this session.",
+    "masked": "Masked audio had been made. It leaves out the replaced words but still carries the "
     "voices, by which people can be recognised: it stays with the identified material.",
 }
 WINDOW = 500  # words, in which indirect identifiers are counted together
 NEARBY = 5  # words on each side of a replacement
+CALENDAR = vocabulary.WEEKDAYS | set(vocabulary.MONTHS)
 MAX_LISTED = 60  # words
 PRONOUNS = {
     "she, her, hers, herself": frozenset("she her hers herself she's she'd she'll".split()),
@@ -110,8 +112,9 @@ class RiskReport:
     `context`: for whom the release is made. `stages`: the de-identifiers that read the transcript.
     `replaced`: mentions by label. `entities_replaced`: people, places and organisations, of
     `entities_of_study`. `reviewers`: how many people of each role decided on mentions.
-    `common_names_left`: names of the study that are common words, such as Hope or June, and that
-    are written with a capital within a sentence.
+    `has_model`: a named-entity model found a mention, not only rules. `common_names_left`: names of
+    the study that are common words, such as Hope or June, and that are written with a capital
+    within a sentence.
     """
 
     study: str | None
@@ -129,6 +132,7 @@ class RiskReport:
     reviewers: Mapping[str, int]
     sample: Sample | None
     remaining: Remaining
+    has_model: bool
     common_names_left: int
     audio: str
     schema: str = field(default=SCHEMA)
@@ -230,7 +234,8 @@ def _count_words(transcript: Transcript, is_left: IsLeft) -> _Words:
             counted.long_numbers += sum(map(str.isdigit, lower)) >= 4
             for name, members in PRONOUNS.items():
                 counted.pronouns[name] += lower in members
-            if token.is_capitalised and not token.band and lower.isalpha() and len(lower) > 1:
+            is_name_like = lower not in CALENDAR and lower.isalpha() and len(lower) > 1
+            if token.is_capitalised and not token.band and is_name_like:
                 counted.unknown[token.text[: token.end - token.start]] += 1
     return counted
 

@@ -50,6 +50,7 @@ Context = Literal["team", "member_checking", "repository", "publication"]
 Place = tuple[str, int, int]
 """A segment, and characters [start, stop) of its text."""
 PEOPLE = ("participant", "interviewer", "person")  # kinds of entities
+MODELS = frozenset({"spacy", "presidio", "gliner", "transformers"})  # rules of detectors
 MAX_NAMED = 5  # segments in a message
 
 
@@ -140,6 +141,7 @@ def prepare(
         reviewers=_count_reviewers(session, mentions),
         sample=_read_sample(session, row.id),
         remaining=examine(decided.transcript, redacted, rejected),
+        has_model=any(map(_is_by_model, mentions)),
         common_names_left=sum(leak.is_doubtful for _, leak in leaks),
         audio=_describe_audio(session, row.id),
     )
@@ -313,6 +315,12 @@ def _found_by(mention: Mention) -> str:
         return mention.origin
     vote = max(mention.votes, key=lambda each: each.get("score") or 0)
     return vote.get("rule") or "detector"
+
+
+def _is_by_model(mention: Mention) -> bool:
+    """Whether the vote of a model is among those on the mention: `spacy`, `first_name+spacy`."""
+    rules = [part for vote in mention.votes for part in (vote.get("rule") or "").split("+")]
+    return not MODELS.isdisjoint(rules)
 
 
 def _count_reviewers(session: DbSession, mentions: Iterable[Mention]) -> dict[str, int]:
