@@ -550,12 +550,13 @@ transcript.addEventListener("undone", ({ detail: segment }) => {
   else segment.element.scrollIntoView({ block: "nearest" });
 });
 
+/** Fetch the speakers' labels and names. */
 async function loadSpeakers() {
-  const view = await api.get(transcript.path, { background: true });
-  transcript.setSpeakers(view.speakers, view.names);
-  for (const segment of transcript.segments) transcript.refresh(segment);
   const found = await api.get(`${transcript.path}/speakers`, { background: true });
   labels = found.speakers;
+  const voices = Object.values(labels);
+  transcript.setSpeakers([...new Set(voices.map(({ name }) => name))], Object.fromEntries(voices.map((voice) => [voice.name, voice])));
+  for (const segment of transcript.segments) transcript.refresh(segment);
   waveform?.draw();
 }
 
@@ -784,6 +785,7 @@ async function start() {
   try {
     view = await api.get(transcript.path);
   } catch (problem) {
+    document.documentElement.dataset.ready = "true";
     fill(container, notice("error", problem.status === 404 || problem.status === 403 ? "There is no such transcript, or it is not yours." : problem.message));
     return;
   }

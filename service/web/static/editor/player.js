@@ -36,8 +36,9 @@ export class Player extends EventTarget {
     const states = this.parts.map((part) => part.state);
     this.state = states.includes("preparing") ? "preparing" : states.includes("ready") ? "ready" : "failed";
     if (this.state === "preparing") setTimeout(() => this.load(), 2000);
-    for (const part of this._at(this._time)) this._audio(part);
+    this._prepare();
     this._emit("state");
+    if (this._wanted) this.play({ stopAt: this._stopAt });
     return timeline;
   }
 
@@ -64,15 +65,20 @@ export class Player extends EventTarget {
 
   /** stopAt: pause there, as after a segment that is played again. */
   seek(time, { stopAt = Infinity } = {}) {
-    this._time = Math.min(Math.max(0, time), this.duration);
+    this._time = Math.min(Math.max(0, time), this.duration || Infinity);
     this._stopAt = stopAt;
     if (this.playing) this._start(); else this._prepare();
     this._emit("time");
   }
 
   async play({ stopAt = Infinity } = {}) {
-    if (this.state === "failed" || !this.parts.length) return;
+    if (this.state === "failed") return;
     this._stopAt = stopAt;
+    if (!this._at(this._time).some((part) => part.state === "ready")) {  // as soon as it can be played
+      this._wanted = true;
+      return;
+    }
+    this._wanted = false;
     this.playing = true;
     this._emit("play");
     await this._start();
@@ -89,7 +95,7 @@ export class Player extends EventTarget {
   /** Play, a little earlier than where it stopped; or pause. */
   toggle() {
     if (this.playing) return this.pause();
-    if (this._time >= this.duration - 0.05) this._time = 0;
+    if (this.duration && this._time >= this.duration - 0.05) this._time = 0;
     this.seek(this._time - settings.backStep);
     return this.play();
   }
@@ -120,7 +126,8 @@ export class Player extends EventTarget {
   _prepare() {
     for (const part of this._at(this._time)) {
       const audio = this._audio(part);
-      if (audio) audio.currentTime = Math.max(0, this._time - part.start);
+      const place = Math.max(0, this._time - part.start);
+      if (audio && Math.abs(audio.currentTime - place) > 0.001) audio.currentTime = place;
     }
   }
 

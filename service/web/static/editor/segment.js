@@ -43,12 +43,17 @@ export class Segment {
   get node() {
     const { p } = this;
     const [first] = p.childNodes;
-    if (p.childNodes.length !== 1 || first.nodeType !== Node.TEXT_NODE) {
-      const node = document.createTextNode(p.textContent);
-      p.replaceChildren(node);
-      return node;
-    }
-    return first;
+    if (p.childNodes.length === 1 && first.nodeType === Node.TEXT_NODE) return first;
+    const selection = getSelection();
+    const hasCaret = selection.rangeCount > 0 && p.contains(selection.focusNode);
+    const before = document.createRange();
+    before.setStart(p, 0);
+    if (hasCaret) before.setEnd(selection.focusNode, selection.focusOffset);
+    const caret = before.toString().length;
+    const node = document.createTextNode(p.textContent);
+    p.replaceChildren(node);
+    if (hasCaret) selection.collapse(node, Math.min(caret, node.data.length));
+    return node;
   }
 
   get isDirty() { return normal(this.text) !== normal(this.saved); }

@@ -487,7 +487,7 @@ export class Transcript extends EventTarget {
       if (newText && segment.isDirty) { segment.remote = view; continue; }
       segment.adopt(view, changes.version);
       segment.remote = null;
-      if (newText || segment.text !== view.text) this.setText(segment, view.text);
+      if (newText) this.setText(segment, view.text);  // otherwise leave what is being typed
       this.refresh(segment);
       changed.push(segment);
     }
