@@ -2,6 +2,7 @@
 
     scripts/evaluate deid          # passages and synthetic text, with and without a model
     scripts/evaluate deid --passages mine.txt --roster mine.csv --show
+    scripts/evaluate deid --round-trip --whisper base.pt --diarisation FOLDER
 
 Passages are lines of text in which each identifier is marked: [[Siobhan|PERSON]], or
 [[Shavon|PERSON|roster]] if the roster has it, in any spelling; [[Victoria|?]] is not counted.
@@ -9,11 +10,13 @@ docs/developer/deidentifier.md explains the figures.
 """
 
 import argparse
+import itertools
 import random
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from models.audio.recording import SAMPLE_RATE
 from models.deidentification.detect import detect
 from models.deidentification.occurrences import (
     Detector,
@@ -23,6 +26,9 @@ from models.deidentification.occurrences import (
 )
 from models.deidentification.optional_detectors import load_detectors
 from models.deidentification.sampling import wilson
+from models.options import JobOptions
+from models.transcript import Transcript
+from scripts import deid_round_trip
 from scripts.deid_evaluation import (
     PASSAGES,
     Passage,
@@ -32,6 +38,7 @@ from scripts.deid_evaluation import (
     score_passages,
 )
 from scripts.deid_generator import CONDITIONS, Generator
+from scripts.deid_round_trip import STEP
 from service.commands.options import default_weights_folder
 
 N_SEEDS = 5
@@ -49,6 +56,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--show", action="store_true", help="print what was missed, and what is false"
     )
+    parser.add_argument(
+        "--round-trip", action="store_true", help="speak the passages and transcribe them first"
+    )
+    parser.add_argument("--whisper", default="demo", help="a Whisper model, by name or path")
+    parser.add_argument("--diarisation", default="demo", help="a pipeline, by name or path")
+    parser.add_argument("--words", type=int, default=3000, help="at most, of the round trip")
     options = parser.parse_args(arguments)
     models = load_detectors(options.model, options.weights)
     if not models:
@@ -57,6 +70,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     systems += [(f"rules, {models[0].name}", models)] if models else []
     roster = read_roster_file(options.roster or PASSAGES / "roster.csv")
     paths = [options.passages] if options.passages else [PASSAGES / f"{n}.txt" for n in SETS]
+    if options.round_trip:
+        passages = choose_passages(paths, options.words)
+        measure_round_trip(passages, roster, systems, options)
+        return
     print(HEADER)
     for path in paths:
         for name, detectors in systems:
@@ -142,6 +159,79 @@ def measure_synthetic(
                 passages += made
                 found += run_detector(made, generator.roster, detectors)
             report(f"synthetic, {conditions.name}, {name}", passages, found, show=show)
+
+
+def choose_passages(paths: Sequence[Path], n_words: int) -> list[Passage]:
+    """The passages of several files, shuffled, up to a number of words."""
+    every = [passage for path in paths for passage in read_passages(path)]
+    random.Random(0).shuffle(every)
+    ends = itertools.accumulate(len(passage.text.split()) for passage in every)
+    return [passage for passage, end in zip(every, ends, strict=True) if end <= n_words]
+
+
+def measure_round_trip(
+    passages: Sequence[Passage],
+    roster: Sequence[KnownEntity],
+    systems: Sequence[tuple[str, Sequence[Detector]]],
+    options: argparse.Namespace,
+) -> None:
+    """Speak and transcribe passages; print what is then found, and what of the sound is masked."""
+    spoken = deid_round_trip.speak(passages)
+    transcript = transcribe(spoken, options)
+    print(ROUND_TRIP_HEADER)
+    for name, detectors in systems:
+        for tier in ("suggested", "sure"):
+            scored = deid_round_trip.measure(
+                spoken, transcript, roster, detectors, sure_only=tier == "sure"
+            )
+            report_round_trip(f"{name}, {tier}", scored, show=options.show)
+    careful = deid_round_trip.accepted_by_a_careful_reviewer(spoken, transcript)
+    report_round_trip("every identifier", deid_round_trip.score(spoken, transcript, careful))
+    n_lost = sum(scored.lost.values())
+    print(
+        f"{len(spoken.samples) / SAMPLE_RATE / 60:.0f} min, {scored.n_words} words,"
+        f" {scored.n_wrong} recognised wrongly; of {scored.n_gold} identifiers {scored.n_spelt} as"
+        f" spelt, {scored.n_changed} in other words, {n_lost} not at all"
+    )
+
+
+def transcribe(spoken: deid_round_trip.Spoken, options: argparse.Namespace) -> Transcript:
+    import torch  # takes seconds, and nothing else here needs it
+
+    from models.pipeline import Pipeline
+    from models.weights.catalogue import find_pipeline, find_whisper
+    from scripts.make_interview import recording_of
+
+    pipeline = Pipeline(
+        find_whisper(options.whisper, options.weights),
+        find_pipeline(options.diarisation, options.weights),
+        torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+    )
+    recording = recording_of(spoken.samples)
+    return pipeline.transcribe([recording], JobOptions(language="en"), lambda _: None)
+
+
+ROUND_TRIP_HEADER = (
+    "accepted | found as spelt | found in other words | false per 1,000 words | time masked"
+    " | identifiers wholly masked | other speech masked\n---|---|---|---|---|---|---"
+)
+
+
+def report_round_trip(
+    label: str, scored: deid_round_trip.RoundTripScore, *, show: bool = False
+) -> None:
+    cells = (
+        label,
+        share(sum(scored.found_spelt.values()), scored.n_spelt),
+        share(sum(scored.found_changed.values()), scored.n_changed),
+        f"{1000 * scored.n_false / max(1, scored.n_words):.1f}",
+        f"{scored.masked_seconds / max(STEP, scored.gold_seconds):.3f}",
+        share(scored.wholly, scored.n_gold),
+        f"{100 * scored.masked_other_seconds / max(STEP, scored.other_seconds):.1f} %",
+    )
+    print(" | ".join(cells))
+    if show:
+        print(*(f"    missed: {line}" for line in scored.missed), sep="\n")
 
 
 def measure_speed(
