@@ -111,8 +111,8 @@ class Settings(BaseSettings):
     )
     deidentifier_model: str | None = Field(
         default=None,
-        description="Named-entity model of the de-identifier: a spaCy pipeline by name or folder, "
-        "or none.",
+        description="Detectors of the de-identifier beside its rules, separated by commas: a spaCy "
+        "pipeline by name or folder, hf:FOLDER, gliner:FOLDER, presidio; or none.",
     )
     max_upload_bytes: int = Field(
         default=32 * 2**30, gt=0, description="Largest recording that can be uploaded."

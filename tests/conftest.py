@@ -37,6 +37,7 @@ IMPORT_PYANNOTE = {
     "test_demo_weights",
     "test_diarisation",
     "test_hugging_face",  # transformers, which pyannote.audio imports
+    "test_optional_detectors",  # transformers
     "test_reconstruction",
 }
 

@@ -204,6 +204,7 @@ class OneName:
     """A detector that suggests one word."""
 
     name = "fake"
+    finds_names = True
 
     def __init__(self, word):
         self.word = word

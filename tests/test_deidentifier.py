@@ -119,6 +119,7 @@ def test_a_lost_claim_is_dropped_without_an_error(api, offered):
 def test_an_error_fails_the_hand_off_and_quotes_nothing(api, offered, caplog):
     class Broken:
         name = "broken"
+        finds_names = True
 
         def find(self, texts):
             raise ValueError(f"cannot read {texts}")

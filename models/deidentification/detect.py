@@ -93,7 +93,8 @@ def detect(
         spans if is_run_cased else [lower_promise(span) for span in spans]
         for spans, is_run_cased in zip(by_run, cased, strict=True)
     ]
-    notes = [*([] if detectors else [REDUCED]), *([] if all(cased) else [UNCASED])]
+    has_model = any(detector.finds_names for detector in detectors)
+    notes = [*([] if has_model else [REDUCED]), *([] if all(cased) else [UNCASED])]
     return Findings(
         occurrences=tuple(to_occurrences(segments, runs, by_run)),
         flags=tuple(
@@ -250,7 +251,9 @@ def combine(
     combined = list(spans)
     starts = [token.start for token in tokens]
     for suggestion in suggested:
-        span = trim_suggestion(suggestion, tokens, starts)
+        span: Span | None = suggestion
+        if suggestion.label in NAME_LABELS:
+            span = trim_suggestion(suggestion, tokens, starts)
         if span is None:
             continue
         overlapping = [s for s in combined if span.start < s.end and s.start < span.end]
@@ -258,8 +261,11 @@ def combine(
             combined.append(span)
             continue
         for existing in overlapping:
-            if existing.label in NAME_LABELS:
+            if existing.label in NAME_LABELS and span.label in NAME_LABELS:
                 combined[combined.index(existing)] = agree(existing, span)
+            elif existing.label == span.label:
+                rule = f"{existing.rule}+{span.rule}"
+                combined[combined.index(existing)] = replace(existing, rule=rule)
     return merge_names(combined, ())
 
 

@@ -105,6 +105,7 @@ class Detector(Protocol):
     """An optional second detector, such as a named-entity model. It must not use the network."""
 
     name: str
+    finds_names: bool  # of people, places and organisations, without a list of them
 
     def find(self, texts: Sequence[str]) -> list[list[Span]]:
         """Return the candidates in each text."""

@@ -50,6 +50,8 @@ TEXTS_PER_BATCH = 64
 class SpacyDetector:
     """Loaded once; `find` may be called any number of times."""
 
+    finds_names = True
+
     def __init__(self, language: "Language", name: str) -> None:
         self.name = name
         self._language = language

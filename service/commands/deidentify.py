@@ -20,8 +20,9 @@ NamedEntityModel = Annotated[
     typer.Option(
         "--model",
         metavar="NAME|FOLDER|none",
-        help="Named-entity model: a spaCy pipeline, or none to use rules alone. By default, "
-        "en_core_web_sm if it is installed.",
+        help="Named-entity model: a spaCy pipeline; hf:FOLDER, gliner:FOLDER or presidio, also "
+        "several separated by commas; or none to use rules alone. By default, en_core_web_sm if it "
+        "is installed.",
     ),
 ]
 
