@@ -14,7 +14,7 @@ from models.diarisation.segmentation import SpeechRegion
 from models.transcript import Flag, Segment, Word, mean_probability
 from models.whisper_engine import DecodedWindow
 from models.whisper_engine.coverage import find_crammed
-from models.whisper_engine.decoder import LOGPROB_THRESHOLD
+from models.whisper_engine.decoder import LOGPROB_THRESHOLD, is_silence
 from models.whisper_engine.engine import CLEAR_LANGUAGE
 
 MISSED_SPEECH = 1.5  # s of speech without a word; shorter stretches are breaths or back-channels
@@ -46,6 +46,7 @@ def find_flags(
         *flag_few_words(words, regions),
         *flag_words_without_speech(segments, regions),
         *flag_loops(decoded),
+        *flag_silent_windows(decoded),
         *flag_improbable_windows(decoded),
         *flag_crammed_words(segments),
         *flag_other_languages(decoded, language),
@@ -180,9 +181,20 @@ def flag_loops(decoded: Sequence[DecodedWindow]) -> Iterator[Flag]:
             yield Flag("loop", result.window.start, result.window.end, evidence)
 
 
+def flag_silent_windows(decoded: Sequence[DecodedWindow]) -> Iterator[Flag]:
+    """Flag windows that Whisper takes for silence: their text, which it invents, was left out."""
+    for result in decoded:
+        if result.text and is_silence(result):
+            evidence = {
+                "avg_logprob": round(result.avg_logprob, 2),
+                "no_speech_prob": round(result.no_speech_prob, 2),
+            }
+            yield Flag("taken_for_silence", result.window.start, result.window.end, evidence)
+
+
 def flag_improbable_windows(decoded: Sequence[DecodedWindow]) -> Iterator[Flag]:
     """Flag windows whose text failed at every temperature, or is far less probable than usual."""
-    spoken = [result for result in decoded if result.text]
+    spoken = [result for result in decoded if result.text and not is_silence(result)]
     if not spoken:
         return
     usual = float(np.median([result.avg_logprob for result in spoken]))

@@ -31,13 +31,14 @@ PEERS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "faster-whisper": ("faster-whisper", {}),  # as it comes: five beams, previous text as context
     "faster-whisper, no context": ("faster-whisper", {"condition_on_previous_text": False}),
+    "faster-whisper, in batches": ("faster-whisper batches", {}),  # windows of its speech detector
     "openai-whisper": ("openai-whisper", {}),  # `transcribe` as it comes: greedy
     "openai-whisper, its command": (
         "openai-whisper",
         {"beam_size": 5, "best_of": 5, "temperature": EVERY_TEMPERATURE},
     ),
 }
-"""The package and the options of each peer."""
+"""The package, or a part of it, and the options of each peer."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +67,18 @@ class Peers:
             peer: one of PEERS.
             language: None: detected by the peer.
         """
-        package, options = PEERS[peer]
+        part, options = PEERS[peer]
+        package = part.split()[0]
         key = [peer, options, version(package), self.weights.sha256, language, _checksum(audio)]
         digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()
         path = self.cache / "texts" / f"{digest}.json"
         if path.is_file():
             return PeerText(**json.loads(path.read_text()))
-        made = self._openai if package == "openai-whisper" else self._faster
+        made = {
+            "openai-whisper": self._openai,
+            "faster-whisper": self._faster,
+            "faster-whisper batches": self._faster_in_batches,
+        }[part]
         started = time.perf_counter()
         text = made(audio, language, options)
         found = PeerText(text, round(time.perf_counter() - started, 2), version(package))
@@ -88,6 +94,13 @@ class Peers:
 
     def _faster(self, audio: Path, language: str | None, options: dict[str, Any]) -> str:
         segments, _ = self._faster_model.transcribe(str(audio), language=language, **options)
+        return " ".join(segment.text.strip() for segment in segments)
+
+    def _faster_in_batches(self, audio: Path, language: str | None, options: dict[str, Any]) -> str:
+        from faster_whisper import BatchedInferencePipeline
+
+        batched = BatchedInferencePipeline(model=self._faster_model)
+        segments, _ = batched.transcribe(str(audio), language=language, **options)
         return " ".join(segment.text.strip() for segment in segments)
 
     @cached_property

@@ -143,6 +143,17 @@ def test_a_window_that_failed_at_every_temperature_is_flagged_with_its_evidence(
     )
 
 
+def test_a_window_that_whisper_takes_for_silence_is_flagged_once():
+    """Music got the word "you"."""
+    music = replace(decoded(), text="you", avg_logprob=-1.19, no_speech_prob=0.9)
+    (flag,) = find_flags([], [], [music], "en")
+
+    assert (flag.kind, flag.evidence) == (
+        "taken_for_silence",
+        {"avg_logprob": -1.19, "no_speech_prob": 0.9},
+    )
+
+
 def test_a_window_far_less_probable_than_the_others_is_flagged():
     usual = [replace(decoded(), text="yes", avg_logprob=-0.2 - i / 100) for i in range(4)]
     unusual = replace(decoded(), text="no", avg_logprob=-0.7)

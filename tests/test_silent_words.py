@@ -49,6 +49,25 @@ def test_words_do_not_pass_other_words():
     assert move_words_into_speech(words, regions) == tuple(words)
 
 
+def test_a_word_beside_speech_whose_words_come_later_moves_to_its_beginning():
+    """ "Okay. [pause] Who wants to take notes": it stood before the region, flagged and alone."""
+    regions = [SpeechRegion(24.97, 28.53)]
+    words = [word("Okay.", 23.98, 24.68), word("Who", 26.04, 26.3)]
+
+    assert times(move_words_into_speech(words, regions)) == [(24.97, 25.67), (26.04, 26.3)]
+
+
+@pytest.mark.parametrize(
+    ("start", "first"),
+    [(23.98, 25.3), (22.5, 26.04)],
+    ids=["only a breath has no word", "the speech is too far away"],
+)
+def test_a_word_stays_where(start, first):
+    words = [word("Okay.", start, start + 0.7), word("Who", first, first + 0.2)]
+
+    assert move_words_into_speech(words, [SpeechRegion(24.97, 28.53)]) == tuple(words)
+
+
 spans = st.lists(st.integers(0, 400), min_size=0, max_size=40, unique=True).map(sorted)
 
 

@@ -220,6 +220,15 @@ def test_a_window_without_text_has_no_words(engine):
     assert engine.time_words([empty], ENGLISH) == ()
 
 
+def test_a_window_that_whisper_takes_for_silence_has_no_words(engine):
+    """openai-whisper leaves out such a window; we kept what it invents for music."""
+    (said, *_) = decode_session(engine, SAMPLES, WINDOWS, ENGLISH, engine.find_maximum(SAMPLES))
+    likely = replace(said, avg_logprob=-0.5, no_speech_prob=0.9)
+
+    assert engine.time_words([likely], ENGLISH)
+    assert engine.time_words([replace(likely, avg_logprob=-1.19)], ENGLISH) == ()
+
+
 def test_the_language_is_the_most_probable_over_several_windows(engine, whisper):
     maximum = engine.find_maximum(SAMPLES)
     guess = engine.detect_language(SAMPLES, WINDOWS, maximum)

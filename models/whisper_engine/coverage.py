@@ -9,13 +9,16 @@ stays empty and is flagged (models/quality.py): nothing is invented to fill it.
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 
 from models.diarisation.segmentation import SpeechRegion
 from models.transcript import Word
-from models.whisper_engine.decoder import COMPRESSION_RATIO_THRESHOLD, LOGPROB_THRESHOLD
+from models.whisper_engine.decoder import (
+    COMPRESSION_RATIO_THRESHOLD,
+    LOGPROB_THRESHOLD,
+    Scored,
+)
 from models.windows import MAX_WINDOW, PADDING, Window
 
 MIN_GAP = 2.0  # s of speech without a word that justify another window,
@@ -25,16 +28,6 @@ SEAM = 1.0  # s, this close to the edge
 MIN_PROBABILITY = 0.4  # mean of a gap's words; the average of their window says nothing of them
 CRAMMED = 4  # words; this many do not start at the same time, unless the text is invented
 SAME_TIME = 0.03  # s, one and a half steps of Whisper's time
-
-
-class Scored(Protocol):
-    """A decoded text."""
-
-    @property
-    def avg_logprob(self) -> float: ...
-
-    @property
-    def compression_ratio(self) -> float: ...
 
 
 def find_gaps(

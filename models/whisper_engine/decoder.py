@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
+from typing import Protocol
 
 import torch
 from whisper.tokenizer import Tokenizer
@@ -37,6 +38,19 @@ MAX_LOOP_TOKENS = 24
 MIN_LOOP_REPEATS = 4
 TYPICAL_BYTES_PER_TOKEN = 4  # of ordinary text
 TYPICAL_RATIO = 1.3  # compression ratio of ordinary text, on the low side
+
+
+class Scored(Protocol):
+    """A decoded text."""
+
+    @property
+    def avg_logprob(self) -> float: ...
+
+    @property
+    def no_speech_prob(self) -> float: ...
+
+    @property
+    def compression_ratio(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -297,8 +311,11 @@ def choose_better(greedy: DecodedText, found: DecodedText) -> DecodedText:
     return found if found.avg_logprob > greedy.avg_logprob else greedy
 
 
-def is_silence(text: DecodedText) -> bool:
-    """Whether Whisper takes the window for silence. Source: whisper/transcribe.py."""
+def is_silence(text: Scored) -> bool:
+    """Whether Whisper takes the window for silence, so that its text is invented.
+
+    Source: whisper/transcribe.py, `transcribe`, which skips such a window.
+    """
     return text.avg_logprob < LOGPROB_THRESHOLD and text.no_speech_prob > NO_SPEECH_THRESHOLD
 
 

@@ -30,7 +30,13 @@ from models.whisper_engine.coverage import (
     is_reliable,
     select_words,
 )
-from models.whisper_engine.decoder import BEST_OF, DecodedBatch, WindowDecoder, count_fallback_slots
+from models.whisper_engine.decoder import (
+    BEST_OF,
+    DecodedBatch,
+    WindowDecoder,
+    count_fallback_slots,
+    is_silence,
+)
 from models.whisper_engine.mel import compute_log_mel, find_log_mel_maximum
 from models.whisper_engine.model import CrossKV, InferenceModel
 from models.whisper_engine.rules import read_special_tokens
@@ -392,7 +398,8 @@ class WhisperEngine:
     ) -> tuple[Word, ...]:
         """Words with times and probabilities, from Whisper's cross-attention.
 
-        Starts never decrease, and each word lies in its window, or in the gap that it fills.
+        Starts never decrease, and each word lies in its window, or in the gap that it fills. A
+        window that Whisper takes for silence has no words; models/quality.py flags it.
 
         Args:
             decoded: by this engine, for one session.
@@ -403,7 +410,7 @@ class WhisperEngine:
         words = [
             word
             for result in decoded
-            if result.gap is None
+            if result.gap is None and not is_silence(result)
             for word in self._place_words(result, options, regions)
         ]
         found = [

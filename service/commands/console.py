@@ -200,7 +200,8 @@ FIELD_HINTS = {
     "speakers": "The number of speakers is 1 to 20, or a range within that: 2-4.",
     "channels": "Channels are auto, mix, split or parallel.",
     "passphrase": "The passphrase is missing or too long.",
-    "roster": "Each line of a roster is a code and a role: P01 participant.",
+    "roster": "Each line of a roster is a code such as P01 and a role: interviewer, participant, "
+    "moderator, observer or other.",
     "vocabulary": "A vocabulary has at most 500 lines of at most 100 characters each.",
     "recordings": "A job has at most 100 recordings, each listed once.",
     "from": "The stage is ingest, segment, transcribe, align, diarise, attribute or check.",

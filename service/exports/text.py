@@ -15,6 +15,7 @@ FLAGS = {
     "other_language": "in a different language from the rest",
     "unsure_language": "the language is unclear; the text may be translated or invented",
     "loop": "the text repeats itself",
+    "taken_for_silence": "Whisper heard no speech here; what it wrote was left out",
     "improbable_window": "Whisper was far less sure than usual",
     "crammed_words": "several words at the same time; they may be invented",
     "low_probability": "Whisper was unsure of these words",
