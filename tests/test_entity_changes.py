@@ -86,6 +86,7 @@ def test_mentions_of_a_merged_entity_get_the_pseudonym_of_the_other_and_stay_acc
     merge(case, tomasz, siobhan)
 
     assert entity_of(case, "Tomasz") == siobhan
+    assert tomasz not in {mention.entity_id for mention in case.mentions()}
     assert set(replaced(case).values()) >= {"P07"}
     assert not any("PERSON" in text for text in replaced(case).values())
     assert len(case.decided().spans) == n_accepted

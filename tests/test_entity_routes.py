@@ -108,6 +108,14 @@ def test_two_people_of_one_name_are_two_entities_and_are_pointed_out(api, study)
     assert {one["pseudonym"] for one in found["items"]} == {"P07", "P08"}
 
 
+def test_two_entries_of_one_name_without_codes_are_two_people_in_every_import(api, study):
+    roster = "kind,name\nperson,Eva Muster\nperson,Eva Muster\n"
+
+    first, second = (import_csv(api, study, roster).json() for _ in range(2))
+
+    assert (first["created"], second["created"], second["unchanged"]) == (2, 0, 2)
+
+
 def test_names_that_are_common_words_are_pointed_out(api, study):
     roster = (
         "kind,name,aliases\nperson,Hope,\nperson,June,\nperson,Anh Tran,Will\nperson,Siobhan,\n"
