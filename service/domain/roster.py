@@ -290,7 +290,7 @@ def _notes(
     notes: list[tuple[int, RosterNote]] = []
     checks: dict[RosterNote, Callable[[str], bool]] = {
         "common_word": lambda name: name in lexicons.band or name in MONTHS,
-        "same_name": lambda name: len(owners[name]) > 1,
+        "same_name": lambda name: len(owners.get(name, ())) > 1,
         "pseudonym_in_use": lambda name: is_used(services, study, name),
     }
     for row in rows:
