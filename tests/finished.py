@@ -8,7 +8,6 @@ from models.transcript import MadeWith, Overlap, Segment, Source, Transcript, Tu
 from models.transcript_json import to_json
 from service.database.tables import Job
 from service.domain import job_state, results
-from service.domain.recordings import identified
 from service.domain.stages import STORED_STAGES
 from service.domain.strays import STRAY_AFTER
 from service.services import Services
@@ -54,8 +53,8 @@ def write(services: Services, job_id: UUID, kind: str, content: bytes) -> UUID:
 def age(services: Services) -> None:
     """Make every file and key more than a week old, except artefacts that are being written."""
     then = time.time() - STRAY_AFTER - 60
-    store, keys = identified(services)[0].folder, services.settings.keys
-    artefacts = (path for path in store.rglob("*") if path.suffix != PARTIAL)
+    vault, keys = services.settings.vault, services.settings.keys
+    artefacts = (path for path in vault.rglob("*") if path.suffix != PARTIAL)
     for path in (*artefacts, *keys.rglob("*")):
         os.utime(path, (then, then))
 

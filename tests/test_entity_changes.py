@@ -1,9 +1,7 @@
 """Entities merged, split, renamed and erased while mentions of them are decided."""
 
-import os
 import re
 import threading
-import time
 from uuid import uuid4
 
 import pytest
@@ -254,19 +252,11 @@ def test_names_and_releases_are_no_strays_and_keys_without_a_row_are(case):
         strays |= {stray.subject_id, stray.id}
     assert strays | kept <= stored(case.services)
     age(case.services)
-    for name in (ArtefactClass.LINKAGE, ArtefactClass.DEIDENTIFIED):
-        make_old(vault.stores[name].folder)
 
     remove_strays(case.services)
 
     assert kept <= stored(case.services)
     assert not strays & stored(case.services)
-
-
-def make_old(folder):
-    then = time.time() - 30 * 24 * 3600
-    for path in folder.rglob("*"):
-        os.utime(path, (then, then))
 
 
 def test_an_erasure_of_an_entity_or_a_release_survives_a_restore(

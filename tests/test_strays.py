@@ -10,12 +10,14 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import event
 
+from models.deidentification.study_roster import RosterRow
 from models.options import JobOptions
 from scripts.stand_in.jobs import make_job, make_recording, make_study, make_token, read_job
 from service.database.tables import Recording, Study, Table
 from service.domain.callers import Caller
 from service.domain.jobs import JobRequest, submit_job
 from service.domain.recordings import create_upload, destroy, identified
+from service.domain.roster import import_roster
 from service.domain.strays import KEY_OWNERS, OTHER_OWNERS, remove_strays
 from service.domain.studies import create_study, replace_vocabulary
 from service.vault import uploads
@@ -213,6 +215,9 @@ def test_nothing_is_left_of_requests_that_were_killed(services, job_id):
             chosen=("vocabulary",),
         )
         submit_job(session, services, owner, request)
+    with killed_before_the_commit(services), services.sessionmaker.begin() as session:
+        rows = [RosterRow(number, "person", None, ("Eva",)) for number in (1, 2)]
+        import_roster(session, services, owner, study_id, rows)
     write_all(services, study_id, job_id)
     (uploads._folder(store, uuid4())).mkdir(parents=True)  # before its first part
     half_written: list[Path] = []

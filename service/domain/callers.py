@@ -5,7 +5,7 @@
 | researcher | use recordings, sessions, jobs and transcripts of its studies |
 | coder | read the releases of its studies, and nothing else |
 | listener | everything that a coder may, and hear masked audio |
-| custodian | list its studies and sessions |
+| custodian | list its studies and sessions, look up names in the linkage store, export them |
 | deidentifier | claim and finish the hand-offs of its studies |
 | admin | manage tokens and studies, list jobs, unseal the vault; read no content |
 | owner | everything, in every study |
