@@ -39,6 +39,7 @@ from service.vault import ArtefactClass
 from service.vault.errors import DiskFull, Erased
 from service.vault.files import files_below
 from tests.api import metadata, open_api, tone
+from tests.deidentified import accept_all, open_case, suggest
 from tests.finished import age, finish_job, write
 
 PEOPLE = (("I1", "interviewer"), ("P07", "participant"))
@@ -172,6 +173,30 @@ def test_jobs_and_recordings_erased_since_the_backup_are_erased_again(
         keyring = restored.services.vault.keyrings[ArtefactClass.IDENTIFIED]
         with pytest.raises(Erased):
             keyring.data_key(UUID(study), UUID(recording))
+
+
+def test_releases_are_restored_and_those_withdrawn_since_the_backup_are_erased_again(
+    api, settings, empty, tmp_path
+):
+    case = open_case(api.services)
+    suggest(case)
+    accept_all(case)
+    path = f"/v1/transcripts/{case.transcript_id}/releases"
+    kept, withdrawn = (api.post(path, json={}).json()["id"] for _ in range(2))
+    text = api.get(f"/v1/releases/{kept}/files/txt").text
+    data, _ = backed_up(settings, tmp_path)
+    assert api.request("DELETE", f"/v1/releases/{withdrawn}").status_code == 204
+    newest = back_up(settings, None, tmp_path / "backups of keys")
+
+    done = restore(empty, data, newest.keys)
+
+    assert done.erased_again == 1
+    with open_api(empty) as restored:
+        assert restored.get(f"/v1/releases/{kept}/files/txt").text == text
+        for rest in ("", "/files/txt", "/report"):
+            assert restored.get(f"/v1/releases/{withdrawn}{rest}").status_code == 410
+        found = restored.post(f"/v1/studies/{case.study_id}/release-check").json()
+        assert (found["releases"], found["found"]) == (1, [])
 
 
 def test_a_refused_recording_deleted_after_the_backup_stays_deleted(

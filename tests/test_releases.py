@@ -1,7 +1,9 @@
 """Releases: made after a finished review, frozen, and free of the study's names."""
 
 import io
+import os
 import re
+import time
 import zipfile
 from dataclasses import replace
 from uuid import UUID, uuid4
@@ -12,15 +14,26 @@ import pyzipper
 from sqlalchemy import delete, select
 
 from models.transcript_json import from_json
-from service.database.tables import Entity, LinkageLookup, Mention, Release, StoredTranscript, Study
+from service.database.tables import (
+    Entity,
+    LinkageLookup,
+    Mention,
+    Release,
+    ReleaseFile,
+    StoredTranscript,
+    Study,
+)
 from service.domain import releases
 from service.domain.entities import add_alias, find_entity, read_record, write_record
 from service.domain.entity_changes import change_entity, merge_entities, split_entity
 from service.domain.release_check import plain_text
+from service.domain.strays import STRAY_AFTER, remove_strays
 from service.exports import Format
 from service.exports.releases import RELEASE_FORMATS
+from service.vault.store import Artefact
 from tests.api import open_api
 from tests.deidentified import accept_all, open_case, suggest
+from tests.finished import age
 from tests.test_jobs import codes
 
 NAMES = ("Siobhan", "Gallagher", "Shiv", "Coffs Harbour", "Riverbend", "Tomasz")
@@ -562,3 +575,45 @@ def test_an_archive_of_a_study_without_releases_says_so(api):
     case = open_case(api.services)
 
     assert codes(archive(api, case, password="a" * 12)) == (409, "nothing_released")
+
+
+# --- strays and backup ----------------------------------------------------------------------------
+
+
+def test_strays_of_releases_are_removed_and_releases_stay(api):
+    case = make_reviewed(api)
+    view = release(api, case)
+    store, keyring = releases.deidentified(api.services)
+    crashed = uuid4()
+    key = keyring.create_data_key(case.study_id, crashed)
+    stray = Artefact(case.study_id, crashed, "release_file")
+    with store.write(stray, key) as file:
+        file.write(b"a format")
+    age_class(api)
+    remove_strays(api.services)
+
+    assert crashed not in keyring.subjects()
+    assert stray.id not in store
+    for file in view["files"]:
+        read(api, view, file["format"])
+
+
+def age_class(api):
+    """Make the files of releases, and all keys, more than a week old."""
+    age(api.services)
+    then = time.time() - STRAY_AFTER - 60
+    for path in releases.deidentified(api.services)[0].folder.rglob("*"):
+        os.utime(path, (then, then))
+
+
+def test_a_missing_file_of_a_release_does_not_hide_the_others(api):
+    case = make_reviewed(api)
+    view = release(api, case)
+    store, _ = releases.deidentified(api.services)
+    with api.services.sessionmaker() as session:
+        file = session.get_one(ReleaseFile, (UUID(view["id"]), "txt"))
+        store.delete(file.artefact_id)
+    answer = api.get(f"/v1/releases/{view['id']}/files/txt")
+
+    assert codes(answer) == (500, "artefact_missing")
+    assert read(api, view, "json")
