@@ -68,9 +68,10 @@ def canary() -> Transcript:
     return replace(document, segments=tuple(segments))
 
 
-def make_transcript(api: Api, study: str, recording: str, document: Transcript) -> str:
-    """Finish a job of the recording with this transcript, and return its id."""
-    body = {"study": study, "recordings": [recording], "model": "demo"}
+def make_transcript(api: Api, study: str, recordings: str | list[str], document: Transcript) -> str:
+    """Finish a job of the recordings with this transcript, and return its id."""
+    ids = [recordings] if isinstance(recordings, str) else recordings
+    body = {"study": study, "recordings": ids, "model": "demo"}
     job = api.post("/v1/jobs", json=body)
     assert job.status_code < 300, job.text
     return str(finish_job(api.services, UUID(job.json()["id"]), document))

@@ -187,6 +187,6 @@ def move_from_data_folder(settings: Settings) -> None:
 
 
 def token_names(session: DbSession, ids: Collection[UUID]) -> dict[UUID, str | None]:
-    """The names that tokens were given, to show who did something."""
-    rows = session.execute(select(Token.id, Token.name).where(Token.id.in_(ids)))
-    return {row.id: row.name for row in rows}
+    """The names of accounts, or else of tokens, to show who did something."""
+    rows = session.scalars(select(Token).where(Token.id.in_(ids)))
+    return {row.id: row.display_name or row.name for row in rows}

@@ -42,10 +42,21 @@ export class Doubts extends EventTarget {
     this.items = known
       .map((flag) => {
         const [title, evidence, isUrgent] = KINDS[flag.kind];
-        return { ...flag, title, text: evidence(flag.evidence), isUrgent, isDone: false };
+        const words = flag.kind === "low_probability" ? this._leastSure(flag) : "";
+        return { ...flag, title, text: evidence(flag.evidence) + words, isUrgent, isDone: false };
       })
       .sort((a, b) => b.isUrgent - a.isUrgent || a.start - b.start);
     this.update();
+  }
+
+  /** The words of a place that the models were least sure of. */
+  _leastSure({ start, end }) {
+    const words = this.transcript.segments
+      .filter((segment) => segment.end > start && segment.start < end)
+      .flatMap((segment) => segment.words)
+      .filter((word) => word.probability !== null && word.start >= start - 0.01 && word.end <= end + 0.01);
+    const [least, ...others] = words.toSorted((a, b) => a.probability - b.probability).slice(0, 3).map((word) => `“${word.text.trim()}”`);
+    return least ? ` Least sure: ${[least, ...others].join(", ")}.` : "";
   }
 
   get open() { return this.items.filter((item) => !item.isDone); }

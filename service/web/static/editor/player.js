@@ -116,7 +116,7 @@ export class Player extends EventTarget {
     audio.volume = settings.volume;
     audio.src = `/v1/recordings/${part.recording_id}/playback`;
     audio.playbackRate = audio.defaultPlaybackRate = settings.speed;
-    audio.addEventListener("ended", () => this._advance());
+    audio.addEventListener("ended", () => this._advance(part));
     audio.addEventListener("timeupdate", () => this._watch());  // also in a background tab
     audio.addEventListener("error", () => this._failed(part));
     part.audio = audio;
@@ -169,12 +169,11 @@ export class Player extends EventTarget {
     if (following) this._audio(following);
   }
 
-  _advance() {
-    if (!this.playing) return;
-    const [first] = this._at(this._time);
-    const end = first ? first.start + first.duration : this.duration;
-    this._time = end;
-    if (end >= this.duration - 0.05) { this.pause(); this._emit("time"); } else this._start();
+  /** A recording has ended: go on with the next, unless another one still plays. */
+  _advance(part) {
+    if (!this.playing || this.parts.some(({ audio }) => audio && !audio.paused)) return;
+    this._time = Math.max(this._time, part.start + part.duration);
+    if (this._time >= this.duration - 0.05) { this.pause(); this._emit("time"); } else this._start();
   }
 
   async _failed(part) {

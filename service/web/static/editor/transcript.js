@@ -445,8 +445,21 @@ export class Transcript extends EventTarget {
       return;
     }
     const version = this.redo.pop();
-    if (version === undefined) { announce("There is nothing to do again."); return; }
-    this._takeBack({ version }, true);
+    if (version !== undefined) { this._takeBack({ version }, true); return; }
+    this.saver.flush();
+    this.saver.add(async () => {
+      const undone = await this._lastUndo();
+      if (undone === null) announce("There is nothing to do again.");
+      else this._takeBack({ version: undone }, true);
+    }, { quiet: true });
+  }
+
+  /** The version with which this person undid their last change, also on an earlier page; or null. */
+  async _lastUndo() {
+    const [{ items }, token] = await Promise.all([api.get(`${this.path}/versions`), api.get("/v1/token")]);
+    const own = items.filter((each) => each.token_id === token.id);
+    const last = own.findLast((each) => !each.undone);
+    return last?.kind === "undo" && !items.find((each) => each.version === last.undoes)?.undoes ? last.version : null;
   }
 
   _takeBack(body, isRedo = false) {
