@@ -43,11 +43,11 @@ def parse_study_roster(text: str) -> list[RosterRow]:
     Raises:
         BadEntityRoster: with the number of the entry, without its content.
     """
-    lines = text.removeprefix("\ufeff").splitlines()
-    first = lines[0] if lines else ""
+    text = text.removeprefix("\ufeff")
+    first = text.lstrip().partition("\n")[0]
     separator = next((mark for mark in ",\t;" if mark in first), ",")
     try:
-        rows = list(csv.reader(lines, delimiter=separator))
+        rows = list(csv.reader(io.StringIO(text.lstrip(), newline=""), delimiter=separator))
     except csv.Error:
         raise BadEntityRoster("The roster is not a CSV file: save it as CSV, in UTF-8.") from None
     header = [name.strip().lower() for name in rows[0]] if rows else []
@@ -133,12 +133,12 @@ def is_descriptor(text: str) -> bool:
 
 
 def format_study_roster(rows: Iterable[RosterRow]) -> str:
-    """Return the CSV that `parse_study_roster` reads."""
+    """Return the CSV that `parse_study_roster` reads. A semicolon in a name becomes a comma."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(COLUMNS)
     for row in rows:
-        name, *aliases = row.names
+        name, *aliases = (name.replace(";", ",") for name in row.names)
         always = "yes" if row.always else ""
         more = (row.descriptor or "", row.chosen_name or "")
         writer.writerow((row.kind, row.code or "", name, ";".join(aliases), always, *more))
