@@ -21,7 +21,6 @@ from service.commands.console import (
     printable,
     show_activity,
 )
-from service.commands.jobs import study_and_session_codes
 from service.commands.names import JobName, find_finished_job
 from service.commands.options import AsJson, Cursor, Limit, StudyOption, Yes, check_id
 from service.commands.transcript import TranscriptNotReady
@@ -101,14 +100,13 @@ def make_command(
         asked = client.post(f"/v1/transcripts/{found['transcript_id']}/masked-audio", body)["items"]
         with show_activity("masking"):
             made = [wait_for(client, each["id"]) for each in asked]
-        codes = {} if as_json and out is None else session_codes(client)
         if out is not None:
-            download(client, made, codes, out, yes=yes)
+            download(client, made, out, yes=yes)
     if as_json:
         print_json({"items": made})
         return
     for each in made:
-        typer.echo(describe(each, codes))
+        typer.echo(describe(each))
     typer.echo(f"{STILL_A_VOICE}.", err=True)
 
 
@@ -119,15 +117,14 @@ def list_command(
     """List masked audio, newest first."""
     with connect(as_json) as client:
         page = client.list_some("/v1/masked-audio", limit=limit, cursor=cursor, study=study)
-        studies, sessions = ({}, {}) if as_json else study_and_session_codes(client)
     if as_json:
         print_json(page)
         return
     rows = [
         Row(
             (
-                studies.get(each["study_id"], ""),
-                sessions.get(each["session_id"], "(none)"),
+                each["study"],
+                each["session"] or "(none)",
                 str(each["position"] + 1),
                 "outdated" if each["is_outdated"] else each["state"],
                 f"{each['masked_seconds']:.0f} s",
@@ -176,7 +173,7 @@ def get_command(
     """Download masked audio as WAV. A listener's token is enough."""
     with connect(as_json) as client:
         found = client.get(f"/v1/masked-audio/{masked_audio}")
-        (path,) = download(client, [found], session_codes(client), out, yes=yes)
+        (path,) = download(client, [found], out, yes=yes)
     print_json({"file": str(path)}) if as_json else typer.echo(printable(str(path)))
 
 
@@ -208,13 +205,9 @@ def wait_for(client: Client, id: str) -> dict[str, Any]:
         time.sleep(POLL_EVERY)
 
 
-def session_codes(client: Client) -> dict[str, str]:
-    return {each["id"]: each["code"] for each in client.list_all("/v1/sessions")}
-
-
-def describe(view: dict[str, Any], codes: dict[str, str]) -> str:
+def describe(view: dict[str, Any]) -> str:
     seconds = describe_seconds(view["masked_seconds"])
-    parts = [f"{file_name(view, codes)}: {view['n_spans']} passages masked, {seconds}"]
+    parts = [f"{file_name(view)}: {view['n_spans']} passages masked, {seconds}"]
     if view["n_widened"]:
         parts.append(f"{view['n_widened']} wider than their words: listen to them")
     if view["n_unreviewed"]:
@@ -225,21 +218,19 @@ def describe(view: dict[str, Any], codes: dict[str, str]) -> str:
     return "; ".join(parts)
 
 
-def file_name(view: dict[str, Any], codes: dict[str, str]) -> str:
+def file_name(view: dict[str, Any]) -> str:
     """INT-07.masked.wav; INT-07.2.masked.wav for the second recording of the session."""
-    code = codes.get(view["session_id"], view["id"][:8])
+    code = view["session"] or view["id"][:8]
     number = f".{view['position'] + 1}" if view["position"] else ""
     return f"{code}{number}.masked.wav"
 
 
-def download(
-    client: Client, views: list[dict[str, Any]], codes: dict[str, str], out: Path, *, yes: bool
-) -> list[Path]:
+def download(client: Client, views: list[dict[str, Any]], out: Path, *, yes: bool) -> list[Path]:
     """
     Raises:
         OutputNotWritable, typer.Abort
     """
-    files = {out / file_name(view, codes): view for view in views}
+    files = {out / file_name(view): view for view in views}
     existing = [path.name for path in files if path.exists()]
     if existing and not yes:
         confirm(f"Overwrite {', '.join(existing)}?")

@@ -46,7 +46,15 @@ from models.audio.memory_file import memory_file
 from models.audio.recording import SAMPLE_RATE
 from models.errors import SpeechError, Stopped
 from service.database.queries import lock_job, read_clock
-from service.database.tables import JobRecording, MaskedAudio, Recording, Review, StoredTranscript
+from service.database.tables import (
+    JobRecording,
+    MaskedAudio,
+    Recording,
+    Review,
+    Session,
+    StoredTranscript,
+    Study,
+)
 from service.domain.callers import Caller
 from service.domain.job_errors import InternalError
 from service.domain.jobs import job_recordings, refuse_erased
@@ -300,6 +308,12 @@ def is_outdated(session: DbSession, row: MaskedAudio) -> bool:
     return transcript.version != row.transcript_version or (
         review is None or review.version != row.review_version
     )
+
+
+def codes_of(session: DbSession, row: MaskedAudio) -> tuple[str, str | None]:
+    """The codes of its study and of its session, if it has one."""
+    interview = session.get_one(Session, row.session_id) if row.session_id else None
+    return session.get_one(Study, row.study_id).code, interview.code if interview else None
 
 
 def position_of(session: DbSession, row: MaskedAudio) -> int:

@@ -46,7 +46,9 @@ Eraser = Annotated[Caller, Depends(allow("researcher", sealed_too=True))]  # nee
 MASKED: dict[str, Any] = {
     "id": "d41e0198-f2a6-4d3b-9a39-5b3a0d9a7b10",
     "study_id": "6a4c0f3e-3c0e-4f3b-9a39-5b3a0d9a7b10",
+    "study": "PEER",
     "session_id": "b5d7a1f6-8a0e-4a0c-9a6e-2f7f8b1f6c2d",
+    "session": "INT-07",
     "transcript_id": "0b0f7a52-6f0f-4a52-8f5c-0c5f3f7a9f11",
     "recording_id": "3f7a9f11-6f0f-4a52-8f5c-0c5f0b0f7a52",
     "position": 0,
@@ -103,7 +105,9 @@ class MaskedAudioView(BaseModel):
 
     id: UUID
     study_id: UUID
+    study: str = Field(description="The study's code.")
     session_id: UUID | None
+    session: str | None = Field(description="The session's code.")
     transcript_id: UUID
     recording_id: UUID
     position: int = Field(description="Of the recording in the transcript, from 0.")
@@ -128,10 +132,13 @@ class MaskedAudioView(BaseModel):
     @classmethod
     def fields_of(cls, session: DbSession, row: MaskedAudio) -> dict[str, Any]:
         spans = [masked_audio.span_from_json(span) for span in row.spans]
+        study, code = masked_audio.codes_of(session, row)
         return {
             "id": row.id,
             "study_id": row.study_id,
+            "study": study,
             "session_id": row.session_id,
+            "session": code,
             "transcript_id": row.transcript_id,
             "recording_id": row.recording_id,
             "position": masked_audio.position_of(session, row),
