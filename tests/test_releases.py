@@ -5,6 +5,7 @@ import os
 import re
 import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from uuid import UUID, uuid4
 
@@ -16,6 +17,7 @@ from sqlalchemy import delete, select
 from models.transcript_json import from_json
 from service.database.tables import (
     Entity,
+    Job,
     LinkageLookup,
     Mention,
     Release,
@@ -305,27 +307,34 @@ def test_a_correction_that_brings_a_suggestion_back_prevents_a_release(api):
     assert answer.json()["code"] in ("review_open", "names_left")
 
 
-def test_a_correction_waits_for_a_release_that_is_being_made(api):
-    """And the other way round: a release is never made of a transcript that is half corrected."""
+@pytest.mark.parametrize("table", [StoredTranscript, Job], ids=["a correction", "an erasure"])
+def test_corrections_and_erasures_wait_for_a_release_that_is_being_made(api, table):
+    """A release of a job that is erased meanwhile would stay behind."""
     case = make_reviewed(api)
+    id = case.transcript_id if table is StoredTranscript else case.job_id
     seen = []
 
-    def correct_meanwhile(transcript, report):
+    def change_meanwhile(transcript, report):
         with api.services.sessionmaker() as session:
-            row = session.scalar(
-                select(StoredTranscript)
-                .where(StoredTranscript.id == case.transcript_id)
-                .with_for_update(skip_locked=True)
-            )
-        seen.append(row)
+            query = select(table).where(table.id == id).with_for_update(skip_locked=True)
+            seen.append(session.scalar(query))
         return {"json": b"{}"}
 
     made = releases.create_release(
-        api.services, case.caller, case.transcript_id, "team", correct_meanwhile
+        api.services, case.caller, case.transcript_id, "team", change_meanwhile
     )
 
     assert seen == [None]
     assert made.row.transcript_version == 1
+
+
+def test_two_releases_at_once_get_different_numbers(api):
+    case = make_reviewed(api)
+    with ThreadPoolExecutor(2) as pool:
+        made = list(pool.map(lambda _: release(api, case), range(2)))
+
+    assert sorted(each["number"] for each in made) == [1, 2]
+    assert [text_of(api, each) for each in made] == [text_of(api, made[0])] * 2
 
 
 def test_a_merged_or_renamed_entity_outdates_its_releases(api):

@@ -50,7 +50,7 @@ Context = Literal["team", "member_checking", "repository", "publication"]
 Place = tuple[str, int, int]
 """A segment, and characters [start, stop) of its text."""
 PEOPLE = ("participant", "interviewer", "person")  # kinds of entities
-MODELS = frozenset({"spacy", "presidio", "gliner", "transformers"})  # rules of detectors
+MODELS = frozenset({"spacy", "presidio", "gliner", "token_classifier"})  # rules of detectors
 MAX_NAMED = 5  # segments in a message
 
 

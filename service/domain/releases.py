@@ -28,6 +28,7 @@ from models.transcript import Transcript
 from service.database import tables
 from service.database.tables import (
     Decision,
+    Job,
     Release,
     ReleaseFile,
     Review,
@@ -113,7 +114,7 @@ def create_release(
         Sealed, Erased, KeyMissing, KeyDamaged, ArtefactMissing, ArtefactDamaged, DiskFull
     """
     with services.sessionmaker.begin() as session:
-        row = find_transcript(session, caller, transcript_id, lock=True)
+        row = _lock(session, caller, transcript_id)
         newest = select(func.max(Release.number)).where(Release.transcript_id == row.id)
         number = (session.scalar(newest) or 0) + 1
         content = release_content.prepare(session, services, caller, row, number, context)
@@ -150,6 +151,21 @@ def create_release(
             session.flush()
         log.info("release %s: number %d, %d files", release.id, number, len(files))
         return describe(session, [release])[0]
+
+
+def _lock(session: DbSession, caller: Caller, transcript_id: UUID) -> StoredTranscript:
+    """The transcript, which is neither erased nor corrected until the transaction ends.
+
+    An erasure locks the job first, so this does too: a release that it does not see would stay.
+
+    Raises:
+        TranscriptNotFound, Erased
+    """
+    job_id = find_transcript(session, caller, transcript_id).job_id
+    session.get(Job, job_id, with_for_update={"read": True}, populate_existing=True)
+    row = find_transcript(session, caller, transcript_id, lock=True)
+    session.refresh(row)
+    return row
 
 
 @contextmanager
