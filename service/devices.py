@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from models.environment import child_environment
@@ -47,12 +47,16 @@ def number_devices(names: Sequence[str]) -> tuple[str, ...]:
     )
 
 
-def find_devices(value: str) -> tuple[str, ...]:
-    """The devices that the setting names; for `auto` every GPU, or else the CPU, by its size."""
+def find_devices(value: str, count: Callable[[], int] | None = None) -> tuple[str, ...]:
+    """The devices that the setting names; for `auto` every GPU, or else the CPU, by its size.
+
+    Args:
+        count: counts GPUs; None: `count_gpus`.
+    """
     named = parse_devices(value)
     if named is not None:
         return named
-    n_gpus = count_gpus()
+    n_gpus = (count or count_gpus)()
     if n_gpus:
         return tuple(f"cuda:{i}" for i in range(n_gpus))
     n_cpus = count_cpu_devices(len(os.sched_getaffinity(0)), read_memory())

@@ -189,6 +189,16 @@ def _has_identity(path: Path) -> bool:
     return earlier is not None and any(each.identity for each in earlier.transcript.sources)
 
 
+def find_results(batch: Batch) -> Iterator[Result]:
+    """Yield the sessions that an earlier run has finished, and write their missing formats."""
+    for session in batch.sessions:
+        active = _ActiveSession(session)
+        with active.step():
+            _find_result(active, batch)
+        if active.result is not None:
+            yield active.timed_result
+
+
 def run(
     batch: Batch,
     load: Callable[[], Pipeline],

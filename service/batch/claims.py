@@ -50,6 +50,17 @@ class Failure:
 BUSY, HELD = "busy", "held"
 
 
+def find_failures(folder: Path) -> frozenset[str]:
+    """The claim files of sessions that failed before now, for `Claims`."""
+    failures = set()
+    with suppress(OSError):
+        for path in (folder / FOLDER).iterdir():
+            with suppress(OSError, ValueError):
+                if "failed" in json.loads(path.read_bytes()):
+                    failures.add(path.name)
+    return frozenset(failures)
+
+
 class Claims:
     """The claims of one run.
 
@@ -68,7 +79,9 @@ class Claims:
         stale: float = STALE,
     ) -> None:
         self._folder, self._beat, self._stale = folder / FOLDER, beat, stale
-        self.old_failures = frozenset(self._list() if old_failures is None else old_failures)
+        self.old_failures = (
+            find_failures(folder) if old_failures is None else frozenset(old_failures)
+        )
         self._token = secrets.token_hex(8)
         self._held: dict[str, int] = {}  # numbers, by session
         self._seen: dict[str, tuple[int, float]] = {}  # mtime and since when, by file

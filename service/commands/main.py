@@ -48,6 +48,7 @@ from service.commands.lists import read_roster, read_vocabulary
 from service.commands.options import (
     CHANNELS_HELP,
     AsJson,
+    DevicesOption,
     Files,
     Join,
     MixedLanguages,
@@ -166,6 +167,7 @@ def transcribe(
     join: Join = False,
     parallel: Parallel = False,
     precision: PrecisionOption = None,
+    devices: DevicesOption = None,
     shard: ShardOption = None,
     as_json: AsJson = False,
 ) -> None:
@@ -192,7 +194,8 @@ def transcribe(
             from models.audio.ffmpeg_child import allow_weak_sandbox
             from service.commands import transcribe
 
-        allow_weak_sandbox(read_settings().allow_weak_sandbox)
+        settings = read_settings(devices=devices)
+        allow_weak_sandbox(settings.allow_weak_sandbox)
         exit_code = transcribe.transcribe(
             files=files,
             out=out,
@@ -202,6 +205,8 @@ def transcribe(
             formats=tuple(format or DEFAULT_FORMATS),
             join=join or parallel,
             precision=precision,
+            devices=settings.devices,
+            weak_sandbox=settings.allow_weak_sandbox,
             shard=None if shard is None else parse_shard(shard),
             weights=weights,
             as_json=as_json,
