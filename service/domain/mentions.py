@@ -35,6 +35,7 @@ MORE_LABELS = {
     "URL": "WEB",
 }
 """Labels of well-known detectors, and ours for the same."""
+MAX_VOTES = 50  # of a mention
 NAME_LABELS = ("PERSON", "PLACE", "ORGANISATION")
 KIND_OF_LABEL = {"PERSON": "person", "PLACE": "place", "ORGANISATION": "organisation"}
 
@@ -139,10 +140,26 @@ def _join(a: Candidate, b: Candidate) -> Candidate:
     return replace(
         strong,
         place=place,
-        votes=(*a.votes, *(vote for vote in b.votes if vote not in a.votes)),
+        votes=merge_votes(a.votes, b.votes),
         hint=strong.hint or weak.hint,
         entity_id=strong.entity_id or weak.entity_id,
     )
+
+
+def merge_votes(
+    votes: Sequence[Mapping[str, Any]], more: Sequence[Mapping[str, Any]]
+) -> tuple[Mapping[str, Any], ...]:
+    """One vote for each rule of a stage, the surest."""
+    merged: dict[tuple[str, str | None], Mapping[str, Any]] = {}
+    for vote in (*votes, *more):
+        key = vote["stage"], vote["rule"]
+        if key not in merged or _sureness(vote) > _sureness(merged[key]):
+            merged[key] = vote
+    return tuple(merged.values())[:MAX_VOTES]
+
+
+def _sureness(vote: Mapping[str, Any]) -> tuple[bool, float]:
+    return vote["tier"] == "sure", vote["score"] or 0.0
 
 
 class MentionIndex:

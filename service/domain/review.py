@@ -58,6 +58,7 @@ from service.domain.mentions import (
     MentionIndex,
     candidate_of,
     covers,
+    merge_votes,
     place_of,
     read_label,
     read_rule,
@@ -728,4 +729,6 @@ def _overlap(a: Place, b: Place) -> bool:
 
 
 def _add_votes(mention: Mention, candidate: Candidate) -> None:
-    mention.votes = [*mention.votes, *(one for one in candidate.votes if one not in mention.votes)]
+    votes = list(merge_votes(mention.votes, candidate.votes))
+    if votes != mention.votes:
+        mention.votes = votes
