@@ -27,6 +27,7 @@ from service.database.tables import (
     StoredTranscript,
     Study,
 )
+from service.domain import review
 from service.domain.callers import Caller
 from service.domain.corrections import list_versions
 from service.domain.entity_changes import erase_entities
@@ -109,6 +110,7 @@ def erase_job(session: DbSession, services: Services, job: Job) -> Destroyed:
         masked = lock_masked_audio(session, transcript.id)  # waits for one that is being recorded
         erase_masked_audio(session, services, masked)
         transcript.speakers = transcript.first_speakers = {}
+        review.forget(session, transcript.id)
         for entry in list_versions(session, transcript):
             store.delete(entry.artefact_id)
             if entry.snapshot_artefact_id is not None:

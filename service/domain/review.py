@@ -17,7 +17,7 @@ from functools import cached_property
 from typing import Any, ClassVar, Self
 from uuid import UUID, uuid4
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session as DbSession
 
@@ -34,6 +34,7 @@ from service.database import tables
 from service.database.queries import read_clock
 from service.database.tables import (
     MENTION_STATES,
+    BlindSample,
     Decision,
     Entity,
     Handoff,
@@ -176,6 +177,12 @@ def begin(session: DbSession, services: Services, caller: Caller, transcript_id:
     """
     row = find_transcript(session, caller, transcript_id)
     _begin(session, row, row.version)
+
+
+def forget(session: DbSession, transcript_id: UUID) -> None:
+    """Delete the review of an erased transcript. The record of decisions, which has ids, stays."""
+    for table in (Mention, BlindSample, Review):
+        session.execute(delete(table).where(table.transcript_id == transcript_id))
 
 
 def require_review(session: DbSession, caller: Caller, transcript_id: UUID) -> Review:
