@@ -2,6 +2,7 @@
 
 import logging
 import re
+from typing import Any
 
 import pytest
 
@@ -41,7 +42,7 @@ def test_a_review_of_a_name_leaves_no_trace_of_it(api, postgres, module_settings
     view = api.get(path).json()
     assert {mention["label"] for mention in view["mentions"]} == {"PERSON", "OTHER"}
 
-    requests = []
+    requests: list[Any] = []
     for mention in view["mentions"]:
         for field in ("mention", "version", "action", "entity", "new_entity", "scope", NAME):
             body = {"mention": mention["id"], "version": mention["version"], "action": "accept"}
