@@ -28,6 +28,7 @@ EXTRAS: dict[str, list[str]] = {
     "dev": ["--extra=dev"],
     "evaluate": ["--extra=evaluate"],
     "deid": ["--extra=deid"],
+    "browser": ["--extra=browser"],
     "bench": ["--extra=bench"],
 }
 # torch and the packages that only its CUDA build needs. openai-whisper requires triton too, but

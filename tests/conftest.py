@@ -20,7 +20,9 @@ from service.database.engine import conninfo, create_database, migrate, open_eng
 from service.services import Services, create_root_keys, open_services
 from service.settings import Settings
 from service.vault import roots
+from tests.api import Api
 from tests.audio_files import NAME, MakeRecording
+from tests.browser import Visitor, open_chromium, serve_api
 
 # One thread for each process, read when torch is loaded: the models of the tests are so small that
 # more threads mostly wait for one another, and other test processes need the processor.
@@ -228,6 +230,28 @@ def new_settings(database_url: str, tmp_path: Path) -> Settings:
     )
     create_root_keys(settings)
     return settings
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """Chromium, for tests marked `browser`."""
+    with open_chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def site(module_settings: Settings) -> Iterator[Api]:
+    """The API on a port, for all tests of the module."""
+    with serve_api(module_settings) as api:
+        yield api
+
+
+@pytest.fixture
+def visit(site: Api, chromium: Any) -> Iterator[Visitor]:
+    """Opens pages in a new browser, signed in: see tests/browser.py."""
+    visitor = Visitor(site, chromium)
+    yield visitor
+    visitor.close()
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from service.api.routes import (
     audio,
     corrections,
     entities,
+    events,
     handoffs,
     health,
     jobs,
@@ -41,6 +42,7 @@ from service.api.routes import (
     uploads,
     webhooks,
 )
+from service.api.study_events import StudyEvents
 from service.api.watch import Watch
 from service.domain import queue
 from service.domain import webhooks as webhook_sending
@@ -63,6 +65,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     recordings.router,
     playback.router,
     jobs.router,
+    events.router,
     transcripts.router,
     corrections.router,
     handoffs.router,
@@ -127,13 +130,15 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.checker = Checker(services)
     app.state.playback_maker = PlaybackMaker(services)
     app.state.masker = Masker(services)
-    app.state.watch = Watch(services)
+    app.state.study_events = StudyEvents(services, app.state.rates)
+    app.state.watch = Watch(services, app.state.study_events)
     tasks = [
         asyncio.create_task(queue.maintain(services), name="queue maintenance"),
         asyncio.create_task(app.state.checker.run(), name="checking uploads"),
         asyncio.create_task(app.state.playback_maker.run(), name="making playback copies"),
         asyncio.create_task(app.state.masker.run(), name="masking audio"),
         asyncio.create_task(app.state.watch.run(), name="watching jobs"),
+        asyncio.create_task(app.state.study_events.run(), name="sending changes to pages"),
         asyncio.create_task(webhook_sending.send_events(services), name="sending webhooks"),
     ]
     for task in tasks:

@@ -18,6 +18,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session as DbSession
 
+from service.api.study_events import StudyEvents
 from service.database.engine import conninfo
 from service.database.queries import JOB_CHANNEL, RECORDING_CHANNEL
 from service.database.tables import FINAL, Job, Recording
@@ -73,8 +74,8 @@ class Waiter:
 class Watch:
     """Wakes requests when their job or recording changes. For the API's event loop only."""
 
-    def __init__(self, services: Services) -> None:
-        self._services = services
+    def __init__(self, services: Services, events: StudyEvents) -> None:
+        self._services, self._events = services, events
         self._waiters: dict[Topic, dict[UUID, set[Waiter]]] = {
             topic: defaultdict(set) for topic in TOPICS.values()
         }
@@ -98,10 +99,13 @@ class Watch:
                     for channel in TOPICS:
                         await listener.execute(f"LISTEN {channel}")
                     self._listening.set()
+                    self._events.end_all()
                     for topic, waiters in self._waiters.items():
                         await self._notify(topic, set(waiters))
                     async for notice in listener.notifies():
-                        await self._notify(TOPICS[notice.channel], {UUID(notice.payload)})
+                        id = UUID(notice.payload)
+                        self._events.note(notice.channel, id)
+                        await self._notify(TOPICS[notice.channel], {id})
             except (psycopg.Error, SQLAlchemyError) as error:
                 log.warning(
                     "lost the connection that listens for changes: %s", type(error).__name__

@@ -1,12 +1,13 @@
 // The browsers that are signed in with one's own token.
 import * as api from "./api.js";
-import { announce, ask, button, byId, copyText, el, fill, icon, notice } from "./dom.js";
+import { announce, ask, button, byId, copyText, el, fill, icon, notice, ready } from "./dom.js";
 import { ago, when } from "./format.js";
 import { user } from "./shell.js";
 
 await user;
 await show();
 byId("add").addEventListener("click", add);
+ready();
 
 async function show() {
   const { items } = await api.get("/v1/devices");

@@ -91,3 +91,6 @@ export async function copyText(text) {
   await navigator.clipboard.writeText(text);
   announce("Copied");
 }
+
+/** Say that the page shows what it is for. Tests wait for it. */
+export function ready() { document.documentElement.dataset.ready = "true"; }

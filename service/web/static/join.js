@@ -1,6 +1,6 @@
 // Spending a sign-in link. Its secret is in the fragment, which is removed from the history first.
 import * as api from "./api.js";
-import { button, byId, copyText, el, fill, icon, notice } from "./dom.js";
+import { button, byId, copyText, el, fill, icon, notice, ready } from "./dom.js";
 
 const ROLES = {
   owner: "You will have full access to everything on this service.",
@@ -15,7 +15,8 @@ const secret = location.hash.slice(1);
 history.replaceState(null, "", location.pathname);
 const card = byId("card");
 
-if (secret) show(); else fail("This page needs a sign-in link. Open the whole link, up to its last character.");
+if (secret) await show(); else fail("This page needs a sign-in link. Open the whole link, up to its last character.");
+ready();
 
 async function show() {
   let link;
@@ -55,7 +56,7 @@ function showKey(key) {
   });
   const form = el("form", { class: "stack", method: "post", action: "/" },
     el("h1", { tabindex: "-1" }, "You are signed in. Keep your key"),
-    el("p", {}, "You are signed out after a day at the latest. This key signs you in again. It is shown only now: store it in your password manager."),
+    el("p", {}, "You will be signed out after some hours. This key signs you in again. It is shown only now: store it in your password manager."),
     el("input", { type: "text", name: "username", autocomplete: "username", value: "Fieldscribe", readonly: true, class: "visually-hidden", tabindex: "-1", "aria-label": "Account" }),
     el("div", { class: "field" }, el("label", { for: "key" }, "Your key"), field),
     el("div", { class: "row" }, button("Copy", { icon: "copy", onclick: () => copyText(key) }), shown),

@@ -1,6 +1,6 @@
 // Signing in with a key. The fragment names the page to go to afterwards.
 import * as api from "./api.js";
-import { byId } from "./dom.js";
+import { byId, ready } from "./dom.js";
 
 const form = byId("sign-in"), key = byId("key"), problem = byId("problem");
 const wanted = decodeURIComponent(location.hash.slice(1));
@@ -18,3 +18,4 @@ form.addEventListener("submit", async (event) => {
     key.focus();
   }
 });
+ready();

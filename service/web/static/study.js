@@ -1,8 +1,209 @@
-// One study: its sessions.
-import { byId } from "./dom.js";
-import { user } from "./shell.js";
+// One study: its sessions, their recordings, and how far each transcript is.
+import * as api from "./api.js";
+import { announce, ask, button, byId, el, fill, icon, notice, ready } from "./dom.js";
+import { followStudy } from "./follow.js";
+import { duration, plural, when } from "./format.js";
+import { canRead, user } from "./shell.js";
+import { stateOf } from "./states.js";
+import { showTabs } from "./study_tabs.js";
 
-await user;
+const me = await user;
 const code = decodeURIComponent(location.pathname.split("/")[2]);
-byId("title").textContent = code;
-document.title = `${code} · Fieldscribe`;
+const KINDS = { interview: "Interview", focus_group: "Focus group" };
+
+const recordings = new Map(); // by id
+const jobs = new Map(); // the newest by session id
+const rows = new Map(); // by session id
+let sessions = [], study = null, uploads = null;
+
+async function load(background = false) {
+  const at = encodeURIComponent(code);
+  const [listed, found, submitted] = await Promise.all([
+    api.listAll(`/v1/sessions?study=${at}`, { background }),
+    canRead(me) ? api.listAll(`/v1/recordings?study=${at}`, { background }) : [],
+    canRead(me) ? api.listAll(`/v1/jobs?study=${at}`, { background }) : [],
+  ]);
+  sessions = listed;
+  recordings.clear();
+  for (const recording of found) recordings.set(recording.id, recording);
+  jobs.clear();
+  for (const job of submitted) if (job.session_id && !jobs.has(job.session_id)) jobs.set(job.session_id, job); // newest first
+  const details = [...jobs.values()].filter((job) => !["succeeded", "cancelled", "erased"].includes(job.status));
+  await Promise.all([
+    ...details.slice(0, 60).map(async (job) => jobs.set(job.session_id, await api.get(`/v1/jobs/${job.id}`, { background }))),
+    ...found.filter((recording) => recording.state === "refused").map(async (recording) =>
+      recordings.set(recording.id, await api.get(`/v1/recordings/${recording.id}`, { background }))),
+  ]);
+  show();
+}
+
+const reload = () => load(true).catch(() => {});
+let soon = null;
+function reloadSoon() { clearTimeout(soon); soon = setTimeout(reload, 400); }
+
+function changeJob(job) {
+  if (!job.session_id) return;
+  const before = jobs.get(job.session_id);
+  if (before && before.id !== job.id && before.created_at > job.created_at) return;
+  jobs.set(job.session_id, job);
+  const session = sessions.find((each) => each.id === job.session_id);
+  if (!session) return reloadSoon();
+  tellProgress(session, before, job);
+  drawRow(session);
+  drawSummary();
+}
+
+/** Screen readers hear of the start, each quarter, and the end. */
+function tellProgress(session, before, job) {
+  const quarter = (each) => Math.floor(4 * (each?.progress?.fraction ?? 0));
+  if (job.status === "succeeded" && before?.status !== "succeeded") announce(`${session.code} is transcribed`);
+  else if (job.status === "failed" && before?.status !== "failed") announce(`${session.code} failed`);
+  else if (job.status === "running" && quarter(job) > quarter(before)) announce(`${session.code}: ${25 * quarter(job)} % done`);
+}
+
+// --- drawing ----------------------------------------------------------------------------------------
+
+function show() {
+  const box = byId("sessions");
+  rows.clear();
+  if (!sessions.length) return fill(box, empty());
+  const body = el("tbody");
+  fill(box,
+    el("div", { class: "spread" }, el("h2", {}, "Sessions"), el("p", { class: "muted", id: "summary" })),
+    el("div", { class: "panel" },
+      el("table", { class: "stacked sessions" },
+        el("thead", {}, el("tr", {}, ["Session", "Kind", "Length", "People", "State", "Added", ""].map((name) =>
+          el("th", { scope: "col", class: name === "Length" ? "numeric" : null }, name || el("span", { class: "visually-hidden" }, "Actions"))))),
+        body)));
+  for (const session of sessions) { rows.set(session.id, el("tr")); body.append(rows.get(session.id)); drawRow(session); }
+  drawSummary();
+}
+
+function empty() {
+  if (!canRead(me)) {
+    return el("div", { class: "panel empty" }, icon("file-text"), el("h2", {}, "No sessions yet"),
+      el("p", {}, "When researchers have added interviews, they are listed here."));
+  }
+  return el("div", { class: "panel empty" }, icon("mic"),
+    el("h2", {}, "No sessions yet"),
+    el("p", {}, "Drop the recordings of your interviews or focus groups above. Each becomes a session with a code such as INT-01."),
+    button("Try it with two demo recordings", { icon: "play", onclick: tryDemo }));
+}
+
+async function tryDemo(event) {
+  event.target.disabled = true;
+  try { await (await import("./demo.js")).fillDemo(code); await reload(); }
+  catch (problem) { event.target.disabled = false; byId("sessions").prepend(notice("error", problem.message)); }
+}
+
+function drawSummary() {
+  const states = sessions.map((session) => stateOf(session, recordings, jobs.get(session.id)).kind);
+  const count = (...kinds) => states.filter((kind) => kinds.includes(kind)).length;
+  const seconds = [...recordings.values()].reduce((sum, each) => sum + (each.duration || 0), 0);
+  const parts = [plural(sessions.length, "session")];
+  if (seconds) parts.push(duration(seconds));
+  if (count("running", "queued")) parts.push(`${count("running", "queued")} being transcribed`);
+  if (count("failed", "refused", "waiting")) parts.push(`${count("failed", "refused", "waiting")} to look at`);
+  const summary = byId("summary");
+  if (summary) summary.textContent = parts.join(" · ");
+}
+
+const TAGS = { failed: ["danger", "circle-alert"], refused: ["danger", "circle-alert"], waiting: ["doubt", "triangle-alert"], done: ["ok", "circle-check"] };
+
+function drawRow(session) {
+  const row = rows.get(session.id);
+  if (!row) return;
+  const state = stateOf(session, recordings, jobs.get(session.id));
+  const held = row.contains(document.activeElement) ? document.activeElement.dataset.action : null;
+  const seconds = session.recordings.reduce((sum, id) => sum + (recordings.get(id)?.duration || 0), 0);
+  const [tag, name] = TAGS[state.kind] || [];
+  fill(row,
+    el("th", { scope: "row" }, title(session, state)),
+    el("td", { "data-label": "Kind" }, KINDS[session.kind]),
+    el("td", { "data-label": "Length", class: "numeric" }, seconds ? duration(seconds) : null),
+    el("td", { "data-label": "People" }, people(session)),
+    el("td", { class: "state" }, canRead(me) ? [
+      el("div", { class: "row" }, tag ? el("span", { class: `tag ${tag}` }, icon(name), state.label) : el("span", {}, state.label),
+        state.kind === "running" ? el("span", { class: "muted small" }, `${Math.floor(100 * (state.fraction || 0))} %`) : null),
+      state.kind === "running" ? el("progress", { max: "1", value: String(state.fraction || 0), "aria-label": `Progress of ${session.code}` }) : null,
+      state.kind === "refused" ? el("p", { class: "small" }, state.recording.refusal?.detail) : null,
+      state.reason ? el("p", { class: "small" }, state.reason) : null,
+      state.detail ? el("p", { class: "muted small" }, state.detail) : null,
+      ["running", "done"].includes(state.kind) ? warnings(state.job) : null] : null),
+    el("td", { "data-label": "Added" }, when(session.created_at)),
+    el("td", {}, actions(session, state)));
+  if (held) row.querySelector(`[data-action="${held}"]`)?.focus();
+}
+
+function title(session, state) {
+  if (canRead(me) && state.kind === "done" && state.job.transcript_id) {
+    return el("a", { href: `/transcripts/${state.job.transcript_id}` }, session.code);
+  }
+  return session.code;
+}
+
+function people(session) {
+  if (session.roster.length) return session.roster.map((person) => person.code).join(", ");
+  const { min, max } = session.speakers;
+  if (min && min === max) return String(min);
+  return min || max ? `${min || 1} to ${max || "any"}` : null;
+}
+
+function warnings(job) {
+  return job?.options?.model?.name === "demo"
+    ? el("p", { class: "small doubt-text" }, "Made with the demo models: most words will be wrong.") : null;
+}
+
+function actions(session, state) {
+  if (!canRead(me)) return null;
+  const items = [];
+  const add = (label, name, action, run) =>
+    items.push(button(label, { icon: name, "data-action": action, "aria-label": `${label}: ${session.code}`, onclick: run }));
+  if (state.kind === "ready") add("Transcribe", "play", "transcribe", () => transcribe(session));
+  if (["failed", "cancelled"].includes(state.kind)) add("Try again", "rotate-ccw", "retry", () => transcribe(session));
+  if (["queued", "running", "waiting"].includes(state.kind)) add("Stop", "x", "stop", () => stop(session, state.job));
+  const open = state.kind === "done"
+    ? el("a", { class: "button", href: `/transcripts/${state.job.transcript_id}`, "aria-label": `Open the transcript: ${session.code}` }, icon("file-text"), "Open") : null;
+  return el("div", { class: "row end" }, open, items,
+    button(`Delete ${session.code}`, { icon: "trash-2", iconOnly: true, "data-action": "delete", onclick: () => remove(session) }));
+}
+
+// --- actions ----------------------------------------------------------------------------------------
+
+async function attempt(action) {
+  try { await action(); } catch (problem) { await ask("This did not work", el("p", {}, problem.message)); }
+  await reload();
+}
+
+const transcribe = async (session) => {
+  const { askOptions } = await import("./job_options.js");
+  const options = await askOptions(session, study);
+  if (options) await attempt(() => api.post("/v1/jobs", { study: code, session: session.code, ...options }));
+};
+const stop = (session, job) => attempt(() => api.post(`/v1/jobs/${job.id}/cancel`));
+
+async function remove(session) {
+  const sure = await ask(`Delete ${session.code}?`,
+    el("div", { class: "stack" },
+      el("p", {}, `${session.code} has ${plural(session.recordings.length, "recording")}. They and everything made from them are destroyed for ever, in backups too.`),
+      el("p", {}, "Do this when a participant withdraws, or to start again.")),
+    [{ label: `Delete ${session.code}`, value: true, danger: true }, { label: "Keep it", value: false }]);
+  if (sure) await attempt(() => api.remove(`/v1/sessions/${session.id}`));
+}
+
+// --- the start --------------------------------------------------------------------------------------
+
+try {
+  study = await api.get(`/v1/studies/${encodeURIComponent(code)}`);
+  await showTabs(code, "sessions", me);
+  await load();
+  if (canRead(me)) {
+    uploads = (await import("./uploads.js")).mountUploads(byId("uploads"), {
+      study, sessions: () => sessions, recordings: () => [...recordings.values()], changed: reload,
+    });
+    followStudy(code, { job: changeJob, recording: () => reloadSoon(), reload });
+  }
+} catch (problem) {
+  fill(byId("sessions"), notice("error", problem.message), el("p", {}, el("a", { href: "/" }, "Back to your studies")));
+}
+ready();

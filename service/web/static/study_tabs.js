@@ -1,0 +1,19 @@
+// The tabs of a study's pages. To add one: [id, label, path after /studies/CODE, who sees it].
+import { byId, el, fill, icon } from "./dom.js";
+import { canRead } from "./shell.js";
+
+const TABS = [
+  ["sessions", "Sessions", "", () => true],
+  ["exports", "Exports", "/exports", canRead],
+];
+
+export async function showTabs(code, current, user) {
+  byId("title").textContent = code;
+  document.title = `${code} · ${document.title}`;
+  if (canRead(user)) {
+    fill(byId("class-rule"), icon("shield"), "Identified: names are in here");
+    byId("class-rule").hidden = false;
+  }
+  fill(byId("tabs"), TABS.filter(([, , , sees]) => sees(user)).map(([id, label, path]) =>
+    el("a", { href: `/studies/${code}${path}`, "aria-current": id === current ? "page" : null }, label)));
+}

@@ -1,0 +1,188 @@
+"""The pages in Chromium: what people do there, by mouse and by keyboard."""
+
+from uuid import UUID
+
+import pytest
+
+from tests.api import tone
+from tests.browser import check_page, settle, shoot, tab_through
+from tests.finished import fail_job, finish_job
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def study(site):
+    """A study with a session in each state."""
+    study = site.study()
+    states = {}
+    for n, state in enumerate(["empty", "ready", "queued", "failed", "done", "refused"], 1):
+        code = f"INT-{n:02}"
+        site.post("/v1/sessions", json={"study": study["code"], "code": code})
+        states[state] = code
+        if state == "empty":
+            continue
+        sound = tone(1, level=0.0 if state == "refused" else 0.1)
+        site.upload(study["id"], sound, query={"session": code})
+        if state in ("ready", "refused"):
+            continue
+        body = {"study": study["code"], "session": code, "model": "demo"}
+        job = site.post("/v1/jobs", json=body)
+        assert job.status_code == 202, job.text
+        if state == "failed":
+            fail_job(site.services, UUID(job.json()["id"]), "no_speech")
+        if state == "done":
+            finish_job(site.services, UUID(job.json()["id"]))
+    return {**study, "states": states}
+
+
+@pytest.mark.parametrize("size", ["wide", "narrow"])
+def test_every_page_is_accessible(visit, study, size):
+    paths = {"studies": "/", "study": f"/studies/{study['code']}", "devices": "/devices"}
+    for name, path in paths.items():
+        page = visit(path, size=size)
+        shoot(page, f"{name}-{size}")
+        check_page(page)
+        assert tab_through(page)
+    page = visit.new_page(size)
+    page.goto("/sign-in")
+    settle(page)
+    shoot(page, f"sign-in-{size}")
+    check_page(page)
+
+
+def test_a_printed_link_signs_in_with_one_button_and_gives_a_key(visit, site):
+    made = site.post(
+        "/v1/invitations",
+        json={"role": "researcher", "studies": [site.study()["code"]], "display_name": "Ada"},
+    ).json()
+    page = visit.new_page()
+    page.goto(made["link"])
+    settle(page)
+    assert "#" not in page.url
+    shoot(page, "join")
+    check_page(page)
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="Keep your key").wait_for()
+    shoot(page, "join-key")
+    check_page(page)
+    key = page.get_by_label("Your key").input_value()
+    page.get_by_role("button", name="I have kept it").click()
+    page.get_by_role("heading", name="Studies").wait_for()
+    settle(page)
+    assert page.evaluate("Object.keys(localStorage)") == []
+
+    other = visit.new_page()
+    other.goto("/")
+    other.get_by_label("Your key").fill(key)
+    other.keyboard.press("Enter")
+    other.get_by_role("heading", name="Studies").wait_for()
+
+    visit.expected.append("401")
+    used = visit.new_page()
+    used.goto(made["link"])
+    used.get_by_text("ask for a new one").wait_for()
+
+
+def test_progress_reaches_an_open_page_and_is_announced(visit, site):
+    study = site.study()
+    site.post("/v1/sessions", json={"study": study["code"], "code": "INT-01"})
+    site.upload(study["id"], tone(), query={"session": "INT-01"})
+    page = visit(f"/studies/{study['code']}")
+    page.get_by_role("button", name="Transcribe: INT-01").click()
+    page.get_by_label("Spoken language").select_option("de")
+    page.get_by_label("People who speak").fill("2")
+    page.get_by_label("Names and rare words").fill("Birkenau\nSeroquel")
+    visit.expected.append("409")  # there are no models here but the demo's
+    page.get_by_role("button", name="Transcribe", exact=True).click()
+    page.get_by_role("heading", name="This did not work").wait_for()
+    page.get_by_role("button", name="Close").click()
+
+    body = {"study": study["code"], "session": "INT-01", "model": "demo"}
+    job = site.post("/v1/jobs", json=body).json()
+    page.get_by_text("In the queue").wait_for()
+    finish_job(site.services, UUID(job["id"]))
+    page.get_by_role("link", name="INT-01", exact=True).wait_for()
+    assert page.locator("#status").inner_text() == "INT-01 is transcribed"
+
+
+def test_recordings_are_listed_before_they_are_uploaded_and_nothing_is_left_behind(
+    visit, site, tmp_path
+):
+    study = site.study()
+    files = []
+    for name, content in (
+        ("Interview Maria Muster.wav", tone(3)),
+        ("Dr Voss.wav", tone(2)),
+        ("silent.wav", tone(1, level=0.0)),
+        ("notes.docx", b"not a recording"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        files.append(tmp_path / name)
+    page = visit(f"/studies/{study['code']}")
+
+    page.locator("#files").set_input_files(files)
+
+    page.get_by_text("about 0:03").wait_for()
+    assert "notes.docx" in page.locator(".notice").inner_text()
+    codes = page.locator("input.code")
+    assert [codes.nth(n).input_value() for n in range(3)] == ["INT-01", "INT-02", "INT-03"]
+    page.get_by_label("Kind of Dr Voss.wav").select_option("focus_group")
+    assert [codes.nth(n).input_value() for n in range(3)] == ["INT-01", "FG-1", "INT-02"]
+    shoot(page, "upload-list")
+    check_page(page)
+    assert site.get(f"/v1/recordings?study={study['code']}").json()["items"] == []
+    page.get_by_label("Transcribe each session").uncheck()
+    page.get_by_role("button", name="Upload 3 recordings").click()
+    page.get_by_text("Ready to transcribe").nth(1).wait_for()
+    page.get_by_text("dBFS").first.wait_for()
+    shoot(page, "upload-done")
+    check_page(page)
+    rows = site.get(f"/v1/sessions?study={study['code']}").json()["items"]
+    assert {row["code"]: row["kind"] for row in rows} == {
+        "FG-1": "focus_group",
+        "INT-01": "interview",
+        "INT-02": "interview",
+    }
+    stored = page.evaluate("JSON.stringify([localStorage, sessionStorage, document.cookie])")
+    assert stored == '[{},{},""]'
+    assert page.evaluate("indexedDB.databases()") == []
+
+
+def test_an_upload_that_was_cut_off_resumes_with_the_same_file(visit, site, tmp_path):
+    """The laptop was closed in the middle: another browser goes on where the first stopped."""
+    study = site.study()
+    site.post("/v1/sessions", json={"study": study["code"], "code": "INT-01"})
+    content = tone(20)
+    (tmp_path / "long.wav").write_bytes(content)
+    (tmp_path / "other.wav").write_bytes(content)  # as long, but another name
+    headers = {
+        "Upload-Length": str(len(content)),
+        "Upload-Metadata": "filename bG9uZy53YXY=",
+        "Tus-Resumable": "1.0.0",
+        "Content-Type": "application/offset+octet-stream",
+    }
+    begun = site.post(
+        f"/v1/uploads?study={study['code']}&session=INT-01",
+        headers=headers,
+        content=content[: len(content) // 2],
+    )
+    assert begun.status_code == 201
+    page = visit(f"/studies/{study['code']}")
+    page.get_by_text("INT-01: upload not finished").wait_for()
+    shoot(page, "upload-unfinished")
+    check_page(page)
+    visit.expected.append("409")  # there are no models here but the demo's
+    sent = []
+    page.on("request", lambda request: sent.append(request) if request.method == "PATCH" else None)
+
+    page.locator("#files").set_input_files([tmp_path / "other.wav"])
+    page.get_by_role("button", name="Upload 1 recording").wait_for()
+    page.get_by_role("button", name="Cancel").click()
+    page.locator("#files").set_input_files([tmp_path / "long.wav"])
+
+    page.get_by_text("INT-01: upload not finished").wait_for(state="detached")
+    view = site.checked(begun.json()["id"])
+    assert view["state"] == "ready"
+    page.wait_for_timeout(300)  # for Playwright to hand over the requests
+    assert [request.headers["upload-offset"] for request in sent] == [str(len(content) // 2)]
