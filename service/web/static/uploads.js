@@ -167,7 +167,7 @@ export function mountUploads(box, { study, sessions, recordings, changed }) {
         chunkSize: PART,
         retryDelays: DELAYS,
         metadata: { filename: file.name },
-        // The default would leave the file's name in localStorage.
+        // The default would leave the file's name in the browser's storage.
         storeFingerprintForResuming: false,
         fingerprint: async () => null,
         onShouldRetry: (error) => {
