@@ -91,7 +91,12 @@ def test_many_pages_cost_one_rendering(api, monkeypatch):
     rendered = []
     events = api.app.state.study_events
     render = events._render
-    monkeypatch.setattr(events, "_render", lambda *a: rendered.append(a) or render(*a))
+
+    def count(*arguments):
+        rendered.append(arguments)
+        return render(*arguments)
+
+    monkeypatch.setattr(events, "_render", count)
 
     recording = api.upload(study["id"], tone())
 
