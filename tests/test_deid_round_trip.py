@@ -103,7 +103,7 @@ def test_masking_everything_said_of_identifiers_hides_them_and_little_else():
     ]
     assert scored.wholly == scored.n_gold == 2
     assert scored.masked_seconds == pytest.approx(scored.gold_seconds)
-    assert 0 < scored.masked_other_seconds < 4 * 0.15
+    assert 0 < scored.masked_other_seconds < 4 * 0.15 + 0.05
     assert scored.n_false == 0
 
 

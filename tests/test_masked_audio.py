@@ -158,7 +158,7 @@ def test_words_without_certain_times_are_widened_or_refused(case):
 
     assert "Kowalczyk" not in str(caught.value)
     widened = [span for span in row.spans if span["reasons"] != ["words"]]
-    assert [span["segments"] for span in widened] == [["s0004"]]
+    assert len(widened) == 1 and "s0004" in widened[0]["segments"]
 
 
 def test_mentions_that_cannot_be_placed_are_refused(case, monkeypatch):
@@ -193,7 +193,8 @@ def test_each_recording_of_a_session_has_a_file(services):
 
         assert np.array_equal(heard, np.where(masked, 0, sound[:, 0]))
     assert [row.recording_id for row in rows] == _recordings(case)
-    assert sum(s["n_mentions"] for row in rows for s in row.spans) == len(case.decided().spans)
+    masked_segments = {id for row in rows for span in row.spans for id in span["segments"]}
+    assert masked_segments == {span.segment for span in case.decided().spans}
 
 
 def _recordings(case):

@@ -15,6 +15,7 @@ from models.audio.masked_recording import write_masked
 from models.audio.masking import (
     FADE,
     PADDING,
+    REACH,
     MaskedSpan,
     Passage,
     TextSpan,
@@ -62,18 +63,26 @@ def passage_of(transcript, part, place=0):
 # --- passages -------------------------------------------------------------------------------------
 
 
-def test_a_mention_is_masked_for_the_time_of_its_words():
+def test_a_mention_is_masked_from_the_word_before_it_to_the_word_after_it():
+    """Whisper ended "2021" 0.6 s too early, in the pause after it."""
     transcript = transcript_of(segment_of("my sister Eva Muster came too", start=10))
     found = passage_of(transcript, "Eva Muster")
 
-    assert (found.start, found.end, found.reason, found.label) == (11.0, 11.9, "words", "PERSON")
+    assert (found.start, found.end, found.reason, found.label) == (10.9, 12.0, "words", "PERSON")
     assert found.segment == "s0001"
+
+
+def test_a_mention_reaches_into_a_long_pause_but_not_through_it():
+    first, last = segment_of("my sister", start=2), segment_of("Eva", start=10)
+    found = passage_of(transcript_of(first, last), "Eva", place=1)
+
+    assert (found.start, found.end) == (10 - REACH, 10.4 + REACH)
 
 
 def test_a_mention_of_part_of_a_word_masks_the_whole_word():
     transcript = transcript_of(segment_of("it was Eva's, really"))
 
-    assert passage_of(transcript, "Eva").end == passage_of(transcript, "Eva's").end == 1.4
+    assert passage_of(transcript, "Eva").end == passage_of(transcript, "Eva's").end == 1.5
 
 
 @pytest.mark.parametrize("start", range(12))
@@ -146,6 +155,16 @@ def test_a_word_too_short_for_its_letters_widens_a_passage():
     found = passage_of(transcript_of(replace(segment, words=words)), "Alexandra")
 
     assert (found.reason, found.start, found.end) == ("gap", 10.9, 11.5)
+
+
+def test_digits_in_too_short_a_word_widen_a_passage():
+    """Whisper timed "043167290", spoken in 3.3 s, in 0.6 s."""
+    segment = segment_of("yeah 043167290 lean", start=10, seconds=0.5)
+    number, lean = replace(segment.words[1], start=12.4, end=13.0), Word(" lean", 13.4, 13.8, 0.9)
+    words = (segment.words[0], number, lean)
+    found = passage_of(transcript_of(replace(segment, words=words, end=13.8)), "043167290")
+
+    assert (found.reason, found.start, found.end) == ("gap", 10.5, 13.4)
 
 
 def test_speech_without_words_is_found_unless_somebody_has_transcribed_it():

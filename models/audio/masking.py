@@ -2,8 +2,9 @@
 
     spans of text -> passages of the timeline -> masked spans of each recording -> samples
 
-Word times are precise to about 0.15 s, so each passage is padded. Where the time of a word is not
-certain, its passage is widened until it must contain the word.
+Word times are precise to about 0.15 s, so each passage is padded; and because Whisper often ends a
+word too early, it reaches into the pauses beside it. Where the time of a word is not certain, its
+passage is widened until it must contain the word.
 """
 
 import math
@@ -18,12 +19,14 @@ from models.audio.recording import SAMPLE_RATE
 from models.transcript import Flag, Segment, Source, Transcript, Word
 
 PADDING = 0.15  # s on each side, the error of word times
+REACH = 0.75  # s, into the pause before and after a mention
 SHORTEST_GAP = 0.1  # s; masked spans that are closer together become one
 FADE = 0.005  # s, of the tone; it lies within the span
 TONE_HZ = 1000.0
 SOFTEST_TONE, LOUDEST_TONE = -40.0, -20.0  # dBFS; in between, it is as loud as the recording
 SECONDS_PER_LETTER = 0.05  # of fast speech; a passage must have room for its words
 MIN_SECONDS_PER_LETTER = 0.02  # of a word with a certain time; nobody speaks faster
+LETTERS_PER_DIGIT = 5  # as spoken: "oh four one" is 041
 # Flags that cast doubt on the times of words.
 TIMING_FLAGS = ("crammed_words", "few_words", "words_without_speech")
 
@@ -47,7 +50,7 @@ class Passage:
     """A passage of the session's timeline that must not be heard, and what determined its length.
 
     `reason`:
-        words          the times of its words
+        words          the times of its words, and the pauses beside them
         gap            from the end of the last word before it whose time is certain, to the start
                        of the first such word after it
         segment        the whole segment, because the gap is too short for the words
@@ -152,6 +155,7 @@ class _Timeline:
         start = min((word.start for word in words), default=segment.start)
         end = max((word.end for word in words), default=segment.end)
         if found and all(self._certain[first:stop]):
+            start, end = self._reach(first, stop, start, end)
             return Passage(start, end, "words", span.segment, span.label)
         needed = SECONDS_PER_LETTER * sum(_n_letters(word) for word in words)
         for reason, (low, high) in zip(WIDENED, self._widen(place, first, stop), strict=True):
@@ -159,6 +163,12 @@ class _Timeline:
             if end - start >= needed and end > start:
                 return Passage(start, end, reason, span.segment, span.label)
         return None
+
+    def _reach(self, first: int, stop: int, start: float, end: float) -> tuple[float, float]:
+        """Extend the times of the words [first, stop) into the pauses beside them."""
+        before = self._words[first - 1].end if first else 0.0
+        after = self._words[stop].start if stop < len(self._words) else self._duration
+        return min(start, max(before, start - REACH)), max(end, min(after, end + REACH))
 
     def _widen(self, place: int, first: int, stop: int) -> Iterator[tuple[float, float]]:
         """Yield ever wider intervals around the words [first, stop)."""
@@ -202,7 +212,9 @@ def has_certain_time(word: Word, doubtful: Iterable[Flag]) -> bool:
 
 
 def _n_letters(word: Word) -> int:
-    return sum(map(str.isalnum, word.text))
+    """About how many letters the word has as it is spoken."""
+    n_digits = sum(map(str.isdigit, word.text))
+    return sum(map(str.isalnum, word.text)) + (LETTERS_PER_DIGIT - 1) * n_digits
 
 
 # --- masked spans ---------------------------------------------------------------------------------
