@@ -5,11 +5,11 @@ from uuid import UUID, uuid4
 
 import pyrage
 import pytest
-from sqlalchemy import select
+from sqlalchemy import func, select, update
 
 from models.deidentification.pseudonyms import NEUTRAL_NAMES
 from scripts.stand_in.jobs import make_job
-from service.database.tables import Entity, StoredTranscript
+from service.database.tables import Entity, Handoff, StoredTranscript
 from service.domain import entities
 from tests.api import open_api
 from tests.finished import finish_job
@@ -408,6 +408,38 @@ def test_erasing_an_entity_destroys_its_names_and_those_merged_into_it(api, stud
     assert keys == {UUID(ada)}
     listed = api.get(f"/v1/studies/{study}/entities").json()["items"]
     assert [one["pseudonym"] for one in listed if one["erased_at"]] == ["PERSON-1"]
+
+
+def test_an_entity_is_erased_while_the_vault_is_sealed(api, study, monkeypatch):
+    eva = created(api, study, kind="person", names=["Eva"])["id"]
+    monkeypatch.setattr(entities.linkage(api.services)[1], "_root", None)
+
+    assert codes(api.get(f"/v1/entities/{eva}")) == (503, "sealed")
+    assert api.request("DELETE", f"/v1/entities/{eva}").status_code == 204
+    monkeypatch.undo()
+    assert codes(api.get(f"/v1/entities/{eva}")) == (410, "erased")
+
+
+def test_a_damaged_record_stops_claims_until_its_entity_is_erased(api, study, caplog):
+    """A roster that silently lacked a name would let the name through."""
+    eva = created(api, study, kind="person", names=["Eva Quendolin"])["id"]
+    with api.services.sessionmaker() as session:
+        artefact_id = session.get_one(Entity, UUID(eva)).record_artefact_id
+    assert artefact_id is not None
+    path = entities.linkage(api.services)[0]._path(artefact_id)
+    path.write_bytes(path.read_bytes()[:-1])
+    finish_job(api.services, make_job(api.services, UUID(study)))
+
+    token = api.token("deidentifier", study)
+    answer = api.post("/v1/handoffs/claim", token=token)
+
+    assert codes(answer) == (500, "artefact_damaged")
+    assert f"entity {eva}: its names cannot be read, artefact_damaged" in caplog.text
+    assert "uendolin" not in answer.text + caplog.text
+    assert api.request("DELETE", f"/v1/entities/{eva}").status_code == 204
+    with api.services.sessionmaker.begin() as session:  # instead of waiting for the lease
+        session.execute(update(Handoff).values(lease_until=func.now()))
+    assert api.post("/v1/handoffs/claim", token=token).json()["roster"] == []
 
 
 def test_entities_of_other_studies_look_like_none(api, study, researcher):

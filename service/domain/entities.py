@@ -39,7 +39,7 @@ from service.domain.studies import read_policy
 from service.errors import ServiceError
 from service.services import Services
 from service.vault import ArtefactClass
-from service.vault.errors import Erased
+from service.vault.errors import READ_ERRORS, Erased
 from service.vault.keys import KeyRing
 from service.vault.store import Artefact, Store
 from service.vault.streaming import Key
@@ -328,8 +328,12 @@ def _read(services: Services, entity: Entity, key: Key) -> EntityRecord:
     if entity.record_artefact_id is None:
         raise Erased("The entity was erased")
     artefact = Artefact(entity.study_id, entity.id, RECORD, entity.record_artefact_id)
-    with linkage(services)[0].open(artefact, key) as file:
-        document = json.loads(file.read())
+    try:
+        with linkage(services)[0].open(artefact, key) as file:
+            document = json.loads(file.read())
+    except READ_ERRORS as error:
+        log.error("entity %s: its names cannot be read, %s", entity.id, error.code)
+        raise
     return EntityRecord(
         tuple(EntityName(**name) for name in document["names"]),
         document["descriptor"],
