@@ -15,11 +15,12 @@ export class Find {
     this.input = byId("find-text");
     this.hits = [];
     this.place = -1;
-    this.found = new Highlight();
-    this.here = new Highlight();
+    const Marks = globalThis.Highlight ?? Set;  // browsers without it show no marks
+    this.found = new Marks();
+    this.here = new Marks();
     this.here.priority = 1;
-    CSS.highlights.set("found", this.found);
-    CSS.highlights.set("found-here", this.here);
+    CSS.highlights?.set("found", this.found);
+    CSS.highlights?.set("found-here", this.here);
     this.input.addEventListener("input", () => this.search());
     byId("find-case").addEventListener("change", () => this.search());
     byId("find-word").addEventListener("change", () => this.search());
@@ -122,6 +123,11 @@ export class Find {
   }
 
   async replaceAll() {
+    const { transcript } = this;
+    await transcript.saver.settle();
+    await transcript.sync();
+    this.search({ keep: true });
+    const version = transcript.known;  // what is shown now; segments that change meanwhile are left alone
     const boxes = this.hits.map(() => el("input", { type: "checkbox", checked: true }));
     const rows = this.hits.map(({ segment, start, end }, i) => {
       const text = segment.text;
@@ -147,7 +153,7 @@ export class Find {
       texts.set(segment, text.slice(0, start) + this.replacement + text.slice(end));
     }
     if (!texts.size) return;
-    const done = await this.transcript.replaceTexts(texts);
+    const done = await transcript.replaceTexts(texts, version);
     if (done) announce(`Replaced in ${plural(done.segments.length, "segment")}.${done.skipped.length ? ` ${plural(done.skipped.length, "segment")} were changed by another person and left.` : ""}`);
     fill(byId("find-note"), done?.skipped.length ? `${plural(done.skipped.length, "segment")} were changed by another person meanwhile, and left as they are.` : "");
     this.search();

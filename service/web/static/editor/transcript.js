@@ -409,12 +409,12 @@ export class Transcript extends EventTarget {
     }, { failed: async (problem) => { this._failed(problem); await this.reload(); } });
   }
 
-  /** Change many texts as one version. texts: Map of segments to texts. */
-  async replaceTexts(texts) {
+  /** Change many texts as one version. texts: Map of segments to texts, made from a version. */
+  async replaceTexts(texts, version) {
     this.saver.flush();
     return this.saver.add(async () => {
       const edits = [...texts].map(([segment, text]) => ({ id: segment.id, text }));
-      const answer = await api.patch(`${this.path}/segments`, { edits }, { headers: { "If-Match": `"${this.known}"` } });
+      const answer = await api.patch(`${this.path}/segments`, { edits }, { headers: { "If-Match": `"${version}"` } });
       this.redo = [];
       for (const view of answer.segments) this.byId.get(view.id) && this.setText(this.byId.get(view.id), view.text);
       this.accept(answer);
