@@ -1,0 +1,527 @@
+"""The editor in a real browser: writing, sound, other people, interruptions, accessibility."""
+
+import json
+import re
+import time
+from dataclasses import replace
+from uuid import UUID
+
+import pytest
+
+from service.database.tables import Recording
+from service.domain.playback import make_copy
+from tests.browser import axe_problems, check_page
+from tests.editor_cases import CANARY, DEMO, DURATION, canary, focus_group, make_transcript
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def study(site):
+    return site.study()
+
+
+@pytest.fixture(scope="module")
+def recording(site, study):
+    """The demo focus group with its playback copy."""
+    id = site.upload(study["id"], (DEMO / "focus-group.flac").read_bytes())["id"]
+    with site.services.sessionmaker() as session:
+        row = session.get_one(Recording, UUID(id))
+    make_copy(site.services, row)
+    return id
+
+
+@pytest.fixture
+def transcript(site, study, recording):
+    return make_transcript(site, study["id"], recording, focus_group())
+
+
+@pytest.fixture
+def page(visit, study, transcript):
+    return visit(f"/transcripts/{transcript}", role="researcher", studies=[study["code"]])
+
+
+def texts(site, transcript):
+    return [each["text"] for each in site.get(f"/v1/transcripts/{transcript}").json()["segments"]]
+
+
+def said(page, number):
+    return page.locator(".segment .said").nth(number)
+
+
+def saved(page):
+    page.wait_for_selector("#saved[data-state=saved]", state="attached")
+
+
+def until(condition, seconds=10.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_what_is_typed_is_saved_and_other_words_keep_their_times(site, transcript, page):
+    before = site.get(f"/v1/transcripts/{transcript}").json()["segments"][2]["words"]
+    said(page, 2).click()
+    page.keyboard.press("End")
+    page.keyboard.type(" I think")
+    saved(page)
+
+    after = site.get(f"/v1/transcripts/{transcript}").json()["segments"][2]
+    assert after["text"].endswith("in June. I think")
+    assert after["words"][: len(before)] == before
+    assert [word["placed"] for word in after["words"][len(before) :]] == [True, True]
+
+
+def test_undo_and_redo_work_across_a_reload(site, transcript, page):
+    first = texts(site, transcript)
+    said(page, 2).click()
+    page.keyboard.press("End")
+    page.keyboard.type(" Twice")
+    saved(page)
+    page.reload()
+    page.wait_for_selector("html[data-ready=true]", state="attached")
+    said(page, 2).click()
+    page.keyboard.press("Control+z")
+    until(lambda: texts(site, transcript) == first)
+    assert said(page, 2).inner_text() == first[2]
+
+    page.keyboard.press("Control+Shift+z")
+    until(lambda: texts(site, transcript)[2].endswith("Twice"))
+    page.keyboard.press("Control+z")
+    until(lambda: texts(site, transcript) == first)
+    page.reload()
+    page.wait_for_selector("html[data-ready=true]", state="attached")
+    said(page, 2).click()
+    page.keyboard.press("Control+Shift+z")
+    until(lambda: texts(site, transcript)[2].endswith("Twice"))
+
+
+def test_typing_goes_on_while_a_segment_is_split_and_joined(site, transcript, page):
+    first = texts(site, transcript)
+    said(page, 3).click()
+    page.keyboard.press("Home")
+    for _ in range(len("Before that, ")):
+        page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    page.keyboard.type("Yes, ")
+    until(lambda: texts(site, transcript)[3:5] == ["Before that,", "Yes, " + first[3][13:]])
+
+    page.keyboard.press("Home")
+    page.keyboard.press("Backspace")
+    page.keyboard.type("oh. ")
+    until(lambda: texts(site, transcript)[3] == "Before that, oh. Yes, " + first[3][13:])
+    assert len(texts(site, transcript)) == len(first)
+    saved(page)
+    while texts(site, transcript) != first:  # every change, one by one
+        page.keyboard.press("Control+z")
+        page.wait_for_timeout(300)
+    assert page.locator(".segment .said").all_inner_texts() == first
+
+
+def test_the_text_of_a_segment_stays_one_text_node(site, transcript, page):
+    """Browsers add elements where somebody presses Enter, pastes or empties the text."""
+    said(page, 2).click()
+    page.keyboard.press("Control+a")
+    page.keyboard.press("Delete")
+    page.keyboard.type("a")
+    page.evaluate(
+        """() => {
+            const data = new DataTransfer();
+            data.setData('text/plain', ' b\\nc <b>d</b>');
+            const paste = {inputType: 'insertFromPaste', dataTransfer: data, bubbles: true,
+                           cancelable: true};
+            document.activeElement.dispatchEvent(new InputEvent('beforeinput', paste));
+        }"""
+    )
+    saved(page)
+
+    nodes = "p => [p.childNodes.length, p.firstChild.nodeType, p.textContent]"
+    assert said(page, 2).evaluate(nodes) == [1, 3, "a b c <b>d</b>"]
+    assert texts(site, transcript)[2] == "a b c <b>d</b>"
+
+
+def test_two_people_in_one_segment_lose_nothing(site, study, transcript, visit):
+    role = {"role": "researcher", "studies": [study["code"]]}
+    one = visit(f"/transcripts/{transcript}", **role)
+    two = visit(f"/transcripts/{transcript}", **role)
+    said(one, 3).click()
+    said(two, 3).click()
+    one.keyboard.press("End")
+    two.keyboard.press("Home")
+    one.keyboard.type(" Truly.")
+    two.keyboard.type("Well, ")
+    visit.expected.append("409")
+    for page in (one, two):
+        page.keyboard.press("Control+s")
+    merged = "Well, Before that, I lived in London with the new worker. Truly."
+    until(lambda: texts(site, transcript)[3] == merged)
+    for page in (one, two):  # the other person's text comes when the caret leaves
+        said(page, 6).click()
+        until(lambda page=page: said(page, 3).inner_text() == merged)
+
+
+def test_what_is_typed_stays_when_others_changes_arrive(site, transcript, page):
+    """A list of changes once put back the saved text of a segment that was being typed in."""
+    said(page, 2).click()
+    page.keyboard.press("End")
+    page.keyboard.type(" One")
+    saved(page)
+    version = page.evaluate(
+        "fieldscribe.transcript.known = 1"
+    )  # as if others had changed something
+    page.keyboard.type(" two")
+    page.evaluate("fieldscribe.transcript._sync()")
+    assert version == 1 and said(page, 2).inner_text().endswith("One two")
+    until(lambda: texts(site, transcript)[2].endswith("One two"))
+
+
+def test_people_who_change_the_same_words_choose_and_the_history_has_both(
+    site, study, transcript, visit
+):
+    role = {"role": "researcher", "studies": [study["code"]]}
+    one = visit(f"/transcripts/{transcript}", **role)
+    two = visit(f"/transcripts/{transcript}", **role)
+    visit.expected.append("409")
+    for page, text in ((one, "Kerry came by bus."), (two, "Terry came by train.")):
+        said(page, 2).click()
+        page.keyboard.press("Control+a")
+        page.keyboard.type(text)
+    one.keyboard.press("Control+s")
+    until(lambda: texts(site, transcript)[2] == "Kerry came by bus.")
+    two.keyboard.press("Control+s")
+    box = two.locator(".notice.conflict")
+    box.wait_for()
+    assert "Kerry came by bus." in box.inner_text()
+    assert said(two, 2).inner_text() == "Terry came by train."
+    box.get_by_role("button", name="Use theirs").click()
+
+    path = f"/v1/transcripts/{transcript}"
+
+    def versions():
+        newest = site.get(path).json()["version"]
+        documents = [site.get(f"{path}?version={n}").json() for n in range(1, newest + 1)]
+        return [document["segments"][2]["text"] for document in documents]
+
+    until(lambda: versions()[-2:] == ["Terry came by train.", "Kerry came by bus."])
+    saved(two)
+
+
+def test_an_edit_survives_a_lost_connection(site, transcript, page, visit):
+    visit.expected += ["Failed to load resource", "ERR_"]
+    page.context.set_offline(True)
+    said(page, 2).click()
+    page.keyboard.press("End")
+    page.keyboard.type(" offline")
+    page.wait_for_selector("#saved[data-state=waiting]", state="attached")
+    assert "no connection" in page.locator("#saved").inner_text()
+    page.keyboard.type(" still")
+    assert page.evaluate(
+        "() => { const event = new Event('beforeunload', {cancelable: true});"
+        " return !dispatchEvent(event); }"
+    )
+
+    page.context.set_offline(False)
+    until(lambda: texts(site, transcript)[2].endswith("in June. offline still"))
+    saved(page)
+
+
+def test_a_change_whose_answer_is_lost_is_made_once(site, transcript, page, visit):
+    visit.expected += ["Failed to load resource", "ERR_"]
+    lost = []
+
+    def lose(route):
+        route.fetch()
+        lost.append(route.request.url)
+        route.abort()
+
+    page.route("**/segments/s0003", lose, times=1)
+    said(page, 2).click()
+    page.keyboard.press("End")
+    page.keyboard.type(" once")
+    saved(page)
+
+    assert lost and texts(site, transcript)[2].endswith("in June. once")
+    kinds = [
+        each["kind"] for each in site.get(f"/v1/transcripts/{transcript}/versions").json()["items"]
+    ]
+    assert kinds == ["models", "text"]
+
+
+def test_nothing_that_was_said_runs_or_stays_in_the_browser(site, study, recording, visit):
+    id = make_transcript(site, study["id"], recording, canary())
+    page = visit(f"/transcripts/{id}", role="researcher", studies=[study["code"]])
+    page.on("dialog", lambda dialog: visit.complaints.append("a dialog opened"))
+
+    assert said(page, 0).evaluate("p => p.textContent") == CANARY
+    page.keyboard.press("F2")
+    page.locator("#open-history").click()
+    page.locator(".history .diff p").first.wait_for()
+    page.keyboard.press("Escape")
+    page.locator("#open-speakers").click()
+    page.locator("dialog blockquote").first.wait_for()
+    page.keyboard.press("Escape")
+    said(page, 0).click()
+    page.keyboard.press("Control+h")
+    page.locator("#find-text").fill("<script>")
+    page.locator("#replace-text").fill("<img src=y onerror=alert(4)>")
+    page.locator("#replace-all").click()
+    page.get_by_role("button", name="Replace the ticked ones").click()
+    until(lambda: "onerror=alert(4)" in texts(site, id)[0])
+    kept = page.evaluate(
+        "() => JSON.stringify([{...localStorage}, {...sessionStorage}, location.href,"
+        " history.state])"
+    )
+    assert page.evaluate("async () => (await indexedDB.databases()).length") == 0
+    for word in ("evil", "bold", "Kerry", "London", "<script"):
+        assert word not in kept
+
+
+def test_sound_marks_the_word_that_is_heard(transcript, page):
+    page.keyboard.press("F4")
+    marked = []
+    for _ in range(6):
+        page.wait_for_timeout(350)
+        found = page.evaluate(
+            """() => {
+                const {player, transcript} = fieldscribe;
+                const [range] = [...CSS.highlights.get('now')];
+                const time = player.time;
+                if (!range) return null;
+                const segment = transcript.of(range.startContainer);
+                const word = segment.words.find((_, i) =>
+                    segment.range(i).startOffset === range.startOffset);
+                return [time, word.start, word.end, segment.element.getAttribute('aria-current')];
+            }"""
+        )
+        marked += [found] if found else []
+    page.keyboard.press("F4")
+
+    assert len(marked) >= 3
+    for now, start, _, current in marked:
+        assert start <= now + 0.05 and current == "true"
+    stopped = page.evaluate("fieldscribe.player.time")
+    page.wait_for_timeout(300)
+    assert page.evaluate("fieldscribe.player.time") == stopped
+
+
+def test_the_player_goes_to_the_second_that_is_asked_for(page):
+    page.locator("#whole", has_text="1:04").wait_for()
+    page.evaluate("fieldscribe.player.seek(40)")
+    page.wait_for_timeout(300)
+    assert page.evaluate("fieldscribe.player.parts[0].audio.currentTime") == pytest.approx(40)
+    page.keyboard.press("F8")
+    assert page.evaluate("fieldscribe.player.time") == pytest.approx(37, abs=0.1)
+    page.locator("#wave").focus()
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#wave").get_attribute("aria-valuetext").startswith("0:42, ")
+
+
+def test_places_to_check_are_walked_through_and_checked(site, transcript, page):
+    page.keyboard.press("F2")
+    card = page.locator("#doubt-card")
+    assert "Only 3 words were written for 4.0 s of speech" in card.inner_text()
+    card.get_by_role("button", name="It is right").click()
+    page.locator("#own-code").fill("r1")
+    page.get_by_role("button", name="Use this code").click()
+    until(lambda: "34 %" in card.inner_text())  # the next place
+    page.locator("#doubt-count", has_text="1 to check").wait_for()
+
+    path = f"/v1/transcripts/{transcript}"
+    until(lambda: site.get(path).json()["segments"][4]["checked_by"] == "R1")
+    page.locator("#checked-count", has_text=re.compile("[1-9]")).wait_for()
+
+
+def test_everything_can_be_done_by_keys(site, transcript, page):
+    page.locator("#find-bar").wait_for(state="hidden")
+    page.evaluate("document.getElementById('main').focus()")
+    names = []
+    for _ in range(14):
+        page.keyboard.press("Tab")
+        names.append(page.evaluate("document.activeElement.className || document.activeElement.id"))
+    assert names.count("said") == 1  # one stop for the whole transcript
+    page.locator(".said[tabindex='0']").focus()
+    for _ in range(2):
+        page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    page.keyboard.type("So: ")
+    page.keyboard.press("Control+Shift+Digit1")
+    page.keyboard.press("Control+i")
+    saved(page)
+
+    def done():
+        segment = site.get(f"/v1/transcripts/{transcript}").json()["segments"][2]
+        return segment["text"].startswith("So: [inaudible]") and segment["speaker"] == "SPEAKER_00"
+
+    until(done)
+    page.keyboard.press("Tab")
+    assert page.locator("[role=textbox]").count() == 0
+    page.keyboard.press("Control+/")
+    assert page.get_by_role("dialog").get_by_text("Play or pause").is_visible()
+
+
+def test_a_word_is_replaced_everywhere_as_one_version(site, transcript, page):
+    first = texts(site, transcript)
+    n = sum(len(re.findall(r"\bthe\b", text, re.IGNORECASE)) for text in first)
+    said(page, 0).click()
+    page.keyboard.press("Control+h")
+    page.locator("#find-text").fill("the")
+    page.locator("#find-word").check()
+    assert page.locator("#find-count").inner_text().endswith(f"of {n}")
+    page.locator("#replace-text").fill("their")
+    page.locator("#replace-all").click()
+    page.get_by_role("button", name="Replace the ticked ones").click()
+    until(lambda: sum(text.lower().count("their ") for text in texts(site, transcript)) == n)
+    assert site.get(f"/v1/transcripts/{transcript}").json()["version"] == 2
+
+    page.locator("[data-action=undo]").click()
+    until(lambda: texts(site, transcript) == first)
+
+
+def test_speakers_are_named_with_their_voices(site, transcript, page):
+    page.locator("#open-speakers").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("button", name="Hear SPEAKER_01").first.click()
+    until(lambda: page.evaluate("fieldscribe.player.playing"))
+    dialog.locator("#speaker-SPEAKER_01-code").fill("P07")
+    dialog.get_by_role("button", name="Save").click()
+    page.locator(".who", has_text="P07").first.wait_for()
+
+    assert not page.evaluate("fieldscribe.player.playing")
+    assert "P07" in site.get(f"/v1/transcripts/{transcript}").json()["speakers"]
+
+
+def test_the_history_compares_versions_and_goes_back(site, transcript, page):
+    first = texts(site, transcript)
+    said(page, 2).click()
+    page.keyboard.press("Control+a")
+    page.keyboard.type("Kerry left the hospital in June.")
+    saved(page)
+    page.locator("#open-history").click()
+    pane = page.locator(".history .diff")
+    pane.locator("ins").first.wait_for()
+    assert pane.locator("del").all_inner_texts() == [" came from"]
+    assert pane.locator("ins").all_inner_texts() == [" left"]
+    page.locator(".versions button", has_text="The models").click()
+    page.get_by_role("button", name="Go back to this version").click()
+    until(lambda: texts(site, transcript) == first)
+    until(lambda: said(page, 2).inner_text() == first[2])
+
+
+@pytest.mark.parametrize("size", ["wide", "narrow"])
+def test_axe_finds_nothing(visit, study, transcript, size):
+    page = visit(
+        f"/transcripts/{transcript}", role="researcher", studies=[study["code"]], size=size
+    )
+    page.keyboard.press("F2")
+    check_page(page)
+    said(page, 2).click()
+    page.keyboard.press("Control+h")
+    assert axe_problems(page) == []
+    page.locator("#find-close").click()
+    said(page, 2).click()
+    for opener in ("#open-speakers", "#open-history", "#open-settings", None):
+        if opener is None:
+            page.keyboard.press("Control+/")
+        else:
+            page.locator(opener).click()
+        page.get_by_role("dialog").wait_for()
+        page.wait_for_timeout(300)
+        assert axe_problems(page) == [], opener
+        page.keyboard.press("Escape")
+
+
+def test_the_accessibility_tree_has_what_a_screen_reader_needs(transcript, page):
+    def nodes():
+        tree = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")["nodes"]
+        return [
+            (each["role"]["value"], each.get("name", {}).get("value", ""))
+            for each in tree
+            if not each["ignored"]
+        ]
+
+    reading = nodes()
+    assert ("textbox", "SPEAKER_01, 4 s") not in reading
+    assert ("group", "SPEAKER_01, 4 s") in reading
+    assert all(name for role, name in reading if role in ("button", "slider", "heading"))
+    assert any(role == "slider" and name == "Position" for role, name in reading)
+    assert ("status", "") in reading
+    said(page, 2).click()
+    assert ("textbox", "SPEAKER_01, 4 s") in nodes()
+
+
+def test_a_coder_sees_no_transcript(visit, study, transcript):
+    visit.expected.append("403")
+    page = visit(f"/transcripts/{transcript}", role="coder", studies=[study["code"]])
+    page.locator(".notice.error").wait_for()
+
+    assert page.locator(".said").count() == 0
+    assert "London" not in json.dumps(page.content())
+
+
+def two_recordings(site, study, *, at_once=False):
+    """A session of two recordings, in order or one of each speaker."""
+    content = (DEMO / "focus-group.flac").read_bytes(), (DEMO / "interview.flac").read_bytes()
+    ids = [site.upload(study["id"], each)["id"] for each in content]
+    for id in ids:
+        with site.services.sessionmaker() as session:
+            row = session.get_one(Recording, UUID(id))
+        make_copy(site.services, row)
+    document = focus_group()
+    second = 0.0 if at_once else DURATION
+    sources = (document.sources[0], replace(document.sources[0], start=second, duration=60.0))
+    duration = DURATION + (0.0 if at_once else 60.0)
+    return make_transcript(
+        site, study["id"], ids, replace(document, sources=sources, duration=duration)
+    )
+
+
+def test_recordings_of_a_session_are_one_timeline(site, study, visit):
+    id = two_recordings(site, study)
+    page = visit(f"/transcripts/{id}", role="researcher", studies=[study["code"]])
+    page.locator("#whole", has_text="2:04").wait_for()
+    page.evaluate("fieldscribe.player.seek(63)")
+    page.evaluate("fieldscribe.player.play()")
+    until(lambda: page.evaluate("fieldscribe.player.time") > 64.5)
+
+    heard = page.evaluate(
+        "fieldscribe.player.parts.map(({audio}) => [audio.paused, audio.currentTime])"
+    )
+    assert heard[0][0] and not heard[1][0]
+    assert heard[1][1] < 5
+
+
+def test_recordings_of_one_speaker_each_are_played_together(site, study, visit):
+    id = two_recordings(site, study, at_once=True)
+    page = visit(f"/transcripts/{id}", role="researcher", studies=[study["code"]])
+    page.locator("#whole", has_text="1:04").wait_for()
+    page.evaluate("fieldscribe.player.seek(20)")
+    page.evaluate("fieldscribe.player.play()")
+    until(lambda: page.evaluate("fieldscribe.player.time") > 21)
+
+    first, second = page.evaluate("fieldscribe.player.parts.map(({audio}) => audio.currentTime)")
+    assert first == pytest.approx(second, abs=0.15)
+
+
+def test_an_edit_survives_the_end_of_the_sign_in(site, study, transcript, visit):
+    visit.expected.append("401")
+    page = visit(f"/transcripts/{transcript}", role="researcher", studies=[study["code"]])
+    said(page, 2).click()
+    cookies = page.context.cookies()
+    page.context.clear_cookies()
+    page.keyboard.press("End")
+    page.keyboard.type(" kept")
+    page.get_by_role("heading", name="You are signed out").wait_for()
+    assert page.locator("dialog.cover").is_visible()
+    page.context.add_cookies(cookies)
+    page.get_by_role("button", name="I have signed in").click()
+    until(lambda: texts(site, transcript)[2].endswith("in June. kept"))
+    saved(page)
+
+
+def test_people_see_where_the_others_are(study, transcript, visit):
+    role = {"role": "researcher", "studies": [study["code"]]}
+    one = visit(f"/transcripts/{transcript}", **role)
+    two = visit(f"/transcripts/{transcript}", **role)
+    said(two, 5).click()
+    one.locator("#people", has_text="A. Researcher is at 0:13").wait_for(timeout=15_000)
