@@ -313,7 +313,7 @@ class Note(BaseModel):
     code: RosterNote
 
 
-class ImportedView(BaseModel):
+class RosterImportedView(BaseModel):
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [
@@ -456,7 +456,7 @@ PSEUDONYM_ERRORS = (PseudonymTaken, PseudonymOccurs, BadPseudonym)
 )
 def add_roster(
     study: StudyName, roster: Roster, caller: Keeper, services: ServicesDep
-) -> ImportedView:
+) -> RosterImportedView:
     """Add names to the study's roster. Nothing is removed; importing it twice changes nothing.
 
     An entry belongs to the entity with its code, else to one with its name; two entries of one
@@ -465,7 +465,7 @@ def add_roster(
     with services.sessionmaker.begin() as session:
         found = find_study(session, caller, study)
         done = import_roster(session, services, caller, found.id, rows)
-        return ImportedView.of(done)
+        return RosterImportedView.of(done)
 
 
 @studies_router.post(

@@ -93,7 +93,7 @@ class SpeakerOfClaim(BaseModel):
     code: SpeakerCode | None
 
 
-class RosterEntry(BaseModel):
+class ClaimedName(BaseModel):
     """A name of the study, and its other spellings. Its pseudonym is not sent."""
 
     id: UUID = Field(description="For the `entity` of occurrences.")
@@ -138,7 +138,7 @@ class ClaimedView(HandoffView):
     speakers: dict[str, SpeakerOfClaim] = Field(
         description="The role and code of each label, where known."
     )
-    roster: list[RosterEntry] = Field(description="The names of the study.")
+    roster: list[ClaimedName] = Field(description="The names of the study.")
     transcript: Annotated[dict[str, Any], DescribedAs(TranscriptDocument)] = Field(
         description="See docs/reference/transcript.md; speakers are labels."
     )
@@ -258,7 +258,7 @@ def claim_handoff(
         speakers={
             label: SpeakerOfClaim(**speaker) for label, speaker in taken.row.speakers.items()
         },
-        roster=[RosterEntry(**entry) for entry in roster],
+        roster=[ClaimedName(**entry) for entry in roster],
         transcript=json.loads(to_json(taken.transcript)),
     )
     # Written here, in a thread: FastAPI would write megabytes in the event loop.
