@@ -1,5 +1,6 @@
 """Entities: their names in the linkage store, their pseudonyms, look-ups and erasure."""
 
+import threading
 from uuid import uuid4
 
 import pytest
@@ -104,3 +105,25 @@ def test_another_studys_entity_looks_like_none(services, session, caller, study_
     for id in (entity.id, uuid4()):
         with pytest.raises(entities.EntityNotFound):
             entities.find_entity(session, other, id)
+
+
+def test_pseudonyms_that_are_given_at_the_same_time_differ(services, caller, study_id):
+    with services.sessionmaker.begin() as session:
+        made = [
+            entities.create_entity(session, services, caller, study_id, "interviewer", [f"I{i}"]).id
+            for i in range(4)
+        ]
+    given = []
+
+    def give(id):
+        with services.sessionmaker.begin() as session:
+            entity = entities.find_entity(session, caller, id)
+            given.append(entities.assign_pseudonym(session, services, entity))
+
+    threads = [threading.Thread(target=give, args=(id,)) for id in made]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(given) == len(set(given)) == 4

@@ -1,6 +1,7 @@
 """The roster, entities and the linkage store over the API."""
 
 import json
+import threading
 from uuid import UUID, uuid4
 
 import pyrage
@@ -183,6 +184,21 @@ def test_a_participants_role_in_a_session_decides_what_a_code_means(api, study):
     }
 
 
+def test_two_imports_at_the_same_time_create_each_entity_once(api, study):
+    roster = "kind,name\n" + "".join(f"person,Name{i}\n" for i in range(20))
+    answers = []
+    threads = [
+        threading.Thread(target=lambda: answers.append(import_csv(api, study, roster).json()))
+        for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sorted((done["created"], done["unchanged"]) for done in answers) == [(0, 20), (20, 0)]
+
+
 # --- who may read names ---------------------------------------------------------------------------
 
 
@@ -259,6 +275,9 @@ def test_a_claim_carries_the_roster_without_pseudonyms(api, study):
     (eva,) = claimed["roster"]
     assert eva == {"id": eva["id"], "kind": "person", "name": "Eva Muster", "aliases": ["Evi"]}
     assert "P07" not in json.dumps(claimed)
+    (row,) = api.get(f"/v1/studies/{study}/look-ups").json()["items"]
+    assert (row["reason"], row["entity_id"]) == ("deidentification", None)
+    assert row["transcript_id"] == claimed["transcript_id"]
 
 
 # --- pseudonyms -----------------------------------------------------------------------------------

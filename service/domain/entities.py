@@ -450,6 +450,20 @@ def look_up(
     return records
 
 
+def record_reading(
+    session: DbSession,
+    caller: Caller,
+    study_id: UUID,
+    reason: LookupReason | Literal["deidentification"],
+    transcript_id: UUID | None = None,
+) -> None:
+    """Record that somebody read all names of a study."""
+    row = LinkageLookup(
+        study_id=study_id, transcript_id=transcript_id, reason=reason, token_id=caller.token_id
+    )
+    session.add(row)
+
+
 @dataclass(frozen=True)
 class LookupPage:
     rows: Sequence[LinkageLookup]

@@ -21,7 +21,7 @@ from models.deidentification.lexicons import read_lexicons
 from models.deidentification.study_roster import RosterRow, format_study_roster
 from models.deidentification.vocabulary import MONTHS
 from service.database import tables
-from service.database.tables import Entity, LinkageLookup, Study
+from service.database.tables import Entity, Study
 from service.domain.callers import Caller
 from service.domain.chosen_names import is_used
 from service.domain.entities import (
@@ -35,6 +35,7 @@ from service.domain.entities import (
     new_date_shift,
     pseudonym_taken,
     read_records,
+    record_reading,
     store_record,
     take_chosen_name,
     used_pseudonyms,
@@ -335,7 +336,7 @@ def export_linkage(
         for number, entity in enumerate(entities, 1)
         if entity.id in records and records[entity.id].names
     ]
-    session.add(LinkageLookup(study_id=study.id, reason=reason, token_id=caller.token_id))
+    record_reading(session, caller, study.id, reason)
     log.info("study %s: linkage table exported by token %s", study.id, caller.token_id)
     recipients = [pyrage.x25519.Recipient.from_str(key) for key in keys]
     encrypted: bytes = pyrage.encrypt(format_study_roster(rows).encode(), recipients)

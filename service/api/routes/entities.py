@@ -418,9 +418,9 @@ class LookupView(BaseModel):
 
     id: UUID
     entity_id: UUID | None = Field(
-        description="Null: all of them, for an export or for the check of a release."
+        description="Null: all of them, for an export, a claim or the check of a release."
     )
-    transcript_id: UUID | None = Field(description="The transcript under review, if there was one.")
+    transcript_id: UUID | None = Field(description="For which transcript, if for one.")
     reason: str
     token_id: UUID
     at: datetime

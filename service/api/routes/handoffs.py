@@ -17,7 +17,7 @@ from service.api.routes.views import SegmentId, SpeakerCode, SpeakerRole, Strict
 from service.database.tables import Handoff
 from service.domain import handoffs
 from service.domain.callers import Caller
-from service.domain.entities import claim_roster
+from service.domain.entities import claim_roster, record_reading
 from service.domain.handoffs import (
     DEFAULT_STAGE,
     BadOccurrence,
@@ -250,8 +250,10 @@ def claim_handoff(
     taken = handoffs.claim(services, caller, study, stage)
     if taken is None:
         return Response(status_code=204)
-    with services.sessionmaker() as session:
+    with services.sessionmaker.begin() as session:
         roster = claim_roster(session, services, taken.handoff.study_id)
+        if roster:
+            record_reading(session, caller, taken.row.study_id, "deidentification", taken.row.id)
     view = ClaimedView(
         **HandoffView.of(taken.handoff).model_dump(),
         fence=taken.handoff.fence,
