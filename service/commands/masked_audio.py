@@ -15,7 +15,6 @@ from service.commands.connection import connect
 from service.commands.console import (
     Row,
     confirm,
-    describe_seconds,
     print_json,
     print_table,
     printable,
@@ -206,8 +205,8 @@ def wait_for(client: Client, id: str) -> dict[str, Any]:
 
 
 def describe(view: dict[str, Any]) -> str:
-    seconds = describe_seconds(view["masked_seconds"])
-    parts = [f"{file_name(view)}: {view['n_spans']} passages masked, {seconds}"]
+    seconds = view["masked_seconds"]
+    parts = [f"{file_name(view)}: {view['n_spans']} passages masked, {seconds:.1f} s"]
     if view["n_widened"]:
         parts.append(f"{view['n_widened']} wider than their words: listen to them")
     if view["n_unreviewed"]:
