@@ -6,6 +6,7 @@ import pytest
 
 from tests.api import tone
 from tests.browser import check_page, settle, shoot, tab_through
+from tests.deidentified import accept_all, open_case, suggest
 from tests.finished import fail_job, finish_job
 
 pytestmark = pytest.mark.browser
@@ -38,7 +39,14 @@ def study(site):
 
 @pytest.mark.parametrize("size", ["wide", "narrow"])
 def test_every_page_is_accessible(visit, study, size):
-    paths = {"studies": "/", "study": f"/studies/{study['code']}", "devices": "/devices"}
+    code = study["code"]
+    paths = {
+        "studies": "/",
+        "study": f"/studies/{code}",
+        "exports": f"/studies/{code}/exports",
+        "devices": "/devices",
+        "admin": "/admin",
+    }
     for name, path in paths.items():
         page = visit(path, size=size)
         shoot(page, f"{name}-{size}")
@@ -186,3 +194,158 @@ def test_an_upload_that_was_cut_off_resumes_with_the_same_file(visit, site, tmp_
     assert view["state"] == "ready"
     page.wait_for_timeout(300)  # for Playwright to hand over the requests
     assert [request.headers["upload-offset"] for request in sent] == [str(len(content) // 2)]
+
+
+HOSTILE = (
+    "<img src=x onerror=alert(1)><script>document.title='ran'</script>"
+    "{{7*7}} ${7*7} \u202etxet desrever\u202c \u2066iso\u2069 '\"></p><b>bold</b>"
+)
+
+
+def test_markup_scripts_and_reversed_text_stay_text_on_every_page(visit, site, tmp_path):
+    """A canary in everything that a person can name: nothing of it runs or becomes markup."""
+    study = site.study()
+    site.post("/v1/sessions", json={"study": study["code"], "code": "INT-01"})
+    body = {"role": "coder", "studies": [study["code"]], "display_name": HOSTILE[:60]}
+    made = site.post("/v1/invitations", json=body)
+    assert made.status_code == 201, made.text
+    name = "<img src=x onerror=alert(1)>\u202e.wav"
+    (tmp_path / name).write_bytes(tone(1))
+    (tmp_path / "<b>bold<b>.txt").write_bytes(b"text")
+    page = visit(f"/studies/{study['code']}")
+    page.on("dialog", lambda dialog: visit.complaints.append(f"dialog: {dialog.message}"))
+    page.locator("#files").set_input_files([tmp_path / name, tmp_path / "<b>bold<b>.txt"])
+    page.get_by_text("about 0:01").wait_for()
+    assert page.get_by_role("rowheader", name="<img src=x").inner_text() == name
+    assert page.locator("main img, main b").count() == 0
+
+    page.get_by_role("button", name="Cancel").click()
+    page.goto("/admin")
+    settle(page)
+    assert page.get_by_text("<img src=x onerror=alert(1)>").count() >= 1
+    assert page.locator("main img, main b, main script").count() == 0
+    assert page.title() == "Administration · Fieldscribe"
+    joined = visit.new_page()
+    joined.goto(made.json()["link"])
+    settle(joined)
+    assert joined.locator("main img, main script").count() == 0
+    assert "onerror" in joined.get_by_role("heading").inner_text()
+    for path in ("/studies/%3Cscript%3Ealert(1)%3C", "/studies/%22%3E%3Cimg%20src=x/exports"):
+        visit.expected += ["422", "404"]
+        page.goto(path)
+        settle(page)
+        assert page.locator("main img, main script").count() == 0
+
+
+def test_a_coder_sees_releases_and_nothing_identified(visit, site):
+    case = open_case(site.services)
+    suggest(case)
+    accept_all(case)
+    released = site.post(f"/v1/transcripts/{case.transcript_id}/releases", json={})
+    assert released.status_code == 201, released.text
+    code = released.json()["study"]
+    page = visit("/", role="coder", studies=[code])
+    page.get_by_role("link", name=code).click()
+    page.get_by_role("heading", name="Files for NVivo").wait_for()
+    settle(page)
+    assert page.get_by_text("De-identified releases").count() == 1
+    assert page.get_by_role("radio").count() == 0
+    shoot(page, "coder")
+    check_page(page)
+
+    page.get_by_role("button", name="Coding line by line").click()
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Spreadsheet of").click()
+    text = download.value.path().read_text("utf-8")
+
+    assert download.value.suggested_filename.endswith("release-1.lines.csv")
+    assert "Siobhan" not in text
+    page.goto(f"/studies/{code}")
+    page.wait_for_url("**/exports")
+    settle(page)
+    assert "Siobhan" not in page.content()
+
+
+def test_an_identified_export_is_downloaded_for_the_program(visit, site, study):
+    page = visit(f"/studies/{study['code']}/exports")
+    page.get_by_role("heading", name="Files for NVivo").wait_for()
+    page.get_by_role("button", name="MAXQDA").click()
+    assert "Focus Group Transcripts" in page.locator("main").inner_text()
+    page.get_by_label("Leave out hesitations").check()
+
+    with page.expect_download() as download:
+        page.get_by_role("link", name=f"Text of {study['states']['done']}").click()
+
+    assert download.value.suggested_filename.endswith(".identified.maxqda.txt")
+
+
+def test_an_administrator_invites_somebody_who_can_then_sign_in(visit, site):
+    study = site.study()
+    page = visit("/admin")
+    page.get_by_role("button", name="Invite somebody").click()
+    page.get_by_label("Name").fill("Grace")
+    page.get_by_role("button", name="Make the link").click()
+    page.get_by_text("Choose at least one study").wait_for()
+    page.get_by_label(study["code"], exact=True).check()
+    shoot(page, "invite")
+    check_page(page)
+    page.get_by_role("button", name="Make the link").click()
+    link = page.locator(".secret").inner_text()
+    shoot(page, "invite-link")
+    page.get_by_role("button", name="Close").click()
+    page.get_by_role("rowheader", name="Grace").wait_for()
+
+    theirs = visit.new_page()
+    theirs.goto(link)
+    theirs.get_by_role("heading", name="Welcome, Grace").wait_for()
+    theirs.get_by_role("button", name="Sign in").click()
+    theirs.get_by_role("button", name="I have kept it").click()
+    theirs.get_by_role("link", name=study["code"]).wait_for()
+
+    page.get_by_role("button", name="Revoke Grace").click()
+    page.get_by_role("button", name="Revoke", exact=True).click()
+    page.get_by_role("rowheader", name="Grace").wait_for(state="detached")
+    visit.expected.append("401")
+    theirs.reload()
+    theirs.wait_for_url("**/sign-in*")
+
+
+def test_who_is_signed_out_signs_in_again_without_leaving_the_page(visit, site, tmp_path):
+    study = site.study()
+    key = site.post("/v1/tokens", json={"role": "researcher", "studies": [study["code"]]}).json()[
+        "secret"
+    ]
+    page = visit.new_page()
+    page.goto("/sign-in")
+    page.get_by_label("Your key").fill(key)
+    page.keyboard.press("Enter")
+    page.get_by_role("link", name=study["code"]).click()
+    page.get_by_text("No sessions yet").wait_for()
+    (tmp_path / "a.wav").write_bytes(tone(1))
+    page.locator("#files").set_input_files([tmp_path / "a.wav"])
+    page.get_by_label("Transcribe each session").uncheck()
+    page.context.clear_cookies()
+    visit.expected.append("401")
+
+    page.get_by_role("button", name="Upload 1 recording").click()
+    page.get_by_role("heading", name="You are signed out").wait_for()
+    shoot(page, "signed-out")
+    check_page(page)
+    page.get_by_role("dialog").get_by_label("Your key").fill(key)
+    page.get_by_role("dialog").get_by_role("button", name="Sign in", exact=True).click()
+
+    page.get_by_role("dialog").wait_for(state="detached")
+    page.get_by_role("button", name="Upload 1 recording").click()
+    page.get_by_text("Ready to transcribe").wait_for()
+
+
+def test_pages_fit_text_of_twice_the_size_and_no_motion(visit, study):
+    page = visit(f"/studies/{study['code']}", size="wide")
+    page.emulate_media(reduced_motion="reduce", forced_colors="active")
+    page.set_viewport_size({"width": 640, "height": 450})  # 1280 at 200 %
+    page.evaluate("document.documentElement.style.fontSize = '200%'")
+    wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+    assert wide <= 0
+    page.set_viewport_size({"width": 320, "height": 640})
+    page.evaluate("document.documentElement.style.fontSize = ''")
+    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0

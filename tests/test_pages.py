@@ -6,6 +6,8 @@ import re
 
 import pytest
 
+from models.languages import LANGUAGES
+from service.exports.programs import PROGRAM_FORMATS
 from service.web import pages
 from service.web.pages import HEADERS, PAGES, POLICY, STATIC, static_digest, static_files
 from tests.api import open_api
@@ -113,3 +115,31 @@ def test_browsers_keep_nothing_but_settings():
     for path in STATIC.glob("*.js"):
         if re.search(r"localStorage|sessionStorage|indexedDB|caches\.", path.read_text()):
             assert path.name in allowed, path.name
+
+
+def test_the_exports_page_offers_what_the_command_exports():
+    """Programs and formats are those of `fieldscribe export --for`."""
+    text = (STATIC / "exports.js").read_text()
+    found = {
+        program: tuple(re.findall(r'"([\w-]+)"', formats))
+        for program, formats in re.findall(r'id: "(\w+)", name: .+?, formats: \[(.+?)\]', text)
+    }
+
+    assert found == {str(program): tuple(map(str, f)) for program, f in PROGRAM_FORMATS.items()}
+
+
+def test_the_languages_that_pages_offer_are_those_that_whisper_knows():
+    codes = re.search(r'CODES = "([^"]+)"', (STATIC / "languages.js").read_text())
+
+    assert codes
+    assert set(codes[1].split()) == set(LANGUAGES)
+
+
+def test_administrators_see_the_state_of_the_service_and_others_do_not(api):
+    for role, status in (("admin", 200), ("researcher", 403), ("coder", 403)):
+        token = api.token(role, all_studies=True)
+        assert api.get("/v1/service", token=token).status_code == status
+    state = api.get("/v1/service").json()
+    assert state["jobs"]["queued"] == 0
+    assert state["disk"]["n_free"] > 0 or state["disk"] is None
+    assert (state["sealed"], state["backup_age_seconds"]) == (False, None)

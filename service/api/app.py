@@ -18,6 +18,7 @@ from service.api.limits import Limits
 from service.api.metrics import RequestMetrics
 from service.api.response_policy import ResponsePolicy
 from service.api.routes import (
+    administration,
     asr,
     audio,
     corrections,
@@ -82,6 +83,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     sign_in.router,
     tokens.router,
     seal.router,
+    administration.router,
     health.router,
     keys.router,
 )

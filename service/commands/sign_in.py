@@ -37,7 +37,9 @@ def open_command(
 def invite_command(
     role: Annotated[
         str,
-        typer.Option(metavar="ROLE", help="researcher, coder, custodian, admin or owner."),
+        typer.Option(
+            metavar="ROLE", help="researcher, coder, listener, custodian, admin or owner."
+        ),
     ],
     study: Annotated[
         list[str] | None,

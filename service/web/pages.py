@@ -50,6 +50,8 @@ FOR_EVER = "public, max-age=31536000, immutable"
 PAGES = {
     "/": "studies.html",
     "/studies/{study}": "study.html",
+    "/studies/{study}/exports": "exports.html",
+    "/admin": "admin.html",
     "/join": "join.html",
     "/sign-in": "sign_in.html",
     "/devices": "devices.html",

@@ -42,7 +42,7 @@ from service.vault.errors import Erased
 router = APIRouter(prefix="/v1", tags=["sign-in"], route_class=GuardedRoute)
 Administrator = Annotated[Caller, Depends(allow("admin", sealed_too=True))]
 Person = Annotated[Caller, Depends(allow(*(set(BROWSER_ROLES) - {"owner"}), sealed_too=True))]
-BrowserRole = Literal["researcher", "coder", "custodian", "admin", "owner"]
+BrowserRole = Literal["researcher", "coder", "listener", "custodian", "admin", "owner"]
 REFUSALS = (
     SignInLinkUnusable,
     TokenUnknown,

@@ -53,6 +53,11 @@ export function notice(kind, ...children) {
   return el("div", { class: `notice ${kind}`, ...role }, icon(icons[kind]), el("div", {}, ...children));
 }
 
+/** A sentence in which `commands` are between backticks, as those of the service. */
+export function sentence(text) {
+  return String(text || "").split("`").map((part, n) => (n % 2 ? el("code", {}, part) : part));
+}
+
 /** Say something to screen readers without showing it. */
 export function announce(text) {
   const status = byId("status");

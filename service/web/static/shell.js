@@ -6,6 +6,7 @@ export const ROLE_NAMES = {
   owner: "owner", admin: "administrator", researcher: "researcher", coder: "coder", listener: "listener", custodian: "custodian",
 };
 export const canRead = (user) => ["researcher", "owner"].includes(user.role);
+export const seesReleasesOnly = (user) => ["coder", "listener"].includes(user.role);
 export const canManage = (user) => ["admin", "owner"].includes(user.role);
 
 /** Resolves with the signed-in user (GET /v1/sign-in), or sends the browser to the sign-in page. */

@@ -2,7 +2,7 @@
 import * as api from "./api.js";
 import { button, byId, el, fill, icon, notice, ready } from "./dom.js";
 import { duration, plural } from "./format.js";
-import { canManage, canRead, user } from "./shell.js";
+import { canManage, canRead, seesReleasesOnly, user } from "./shell.js";
 
 const me = await user;
 const list = byId("studies");
@@ -12,10 +12,24 @@ byId("new-study").addEventListener("click", newStudy);
 ready();
 
 async function show() {
+  if (seesReleasesOnly(me)) return showReleases();
   const studies = await api.listAll("/v1/studies");
   if (!studies.length) return fill(list, empty());
   const facts = await collect();
   fill(list, el("ul", { class: "cards" }, studies.map((study) => card(study, facts.get(study.id) || {}))));
+}
+
+/** A coder has no studies' lists, only their releases. */
+async function showReleases() {
+  const counts = new Map(me.studies.map((code) => [code, 0]));
+  for (const release of await api.listAll("/v1/releases")) {
+    if (release.is_newest) counts.set(release.study, (counts.get(release.study) || 0) + 1);
+  }
+  if (!counts.size) return fill(list, empty());
+  fill(list, el("ul", { class: "cards" }, [...counts].map(([code, count]) =>
+    el("li", { class: "card" },
+      el("h2", {}, el("a", { href: `/studies/${code}/exports` }, code)),
+      el("p", { class: "muted" }, count ? plural(count, "released transcript") : "Nothing released yet")))));
 }
 
 /** Sessions, hours and running jobs by study. A role that may not read something shows less. */

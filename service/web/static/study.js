@@ -1,9 +1,9 @@
 // One study: its sessions, their recordings, and how far each transcript is.
 import * as api from "./api.js";
-import { announce, ask, button, byId, el, fill, icon, notice, ready } from "./dom.js";
+import { announce, ask, button, byId, el, fill, icon, notice, ready, sentence } from "./dom.js";
 import { followStudy } from "./follow.js";
 import { duration, plural, when } from "./format.js";
-import { canRead, user } from "./shell.js";
+import { canRead, seesReleasesOnly, user } from "./shell.js";
 import { stateOf } from "./states.js";
 import { showTabs } from "./study_tabs.js";
 
@@ -126,9 +126,9 @@ function drawRow(session) {
       el("div", { class: "row" }, tag ? el("span", { class: `tag ${tag}` }, icon(name), state.label) : el("span", {}, state.label),
         state.kind === "running" ? el("span", { class: "muted small" }, `${Math.floor(100 * (state.fraction || 0))} %`) : null),
       state.kind === "running" ? el("progress", { max: "1", value: String(state.fraction || 0), "aria-label": `Progress of ${session.code}` }) : null,
-      state.kind === "refused" ? el("p", { class: "small" }, state.recording.refusal?.detail) : null,
+      state.kind === "refused" ? el("p", { class: "small" }, sentence(state.recording.refusal?.detail)) : null,
       state.reason ? el("p", { class: "small" }, state.reason) : null,
-      state.detail ? el("p", { class: "muted small" }, state.detail) : null,
+      state.detail ? el("p", { class: "muted small" }, sentence(state.detail)) : null,
       ["running", "done"].includes(state.kind) ? warnings(state.job) : null] : null),
     el("td", { "data-label": "Added" }, when(session.created_at)),
     el("td", {}, actions(session, state)));
@@ -171,7 +171,7 @@ function actions(session, state) {
 // --- actions ----------------------------------------------------------------------------------------
 
 async function attempt(action) {
-  try { await action(); } catch (problem) { await ask("This did not work", el("p", {}, problem.message)); }
+  try { await action(); } catch (problem) { await ask("This did not work", el("p", {}, sentence(problem.message))); }
   await reload();
 }
 
@@ -192,6 +192,8 @@ async function remove(session) {
 }
 
 // --- the start --------------------------------------------------------------------------------------
+
+if (seesReleasesOnly(me)) location.replace(`/studies/${encodeURIComponent(code)}/exports`);
 
 try {
   study = await api.get(`/v1/studies/${encodeURIComponent(code)}`);

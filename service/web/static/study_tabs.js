@@ -1,10 +1,10 @@
 // The tabs of a study's pages. To add one: [id, label, path after /studies/CODE, who sees it].
 import { byId, el, fill, icon } from "./dom.js";
-import { canRead } from "./shell.js";
+import { canRead, seesReleasesOnly } from "./shell.js";
 
 const TABS = [
-  ["sessions", "Sessions", "", () => true],
-  ["exports", "Exports", "/exports", canRead],
+  ["sessions", "Sessions", "", (user) => !seesReleasesOnly(user)],
+  ["exports", "Exports", "/exports", (user) => canRead(user) || seesReleasesOnly(user)],
 ];
 
 export async function showTabs(code, current, user) {

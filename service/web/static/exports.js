@@ -1,0 +1,157 @@
+// Exports by program: what to download, and how to import it there.
+import * as api from "./api.js";
+import { announce, button, byId, el, fill, icon, notice, ready } from "./dom.js";
+import { bytes, plural, when } from "./format.js";
+import { canRead, seesReleasesOnly, user } from "./shell.js";
+import { showTabs } from "./study_tabs.js";
+
+// The formats of each program are those of `fieldscribe export --for`; a test compares them.
+export const PROGRAMS = [
+  { id: "nvivo", name: "NVivo", formats: ["nvivo", "docx"],
+    how: "Import the recording, open it, switch on Edit, choose Transcript > Import Rows and the table (.nvivo.docx). To code the text alone, import the other document and choose Auto Code > Speaker name." },
+  { id: "maxqda", name: "MAXQDA", formats: ["maxqda"],
+    how: "Choose Import > Focus Group Transcripts > Transcripts with Timestamps, then the text, then its recording: every speaker becomes a code." },
+  { id: "atlas", name: "ATLAS.ti", formats: ["atlas"],
+    how: "Add the recording, open it and choose Import Transcript. For a code per speaker: Search & Code > Focus Group Coding with the pattern @Name:." },
+  { id: "qualcoder", name: "QualCoder", formats: ["qdpx"],
+    how: "Choose Project > REFI-QDA project import: the project has the text, and a case for each speaker." },
+  { id: "word", name: "Word", formats: ["docx"],
+    how: "Open it, read and print it. Lines are numbered by Word itself, so that people can quote them." },
+  { id: "coding", name: "Coding line by line", formats: ["lines", "lines-csv"],
+    how: "A table of numbered lines with an empty column for codes, for paper, Word or a spreadsheet. Three people can code the same lines." },
+  { id: "subtitles", name: "Subtitles", formats: ["vtt", "srt"],
+    how: "Name the file as the video and put it beside it: players find it." },
+  { id: "f4", name: "f4transkript", formats: ["f4"], how: "Open the text in f4transkript and choose the recording." },
+  { id: "elan", name: "ELAN", formats: ["eaf"], how: "Open the file and link the recording: a tier for each speaker." },
+  { id: "praat", name: "Praat", formats: ["textgrid"], how: "Open it together with the recording: a tier for each speaker." },
+];
+const FORMAT_WORDS = {
+  nvivo: "Table to import", docx: "Text", maxqda: "Text", atlas: "Text", qdpx: "Project", lines: "Numbered lines", "lines-csv": "Spreadsheet",
+  vtt: "WebVTT", srt: "SubRip", f4: "Text", eaf: "ELAN file", textgrid: "TextGrid",
+};
+const PROFILES = ["nvivo", "maxqda", "atlas", "qualcoder"];
+
+const me = await user;
+const code = decodeURIComponent(location.pathname.split("/")[2]);
+const box = byId("exports");
+let releases = [], transcripts = [];
+let program = PROGRAMS[0], kind = "releases";
+const options = { clean: false, timestamps: "turn", overlaps: true };
+
+try {
+  await showTabs(code, "exports", me);
+  await load();
+  if (canRead(me) && !releases.length) kind = "identified";
+  draw();
+} catch (problem) { fill(box, notice("error", problem.message)); }
+ready();
+
+async function load() {
+  const at = encodeURIComponent(code);
+  const listed = await api.listAll(`/v1/releases?study=${at}`);
+  const newest = new Map();
+  for (const release of listed) if (!newest.has(release.session)) newest.set(release.session, release); // newest first
+  releases = [...newest.values()].sort((a, b) => a.session.localeCompare(b.session, "en", { numeric: true }));
+  if (!canRead(me)) return;
+  const [sessions, jobs] = await Promise.all([api.listAll(`/v1/sessions?study=${at}`), api.listAll(`/v1/jobs?study=${at}&status=succeeded`)]);
+  const found = new Map();
+  for (const job of jobs) if (job.transcript_id && job.session_id && !found.has(job.session_id)) found.set(job.session_id, job);
+  transcripts = sessions.filter((session) => found.has(session.id)).map((session) => ({ session: session.code, id: found.get(session.id).transcript_id, at: found.get(session.id).finished_at }));
+}
+
+function draw() {
+  const rule = byId("class-rule");
+  const identified = kind === "identified";
+  rule.hidden = false;
+  rule.classList.toggle("released", !identified);
+  fill(rule, icon(identified ? "shield" : "shield-check"), identified ? "Identified: names are in here" : "De-identified releases");
+  fill(box,
+    canRead(me) ? kindChoice() : null,
+    programChoice(),
+    el("section", { class: "stack", "aria-labelledby": "files-title" },
+      el("h2", { id: "files-title" }, `Files for ${program.name}`),
+      el("p", { class: "prose" }, program.how),
+      identified ? identifiedOptions() : null,
+      table(),
+      identified ? notice("warning", "These files hold everything that people said, with names. Keep them where the recordings are, and release a transcript before you share it.") : null));
+}
+
+function kindChoice() {
+  const choice = (value, label, hint) => {
+    const id = `kind-${value}`;
+    const input = el("input", { type: "radio", name: "kind", id, value, checked: kind === value, "aria-describedby": `${id}-hint` });
+    input.addEventListener("change", () => { kind = value; draw(); byId(id).focus(); });
+    return el("div", { class: "choice" }, input, el("div", {}, el("label", { for: id }, label), el("p", { class: "hint small muted", id: `${id}-hint` }, hint)));
+  };
+  return el("fieldset", { class: "stack tight" }, el("legend", {}, "What to export"),
+    choice("releases", "De-identified releases", releases.length ? `${plural(releases.length, "session")} released. For coding, sharing and archives.` : "None yet: review a transcript and release it first."),
+    choice("identified", "Identified transcripts", `${plural(transcripts.length, "transcript")} with names. For your own eyes.`));
+}
+
+function programChoice() {
+  const group = el("div", { class: "programs", role: "group", "aria-label": "Program" });
+  for (const each of PROGRAMS) {
+    group.append(button(each.name, { "aria-pressed": String(each.id === program.id), "data-program": each.id, onclick: () => {
+      program = each;
+      draw();
+      box.querySelector(`[data-program="${each.id}"]`).focus();
+      announce(`Files for ${each.name}`);
+    } }));
+  }
+  return group;
+}
+
+function identifiedOptions() {
+  const check = (name, label) => {
+    const input = el("input", { type: "checkbox", id: `option-${name}`, checked: options[name] });
+    input.addEventListener("change", () => { options[name] = input.checked; draw(); byId(`option-${name}`).focus(); });
+    return el("div", { class: "choice" }, input, el("label", { for: `option-${name}` }, label));
+  };
+  return el("div", { class: "row" }, check("clean", "Leave out hesitations and false starts"), check("overlaps", "Mark where people speak at the same time"));
+}
+
+/** Address of a file of an item, or null if it has none. */
+function fileOf(item, format) {
+  if (kind === "releases") {
+    const file = item.files.find((each) => each.format === format);
+    return file ? { href: `/v1/releases/${item.id}/files/${format}`, size: file.n_bytes } : null;
+  }
+  const query = new URLSearchParams({ format, wording: options.clean ? "clean" : "verbatim", overlaps: String(options.overlaps) });
+  if (format === "qdpx" && PROFILES.includes(program.id)) query.set("project", program.id);
+  return { href: `/v1/transcripts/${item.id}?${query}`, size: null };
+}
+
+function table() {
+  const items = kind === "releases" ? releases : transcripts;
+  if (!items.length) {
+    return el("div", { class: "panel empty" }, icon("file-text"),
+      el("h3", {}, kind === "releases" ? "Nothing has been released yet" : "No transcripts yet"),
+      el("p", {}, kind === "releases"
+        ? seesReleasesOnly(me) ? "When the researchers have reviewed and released a transcript, you find it here." : "A transcript is released when its names have been reviewed."
+        : "When a session is transcribed, you find its files here."));
+  }
+  const links = [];
+  const rows = items.map((item) => el("tr", {},
+    el("th", { scope: "row" }, item.session),
+    el("td", { "data-label": kind === "releases" ? "Released" : "Transcribed" }, kind === "releases" ? `release ${item.number}, ${when(item.created_at)}` : when(item.at)),
+    el("td", {}, el("div", { class: "row end" },
+      program.formats.map((format) => {
+        const file = fileOf(item, format);
+        if (!file) return null;
+        const link = el("a", { class: "button", href: file.href, download: true, "aria-label": `${FORMAT_WORDS[format]} of ${item.session}` }, icon("download"), FORMAT_WORDS[format], file.size ? el("span", { class: "muted small" }, bytes(file.size)) : null);
+        links.push(link);
+        return link;
+      }),
+      kind === "releases" ? el("a", { class: "button quiet", href: `/v1/releases/${item.id}/files/report`, download: true, "aria-label": `Report on ${item.session}` }, "Report") : null))));
+  return el("div", { class: "stack" },
+    el("div", { class: "panel" }, el("table", { class: "stacked" },
+      el("thead", {}, el("tr", {}, ["Session", kind === "releases" ? "Released" : "Transcribed", "Files"].map((name) => el("th", { scope: "col", class: name === "Files" ? "numeric" : null }, name)))),
+      el("tbody", {}, rows))),
+    items.length > 1 ? el("div", { class: "row" }, button(`Download all ${links.length} files`, { icon: "download", onclick: () => downloadAll(links) })) : null);
+}
+
+/** One after another: browsers ask once whether the page may download several files. */
+async function downloadAll(links) {
+  for (const link of links) { link.click(); await new Promise((resolve) => setTimeout(resolve, 500)); }
+  announce(`${plural(links.length, "file")} downloaded`);
+}
