@@ -91,6 +91,6 @@ def read_service(caller: Administrator, services: ServicesDep) -> ServiceView:
         recordings=recordings,
         oldest_queued_seconds=work.oldest,
         disk=usage and DiskView(n_bytes=usage.total, n_free=usage.free),
-        backup_age_seconds=age and age.total_seconds(),
+        backup_age_seconds=None if age is None else age.total_seconds(),
         warnings=[NO_WORKER] if work.is_stuck else [],
     )
