@@ -457,6 +457,15 @@ def test_a_span_that_is_suggested_already_is_accepted(api, case):
     assert len([each for each in view["mentions"] if each["segment"] == "s0004"]) == 2
 
 
+def test_a_wider_span_names_the_entity_of_the_accepted_one_within_it(api, case):
+    accept_all(case)
+    answer = add(api, case, segment="s0004", words=[1, 3], label="PERSON")
+    (mention,) = answer.json()["mentions"]
+
+    assert mention["text"] == "brother Tomasz"
+    assert mention["entity_id"] == find(read(api, case), "Tomasz", "s0006")["entity_id"]
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

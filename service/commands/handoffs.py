@@ -1,6 +1,6 @@
 """`fieldscribe handoffs`: the progress of de-identification for each transcript."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -39,7 +39,7 @@ def handoffs_command(
             (
                 studies.get(handoff["study_id"], ""),
                 sessions.get(handoff["transcript_id"], ""),
-                handoff["status"],
+                _status(handoff),
                 handoff["failure_code"] or "",
                 handoff["created_at"][:16].replace("T", " "),
                 (handoff["finished_at"] or "")[:16].replace("T", " "),
@@ -65,3 +65,9 @@ def sessions_of_transcripts(client: Client, study: str | None) -> dict[str, str]
             raise
         return {}
     return {job["transcript_id"]: codes.get(job["session_id"], "(none)") for job in jobs}
+
+
+def _status(handoff: dict[str, Any]) -> str:
+    """The status, with the stage if it is not the default one."""
+    stage = handoff["stage"]
+    return f"{handoff['status']} ({stage})" if stage != "default" else str(handoff["status"])

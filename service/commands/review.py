@@ -8,6 +8,7 @@ ServiceError
 """
 
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
@@ -21,6 +22,7 @@ from service.commands.names import JobName, find_finished_job
 from service.commands.options import AsJson
 from service.commands.review_text import (
     LABEL_WORDS,
+    WIDEST,
     Passages,
     describe_group,
     describe_recall,
@@ -34,9 +36,9 @@ from service.commands.transcript import TranscriptNotReady
 from service.errors import Misused
 
 KEYS = """\
-  a  accept              A  accept every open mention of the same in this transcript
-                         S  the same in every transcript of the study
-  r  reject              R  reject the same text everywhere in this transcript
+  a  accept: it identifies somebody      A  and the same in this transcript
+                                         S  and the same in the whole study
+  r  reject: it identifies nobody        R  the same text in this transcript
   l  allow-list: reject this text in the whole study, now and later
   e  say whom or what it names           w  choose other words
   c  show more of the transcript         u  take the last decision back
@@ -153,11 +155,27 @@ def read_line(question: str) -> str:
     line = sys.stdin.readline()
     if not line:
         raise EOFError
+    if not sys.stdin.isatty():
+        typer.echo("")  # a terminal has shown the Enter
     return line.strip()
 
 
 def width() -> int:
     return terminal_width() or 80
+
+
+def echo_wrapped(text: str, *, err: bool = False) -> None:
+    columns = min(width(), WIDEST)
+    for line in textwrap.wrap(text, columns, subsequent_indent="  ", break_on_hyphens=False):
+        typer.echo(line, err=err)
+
+
+def echo_labels() -> None:
+    keys = (
+        f"{key} {LABEL_WORDS[label]}".replace(" ", "\u00a0") for key, label in LABEL_KEYS.items()
+    )
+    for line in textwrap.wrap("  ".join(keys), min(width(), WIDEST) - 2):
+        typer.echo(f"  {line}".replace("\u00a0", " "))
 
 
 # --- the review -----------------------------------------------------------------------------------
@@ -205,7 +223,8 @@ class Screen:
             each for each in self.mentions if each["id"] not in self.shown
         ):
             group = groups[0]
-            typer.echo(f"\n{len(groups)} to go. {describe_group(group, self.entities)}")
+            typer.echo("")
+            echo_wrapped(f"{len(groups)} to go. {describe_group(group, self.entities)}")
             for mention in group:
                 self.shown.add(mention["id"])
                 self.decide_one(mention["id"])
@@ -435,9 +454,9 @@ class Screen:
 
     def choose_label(self) -> str | None:
         """What a word is; `words` to choose other words, None if it identifies nobody."""
-        listed = "  ".join(f"{key} {LABEL_WORDS[label]}" for key, label in LABEL_KEYS.items())
         while True:
-            typer.echo(f"  {listed}\n  w choose words  n identifies nobody ", nl=False)
+            echo_labels()
+            typer.echo("  w choose words  n identifies nobody ", nl=False)
             key = read_key()
             typer.echo(printable(key))
             if key == "q":
@@ -462,13 +481,10 @@ class Screen:
         n_open = sum(each["state"] == "suggested" for each in self.mentions)
         typer.echo(f"{self.n_decided} decided now, {n_open} open.", err=True)
         if n_open:
-            typer.echo(f"Continue with `fieldscribe review {job}`.", err=True)
+            echo_wrapped(f"Continue with `fieldscribe review {job}`.", err=True)
         else:
-            typer.echo(
-                "The review is finished. Now let a second person read a sample: "
-                f"`fieldscribe review {job} --sample 20`.",
-                err=True,
-            )
+            typer.echo("The review is finished. Now let a second person read a sample:", err=True)
+            echo_wrapped(f"`fieldscribe review {job} --sample 20`", err=True)
 
 
 def span_of(mention: Mapping[str, Any]) -> tuple[int, int]:
@@ -518,9 +534,9 @@ def read_sample(client: Client, url: str, n_segments: int, as_json: bool) -> Non
     if not as_json:
         typer.echo(
             "Mark every identifier, as if nobody had read this before. For each: its words and a "
-            "letter,\nsuch as 3-4 p. Several: 3-4 p, 9 l. Enter if there is none.\n  "
-            + "  ".join(f"{key} {LABEL_WORDS[label]}" for key, label in LABEL_KEYS.items())
+            "letter,\nsuch as 3-4 p. Several: 3-4 p, 9 l. Enter if there is none."
         )
+        echo_labels()
     marks: list[dict[str, Any]] = []
     try:
         for number, segment in enumerate(drawn["segments"], 1):
@@ -536,7 +552,7 @@ def read_sample(client: Client, url: str, n_segments: int, as_json: bool) -> Non
         return
     own = next(each for each in answer["items"] if each["id"] == drawn["id"])
     typer.echo(f"\nFound before: {own['n_found']}. Missed, and added now: {own['n_missed']}.")
-    typer.echo(describe_recall(answer["estimate"]))
+    echo_wrapped(describe_recall(answer["estimate"]))
 
 
 def _read_marks(segment: Mapping[str, Any], number: str) -> list[dict[str, Any]]:

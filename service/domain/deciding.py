@@ -29,6 +29,7 @@ from service.domain.entities import (
     EntityKind,
     EntityNotFound,
     add_alias,
+    assign_pseudonym,
     create_entity,
     find_entity,
     fold,
@@ -242,6 +243,8 @@ class Decider:
 
     def _accept(self, mention: Mention, entity: Entity | None, scope: Scope) -> None:
         same = self._same(mention, entity, scope)
+        if entity is not None:  # before its names: the study is locked before its entities
+            assign_pseudonym(self.session, self.services, entity)
         for editor, each in ((self.editor, mention), *same):
             self._name(editor, each, entity)
             self._decide(editor, each, "accepted", "accept")
@@ -314,7 +317,7 @@ class Decider:
         return self._create(kind, surface)  # type: ignore[arg-type]
 
     def _find(self, entity_id: UUID) -> Entity:
-        entity = find_entity(self.session, self.caller, entity_id, lock=True)
+        entity = find_entity(self.session, self.caller, entity_id)
         if entity.study_id != self.editor.row.study_id or entity.kind == "allowed":
             raise EntityNotFound("There is no such entity, or it is not yours")
         return entity
@@ -391,7 +394,13 @@ class Decider:
             )
         else:
             mention.label = addition.label
-        entity = self._entity_of(mention, addition.entity_id, addition.new_entity)
+        known = addition.entity_id
+        if known is None and addition.new_entity is None and addition.label in KIND_OF_LABEL:
+            # `Doctor Gallagher` around an accepted `Gallagher` names the same person.
+            named = [each for each in overlapping if each.entity_id and each.state != "rejected"]
+            named.sort(key=lambda each: each.state)
+            known = editor.canonical(named[0].entity_id) if named else None
+        entity = self._entity_of(mention, known, addition.new_entity)
         self._accept(mention, entity, addition.scope)
         return mention
 

@@ -252,7 +252,7 @@ def list_reviews(
 def _not_ready() -> ReviewNotReady:
     return ReviewNotReady(
         "No de-identifier has completed the hand-off yet: `fieldscribe handoffs` shows how far it "
-        "is"
+        "is, and `fieldscribe review --begin` begins without one"
     )
 
 
