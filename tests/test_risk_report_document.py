@@ -1,9 +1,11 @@
 """The residual-risk report as a document: what a person reads."""
 
-from dataclasses import replace
+import re
+from dataclasses import fields, replace
+from pathlib import Path
 
 from models.deidentification.redaction import Redaction, redact
-from models.deidentification.risk_report import Count, RiskReport, Sample, examine
+from models.deidentification.risk_report import Count, Remaining, RiskReport, Sample, examine
 from service.domain.release_check import plain_text
 from service.exports.risk_report import risk_report_docx
 from tests.test_redaction import made
@@ -94,3 +96,11 @@ def test_a_transcript_without_mentions_has_a_report():
 
     assert "Nothing: the transcript has no mention" in text
     assert "de-identification by hand only" in text
+
+
+def test_every_field_of_the_report_is_documented():
+    page = Path("docs/reference/risk-report.md").read_text()
+    documented = set(re.findall(r"`(\w+)`", page))
+
+    for kind in (RiskReport, Remaining, Sample, Count):
+        assert {one.name for one in fields(kind)} <= documented, kind
