@@ -19,6 +19,7 @@ from models.transcript import (
 )
 from models.transcript_json import to_json
 from service.exports import Format, Label, render
+from service.exports.codings import read_project
 
 
 def made(*texts, **changes):
@@ -190,3 +191,21 @@ def test_a_speaker_is_shown_by_the_chosen_name_that_the_text_uses():
     assert strip_metadata(before, {"P07": "Robin"}).speakers == ("Robin",)
     nameless = replace(before, names={"SPEAKER_00": replace(name, code=None)})
     assert strip_metadata(nameless).speakers == ("Robin",)
+
+
+def test_a_coding_of_a_paragraph_stays_with_its_paragraph(tmp_path):
+    """Texts of all versions have the same paragraphs at the same times, as programs count them."""
+    one = made(" I", " met", " Eva", " Muster.").segments[0]
+    segments = (one, replace(one, id="s0002"), replace(one, id="s0003", speaker=None))
+    before = made(" x", segments=segments)
+    names = [Redaction(segment.id, 6, 16, "[PERSON-1: sister]") for segment in segments]
+    after = redact(before, names).transcript
+    units = []
+    for name, transcript in (("before", before), ("after", after)):
+        path = tmp_path / f"{name}.qdpx"
+        path.write_bytes(render(transcript, Format.QDPX, Label(session="INT-01", release=1)))
+        (text,) = read_project(path).texts
+        units.append([text.text[slice(*unit)] for unit in text.units])
+
+    assert [line.replace("Eva Muster", "[PERSON-1: sister]") for line in units[0]] == units[1]
+    assert len(units[0]) == 3
