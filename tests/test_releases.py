@@ -113,9 +113,7 @@ def plain(content):
 
 
 @pytest.mark.parametrize("format", RELEASE_FORMATS)
-def test_no_file_of_a_release_has_a_name_or_an_id_of_the_identified_transcript(
-    api, reviewed, released, format
-):
+def test_no_file_of_a_release_has_a_name_an_id_or_a_time_of_day(api, reviewed, released, format):
     text = plain(read(api, released, format))
 
     for name in NAMES:
@@ -123,6 +121,7 @@ def test_no_file_of_a_release_has_a_name_or_an_id_of_the_identified_transcript(
     for id in (reviewed.transcript_id, reviewed.job_id, *reviewed.entities.values()):
         assert str(id) not in text
         assert id.hex not in text
+    assert set(re.findall(r"\d{4}-\d\d-\d\dT(\d\d:\d\d)", text)) <= {"00:00"}
 
 
 def test_words_keep_their_times(api, reviewed, released):

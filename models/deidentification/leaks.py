@@ -52,7 +52,8 @@ class NameSearch(Generic[E]):
         self._by_first: dict[str, list[_Name[E]]] = {}
         for entity, surfaces in names.items():
             for surface in dict.fromkeys(surfaces):
-                written = tuple(POSSESSIVE.sub("", word) for word in WORD.findall(surface))
+                composed = unicodedata.normalize("NFC", surface)
+                written = tuple(POSSESSIVE.sub("", word) for word in WORD.findall(composed))
                 words = tuple(map(_fold, written))
                 if words and any(len(word) > 1 for word in words):
                     is_common = all(band.get(word, 0) for word in words)
@@ -60,7 +61,11 @@ class NameSearch(Generic[E]):
                     self._by_first.setdefault(words[0], []).append(name)
 
     def find(self, text: str) -> list[Leak[E]]:
-        """Return every place that spells out a name, in the order of the text."""
+        """Return every place that spells out a name, in the order of the text.
+
+        Places count characters of the text in Unicode's composed form (NFC), as exports have it.
+        """
+        text = unicodedata.normalize("NFC", text)
         matches = list(WORD.finditer(text))
         written = [POSSESSIVE.sub("", match[0]) for match in matches]
         words = [_fold(word) for word in written]

@@ -64,7 +64,8 @@ def write_project(file: IO[bytes], sources: Sequence[Source], options: ExportOpt
 
     The same transcripts give the same GUIDs, so that codings by several people can be compared.
     """
-    project = _Project(options)
+    is_release = all(source.label.release is not None for source in sources)
+    project = _Project(options, with_time=not is_release)
     for source in sources:
         project.add(source)
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -87,14 +88,15 @@ class _Case:
 
 
 class _Project:
-    def __init__(self, options: ExportOptions) -> None:
+    def __init__(self, options: ExportOptions, *, with_time: bool) -> None:
         self.options = options
         self.texts: dict[str, str] = {}
         self.recordings: dict[str, Path] = {}
         self.source_elements: list[str] = []
         self.cases: dict[str, _Case] = {}
-        # QualCoder cannot import a transcript without a date.
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        # QualCoder cannot import a transcript without a date. A release says no time of day.
+        time = "%H:%M:%S" if with_time else "00:00:00"
+        now = datetime.now(UTC).strftime(f"%Y-%m-%dT{time}Z")
         self.made = {"creatingUser": USER, "creationDateTime": now}
 
     def add(self, source: Source) -> None:
