@@ -315,6 +315,19 @@ def test_a_roster_may_come_from_a_spreadsheet():
     assert roster == [KnownEntity("1", "person", "Eva Muster", ("Evi", "E."))]
 
 
+def test_a_roster_of_the_service_is_read_without_the_names_that_are_allowed():
+    text = (
+        "kind,code,name,aliases,always,descriptor,chosen_name\n"
+        "participant,P07,Eva Muster,Evi,,,Rowan\nallowed,,Lifeline,,,,\nother,,Sunrise,,yes,,\n"
+    )
+    roster = parse_entity_roster(text)
+
+    assert [(entity.id, entity.kind, entity.name) for entity in roster] == [
+        ("1", "person", "Eva Muster"),
+        ("3", "organisation", "Sunrise"),
+    ]
+
+
 @pytest.mark.parametrize(
     "text", ["", "[]", "{}", '{"segments": [{}]}', '{"segments": [{"text": 1}]}']
 )

@@ -11,6 +11,16 @@ from models.deidentification.occurrences import Kind, KnownEntity, SpokenSegment
 COLUMNS = ("kind", "code", "name", "aliases")
 MAX_ENTITIES = 20_000
 MAX_NAME = 200  # characters
+DETECTED_KINDS: dict[str, Kind] = {
+    "person": "person",
+    "participant": "person",
+    "interviewer": "person",
+    "organisation": "organisation",
+    "place": "place",
+    "other": "organisation",  # of the detectors' kinds, the one with the fewest variants
+}
+"""The kind that a detector is told, by that of the roster."""
+ALLOWED = "allowed"  # on a roster: a name that identifies nobody
 
 
 def parse_transcript(text: str) -> list[SpokenSegment]:
@@ -67,7 +77,8 @@ def locate_words(words: Sequence[str], text: str) -> tuple[int, ...]:
 def parse_entity_roster(text: str) -> list[KnownEntity]:
     """Read a study's roster: columns kind, code, name and aliases, separated by commas.
 
-    The id of an entity is the number of its line, from 1 for the first after the header.
+    The id of an entity is the number of its line, from 1 for the first after the header. Names that
+    are allowed are left out.
 
     Raises:
         BadEntityRoster: with the number of the line, without its content.
@@ -83,7 +94,9 @@ def parse_entity_roster(text: str) -> list[KnownEntity]:
         entities = []
         for number, row in enumerate(rows, 1):
             if any(cell.strip() for cell in row):
-                entities.append(_read_entity(dict(zip(header, row, strict=False)), number))
+                entity = _read_entity(dict(zip(header, row, strict=False)), number)
+                if entity is not None:
+                    entities.append(entity)
     except csv.Error:
         raise BadEntityRoster("The roster is not a CSV file: save it as CSV, in UTF-8.") from None
     if len(entities) > MAX_ENTITIES:
@@ -91,11 +104,13 @@ def parse_entity_roster(text: str) -> list[KnownEntity]:
     return entities
 
 
-def _read_entity(row: Mapping[str, str], number: int) -> KnownEntity:
+def _read_entity(row: Mapping[str, str], number: int) -> KnownEntity | None:
     kind = row.get("kind", "").strip().lower()
     name = row.get("name", "").strip()
     aliases = tuple(filter(None, (alias.strip() for alias in row.get("aliases", "").split(";"))))
-    if kind not in get_args(Kind):
+    if kind == ALLOWED:
+        return None
+    if kind not in DETECTED_KINDS:
         raise BadEntityRoster(
             f"Entry {number} of the roster: the kind must be {', '.join(get_args(Kind))}."
         )
@@ -103,4 +118,4 @@ def _read_entity(row: Mapping[str, str], number: int) -> KnownEntity:
         raise BadEntityRoster(
             f"Entry {number} of the roster: a name is empty, or longer than {MAX_NAME} characters."
         )
-    return KnownEntity(str(number), kind, name, aliases)  # type: ignore[arg-type]
+    return KnownEntity(str(number), DETECTED_KINDS[kind], name, aliases)

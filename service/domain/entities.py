@@ -21,6 +21,7 @@ from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session as DbSession
 
 from models.deidentification.pseudonyms import bracket, free_code
+from models.deidentification.reading import DETECTED_KINDS
 from models.deidentification.study_roster import is_valid_pseudonym, tidy
 from service.database import tables
 from service.database.tables import (
@@ -63,14 +64,7 @@ LookupReason = Literal[
     "export",
 ]
 """A fixed list, so that no name can arrive here."""
-KIND_IN_CLAIMS = {
-    "participant": "person",
-    "interviewer": "person",
-    "person": "person",
-    "organisation": "organisation",
-    "place": "place",
-    "other": "organisation",  # detectors know three kinds; this one expects the fewest variants
-}
+KIND_IN_CLAIMS = DETECTED_KINDS
 
 log = logging.getLogger(__name__)
 

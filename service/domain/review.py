@@ -653,7 +653,7 @@ class ReviewEditor:
         known = [
             KnownEntity(
                 str(id),
-                KIND_IN_CLAIMS[self.entities[id].kind],  # type: ignore[arg-type]
+                KIND_IN_CLAIMS[self.entities[id].kind],
                 record.surfaces[0],
                 record.surfaces[1:],
             )
