@@ -264,6 +264,16 @@ def test_what_is_pending_when_the_service_stops_is_made_after_the_start(case):
     assert current(case, row).state == "ready"
 
 
+def test_it_waits_while_checks_of_uploads_need_the_memory(case, monkeypatch):
+    (row,) = ask(case)
+    monkeypatch.setattr(masked_audio, "has_memory_for", lambda *_: False)
+    masker = Masker(case.services)
+    assert not masker._make_next()
+    masker.close()
+
+    assert current(case, row).state == "pending"
+
+
 def test_a_stop_in_the_middle_leaves_nothing_but_the_request(case):
     (row,) = ask(case)
     before = set(identified(case.services)[0].ids())

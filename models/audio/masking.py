@@ -10,7 +10,7 @@ passage is widened until it must contain the word.
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Literal
 
 import numpy as np
@@ -20,6 +20,7 @@ from models.transcript import Flag, Segment, Source, Transcript, Word
 
 PADDING = 0.15  # s on each side, the error of word times
 REACH = 0.75  # s, into the pause before and after a mention
+MAX_DRIFT = 1.5e-4  # s that the clock of a second recorder may gain or lose in a second
 SHORTEST_GAP = 0.1  # s; masked spans that are closer together become one
 FADE = 0.005  # s, of the tone; it lies within the span
 TONE_HZ = 1000.0
@@ -226,15 +227,25 @@ def plan_masks(
     """Return the spans to mask in each recording: padded, in order, without overlap.
 
     A passage is masked in every recording that was running, because each may have picked it up.
+    Where several ran at once, all times are on the clock of the first, and masks in the others
+    widen with time, by as much as their clocks may drift.
     """
     ordered = sorted(passages, key=lambda passage: (passage.start, passage.end))
-    return tuple(tuple(_merge(_place(ordered, source))) for source in sources)
+    at_once = any(
+        after.start < before.start + before.duration - 1 for before, after in pairwise(sources)
+    )
+    drifts = [MAX_DRIFT if at_once and i else 0.0 for i in range(len(sources))]
+    return tuple(
+        tuple(_merge(sorted(_place(ordered, source, drift), key=lambda span: span.start)))
+        for source, drift in zip(sources, drifts, strict=True)
+    )
 
 
-def _place(passages: Iterable[Passage], source: Source) -> Iterator[MaskedSpan]:
+def _place(passages: Iterable[Passage], source: Source, drift: float) -> Iterator[MaskedSpan]:
     for passage in passages:
-        start = max(0.0, passage.start - PADDING - source.start)
-        end = min(source.duration, passage.end + PADDING - source.start)
+        padding = PADDING + drift * max(0.0, passage.end - source.start)
+        start = max(0.0, passage.start - padding - source.start)
+        end = min(source.duration, passage.end + padding - source.start)
         if start < end:
             yield MaskedSpan(
                 math.floor(start * SAMPLE_RATE) / SAMPLE_RATE,

@@ -59,6 +59,7 @@ from service.domain.callers import Caller
 from service.domain.job_errors import InternalError
 from service.domain.jobs import job_recordings, refuse_erased
 from service.domain.pages import Page, page_of
+from service.domain.playback import has_memory_for
 from service.domain.recordings import (
     BLOCK_BYTES,
     OPERATIONAL_ERRORS,
@@ -438,7 +439,10 @@ class Masker:
                 .order_by(MaskedAudio.created_at)
                 .limit(1)
             )
-        if row is None:
+            if row is None:
+                return False
+            recording = session.get_one(Recording, row.recording_id)
+        if not has_memory_for(self._services, recording):
             return False
         self._tried_at[row.id] = time.monotonic()
         last_try = self._decoder_kills[row.id] + 1 >= MAX_DECODER_KILLS

@@ -144,6 +144,18 @@ def read_timeline(session: DbSession, services: Services, row: StoredTranscript)
     return parts
 
 
+def has_memory_for(services: Services, recording: Recording) -> bool:
+    """Whether its sound fits into memory beside the recordings that are to be checked."""
+    with services.sessionmaker() as session:
+        checking = session.scalar(
+            select(func.sum(Recording.n_bytes)).where(
+                Recording.state == "checking",
+                Recording.refusal_code.is_(None),  # set while its check is only retried
+            )
+        )
+    return int(checking or 0) + recording.n_bytes <= max_upload_bytes(services.settings)
+
+
 class PlaybackMaker:
     """Makes copies one at a time, at a low priority: first those that somebody waits for."""
 
@@ -185,7 +197,7 @@ class PlaybackMaker:
         if self._stop.is_set() or self._services.vault.sealed:
             return False
         recording = self._choose()
-        if recording is None or not self._has_memory_for(recording):
+        if recording is None or not has_memory_for(self._services, recording):
             return False
         self._asked.pop(recording.id, None)
         self._tried_at[recording.id] = time.monotonic()
@@ -220,17 +232,6 @@ class PlaybackMaker:
                 lacking.where(quiet).order_by(Recording.completed_at.desc()).limit(1)
             )
 
-    def _has_memory_for(self, recording: Recording) -> bool:
-        """Whether its sound fits into memory beside the recordings that are to be checked."""
-        with self._services.sessionmaker() as session:
-            checking = session.scalar(
-                select(func.sum(Recording.n_bytes)).where(
-                    Recording.state == "checking",
-                    Recording.refusal_code.is_(None),  # set while its check is only retried
-                )
-            )
-        return int(checking or 0) + recording.n_bytes <= max_upload_bytes(self._services.settings)
-
     def _raise_if_needed_elsewhere(self, recording: Recording) -> Callable[[float], None]:
         looked_at = time.monotonic()
 
@@ -240,7 +241,7 @@ class PlaybackMaker:
                 raise Stopped("The service is stopping")
             if time.monotonic() > looked_at + CHECK_EVERY:
                 looked_at = time.monotonic()
-                if not self._has_memory_for(recording):
+                if not has_memory_for(self._services, recording):
                     raise Stopped("A recording that is to be checked needs the memory")
 
         return look
