@@ -4,6 +4,15 @@ import { ask, button, byId, copyText, el, fill, icon, notice, ready, sentence } 
 import { ago, bytes, plural, roughly, when } from "./format.js";
 import { ROLE_NAMES, canManage, user } from "./shell.js";
 
+const ROLES = [
+  ["researcher", "Researcher", "uploads, reads and corrects transcripts with names, reviews and releases"],
+  ["coder", "Coder", "reads de-identified releases, nothing else"],
+  ["listener", "Listener", "reads releases and hears masked recordings"],
+  ["custodian", "Custodian", "sees which pseudonym stands for whom"],
+  ["admin", "Administrator", "manages people, models and storage; reads no content"],
+  ["owner", "Owner", "may do everything"],
+];
+
 const me = await user;
 const box = byId("admin");
 const parts = { state: el("section", { class: "stack", "aria-labelledby": "state-title" }), people: el("section", { class: "stack", "aria-labelledby": "people-title" }), models: el("section", { class: "stack", "aria-labelledby": "models-title" }) };
@@ -87,7 +96,7 @@ async function showPeople() {
 }
 
 /** Tokens of the first start, which the service itself uses: `fieldscribe token revoke` ends them. */
-const isOfService = (token) => !token.display_name && !token.name && token.all_studies;
+function isOfService(token) { return !token.display_name && !token.name && token.all_studies; }
 
 async function revoke(token, name) {
   const sure = await ask(`Revoke ${name}?`, el("p", {}, "Access ends at once, in all browsers and programs that use it. It cannot be given back: invite again instead."),
@@ -97,14 +106,6 @@ async function revoke(token, name) {
   await showPeople();
 }
 
-const ROLES = [
-  ["researcher", "Researcher", "uploads, reads and corrects transcripts with names, reviews and releases"],
-  ["coder", "Coder", "reads de-identified releases, nothing else"],
-  ["listener", "Listener", "reads releases and hears masked recordings"],
-  ["custodian", "Custodian", "sees which pseudonym stands for whom"],
-  ["admin", "Administrator", "manages people, models and storage; reads no content"],
-  ["owner", "Owner", "may do everything"],
-];
 
 function invite() {
   const problem = el("p", { class: "problem", role: "alert" });

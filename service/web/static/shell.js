@@ -62,7 +62,7 @@ export function closeOnLeave(menu) {
 }
 
 function themeButtons() {
-  const themes = [["system", "Theme of the system", "sun-moon"], ["light", "Light", "sun"], ["dark", "Dark", "moon"]];
+  const themes = [["system", "Like the system", "sun-moon"], ["light", "Light", "sun"], ["dark", "Dark", "moon"]];
   const current = () => localStorage.getItem("theme") || "system";
   const buttons = themes.map(([value, label, name]) =>
     button(label, {

@@ -29,7 +29,7 @@ export function jobState(job) {
   switch (job.status) {
     case "queued": {
       const ahead = job.queue?.position;
-      return { kind: "queued", label: "In the queue", detail: ahead ? `${plural(ahead, "recording")} before it` : "next" };
+      return { kind: "queued", label: "In the queue", detail: ahead ? `${plural(ahead, "recording")} before it` : "It is next" };
     }
     case "running": case "cancelling": {
       const eta = job.progress?.eta_seconds;

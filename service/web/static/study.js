@@ -69,6 +69,7 @@ function show() {
   if (!sessions.length) return fill(box, empty());
   const body = el("tbody");
   fill(box,
+    study.model === "demo" ? notice("warning", "This study uses the demo models, which know a few hundred words and a handful of synthetic voices: with real recordings, most words will be wrong.") : null,
     el("div", { class: "spread" }, el("h2", {}, "Sessions"), el("p", { class: "muted", id: "summary" })),
     el("div", { class: "panel" },
       el("table", { class: "stacked sessions" },
