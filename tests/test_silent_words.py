@@ -93,3 +93,5 @@ def test_a_short_answer_of_a_real_meeting_stands_where_it_was_said(real_pipeline
     first = transcript.words[0]
     assert first.text.strip() == "Yeah."
     assert abs(first.start - 9.8) < 0.3
+    third = transcript.words[2]  # "Okay.", in the speech that is found from 24.97 s on
+    assert third.text.strip() == "Okay." and third.start > 24.9
