@@ -232,8 +232,10 @@ def names_without_file(services: Services) -> set[UUID]:
     return {id for id in named - erased if id not in store}
 
 
-def test_files_are_deleted_in_two_ways_only():
+def test_files_that_a_row_names_are_deleted_in_two_ways_only():
     """By erasures, which write to the ledger first, and as strays, never during a backup.
+
+    `playback` and `masked_audio` delete files that no row has named yet.
 
     If you delete or overwrite artefacts in another place, a row of a running backup may name them:
     leave them to `remove_strays` instead.
@@ -245,7 +247,13 @@ def test_files_are_deleted_in_two_ways_only():
             r"\b(?:store|uploads)\.(?:delete|discard)\([^)]*\)", path.read_text()
         )
     }
-    assert {name for name, _ in calls} == {"erasure", "recordings", "strays"}
-    for module, after in (("erasure", "keyring.erase(job"), ("recordings", "keyring.erase(rec")):
+    erasures = {
+        "erasure": "keyring.erase(job",
+        "recordings": "keyring.erase(rec",
+        "entity_changes": "keyring.erase(one",
+        "releases": "keyring.erase(rel",
+    }
+    assert {name for name, _ in calls} == {*erasures, "strays", "playback", "masked_audio"}
+    for module, after in erasures.items():
         text = Path(f"service/domain/{module}.py").read_text()
         assert text.index(after) < text.index("store.delete(")
