@@ -213,3 +213,48 @@ def test_the_database_has_no_name_after_a_release(api, case):
         ]
     for name in (*NAMES, "Woolgoolga", "Good morning"):
         assert not any(name.casefold() in row.casefold() for row in rows)
+
+
+CANARY = "Zacharias Quendolin"
+
+
+def test_no_answer_and_no_log_repeats_a_name_that_was_sent(api, case, caplog):
+    """A canary in every field, parameter and header of the routes of releases."""
+    caplog.set_level("DEBUG")
+    release = api.get("/v1/releases").json()["items"][0]["id"]
+    transcript, study = f"/v1/transcripts/{case.transcript_id}", f"/v1/studies/{case.study_id}"
+    answers = [
+        api.post(f"{transcript}/releases", json=body)
+        for body in ({"context": CANARY}, {CANARY: 1}, [CANARY], CANARY)
+    ]
+    answers += [
+        api.post(f"{study}/release-archive", json=body)
+        for body in (
+            {"password": CANARY, "recipients": [CANARY]},
+            {"recipients": [CANARY]},
+            {"formats": [CANARY], "password": CANARY},
+            {"password": CANARY, CANARY: CANARY},
+        )
+    ]
+    answers += [
+        api.get("/v1/releases", params={name: CANARY})
+        for name in ("study", "session", "limit", "cursor", CANARY)
+    ]
+    answers += [
+        api.get(path)
+        for path in (
+            f"/v1/releases/{CANARY}",
+            f"/v1/releases/{release}/files/{CANARY}",
+            f"/v1/releases/{release}/{CANARY}",
+            f"/v1/studies/{CANARY}/release-check",
+        )
+    ]
+    answers.append(api.post(f"/v1/studies/{CANARY}/release-check"))
+    answers.append(api.get(f"/v1/releases/{release}", headers={"X-Name": CANARY}))
+
+    for answer in answers[:-1]:
+        assert answer.status_code in (404, 405, 422), answer.url
+    for answer in answers:
+        assert "uendolin" not in answer.text + str(answer.headers)
+    ours = [r for r in caplog.records if not r.name.startswith(("httpx", "asyncio"))]
+    assert not any("uendolin" in record.getMessage() for record in ours)
