@@ -1,4 +1,4 @@
-"""`fieldscribe merge-codings`: compare the codings of several people."""
+"""`fieldscribe merge-codings` and `move-codings`: compare codings, and move them to a release."""
 
 import csv
 import io
@@ -21,7 +21,8 @@ from service.commands.extras import require_packages
 from service.commands.options import AsJson
 from service.errors import OutputNotWritable
 from service.exports.codings import Agreement, Comparison, compare, read_project
-from service.exports.files import write_all_whole
+from service.exports.files import write_all_whole, write_whole
+from service.exports.moved_codings import move_codings
 from service.exports.table import BYTE_ORDER_MARK
 
 CODINGS, AGREEMENT = "codings.csv", "agreement.csv"
@@ -74,6 +75,49 @@ def merge_codings_command(
     print_table(titles, [_row(each, comparison.coders) for each in comparison.agreements])
     n_units = len(comparison.units)
     typer.echo(f"{n_units} paragraphs; tables: {printable(str(out))}", err=True)
+
+
+def move_codings_command(
+    coded: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CODED",
+            help="REFI-QDA project (.qdpx) with codings of an earlier version of the texts.",
+            show_default=False,
+        ),
+    ],
+    new: Annotated[
+        Path,
+        typer.Argument(
+            metavar="NEW",
+            help="Project to add them to: `fieldscribe export STUDY --releases --format qdpx`.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Project to write.", dir_okay=False)],
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Overwrite an existing file without asking.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Move codings to a release or another version.
+
+    The names of codes are kept: check that none of them names somebody.
+    """
+    with report_errors(as_json):
+        if out.exists() and not yes:
+            confirm(f"{printable(str(out))} exists already. Overwrite it?")
+        content, counts = move_codings(read_project(coded), new)
+        try:
+            write_whole(out, content)
+        except OSError as error:
+            raise OutputNotWritable(f"The file cannot be written ({error.strerror}).") from None
+    if as_json:
+        print_json([asdict(each) for each in counts])
+        return
+    for each in counts:
+        typer.echo(f"{printable(each.session)}: {each.moved} of {each.codings} codings moved")
+    typer.echo("The names of codes are kept: check that none of them names somebody.", err=True)
 
 
 def _row(agreement: Agreement, coders: Sequence[str]) -> Row:

@@ -104,6 +104,7 @@ for name, command in (
     ("archive", release.archive_command),
     ("export", export.export_command),
     ("merge-codings", codings.merge_codings_command),
+    ("move-codings", codings.move_codings_command),
     ("handoffs", handoffs.handoffs_command),
     ("review", review.review_command),
     ("cancel", jobs.cancel_command),

@@ -116,7 +116,7 @@ class _Project:
         identity = [label.study or "", label.session, str(label.version), label.status]
         if name != source.name:
             identity.append(name)
-        guid, text_guid = _guid("source", *identity), _guid("text", *identity)
+        guid, text_guid = derive_guid("source", *identity), derive_guid("text", *identity)
         text, points, selections = "", list[str](), list[str]()
         position = 0
         for number, each in enumerate(_lines(transcript, self.options)):
@@ -125,11 +125,11 @@ class _Project:
             case = self._case(each.speaker, source)
             if guid not in case.sources:
                 case.sources.append(guid)
-            selection = _guid("selection", *identity, str(number))
+            selection = derive_guid("selection", *identity, str(number))
             case.selections.append(selection)
             coding = _element(
                 "Coding",
-                {"guid": _guid("coding", *identity, str(number)), **self.made},
+                {"guid": derive_guid("coding", *identity, str(number)), **self.made},
                 _element("CodeRef", {"targetGUID": case.code}),
             )
             named = {"guid": selection, "name": each.speaker}
@@ -139,7 +139,7 @@ class _Project:
                     _element("PlainTextSelection", {**named, **span, **self.made}, coding)
                 )
             else:
-                first, last = (_guid(k, *identity, str(number)) for k in ("from", "to"))
+                first, last = (derive_guid(k, *identity, str(number)) for k in ("from", "to"))
                 points.append(_sync_point(first, each.start, position))
                 points.append(_sync_point(last, each.end, end))
                 span = {"fromSyncPoint": first, "toSyncPoint": last}
@@ -184,8 +184,8 @@ class _Project:
         if name not in self.cases:
             study = source.label.study or ""
             is_shared = self.options.project in (ProjectProfile.QUALCODER, ProjectProfile.NVIVO)
-            case = _guid("case", study, name)
-            code = case if is_shared else _guid("code", study, name)
+            case = derive_guid("case", study, name)
+            code = case if is_shared else derive_guid("code", study, name)
             self.cases[name] = _Case(case, code, name, role)
         return self.cases[name]
 
@@ -230,7 +230,7 @@ class _Project:
             )
             for number, case in enumerate(self.cases.values())
         ]
-        top = {"guid": _guid("code", SPEAKERS), "name": SPEAKERS, "isCodable": "false"}
+        top = {"guid": derive_guid("code", SPEAKERS), "name": SPEAKERS, "isCodable": "false"}
         yield _element("CodeBook", {}, _element("Codes", {}, _element("Code", top, *codes)))
 
     def _case_elements(self) -> Iterator[str]:
@@ -269,11 +269,11 @@ def _stamp(seconds: float) -> str:
     return f"[{timestamp(seconds)}]"
 
 
-def _guid(*parts: str) -> str:
+def derive_guid(*parts: str) -> str:
     return str(uuid.uuid5(OURS, "\x1f".join(parts)))
 
 
-USER, ROLE = _guid("user"), _guid("variable", "Role")
+USER, ROLE = derive_guid("user"), derive_guid("variable", "Role")
 
 
 def _sync_point(guid: str, seconds: float, position: int) -> str:
