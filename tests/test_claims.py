@@ -16,6 +16,7 @@ from service.batch import batch as batch_module
 from service.batch.batch import SessionFiles, Shard, group_into_sessions
 from service.batch.claims import BUSY, FOLDER, HELD, MAX_DEATHS, Claims, Failure
 from service.commands.main import app
+from tests.fakes import FakePipeline
 from tests.test_batch import ROOT, batch, results_of, write_tone
 
 SOON: dict[str, Any] = {"beat": 0.05, "stale": 0.5}
@@ -129,6 +130,21 @@ def test_a_session_of_another_run_is_done_last_and_then_skipped(tmp_path, monkey
     ]
 
 
+def test_a_group_leaves_other_runs_their_part(tmp_path):
+    """The first of two runs claimed all short recordings at once, and the other had none."""
+    paths = [tmp_path / f"INT-0{i}.wav" for i in range(8)]
+    for path in paths:
+        write_tone(path, 1.0)
+    work, pipeline = batch(paths, tmp_path / "out"), FakePipeline()
+    with Claims(tmp_path / "out"):
+        results_of(work, pipeline)
+    alone = FakePipeline()
+    results_of(batch(paths, tmp_path / "alone"), alone)
+
+    assert pipeline.transcribed_together == [2, 1, 1, 1, 1, 1, 1]
+    assert alone.transcribed_together == [8]
+
+
 def test_a_run_that_lost_its_claim_does_not_write(tmp_path, monkeypatch):
     monkeypatch.setattr(batch_module, "WAIT_SECONDS", 0.01)
     write_tone(tmp_path / "INT-01.wav", 1.0)
@@ -175,6 +191,7 @@ import json, sys, time
 from pathlib import Path
 
 from service.batch import batch as module, claims
+from tests.fakes import FakePipeline
 from tests.fakes import FakePipeline
 from tests.test_batch import batch
 

@@ -36,6 +36,7 @@ from service.exports.files import remove_abandoned, write_whole
 
 MIN_FREE_BYTES = 16 << 20  # many times the transcript of a day-long recording
 QUICK_BYTES = 1 << 20  # of the beginning, and of the end, of a recording
+ROUNDS = 2  # groups for each run that shares the folder, from the sessions that are left
 WAIT_SECONDS = 0.5  # between looks at sessions that other runs have claimed
 
 
@@ -258,6 +259,12 @@ class _Shared:
     waiting: deque[SessionFiles]  # sessions without a result, in the order of their turns
     is_dropped: Callable[[SessionFiles], bool]
 
+    @property
+    def most_sessions(self) -> int:
+        """How many sessions a group may have, so that other runs get their part of what is left."""
+        n_runs, n_left = self.claims.count_runs(), 1 + len(self.waiting)
+        return n_left if n_runs == 1 else max(1, n_left // (ROUNDS * n_runs))
+
 
 @dataclass(eq=False)
 class _ActiveSession:
@@ -305,6 +312,7 @@ def _read_groups(
     """
     group: list[_ActiveSession] = []
     seconds_left = 0.0
+    most = 1  # sessions of the group
     n_busy = 0  # sessions in a row that other runs have
     reader, waiting = shared.reader, shared.waiting
 
@@ -330,7 +338,11 @@ def _read_groups(
             reader.postpone(session.name)
             waiting.rotate(-1)
             continue
-        if group and (seconds_left <= 0 or not reader.fits(session.name, seconds_left, on_poll)):
+        if group and (
+            len(group) >= most
+            or seconds_left <= 0
+            or not reader.fits(session.name, seconds_left, on_poll)
+        ):
             yield group
             group = []
         waiting.popleft()
@@ -345,6 +357,7 @@ def _read_groups(
             yield [active]
             continue
         if not group:
+            most = shared.most_sessions
             seconds_left = min(load_once().seconds_at_once, MAX_HELD_SECONDS / 2)
         seconds_left -= active.channel_seconds
         group.append(active)

@@ -144,6 +144,12 @@ class Claims:
             return False
         return not self._is_dead(f"{name}.{number}", content)
 
+    def count_runs(self) -> int:
+        """How many runs seem to be going on in the folder, with this one."""
+        others = {file for file in self._list() if file.startswith(RUN)}
+        others.discard(f"{RUN}{self._token}.1")
+        return 1 + sum(map(self._is_alive, others))
+
     def still_holds(self, name: str) -> bool:
         """Whether this run may write the session's transcript: no other has taken it over."""
         number = self._held.get(name)
