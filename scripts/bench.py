@@ -11,6 +11,7 @@ from types import ModuleType
 from scripts import (
     bench_diarisation,
     bench_first_minute,
+    bench_gpu,
     bench_pages,
     bench_real_speech,
     bench_service,
@@ -24,6 +25,7 @@ BENCHES: dict[str, ModuleType] = {
     "real-speech": bench_real_speech,
     "first-minute": bench_first_minute,
     "diarisation": bench_diarisation,
+    "gpu": bench_gpu,
     "service": bench_service,
     "pages": bench_pages,
 }
