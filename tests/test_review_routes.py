@@ -405,6 +405,35 @@ def test_of_two_people_with_one_name_the_reviewer_chooses(api, case):
     assert answer["mentions"][0]["entity_id"] == chosen
 
 
+def test_a_name_that_somebody_else_gets_later_becomes_ambiguous(api, case):
+    """`hope` becomes a name of another person, for whom `Shiv` is then accepted too."""
+    view = read(api, case)
+    shiv, hope = find(view, "Shiv"), find(view, "hope")
+    decided(api, case, decision(hope, "accept", new_entity="person"))
+    other = find(read(api, case), "hope")["entity_id"]
+    decided(api, case, decision(shiv, "accept", entity=other))
+    again = case.add_transcript([("SPEAKER_00", "Then Shiv came.")])
+    suggest(again, [])
+    (mention,) = read(api, again)["mentions"]
+
+    assert sorted(mention["choices"]) == sorted([other, str(case.entities["Siobhan Gallagher"])])
+    assert codes(decide(api, again, decision(mention, "accept"))) == (409, "entity_ambiguous")
+
+
+def test_a_mention_of_an_erased_person_keeps_the_pseudonym(api, case):
+    entity = str(case.entities["Siobhan Gallagher"])
+    shiv = find(read(api, case), "Shiv")
+    erased = api.request("DELETE", f"/v1/entities/{entity}")
+    assert erased.status_code in (200, 204), erased.text
+    shiv = find(read(api, case), "Shiv")
+    answer = decided(api, case, decision(shiv, "accept"))
+    (named,) = (each for each in answer["entities"] if each["id"] == entity)
+
+    assert (named["pseudonym"], named["erased"]) == ("P07", True)
+    listed = api.get(path(case, "/entities")).json()["items"]
+    assert [each["names"] for each in listed if each["id"] == entity] == [[]]
+
+
 def test_a_new_name_is_suggested_in_the_studys_other_transcripts(api, case):
     other = case.add_transcript([("SPEAKER_01", "We moved to Woolgoolga when I was small.")])
     suggest(other, [])

@@ -33,6 +33,7 @@ from service.domain.entities import (
     create_entity,
     find_entity,
     fold,
+    read_records,
 )
 from service.domain.mentions import KIND_OF_LABEL, Candidate, covers, place_of
 from service.domain.review import ReviewEditor, roster_version
@@ -479,9 +480,8 @@ class Decider:
         editor = self.editor
         self.session.flush()
         if self._renamed:
-            editor.forget_roster()
-            records = {id: editor.roster[id] for id in self._renamed if id in editor.roster}
-            for mention in editor.search(records):
+            named = read_records(self.services, [editor.entities[id] for id in self._renamed])
+            for mention in editor.search(named):
                 self.outcome.changed[mention.id] = mention
         if editor.review.roster_version == self._roster:
             # Nobody else has changed a name meanwhile: the transcript has been searched for all.

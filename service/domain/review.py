@@ -442,7 +442,7 @@ class ReviewEditor:
         then = read_transcript(self.session, self.services, self.row, version)
         return Anchors(then, self.transcript).carry
 
-    def add(self, candidates: Iterable[Candidate]) -> list[Mention]:
+    def add(self, candidates: Iterable[Candidate], *, apply_lists: bool = True) -> list[Mention]:
         """Add candidates to the mentions. Decisions stay as they are.
 
         A candidate within a decided mention only adds its votes. One that overlaps a suggestion
@@ -465,7 +465,8 @@ class ReviewEditor:
                 changed.append(self.create(candidate))
         if changed:
             self.touch()
-            self.apply_lists(changed)
+            if apply_lists:
+                self.apply_lists(changed)
         return changed
 
     def _unite(self, suggested: Sequence[Mention], candidate: Candidate) -> Mention | None:
@@ -632,6 +633,9 @@ class ReviewEditor:
         current = roster_version(self.session, self.row.study_id)
         if self.review.roster_version == current:
             return
+        for mention in self.mentions:
+            if mention.choices:
+                mention.choices = []
         self.search(self.roster)
         self.apply_lists(self.mentions)
         # Accepting what the study always replaces may give an entity its pseudonym.
@@ -666,21 +670,25 @@ class ReviewEditor:
             for each in found
             if each.entity is not None and (each.tier == "sure" or each.rule == "roster")
         ]
-        changed = self.add(candidates)
-        self._mark_ambiguous()
+        changed = self.add(candidates, apply_lists=False)
+        self._mark_ambiguous(self._index(records))
+        self.apply_lists(changed)
         return changed
 
-    def _mark_ambiguous(self) -> None:
+    def _mark_ambiguous(self, index: NameIndex) -> None:
         """Note for each suggestion which entities have its name, if several have.
 
         Not where a person has said which one it is.
         """
         for mention in self.mentions:
-            if mention.state == "suggested" and mention.token_id is None:
-                choices = sorted(self.named(self.surface(place_of(mention))))
-                choices = choices if len(choices) > 1 else []
-                if mention.choices != choices:
-                    mention.choices = choices
+            if mention.state != "suggested" or mention.token_id is not None:
+                continue
+            named = index.find(fold(self.surface(place_of(mention))))
+            suggested = [] if mention.entity_id is None else [str(mention.entity_id)]
+            ids = {str(self.canonical(UUID(id))) for id in (*named, *suggested, *mention.choices)}
+            choices = sorted(ids) if named and len(ids) > 1 else mention.choices
+            if choices != mention.choices:
+                mention.choices = choices
 
     def named(self, surface: str) -> frozenset[str]:
         """Ids of the entities that have this name."""
@@ -688,13 +696,16 @@ class ReviewEditor:
 
     @cached_property
     def _names(self) -> NameIndex:
+        return self._index(self.roster)
+
+    def _index(self, records: Mapping[UUID, EntityRecord]) -> NameIndex:
         return NameIndex.of(
             (
                 str(id),
                 KIND_IN_CLAIMS[self.entities[id].kind] == "person",
                 map(fold, record.surfaces),
             )
-            for id, record in self.roster.items()
+            for id, record in records.items()
         )
 
     def forget_roster(self) -> None:
