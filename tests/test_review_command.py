@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import threading
 
 import pytest
@@ -77,6 +78,10 @@ def test_one_key_decides_on_one_mention(case, run):
     assert states(case)["s0006", "Siobhan"] == "rejected"
     assert "Siobhan Gallagher -> P07" in result.stdout
     assert f"3 decided now, {N_SUGGESTED - 3} open." in result.stderr
+
+
+def test_the_pseudonym_that_an_acceptance_gives_is_shown(case, run):
+    assert re.search(r"Coffs Harbour -> PLACE-\d+\n", run("Aaq").stdout)
 
 
 def test_the_next_run_continues(case, run):

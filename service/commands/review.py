@@ -330,6 +330,8 @@ class Screen:
         self.n_decided += len(decided) + answer["elsewhere"]
         if any(each["id"] not in self.entities for each in answer["entities"]):
             self.read_entities()
+        for each in answer["entities"]:
+            self.entities[each["id"]].update(each)  # it may have got a pseudonym
         for each in decided:
             if each["state"] == "accepted":
                 typer.echo(f"  {self.replacement(each)}")
