@@ -349,3 +349,63 @@ def test_pages_fit_text_of_twice_the_size_and_no_motion(visit, study):
     page.set_viewport_size({"width": 320, "height": 640})
     page.evaluate("document.documentElement.style.fontSize = ''")
     assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+
+
+def test_a_transcript_is_reviewed_in_three_passes_and_released(visit, site):
+    case = open_case(site.services)
+    suggest(case)
+    page = visit(f"/transcripts/{case.transcript_id}/review")
+    page.get_by_text("still to decide").first.wait_for()
+    shoot(page, "review-names")
+    check_page(page)
+
+    # Pass 1: every name; what is unsure is not ticked, and is kept.
+    for _ in range(30):
+        if page.get_by_text("All 12 decided").count():
+            break
+        page.locator(".entities .tag.doubt").first.click()
+        accept = page.get_by_role("button", name="Replace the")
+        button = accept if accept.is_enabled() else page.get_by_role("button", name="Keep the")
+        before = page.locator("#count").inner_text()
+        button.click()
+        page.wait_for_timeout(50)
+        page.locator("#count").filter(has_not_text=before).wait_for()
+    assert page.locator(".entities .tag.doubt").count() == 0
+
+    # Pass 2: mark what nothing has suggested.
+    page.get_by_role("link", name="2 Read it through").click()
+    text = page.locator("section[data-segment=s0007] .said-text")
+    assert "Siobhan" not in page.locator(".reading").inner_text()
+    text.evaluate(
+        """p => {
+            const node = p.lastChild, at = node.data.indexOf('Woolgoolga');
+            const range = document.createRange();
+            range.setStart(node, at); range.setEnd(node, at + 10);
+            getSelection().removeAllRanges(); getSelection().addRange(range);
+        }"""
+    )
+    page.get_by_label("Kind of the selected words").select_option("PLACE")
+    shoot(page, "review-read")
+    check_page(page)
+    page.get_by_role("button", name="Replace the selected words").click()
+    page.get_by_text("All 13 decided").wait_for()
+    assert "Woolgoolga" not in text.inner_text()
+
+    # Pass 3, and the release.
+    page.get_by_role("link", name="3 What is left").click()
+    page.locator(".left-words, .empty").first.wait_for()
+    shoot(page, "review-left")
+    check_page(page)
+    page.get_by_role("link", name="4 Release").click()
+    shoot(page, "review-release")
+    check_page(page)
+    confirm = page.get_by_label("to confirm")
+    confirm.fill("X")
+    page.get_by_role("button", name="Release", exact=True).click()
+    page.get_by_text("the code of this session").wait_for()
+    title = page.get_by_role("heading", level=2).inner_text()
+    confirm.fill(title.removeprefix("Release "))
+    page.get_by_role("button", name="Release", exact=True).click()
+    page.get_by_role("heading", name="is released").wait_for()
+    page.get_by_role("link", name="Export it").click()
+    page.get_by_text("1 session released").wait_for()

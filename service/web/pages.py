@@ -56,6 +56,7 @@ PAGES = {
     "/sign-in": "sign_in.html",
     "/devices": "devices.html",
     "/transcripts/{transcript}": "editor.html",
+    "/transcripts/{transcript}/review": "review.html",
 }
 
 router = APIRouter(include_in_schema=False)

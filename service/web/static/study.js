@@ -165,7 +165,9 @@ function actions(session, state) {
   if (["queued", "running", "waiting"].includes(state.kind)) add("Stop", "x", "stop", () => stop(session, state.job));
   const open = state.kind === "done"
     ? el("a", { class: "button", href: `/transcripts/${state.job.transcript_id}`, "aria-label": `Open the transcript: ${session.code}` }, icon("file-text"), "Open") : null;
-  return el("div", { class: "row end" }, open, items,
+  const review = state.kind === "done"
+    ? el("a", { class: "button", href: `/transcripts/${state.job.transcript_id}/review`, "aria-label": `Review and release: ${session.code}` }, icon("shield-check"), "Review") : null;
+  return el("div", { class: "row end" }, open, review, items,
     button(`Delete ${session.code}`, { icon: "trash-2", iconOnly: true, "data-action": "delete", onclick: () => remove(session) }));
 }
 
