@@ -34,7 +34,7 @@ from service.exports import Format
 from service.exports.releases import RELEASE_FORMATS
 from service.vault.store import Artefact
 from tests.api import open_api
-from tests.deidentified import accept_all, open_case, suggest
+from tests.deidentified import INTERVIEW, accept_all, open_case, suggest
 from tests.finished import age
 from tests.test_jobs import codes
 
@@ -155,6 +155,21 @@ def test_the_report_says_what_was_replaced_and_what_is_left(api, released):
     assert report["sample"] is None
     assert report["context"] == "team"
     assert {"text": "Woolgoolga", "n": 1} in report["remaining"]["unknown_words"]
+
+
+def test_the_report_warns_of_text_without_capitals_and_of_missing_models(api):
+    said = tuple((speaker, text.lower()) for speaker, text in INTERVIEW)
+    case = open_case(api.services, said)
+    suggest(case, [])
+    accept_all(case)  # the service's own search has suggested the names of the roster
+    view = release(api, case)
+    report = api.get(f"/v1/releases/{view['id']}/report").json()
+
+    assert (report["remaining"]["is_cased"], report["has_model"]) == (False, False)
+    assert "siobhan gallagher" not in read(api, view).decode()
+    document = plain_text(read(api, view, "report"))
+    assert "The text has no capitals" in document
+    assert "No mention was found by a named-entity model" in document
 
 
 def test_open_suggestions_prevent_a_release(api):

@@ -71,6 +71,16 @@ def test_text_without_capitals_is_reported():
     assert not examined("i met eva there yesterday and we talked for a very long time").is_cased
 
 
+def test_capitals_of_replacements_do_not_make_a_text_look_cased():
+    """With them, the rules for cased text searched a text without capitals."""
+    text = "i met siobhan and my brother tomasz in footscray yesterday and we talked about it all"
+    left = examined(text, "siobhan")
+
+    assert not left.is_cased
+    assert left.suggestions == examined(text.replace("siobhan", "somebody")).suggestions
+    assert left.suggestions["PERSON"] == 1
+
+
 def test_confidence_is_that_of_the_words_around_a_replacement():
     before = made(*[f" w{i}" for i in range(20)], " Eva", " spoke.")
     words = tuple(

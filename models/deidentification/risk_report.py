@@ -31,6 +31,7 @@ AUDIO = {
     "voices, by which people can be recognised: it stays with the identified material.",
 }
 WINDOW = 500  # words, in which indirect identifiers are counted together
+MASK = ";"  # belongs to no word and ends no sentence
 NEARBY = 5  # words on each side of a replacement
 CALENDAR = vocabulary.WEEKDAYS | set(vocabulary.MONTHS)
 MAX_LISTED = 60  # words
@@ -162,7 +163,8 @@ def examine(
         for segment, start, stop in rejected
     )
     segments = [
-        SpokenSegment(segment.id, segment.speaker, segment.text) for segment in after.segments
+        SpokenSegment(segment.id, segment.speaker, _mask(segment.text, replaced.get(segment.id)))
+        for segment in after.segments
     ]
     texts = {segment.id: segment.text for segment in segments}
     findings = detect(segments)
@@ -180,7 +182,7 @@ def examine(
     counted = _count_words(after, is_left)
     return Remaining(
         words=counted.words,
-        is_cased=is_cased(" ".join(texts.values())),
+        is_cased=is_cased(" ".join(segment.text for segment in before.segments)),
         suggestions=dict(sorted(Counter(o.label for o in left).items())),
         long_numbers=counted.long_numbers,
         ages_from_90=sum(_is_high_age(o, texts) for o in left),
@@ -194,6 +196,13 @@ def examine(
         confidence_nearby=_confidence_nearby(after, replaced),
         interpolated_replacements=_count_interpolated(before, redacted.replaced),
     )
+
+
+def _mask(text: str, spans: Iterable[tuple[int, int]] | None) -> str:
+    """Hide replacements from the rules: their capitals would make the whole text look cased."""
+    for start, stop in spans or ():
+        text = text[:start] + MASK * (stop - start) + text[stop:]
+    return text
 
 
 def _by_segment(spans: Iterable[tuple[str, int, int]]) -> dict[str, list[tuple[int, int]]]:
