@@ -227,6 +227,14 @@ def test_words_left_are_printed(case, run):
     assert "Words left: capitalised" in result.stderr
 
 
+def test_hand_offs_of_other_stages_are_listed_with_their_stage(api, case, run):
+    token = api.token("deidentifier", str(case.study_id))
+    assert api.post("/v1/handoffs/claim?stage=hospitals", token=token).status_code == 200
+    listed = CliRunner().invoke(app, ["handoffs"]).stdout
+
+    assert "claimed (hospitals)" in listed
+
+
 # --- the blind sample -----------------------------------------------------------------------------
 
 

@@ -156,6 +156,19 @@ def test_reviews_are_listed_with_counts(api, case, token):
     assert listed["is_current"] is True
 
 
+def test_the_list_says_which_reviews_are_out_of_date(api, case, token):
+    def is_current():
+        (listed,) = api.get("/v1/reviews", token=token).json()["items"]
+        return listed["is_current"]
+
+    body = {"kind": "place", "names": ["Woolgoolga"]}
+    made = api.post(f"/v1/studies/{case.study_id}/entities", json=body, token=token)
+    assert made.status_code == 201, made.text
+    assert is_current() is False
+    assert find(read(api, case), "Woolgoolga")["state"] == "suggested"
+    assert is_current() is True
+
+
 # --- deciding -------------------------------------------------------------------------------------
 
 
