@@ -252,14 +252,14 @@ class RequestTooSlow(ServiceError):
 
 
 class StudyCodeTaken(ServiceError):
-    """Another study has this code."""
+    """Another study has this code, or had it before it was deleted."""
 
     code = "study_code_taken"
     status = 409
 
 
 class SessionCodeTaken(ServiceError):
-    """Another session of the study has this code."""
+    """Another session of the study has this code, or had it before it was deleted."""
 
     code = "session_code_taken"
     status = 409

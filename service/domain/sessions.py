@@ -86,7 +86,9 @@ class SessionPage:
 
 
 def _code_taken() -> SessionCodeTaken:
-    return SessionCodeTaken("Another session of the study has this code")
+    return SessionCodeTaken(
+        "Another session of the study has this code, or had it before it was deleted: choose another"
+    )
 
 
 def list_sessions(

@@ -58,7 +58,10 @@ def create_study(
     refuse_unknown_model(model)
     study = Study(id=uuid4(), code=code, language=language, model=model)
     session.add(study)
-    with refuse_duplicate("uq_study_code", StudyCodeTaken("Another study has this code")):
+    taken = StudyCodeTaken(
+        "Another study has this code, or had it before it was deleted: choose another"
+    )
+    with refuse_duplicate("uq_study_code", taken):
         session.flush()
     create_study_keys(services, study.id)  # only now: a request that is refused leaves no keys
     if not caller.all_studies:
