@@ -87,7 +87,8 @@ class SessionPage:
 
 def _code_taken() -> SessionCodeTaken:
     return SessionCodeTaken(
-        "Another session of the study has this code, or had it before it was deleted: choose another"
+        "Another session of the study has this code, or had it before it was deleted: choose "
+        "another"
     )
 
 
