@@ -525,3 +525,34 @@ def test_people_see_where_the_others_are(study, transcript, visit):
     two = visit(f"/transcripts/{transcript}", **role)
     said(two, 5).click()
     one.locator("#people", has_text="A. Researcher is at 0:13").wait_for(timeout=15_000)
+
+
+def test_joining_a_segment_never_overwrites_what_another_person_wrote(
+    site, transcript, page, visit
+):
+    """The join was once based on a version whose change of the first segment was not on the page:
+    the next save put the other person's words out of the text."""
+    visit.expected.append("409")
+    path = f"/v1/transcripts/{transcript}"
+    said(page, 2).click()
+    page.keyboard.press("End")
+    page.keyboard.type(" Mine.")
+    saved(page)
+    segment = site.get(path).json()["segments"][2]
+    body = {"text": f"Theirs. {segment['text']}"}
+    version = site.get(path).json()["version"]
+    site.request("PATCH", f"{path}/segments/s0003", json=body, headers={"If-Match": f'"{version}"'})
+    page.evaluate("fieldscribe.transcript.sync()")  # it waits, because the caret is in the segment
+    page.locator(".notice.remote").wait_for()
+    page.evaluate(
+        "() => { const {transcript} = fieldscribe;"
+        " transcript.merge(transcript.segments[3]); transcript.segments[2].text += ' More.';"
+        " transcript.saver.touch(transcript.segments[2]); }"
+    )
+    saved(page)
+
+    def words():
+        return " ".join(texts(site, transcript))
+
+    until(lambda: "Theirs." in words() and "Mine." in words() and "More." in words())
+    assert words().count("with the new worker") == 1

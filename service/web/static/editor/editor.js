@@ -544,6 +544,7 @@ transcript.addEventListener("changed", ({ detail }) => {
   for (const segment of detail ?? []) if (segment !== transcript.focused) paintDoubts(segment);
 });
 transcript.addEventListener("speakers", loadSpeakers);
+transcript.addEventListener("caret", ({ detail: { segment, offset } }) => placeCaret(segment, offset));
 transcript.addEventListener("undone", ({ detail: segment }) => {
   if (!segment?.element.isConnected) return;
   if (transcript.focused && transcript.focused !== segment) placeCaret(segment, -1);

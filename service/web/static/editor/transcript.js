@@ -16,7 +16,8 @@ const inWords = (seconds) => {
 };
 
 /**
- * Dispatches "changed" (detail: segments), "list" (segments added or removed), "speakers" and "conflict".
+ * Dispatches "changed" (detail: segments), "list" (segments added or removed), "caret" (detail: where it belongs
+ * now), "conflict", "remote", "undone", "refused" and "speakers".
  */
 export class Transcript extends EventTarget {
   constructor(id, container, template) {
@@ -135,10 +136,11 @@ export class Transcript extends EventTarget {
 
   // --- saving ----------------------------------------------------------------------------------
 
-  _ifMatch(segment) {
-    // While another person's change of it waits, the segment is still based on the version before that.
-    const version = segment.remote ? segment.version : Math.max(segment.version, this.known);
-    return { "If-Match": `"${version}"` };
+  /** The version that a change of these segments is based on: what this page has shown of all of them. */
+  _ifMatch(...segments) {
+    // While another person's change of it waits, a segment is still based on the version before that.
+    const versions = segments.map(({ remote, version }) => (remote ? version : Math.max(version, this.known)));
+    return { "If-Match": `"${Math.min(...versions)}"` };
   }
 
   _options(segment) {
@@ -226,7 +228,7 @@ export class Transcript extends EventTarget {
     const mine = segment.text, { theirs } = conflict;
     segment.conflict = null;
     if (theirs === null) {
-      if (choice === "mine") await this._insertAgain(segment, mine);
+      if (choice === "mine" && !await this._insertAgain(segment, mine)) { this._conflict(segment, conflict); return; }
       this._drop(segment);
       this._emit("list");
       return;
@@ -241,14 +243,24 @@ export class Transcript extends EventTarget {
     this.saver.add(() => this.saveText(segment), { of: segment });
   }
 
-  async _insertAgain(segment, text) {
-    const before = this.before(segment);
-    await this.saver.add(async () => {
-      const body = { after: before?.id ?? null, text, speaker: segment.speaker };
-      const answer = await api.post(`${this.path}/segments`, body);
-      this._noteVersion(answer.version);
-      await this._sync(true);
-    });
+  /** Add the text of a deleted segment again, after the nearest one that still exists. */
+  _insertAgain(segment, text) {
+    const earlier = this.segments.slice(0, this.segments.indexOf(segment)).filter(({ id, remote }) => id && !remote?.removed);
+    let place = earlier.length - 1;
+    return this.saver.add(async () => {
+      for (; ; place -= 1) {
+        try {
+          const body = { after: earlier[place]?.id ?? null, text, speaker: segment.speaker };
+          const answer = await api.post(`${this.path}/segments`, body);
+          this._noteVersion(answer.version);
+          break;
+        } catch (problem) {
+          if (problem.code !== "segment_not_found" || place < 0) throw problem;
+        }
+      }
+      this.reload();
+      return true;
+    }, { failed: (problem) => this._failed(problem) });
   }
 
   /** Replace the text and keep the caret where it is in the words. */
@@ -287,7 +299,6 @@ export class Transcript extends EventTarget {
     this._insertAfter(segment, second);
     segment.busy += 1;
     second.busy += 1;
-    const done = () => { for (const each of [segment, second]) { each.busy -= 1; if (each.isDirty) this.saver.touch(each); } };
     this.saver.flush(segment);
     this.saver.add(async () => {
       if (normal(text) !== segment.saved) {
@@ -300,12 +311,16 @@ export class Transcript extends EventTarget {
       this._index();
       this.redo = [];
       this.accept(answer);
-      done();
+      this._release(segment, second);
     }, { failed: (problem) => {
-      segment.text = `${segment.text} ${second.text}`;
+      const hadCaret = this.focused === second, offset = segment.text.length + 1;
+      const caret = hadCaret ? getSelection().focusOffset : 0;
+      this.setText(segment, `${segment.text} ${second.text}`);
       this._drop(second);
-      done();
+      if (hadCaret) this._emit("caret", { segment, offset: offset + caret });
+      this._release(segment);
       this._failed(problem);
+      this._emit("list");
     } });
     this._emit("list");
     return second;
@@ -338,17 +353,21 @@ export class Transcript extends EventTarget {
       await sendFirst(first, head);
       await sendFirst(segment, tail);
       const body = speaker === undefined ? {} : { speaker };
-      const answer = await api.post(`${this.path}/segments/${segment.id}/merge`, body, { headers: this._ifMatch(segment) });
+      const answer = await api.post(`${this.path}/segments/${segment.id}/merge`, body, { headers: this._ifMatch(first, segment) });
       this.redo = [];
       this.accept(answer);
       this._index();
-      first.busy -= 1;
-      if (first.isDirty) this.saver.touch(first);
-    }, { failed: async (problem) => {
-      first.busy -= 1;
+      this._release(first);
+    }, { failed: (problem) => {
+      // Take them apart again, with what was typed meanwhile. Typed into the second part, it is in both.
+      const joined = first.text, at = joined.lastIndexOf(tail);
+      if (at >= 0) {
+        segment.text = tail + joined.slice(at + tail.length);
+        this.setText(first, joined.slice(0, at).trimEnd() || head);
+      }
+      this._putBack(segment, first);
+      this._release(first, segment);
       this._failed(problem);
-      first.text = head;  // typed words would be doubled otherwise
-      await this.reload();
     } });
     this._emit("list");
     return { segment: first, offset: head.length + glue.length };
@@ -399,14 +418,37 @@ export class Transcript extends EventTarget {
   }
 
   remove(segment) {
+    const before = this.before(segment);
     this.saver.flush(segment);
-    this._drop(segment);
+    this._drop(segment, { keepId: true });
     this._emit("list");
     this.saver.add(async () => {
       const answer = await api.remove(`${this.path}/segments/${segment.id}`, { headers: this._ifMatch(segment) });
       this.redo = [];
       this._noteVersion(answer.version);
-    }, { failed: async (problem) => { this._failed(problem); await this.reload(); } });
+      this._index();
+    }, { failed: (problem) => { this._putBack(segment, before); this._release(segment); this._failed(problem); } });
+    segment.busy += 1;
+  }
+
+  /** A structural change has ended: save what was typed meanwhile, or show what others did. */
+  _release(...segments) {
+    for (const segment of segments) {
+      segment.busy = Math.max(0, segment.busy - 1);
+      if (segment.busy) continue;
+      if (segment.isDirty) this.saver.touch(segment);
+      else if (segment.remote && segment !== this.focused) this.useRemote(segment);
+    }
+  }
+
+  /** Show a segment again whose removal has failed. */
+  _putBack(segment, before) {
+    segment.gone = false;
+    const place = before && this.segments.includes(before) ? this.segments.indexOf(before) + 1 : 0;
+    if (place) before.element.after(segment.element); else this.container.prepend(segment.element);
+    this.segments.splice(place, 0, segment);
+    this._index();
+    this._emit("list");
   }
 
   /** Change many texts as one version. texts: Map of segments to texts, made from a version. */
