@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 import re
+from pathlib import Path
 
 import pytest
 
@@ -143,3 +145,28 @@ def test_administrators_see_the_state_of_the_service_and_others_do_not(api):
     assert state["jobs"]["queued"] == 0
     assert state["disk"]["n_free"] > 0 or state["disk"] is None
     assert (state["sealed"], state["backup_age_seconds"]) == (False, None)
+
+
+def loaded_by(template):
+    """The scripts and styles that a page loads, with what they import at once or later."""
+    html = pages.render(template).body.decode()
+    found = set(re.findall(r"/static/\w+/([\w./-]+\.(?:js|css))", html))
+    queue = list(found)
+    while queue:
+        name = queue.pop()
+        text = static_files()[name].read_text()
+        folder = Path(name).parent
+        for path in re.findall(r"""(?:from|import) ?\(?"(\.[^"]+\.js)\"""", text):
+            imported = os.path.normpath(folder / path)
+            if imported not in found:
+                found.add(imported)
+                queue.append(imported)
+    return found
+
+
+@pytest.mark.parametrize("template", sorted(PAGES.values()))
+def test_no_page_loads_more_than_200_kb_of_script_and_style(template):
+    files = loaded_by(template)
+
+    assert any(name.endswith(".js") for name in files)
+    assert sum(static_files()[name].stat().st_size for name in files) < 200_000, files

@@ -156,7 +156,7 @@ function mentionsOf(group, all) {
     return el("li", {}, mention.state === "suggested" ? check : el("span", {}),
       el("div", {},
         el("p", { class: "context" }, textOf(segment, mention)),
-        el("p", { class: "small muted" }, [duration(segment.start), speakerOf(segment), why.length ? `found by: ${[...new Set(why)].join(", ")}` : null].filter(Boolean).join(" · ")),
+        el("p", { class: "small muted" }, [duration(segment.start), speakerOf(segment), why.length ? `why: ${[...new Set(why)].join(", ")}` : null].filter(Boolean).join(" · ")),
         mention.choices.length > 1 && mention.state === "suggested" ? el("p", { class: "small doubt-text" }, "Several people have this name: say below which one it is.") : null),
       mention.state === "suggested" ? el("span", { class: "row" }, listen(mention), el("span", { class: "tag doubt" }, states.suggested[1]))
         : el("span", { class: "row" }, listen(mention), el("span", { class: `tag ${states[mention.state][0]}` }, states[mention.state][1]), button(`Take back: ${mention.text}`, { icon: "undo-2", iconOnly: true, onclick: () => decide([{ mention: mention.id, version: mention.version, action: "reopen" }], "Taken back") })));
@@ -289,7 +289,7 @@ async function drawLeft() {
     el("p", { class: "prose muted" }, "Words with a capital letter, numbers and rare words that are in no suggestion. Most are harmless; a name that was missed is among them."),
     words.length ? el("div", { class: "panel" }, el("table", { class: "stacked left-words" }, el("thead", {}, el("tr", {}, ["Word", "Where", "What to do"].map((name) => el("th", { scope: "col" }, name)))), el("tbody", {}, rows)))
       : el("div", { class: "panel empty" }, icon("circle-check"), el("h2", {}, "Nothing is left"), el("p", {}, "Every word with a capital letter, every number and every rare word has been looked at."), button("Go on to the release", { class: "primary", onclick: () => go("release") })),
-    words.length ? el("div", { class: "row" }, button(`The other ${words.length} are fine`, { onclick: () => { words.forEach((word) => seen.add(word.word)); go("release"); } })) : null,
+    words.length ? el("div", { class: "row" }, button(words.length === 1 ? "It is fine: go on" : `All ${words.length} are fine: go on`, { onclick: () => { words.forEach((word) => seen.add(word.word)); go("release"); } })) : null,
     left.flags.length ? el("section", { class: "stack" }, el("h2", {}, "May identify somebody together with other facts"),
       el("ul", { class: "mentions" }, left.flags.slice(0, 100).map((flag) => el("li", {}, icon("flag"), el("p", { class: "context" }, context(flag)), el("span", {}))))) : null));
 }

@@ -130,7 +130,7 @@ function drawRow(session) {
       state.kind === "refused" ? el("p", { class: "small" }, sentence(state.recording.refusal?.detail)) : null,
       state.reason ? el("p", { class: "small" }, state.reason) : null,
       state.detail ? el("p", { class: "muted small" }, sentence(state.detail)) : null,
-      ["running", "done"].includes(state.kind) ? warnings(state.job) : null] : null),
+      ["running", "done"].includes(state.kind) && study.model !== "demo" ? warnings(state.job) : null] : null),
     el("td", { "data-label": "Added" }, when(session.created_at)),
     el("td", {}, actions(session, state)));
   if (held) row.querySelector(`[data-action="${held}"]`)?.focus();
