@@ -44,6 +44,7 @@ def test_every_page_is_accessible(visit, study, size):
         "studies": "/",
         "study": f"/studies/{code}",
         "exports": f"/studies/{code}/exports",
+        "settings": f"/studies/{code}/settings",
         "devices": "/devices",
         "admin": "/admin",
     }
@@ -52,6 +53,7 @@ def test_every_page_is_accessible(visit, study, size):
         shoot(page, f"{name}-{size}")
         check_page(page)
         assert tab_through(page)
+        assert page.locator(".notice.error").count() == 0
     page = visit.new_page(size)
     page.goto("/sign-in")
     settle(page)
@@ -409,3 +411,21 @@ def test_a_transcript_is_reviewed_in_three_passes_and_released(visit, site):
     page.get_by_role("heading", name="is released").wait_for()
     page.get_by_role("link", name="Export it").click()
     page.get_by_text("1 session released").wait_for()
+
+
+def test_a_study_keeps_its_language_and_words(visit, site):
+    study = site.study()
+    page = visit(f"/studies/{study['code']}/settings")
+    page.get_by_label("Spoken language").select_option("de")
+    page.get_by_role("button", name="Save").first.click()
+    page.get_by_text("Saved.").wait_for()
+    page.get_by_label("One a line").fill("Birkenau\n\n  Seroquel ")
+    page.get_by_role("button", name="Save").nth(1).click()
+    page.get_by_text("Saved.").nth(1).wait_for()
+
+    assert site.get(f"/v1/studies/{study['code']}").json()["language"] == "de"
+    words = site.get(f"/v1/studies/{study['code']}/vocabulary").json()["words"]
+    assert words == ["Birkenau", "Seroquel"]
+    page.reload()
+    settle(page)
+    assert page.get_by_label("One a line").input_value() == "Birkenau\nSeroquel"

@@ -52,7 +52,8 @@ class Site:
 
 
 def test_from_the_printed_link_to_an_exported_release(chromium, printed_link):
-    visitor = Visitor(Site(printed_link.partition("/join")[0]), chromium)
+    url = printed_link.partition("/join")[0]
+    visitor = Visitor(Site(url), chromium)  # type: ignore[arg-type]
     page = visitor.new_page()
     page.set_default_timeout(30_000)
     page.goto(printed_link)

@@ -149,7 +149,7 @@ def test_administrators_see_the_state_of_the_service_and_others_do_not(api):
 
 def loaded_by(template):
     """The scripts and styles that a page loads, with what they import at once or later."""
-    html = pages.render(template).body.decode()
+    html = bytes(pages.render(template).body).decode()
     found = set(re.findall(r"/static/\w+/([\w./-]+\.(?:js|css))", html))
     queue = list(found)
     while queue:

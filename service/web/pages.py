@@ -51,6 +51,7 @@ PAGES = {
     "/": "studies.html",
     "/studies/{study}": "study.html",
     "/studies/{study}/exports": "exports.html",
+    "/studies/{study}/settings": "settings.html",
     "/admin": "admin.html",
     "/join": "join.html",
     "/sign-in": "sign_in.html",

@@ -1,10 +1,11 @@
 // The tabs of a study's pages. To add one: [id, label, path after /studies/CODE, who sees it].
 import { byId, el, fill, icon } from "./dom.js";
-import { canRead, seesReleasesOnly } from "./shell.js";
+import { canManage, canRead, seesReleasesOnly } from "./shell.js";
 
 const TABS = [
   ["sessions", "Sessions", "", (user) => !seesReleasesOnly(user)],
   ["exports", "Exports", "/exports", (user) => canRead(user) || seesReleasesOnly(user)],
+  ["settings", "Settings", "/settings", (user) => canRead(user) || canManage(user)],
 ];
 
 export async function showTabs(code, current, user) {
