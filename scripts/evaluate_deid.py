@@ -61,6 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--whisper", default="demo", help="a Whisper model, by name or path")
     parser.add_argument("--diarisation", default="demo", help="a pipeline, by name or path")
+    parser.add_argument(
+        "--vocabulary", action="store_true", help="give Whisper the names of the roster"
+    )
     parser.add_argument("--words", type=int, default=3000, help="at most, of the round trip")
     options = parser.parse_args(arguments)
     models = load_detectors(options.model, options.weights)
@@ -177,7 +180,8 @@ def measure_round_trip(
 ) -> None:
     """Speak and transcribe passages; print what is then found, and what of the sound is masked."""
     spoken = deid_round_trip.speak(passages)
-    transcript = transcribe(spoken, options)
+    names = [each.name for each in roster] if options.vocabulary else []
+    transcript = transcribe(spoken, options, names)
     print(ROUND_TRIP_HEADER)
     for name, detectors in systems:
         for tier in ("suggested", "sure"):
@@ -195,7 +199,9 @@ def measure_round_trip(
     )
 
 
-def transcribe(spoken: deid_round_trip.Spoken, options: argparse.Namespace) -> Transcript:
+def transcribe(
+    spoken: deid_round_trip.Spoken, options: argparse.Namespace, vocabulary: Sequence[str] = ()
+) -> Transcript:
     import torch  # takes seconds, and nothing else here needs it
 
     from models.pipeline import Pipeline
@@ -208,7 +214,8 @@ def transcribe(spoken: deid_round_trip.Spoken, options: argparse.Namespace) -> T
         torch.device("cuda" if torch.cuda.is_available() else "cpu"),
     )
     recording = recording_of(spoken.samples)
-    return pipeline.transcribe([recording], JobOptions(language="en"), lambda _: None)
+    job = JobOptions(language="en", vocabulary=tuple(vocabulary))
+    return pipeline.transcribe([recording], job, lambda _: None)
 
 
 ROUND_TRIP_HEADER = (
