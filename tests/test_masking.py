@@ -2,6 +2,7 @@
 
 import io
 import math
+import tracemalloc
 import wave
 from dataclasses import replace
 
@@ -378,6 +379,18 @@ def test_masking_stops_when_asked_and_reports_its_progress():
         masked_of(wav(noise(1_000_000)), on_progress=stop)
     assert shares == sorted(shares)
     assert 0 < shares[0] < 0.1
+
+
+def test_samples_are_not_kept_in_memory():
+    """Five minutes are 19 MB of decoded samples."""
+    content = wav(np.resize((noise(16_000) * 32767).astype("<i2"), (300 * SAMPLE_RATE, 1)))
+    with memory_file([content]) as file:
+        tracemalloc.start()
+        write_masked(file, SPANS, "tone", lambda part: None)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+
+    assert peak < 4 * 2**20
 
 
 def test_a_damaged_recording_is_refused_as_elsewhere():
