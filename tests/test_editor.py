@@ -556,3 +556,20 @@ def test_joining_a_segment_never_overwrites_what_another_person_wrote(
 
     until(lambda: "Theirs." in words() and "Mine." in words() and "More." in words())
     assert words().count("with the new worker") == 1
+
+
+def test_a_segment_that_another_person_removed_can_be_joined_without_an_error(
+    site, transcript, page, visit
+):
+    """Taking the segment with the caret off the page ended its editing, which removed it twice."""
+    visit.expected += ["409", "404"]
+    path = f"/v1/transcripts/{transcript}"
+    said(page, 3).click()
+    site.request("DELETE", f"{path}/segments/s0004", headers={"If-Match": '"1"'})
+    page.evaluate("fieldscribe.transcript.sync()")
+    until(lambda: page.evaluate("fieldscribe.transcript.known") == 2)
+    page.keyboard.press("Control+Home")
+    page.keyboard.press("Backspace")
+    page.keyboard.type("kept ")
+
+    until(lambda: any("kept" in text for text in texts(site, transcript)))

@@ -62,6 +62,7 @@ function stopEditing(segment) {
   const { p } = segment;
   for (const name of ["contenteditable", "role", "aria-multiline", "aria-label"]) p.removeAttribute(name);
   if (transcript.focused === segment) transcript.focused = null;
+  if (segment.gone) return;
   if (normal(segment.text) === segment.saved) segment.text = segment.saved;
   segment.future = [];
   saver.flush(segment);

@@ -564,7 +564,7 @@ export class Transcript extends EventTarget {
   /** Show another person's change of the segment that the caret is in, or was in. */
   useRemote(segment) {
     const view = segment.remote;
-    if (!view || segment.isDirty) return;
+    if (!view || segment.isDirty || segment.busy || segment.gone) return;
     if (view.removed) { this._drop(segment); this._emit("list"); return; }
     segment.remote = null;
     segment.adopt(view, this.known);
@@ -619,7 +619,8 @@ export class Transcript extends EventTarget {
   }
 
   _drop(segment, { keepId = false } = {}) {
-    segment.gone = true;
+    if (segment.gone) return;
+    segment.gone = true;  // first: removing an element that has the focus ends the editing of it
     segment.element.remove();
     this.segments = this.segments.filter((each) => each !== segment);
     this._index();
