@@ -194,7 +194,9 @@ def test_an_upload_that_was_cut_off_resumes_with_the_same_file(visit, site, tmp_
     page.get_by_text("INT-01: upload not finished").wait_for(state="detached")
     view = site.checked(begun.json()["id"])
     assert view["state"] == "ready"
-    page.wait_for_timeout(300)  # for Playwright to hand over the requests
+    page.get_by_text("Uploaded, but it cannot be transcribed yet").wait_for()
+    page.get_by_role("button", name="Dismiss: INT-01").click()
+    page.get_by_text("Ready to transcribe").wait_for()
     assert [request.headers["upload-offset"] for request in sent] == [str(len(content) // 2)]
 
 

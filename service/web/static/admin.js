@@ -155,7 +155,7 @@ async function showModels() {
   const words = { whisper: "writes down what is said", pyannote: "tells voices apart" };
   fill(parts.models,
     el("h2", { id: "models-title" }, "Models"),
-    real.length ? null : notice("warning", el("p", {}, "Only the demo models are installed: they know a few hundred words. Run ", el("code", {}, "fieldscribe models fetch large-v3-turbo speaker-diarization-community-1"), " on the computer of the service.")),
+    real.length ? null : notice("warning", el("p", {}, "Only the demo models are installed: they know a few hundred words. Run ", el("code", {}, "fieldscribe models fetch --token-stdin"), " on the computer of the service.")),
     el("div", { class: "panel" }, el("table", { class: "stacked" },
       el("thead", {}, el("tr", {}, ["Model", "What it does"].map((name) => el("th", { scope: "col" }, name)))),
       el("tbody", {}, items.map((model) => el("tr", {}, el("th", { scope: "row" }, model.demo ? "demo (few words, for trying out)" : model.name), el("td", {}, words[model.kind])))))));

@@ -4,7 +4,7 @@
 // through the service, by the file's name and size, so it resumes in another browser too.
 import "./vendor/tus/tus.min.js";
 import * as api from "./api.js";
-import { announce, ask, button, el, fill, icon, notice } from "./dom.js";
+import { announce, ask, button, el, fill, icon, notice, sentence } from "./dom.js";
 import { bytes, duration, plural, roughly } from "./format.js";
 import { optionFields } from "./job_options.js";
 
@@ -220,7 +220,8 @@ export function mountUploads(box, { study, sessions, recordings, changed }) {
     async transcribe() {
       this.batch.left -= 1;
       if (this.batch.left > 0 || this.batch.failed || !this.batch.settings.start) return;
-      await api.post("/v1/jobs", { study: study.code, session: this.code, ...this.batch.settings.options });
+      try { await api.post("/v1/jobs", { study: study.code, session: this.code, ...this.batch.settings.options }); }
+      catch (error) { this.state = "stuck"; this.message = error.message; announce(`${this.code} cannot be transcribed: ${error.message}`); }
     }
     fail(error) {
       const answer = error.originalResponse;
@@ -251,7 +252,7 @@ export function mountUploads(box, { study, sessions, recordings, changed }) {
       const held = this.row.contains(document.activeElement) ? document.activeElement.getAttribute("aria-label") : null;
       const seconds = this.began && share > 0.01 ? ((now - this.began.at) / 1000) * ((size - this.sent) / Math.max(1, this.sent - this.began.sent)) : null;
       const words = {
-        waiting: "Waiting for its turn", paused: "Paused", checking: "Uploaded. Checking the recording", done: "Uploaded", refused: "Refused", failed: "Not uploaded",
+        waiting: "Waiting for its turn", paused: "Paused", checking: "Uploaded. Checking the recording", done: "Uploaded", refused: "Refused", failed: "Not uploaded", stuck: "Uploaded, but it cannot be transcribed yet",
         uploading: `${bytes(this.sent)} of ${bytes(size)}${seconds && isFinite(seconds) ? `, about ${roughly(seconds)} left` : ""}`,
       }[this.state];
       const act = (label, name, run) => button(label, { icon: name, "aria-label": `${label}: ${this.code}`, onclick: run });
@@ -262,9 +263,10 @@ export function mountUploads(box, { study, sessions, recordings, changed }) {
             this.state === "uploading" ? act("Pause", "pause", () => this.pause()) : null,
             this.state === "paused" ? act("Resume", "play", () => this.resume()) : null,
             this.state === "failed" ? act("Try again", "rotate-ccw", () => { this.message = ""; this.resume(); }) : null,
-            ["done", "checking"].includes(this.state) ? null : act("Remove", "x", () => this.remove()))),
+            this.state === "stuck" ? act("Dismiss", "x", () => { this.state = "done"; drawProgress(); }) : null,
+            ["done", "checking", "stuck"].includes(this.state) ? null : act("Remove", "x", () => this.remove()))),
         ["uploading", "paused", "waiting"].includes(this.state) ? el("progress", { max: "1", value: String(share), "aria-label": `Upload of ${this.code}` }) : null,
-        el("p", { class: this.state === "refused" || this.state === "failed" ? "problem small" : "muted small" }, words, this.message ? `. ${this.message}` : ""));
+        el("p", { class: ["refused", "failed", "stuck"].includes(this.state) ? "problem small" : "muted small" }, words, this.message ? [". ", sentence(this.message)] : ""));
       if (held) this.row.querySelector(`[aria-label="${CSS.escape(held)}"]`)?.focus();
     }
   }
