@@ -573,3 +573,29 @@ def test_a_segment_that_another_person_removed_can_be_joined_without_an_error(
     page.keyboard.type("kept ")
 
     until(lambda: any("kept" in text for text in texts(site, transcript)))
+
+
+def test_what_the_other_person_writes_during_the_choice_is_kept(site, transcript, page, visit):
+    """Choosing a text once overwrote what the other had written after the question was asked."""
+    visit.expected.append("409")
+    path = f"/v1/transcripts/{transcript}"
+
+    def theirs(text):
+        version = site.get(path).json()["version"]
+        headers = {"If-Match": f'"{version}"'}
+        site.request("PATCH", f"{path}/segments/s0003", json={"text": text}, headers=headers)
+
+    said(page, 2).click()
+    page.keyboard.press("Control+a")
+    page.keyboard.type("Terry")
+    theirs("Mary came.")
+    page.keyboard.press("Control+s")
+    box = page.locator(".notice.conflict")
+    box.wait_for()
+    theirs("Mary came late.")
+    page.evaluate("fieldscribe.transcript.sync()")
+    until(lambda: page.evaluate("fieldscribe.transcript.known") >= 3)
+    box.get_by_role("button", name="Use mine").click()
+    until(lambda: "late" in box.inner_text())
+    box.get_by_role("button", name="Use both").click()
+    until(lambda: texts(site, transcript)[2] == "Mary came late. Terry")

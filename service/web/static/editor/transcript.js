@@ -233,7 +233,9 @@ export class Transcript extends EventTarget {
       this._emit("list");
       return;
     }
+    const { remote } = segment;  // changed once more while the person was choosing
     this._basedOn(segment, conflict);
+    segment.remote = remote;
     if (choice === "both") this.setText(segment, `${theirs} ${mine}`);
     this.saver.add(() => this.saveText(segment), { of: segment });
     if (choice !== "theirs") return;
