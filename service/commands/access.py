@@ -71,7 +71,7 @@ def list_tokens(limit: Limit = 200, cursor: Cursor = None, as_json: AsJson = Fal
         studies = "all" if token["all_studies"] else " ".join(present) or "none"
         expires = "revoked" if token["revoked_at"] else (token["expires_at"] or "")[:10]
         cells = (
-            token["name"] or "",
+            token["display_name"] or token["name"] or "",
             token["role"],
             studies,
             token["created_at"][:10],

@@ -1,0 +1,92 @@
+"""`fieldscribe open` and `invite`, and the link that `serve` prints."""
+
+import json
+import re
+
+import pytest
+from typer.testing import CliRunner
+
+from service.commands import sign_in
+from service.commands.main import app
+from service.settings import Settings
+from tests.api import connect_commands, open_api
+
+
+@pytest.fixture(scope="module")
+def api(module_settings):
+    with open_api(module_settings) as api:
+        yield api
+
+
+@pytest.fixture
+def run(api, monkeypatch):
+    """Run a command with the owner's token."""
+    connect_commands(api, monkeypatch)
+
+    def invoke(*arguments):
+        return CliRunner().invoke(app, list(arguments))
+
+    return invoke
+
+
+def secret_of(text):
+    found = re.search(r"/join#(\S+)", text)
+    assert found, text
+    return found[1]
+
+
+def sign_in_with(api, secret):
+    return api.client.post("/v1/sign-in", json={"link": secret})
+
+
+def test_open_opens_the_browser_at_a_link_that_works_once(api, run, monkeypatch):
+    opened = []
+    monkeypatch.setattr("webbrowser.open", lambda link: opened.append(link) or True)
+
+    result = run("open")
+
+    assert (result.exit_code, result.stdout) == (0, "")
+    answers = [sign_in_with(api, secret_of(opened[0])) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [201, 401]
+
+
+def test_open_prints_the_link_where_there_is_no_browser(api, run, monkeypatch):
+    monkeypatch.setattr("webbrowser.open", lambda link: False)
+    for arguments in (("open",), ("open", "--print")):
+        assert sign_in_with(api, secret_of(run(*arguments).stdout)).status_code == 201
+    assert "/join#" in json.loads(run("open", "--json").stdout)["link"]
+
+
+def test_invite_prints_a_link_for_another_person(api, run):
+    study = api.study()["code"]
+
+    result = run("invite", "--role", "researcher", "--study", study, "--name", "A. Researcher")
+
+    assert result.exit_code == 0, result.output
+    assert "fieldscribe token revoke" in result.stderr
+    me = sign_in_with(api, secret_of(result.stdout)).json()
+    assert (me["role"], me["studies"], me["display_name"]) == (
+        "researcher",
+        [study],
+        "A. Researcher",
+    )
+    assert me["key"].startswith("fieldscribe_")
+
+
+def test_invite_refuses_roles_of_programs_and_unknown_studies(run):
+    assert run("invite", "--role", "worker").exit_code != 0
+    refused = run("invite", "--role", "coder", "--study", "NOWHERE")
+    assert refused.exit_code == 1
+    assert "study_not_found" in refused.stderr
+
+
+@pytest.mark.parametrize("with_link", [True, False])
+def test_serve_prints_a_link_but_not_into_a_journal(monkeypatch, capsys, with_link):
+    """Whoever reads the journal could otherwise sign in as the owner."""
+    monkeypatch.setattr(sign_in, "wait_for_link", lambda settings: "http://here/join#secret")
+
+    sign_in._announce(Settings(port=8400), with_link)
+
+    said = capsys.readouterr().out
+    assert ("secret" in said) == with_link
+    assert "fieldscribe open" in said
