@@ -41,7 +41,12 @@ def sign_in_with(api, secret):
 
 def test_open_opens_the_browser_at_a_link_that_works_once(api, run, monkeypatch):
     opened = []
-    monkeypatch.setattr("webbrowser.open", lambda link: opened.append(link) or True)
+
+    def open_browser(link):
+        opened.append(link)
+        return True
+
+    monkeypatch.setattr("webbrowser.open", open_browser)
 
     result = run("open")
 
