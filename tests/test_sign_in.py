@@ -79,6 +79,14 @@ def test_an_invitation_signs_in_once_and_gives_a_key(api):
     assert other.get("/v1/studies").status_code == 200
 
 
+def test_a_study_that_was_erased_is_not_listed_any_more(api):
+    kept, erased = api.study()["code"], api.study()["code"]
+    browser, _ = join(api, studies=[kept, erased])
+    assert api.request("DELETE", f"/v1/studies/{erased}").status_code == 204
+
+    assert browser.get("/v1/sign-in").json()["studies"] == [kept]
+
+
 def test_two_browsers_cannot_both_use_a_link(api):
     secret = secret_of(invite(api)["link"])
 

@@ -240,8 +240,10 @@ def sign_out(session: DbSession, caller: Caller, device_id: UUID) -> Device:
 
 
 def study_codes(session: DbSession, token: Token) -> list[str]:
+    """Codes of a token's studies, without those that were erased."""
     query = select(Study.code).join(TokenStudy, TokenStudy.study_id == Study.id)
-    return list(session.scalars(query.where(TokenStudy.token_id == token.id).order_by(Study.code)))
+    query = query.where(TokenStudy.token_id == token.id, Study.erased_at.is_(None))
+    return list(session.scalars(query.order_by(Study.code)))
 
 
 def browser_name(user_agent: str) -> str:
