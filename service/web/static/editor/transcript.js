@@ -446,8 +446,9 @@ export class Transcript extends EventTarget {
   /** Show a segment again whose removal has failed. */
   _putBack(segment, before) {
     segment.gone = false;
-    const place = before && this.segments.includes(before) ? this.segments.indexOf(before) + 1 : 0;
-    if (place) before.element.after(segment.element); else this.container.prepend(segment.element);
+    let place = before ? this.segments.indexOf(before) + 1 : 0;
+    if (before && !place) place = this.segments.findLastIndex(({ start }) => start <= segment.start) + 1;  // it is gone, too
+    if (place) this.segments[place - 1].element.after(segment.element); else this.container.prepend(segment.element);
     this.segments.splice(place, 0, segment);
     this._index();
     this._emit("list");
