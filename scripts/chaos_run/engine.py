@@ -11,6 +11,7 @@ from typing import IO, Any
 
 from models.transcript import MadeWith, Segment, Source, Transcript, Turn, Word
 from service.domain.engine_job import EngineJob
+from service.worker.protocol import Engine
 
 STORED_STAGES = ("segment", "transcribe", "align", "diarise")
 STAGES = ("ingest", *STORED_STAGES, "attribute", "check")
@@ -18,7 +19,7 @@ STAGE_SECONDS = 0.12
 STEPS = 3  # reports of progress in a stage
 
 
-def open_engine(weights: Path, precision: str | None) -> "NamingEngine":
+def open_engine(weights: Path, precision: str | None) -> Engine:
     return NamingEngine()
 
 
@@ -29,6 +30,9 @@ def name_of(recording: bytes) -> str:
 
 class NamingEngine:
     device = "cpu"
+
+    def check(self) -> None:
+        pass
 
     def load(self, job: EngineJob) -> dict[str, float] | None:
         return None

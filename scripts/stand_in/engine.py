@@ -20,13 +20,14 @@ from typing import IO, Any
 from models.audio.errors import DecoderKilled, SilentAudio
 from models.transcript import MadeWith, Segment, Source, Transcript, Turn, Word
 from service.domain.engine_job import EngineJob
+from service.worker.protocol import Engine
 
 STORED_STAGES = ("segment", "transcribe", "align", "diarise")
 FAULT = "CUDA error: my name is Eva Muster"
 STAGES = ("ingest", *STORED_STAGES, "attribute", "check")
 
 
-def open_engine(weights: Path, precision: str | None) -> "StandInEngine":
+def open_engine(weights: Path, precision: str | None) -> Engine:
     return StandInEngine()
 
 

@@ -82,8 +82,7 @@ class EngineChild:
                 self._engine.unload()
                 continue
             if job is None:
-                self._engine.check()  # an exception ends this process
-                self._send("checked", device=self._engine.device)
+                self._check()
             else:
                 self._run(job)
 
@@ -98,6 +97,14 @@ class EngineChild:
                 self._stop.clear()
                 self._jobs.put(EngineJob.from_message(message))
         os._exit(0)  # the worker is gone: nothing would read the main thread's result
+
+    def _check(self) -> None:
+        try:
+            self._engine.check()
+        except Exception as error:  # noqa: BLE001 - whatever is wrong, the device is not usable
+            log.error("the device fails its check: %s: %s", type(error).__name__, error)
+            os._exit(1)
+        self._send("checked", device=self._engine.device)
 
     def _run(self, job: EngineJob) -> None:
         try:
