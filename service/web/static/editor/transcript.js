@@ -32,6 +32,7 @@ export class Transcript extends EventTarget {
     this.focused = null;  // the segment that the caret is in
     this.known = 0;  // every change up to this version is on the page
     this.redo = [];  // versions that undid something
+    this.leaving = new Set();  // off the page, but the service has not answered yet
   }
 
   // --- drawing ---------------------------------------------------------------------------------
@@ -130,7 +131,7 @@ export class Transcript extends EventTarget {
 
   _index() {
     this.byId.clear();
-    for (const segment of this.segments) if (segment.id) this.byId.set(segment.id, segment);
+    for (const segment of [...this.leaving, ...this.segments]) if (segment.id) this.byId.set(segment.id, segment);
   }
   _emit(name, detail) { this.dispatchEvent(new CustomEvent(name, { detail })); }
 
@@ -350,15 +351,17 @@ export class Transcript extends EventTarget {
     first.busy += 1;
     first.text = head + glue + tail;
     segment.busy += 1;
-    this._drop(segment, { keepId: true });
+    this.leaving.add(segment);
+    this._drop(segment);
     this.saver.add(async () => {
       await sendFirst(first, head);
       await sendFirst(segment, tail);
       const body = speaker === undefined ? {} : { speaker };
       const answer = await api.post(`${this.path}/segments/${segment.id}/merge`, body, { headers: this._ifMatch(first, segment) });
       this.redo = [];
-      this.accept(answer);
+      this.leaving.delete(segment);
       this._index();
+      this.accept(answer);
       this._release(first);
     }, { failed: (problem) => {
       // Take them apart again, with what was typed meanwhile. Typed into the second part, it is in both.
@@ -422,13 +425,15 @@ export class Transcript extends EventTarget {
   remove(segment) {
     const before = this.before(segment);
     this.saver.flush(segment);
-    this._drop(segment, { keepId: true });
+    this.leaving.add(segment);
+    this._drop(segment);
     this._emit("list");
     this.saver.add(async () => {
       const answer = await api.remove(`${this.path}/segments/${segment.id}`, { headers: this._ifMatch(segment) });
       this.redo = [];
-      this._noteVersion(answer.version);
+      this.leaving.delete(segment);
       this._index();
+      this._noteVersion(answer.version);
     }, { failed: (problem) => { this._putBack(segment, before); this._release(segment); this._failed(problem); } });
     segment.busy += 1;
   }
@@ -446,6 +451,7 @@ export class Transcript extends EventTarget {
   /** Show a segment again whose removal has failed. */
   _putBack(segment, before) {
     segment.gone = false;
+    this.leaving.delete(segment);
     let place = before ? this.segments.indexOf(before) + 1 : 0;
     if (before && !place) place = this.segments.findLastIndex(({ start }) => start <= segment.start) + 1;  // it is gone, too
     if (place) this.segments[place - 1].element.after(segment.element); else this.container.prepend(segment.element);
@@ -590,6 +596,7 @@ export class Transcript extends EventTarget {
     if (kept.has(null)) add(kept.get(null));
     for (const id of order) {
       let segment = this.byId.get(id);
+      if (segment?.gone) continue;
       if (!segment && views.has(id)) {
         segment = new Segment(views.get(id), version);
         this._element(segment);
@@ -621,13 +628,12 @@ export class Transcript extends EventTarget {
     this._index();
   }
 
-  _drop(segment, { keepId = false } = {}) {
+  _drop(segment) {
     if (segment.gone) return;
     segment.gone = true;  // first: removing an element that has the focus ends the editing of it
     segment.element.remove();
     this.segments = this.segments.filter((each) => each !== segment);
     this._index();
-    if (keepId && segment.id) this.byId.set(segment.id, segment);
     if (this.focused === segment) this.focused = null;
   }
 
