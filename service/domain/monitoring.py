@@ -12,7 +12,7 @@ from service.settings import Settings
 
 NO_WORKER = "Jobs are queued but no worker is running: start `fieldscribe worker`"
 RETIRED = {
-    "check_failed": "it fails a computation with a known result; checked again every minute",
+    "check_failed": "it fails a computation with a known result; checked again until it passes",
     "jobs_died": "several jobs in a row ended with its engine; replace it or restart its worker",
 }
 

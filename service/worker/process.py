@@ -39,7 +39,8 @@ from service.worker.protocol import PIPELINE_ENGINE
 from service.worker.runner import INTERNAL_ERROR_DELAY, RetryLater, Runner
 from service.worker.state import CHECK_FAILED, JOBS_DIED, MAX_DEAD_JOBS, WorkerState
 
-CHECK_INTERVAL = 60.0  # s between checks of a device that failed one
+# In s between checks of a device that failed one: the child may have been killed during the check.
+FIRST_CHECK_DELAY, CHECK_INTERVAL = 1.0, 60.0
 AT_ONCE = datetime(2000, 1, 1, tzinfo=UTC)  # past by any clock
 
 log = logging.getLogger(__name__)
@@ -135,12 +136,14 @@ async def wait_until_fit(
         state.changed.set()  # a report that had begun may be written later
         log.error("%s is retired: %d jobs died on it in a row", state.device, MAX_DEAD_JOBS)
         await asyncio.Event().wait()
+    delay = FIRST_CHECK_DELAY
     while (found := await child.check()) is None:
-        if state.retired_because is None:
+        if state.retired_because is None and delay > FIRST_CHECK_DELAY:  # not the first time
             log.error("%s is retired until it passes its check", state.device or "the device")
-        state.retired_because = CHECK_FAILED
-        state.changed.set()
-        await asyncio.sleep(CHECK_INTERVAL)
+            state.retired_because = CHECK_FAILED
+            state.changed.set()
+        await asyncio.sleep(delay)
+        delay = min(2 * delay, CHECK_INTERVAL)
     if state.retired_because is not None:
         log.warning("%s has passed its check and takes jobs again", state.device)
     state.device = state.device or {"cuda": "cuda:0"}.get(found, found)
