@@ -366,11 +366,13 @@ export class Transcript extends EventTarget {
     }, { failed: (problem) => {
       // Take them apart again, with what was typed meanwhile. Typed into the second part, it is in both.
       const joined = first.text, at = joined.lastIndexOf(tail);
+      const caret = this.focused === first ? getSelection().focusOffset : -1;
       if (at >= 0) {
         segment.text = tail + joined.slice(at + tail.length);
         this.setText(first, joined.slice(0, at).trimEnd() || head);
       }
       this._putBack(segment, first);
+      if (at >= 0 && caret > at) this._emit("caret", { segment, offset: caret - at });
       this._release(first, segment);
       this._failed(problem);
     } });
