@@ -260,6 +260,7 @@ class Count:
             for row in session.scalars(select(Recording).where(Recording.erased_at.is_(None))):
                 owners.add(row.id)
                 named |= {row.metadata_artefact_id}
+                named |= {row.playback_artefact_id, row.peaks_artefact_id}
                 if row.state == "receiving":
                     parts.add(row.id)
                 else:
