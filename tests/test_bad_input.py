@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from models.weights.catalogue import DEMO_FOLDER
 from models.whisper_engine import WhisperEngine, WhisperOptions
+from service.batch.identity import KEY_FILE
 from service.commands.main import app
 from tests.audio_files import noise, tones, wav
 from tests.bomb import Bomb
@@ -37,9 +38,9 @@ def transcribe(*arguments: object) -> tuple[int, Any, str]:
 
 
 def written(out: Path) -> list[str]:
-    """Names of all files except the note that explains the folder."""
-    names = [path.name for path in out.iterdir()] if out.is_dir() else []
-    return sorted(name for name in names if name != ".fieldscribe-identified")
+    """Names of all files except the folder's key and the note that explains the folder."""
+    names = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    return sorted(names - {KEY_FILE, ".fieldscribe-identified"})
 
 
 def assert_one_sentence(code: str, message: str, errors: str) -> None:
