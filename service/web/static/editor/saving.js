@@ -27,7 +27,7 @@ export class Saver extends EventTarget {
     this.reason = "";
     this.savedAt = null;
     this.timers = new Map();  // by segment
-    const wake = () => this._wake?.();
+    const wake = () => { this._woken = true; this._wake?.(); };
     window.addEventListener("online", wake);
     api.events.addEventListener("signed-in", wake);
     document.addEventListener("visibilitychange", () => { if (document.hidden) this.flush(); });
@@ -107,10 +107,12 @@ export class Saver extends EventTarget {
     this._show(this.savedAt ? "saved" : "clean");
   }
 
+  /** Wait, unless the connection or the sign-in has come back since the attempt began. */
   _pause(seconds) {
+    if (this._woken) { this._woken = false; return Promise.resolve(); }
     return new Promise((resolve) => {
       const timer = setTimeout(resolve, seconds * 1000);
-      this._wake = () => { clearTimeout(timer); this._wake = null; resolve(); };
+      this._wake = () => { clearTimeout(timer); this._wake = null; this._woken = false; resolve(); };
     });
   }
 
