@@ -89,16 +89,18 @@ def read_memory() -> int:
 
 
 def device_variables(
-    device: str, devices: Sequence[str], environment: Mapping[str, str] = os.environ
+    device: str, devices: Sequence[str], environment: Mapping[str, str] | None = None
 ) -> dict[str, str]:
     """Variables with which a child process sees this device only.
 
     Args:
         devices: all that are in use on this machine; CPU devices share its cores.
+        environment: from which the child inherits; None: this process's.
     """
     kind, _, number = device.partition(":")
     if kind == "cuda":
-        visible = environment.get(GPU_VARIABLE)
+        inherited = child_environment() if environment is None else environment
+        visible = inherited.get(GPU_VARIABLE)
         names = [str(i) for i in range(int(number) + 1)] if visible is None else visible.split(",")
         # A number that does not exist leaves no device visible, which the child reports.
         return {GPU_VARIABLE: names[int(number)] if int(number) < len(names) else "none"}

@@ -237,6 +237,11 @@ def variable_name(field: str) -> str:
     return f"{SETTINGS_PREFIX}{field}".upper()
 
 
+def writes_to_journal() -> bool:
+    """Whether systemd keeps what this process prints in its journal."""
+    return "JOURNAL_STREAM" in os.environ
+
+
 def refuse_unknown(environment: Mapping[str, str]) -> None:
     """Refuse a misspelt variable: the administrator would believe that it has an effect.
 

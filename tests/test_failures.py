@@ -49,7 +49,10 @@ def api(site):
 def worker(site, api):
     """The worker of an earlier test, which has no job left, or a new one."""
     running = site.running(WORKER)
-    return running[0] if running else site.start_worker()
+    if running:
+        return running[0]
+    forget_workers(site)
+    return site.start_worker()
 
 
 @pytest.fixture
@@ -72,6 +75,13 @@ def reset(site):
     with site.services.engine.begin() as connection:
         connection.execute(text("TRUNCATE procrastinate_jobs, procrastinate_workers CASCADE"))
         connection.execute(text("TRUNCATE study, token CASCADE"))
+    forget_workers(site)
+
+
+def forget_workers(site):
+    """Delete the rows of killed workers: for half a minute jobs would be left to those."""
+    with site.services.engine.begin() as connection:
+        connection.execute(text("TRUNCATE worker"))
 
 
 def errors_of(site, job_id):

@@ -571,7 +571,7 @@ import os
 from models.audio import ffmpeg_child
 from service.worker import engine_child
 engine_child.EngineChild.serve = lambda _: None
-engine_child.main([str(os.getppid()), "scripts.stand_in.engine", "/v", "/w", "", "1", {!r}])
+engine_child.main([str(os.getppid()), "scripts.stand_in.engine", "/v", "/w", "", "1", {!r}, ""])
 os.write(2, repr(ffmpeg_child._Policy.allow_weak).encode())
 """
     for setting, expected in (("1", b"True"), ("0", b"False")):

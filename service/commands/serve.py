@@ -1,6 +1,5 @@
 """`fieldscribe serve | api | worker`: start the processes of the service."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +10,7 @@ from service.commands.console import report_errors
 from service.commands.extras import require_packages
 from service.commands.options import DevicesOption, PrecisionOption
 from service.commands.sign_in import announce_pages
-from service.settings import read_settings
+from service.settings import read_settings, writes_to_journal
 
 Data = Annotated[
     Path | None,
@@ -84,7 +83,7 @@ def serve_command(
         asked = passphrase and not has_root_keys(settings)
         given = read_passphrase(confirm=True) if asked else None
         # Standard output may be the journal, which is kept: no link there.
-        announce_pages(settings, with_link="JOURNAL_STREAM" not in os.environ)
+        announce_pages(settings, with_link=not writes_to_journal())
         exit_code = serve(settings, passphrase=given)
     raise typer.Exit(exit_code)
 
