@@ -160,7 +160,7 @@ def test_recordings_are_listed_before_they_are_uploaded_and_nothing_is_left_behi
 
 
 def test_an_upload_that_was_cut_off_resumes_with_the_same_file(visit, site, tmp_path):
-    """The laptop was closed in the middle: another browser goes on where the first stopped."""
+    """The laptop was closed in the middle: another browser resumes where the first stopped."""
     study = site.study()
     site.post("/v1/sessions", json={"study": study["code"], "code": "INT-01"})
     content = tone(20)
@@ -363,7 +363,7 @@ def test_a_transcript_is_reviewed_in_three_passes_and_released(visit, site):
     shoot(page, "review-names")
     check_page(page)
 
-    # Pass 1: every name; what is unsure is not ticked, and is kept.
+    # Pass 1: every name; unsure mentions start unticked and are kept.
     for _ in range(30):
         if page.get_by_text("All 12 decided").count():
             break
@@ -421,7 +421,7 @@ def test_a_study_keeps_its_language_and_words(visit, site):
     page.get_by_label("Spoken language").select_option("de")
     page.get_by_role("button", name="Save").first.click()
     page.get_by_text("Saved.").wait_for()
-    page.get_by_label("One a line").fill("Birkenau\n\n  Seroquel ")
+    page.get_by_label("One per line").fill("Birkenau\n\n  Seroquel ")
     page.get_by_role("button", name="Save").nth(1).click()
     page.get_by_text("Saved.").nth(1).wait_for()
 
@@ -430,4 +430,4 @@ def test_a_study_keeps_its_language_and_words(visit, site):
     assert words == ["Birkenau", "Seroquel"]
     page.reload()
     settle(page)
-    assert page.get_by_label("One a line").input_value() == "Birkenau\nSeroquel"
+    assert page.get_by_label("One per line").input_value() == "Birkenau\nSeroquel"

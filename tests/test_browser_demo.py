@@ -64,7 +64,7 @@ def test_from_the_printed_link_to_an_exported_release(chromium, printed_link):
     page.get_by_role("link", name="Review and release: FG-1").click()
     end = time.monotonic() + 120
     settle(page)
-    while page.get_by_text("has not read it yet").count() and time.monotonic() < end:
+    while page.get_by_text("has not read this transcript yet").count() and time.monotonic() < end:
         visitor.expected.append("409")
         page.wait_for_timeout(2000)
         page.reload()

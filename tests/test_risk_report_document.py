@@ -94,7 +94,7 @@ def test_it_says_that_no_model_took_part():
 def test_a_transcript_without_mentions_has_a_report():
     text = read(counts=(), replaced={}, reviewers={}, stages=())
 
-    assert "Nothing: the transcript has no mention" in text
+    assert "Nothing was replaced: no mention was suggested" in text
     assert "de-identification by hand only" in text
 
 

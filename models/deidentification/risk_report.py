@@ -1,6 +1,6 @@
-"""The residual-risk report of a release: what was replaced, and what could still identify someone.
+"""The residual-risk report of a release: what was replaced and what could still identify somebody.
 
-It holds counts, rules and the words that are left in the de-identified text; no original text.
+It holds counts, rules and words that remain in the de-identified text, but no original text.
 """
 
 from collections import Counter
@@ -28,7 +28,7 @@ CONTEXTS = {
 AUDIO = {
     "none": "No masked audio had been made of this session.",
     "masked": "Masked audio had been made. It leaves out the replaced words but still carries the "
-    "voices, by which people can be recognised: it stays with the identified material.",
+    "voices, by which people can be recognised: keep it with the identified material.",
 }
 WINDOW = 500  # words, in which indirect identifiers are counted together
 MASK = ";"  # belongs to no word and ends no sentence
@@ -64,7 +64,7 @@ class LeftWord:
 
 @dataclass(frozen=True)
 class Sample:
-    """What a second person found who read some segments without seeing the mentions.
+    """The result of a second person's reading of some segments without seeing the mentions.
 
     `recall` and its interval (Wilson, 95 %): the share of the identifiers in these segments that
     had been found before; None if they had none. `is_independent`: the reader had decided on no
@@ -88,8 +88,8 @@ class Remaining:
     `indirect`: phrases that may identify somebody in combination, by kind; `densest_indirect`: the
     most of them within 500 words. `unknown_words`: capitalised words that are in no dictionary.
     `long_numbers`: numbers of four digits or more. `confidence_nearby`: the mean probability of the
-    words around replacements, Whisper's estimate. `interpolated_replacements`: of words that a
-    person wrote, so that their times are uncertain.
+    words around replacements, Whisper's estimate. `interpolated_replacements`: those that touch a
+    word that a person wrote, whose times are therefore uncertain.
     """
 
     words: int

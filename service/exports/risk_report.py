@@ -9,10 +9,10 @@ from service.exports.docx import Heading, Table, report_docx
 from service.exports.options import Label
 
 DATES = {
-    "keep_year": "Of dates, only the year is kept.",
+    "keep_year": "Only the year of each date is kept.",
     "shift": "Each participant's dates are shifted by a secret number of days, up to 180. Years "
-    "that are said alone are kept.",
-    "generalise": "Of dates, only the part of the decade is kept.",
+    "that are mentioned on their own are kept.",
+    "generalise": "Only the part of the decade of each date is kept.",
 }
 INDIRECT = {
     "uniqueness": "being the only one, or one of a few",
@@ -44,8 +44,8 @@ def _blocks(report: RiskReport) -> Iterator[Heading | Table | str]:
     )
     yield (
         "The transcript is coded, not anonymous: the study keeps a linkage store that connects "
-        "pseudonyms with names, under a key and an access right of its own. Whoever holds that key "
-        "can identify people."
+        "pseudonyms with names, under a key and an access right of its own. Anybody who holds that "
+        "key can identify people."
     )
     yield (
         f"The release was made for {CONTEXTS.get(report.context, report.context)}. For other "
@@ -75,7 +75,7 @@ def _replaced(report: RiskReport) -> Iterator[Table | str]:
         for label, by_state in sorted(states.items())
     ]
     if not rows:
-        yield "Nothing: the transcript has no mention that anybody suggested or added."
+        yield "Nothing was replaced: no mention was suggested or added in the transcript."
         return
     yield Table(
         ("Label", "What it is", "Replaced", "Left as it is"), rows, (1900, 4138, 1700, 1900)
@@ -138,7 +138,7 @@ def _remaining(report: RiskReport) -> Iterator[Table | str]:
     if not left.is_cased:
         yield (
             "The text has no capitals. Names look like other words there, and programs miss many "
-            "of them: only reading all of it helps."
+            "of them: read the whole transcript."
         )
     indirect = _listed(f"{n} {INDIRECT.get(cue, cue)}" for cue, n in left.indirect.items())
     suggested = _listed(f"{n} {label}" for label, n in left.suggestions.items())
@@ -152,7 +152,7 @@ def _remaining(report: RiskReport) -> Iterator[Table | str]:
         (
             "Capitalised words that are in no dictionary",
             str(left.n_unknown_words),
-            "Names that were missed are among them. They are listed below.",
+            "Missed names are among them. The words are listed below.",
         ),
         (
             "Names of the study that are also common words, with a capital",
@@ -164,7 +164,7 @@ def _remaining(report: RiskReport) -> Iterator[Table | str]:
             str(left.long_numbers),
             "They may be years, amounts, or part of a telephone or record number.",
         ),
-        ("Ages from 90", str(left.ages_from_90), "Few people are so old."),
+        ("Ages of 90 and over", str(left.ages_from_90), "Few people are that old."),
         (
             "Indirect identifiers",
             indirect or "none",
@@ -177,7 +177,7 @@ def _remaining(report: RiskReport) -> Iterator[Table | str]:
             "They are not changed: the text says whether people are women or men.",
         ),
         (
-            "Whisper's certainty near replacements",
+            "Whisper's confidence near replacements",
             "unknown" if left.confidence_nearby is None else f"{left.confidence_nearby:.0%}",
             "Where it is low, names may be spelt as other words. Listen there.",
         ),
@@ -185,9 +185,9 @@ def _remaining(report: RiskReport) -> Iterator[Table | str]:
     yield Table(("What", "In the text", "What it means"), rows, (3300, 2200, 4138))
     if left.unknown_words:
         words = _listed(f"{word.text} ({word.n})" for word in left.unknown_words)
-        yield f"Capitalised words in no dictionary, with their number: {words}."
+        yield f"Capitalised words in no dictionary, with their counts: {words}."
     yield (
-        "What people told can identify them even without names: their work, their illness, their "
+        "What people said can identify them even without names: their work, their illness, their "
         "family, what happened to them. Only a person can judge that."
     )
     yield AUDIO.get(report.audio, report.audio)

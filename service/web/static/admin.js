@@ -45,7 +45,7 @@ async function showState(background = false) {
     state.warnings.map((text) => notice("warning", el("p", {}, sentence(text)))),
     el("div", { class: "cards" },
       fact("Workers", String(state.workers.length), state.workers.length ? `${busy} busy` : "None is running: start `fieldscribe worker`.", state.workers.length ? null : "problem"),
-      fact("Queue", plural(unfinished, "job"), state.oldest_queued_seconds ? `the oldest waits for ${roughly(state.oldest_queued_seconds)}` : "nobody waits"),
+      fact("Queue", plural(unfinished, "job"), state.oldest_queued_seconds ? `the oldest has waited for ${roughly(state.oldest_queued_seconds)}` : "none are waiting"),
       fact("Waiting for somebody", plural(state.jobs.waiting, "job"), `${state.jobs.failed} failed so far`),
       fact("Disk", state.disk ? `${bytes(state.disk.n_free)} free` : "–", state.disk ? `of ${bytes(state.disk.n_bytes)}, ${Math.round(100 * free)} %` : "", free < 0.1 ? "problem" : null),
       fact("Backup", days === null ? "None" : days < 1 ? "Today" : plural(Math.floor(days), "day") + " old", days === null || days > 7 ? "Run `fieldscribe backup`: without one, a broken disk loses everything." : "made by `fieldscribe backup`", days === null || days > 7 ? "problem" : null)),
@@ -99,7 +99,7 @@ async function showPeople() {
 function isOfService(token) { return !token.display_name && !token.name && token.all_studies; }
 
 async function revoke(token, name) {
-  const sure = await ask(`Revoke ${name}?`, el("p", {}, "Access ends at once, in all browsers and programs that use it. It cannot be given back: invite again instead."),
+  const sure = await ask(`Revoke ${name}?`, el("p", {}, "Access ends at once, in all browsers and programs that use it. This cannot be undone: to restore access, invite the person again."),
     [{ label: "Revoke", value: true, danger: true }, { label: "Cancel", value: false }]);
   if (!sure) return;
   try { await api.remove(`/v1/tokens/${token.id}`); } catch (problem) { await ask("This did not work", el("p", {}, problem.message)); }
@@ -115,11 +115,11 @@ function invite() {
   const days = el("input", { id: "invite-days", type: "number", min: "1", max: "14", value: "1" });
   const form = el("form", { class: "stack" },
     el("h2", { id: "invite-title" }, "Invite somebody"),
-    el("div", { class: "field" }, el("label", { for: "invite-name" }, "Name"), name, el("p", { class: "hint" }, "Of the account, shown to administrators. Never a participant's.")),
+    el("div", { class: "field" }, el("label", { for: "invite-name" }, "Name"), name, el("p", { class: "hint" }, "The account's name, shown to administrators. Never use a participant's name.")),
     el("div", { class: "field" }, el("label", { for: "invite-role" }, "Role"), role),
     el("fieldset", { class: "stack tight" }, el("legend", {}, "Studies"),
       studies.length ? boxes.map((input, i) => el("div", { class: "choice" }, input, el("label", { for: input.id }, studies[i].code))) : el("p", { class: "muted" }, "There is no study yet.")),
-    el("div", { class: "field" }, el("label", { for: "invite-days" }, "Days that the link can be used"), days),
+    el("div", { class: "field" }, el("label", { for: "invite-days" }, "Days until the link expires"), days),
     problem,
     el("div", { class: "row" }, el("button", { class: "primary" }, "Make the link"), button("Cancel", { onclick: () => close() })));
   const dialog = el("dialog", { "aria-labelledby": "invite-title" });
@@ -138,7 +138,7 @@ function invite() {
       el("p", {}, `It signs ${name.value.trim()} in, once, until ${new Date(made.expires_at).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" })}. It is shown only now.`),
       el("p", { class: "secret", tabindex: "0" }, made.link),
       el("div", { class: "row" }, button("Copy the link", { icon: "copy", onclick: () => copyText(made.link) })),
-      notice("warning", "Whoever opens it first gets the access: send it by a way that only this person reads.")));
+      notice("warning", "The first person to open it gets the access: send it where only the invited person can read it.")));
     await showPeople();
   });
   fill(dialog, form);
@@ -152,10 +152,10 @@ function invite() {
 async function showModels() {
   const { items } = await api.get("/v1/models");
   const real = items.filter((model) => !model.demo);
-  const words = { whisper: "writes down what is said", pyannote: "tells voices apart" };
+  const words = { whisper: "transcribes speech", pyannote: "tells voices apart" };
   fill(parts.models,
     el("h2", { id: "models-title" }, "Models"),
-    real.length ? null : notice("warning", el("p", {}, "Only the demo models are installed: they know a few hundred words. Run ", el("code", {}, "fieldscribe models fetch --token-stdin"), " on the computer of the service.")),
+    real.length ? null : notice("warning", el("p", {}, "Only the demo models are installed: they know a few hundred words. Run ", el("code", {}, "fieldscribe models fetch --token-stdin"), " on the computer that runs the service.")),
     el("div", { class: "panel" }, el("table", { class: "stacked" },
       el("thead", {}, el("tr", {}, ["Model", "What it does"].map((name) => el("th", { scope: "col" }, name)))),
       el("tbody", {}, items.map((model) => el("tr", {}, el("th", { scope: "row" }, model.demo ? "demo (few words, for trying out)" : model.name), el("td", {}, words[model.kind])))))));

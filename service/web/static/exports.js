@@ -16,14 +16,14 @@ export const PROGRAMS = [
   { id: "qualcoder", name: "QualCoder", formats: ["qdpx"],
     how: "Choose Project > REFI-QDA project import: the project has the text, and a case for each speaker." },
   { id: "word", name: "Word", formats: ["docx"],
-    how: "Open it, read and print it. Lines are numbered by Word itself, so that people can quote them." },
+    how: "Open it, read and print it. Word numbers the lines, so that people can cite them." },
   { id: "coding", name: "Coding line by line", formats: ["lines", "lines-csv"],
     how: "A table of numbered lines with an empty column for codes, for paper, Word or a spreadsheet. Three people can code the same lines." },
   { id: "subtitles", name: "Subtitles", formats: ["vtt", "srt"],
-    how: "Name the file as the video and put it beside it: players find it." },
+    how: "Give the file the same name as the video and put it in the same folder: players then find it." },
   { id: "f4", name: "f4transkript", formats: ["f4"], how: "Open the text in f4transkript and choose the recording." },
-  { id: "elan", name: "ELAN", formats: ["eaf"], how: "Open the file and link the recording: a tier for each speaker." },
-  { id: "praat", name: "Praat", formats: ["textgrid"], how: "Open it together with the recording: a tier for each speaker." },
+  { id: "elan", name: "ELAN", formats: ["eaf"], how: "Open the file and link the recording. Each speaker has a tier." },
+  { id: "praat", name: "Praat", formats: ["textgrid"], how: "Open it together with the recording. Each speaker has a tier." },
 ];
 const FORMAT_WORDS = {
   nvivo: "Table to import", docx: "Text", maxqda: "Text", atlas: "Text", qdpx: "Project", lines: "Numbered lines", "lines-csv": "Spreadsheet",
@@ -64,7 +64,7 @@ function draw() {
   const identified = kind === "identified";
   rule.hidden = false;
   rule.classList.toggle("released", !identified);
-  fill(rule, icon(identified ? "shield" : "shield-check"), identified ? "Identified: names are in here" : "De-identified releases");
+  fill(rule, icon(identified ? "shield" : "shield-check"), identified ? "Identified: contains names" : "De-identified releases");
   fill(box,
     canRead(me) ? kindChoice() : null,
     programChoice(),
@@ -73,7 +73,7 @@ function draw() {
       el("p", { class: "prose" }, program.how),
       identified ? identifiedOptions() : null,
       table(),
-      identified ? notice("warning", "These files hold everything that people said, with names. Keep them where the recordings are, and release a transcript before you share it.") : null));
+      identified ? notice("warning", "These files hold everything that people said, with names. Keep them with the recordings, and release a transcript before you share it.") : null));
 }
 
 function kindChoice() {
@@ -127,8 +127,8 @@ function table() {
     return el("div", { class: "panel empty" }, icon("file-text"),
       el("h3", {}, kind === "releases" ? "Nothing has been released yet" : "No transcripts yet"),
       el("p", {}, kind === "releases"
-        ? seesReleasesOnly(me) ? "When the researchers have reviewed and released a transcript, you find it here." : "A transcript is released when its names have been reviewed."
-        : "When a session is transcribed, you find its files here."));
+        ? seesReleasesOnly(me) ? "Transcripts appear here once researchers have reviewed and released them." : "A transcript is released when its names have been reviewed."
+        : "The files of a session appear here once it is transcribed."));
   }
   const links = [];
   const rows = items.map((item) => el("tr", {},

@@ -14,10 +14,10 @@ export function optionFields(study, session = null, prefix = "job") {
   const fields = el("div", { class: "stack" },
     el("div", { class: "field" }, el("label", { for: language.id }, "Spoken language"), language),
     el("div", { class: "field" }, el("label", { for: people.id }, "People who speak"), people,
-      el("p", { class: "hint", id: `${prefix}-people-hint` }, "Interviewers included. Leave it empty if you are not sure: a wrong number does harm.")),
+      el("p", { class: "hint", id: `${prefix}-people-hint` }, "Interviewers included. Leave it empty if you are not sure: a wrong number makes the result worse.")),
     el("div", { class: "field" }, el("label", { for: words.id }, "Names and rare words"), words,
       el("p", { class: "hint", id: `${prefix}-words-hint` },
-        `One a line, such as places and medicines. ${study.has_vocabulary ? "They replace the study's list for this recording." : "They are stored encrypted."}`)));
+        `One per line, such as places and medicines. ${study.has_vocabulary ? "They replace the study's list for this recording." : "They are stored encrypted."}`)));
   const read = () => {
     const options = {};
     if (language.value) options.language = language.value;

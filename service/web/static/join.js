@@ -56,11 +56,11 @@ function showKey(key) {
   });
   const form = el("form", { class: "stack", method: "post", action: "/" },
     el("h1", { tabindex: "-1" }, "You are signed in. Keep your key"),
-    el("p", {}, "You will be signed out after some hours. This key signs you in again. It is shown only now: store it in your password manager."),
+    el("p", {}, "You will be signed out after a few hours. This key signs you in again. It is shown only now: store it in your password manager."),
     el("input", { type: "text", name: "username", autocomplete: "username", value: "Fieldscribe", readonly: true, class: "visually-hidden", tabindex: "-1", "aria-label": "Account" }),
     el("div", { class: "field" }, el("label", { for: "key" }, "Your key"), field),
     el("div", { class: "row" }, button("Copy", { icon: "copy", onclick: () => copyText(key) }), shown),
-    notice("info", "Whoever has the key can do what you can. If you lose it, ask your administrator for a new invitation."),
+    notice("info", "Anybody who has the key can do everything that you can. If you lose it, ask your administrator for a new invitation."),
     el("div", { class: "row" }, el("button", { class: "primary" }, "I have kept it: go to my studies")));
   form.addEventListener("submit", (event) => { event.preventDefault(); field.value = ""; location.replace("/"); });
   fill(card, form);

@@ -20,7 +20,7 @@ export function createStudy() {
       el("div", { class: "field" }, el("label", { for: "study-code" }, "Code"), code,
         el("p", { class: "hint", id: "study-hint" }, "Capital letters, digits and hyphens, such as PEER or NIGHT-SHIFT. Codes appear in addresses and logs: use no names.")),
       el("div", { class: "field" }, el("label", { for: "study-language" }, "Spoken language"), language,
-        el("p", { class: "hint" }, "Naming it avoids mistakes. Each recording can have another.")),
+        el("p", { class: "hint" }, "Setting it avoids mistakes. You can choose another for each recording.")),
       problem,
       el("div", { class: "row" }, el("button", { class: "primary" }, "Create the study"), button("Cancel", { onclick: () => finish(null) })));
     const dialog = el("dialog", { "aria-labelledby": "new-study-title" });
@@ -30,7 +30,7 @@ export function createStudy() {
       event.preventDefault();
       try { finish(await api.post("/v1/studies", { code: code.value, language: language.value || null })); }
       catch (error) {
-        problem.textContent = error.code === "invalid_request" ? "This code does not fit: begin with a letter, and use at most 12 letters or digits between hyphens." : error.message;
+        problem.textContent = error.code === "invalid_request" ? "This code is not valid: begin with a letter, and use at most 12 letters or digits between hyphens." : error.message;
         code.focus();
       }
     });

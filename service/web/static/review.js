@@ -6,7 +6,7 @@ import { canRead, user } from "./shell.js";
 
 const LABELS = {
   PERSON: "Person", PLACE: "Place", ORGANISATION: "Organisation", ADDRESS: "Address", DATE: "Date", AGE: "Age", PHONE: "Telephone number",
-  ID: "Number or code", EMAIL: "E-mail address", WEB: "Web address", HANDLE: "Name on a platform", OTHER: "Something else",
+  ID: "Number or code", EMAIL: "E-mail address", WEB: "Web address", HANDLE: "Online user name", OTHER: "Something else",
 };
 const ORDER = Object.keys(LABELS);
 const KINDS = { participant: "participant", interviewer: "interviewer", person: "person", organisation: "organisation", place: "place", other: "other" };
@@ -31,7 +31,7 @@ async function load() {
 }
 
 function notBegun(problem) {
-  fill(box, el("div", { class: "panel empty" }, icon("clock"), el("h2", {}, "The de-identifier has not read it yet"),
+  fill(box, el("div", { class: "panel empty" }, icon("clock"), el("h2", {}, "The de-identifier has not read this transcript yet"),
     el("p", {}, sentence(problem.message)),
     el("div", { class: "row" }, button("Look again", { icon: "rotate-ccw", class: "primary", onclick: () => location.reload() }),
       button("Review without suggestions", { onclick: async () => {
@@ -193,9 +193,9 @@ function mentionsOf(group, all) {
       el("p", { class: "muted" }, [LABELS[group.label], group.entity?.pseudonym ? `becomes ${group.entity.pseudonym}` : null, plural(group.mentions.length, "mention")].filter(Boolean).join(" · "))),
     el("ul", { class: "mentions" }, items),
     open.length ? el("div", { class: "stack" },
-      ["PERSON", "PLACE", "ORGANISATION", "OTHER"].includes(group.label) ? el("div", { class: "field narrow-left" }, el("label", { for: "who" }, "Whom or what the ticked ones name"), who) : null,
+      ["PERSON", "PLACE", "ORGANISATION", "OTHER"].includes(group.label) ? el("div", { class: "field narrow-left" }, el("label", { for: "who" }, "Whom or what the ticked mentions name"), who) : null,
       el("div", { class: "row" }, accept, keep),
-      el("p", { class: "small muted" }, "Tick what identifies somebody. What is unsure is not ticked.")) : null);
+      el("p", { class: "small muted" }, "Tick what identifies somebody. Unsure mentions start unticked.")) : null);
 }
 
 // --- 2: read it through -----------------------------------------------------------------------------
@@ -217,7 +217,7 @@ function drawReading() {
 
   function jump(by) {
     const open = [...text.querySelectorAll("mark.suggested")];
-    if (!open.length) return announce("Nothing is open");
+    if (!open.length) return announce("No open suggestions");
     const at = open.findIndex((each) => each.dataset.mention === last);
     open[(at + by + open.length) % open.length].focus();
   }
@@ -264,7 +264,7 @@ function spanOf(range) {
 // --- 3: what is left --------------------------------------------------------------------------------
 
 async function drawLeft() {
-  fill(box, el("p", { class: "muted" }, "Looking for words that nothing has suggested…"));
+  fill(box, el("p", { class: "muted" }, "Looking for words that were not suggested…"));
   let left;
   try { left = await api.get(`${path}/review/unsuggested`); } catch (problem) { return fill(box, notice("error", sentence(problem.message))); }
   if (pass !== "left") return;
@@ -286,10 +286,10 @@ async function drawLeft() {
         button("Fine", { "aria-label": `${word.word} identifies nobody`, onclick: () => { seen.add(word.word); drawLeft(); } }))));
   });
   fill(box, el("div", { class: "stack" },
-    el("p", { class: "prose muted" }, "Words with a capital letter, numbers and rare words that are in no suggestion. Most are harmless; a name that was missed is among them."),
+    el("p", { class: "prose muted" }, "Capitalised words, numbers and rare words that were not suggested. Most are harmless, but look for missed names among them."),
     words.length ? el("div", { class: "panel" }, el("table", { class: "stacked left-words" }, el("thead", {}, el("tr", {}, ["Word", "Where", "What to do"].map((name) => el("th", { scope: "col" }, name)))), el("tbody", {}, rows)))
-      : el("div", { class: "panel empty" }, icon("circle-check"), el("h2", {}, "Nothing is left"), el("p", {}, "Every word with a capital letter, every number and every rare word has been looked at."), button("Go on to the release", { class: "primary", onclick: () => go("release") })),
-    words.length ? el("div", { class: "row" }, button(words.length === 1 ? "It is fine: go on" : `All ${words.length} are fine: go on`, { onclick: () => { words.forEach((word) => seen.add(word.word)); go("release"); } })) : null,
+      : el("div", { class: "panel empty" }, icon("circle-check"), el("h2", {}, "Nothing is left"), el("p", {}, "Every word with a capital letter, every number and every rare word has been looked at."), button("Continue to the release", { class: "primary", onclick: () => go("release") })),
+    words.length ? el("div", { class: "row" }, button(words.length === 1 ? "It is fine: continue" : `All ${words.length} are fine: continue`, { onclick: () => { words.forEach((word) => seen.add(word.word)); go("release"); } })) : null,
     left.flags.length ? el("section", { class: "stack" }, el("h2", {}, "May identify somebody together with other facts"),
       el("ul", { class: "mentions" }, left.flags.slice(0, 100).map((flag) => el("li", {}, icon("flag"), el("p", { class: "context" }, context(flag)), el("span", {}))))) : null));
 }
@@ -307,7 +307,7 @@ function drawRelease() {
   const form = el("form", { class: "panel stack narrow" },
     el("h2", {}, `Release ${session}`),
     el("ul", {}, el("li", {}, `Version ${view.transcript_version} of the transcript`), el("li", {}, `${plural(view.n_accepted, "place")} replaced, ${plural(view.n_rejected, "suggestion")} kept as said`), el("li", {}, "The text only, without sound")),
-    el("p", {}, "A release cannot be changed. Everybody with access to the study's releases can read it. It stays pseudonymised, not anonymous: what people tell can identify them."),
+    el("p", {}, "A release cannot be changed. Everybody with access to the study's releases can read it. It stays pseudonymised, not anonymous: what people say can identify them."),
     el("div", { class: "field" }, el("label", { for: "context" }, "For whom"), context),
     el("div", { class: "field" }, el("label", { for: "confirm" }, `Type ${session} to confirm`), confirm, el("p", { class: "hint", id: "confirm-hint" }, "So that no release happens by accident.")),
     problem,

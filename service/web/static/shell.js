@@ -99,8 +99,8 @@ function watchTimeOut(me) {
     asking = true;
     const atLimit = end === fixedEnd;
     const text = atLimit
-      ? "You have been signed in for a long time: sign in again in the next two minutes. What you have written stays on this page."
-      : "Nothing has happened here for a while, so you will be signed out in two minutes.";
+      ? "You have been signed in for a long time: sign in again within two minutes. What you have written stays on this page."
+      : "You have been inactive for a while, so you will be signed out in two minutes.";
     const stay = await ask("Still there?", el("p", {}, text),
       [{ label: atLimit ? "Sign in again" : "Stay signed in", value: true, primary: true }, { label: "Sign out", value: false }]);
     asking = false;

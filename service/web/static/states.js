@@ -3,7 +3,7 @@ import { bytes, plural, timeLeft } from "./format.js";
 
 const STAGE_WORDS = {
   ingest: "Reading the recording", segment: "Finding speech", transcribe: "Transcribing", align: "Timing the words",
-  diarise: "Telling voices apart", attribute: "Giving words to speakers", check: "Looking for doubtful places", handoff: "Handing over",
+  diarise: "Telling voices apart", attribute: "Assigning words to speakers", check: "Looking for doubtful places", handoff: "Handing over",
 };
 
 /**

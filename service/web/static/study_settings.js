@@ -46,6 +46,6 @@ async function vocabulary() {
   area.value = words.join("\n");
   const list = () => area.value.split("\n").map((word) => word.trim()).filter(Boolean);
   return form("Names and rare words", () => api.put(`${path}/vocabulary`, { words: list() }),
-    el("div", { class: "field" }, el("label", { for: "words" }, "One a line"), area,
-      el("p", { class: "hint", id: "words-hint" }, "Places, medicines, organisations, names that come up. The models then spell them right more often. At most 500. They are stored encrypted.")));
+    el("div", { class: "field" }, el("label", { for: "words" }, "One per line"), area,
+      el("p", { class: "hint", id: "words-hint" }, "Places, medicines, organisations and names that come up. The models then spell them correctly more often. At most 500. They are stored encrypted.")));
 }

@@ -12,7 +12,7 @@ export async function showTabs(code, current, user) {
   byId("title").textContent = code;
   document.title = `${code} · ${document.title}`;
   if (canRead(user)) {
-    fill(byId("class-rule"), icon("shield"), "Identified: names are in here");
+    fill(byId("class-rule"), icon("shield"), "Identified: contains names");
     byId("class-rule").hidden = false;
   }
   fill(byId("tabs"), TABS.filter(([, , , sees]) => sees(user)).map(([id, label, path]) =>

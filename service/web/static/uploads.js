@@ -190,7 +190,7 @@ export function mountUploads(box, { study, sessions, recordings, changed }) {
     async pause() { await this.upload.abort(); this.state = "paused"; this.draw(); next(); }
     resume() { this.state = "waiting"; this.draw(); next(); }
     async remove() {
-      const sure = this.state === "refused" || this.state === "failed" || await ask("Stop this upload?", el("p", {}, "What has arrived is deleted."), [{ label: "Stop and delete", value: true, danger: true }, { label: "Keep it", value: false }]);
+      const sure = this.state === "refused" || this.state === "failed" || await ask("Stop this upload?", el("p", {}, "The part that has been uploaded will be deleted."), [{ label: "Stop and delete", value: true, danger: true }, { label: "Keep it", value: false }]);
       if (!sure) return;
       try { await this.upload.abort(true); } catch { /* nothing had arrived */ }
       running.splice(running.indexOf(this), 1);
@@ -228,13 +228,13 @@ export function mountUploads(box, { study, sessions, recordings, changed }) {
       let body = {};
       try { body = JSON.parse(answer?.getBody() || "{}"); } catch { /* a proxy answered */ }
       if (answer?.getStatus() === 401) {
-        this.state = "waiting"; this.message = "You are signed out. The upload goes on when you have signed in.";
+        this.state = "waiting"; this.message = "You are signed out. The upload resumes when you have signed in.";
         api.events.dispatchEvent(new CustomEvent("signed-out"));
         api.events.addEventListener("signed-in", () => { this.message = ""; next(); }, { once: true });
       } else if (answer?.getStatus() === 413 && !body.code) {
         this.state = "failed"; this.message = "A proxy between you and the service refuses parts of this size: tell your administrator (client_max_body_size).";
       } else if (!answer) {
-        this.state = "paused"; this.message = "The connection is lost. The upload goes on when it is back; or choose Resume.";
+        this.state = "paused"; this.message = "The connection is lost. The upload resumes when it is back, or when you choose Resume.";
       } else {
         this.state = "failed"; this.message = body.detail || "The service refused the upload: try again in a moment.";
       }
@@ -284,7 +284,7 @@ export function mountUploads(box, { study, sessions, recordings, changed }) {
       el("h2", {}, "Uploads"),
       el("ul", { class: "transfers" }, shown.map((each) => each.row)),
       shown.some((each) => ["uploading", "waiting", "paused"].includes(each.state))
-        ? el("p", { class: "small muted" }, "Keep this page open and the computer awake. If the page is closed, choose the same file again: the upload goes on where it stopped.") : null) : null);
+        ? el("p", { class: "small muted" }, "Keep this page open and the computer awake. If the page is closed, choose the same file again: the upload resumes where it stopped.") : null) : null);
   }
 
   window.addEventListener("online", () => {
@@ -331,7 +331,7 @@ export function mountUploads(box, { study, sessions, recordings, changed }) {
     fill(unfinished, views.filter((view) => view && view.state === "receiving").map((view) =>
       notice("info",
         el("p", {}, el("strong", {}, `${codeOf(view) || "A recording"}: upload not finished. `),
-          `${bytes(view.n_received)} of ${bytes(view.n_bytes)} of ${view.metadata?.filename || "a file"} have arrived. Choose the same file again to go on.`),
+          `${bytes(view.n_received)} of ${bytes(view.n_bytes)} of ${view.metadata?.filename || "a file"} uploaded. Choose the same file again to continue.`),
         el("div", { class: "row" },
           el("label", { for: "files", class: "button" }, icon("folder-open"), "Choose the file"),
           button("Discard", { icon: "trash-2", onclick: async () => { await api.remove(`/v1/uploads/${view.id}`); await changed(); drawUnfinished(); } })))));

@@ -10,15 +10,15 @@ const language = (code) => {
 
 /** Kind: [title, evidence in words, whether words may be missing or invented]. docs/reference/transcript.md has all. */
 const KINDS = {
-  speech_without_words: ["Speech without words", (e) => `Somebody speaks for ${seconds(e.speech_seconds)} here, but nothing was written.`, true],
-  few_words: ["Few words", (e) => `Only ${e.words} words were written for ${seconds(e.speech_seconds)} of speech: part of it may be missing.`, true],
-  words_without_speech: ["Words without speech", (e) => `${e.words} words were written where hardly anybody speaks (${percent(e.speech_share)} of the time): they may be invented.`, true],
+  speech_without_words: ["Speech without words", (e) => `Somebody speaks for ${seconds(e.speech_seconds)} here, but no words were transcribed.`, true],
+  few_words: ["Few words", (e) => `Only ${e.words} words were transcribed for ${seconds(e.speech_seconds)} of speech: part of it may be missing.`, true],
+  words_without_speech: ["Words without speech", (e) => `${e.words} words were transcribed where there is hardly any speech (${percent(e.speech_share)} of the time): they may be invented.`, true],
   loop: ["Repetition", () => "The text repeats itself: the models may have got stuck.", true],
   improbable_window: ["Improbable text", () => "The models found no text that fits well here.", true],
   crammed_words: ["Words at one moment", (e) => `${e.words} words begin within ${Number(e.seconds).toFixed(2)} s: they may be invented.`, true],
-  other_language: ["Another language", (e) => `This was taken for ${language(e.language)} (${percent(e.probability)}).`, false],
+  other_language: ["Another language", (e) => `This was recognised as ${language(e.language)} (${percent(e.probability)}).`, false],
   unsure_language: ["Unsure language", (e) => `The language is not clear here: it may be ${language(e.language)} (${percent(e.probability)}).`, false],
-  too_fast: ["Very fast", (e) => `${Number(e.words_per_second).toFixed(1)} words a second are faster than people speak.`, false],
+  too_fast: ["Very fast", (e) => `${Number(e.words_per_second).toFixed(1)} words a second is faster than people speak.`, false],
   low_probability: ["Unsure words", (e) => `The models are unsure of these words: ${percent(e.mean_word_probability)} on average.`, false],
 };
 
@@ -105,7 +105,7 @@ export class Doubts extends EventTarget {
     fill(this.list,
       ...group("Listen again", open.filter((item) => item.isUrgent)),
       ...group("Look again", open.filter((item) => !item.isUrgent)),
-      open.length ? null : el("p", { class: "muted" }, this.items.length ? "All places are checked." : "The models marked no place as doubtful."));
+      open.length ? null : el("p", { class: "muted" }, this.items.length ? "All places are checked." : "The models marked no places to check."));
     this.list.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest" });
   }
 

@@ -197,7 +197,7 @@ async function join(segment) {
   if (!first || first.conflict || segment.conflict) return;
   let speaker;
   if (first.speaker !== segment.speaker) {
-    speaker = await ask("Who says both?",
+    speaker = await ask("Who says the joined segment?",
       el("p", {}, "The two segments have different speakers. The joined one has one speaker."),
       [...new Set([first.speaker, segment.speaker])].map((each, i) => ({ label: each ?? "unknown", value: { speaker: each }, primary: i === 0 })).concat({ label: "Cancel", value: null }));
     if (!speaker) { placeCaret(segment, 0); return; }
@@ -449,7 +449,7 @@ transcript.addEventListener("conflict", ({ detail: segment }) => {
   const { theirs } = segment.conflict;
   const choose = (choice) => () => { box.remove(); transcript.settle(segment, choice); };
   const box = notice("warning",
-    el("p", {}, el("strong", {}, theirs === null ? "Another person has deleted this segment while you changed it." : "Another person has changed the same words.")),
+    el("p", {}, el("strong", {}, theirs === null ? "Another person has deleted this segment while you were editing it." : "Another person has changed the same words.")),
     theirs === null ? null : el("p", {}, "Their text: ", el("q", { class: "said-small", dir: "auto" }, theirs)),
     el("p", { class: "small" }, "Your text is still here, but not saved."),
     el("div", { class: "row" },
@@ -502,7 +502,7 @@ function showSaved() {
     saved: saver.savedAt ? `Saved ${clock.format(saver.savedAt)}` : "",
     waiting: `Not saved: ${saver.reason}. Your text is still here: keep this page open.`,
   };
-  const text = open ? `${plural(open, "segment")} not saved: please choose a text` : texts[saver.state];
+  const text = open ? `${plural(open, "segment")} not saved: choose which text to keep` : texts[saver.state];
   const line = byId("saved");
   const before = line.dataset.state;
   line.dataset.state = open ? "waiting" : saver.state;
@@ -571,7 +571,7 @@ doubts.addEventListener("count", () => {
 doubts.addEventListener("go", ({ detail: item }) => {
   const card = byId("doubt-card");
   card.hidden = !item;
-  if (!item) { announce("No place is left to check."); return; }
+  if (!item) { announce("No places are left to check."); return; }
   const segment = doubts.segmentOf(item);
   const number = doubts.open.indexOf(item) + 1;
   fill(card,
@@ -634,7 +634,7 @@ player.addEventListener("rate", () => { byId("speed").textContent = `${player.ra
 player.addEventListener("state", () => {
   byId("whole").textContent = ` / ${duration(player.duration)}`;
   const notes = {
-    preparing: "The sound is being prepared for this page: a moment, please.",
+    preparing: "The sound is being prepared: please wait a moment.",
     failed: "This recording cannot be played in a browser. Download it from the study’s page to listen to it.",
   };
   byId("wave-note").textContent = notes[player.state] ?? "";
@@ -658,7 +658,7 @@ async function jump() {
   done = await ask("Go to a time", content, [{ label: "Go", value: true, primary: true }, { label: "Cancel", value: null }]);
   if (!done) return;
   const parts = input.value.trim().split(":").map(Number);
-  if (!parts.length || parts.length > 3 || parts.some((part) => !Number.isFinite(part) || part < 0)) { announce("That is no time."); return; }
+  if (!parts.length || parts.length > 3 || parts.some((part) => !Number.isFinite(part) || part < 0)) { announce("That is not a time: write it as 12:30 or 1:02:30."); return; }
   goTo(parts.reduce((sum, part) => sum * 60 + part, 0));
 }
 
@@ -696,8 +696,8 @@ async function openSettings() {
   const code = el("input", { id: "set-code", value: settings.code, maxlength: "12", autocomplete: "off", placeholder: "R1" });
   code.addEventListener("change", () => { const text = code.value.trim().toUpperCase(); if (!text || CODE.test(text)) set("code", text); else code.value = settings.code; });
   await ask("Settings of this browser", el("div", { class: "stack" },
-    number("backStep", "Go back this many seconds before playing on", { min: "0", max: "5", step: "0.5" }),
-    number("skip", "Back and forward by this many seconds", { min: "0.5", max: "60", step: "0.5" }),
+    number("backStep", "Seconds to go back before playback resumes", { min: "0", max: "5", step: "0.5" }),
+    number("skip", "Seconds to skip back and forward", { min: "0.5", max: "60", step: "0.5" }),
     el("div", { class: "field" }, el("label", { for: "set-volume" }, "Volume"), volume),
     box("holdToPlay", "Play only while the key or pedal is held", " As dictation pedals do."),
     box("pauseWhileTyping", "Pause while typing"),

@@ -140,11 +140,11 @@ export class Find {
     const all = el("input", { type: "checkbox", checked: true });
     all.addEventListener("change", () => boxes.forEach((box) => { box.checked = all.checked; }));
     const content = el("div", { class: "stack tight" },
-      el("p", {}, `This becomes one version, which one undo takes back.`),
+      el("p", {}, `All replacements become one version, which a single undo reverts.`),
       el("label", { class: "choice" }, all, "All of them"),
       el("ol", { class: "preview", tabindex: "0", "aria-label": "Places" }, rows));
     const answer = await ask(`Replace ${plural(this.hits.length, "place")}?`, content,
-      [{ label: "Replace the ticked ones", value: true, primary: true }, { label: "Cancel", value: null }]);
+      [{ label: "Replace what is ticked", value: true, primary: true }, { label: "Cancel", value: null }]);
     if (!answer) return;
     const texts = new Map();
     const chosen = this.hits.filter((_, i) => boxes[i].checked);
@@ -154,8 +154,8 @@ export class Find {
     }
     if (!texts.size) return;
     const done = await transcript.replaceTexts(texts, version);
-    if (done) announce(`Replaced in ${plural(done.segments.length, "segment")}.${done.skipped.length ? ` ${plural(done.skipped.length, "segment")} were changed by another person and left.` : ""}`);
-    fill(byId("find-note"), done?.skipped.length ? `${plural(done.skipped.length, "segment")} were changed by another person meanwhile, and left as they are.` : "");
+    if (done) announce(`Replaced in ${plural(done.segments.length, "segment")}.${done.skipped.length ? ` Skipped ${plural(done.skipped.length, "segment")} that another person has changed.` : ""}`);
+    fill(byId("find-note"), done?.skipped.length ? `Skipped ${plural(done.skipped.length, "segment")} that another person has changed in the meantime.` : "");
     this.search();
   }
 }

@@ -62,7 +62,7 @@ export async function showHistory(transcript, ownToken) {
     const [older, newer] = await Promise.all([a, b].map((version) => api.get(`${transcript.path}?version=${version}`)));
     if (chosen !== sitting) return;
     fill(pane, ...describe(older, newer, sitting.kind === "models"));
-    fill(restore, sitting.version === newest ? el("span", { class: "muted small" }, "This is how the transcript is now.")
+    fill(restore, sitting.version === newest ? el("span", { class: "muted small" }, "This is the current version.")
       : button(`Go back to this version (${when(sitting.to)})`, { icon: "rotate-ccw", onclick: () => goBack(sitting) }));
   }
 
@@ -72,7 +72,7 @@ export async function showHistory(transcript, ownToken) {
       await transcript._sync(true);
       return true;
     }, { failed: (problem) => fill(restore, notice("error", problem.message)) });
-    if (done) fill(restore, notice("done", "The transcript is as it was then. That is a new version: undo takes it back."));
+    if (done) fill(restore, notice("done", "The earlier version is restored, as a new version. Undo reverts this."));
   }
 
   const content = el("div", { class: "history" }, list, el("div", { class: "stack tight" }, pane, restore));

@@ -27,7 +27,7 @@ export async function nameSpeakers(transcript, player) {
     const row = el("section", { class: "voice", "aria-label": voice.name },
       el("h3", { class: `speaker-${transcript.colour(voice.name)}` }, voice.name,
         el("span", { class: "muted small" }, ` ${Math.round(voice.talk_share * 100)} % of the talk, ${voice.words} words${voice.suggested_role ? `; probably the ${voice.suggested_role}` : ""}`)),
-      el("div", { class: "row" }, el("span", { class: "small" }, "Hear the voice:"), listen.length ? listen : el("span", { class: "muted small" }, "no turn")),
+      el("div", { class: "row" }, el("span", { class: "small" }, "Hear the voice:"), listen.length ? listen : el("span", { class: "muted small" }, "no turns")),
       voice.quotes.length ? el("blockquote", { class: "said-small", dir: "auto" }, voice.quotes[0].text) : null,
       el("div", { class: "row fields" },
         el("div", { class: "field" }, el("label", { for: `${name}-code` }, "Code"), code),
@@ -50,7 +50,7 @@ export async function nameSpeakers(transcript, player) {
       return true;
     } catch (error) {
       const wrong = error.body?.errors?.map(({ where }) => where.split(".")[1]).filter(Boolean) ?? [];
-      fill(problem, notice("error", wrong.length ? `Please look at ${[...new Set(wrong)].join(", ")}: a code is like P07, a pseudonym has letters, digits and spaces only.` : error.message));
+      fill(problem, notice("error", wrong.length ? `Check ${[...new Set(wrong)].join(", ")}: a code looks like P07; a pseudonym has letters, digits and spaces only.` : error.message));
     }
   }
 }

@@ -204,7 +204,7 @@ export class Transcript extends EventTarget {
     if (segment.text !== sent) return true;  // typed meanwhile: ask again with all of it
     this.setText(segment, conflict.merged);
     this._basedOn(segment, conflict);
-    announce("Another person has changed this segment too. It now has both changes.");
+    announce("Another person has also changed this segment. It now has both changes.");
     this._emit("merged", segment);
     return true;
   }
@@ -502,7 +502,7 @@ export class Transcript extends EventTarget {
     this.saver.flush();
     this.saver.add(async () => {
       const undone = await this._lastUndo();
-      if (undone === null) announce("There is nothing to do again.");
+      if (undone === null) announce("There is nothing to redo.");
       else this._takeBack({ version: undone }, true);
     }, { quiet: true });
   }
