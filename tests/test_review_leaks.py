@@ -10,11 +10,13 @@ from tests.api import open_api
 from tests.deidentified import open_case, suggest
 from tests.test_leaks import checkpoint, has_trace, rows_with_a_trace
 
-NAME = "Zacharias Quendolin"
-TRACE = re.compile(r"quendolin|zacharias", re.I)
+# No other test uses this name: the server's log of changes keeps what they have written.
+NAME = "Ottoline Vexworthy"
+TRACE = re.compile(r"vexworthy|ottoline", re.I)
+BYTES = re.compile(TRACE.pattern.encode(), re.I)
 SAID = (
     ("SPEAKER_00", f"My name is {NAME}."),
-    ("SPEAKER_01", "Zacharias, welcome. Is Quendolin spelt with one l?"),
+    ("SPEAKER_01", "Ottoline, welcome. Is Vexworthy spelt with a y?"),
 )
 
 
@@ -28,9 +30,9 @@ def found(case):
     """Everything that a careless de-identifier could send."""
     careless = {"rule": NAME, "entity": NAME, "tier": "sure", "score": 1.0}
     return [
-        {"segment": "s0001", "start": 11, "end": 30, "label": "PERSON", **careless},
-        {"segment": "s0002", "start": 0, "end": 9, "label": "ZACHARIAS", **careless},
-        {"segment": "s0002", "start": 23, "end": 32, "label": "PERSON", **careless},
+        {"segment": "s0001", "start": 11, "end": 29, "label": "PERSON", **careless},
+        {"segment": "s0002", "start": 0, "end": 8, "label": "OTTOLINE", **careless},
+        {"segment": "s0002", "start": 22, "end": 31, "label": "PERSON", **careless},
     ]
 
 
@@ -77,10 +79,11 @@ def test_a_review_of_a_name_leaves_no_trace_of_it(api, postgres, module_settings
     captured = capfd.readouterr()
     assert not TRACE.search(captured.out + captured.err)
     url = module_settings.database_url.get_secret_value()
-    assert rows_with_a_trace(url) == []
+    assert rows_with_a_trace(url, BYTES) == []
     checkpoint(url)
     for folder in (postgres.folder, module_settings.data, module_settings.keys):
-        assert [each for each in folder.rglob("*") if each.is_file() and has_trace(each)] == []
+        files = [each for each in folder.rglob("*") if each.is_file()]
+        assert [each for each in files if has_trace(each, BYTES)] == []
 
 
 def test_erasing_the_job_deletes_the_review(api):
