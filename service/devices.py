@@ -1,4 +1,4 @@
-"""The devices that workers and batch mode compute on: which there are, and how a child gets one."""
+"""The devices that workers and batch mode compute on: finding and assigning them."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ from models.environment import child_environment
 AUTO = "auto"
 GPU_FILES = ("/dev/nvidia0", "/dev/nvidiactl", "/dev/dxg", "/dev/kfd")  # NVIDIA, WSL, AMD
 GPU_VARIABLE = "CUDA_VISIBLE_DEVICES"  # ROCm reads it too
-CORES_PER_CPU_DEVICE = 16  # more threads make one model hardly faster
+CORES_PER_CPU_DEVICE = 16  # with more threads, a model is hardly any faster
 MEMORY_PER_CPU_DEVICE = 8 * 2**30  # bytes: a session of four hours, the models, and some room
 COUNT_GPUS = "import torch; print(torch.cuda.device_count())"
 
@@ -64,7 +64,7 @@ def find_devices(value: str, count: Callable[[], int] | None = None) -> tuple[st
 
 
 def count_gpus() -> int:
-    """Ask torch, in another process, because loading it takes seconds and much memory."""
+    """Count GPUs with torch in another process, as loading it takes seconds and much memory."""
     if not any(map(os.path.exists, GPU_FILES)):
         return 0
     command = [sys.executable, "-c", COUNT_GPUS]
@@ -75,7 +75,7 @@ def count_gpus() -> int:
 
 
 def count_cpu_devices(n_cores: int, n_bytes: int) -> int:
-    """One for every 16 cores, as far as memory allows, and at least one."""
+    """Return one device for every 16 cores, as far as memory allows, but at least one."""
     return max(1, min(n_cores // CORES_PER_CPU_DEVICE, n_bytes // MEMORY_PER_CPU_DEVICE))
 
 
@@ -91,7 +91,7 @@ def read_memory() -> int:
 def device_variables(
     device: str, devices: Sequence[str], environment: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """Variables with which a child process sees this device only.
+    """Return environment variables that let a child process see only this device.
 
     Args:
         devices: all that are in use on this machine; CPU devices share its cores.

@@ -14,7 +14,7 @@ from models.retiming import UNSPACED, match_keys
 from models.transcript import Transcript
 
 WORD = re.compile(rf"{UNSPACED.pattern}|[^\W_]+")
-# A span was replaced if its passage was not written anew:
+# Limits within which a span counts as replaced, and its passage not as rewritten:
 MAX_GROWTH = 4  # words that may replace each word of it
 MAX_NEIGHBOURS = 2  # other words that were replaced together with it
 
@@ -30,10 +30,10 @@ class Place:
 
 @dataclass(frozen=True)
 class Carried:
-    """Where a span is now.
+    """The new position of a span.
 
     `places`: one, or several if the segment was split within the span; none if it was deleted.
-    `is_changed`: the span has other words now, or fewer.
+    `is_changed`: the words of the span were changed or deleted.
     """
 
     places: tuple[Place, ...]
@@ -116,7 +116,7 @@ class Anchors:
         return pieces
 
     def _replaced(self, first: int, last: int) -> Iterable[Place]:
-        """What now stands between the unchanged words around a span."""
+        """The new words between the unchanged words around a span."""
         a_start, a_stop, start, stop = next(
             block for block in self._blocks if block[0] <= first < block[1]
         )

@@ -18,8 +18,8 @@ PEOPLE = ("participant", "interviewer", "person")
 ENTITY_CODE = re.compile(r"(PERSON|ORG|PLACE|OTHER)-[1-9][0-9]{0,4}")
 WORD = re.compile(r"[^\W\d_]+")
 
-# Given to women, men and others alike, short, and neither English words nor places of the word
-# lists. Written by hand, checked with the US census of 1990 where it lists a name.
+# Short names for any gender that are neither English words nor places in the word lists. Chosen by
+# hand; those that the US census of 1990 lists were checked against it.
 NEUTRAL_NAMES = """
 Addison Ainsley Alex Alexis Alva Arden Ariel Aubrey Auden Avery Bernie Blair Britt Carey
 Charlie Cleo Dana Darcy Delaney Dominique Dorian Elisha Ellery Emerson Farley Frankie Gerry
@@ -66,7 +66,7 @@ def neutral_names_in(texts: Iterable[str]) -> frozenset[str]:
 
 
 def bracket(pseudonym: str, descriptor: str | None = None) -> str:
-    """Return a pseudonym as it stands in a text: a code of an entity in brackets.
+    """Return a pseudonym as a text shows it: the code of an entity in brackets.
 
     A descriptor keeps some of the meaning: `[PLACE-1: regional town]`. Codes of speakers, such as
     P07, and chosen names stand as they are.

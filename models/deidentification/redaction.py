@@ -1,4 +1,4 @@
-"""Replacing spans of a transcript, and taking out what else could identify a recording.
+"""Replaces spans of a transcript, and removes metadata that could identify a recording.
 
 Words keep their times, so that captions and codings still fit the audio.
 """
@@ -31,7 +31,7 @@ class Redaction:
 
 @dataclass(frozen=True)
 class Replaced:
-    """Where a redaction was in the old text of its segment, and where it is in the new one."""
+    """The positions of a redaction in the old and in the new text of its segment."""
 
     segment: str
     start: int
@@ -48,7 +48,7 @@ class Redacted:
     replaced: tuple[Replaced, ...]
 
     def move(self, segment: str, offset: int) -> int:
-        """Return where a character of the old text is now; in a redaction, where it begins."""
+        """Return the new position of an old character; in a redaction, the redaction's start."""
         moved = offset
         for each in self.replaced:
             if each.segment == segment and each.start < offset:
@@ -59,7 +59,7 @@ class Redacted:
 
 
 def redact(transcript: Transcript, redactions: Iterable[Redaction]) -> Redacted:
-    """Replace spans. Words that a span touches become one word, which has their joint interval.
+    """Replace spans. The words that a span touches become one word with their joint interval.
 
     Raises:
         ValueError: a span lies outside its segment's text, is empty, or overlaps another one.
@@ -80,7 +80,7 @@ def redact(transcript: Transcript, redactions: Iterable[Redaction]) -> Redacted:
 
 
 def word_ranges(segment: Segment) -> list[tuple[int, int]]:
-    """Return where each word is in the segment's text, [start, stop); a space before it counts."""
+    """Return each word's [start, stop) in the segment's text, including the space before it."""
     text = "".join(word.text for word in segment.words)
     ends = accumulate(
         (len(word.text) for word in segment.words), initial=len(text.lstrip()) - len(text)
@@ -117,7 +117,7 @@ def _replace_words(segment: Segment, redactions: Sequence[Redaction]) -> Iterabl
         group.append(word)
         inside = [each for each in pending if each.start < stop]
         if inside and stop < inside[-1].stop:
-            continue  # the span goes on in the next word
+            continue  # the span continues in the next word
         pending = pending[len(inside) :]
         yield _join(group, inside, begin)
         group = []
@@ -141,11 +141,11 @@ def _join(words: Sequence[Word], redactions: Sequence[Redaction], begin: int) ->
 def strip_metadata(
     transcript: Transcript, chosen_names: Mapping[str, str] | None = None
 ) -> Transcript:
-    """Leave out what could identify the recording or a person besides the words.
+    """Remove everything but the words that could identify the recording or a person.
 
     Args:
-        chosen_names: by code, of people who stand under a chosen name in the text. Other speakers
-            are shown by their codes, and by a pseudonym of theirs only if they have no code.
+        chosen_names: by code, of people whom the text shows under a chosen name. Other speakers
+            are shown by their codes, or by their own pseudonym if they have no code.
     """
     chosen = chosen_names or {}
     names = {label: _public_name(name, chosen) for label, name in transcript.names.items()}

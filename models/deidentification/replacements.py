@@ -1,4 +1,4 @@
-"""Texts that replace what is neither a person nor a place nor an organisation of the study."""
+"""Replacement texts for dates, ages and other mentions that belong to no entity."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,7 +51,7 @@ def replacement_of(
 
 @dataclass(frozen=True)
 class SpokenDate:
-    """What a date says; None for what it leaves out."""
+    """The parts of a date; None for a part that is not given."""
 
     day: int | None
     month: int | None

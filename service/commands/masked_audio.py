@@ -27,7 +27,7 @@ from service.errors import OutputNotWritable, ServiceError
 from service.exports.files import write_whole
 from service.exports.text import clock
 
-BLOCK_BYTES = 8 * 2**20  # of a download; each is asked for again after an outage
+BLOCK_BYTES = 8 * 2**20  # of a download; each is requested again after an outage
 POLL_EVERY = 1.0  # s
 STILL_A_VOICE = "The voices are still the speakers' own: share it only with those who may hear them"
 
@@ -62,7 +62,7 @@ def make_command(
         bool,
         typer.Option(
             "--refuse-unsure",
-            help="Make nothing if the time of a mention is not certain. By default more is masked "
+            help="Make nothing if the time of a mention is uncertain. By default, more is masked "
             "there.",
         ),
     ] = False,
@@ -200,7 +200,7 @@ def wait_for(client: Client, id: str) -> dict[str, Any]:
             return view
         if view["waiting_for"] not in (None, waiting_for):
             waiting_for = view["waiting_for"]
-            typer.echo(f"It cannot be made at present ({waiting_for}); waiting.", err=True)
+            typer.echo(f"It cannot be made yet ({waiting_for}); waiting.", err=True)
         time.sleep(POLL_EVERY)
 
 

@@ -188,7 +188,7 @@ def withdraw_release(client: Client, id: str, *, yes: bool) -> None:
     if not yes:
         confirm(
             f"This destroys release {found['number']} of {found['session']}. Copies that were "
-            "handed out stay where they are. Continue?"
+            "handed out remain. Continue?"
         )
     client.request("DELETE", f"/v1/releases/{id}")
     typer.echo(f"destroyed: release {found['number']} of {found['session']}")

@@ -60,7 +60,7 @@ LABEL_KEYS = {
     "x": "OTHER",
 }
 NEW_KINDS = {"p": "person", "o": "organisation", "l": "place", "t": "participant", "x": "other"}
-PAGE = 40  # words nobody suggested, on a screen
+PAGE = 40  # unsuggested words on a screen
 
 
 class SampleInterrupted(Misused):
@@ -274,7 +274,7 @@ class Screen:
             return False
         action, scope = actions[key]
         if action == "accept" and mention["choices"]:
-            typer.echo("  Several have this name: say which one.")
+            typer.echo("  Several entities have this name: choose one.")
             chosen = self.choose_entity(mention["label"], mention["choices"])
             return chosen is not None and self.send(mention, action, scope, chosen)
         return self.send(mention, action, scope)
@@ -416,7 +416,7 @@ class Screen:
             for line in unsuggested_lines(words[start : start + PAGE], start):
                 typer.echo(line)
             while answer := read_line(
-                "  A number shows the word in its context; Enter goes on, q stops: "
+                "  A number shows the word in its context; Enter continues, q stops: "
             ):
                 if answer == "q":
                     raise Stop
@@ -535,8 +535,8 @@ def read_sample(client: Client, url: str, n_segments: int, as_json: bool) -> Non
     drawn = client.post(f"{url}/review/samples", {"segments": n_segments})
     if not as_json:
         typer.echo(
-            "Mark every identifier, as if nobody had read this before. For each: its words and a "
-            "letter,\nsuch as 3-4 p. Several: 3-4 p, 9 l. Enter if there is none."
+            "Mark every identifier, as if nobody had read this before. For each, type its "
+            "words and a letter,\nsuch as 3-4 p. Several: 3-4 p, 9 l. Enter if there is none."
         )
         echo_labels()
     marks: list[dict[str, Any]] = []
@@ -545,7 +545,7 @@ def read_sample(client: Client, url: str, n_segments: int, as_json: bool) -> Non
             marks += _read_marks(segment, f"{number} of {len(drawn['segments'])}")
     except (EOFError, KeyboardInterrupt):
         raise SampleInterrupted(
-            "Nothing was stored: draw another sample when there is time for all of it."
+            "Nothing was stored: draw another sample when you have time to read all of it."
         ) from None
     path = f"{url}/review/samples/{drawn['id']}/finish"
     answer = client.request("POST", path, json={"marks": marks}, retry=False).json()

@@ -27,8 +27,8 @@ MAX_ROSTER_BYTES = 8 << 20
 REASONS = "withdrawal, member_checking, duty_of_care, correction, audit, review, release or export"
 NOTES = {
     "common_word": "a name is also a common word: check its mentions with care",
-    "same_name": "another entry has one of the names: say at each mention which one is meant",
-    "name_differs": "the code had another name before; both names count now",
+    "same_name": "another entry has one of the names: choose the right one at each mention",
+    "name_differs": "the code had another name before: both names are kept",
     "pseudonym_in_use": "somebody has chosen one of the names as a pseudonym: choose another",
 }
 
@@ -165,7 +165,7 @@ def set_command(
         bool,
         typer.Option(
             "--chosen-name",
-            help="Ask for a name that stands in releases in place of the code.",
+            help="Ask for a name to show in releases instead of the code.",
         ),
     ] = False,
     as_json: AsJson = False,
@@ -193,7 +193,7 @@ def alias_command(
     code: StudyArgument,
     entity: EntityArgument,
     remove: Annotated[
-        bool, typer.Option("--remove", help="Remove a spelling in place of adding one.")
+        bool, typer.Option("--remove", help="Remove a spelling instead of adding one.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -219,11 +219,11 @@ def merge_command(
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make two entities one, for example a nickname and its owner."""
+    """Merge an entity into another, for example a nickname into the person."""
     with connect(as_json) as client:
         source, target = (find_entity(client, code, each) for each in (entity, into))
         if not yes:
-            confirm("Its mentions get the other pseudonym, and releases are outdated. Merge?")
+            confirm("Its mentions get the other pseudonym; releases become outdated. Merge?")
         body = {"into": target["id"]}
         merged = client.post(f"/v1/entities/{source['id']}/merge", body)
     print_json(merged) if as_json else typer.echo(merged["pseudonym"] or merged["id"])
@@ -236,7 +236,7 @@ def split_command(
     pseudonym: Pseudonym = None,
     as_json: AsJson = False,
 ) -> None:
-    """Move names of an entity to a new one. Asks for the names.
+    """Move names of an entity to a new entity. Asks for the names.
 
     Their mentions wait for a decision again.
     """

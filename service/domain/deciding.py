@@ -1,7 +1,7 @@
 """People's decisions on mentions.
 
 A decision names the version of the mention that it is based on. If somebody has decided on the
-mention since, the whole request is refused with the present state, and nothing is overwritten.
+mention since, the whole request is refused with the current state, and nothing is overwritten.
 
 ServiceError
 ├── MentionNotFound
@@ -57,7 +57,7 @@ class MentionNotFound(ServiceError):
 
 @dataclass(frozen=True)
 class MentionState:
-    """Where a mention stands now; no text."""
+    """The current state of a mention, without its text."""
 
     id: UUID
     version: int
@@ -192,7 +192,7 @@ class Decider:
         self.session, self.services, self.caller = editor.session, editor.services, editor.caller
         self.outcome = Outcome(editor)
         self._touched: list[ReviewEditor] = []
-        self._renamed: set[UUID] = set()  # entities that have got a name
+        self._renamed: set[UUID] = set()  # entities that were given a name
         self._roster = roster_version(self.session, editor.row.study_id)
         self._others: list[ReviewEditor] | None = None
 
@@ -260,7 +260,7 @@ class Decider:
     def _same(
         self, mention: Mention, entity: Entity | None, scope: Scope
     ) -> list[tuple[ReviewEditor, Mention]]:
-        """Other suggestions that name the same, in this transcript or in the study."""
+        """Other suggestions of the same entity or text, in this transcript or in the study."""
         if scope == "mention":
             return []
         surface = self._surface(self.editor, mention)
@@ -476,7 +476,7 @@ class Decider:
                 log.error("transcript %s: cannot be reviewed: %s", id, error.code)
 
     def finish(self) -> None:
-        """Search the transcript for the names that entities have got."""
+        """Search the transcript for the new names of entities."""
         editor = self.editor
         self.session.flush()
         if self._renamed:
@@ -484,7 +484,7 @@ class Decider:
             for mention in editor.search(named):
                 self.outcome.changed[mention.id] = mention
         if editor.review.roster_version == self._roster:
-            # Nobody else has changed a name meanwhile: the transcript has been searched for all.
+            # No other request has changed a name meanwhile, so no name is left to search for.
             editor.review.roster_version = roster_version(self.session, editor.row.study_id)
         for each in self._touched:
             each.touch()

@@ -63,7 +63,7 @@ LookupReason = Literal[
     "audit",
     "export",
 ]
-"""A fixed list, so that no name can arrive here."""
+"""A fixed list, so that nobody can enter a name as a reason."""
 KIND_IN_CLAIMS = DETECTED_KINDS
 
 log = logging.getLogger(__name__)
@@ -89,8 +89,8 @@ class EntityName:
 class EntityRecord:
     """What the linkage store holds about an entity. The first name is the main one.
 
-    `date_shift_days`: of a participant, added to dates where the study's policy is to shift them.
-    `chosen_name`: stands in releases instead of the code.
+    `date_shift_days`: added to a participant's dates if the study's policy is to shift dates.
+    `chosen_name`: shown in releases instead of the code.
     """
 
     names: tuple[EntityName, ...]
@@ -104,7 +104,7 @@ class EntityRecord:
 
 
 def fold(surface: str) -> str:
-    """The form in which surfaces are compared: without case, and white space as one space."""
+    """The form in which surfaces are compared: case-folded, white space as one space."""
     return " ".join(unicodedata.normalize("NFKC", surface).casefold().split())
 
 
@@ -278,7 +278,7 @@ def pseudonym_taken() -> PseudonymTaken:
 
 
 def new_date_shift() -> int:
-    """Days, never 0."""
+    """Return a random number of days within ±MAX_DATE_SHIFT, never 0."""
     days = random.SystemRandom().randint(1, MAX_DATE_SHIFT)
     return days if random.SystemRandom().random() < 0.5 else -days
 
@@ -424,7 +424,7 @@ def look_up(
     reason: LookupReason,
     transcript_id: UUID | None = None,
 ) -> dict[UUID, EntityRecord]:
-    """Read who is behind entities, and record for each that it was read, by whom and why.
+    """Read the names behind entities, and record each look-up with its reader and reason.
 
     Raises:
         Sealed, KeyMissing, KeyDamaged, ArtefactMissing, ArtefactDamaged
@@ -587,7 +587,7 @@ def all_surfaces(session: DbSession, services: Services, study_id: UUID) -> list
 
 
 def lock_study(session: DbSession, study_id: UUID) -> Study:
-    """Let one transaction at a time choose pseudonyms in a study or import its roster."""
+    """Lock the study: only one transaction at a time chooses pseudonyms or imports a roster."""
     session.flush()
     study = session.get(
         Study, study_id, with_for_update={"key_share": True}, populate_existing=True
@@ -614,7 +614,7 @@ def is_released(session: DbSession, entity: Entity) -> bool:
 
 
 def used_pseudonyms(session: DbSession, study_id: UUID) -> set[str]:
-    """Every pseudonym that an entity has or had, and the codes of people in sessions."""
+    """All present and former pseudonyms of entities, and the codes of people in sessions."""
     used = select(Entity.pseudonym).where(Entity.study_id == study_id)
     rosters = select(tables.Session.roster).where(tables.Session.study_id == study_id)
     named = select(StoredTranscript.speakers).where(StoredTranscript.study_id == study_id)
@@ -629,10 +629,10 @@ def used_pseudonyms(session: DbSession, study_id: UUID) -> set[str]:
 
 
 def replacement(entity: Entity, record: EntityRecord | None) -> str:
-    """What stands for the entity in releases: `P07`, `[PLACE-1: regional town]`, a chosen name.
+    """The entity's text in releases: `P07`, `[PLACE-1: regional town]` or a chosen name.
 
     Args:
-        record: None for an erased entity, of which only the code is left.
+        record: None for an erased entity, which has only its code left.
     """
     if entity.pseudonym is None:
         raise ValueError("the entity has no pseudonym yet")

@@ -1,6 +1,6 @@
-"""Changes of entities: renamed, merged, split and erased, and what follows for releases.
+"""Renames, merges, splits and erases entities, and marks releases as outdated.
 
-A release is never changed. When what stands for an entity has changed, the reviews of the
+A release is never changed. When the replacement of an entity changes, the reviews of the
 transcripts that mention it get a new version, so that their earlier releases count as outdated.
 
 ServiceError
@@ -71,14 +71,16 @@ class AliasNotFound(ServiceError):
 
 
 class EntitiesNotMergeable(ServiceError):
-    """The two entities cannot be one: merge the other way round, or not at all."""
+    """The two entities cannot be merged, or only the other way round."""
 
     code: ClassVar[str] = "entities_not_mergeable"
     status: ClassVar[int] = 409
 
 
 def remove_alias(session: DbSession, services: Services, entity: Entity, surface: str) -> None:
-    """Remove a spelling, for example one that was added by mistake. The first one next is the main.
+    """Remove a spelling, for example one that was added by mistake.
+
+    If it was the main name, the next one becomes the main name.
 
     Raises:
         AliasNotFound
@@ -138,7 +140,7 @@ def change_entity(
 
 
 def _change_pseudonym(session: DbSession, entity: Entity, pseudonym: str) -> None:
-    """The old pseudonym stays reserved, by a row of its own without names."""
+    """Change the pseudonym. A row without names keeps the old one reserved."""
     require_pseudonym(pseudonym)
     old, entity.pseudonym = entity.pseudonym, pseudonym
     with refuse_duplicate("uq_entity_pseudonym", pseudonym_taken()):
@@ -158,7 +160,7 @@ def _change_pseudonym(session: DbSession, entity: Entity, pseudonym: str) -> Non
 def record_change(
     session: DbSession, caller: Caller, entity: Entity, action: EntityAction
 ) -> set[UUID]:
-    """Record, for each transcript that mentions the entity, that what stands for it has changed.
+    """Record for each transcript that mentions the entity that its replacement has changed.
 
     Returns:
         The transcripts.
@@ -195,7 +197,7 @@ def _record(
 def merge_entities(
     session: DbSession, services: Services, caller: Caller, source_id: UUID, target_id: UUID
 ) -> Entity:
-    """Find that two entities are one: the target gets the names and the mentions of the source.
+    """Merge two entities: the target gets the names and the mentions of the source.
 
     Mentions keep their states. The source's pseudonym stays reserved, and releases that show it
     are outdated. The source's record stays under its own key; erasing the target erases it too.
@@ -268,11 +270,11 @@ def _refuse_to_merge(source: Entity, target: Entity) -> None:
         EntitiesNotMergeable
     """
     if source.id == target.id:
-        raise EntitiesNotMergeable("The two entities are one already")
+        raise EntitiesNotMergeable("An entity cannot be merged into itself: name another one")
     if source.study_id != target.study_id:
         raise EntityNotFound("The study has no such entity")
     if "allowed" in (source.kind, target.kind):
-        raise EntitiesNotMergeable("A name that identifies nobody cannot be merged")
+        raise EntitiesNotMergeable("A name on the allow-list cannot be merged")
     if source.kind in CODED_KINDS and source.pseudonym is not None:
         raise EntitiesNotMergeable(
             f"{source.pseudonym} is the code of a person in sessions: merge the other entity into "
@@ -290,7 +292,7 @@ def split_entity(
     kind: EntityKind | None = None,
     pseudonym: str | None = None,
 ) -> Entity:
-    """Move names of an entity to a new one, for example because two people have been taken for one.
+    """Move names of an entity to a new one, for example if two people were recorded as one.
 
     Mentions with these names move too, and are suggestions again, because somebody must decide
     which of the two is meant. Releases of their transcripts are outdated.
@@ -308,7 +310,7 @@ def split_entity(
     moved = set(map(fold, surfaces))
     kept = tuple(name for name in record.names if fold(name.surface) not in moved)
     if not kept or len(record.names) - len(kept) != len(moved):
-        raise AliasNotFound("The entity lacks one of these names, or would have none left")
+        raise AliasNotFound("The entity does not have one of these names, or would have none left")
     new_kind = kind or entity.kind
     made = create_entity(
         session,
@@ -377,7 +379,7 @@ def erase_entity(session: DbSession, services: Services, entity: Entity) -> None
     """Destroy the keys of an entity and of those merged into it. Safe to run twice, and while the
     vault is sealed.
 
-    Its row keeps the pseudonym, which stands in releases and is never used again.
+    Its row keeps the pseudonym, which remains in releases and is never used again.
     """
     store, keyring = linkage(services)
     every = [entity]
@@ -394,7 +396,7 @@ def erase_entity(session: DbSession, services: Services, entity: Entity) -> None
 
 
 def erase_entities(session: DbSession, services: Services, study: Study) -> None:
-    """Erase what is left of the entities of a study whose keys are destroyed."""
+    """Erase the entities of a study whose keys are destroyed already."""
     store, _ = linkage(services)
     query = select(Entity).where(Entity.study_id == study.id, Entity.erased_at.is_(None))
     for entity in session.scalars(query):

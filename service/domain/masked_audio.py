@@ -110,7 +110,7 @@ class MaskedAudioNotReady(ServiceError):
 
 
 class WordTimesUnsure(ServiceError):
-    """It is not certain when some mentions are spoken."""
+    """The times of some mentions are uncertain."""
 
     code: ClassVar[str] = "word_times_unsure"
     status: ClassVar[int] = 409
@@ -118,7 +118,7 @@ class WordTimesUnsure(ServiceError):
 
 @dataclass(frozen=True)
 class Masking:
-    """What is asked for.
+    """The options of a request for masked audio.
 
     `unsure`: widen the masks of words whose times are not certain, or refuse to make any.
     `untranscribed`: mask the speech that has no words, too.
@@ -131,7 +131,7 @@ class Masking:
 
 @dataclass(frozen=True)
 class MaskedFile:
-    """Masked audio, to be read."""
+    """Masked audio, opened for reading."""
 
     size: int  # bytes
     open: Callable[[], io.BufferedReader]
@@ -201,15 +201,15 @@ def plan(
         passages = find_passages(transcript, spans)
     except Unplaceable as error:
         raise WordTimesUnsure(
-            f"Nothing shows when {len(error.segments)} mentions are spoken, in the segments "
+            f"The times of {len(error.segments)} mentions are unknown, in the segments "
             f"{_listed(error.segments)}: correct the times of these segments first"
         ) from None
     unsure = [each for each in passages if each.reason != "words"]
     if unsure and masking.unsure == "refuse":
         segments = list(dict.fromkeys(each.segment for each in unsure if each.segment))
         raise WordTimesUnsure(
-            f"The times of {len(unsure)} mentions are not certain, in the segments "
-            f"{_listed(segments)}: ask for wider masks there"
+            f"The times of {len(unsure)} mentions are uncertain, in the segments "
+            f"{_listed(segments)}: ask for wider masks there, or correct these times"
         )
     untranscribed = find_untranscribed(transcript)
     left = () if masking.untranscribed else untranscribed
@@ -246,7 +246,7 @@ def _of_recording(row: MaskedAudio) -> Select[MaskedAudio]:
 
 
 def _add(session: DbSession, services: Services, wanted: MaskedAudio) -> MaskedAudio:
-    """Add a row, in place of those that are not ready. One that is ready stays until this is."""
+    """Add a row, replacing those that are not ready. A ready one stays until this is ready."""
     recording = session.get_one(Recording, wanted.recording_id)
     identified(services)[0].require_space(_n_bytes(recording))
     others = _of_recording(wanted).where(MaskedAudio.state != "ready").with_for_update()
@@ -423,7 +423,7 @@ class Masker:
         self._thread.shutdown()
 
     def _make_next(self) -> bool:
-        """Make one, or try to; False if none is due."""
+        """Try to make one; return False if none is due."""
         if self._stop.is_set() or self._services.vault.sealed:
             return False
         due = time.monotonic() - RETRY_AFTER
@@ -479,10 +479,10 @@ def make_masked_audio(
     *,
     last_try: bool = False,
 ) -> str | None:
-    """Make pending masked audio; record why, if that fails.
+    """Make pending masked audio, or record the reason for the failure.
 
     Args:
-        last_try: it fails if its decoder is killed again.
+        last_try: if its decoder is killed again, it fails for good.
 
     Returns:
         The code of the error that prevented it.
@@ -508,7 +508,7 @@ def make_masked_audio(
         except (SpeechError, ServiceError) as error:
             code = error.code
         except OSError:
-            raise  # of the disk or the system, not of the recording: it is tried again
+            raise  # a fault of the disk or the system, not of the recording: it is retried
         except Exception as error:  # noqa: BLE001  # the top level of this thread
             log.error("masked audio %s: %s at %s", row.id, type(error).__name__, locate(error))
             code = InternalError.code

@@ -1,4 +1,4 @@
-"""Playback copies: made of ready recordings while nothing more urgent needs the memory.
+"""Playback copies, made of ready recordings when nothing more urgent needs the memory.
 
 A recording is ready, and its jobs start, before its copy is made. Copies are artefacts of the
 identified class under the recording's key: erasing the recording erases them.
@@ -79,7 +79,7 @@ class NoPlayback(ServiceError):
 
 @dataclass(frozen=True)
 class PlaybackFile:
-    """A playback copy or its peaks, to be read."""
+    """A playback copy or its peaks, opened for reading."""
 
     artefact: Artefact
     size: int  # bytes
@@ -112,10 +112,10 @@ def find_playback(
     if id is None:
         if row.playback_error is not None:
             raise NoPlayback(
-                f"No copy for playing can be made of the recording ({row.playback_error}): "
+                f"No playback copy can be made of the recording ({row.playback_error}): "
                 "download the recording and listen to it in another program"
             )
-        raise PlaybackNotReady("The copy for playing is being made: ask again in a few seconds")
+        raise PlaybackNotReady("The playback copy is being made: ask again in a few seconds")
     store, keyring = identified(services)
     artefact = Artefact(row.study_id, row.id, kind, id)
     key = keyring.data_key(row.study_id, row.id)
@@ -145,7 +145,7 @@ def read_timeline(session: DbSession, services: Services, row: StoredTranscript)
 
 
 def has_memory_for(services: Services, recording: Recording) -> bool:
-    """Whether its sound fits into memory beside the recordings that are to be checked."""
+    """Whether its sound fits into memory beside the recordings waiting for a check."""
     with services.sessionmaker() as session:
         checking = session.scalar(
             select(func.sum(Recording.n_bytes)).where(
@@ -157,7 +157,7 @@ def has_memory_for(services: Services, recording: Recording) -> bool:
 
 
 class PlaybackMaker:
-    """Makes copies one at a time, at a low priority: first those that somebody waits for."""
+    """Makes copies one at a time, at a low priority, beginning with those asked for."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -193,7 +193,7 @@ class PlaybackMaker:
         self._thread.shutdown()
 
     def _make_next(self) -> bool:
-        """Make a copy, or try to; False if none is to be made now."""
+        """Try to make a copy; return False if there is none to make now."""
         if self._stop.is_set() or self._services.vault.sealed:
             return False
         recording = self._choose()
@@ -242,7 +242,7 @@ class PlaybackMaker:
             if time.monotonic() > looked_at + CHECK_EVERY:
                 looked_at = time.monotonic()
                 if not has_memory_for(self._services, recording):
-                    raise Stopped("A recording that is to be checked needs the memory")
+                    raise Stopped("A recording waiting for a check needs the memory")
 
         return look
 
@@ -252,9 +252,9 @@ def make_copy(
     recording: Recording,
     on_progress: Callable[[float], None] | None = None,
 ) -> None:
-    """Make the playback copy of a ready recording, or record why there can be none.
+    """Make the playback copy of a ready recording, or record why it cannot be made.
 
-    A failure that may not be the recording's fault is logged only, and the copy is tried again.
+    A failure that may not be the recording's fault is only logged, and retried.
 
     Raises:
         Stopped: by `on_progress`.

@@ -267,7 +267,7 @@ def find_leaks(search: NameSearch[UUID], transcript: Transcript) -> list[Found]:
 
 
 def without_places(leaks: Iterable[Found], places: Iterable[Place]) -> list[Found]:
-    """The leaks outside the places where a person has decided that nobody of the study is named."""
+    """The leaks, without those where a person has decided that nobody in the study is named."""
     spans: dict[str | None, list[tuple[int, int]]] = {}
     for segment, start, stop in places:
         spans.setdefault(segment, []).append((start, stop))
@@ -331,7 +331,7 @@ def _count_reviewers(session: DbSession, mentions: Iterable[Mention]) -> dict[st
 
 
 def _read_sample(session: DbSession, transcript_id: UUID) -> Sample | None:
-    """What all samples say that second readers have finished."""
+    """The joint result of all samples that second readers have finished."""
     estimate = blind_samples.estimate_recall(session, transcript_id)
     if estimate is None:
         return None

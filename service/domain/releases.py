@@ -84,7 +84,7 @@ class FormatNotReleased(ServiceError):
 class ReleaseState:
     """A release with the codes of its study and session.
 
-    `outdated`: why it no longer agrees with what it was made from; empty if it does.
+    `outdated`: why it no longer matches its transcript, review or entities; empty if it does.
     """
 
     row: Release
@@ -301,9 +301,7 @@ def read_file(
     release = find_release(session, caller, release_id)
     file = session.get(ReleaseFile, (release.id, format))
     if file is None:
-        raise FormatNotReleased(
-            "The release has no file in this format: its list of files names all"
-        )
+        raise FormatNotReleased("The release has no file in this format: see its list of files")
     return release, read_artefact(services, release, FILE, file.artefact_id)
 
 

@@ -1,4 +1,4 @@
-"""The review of a transcript's mentions, in which people decide on each of them.
+"""The review of a transcript, in which people decide on each mention.
 
 A review begins when the first de-identifier completes its hand-off. It follows the transcript:
 mentions whose words a correction left unchanged keep their decisions.
@@ -71,7 +71,7 @@ from service.errors import ServiceError
 from service.services import Services
 
 ALWAYS, ALLOW_LIST, CORRECTED = "always", "allow_list", "corrected"
-"""Rules that decide; a person's decisions have none."""
+"""Rules that make decisions. Decisions by people have no rule."""
 OWN_STAGE = "fieldscribe"  # in the votes of the service's own search for names
 
 log = logging.getLogger(__name__)
@@ -95,8 +95,7 @@ class ReviewOpen(ServiceError):
 class DecidedSpan:
     """Accepted characters [start, stop) of a segment's text.
 
-    `entity_id`: never that of an entity that was merged into another. None for dates, numbers and
-    the like.
+    `entity_id`: after a merge, the id of the target. None for dates, numbers and the like.
     """
 
     segment: str
@@ -155,7 +154,7 @@ def record_occurrences(
     handoff: Handoff,
     occurrences: Sequence[Mapping[str, Any]],
 ) -> None:
-    """Add the occurrences of a completed hand-off to the review, which begins if it has not yet.
+    """Add the occurrences of a completed hand-off to the review; begin it if necessary.
 
     Raises:
         Sealed, Erased, KeyMissing, KeyDamaged, ArtefactMissing, ArtefactDamaged, DiskFull
@@ -251,13 +250,13 @@ def list_reviews(
 
 def _not_ready() -> ReviewNotReady:
     return ReviewNotReady(
-        "No de-identifier has completed the hand-off yet: `fieldscribe handoffs` shows how far it "
-        "is, and `fieldscribe review --begin` begins without one"
+        "No de-identifier has completed the hand-off yet: `fieldscribe handoffs` shows its "
+        "progress, and `fieldscribe review --begin` begins without one"
     )
 
 
 def roster_version(session: DbSession, study_id: UUID) -> int:
-    """A number that every change of the study's names raises."""
+    """A number that increases with every change of the study's names."""
     query = select(func.count() + func.coalesce(func.sum(Entity.version), 0))
     return int(session.scalars(query.where(Entity.study_id == study_id)).one())
 
@@ -295,7 +294,7 @@ class ReviewEditor:
     ) -> Self:
         """
         Args:
-            scan: search the transcript for names that the study has got since it was last searched.
+            scan: search the transcript for names that the study has gained since the last search.
 
         Raises:
             TranscriptNotFound, ReviewNotReady
@@ -385,7 +384,7 @@ class ReviewEditor:
         return [each for id, each in self.entities.items() if id in ids]
 
     def canonical(self, entity_id: UUID | None) -> UUID | None:
-        """The entity that an entity was merged into, else itself."""
+        """The entity, or the one that it was merged into."""
         while entity_id is not None and (into := self.entities[entity_id].merged_into) is not None:
             entity_id = into
         return entity_id
@@ -472,7 +471,7 @@ class ReviewEditor:
     def _unite(self, suggested: Sequence[Mention], candidate: Candidate) -> Mention | None:
         """
         Returns:
-            The suggestion that has grown; None if the candidate only adds a vote.
+            The suggestion that was extended; None if the candidate only adds a vote.
         """
         known = next((each.entity_id for each in suggested if each.entity_id is not None), None)
         whole = replace(candidate, entity_id=known or candidate.entity_id)
@@ -513,7 +512,7 @@ class ReviewEditor:
             self.session.delete(mention)
 
     def apply_lists(self, mentions: Iterable[Mention]) -> None:
-        """Reject suggestions on the study's allow-list, and accept those that it always replaces.
+        """Reject suggestions on the study's allow-list; accept names that it always replaces.
 
         A span that merely resembles such a name stays open.
         """
@@ -529,7 +528,7 @@ class ReviewEditor:
             if surface in allowed:
                 self.decide(mention, "rejected", "reject", ALLOW_LIST)
             elif mention.choices:
-                continue  # a person must say who is meant
+                continue  # a person must choose the entity
             elif entity is not None and entity.always and entity.erased_at is None:
                 if entity.id not in always:
                     record = read_record(self.services, entity)

@@ -1,4 +1,4 @@
-"""A study's roster: imported from a list, exported for the custodian alone.
+"""Imports a study's roster from a list, and exports it for the custodian only.
 
 ServiceError
 ├── RosterConflict
@@ -309,7 +309,7 @@ def _notes(
 def export_linkage(
     session: DbSession, services: Services, caller: Caller, study: Study, reason: LookupReason
 ) -> bytes:
-    """The linkage table as CSV, encrypted by age to the study's custodian keys, and to no others.
+    """The linkage table as CSV, encrypted with age to the study's custodian keys only.
 
     Raises:
         CustodianKeyMissing
