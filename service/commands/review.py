@@ -535,8 +535,9 @@ def read_sample(client: Client, url: str, n_segments: int, as_json: bool) -> Non
     drawn = client.post(f"{url}/review/samples", {"segments": n_segments})
     if not as_json:
         typer.echo(
-            "Mark every identifier, as if nobody had read this before. For each, type its "
-            "words and a letter,\nsuch as 3-4 p. Several: 3-4 p, 9 l. Enter if there is none."
+            "Mark every identifier, as if nobody had read this before.\n"
+            "For each, type its words and a letter, such as 3-4 p. Several: 3-4 p, 9 l.\n"
+            "Press Enter if there is none."
         )
         echo_labels()
     marks: list[dict[str, Any]] = []
