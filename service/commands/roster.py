@@ -219,7 +219,7 @@ def merge_command(
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Merge an entity into another, for example a nickname into the person."""
+    """Merge two entities, for example a nickname and a person."""
     with connect(as_json) as client:
         source, target = (find_entity(client, code, each) for each in (entity, into))
         if not yes:
