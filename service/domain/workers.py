@@ -1,7 +1,7 @@
 """The running workers, as they report themselves: device, current job, and whether it is retired.
 
-The queue has its own list of workers, which decides whose jobs go back into it. This one is for
-people, and tells a worker whether another could take a job that its device fails at.
+The queue has its own list of workers, from which it decides whose jobs to requeue. This list is for
+people, and tells a worker whether another one could take a job on which its device fails.
 """
 
 from collections.abc import Sequence
@@ -65,7 +65,7 @@ def devices_of_jobs(session: DbSession, job_ids: Sequence[UUID]) -> dict[UUID, s
 
 
 def has_another(session: DbSession, worker_id: UUID) -> bool:
-    """Whether another worker is running that takes jobs."""
+    """Whether another worker is running and takes jobs."""
     others = select(Worker.id).where(
         Worker.id != worker_id, Worker.retired_because.is_(None), _is_alive()
     )
@@ -73,7 +73,7 @@ def has_another(session: DbSession, worker_id: UUID) -> bool:
 
 
 def retire_unless_last(session: DbSession, worker_id: UUID, reason: str) -> bool:
-    """Retire a worker if another is running that takes jobs.
+    """Retire a worker if another one is running and takes jobs.
 
     Returns:
         Whether it is retired now.
