@@ -56,3 +56,9 @@ def test_accents_and_apostrophes_are_compared_by_what_they_look_like(text):
 
 def test_names_of_one_letter_and_empty_names_are_not_searched():
     assert found("A b", {"x": ["A", "", "--"]}) == []
+
+
+def test_a_name_with_a_contracted_verb_is_found():
+    text = "Evi'll come, Evi’d rather not, Evi've"
+    found = [leak.stop - leak.start for leak in NameSearch({"one": ["Evi"]}).find(text)]
+    assert found == [3, 3, 3]

@@ -13,7 +13,7 @@ from models.deidentification.lexicons import read_lexicons
 from models.deidentification.tokens import SENTENCE_END
 
 WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
-POSSESSIVE = re.compile(r"['’]s$", re.IGNORECASE)
+ENDING = re.compile(r"['’](?:s|ll|d|ve|re)$", re.IGNORECASE)  # Sam's, Sam'll, Sam'd
 
 E = TypeVar("E", bound=Hashable)
 
@@ -53,7 +53,7 @@ class NameSearch(Generic[E]):
         for entity, surfaces in names.items():
             for surface in dict.fromkeys(surfaces):
                 composed = unicodedata.normalize("NFC", surface)
-                written = tuple(POSSESSIVE.sub("", word) for word in WORD.findall(composed))
+                written = tuple(ENDING.sub("", word) for word in WORD.findall(composed))
                 words = tuple(map(_fold, written))
                 if words and any(len(word) > 1 for word in words):
                     is_common = all(band.get(word, 0) for word in words)
@@ -67,7 +67,7 @@ class NameSearch(Generic[E]):
         """
         text = unicodedata.normalize("NFC", text)
         matches = list(WORD.finditer(text))
-        written = [POSSESSIVE.sub("", match[0]) for match in matches]
+        written = [ENDING.sub("", match[0]) for match in matches]
         words = [_fold(word) for word in written]
         found = []
         for i, word in enumerate(words):
