@@ -49,6 +49,20 @@ def times(transcript):
     return [(word.text, word.start, word.end) for word in transcript.words]
 
 
+@pytest.mark.parametrize(
+    ("words", "spans", "text"),
+    [
+        ((" With", " Suellen."), [(5, 8, "P07")], "With P07."),
+        ((" the", " Gallaghers"), [(4, 13, "P07")], "the P07"),
+        ((" Mary-Jane's",), [(0, 4, "P07")], "P07-Jane's"),
+        ((" SueEllen",), [(0, 3, "P07"), (3, 8, "P08")], "P07P08"),
+        (("我叫李娜。",), [(2, 4, "P07")], "我叫P07。"),
+    ],
+)
+def test_a_span_within_a_written_word_replaces_all_of_it(words, spans, text):
+    assert replaced(made(*words), *spans).transcript.segments[0].text == text
+
+
 def test_words_of_a_span_become_one_word_with_their_joint_interval():
     result = replaced(made(" I", " met", " Eva", " Muster", " there."), (6, 16, "P07"))
 
@@ -127,12 +141,15 @@ def test_any_spans_are_replaced_as_in_a_plain_text(case):
     words, spans = case
     before = made(*words)
     text = before.segments[0].text
-    expected = text
-    for start, stop, replacement in reversed(spans):
-        expected = expected[:start] + replacement + expected[stop:]
-
     result = replaced(before, *spans)
     segment = result.transcript.segments[0]
+    expected = text
+    for each, (start, stop, replacement) in reversed(
+        list(zip(result.replaced, spans, strict=True))
+    ):
+        assert each.start <= start and stop <= each.stop
+        assert (text[each.start : start] + text[stop : each.stop]).strip("ab") == ""
+        expected = expected[: each.start] + replacement + expected[each.stop :]
 
     assert segment.text.strip() == expected.strip()
     starts = [word.start for word in segment.words]

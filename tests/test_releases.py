@@ -222,6 +222,20 @@ def test_a_name_that_a_person_has_rejected_does_not_prevent_a_release(api):
     assert text_of(api, release(api, case)) == ["I met Shiv."]
 
 
+def test_a_rejected_part_of_a_name_does_not_excuse_the_whole_name(api):
+    """ "June, Siobhan" was rejected as a date, and the name in it was released."""
+    said = (("SPEAKER_00", "In June, Siobhan Gallagher came."),)
+    case = open_case(api.services, said)
+    suggest(case, [("s0001", "June, Siobhan", "DATE", "unsure", "month", None)])
+    with api.services.sessionmaker.begin() as session:
+        mentions = delete(Mention).where(Mention.transcript_id == case.transcript_id)
+        session.execute(mentions.where(Mention.label != "DATE"))
+    accept_all(case, reject=("June, Siobhan",))
+    answer = api.post(f"/v1/transcripts/{case.transcript_id}/releases", json={})
+
+    assert codes(answer) == (409, "names_left")
+
+
 def test_a_name_that_is_a_common_word_is_reported_but_does_not_prevent_a_release(api):
     said = (("SPEAKER_00", "I hope that Hope comes. Hope is all."),)
     case = open_case(api.services, said, roster=[("person", None, ("Hope",))])

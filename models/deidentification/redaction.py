@@ -3,10 +3,12 @@
 Words keep their times, so that captions and codings still fit the audio.
 """
 
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, groupby, pairwise
 
+from models.retiming import UNSPACED
 from models.speaker_names import show_names
 from models.transcript import (
     Flag,
@@ -61,6 +63,9 @@ class Redacted:
 def redact(transcript: Transcript, redactions: Iterable[Redaction]) -> Redacted:
     """Replace spans. The words that a span touches become one word with their joint interval.
 
+    A span that begins or ends within a written word replaces all of it: the rest, as in `P07llen`
+    for Suellen, could give the name away.
+
     Raises:
         ValueError: a span lies outside its segment's text, is empty, or overlaps another one.
     """
@@ -73,7 +78,9 @@ def redact(transcript: Transcript, redactions: Iterable[Redaction]) -> Redacted:
     for segment in transcript.segments:
         wanted = by_segment.get(segment.id)
         if wanted:
-            replaced += _place(segment, wanted)
+            _check(segment, wanted)
+            wanted = _widen(segment.text, wanted)
+            replaced += _place(wanted)
             segment = replace(segment, words=tuple(_replace_words(segment, wanted)))
         segments.append(segment)
     return Redacted(replace(transcript, segments=tuple(segments)), tuple(replaced))
@@ -88,7 +95,7 @@ def word_ranges(segment: Segment) -> list[tuple[int, int]]:
     return list(pairwise(ends))
 
 
-def _place(segment: Segment, redactions: Sequence[Redaction]) -> Iterable[Replaced]:
+def _check(segment: Segment, redactions: Sequence[Redaction]) -> None:
     """
     Raises:
         ValueError
@@ -98,6 +105,33 @@ def _place(segment: Segment, redactions: Sequence[Redaction]) -> Iterable[Replac
         raise ValueError(f"a span lies outside the text of {segment.id}")
     if any(after.start < before.stop for before, after in pairwise(redactions)):
         raise ValueError(f"two spans of {segment.id} overlap")
+
+
+def _widen(text: str, redactions: Sequence[Redaction]) -> list[Redaction]:
+    """Widen spans to whole written words, but not into each other."""
+    widened: list[Redaction] = []
+    ends = [each.start for each in redactions[1:]] + [len(text)]
+    for each, upper in zip(redactions, ends, strict=True):
+        lower = widened[-1].stop if widened else 0
+        start, stop = each.start, each.stop
+        while start > lower and _is_within_word(text, start):
+            start -= 1
+        while stop < upper and _is_within_word(text, stop):
+            stop += 1
+        widened.append(replace(each, start=start, stop=stop))
+    return widened
+
+
+def _is_within_word(text: str, i: int) -> bool:
+    """Whether the characters before and after a position belong to one written word."""
+    return all(
+        (character.isalnum() or unicodedata.category(character).startswith("M"))
+        and not UNSPACED.match(character)
+        for character in text[i - 1 : i + 1]
+    )
+
+
+def _place(redactions: Sequence[Redaction]) -> Iterable[Replaced]:
     moved = 0
     for each in redactions:
         start = each.start + moved

@@ -267,14 +267,15 @@ def find_leaks(search: NameSearch[UUID], transcript: Transcript) -> list[Found]:
 
 
 def without_places(leaks: Iterable[Found], places: Iterable[Place]) -> list[Found]:
-    """The leaks, without those where a person has decided that nobody in the study is named."""
+    """The leaks, without those that lie in a place of which a person has decided that it names
+    nobody in the study. A decision about a part of a name does not settle the whole."""
     spans: dict[str | None, list[tuple[int, int]]] = {}
     for segment, start, stop in places:
         spans.setdefault(segment, []).append((start, stop))
     return [
         (segment, leak)
         for segment, leak in leaks
-        if not any(a < leak.stop and leak.start < b for a, b in spans.get(segment, ()))
+        if not any(a <= leak.start and leak.stop <= b for a, b in spans.get(segment, ()))
     ]
 
 

@@ -135,9 +135,9 @@ def create_release(
         session.add(release)
         session.flush()
         with _new_key(services, release):
-            release.report_artefact_id = _write(
-                services, release, REPORT, json.dumps(content.report.to_json()).encode()
-            )
+            # Accents as they are: the search for names would not find escaped ones.
+            report = json.dumps(content.report.to_json(), ensure_ascii=False)
+            release.report_artefact_id = _write(services, release, REPORT, report.encode())
             for format, written in files.items():
                 session.add(
                     ReleaseFile(
