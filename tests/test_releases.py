@@ -223,14 +223,14 @@ def test_a_name_that_a_person_has_rejected_does_not_prevent_a_release(api):
 
 
 def test_a_rejected_part_of_a_name_does_not_excuse_the_whole_name(api):
-    """ "June, Siobhan" was rejected as a date, and the name in it was released."""
-    said = (("SPEAKER_00", "In June, Siobhan Gallagher came."),)
-    case = open_case(api.services, said)
-    suggest(case, [("s0001", "June, Siobhan", "DATE", "unsure", "month", None)])
+    case = open_case(api.services, (("SPEAKER_00", "In June, Siobhan Gallagher came."),))
+    suggest(case, [])
     with api.services.sessionmaker.begin() as session:
-        mentions = delete(Mention).where(Mention.transcript_id == case.transcript_id)
-        session.execute(mentions.where(Mention.label != "DATE"))
-    accept_all(case, reject=("June, Siobhan",))
+        row = session.get_one(StoredTranscript, case.transcript_id)
+        session.execute(delete(Mention).where(Mention.transcript_id == row.id))
+        rejected = {"label": "DATE", "origin": "detector", "state": "rejected"}
+        place = {"segment": "s0001", "start": 3, "stop": 16, "transcript_version": row.version}
+        session.add(Mention(study_id=row.study_id, transcript_id=row.id, **place, **rejected))
     answer = api.post(f"/v1/transcripts/{case.transcript_id}/releases", json={})
 
     assert codes(answer) == (409, "names_left")

@@ -61,7 +61,7 @@ def test_it_says_who_can_still_identify_people():
     text = read()
 
     assert "coded, not anonymous" in text
-    assert "Whoever holds that key can identify people" in text
+    assert "Anybody who holds that key can identify people" in text
     assert "still carries the voices" in text
     assert "a data repository with controlled access" in text
     assert "1 being the only one, or one of a few" in text
