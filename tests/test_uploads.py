@@ -21,7 +21,7 @@ from models.audio import limits
 from models.audio.decode import measure
 from scripts.stand_in.installation import wait_until
 from service.database.tables import Recording
-from service.domain import checking, recordings
+from service.domain import checking, playback, recordings
 from service.domain.recordings import identified
 from service.vault import store as vault_store
 from service.vault import uploads
@@ -84,6 +84,14 @@ def eventually(condition, seconds=5.0):
     while not condition() and time.monotonic() < end:
         time.sleep(0.05)
     assert condition()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_playback_copies():
+    """A copy that is made meanwhile would be among the files that tests compare."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(playback, "QUIET", timedelta(days=1))
+        yield
 
 
 def files_in(api):
