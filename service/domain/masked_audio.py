@@ -13,18 +13,13 @@ ServiceError
 └── WordTimesUnsure
 """
 
-import asyncio
 import io
 import logging
-import os
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any, ClassVar, Literal
 from uuid import UUID
 
@@ -55,6 +50,7 @@ from service.database.tables import (
     StoredTranscript,
     Study,
 )
+from service.domain.background import BackgroundWork
 from service.domain.callers import Caller
 from service.domain.job_errors import InternalError
 from service.domain.jobs import job_recordings, refuse_erased
@@ -62,8 +58,6 @@ from service.domain.pages import Page, page_of
 from service.domain.playback import has_memory_for
 from service.domain.recordings import (
     BLOCK_BYTES,
-    OPERATIONAL_ERRORS,
-    error_name,
     find_ready_recording,
     identified,
     sound_artefact,
@@ -78,10 +72,8 @@ from service.vault.store import Artefact
 
 MASKED_AUDIO = "masked_audio"  # kind of artefact
 MEDIA_TYPE = "audio/wav"
-LOOK_EVERY = 5.0  # s; a request is served at once
 RETRY_AFTER = 30.0  # s, after one of TEMPORARY_ERRORS
 CHECK_EVERY = 2.0  # s, whether it was cancelled
-NICENESS = 10
 MAX_DECODER_KILLS = 3
 TEMPORARY_ERRORS = (
     DiskFull,
@@ -384,43 +376,19 @@ def lock_masked_audio(session: DbSession, transcript_id: UUID) -> Sequence[Maske
 # --- making it ------------------------------------------------------------------------------------
 
 
-class Masker:
+class Masker(BackgroundWork):
     """Makes masked audio in the background: one at a time, oldest first, at a low priority.
 
     What is pending when the service stops is made after it has started again.
     """
 
+    what = "masked audio"
+
     def __init__(self, services: Services) -> None:
+        super().__init__()
         self._services = services
-        self._wake = asyncio.Event()
-        self._thread = ThreadPoolExecutor(1, initializer=os.nice, initargs=(NICENESS,))
-        self._stop = threading.Event()
         self._tried_at: dict[UUID, float] = {}  # of those to retry
         self._decoder_kills: Counter[UUID] = Counter()
-
-    def wake(self) -> None:
-        """Look for pending rows now. Call it from the event loop."""
-        self._wake.set()
-
-    async def run(self) -> None:
-        """Make masked audio until cancelled."""
-        in_thread = partial(asyncio.get_running_loop().run_in_executor, self._thread)
-        try:
-            while True:
-                self._wake.clear()
-                try:
-                    if await in_thread(self._make_next):
-                        continue
-                except OPERATIONAL_ERRORS as error:
-                    log.warning("no masked audio can be made: %s", error_name(error))
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), LOOK_EVERY)
-        finally:
-            self._stop.set()
-
-    def close(self) -> None:
-        """After `run`, wait until the thread no longer uses the database."""
-        self._thread.shutdown()
 
     def _make_next(self) -> bool:
         """Try to make one; return False if none is due."""

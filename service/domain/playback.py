@@ -8,18 +8,13 @@ ServiceError
 └── NoPlayback
 """
 
-import asyncio
 import io
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
 from typing import ClassVar, Literal
 from uuid import UUID
 
@@ -32,6 +27,7 @@ from models.audio.playback import BYTES_PER_SECOND, make_playback
 from models.errors import AudioError, Stopped
 from service.database.queries import read_clock
 from service.database.tables import Recording, StoredTranscript
+from service.domain.background import BackgroundWork
 from service.domain.callers import Caller
 from service.domain.job_errors import InternalError
 from service.domain.jobs import job_recordings
@@ -52,11 +48,9 @@ from service.vault.store import Artefact
 
 PLAYBACK, PEAKS = "playback", "peaks"  # kinds of artefacts
 MEDIA_TYPE = "audio/mpeg"
-LOOK_EVERY = 5.0  # s
 QUIET = timedelta(seconds=20)  # after its check, so that a batch of uploads is checked first
 CHECK_EVERY = 2.0  # s, whether a check needs the memory
 RETRY_AFTER = 600.0  # s, after a failure that may not be the recording's fault
-NICENESS = 10
 SPARE_BYTES = 2**20
 TEMPORARY_ERRORS = (DecoderKilled, EncoderMissing, FfmpegMissing, SandboxUnavailable)
 
@@ -156,41 +150,21 @@ def has_memory_for(services: Services, recording: Recording) -> bool:
     return int(checking or 0) + recording.n_bytes <= max_upload_bytes(services.settings)
 
 
-class PlaybackMaker:
+class PlaybackMaker(BackgroundWork):
     """Makes copies one at a time, at a low priority, beginning with those asked for."""
 
+    what = "playback copies"
+
     def __init__(self, services: Services) -> None:
+        super().__init__()
         self._services = services
-        self._wake = asyncio.Event()
         self._asked: dict[UUID, None] = {}  # in order
         self._tried_at: dict[UUID, float] = {}
-        self._thread = ThreadPoolExecutor(1, initializer=os.nice, initargs=(NICENESS,))
-        self._stop = threading.Event()
 
     def ask(self, recording_id: UUID) -> None:
         """Make this copy next. Call it from the event loop."""
         self._asked.setdefault(recording_id)
         self._wake.set()
-
-    async def run(self) -> None:
-        """Make copies until cancelled."""
-        in_thread = partial(asyncio.get_running_loop().run_in_executor, self._thread)
-        try:
-            while True:
-                self._wake.clear()
-                try:
-                    if await in_thread(self._make_next):
-                        continue
-                except OPERATIONAL_ERRORS as error:
-                    log.warning("no playback copies can be made: %s", error_name(error))
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), LOOK_EVERY)
-        finally:
-            self._stop.set()
-
-    def close(self) -> None:
-        """After `run`, wait until the thread no longer uses the database."""
-        self._thread.shutdown()
 
     def _make_next(self) -> bool:
         """Try to make a copy; return False if there is none to make now."""
