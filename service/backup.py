@@ -48,6 +48,7 @@ from service.database.tables import (
     JobRecording,
     JobStage,
     MaskedAudio,
+    Participant,
     Recording,
     Release,
     ReleaseFile,
@@ -109,6 +110,8 @@ MISSING = {
     Handoff.occurrences_artefact_id: "the occurrences of hand-off {row.id}: transcribe again for a "
     "new hand-off",
     Entity.record_artefact_id: "the names behind entity {row.id}: import the roster again",
+    Participant.record_artefact_id: "the contacts and attributes of participant {row.code}: import "
+    "them again",
     Release.report_artefact_id: "the report of release {row.id}: release the transcript again",
     ReleaseFile.artefact_id: "{row.format} of release {row.release_id}: release the transcript "
     "again",

@@ -1,6 +1,6 @@
 """The tables. They hold ids, states, counts and times; speech and names are in the vault only."""
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -61,6 +61,14 @@ ENTITY_KINDS = (
 MENTION_STATES = ("suggested", "accepted", "rejected")
 MENTION_ORIGINS = ("detector", "person", "alias", "sample")
 MASKED_AUDIO_STATES = ("pending", "ready", "failed")
+CONSENT_SCOPES = (
+    "recording",
+    "transcription",
+    "quotation",
+    "sharing",
+    "future_use",
+    "recontact",
+)
 CORRECTION_KINDS = (
     "text",
     "speaker",
@@ -127,6 +135,12 @@ class Study(Table):
     deidentification: Mapped[dict[str, Any]] = mapped_column(
         default=dict, server_default=text("'{}'::jsonb")
     )
+    # Rules of consent that only warn in this study: see `domain.consent`.
+    consent_warnings: Mapped[list[Any]] = mapped_column(
+        default=list, server_default=text("'[]'::jsonb")
+    )
+    # Names of the participants' attributes, such as role and sector. Their values are in the vault.
+    attributes: Mapped[list[Any]] = mapped_column(default=list, server_default=text("'[]'::jsonb"))
     created_at: Mapped[datetime] = now_at()
     erased_at: Mapped[datetime | None]
 
@@ -585,6 +599,89 @@ class MaskedAudio(Table):
     created_at: Mapped[datetime] = now_at()
     finished_at: Mapped[datetime | None]
     erased_at: Mapped[datetime | None]
+
+
+class Participant(Table):
+    """Somebody who takes part in a study. The code is that of the entity with the names.
+
+    Sessions name their participants by code in `Session.roster`, and a transcript's speakers carry
+    the codes: nothing else says who took part in what, and with which voice. Contacts and
+    attributes are in the vault's linkage class, under the entity's key.
+    """
+
+    __tablename__ = "participant"
+    __table_args__ = (UniqueConstraint("study_id", "code", name="uq_participant_code"),)
+
+    id: Mapped[UUID] = new_id()
+    study_id: Mapped[UUID] = reference("study.id", index=True)
+    code: Mapped[str]  # P07; never used again, not even after an erasure
+    entity_id: Mapped[UUID] = mapped_column(ForeignKey("entity.id"), unique=True)
+    record_artefact_id: Mapped[UUID | None]  # contacts and attributes
+    version: Mapped[int] = mapped_column(default=1)  # the ETag
+    token_id: Mapped[UUID] = reference("token.id")
+    created_at: Mapped[datetime] = now_at()
+    withdrawn_at: Mapped[datetime | None]  # takes part no longer, whatever was removed
+    erased_at: Mapped[datetime | None]
+
+
+class Consent(Table):
+    """What a participant has consented to. The newest row counts; none is ever changed."""
+
+    __tablename__ = "consent"
+    __table_args__ = (Index("ix_consent_participant", "participant_id", "created_at"),)
+
+    id: Mapped[UUID] = new_id()
+    study_id: Mapped[UUID] = reference("study.id", index=True)
+    participant_id: Mapped[UUID] = reference("participant.id")
+    sheet_version: Mapped[str]  # of the information sheet
+    given_on: Mapped[date]
+    scopes: Mapped[list[Any]]  # of CONSENT_SCOPES
+    token_id: Mapped[UUID] = reference("token.id")  # who recorded it
+    created_at: Mapped[datetime] = now_at()
+
+
+class Approval(Table):
+    """A committee's approval of a study, for one site or for all."""
+
+    __tablename__ = "approval"
+
+    id: Mapped[UUID] = new_id()
+    study_id: Mapped[UUID] = reference("study.id", index=True)
+    committee: Mapped[str]
+    site: Mapped[str | None]
+    number: Mapped[str]  # the committee's reference
+    valid_from: Mapped[date]
+    valid_until: Mapped[date | None]
+    token_id: Mapped[UUID] = reference("token.id")
+    created_at: Mapped[datetime] = now_at()
+    removed_at: Mapped[datetime | None]  # entered by mistake
+
+
+class AuditEntry(Table):
+    """An entry of the audit trail: see `domain.audit`. A trigger refuses changes and deletions."""
+
+    __tablename__ = "audit_entry"
+    __table_args__ = (
+        Index("ix_audit_entry_study", "study_id", "position"),
+        Index(
+            "ix_audit_entry_objects",
+            "objects",
+            postgresql_using="gin",
+            postgresql_ops={"objects": "jsonb_path_ops"},
+        ),
+    )
+
+    position: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    at: Mapped[datetime]
+    study_id: Mapped[UUID | None] = mapped_column(ForeignKey("study.id"))
+    token_id: Mapped[UUID | None] = mapped_column(ForeignKey("token.id"), index=True)
+    role: Mapped[str | None]
+    action: Mapped[str]
+    objects: Mapped[dict[str, Any]]  # ids and codes by kind
+    reason: Mapped[str | None]  # one of a fixed list
+    detail: Mapped[dict[str, Any]]  # numbers, codes and checksums
+    previous: Mapped[bytes] = mapped_column(LargeBinary)  # hash of the entry before
+    hash: Mapped[bytes] = mapped_column(LargeBinary, unique=True)
 
 
 class WebhookEndpoint(Table):

@@ -1,0 +1,146 @@
+"""The audit trail: who did what, when, and why, in a chain of hashes.
+
+An entry holds ids, codes, numbers and checksums, never text or names, so that the trail can outlive
+what it is about. It is written in the transaction of the action: either both are stored or
+neither. The hash of an entry covers the hash of the one before, so that an entry that was changed
+or removed is found (see `verify`).
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from contextlib import closing
+from datetime import UTC, datetime
+from typing import Any, Literal
+from uuid import UUID
+
+from sqlalchemy import event, select, text
+from sqlalchemy.orm import Session as DbSession
+from sqlalchemy.orm import SessionTransaction
+
+from service.database.tables import AuditEntry
+from service.domain.callers import Caller
+from service.services import Services
+
+Value = str | int | bool | None | list[str] | list[int] | list[list[int]]
+Action = Literal[
+    "participant.created",
+    "participant.changed",
+    "consent.recorded",
+    "consent.rule_changed",
+    "consent.overridden",
+    "approval.recorded",
+    "approval.removed",
+]
+
+FIRST = bytes(32)  # the hash before the first entry
+LOCK = "hashtext('fieldscribe:audit')"
+PENDING = "audit"  # in `Session.info`: entries that are written when the transaction is committed
+
+
+def record(
+    session: DbSession,
+    caller: Caller | None,
+    action: Action,
+    study_id: UUID | None,
+    objects: Mapping[str, UUID | str],
+    *,
+    reason: str | None = None,
+    detail: Mapping[str, Value] | None = None,
+) -> None:
+    """Add an entry when the transaction is committed.
+
+    Args:
+        caller: None for the service itself.
+        objects: ids, or codes, by kind: `{"transcript": id, "participant": id}`.
+        reason: one of a fixed list.
+        detail: numbers, codes and checksums; no fractions, which the database may write otherwise.
+    """
+    entry = AuditEntry(
+        study_id=study_id,
+        token_id=None if caller is None else caller.token_id,
+        role=None if caller is None else caller.role,
+        action=action,
+        objects={kind: str(id) for kind, id in objects.items()},
+        reason=reason,
+        detail=dict(detail or {}),
+    )
+    session.info.setdefault(PENDING, []).append(entry)
+
+
+def record_now(
+    services: Services,
+    caller: Caller | None,
+    action: Action,
+    study_id: UUID | None,
+    objects: Mapping[str, UUID | str],
+    *,
+    reason: str | None = None,
+    detail: Mapping[str, Value] | None = None,
+) -> None:
+    """Add an entry at once, for something that has no transaction, such as reading."""
+    with services.sessionmaker.begin() as session:
+        record(session, caller, action, study_id, objects, reason=reason, detail=detail)
+
+
+@event.listens_for(DbSession, "before_commit")
+def _write_pending(session: DbSession) -> None:
+    """Write the entries last: those of other requests wait for the lock until the commit."""
+    if session.in_nested_transaction() or PENDING not in session.info:
+        return
+    entries = session.info.pop(PENDING)
+    session.flush()
+    session.execute(text(f"SELECT pg_advisory_xact_lock({LOCK})"))
+    _append(session, entries)
+
+
+@event.listens_for(DbSession, "after_soft_rollback")
+def _drop_pending(session: DbSession, transaction: SessionTransaction) -> None:
+    if transaction.parent is None:
+        session.info.pop(PENDING, None)
+
+
+def _append(session: DbSession, entries: Iterable[AuditEntry]) -> None:
+    newest = select(AuditEntry).order_by(AuditEntry.position.desc()).limit(1)
+    last = session.scalar(newest)
+    position, previous = (0, FIRST) if last is None else (last.position, last.hash)
+    for entry in entries:
+        position += 1
+        entry.position, entry.previous, entry.at = position, previous, datetime.now(UTC)
+        entry.hash = previous = hash_entry(entry)
+        session.add(entry)
+    session.flush()
+
+
+def hash_entry(entry: AuditEntry) -> bytes:
+    """SHA-256 of everything that an entry says, with the hash of the entry before."""
+    content: dict[str, Any] = {
+        "position": entry.position,
+        "at": entry.at.astimezone(UTC).isoformat(timespec="microseconds"),
+        "study": None if entry.study_id is None else str(entry.study_id),
+        "token": None if entry.token_id is None else str(entry.token_id),
+        "role": entry.role,
+        "action": entry.action,
+        "objects": entry.objects,
+        "reason": entry.reason,
+        "detail": entry.detail,
+        "previous": entry.previous.hex(),
+    }
+    written = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(written.encode()).digest()
+
+
+def verify(session: DbSession) -> int | None:
+    """
+    Returns:
+        Position of the first entry that does not fit the chain; None if all do.
+    """
+    previous, expected = FIRST, 1
+    entries = select(AuditEntry).order_by(AuditEntry.position).execution_options(yield_per=1000)
+    with closing(session.scalars(entries)) as found:
+        for entry in found:
+            fits = entry.position == expected and entry.previous == previous
+            if not fits or hash_entry(entry) != entry.hash:
+                return expected
+            previous, expected = entry.hash, expected + 1
+    return None
