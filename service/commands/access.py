@@ -9,7 +9,15 @@ from service.commands.client import drop_none
 from service.commands.connection import connect
 from service.commands.console import Row, print_json, print_table
 from service.commands.names import study_codes
-from service.commands.options import AsJson, Cursor, Limit, check_id
+from service.commands.options import (
+    AccessEnd,
+    AccessStudies,
+    AllStudies,
+    AsJson,
+    Cursor,
+    Limit,
+    check_id,
+)
 
 token_app = typer.Typer(no_args_is_help=True, help="Create, list and revoke access tokens.")
 
@@ -23,24 +31,15 @@ def create_token(
             help="researcher, coder, listener, custodian, deidentifier, admin, owner or worker.",
         ),
     ],
-    study: Annotated[
-        list[str] | None,
-        typer.Option(metavar="CODE", help="Code of a study it gives access to; repeatable."),
-    ] = None,
+    study: AccessStudies = None,
     name: Annotated[
         str | None,
         typer.Option(
             metavar="NAME", help="What it is for: a machine or a purpose, such as upload-laptop."
         ),
     ] = None,
-    all_studies: Annotated[
-        bool,
-        typer.Option("--all-studies", help="Give access to all studies, future ones included."),
-    ] = False,
-    expires: Annotated[
-        str | None,
-        typer.Option(metavar="TIME", help="When it stops working, such as 2031-12-31T23:59:59Z."),
-    ] = None,
+    all_studies: AllStudies = False,
+    expires: AccessEnd = None,
     as_json: AsJson = False,
 ) -> None:
     """Create a token and print its secret.

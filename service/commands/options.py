@@ -80,6 +80,19 @@ StudyOption = Annotated[
 StudyArgument = Annotated[
     str, typer.Argument(metavar="CODE", help="Code of the study.", callback=check_study)
 ]
+AccessStudies = Annotated[
+    list[str] | None,
+    typer.Option("--study", metavar="CODE", help="Code of a study to give access to; repeatable."),
+]
+AllStudies = Annotated[
+    bool, typer.Option("--all-studies", help="Give access to all studies, future ones included.")
+]
+AccessEnd = Annotated[
+    str | None,
+    typer.Option(
+        "--expires", metavar="TIME", help="When the access ends, such as 2031-12-31T23:59:59Z."
+    ),
+]
 RecordingId = Annotated[
     str,
     typer.Argument(

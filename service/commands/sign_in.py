@@ -10,7 +10,7 @@ import typer
 from service.commands.client import Refused, ServiceUnreachable, drop_none
 from service.commands.connection import NoToken, connect, open_client
 from service.commands.console import print_json
-from service.commands.options import AsJson
+from service.commands.options import AccessEnd, AccessStudies, AllStudies, AsJson
 from service.settings import BadSettings, Settings
 
 STARTING = 120.0  # s
@@ -41,22 +41,13 @@ def invite_command(
             metavar="ROLE", help="researcher, coder, listener, custodian, admin or owner."
         ),
     ],
-    study: Annotated[
-        list[str] | None,
-        typer.Option(metavar="CODE", help="Code of a study to give access to; repeatable."),
-    ] = None,
+    study: AccessStudies = None,
     name: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="The person's name, for the lists of accounts."),
     ] = None,
-    all_studies: Annotated[
-        bool,
-        typer.Option("--all-studies", help="Give access to all studies, future ones included."),
-    ] = False,
-    expires: Annotated[
-        str | None,
-        typer.Option(metavar="TIME", help="When the access ends, such as 2031-12-31T23:59:59Z."),
-    ] = None,
+    all_studies: AllStudies = False,
+    expires: AccessEnd = None,
     days: Annotated[
         float | None,
         typer.Option(metavar="DAYS", help="Days that the link can be used; 1 by default."),
