@@ -1,5 +1,6 @@
 """The pages in Chromium: what people do there, by mouse and by keyboard."""
 
+import re
 from uuid import UUID
 
 import pytest
@@ -360,7 +361,7 @@ def test_a_transcript_is_reviewed_in_three_passes_and_released(visit, site):
     case = open_case(site.services)
     suggest(case)
     page = visit(f"/transcripts/{case.transcript_id}/review")
-    page.get_by_text("still to decide").first.wait_for()
+    page.get_by_text("left to decide").first.wait_for()
     shoot(page, "review-names")
     check_page(page)
 
@@ -369,8 +370,8 @@ def test_a_transcript_is_reviewed_in_three_passes_and_released(visit, site):
         if page.get_by_text("All 12 decided").count():
             break
         page.locator(".entities .tag.doubt").first.click()
-        accept = page.get_by_role("button", name="Replace the")
-        button = accept if accept.is_enabled() else page.get_by_role("button", name="Keep the")
+        accept = page.get_by_role("button", name=re.compile("Replace .*ticked"))
+        button = accept if accept.is_enabled() else page.get_by_role("button", name="Keep")
         before = page.locator("#count").inner_text()
         button.click()
         page.wait_for_timeout(50)
@@ -378,7 +379,7 @@ def test_a_transcript_is_reviewed_in_three_passes_and_released(visit, site):
     assert page.locator(".entities .tag.doubt").count() == 0
 
     # Pass 2: mark what nothing has suggested.
-    page.get_by_role("link", name="2 Read it through").click()
+    page.get_by_role("link", name="2 Read through").click()
     text = page.locator("section[data-segment=s0007] .said-text")
     assert "Siobhan" not in page.locator(".reading").inner_text()
     text.evaluate(
@@ -389,19 +390,19 @@ def test_a_transcript_is_reviewed_in_three_passes_and_released(visit, site):
             getSelection().removeAllRanges(); getSelection().addRange(range);
         }"""
     )
-    page.get_by_label("Kind of the selected words").select_option("PLACE")
+    page.get_by_label("What the selected words are").select_option("PLACE")
     shoot(page, "review-read")
     check_page(page)
-    page.get_by_role("button", name="Replace the selected words").click()
+    page.get_by_role("button", name="Replace selection").click()
     page.get_by_text("All 13 decided").wait_for()
     assert "Woolgoolga" not in text.inner_text()
 
     # Pass 3, and the release.
-    page.get_by_role("link", name="3 What is left").click()
+    page.get_by_role("link", name="3 Remaining words").click()
     page.locator(".left-words, .empty").first.wait_for()
     shoot(page, "review-left")
     check_page(page)
-    page.get_by_role("link", name="4 Release").click()
+    page.get_by_role("link", name="5 Release").click()
     shoot(page, "review-release")
     check_page(page)
     confirm = page.get_by_label("to confirm")

@@ -1,0 +1,26 @@
+// The words that the steps of a review share.
+import { KINDS } from "../entity_forms.js";
+
+export { KINDS };
+
+/** What a mention is, by label, in the order in which they are listed. */
+export const LABELS = {
+  PERSON: "Person", PLACE: "Place", ORGANISATION: "Organisation", ADDRESS: "Address", DATE: "Date", AGE: "Age", PHONE: "Phone number",
+  ID: "Number or code", EMAIL: "Email address", WEB: "Web address", HANDLE: "User name", OTHER: "Other",
+};
+export const ORDER = Object.keys(LABELS);
+
+const RULES = { roster: "on the roster", person: "marked by a person", fieldscribe: "a known name", repeated_name: "named elsewhere in the transcript", sample: "found by a second reader" };
+
+/** Why a mention was suggested: "on the roster, first name". */
+export function reasons(mention) {
+  const each = mention.votes.map((vote) => RULES[vote.rule] || RULES[vote.stage] || (vote.rule || "").replaceAll("_", " "));
+  return [...new Set(each.filter(Boolean))].join(", ");
+}
+
+/** "Siobhan Gallagher (P07)"; elsewhere in the study only the pseudonym is known. */
+export function describe(entity) {
+  const name = entity.names?.[0];
+  if (!name) return `${entity.pseudonym || "no pseudonym yet"} (${KINDS[entity.kind].toLowerCase()})`;
+  return entity.pseudonym ? `${name} (${entity.pseudonym})` : name;
+}
