@@ -18,8 +18,8 @@ from typing import Any, Literal
 
 import torch
 
+from models.error_rates import ErrorRate
 from models.errors import UnavailablePrecision, UnmeasuredPrecision
-from models.metrics import ErrorRate
 from models.precision import Precision, TrunkPrecision
 from models.weights.catalogue import (
     PipelineWeights,

@@ -30,6 +30,9 @@ tatar; haw hawaiian; ln lingala; ha hausa; ba bashkir; jw javanese; su sundanese
 )
 """English names by code."""
 
+WITHOUT_SPACES = ("zh", "yue", "ja", "th", "lo", "my", "km")
+"""Each character counts as a word when errors are counted."""
+
 _OTHER_NAMES = _pairs(
     """
 my burmese; ca valencian; nl flemish; ht haitian; lb letzeburgesch; ps pushto; pa panjabi; ro

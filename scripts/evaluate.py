@@ -32,9 +32,10 @@ from models.audio.errors import NoSpeech
 from models.audio.ffmpeg_child import allow_weak_sandbox
 from models.audio.probe import probe
 from models.audio.recording import SAMPLE_RATE, DecodedRecording
+from models.error_rates import sum_rates
 from models.errors import SpeechError
 from models.gates import Gate, required_gates
-from models.metrics import Spoken, TimedText, WordCounts, sum_rates
+from models.metrics import Spoken, TimedText, WordCounts
 from models.options import Channels, JobOptions, SpeakerCount
 from models.pipeline import Pipeline
 from models.precision import Precision

@@ -9,11 +9,10 @@ from typing import Any
 
 import torch
 
+from models.error_rates import ErrorRate, bootstrap_interval, sum_rates
 from models.metrics import (
     TCP_COLLAR,
-    ErrorRate,
     WordCounts,
-    bootstrap_interval,
     count_errors,
     count_word_errors,
     cp_word_errors,
@@ -22,7 +21,6 @@ from models.metrics import (
     normaliser_name,
     seconds_without_words,
     speaker_errors,
-    sum_rates,
     tcp_word_errors,
     time_errors,
     turn_speaker_errors,

@@ -95,7 +95,8 @@ def things(api):
 
 
 def fill(path, things):
-    things = {**things, "segment_id": "s0001", "label": "SPEAKER_00", "format": "json"}
+    fixed = {"segment_id": "s0001", "label": "SPEAKER_00", "format": "json", "paper": "methods"}
+    things = {**things, **fixed}
     return re.sub(r"\{(\w+)\}", lambda match: things.get(match[1], str(uuid4())), path)
 
 
@@ -196,6 +197,8 @@ def test_on_every_route_an_object_of_another_study_looks_like_none(api, things):
         ("POST", "/v1/transcripts/{transcript_id}/review/samples"): {},
         "/v1/transcripts/{transcript_id}/review/samples/{sample_id}/finish": {"marks": []},
         "/v1/studies/{study}/release-archive": {"password": "a" * 12},
+        "/v1/studies/{study}/deposit": dict.fromkeys(("title", "abstract", "rights"), "a")
+        | {"creators": ["a"]},
         "/v1/handoffs/{handoff_id}/heartbeat": {"fence": 1},
         "/v1/handoffs/{handoff_id}/complete": {"fence": 1, "occurrences": []},
         "/v1/handoffs/{handoff_id}/fail": {"fence": 1, "code": "out_of_memory"},

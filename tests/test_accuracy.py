@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.metrics import ErrorRate, sum_rates
+from models.error_rates import ErrorRate, sum_rates
 from models.options import JobOptions
 from models.pipeline import Pipeline
 from models.weights.catalogue import find_pipeline, find_whisper

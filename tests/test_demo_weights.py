@@ -12,7 +12,8 @@ from models.audio.decode import decode
 from models.audio.recording import SAMPLE_RATE
 from models.diarisation.diarisation import start_diarisation
 from models.diarisation.segmentation import segment
-from models.metrics import ErrorRate, Spoken, speaker_errors
+from models.error_rates import ErrorRate
+from models.metrics import Spoken, speaker_errors
 from models.options import JobOptions, SpeakerCount
 from models.pipeline import Pipeline
 from models.pyannote_guard import import_pyannote_audio

@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from models.metrics import ErrorRate, Spoken, TimedText, WordCounts
+from models.error_rates import ErrorRate
+from models.metrics import Spoken, TimedText, WordCounts
 from models.transcript import Turn
 from scripts.evaluation import (
     Measurement,

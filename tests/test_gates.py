@@ -12,9 +12,9 @@ import torch
 from typer.testing import CliRunner
 
 from models import gates
+from models.error_rates import ErrorRate
 from models.errors import UnavailablePrecision, UnmeasuredPrecision
 from models.gates import Gate, ModelPrecisions, check_gates, required_gates, resolve_precision
-from models.metrics import ErrorRate
 from models.options import JobOptions
 from models.weights.catalogue import PipelineWeights, WhisperWeights, find_pipeline, find_whisper
 from scripts import evaluate

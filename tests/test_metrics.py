@@ -2,11 +2,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.error_rates import ErrorRate, bootstrap_interval, sum_rates
 from models.metrics import (
-    ErrorRate,
     Spoken,
     TimedText,
-    bootstrap_interval,
     count_errors,
     cp_word_errors,
     diarisation_parts,
@@ -15,7 +14,6 @@ from models.metrics import (
     seconds_without_words,
     speaker_errors,
     subtract_intervals,
-    sum_rates,
     tcp_word_errors,
     time_errors,
     turn_speaker_errors,
