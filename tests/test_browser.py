@@ -285,6 +285,19 @@ def test_an_identified_export_is_downloaded_for_the_program(visit, site, study):
     assert download.value.suggested_filename.endswith(".identified.maxqda.txt")
 
 
+def test_a_paper_about_the_study_is_downloaded(visit, study):
+    page = visit(f"/studies/{study['code']}/exports")
+    page.get_by_role("heading", name="Papers about the study").wait_for()
+    page.get_by_role("heading", name="Papers about the study").scroll_into_view_if_needed()
+    shoot(page, "papers")
+    check_page(page)
+
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Ethics annex").click()
+
+    assert download.value.suggested_filename == f"{study['code']}.ethics.docx"
+
+
 def test_an_administrator_invites_somebody_who_can_then_sign_in(visit, site):
     study = site.study()
     page = visit("/admin")

@@ -152,10 +152,8 @@ def _ddi(
         add(subject, "keyword", keyword)
     add(info, "abstract", description.abstract)
     summary = _child(info, "sumDscr")
-    add(summary, "anlyUnit", "Individual")
     add(summary, "dataKind", "Text: de-identified transcripts of interviews and focus groups")
     collection = _child(_child(study, "method"), "dataColl")
-    add(collection, "timeMeth", "Cross-section")
     add(collection, "collMode", _kinds(releases))
     add(collection, "cleanOps", " ".join(_paragraphs(paper_text("methods", facts))))
     use = _child(_child(study, "dataAccs"), "useStmt")
@@ -222,10 +220,10 @@ def _allowed(text: str) -> str:
 def _readme(
     description: Description, facts: StudyFacts, releases: Sequence[DepositedRelease]
 ) -> str:
-    names = [LANGUAGES.get(each.language, each.language) for each in releases]
+    names = [LANGUAGES.get(each.language, each.language).capitalize() for each in releases]
     parts = [
         description.title,
-        ", ".join(description.creators),
+        "; ".join(description.creators),
         description.abstract,
         f"This deposit holds {_kinds(releases)}, de-identified: names, places and other passages "
         "that identify somebody were replaced by pseudonyms, and a person decided on each. The "

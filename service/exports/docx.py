@@ -234,7 +234,7 @@ def _core_properties(label: Label) -> str:
         'xmlns:cp="http://schemas.openxmlformats.org/package/2006/metadata/core-properties" '
         'xmlns:dc="http://purl.org/dc/elements/1.1/">'
         f"<dc:title>{escape(one_line(label.title))}</dc:title>"
-        f"<dc:subject>Transcript, {label.status}</dc:subject>"
+        f"<dc:subject>{label.subject}</dc:subject>"
         "<dc:creator>Fieldscribe</dc:creator>"
         "<cp:lastModifiedBy>Fieldscribe</cp:lastModifiedBy>"
         f"<cp:keywords>{label.status}</cp:keywords>"
@@ -243,10 +243,9 @@ def _core_properties(label: Label) -> str:
 
 
 def _page_header(label: Label) -> str:
-    status = "IDENTIFIED" if label.release is None else f"RELEASE {label.release}"
     codes = one_line(", ".join(filter(None, (label.study, label.session))))
     version = "" if label.version is None else f", version {label.version}"
-    runs = f"{_run(codes + version)}<w:r><w:tab/></w:r>{_run(status, bold=True)}"
+    runs = f"{_run(codes + version)}<w:r><w:tab/></w:r>{_run(label.marking, bold=True)}"
     return f"{XML}<w:hdr {NAMESPACES}>{_paragraph(runs, 'Header')}</w:hdr>"
 
 

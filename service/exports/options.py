@@ -77,6 +77,15 @@ class Label:
         return "identified" if self.release is None else f"release-{self.release}"
 
     @property
+    def marking(self) -> str:
+        """What the header of each page says."""
+        return "IDENTIFIED" if self.release is None else f"RELEASE {self.release}"
+
+    @property
+    def subject(self) -> str:
+        return f"Transcript, {self.status}"
+
+    @property
     def stem(self) -> str:
         """`INT-07.v3.identified`: the file's name without its extension."""
         version = "" if self.version is None else f".v{self.version}"

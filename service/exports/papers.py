@@ -5,6 +5,7 @@ they say so: a promise that nobody can check is left for the researcher to make.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 from models.study_facts import Accuracy, ModelUse, Recall, Share, StudyFacts
@@ -58,8 +59,29 @@ RULES = {
 }
 
 
+@dataclass(frozen=True)
+class PaperLabel(Label):
+    """Of a document about a study, which holds nothing from its transcripts."""
+
+    @property
+    def status(self) -> str:
+        return "paper"
+
+    @property
+    def marking(self) -> str:
+        return ""
+
+    @property
+    def subject(self) -> str:
+        return "About a study"
+
+    @property
+    def title(self) -> str:
+        return self.study or ""
+
+
 def paper_docx(paper: Paper, facts: StudyFacts) -> bytes:
-    label = Label(session="", study=facts.study)
+    label = PaperLabel(session="", study=facts.study)
     return report_docx(f"{facts.study}. {TITLES[paper]}", write_paper(paper, facts), label, "en")
 
 

@@ -29,6 +29,12 @@ const FORMAT_WORDS = {
   nvivo: "Table to import", docx: "Text", maxqda: "Text", atlas: "Text", qdpx: "Project", lines: "Numbered lines", "lines-csv": "Spreadsheet",
   vtt: "WebVTT", srt: "SubRip", f4: "Text", eaf: "ELAN file", textgrid: "TextGrid",
 };
+const PAPERS = [
+  { id: "methods", name: "Methods", says: "models, corrections, measured accuracy, de-identification" },
+  { id: "data_management", name: "Data management", says: "storage, access, backups, formats" },
+  { id: "ethics", name: "Ethics annex", says: "approvals, consents, who can read what, withdrawal" },
+  { id: "participants", name: "For participants", says: "a text for the information sheet" },
+];
 const PROFILES = ["nvivo", "maxqda", "atlas", "qualcoder"];
 
 const me = await user;
@@ -73,7 +79,18 @@ function draw() {
       el("p", { class: "prose" }, program.how),
       identified ? identifiedOptions() : null,
       table(),
-      identified ? notice("warning", "These files hold everything that people said, with names. Keep them with the recordings, and release a transcript before you share it.") : null));
+      identified ? notice("warning", "These files hold everything that people said, with names. Keep them with the recordings, and release a transcript before you share it.") : null),
+    canRead(me) ? papers() : null);
+}
+
+/** Documents about the study itself. */
+function papers() {
+  return el("section", { class: "stack", "aria-labelledby": "papers-title" },
+    el("h2", { id: "papers-title" }, "Papers about the study"),
+    el("p", { class: "prose" }, "Word documents written from what is recorded. Where nothing is recorded, they say so: read them before you use them."),
+    el("ul", { class: "transfers" }, PAPERS.map((paper) => el("li", { class: "row" },
+      el("a", { class: "button", href: `/v1/studies/${encodeURIComponent(code)}/papers/${paper.id}`, download: true }, icon("download"), paper.name),
+      el("span", { class: "muted" }, paper.says)))));
 }
 
 function kindChoice() {
