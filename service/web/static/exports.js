@@ -88,7 +88,7 @@ function papers() {
   return el("section", { class: "stack", "aria-labelledby": "papers-title" },
     el("h2", { id: "papers-title" }, "Papers about the study"),
     el("p", { class: "prose" }, "Word documents written from what is recorded. Where nothing is recorded, they say so: read them before you use them."),
-    el("ul", { class: "transfers" }, PAPERS.map((paper) => el("li", { class: "row" },
+    el("div", { class: "stack tight", role: "list" }, PAPERS.map((paper) => el("div", { class: "row", role: "listitem" },
       el("a", { class: "button", href: `/v1/studies/${encodeURIComponent(code)}/papers/${paper.id}`, download: true }, icon("download"), paper.name),
       el("span", { class: "muted" }, paper.says)))));
 }
