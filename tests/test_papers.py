@@ -25,6 +25,8 @@ DESCRIPTION: dict[str, Any] = {
     "abstract": "A peer worker describes her work.\nIn two lines.",
     "rights": "Registered users <only>",
     "keywords": ["peer work"],
+    "funders": ["A council"],
+    "contact": "The team, team@example.org",
 }
 
 
@@ -188,6 +190,8 @@ def test_a_deposit_holds_the_release_its_report_and_metadata(bag: dict[str, byte
         assert DESCRIPTION["title"] in text
         assert DESCRIPTION["rights"] in text
         assert all(creator in text for creator in DESCRIPTION["creators"])
+        files = root.findall("{ddi:codebook:2_5}otherMat")
+        assert all(each.get("level") == "study" for each in files)  # the schema demands it
     for content in bag.values():
         assert not any(name.encode() in content for name in NAMES)
 

@@ -161,7 +161,9 @@ def _ddi(
     for release in releases:
         for name, content in release.files.items():
             other = _child(
-                root, "otherMat", {"type": "transcript", "URI": f"../transcripts/{name}"}
+                root,
+                "otherMat",
+                {"type": "transcript", "level": "study", "URI": f"../transcripts/{name}"},
             )
             add(other, "labl", f"{release.session}, {len(content)} bytes")
     return _written(root)
