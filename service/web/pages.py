@@ -50,6 +50,7 @@ FOR_EVER = "public, max-age=31536000, immutable"
 PAGES = {
     "/": "studies.html",
     "/studies/{study}": "study.html",
+    "/studies/{study}/roster": "roster.html",
     "/studies/{study}/exports": "exports.html",
     "/studies/{study}/settings": "settings.html",
     "/admin": "admin.html",

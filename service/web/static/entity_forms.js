@@ -81,3 +81,43 @@ export async function changeEntity(id, name) {
   if (done) announce("Saved");
   return done;
 }
+
+/** "Siobhan Gallagher (P07)"; where names are not known, "P07 (participant)". */
+export function describe(entity) {
+  const name = entity.names?.[0];
+  if (!name) return `${entity.pseudonym || "no pseudonym yet"} (${(KINDS[entity.kind] ?? "never replaced").toLowerCase()})`;
+  return entity.pseudonym ? `${name} (${entity.pseudonym})` : name;
+}
+
+const isCoded = (entity) => ["participant", "interviewer"].includes(entity.kind) && entity.pseudonym;
+
+/** [the one that is given up, the one that stays]: a person with a code in sessions stays. */
+function direction(entity, other) {
+  if (isCoded(entity)) return [other, entity];
+  if (isCoded(other) || other.pseudonym && !entity.pseudonym) return [entity, other];
+  return [other, entity];
+}
+
+/** Merge an entity with another one. groups: [[label, entities]], of which one is chosen. */
+export async function mergeEntity(entity, groups) {
+  const byId = new Map(groups.flatMap(([, entities]) => entities).map((each) => [each.id, each]));
+  const other = el("select", {}, el("option", { value: "" }, "Choose…"),
+    groups.filter(([, entities]) => entities.length).map(([label, entities]) => el("optgroup", { label }, entities.map((each) => el("option", { value: each.id }, describe(each))))));
+  const result = el("p", { class: "muted", role: "status" });
+  other.addEventListener("change", () => {
+    const chosen = byId.get(other.value);
+    const [, into] = chosen ? direction(entity, chosen) : [];
+    result.textContent = into ? `Both will be ${into.pseudonym || describe(into)}, with the names and mentions of both. Decisions stay as they are.` : "";
+  });
+  const done = await askForm(`Merge ${describe(entity)}`, [
+    el("p", {}, "Use this when two entries are the same person, place or organisation, for example two spellings of a name."),
+    field(`${describe(entity)} is the same as`, other), result,
+  ], { label: "Merge", primary: true }, async () => {
+    const chosen = byId.get(other.value);
+    if (!chosen) throw new Error("Choose the other entry.");
+    const [from, into] = direction(entity, chosen);
+    await api.post(`/v1/entities/${from.id}/merge`, { into: into.id });
+  });
+  if (done) announce("Merged");
+  return done;
+}

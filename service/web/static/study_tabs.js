@@ -4,6 +4,7 @@ import { canManage, canRead, seesReleasesOnly } from "./shell.js";
 
 const TABS = [
   ["sessions", "Sessions", "", (user) => !seesReleasesOnly(user)],
+  ["roster", "Roster", "/roster", (user) => canRead(user) || user.role === "custodian"],
   ["exports", "Exports", "/exports", (user) => canRead(user) || seesReleasesOnly(user)],
   ["settings", "Settings", "/settings", (user) => canRead(user) || canManage(user)],
 ];
@@ -11,7 +12,7 @@ const TABS = [
 export async function showTabs(code, current, user) {
   byId("title").textContent = code;
   document.title = `${code} · ${document.title}`;
-  if (canRead(user)) {
+  if (canRead(user) || user.role === "custodian") {
     fill(byId("class-rule"), icon("shield"), "Identified: contains names");
     byId("class-rule").hidden = false;
   }

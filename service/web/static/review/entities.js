@@ -1,47 +1,15 @@
 // Mending identities during a review: two that are one, one that is two, a pseudonym that will not do.
 import * as api from "../api.js";
 import { announce, el } from "../dom.js";
-import { askForm, changeEntity, choice, field } from "../entity_forms.js";
+import { askForm, changeEntity, choice, describe, field, KINDS, mergeEntity } from "../entity_forms.js";
 import { duration } from "../format.js";
-import { describe, KINDS } from "./labels.js";
 import { textOf } from "./text.js";
-
-const isCoded = (entity) => ["participant", "interviewer"].includes(entity.kind) && entity.pseudonym;
 
 export const renameEntity = (review, { entity }) => changeEntity(entity.id, describe(entity));
 
-/** Which of two gives up its pseudonym: never a person with a code in sessions. */
-function direction(entity, other) {
-  if (isCoded(entity)) return [other, entity];
-  if (isCoded(other) || other.pseudonym && !entity.pseudonym) return [entity, other];
-  return [other, entity];
-}
-
 export async function mergeEntities(review, { entity }) {
   const here = [...review.entities.values()].filter((each) => each.id !== entity.id && !each.erased && each.kind !== "allowed");
-  const elsewhere = await review.elsewhere();
-  const byId = new Map([...here, ...elsewhere].map((each) => [each.id, each]));
-  const option = (each) => el("option", { value: each.id }, describe(each));
-  const other = el("select", {}, el("option", { value: "" }, "Choose…"),
-    here.length ? el("optgroup", { label: "In this transcript" }, here.map(option)) : null,
-    elsewhere.length ? el("optgroup", { label: "Elsewhere in the study" }, elsewhere.map(option)) : null);
-  const result = el("p", { class: "muted", role: "status" });
-  other.addEventListener("change", () => {
-    const chosen = byId.get(other.value);
-    const [, into] = chosen ? direction(entity, chosen) : [];
-    result.textContent = into ? `Both will be ${into.pseudonym || describe(into)}, with the names and mentions of both. Decisions stay as they are.` : "";
-  });
-  const done = await askForm(`Merge ${describe(entity)}`, [
-    el("p", {}, "Use this when two entries are the same person, place or organisation, for example two spellings of a name."),
-    field(`${describe(entity)} is the same as`, other), result,
-  ], { label: "Merge", primary: true }, async () => {
-    const chosen = byId.get(other.value);
-    if (!chosen) throw new Error("Choose the other entry.");
-    const [from, into] = direction(entity, chosen);
-    await api.post(`/v1/entities/${from.id}/merge`, { into: into.id });
-  });
-  if (done) announce("Merged");
-  return done;
+  return mergeEntity(entity, [["In this transcript", here], ["Elsewhere in the study", await review.elsewhere()]]);
 }
 
 export async function splitEntity(review, { entity, mentions }) {

@@ -1,7 +1,4 @@
 // The words that the steps of a review share.
-import { KINDS } from "../entity_forms.js";
-
-export { KINDS };
 
 /** What a mention is, by label, in the order in which they are listed. */
 export const LABELS = {
@@ -16,11 +13,4 @@ const RULES = { roster: "on the roster", person: "marked by a person", fieldscri
 export function reasons(mention) {
   const each = mention.votes.map((vote) => RULES[vote.rule] || RULES[vote.stage] || (vote.rule || "").replaceAll("_", " "));
   return [...new Set(each.filter(Boolean))].join(", ");
-}
-
-/** "Siobhan Gallagher (P07)"; elsewhere in the study only the pseudonym is known. */
-export function describe(entity) {
-  const name = entity.names?.[0];
-  if (!name) return `${entity.pseudonym || "no pseudonym yet"} (${KINDS[entity.kind].toLowerCase()})`;
-  return entity.pseudonym ? `${name} (${entity.pseudonym})` : name;
 }

@@ -1,8 +1,9 @@
 // Step 1: the suggestions, one name after the other, each with all its mentions.
 import { announce, button, el, fill, icon } from "../dom.js";
+import { describe, KINDS } from "../entity_forms.js";
 import { duration, plural } from "../format.js";
 import { mergeEntities, renameEntity, splitEntity } from "./entities.js";
-import { describe, KINDS, LABELS, reasons } from "./labels.js";
+import { LABELS, reasons } from "./labels.js";
 import { canPlay, play } from "./sound.js";
 import { textOf } from "./text.js";
 
