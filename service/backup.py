@@ -1,7 +1,8 @@
 """Backup and restore: the database and the vault in one archive, the keys in another.
 
     fieldscribe-<time>.tar        database.dump, vault/..., manifest.json
-    fieldscribe-keys-<time>.tar   root/..., wrapped/..., ledger/..., owner.token, manifest.json
+    fieldscribe-keys-<time>.tar   root/..., wrapped/..., ledger/..., owner.token, sign-on.key,
+                                   manifest.json
 
 Either archive alone is useless to a thief. Restore with the newest key archive: its ledger, and
 the one on this machine, name what was erased after the data archive was made, and the restore
@@ -77,11 +78,12 @@ from service.vault.files import (
 MANIFEST = "manifest.json"
 DUMP = "database.dump"
 TOKEN = "owner.token"
+SIGN_ON_KEY = "sign-on.key"
 ID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 CLASS = f"(?:{'|'.join(ArtefactClass)})"
 DATA_NAMES = re.compile(rf"{DUMP}|vault/{CLASS}/(?:artefacts|uploads)(?:/[0-9a-z-]+)+")
 KEY_NAMES = re.compile(
-    rf"{TOKEN}|root/{CLASS}\.key"
+    rf"{TOKEN}|{SIGN_ON_KEY}|root/{CLASS}\.key"
     rf"|wrapped/{CLASS}/{ID}/(?:study|{ID})\.key|ledger/{CLASS}/{ID}/(?:study|{ID})"
 )
 VARIABLES = {
@@ -271,6 +273,7 @@ def key_files(settings: Settings) -> Iterator[tuple[str, Path]]:
     for folder in (settings.root_keys, settings.wrapped_keys, settings.ledger):
         yield from files_named(folder, folder.name, KEY_NAMES)
     yield TOKEN, settings.owner_token
+    yield SIGN_ON_KEY, settings.sign_on_key
 
 
 def files_named(folder: Path, prefix: str, names: re.Pattern[str]) -> Iterator[tuple[str, Path]]:
@@ -471,7 +474,7 @@ def extract(archive: tarfile.TarFile, prefix: str, folder: Path) -> int:
 
 
 def extract_keys(archive: tarfile.TarFile, settings: Settings) -> int:
-    """Write the keys, the owner's token and those entries of the ledger that are not here already.
+    """Write the keys, the owner's token and the entries of the ledger that are not here already.
 
     Returns:
         Number of keys written.
@@ -483,6 +486,8 @@ def extract_keys(archive: tarfile.TarFile, settings: Settings) -> int:
             write_member(archive, member, settings.keys / member.name)
         elif member.name == TOKEN:
             write_member(archive, member, settings.owner_token)
+        elif member.name == SIGN_ON_KEY:
+            write_member(archive, member, settings.sign_on_key)
     return n_keys
 
 

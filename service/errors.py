@@ -5,6 +5,7 @@
     │   ├── OutputNotWritable, SameName, VocabularyNotReadable, RosterNotReadable
     ├── TokenMissing, TokenUnknown, TokenExpired, TokenRevoked, NotAllowed
     ├── SignedOut, SignInLinkUnusable, InsecureConnection, CrossSiteRequest, DeviceNotFound
+    ├── SignOnNotConfigured, SignOnUnavailable, SignOnRefused, SignOnNotInvited, SignOnTaken
     ├── RecordingNotFound, StudyNotFound, StudyUnclear, SessionNotFound, TokenNotFound, NoSuchPath
     ├── MethodNotAllowed, InvalidRequest, VersionMissing, BodyTooLarge, RequestTooSlow
     ├── StudyCodeTaken, SessionCodeTaken
@@ -123,6 +124,45 @@ class SignInLinkUnusable(ServiceError):
 
     code = "sign_in_link_unusable"
     status = 401
+
+
+class SignOnNotConfigured(ServiceError):
+    """The service has no single sign-on."""
+
+    code = "sign_on_not_configured"
+    status = 404
+
+
+class SignOnUnavailable(ServiceError):
+    """The provider of single sign-on does not answer, or not as it should."""
+
+    code = "sign_on_unavailable"
+    status = 503
+
+
+class SignOnRefused(ServiceError):
+    """The provider of single sign-on did not confirm the sign-in."""
+
+    code = "sign_on_refused"
+    status = 401
+
+
+class SignOnNotInvited(ServiceError):
+    """The person signed in at the provider but has no account here."""
+
+    code = "sign_on_not_invited"
+    status = 403
+
+    def __init__(self, message: str, subject: str) -> None:
+        super().__init__(message)
+        self.subject = subject  # the provider's identifier of the person; shown to that person only
+
+
+class SignOnTaken(ServiceError):
+    """The person has an account already."""
+
+    code = "sign_on_taken"
+    status = 409
 
 
 class InsecureConnection(ServiceError):

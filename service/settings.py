@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Self
+from urllib.parse import urlsplit
 
 from platformdirs import user_config_path, user_data_path
 from pydantic import Field, SecretStr, field_validator, model_validator
@@ -90,6 +91,24 @@ class Settings(BaseSettings):
     sign_in_hours: float = Field(
         default=12.0, gt=0, le=10**4, description="Hours before a browser has to sign in again."
     )
+    sign_on_issuer: str | None = Field(
+        default=None,
+        description="Issuer of the OpenID Connect provider of single sign-on, such as "
+        "`https://login.example.org/realms/staff`; by default there is none.",
+    )
+    sign_on_client_id: str | None = Field(
+        default=None, description="Id that the provider knows the service by."
+    )
+    sign_on_secret_file: Path | None = Field(
+        default=None,
+        description="File with the client's secret, mode 0600; by default the client has none.",
+    )
+    sign_on_label: str = Field(
+        default="your institution",
+        min_length=1,
+        max_length=60,
+        description="Name of the provider on the sign-in button.",
+    )
     idle_unload_minutes: float = Field(
         default=10.0,
         gt=0,
@@ -168,6 +187,12 @@ class Settings(BaseSettings):
             raise ValueError("the keys folder must not be inside the data folder")
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ValueError("set both tls_certificate and tls_key, or neither")
+        if (self.sign_on_issuer is None) != (self.sign_on_client_id is None):
+            raise ValueError("set both sign_on_issuer and sign_on_client_id, or neither")
+        if self.sign_on_issuer is not None and not is_safe_url(
+            self.sign_on_issuer, self.sign_on_issuer
+        ):
+            raise ValueError("sign_on_issuer must begin with https, except on this machine")
         if self.host not in LOOPBACK and not (self.tls_certificate or self.behind_proxy):
             raise ValueError(
                 "to accept connections from other machines, set a certificate or behind_proxy"
@@ -221,6 +246,11 @@ class Settings(BaseSettings):
         return self.keys / "deidentifier.token"
 
     @property
+    def sign_on_key(self) -> Path:
+        """Key of the hashes of people's identifiers at the single sign-on provider."""
+        return self.keys / "sign-on.key"
+
+    @property
     def root_keys(self) -> Path:
         return self.keys / "root"
 
@@ -231,6 +261,22 @@ class Settings(BaseSettings):
     @property
     def ledger(self) -> Path:
         return self.keys / "ledger"
+
+
+def is_safe_url(url: str, issuer: str) -> bool:
+    """Whether an address of the provider of single sign-on has https.
+
+    If the provider itself runs on this machine, without TLS, its other addresses may too.
+    """
+    try:
+        parts, own = urlsplit(url), urlsplit(issuer)
+        host = parts.hostname
+        _ = parts.port
+    except ValueError:
+        return False
+    local = own.scheme == parts.scheme == "http" and own.hostname in LOOPBACK and host in LOOPBACK
+    plain = parts.username is None and not parts.fragment and (url != issuer or not parts.query)
+    return bool(host) and plain and (parts.scheme == "https" or local)
 
 
 def variable_name(field: str) -> str:

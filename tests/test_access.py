@@ -10,10 +10,11 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
+from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 from sqlalchemy import select, text
 
-from service.api.app import create_app
+from service.api.app import ROUTERS, create_app
 from service.api.limits import Bucket
 from service.commands.connection import find_token
 from service.database.tables import ROLES, Handoff, Job, MaskedAudio, Token
@@ -42,6 +43,8 @@ FOR_ALL = {
     ("GET", "/metrics"),  # open to this machine
     ("POST", "/v1/sign-in"),  # has a secret in its body
     ("POST", "/v1/sign-in/check"),
+    ("GET", "/v1/sign-on"),  # the name of a button
+    ("POST", "/v1/sign-on"),  # leads to the provider, which asks who it is
 }
 
 
@@ -117,6 +120,18 @@ def test_every_route_but_six_needs_a_token():
     unguarded = {(method, path) for method, path, each in OPERATIONS if "security" not in each}
 
     assert unguarded == FOR_ALL
+
+
+def test_the_only_undocumented_route_of_the_api_is_for_browsers_that_come_back():
+    """From single sign-on: test_sign_on.py tests what it refuses."""
+    hidden = {
+        route.path
+        for router in ROUTERS
+        for route in router.routes
+        if isinstance(route, APIRoute) and not route.include_in_schema
+    }
+
+    assert hidden == {"/v1/sign-on/callback"}
 
 
 def test_every_route_refuses_a_request_without_a_token(api, things):

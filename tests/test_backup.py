@@ -92,10 +92,12 @@ def test_a_restore_onto_an_empty_machine_brings_everything_back(
     api, study, settings, empty, tmp_path
 ):
     job_id, transcript_id = finished(api, study)
+    settings.sign_on_key.write_bytes(b"k" * 32)
     data, keys = backed_up(settings, tmp_path)
     done = restore(empty, data, keys)
 
     assert (done.artefacts, done.erased_again) == (6, 0)
+    assert empty.sign_on_key.read_bytes() == b"k" * 32
     with open_api(empty) as restored:
         text = restored.get(f"/v1/transcripts/{transcript_id}?format=txt").text
         assert "My name is Eva Muster." in text

@@ -95,3 +95,27 @@ def test_serve_prints_a_link_but_not_into_a_journal(monkeypatch, capsys, with_li
     said = capsys.readouterr().out
     assert ("secret" in said) == with_link
     assert "fieldscribe open" in said
+
+
+def test_invite_refuses_two_names_of_one_person(run):
+    refused = run("invite", "--role", "coder", "--sign-on", "a@b.example", "--sign-on-subject", "1")
+    assert refused.exit_code == 2
+    assert "not both" in refused.stderr
+
+
+def test_invite_through_single_sign_on_prints_the_sign_in_page(run, api):
+    services, before = api.services, api.services.settings
+    assert (
+        "sign_on_not_configured" in run("invite", "--role", "coder", "--sign-on", "a@b.ex").stderr
+    )
+    issuer = {"sign_on_issuer": "https://login.example", "sign_on_client_id": "fieldscribe"}
+    object.__setattr__(services, "settings", before.model_copy(update=issuer))
+    services.settings.sign_on_key.write_bytes(bytes(32))
+    try:
+        by_email = run("invite", "--role", "coder", "--sign-on", "a@b.example")
+        by_subject = run("invite", "--role", "coder", "--sign-on-subject", "s-1", "--json")
+    finally:
+        object.__setattr__(services, "settings", before)
+    assert by_email.stdout.strip().endswith("/sign-in")
+    assert "for the first time until" in by_email.stderr
+    assert json.loads(by_subject.stdout)["link"].endswith("/sign-in")

@@ -38,6 +38,7 @@ from service.api.routes import (
     seal,
     sessions,
     sign_in,
+    sign_on,
     studies,
     tokens,
     transcripts,
@@ -52,6 +53,7 @@ from service.domain.checking import Checker
 from service.domain.masked_audio import Masker
 from service.domain.playback import PlaybackMaker
 from service.domain.presence import Presence
+from service.domain.sign_on import create_sign_on_key
 from service.domain.stages import RateCache
 from service.domain.tokens import make_first_tokens
 from service.errors import locate
@@ -83,6 +85,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     audio.router,
     asr.router,
     sign_in.router,
+    sign_on.router,
     tokens.router,
     seal.router,
     administration.router,
@@ -109,9 +112,15 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.requests = RequestMetrics()
     app.state.rates = RateCache()
     app.state.presence = Presence()
+    app.state.provider = None  # of single sign-on, once it is used
     for router in ROUTERS:
         app.include_router(router)
-    routes = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
+    routes = [
+        route
+        for router in ROUTERS
+        for route in router.routes
+        if isinstance(route, APIRoute) and route.include_in_schema
+    ]
     app.openapi = openapi_document(app, routes)  # type: ignore[method-assign]
     app.add_api_route("/docs", docs_route(app), include_in_schema=False)
     app.include_router(pages.router)
@@ -126,6 +135,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     services = await asyncio.to_thread(open_services, app.state.settings)
     try:
         await asyncio.to_thread(make_first_tokens, services)
+        await asyncio.to_thread(create_sign_on_key, app.state.settings)
     except (OperationalError, InterfaceError):  # uvicorn would log the whole traceback
         log.critical("the API cannot start", exc_info=True)
         end_process()

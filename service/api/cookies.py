@@ -13,6 +13,8 @@ from service.errors import CrossSiteRequest, InsecureConnection
 from service.settings import LOOPBACK, Settings
 
 SECURE_NAME = "__Host-fieldscribe"
+ATTEMPT = "-sign-on"  # suffix of the cookie of a browser that is signing in at the provider
+ATTEMPT_LASTS = 600  # s
 SAFE = ("GET", "HEAD", "OPTIONS")
 BACKGROUND = "fieldscribe-background"  # header of requests that no person caused
 
@@ -41,6 +43,35 @@ def clear(request: Request, response: Response) -> None:
     for name, secure in ((SECURE_NAME, True), (_local_name(request), False)):
         if name in request.cookies:
             response.delete_cookie(name, secure=secure, httponly=True, samesite="strict")
+
+
+def read_attempt(request: Request) -> str | None:
+    names = (SECURE_NAME + ATTEMPT, _local_name(request) + ATTEMPT)
+    return next((request.cookies[name] for name in names if name in request.cookies), None)
+
+
+def write_attempt(request: Request, response: Response, value: str) -> None:
+    """Lax, because the browser comes back from the provider's site.
+
+    Raises:
+        InsecureConnection
+    """
+    secure = is_secure(request)
+    response.set_cookie(
+        (SECURE_NAME if secure else _local_name(request)) + ATTEMPT,
+        value,
+        max_age=ATTEMPT_LASTS,
+        path="/",
+        secure=secure,
+        httponly=True,
+        samesite="lax",
+    )
+
+
+def clear_attempt(request: Request, response: Response) -> None:
+    for name, secure in ((SECURE_NAME, True), (_local_name(request), False)):
+        if name + ATTEMPT in request.cookies:
+            response.delete_cookie(name + ATTEMPT, secure=secure, httponly=True, samesite="lax")
 
 
 def is_secure(request: Request) -> bool:

@@ -58,6 +58,8 @@ class Limits:
     max_waiting: int
     # Per address. Bad tokens from an address never block a good one from the same address.
     bad_tokens: Bucket = field(default_factory=lambda: Bucket(rate=10 / 60, burst=10))
+    # Per address. Each may ask the provider of single sign-on, and a whole office has one address.
+    sign_ons: Bucket = field(default_factory=lambda: Bucket(rate=1, burst=60))
     # For all callers together: each attempt costs a second and 256 MiB.
     passphrases: Bucket = field(default_factory=lambda: Bucket(rate=1 / 10, burst=5))
     # Per token.

@@ -10,6 +10,7 @@ from typing import ClassVar
 import uvicorn
 
 from service.database.engine import migrate, open_engine
+from service.domain.sign_on import read_client_secret
 from service.errors import ServiceError
 from service.processes import (
     disable_core_dumps,
@@ -74,6 +75,7 @@ def main(settings: Settings, *, parent: int | None = None) -> int:
 def prepare(settings: Settings, passphrase: str | None = None) -> None:
     """Create root keys if there are none, and migrate the database."""
     check_root_keys(settings)
+    read_client_secret(settings)  # a setting is wrong if it cannot be read
     if create_root_keys(settings, passphrase):
         log.warning(LOSING_KEYS, settings.root_keys)
     engine = open_engine(database_url(settings))

@@ -50,14 +50,40 @@ def invite_command(
     expires: AccessEnd = None,
     days: Annotated[
         float | None,
-        typer.Option(metavar="DAYS", help="Days that the link can be used; 1 by default."),
+        typer.Option(
+            metavar="DAYS",
+            help="Days that the link can be used, 1 by default; with single sign-on, days until "
+            "the first sign-in, 14 by default.",
+        ),
+    ] = None,
+    sign_on: Annotated[
+        str | None,
+        typer.Option(
+            metavar="EMAIL",
+            help="Let the person in through single sign-on, without a link: the e-mail address "
+            "that the provider has verified.",
+        ),
+    ] = None,
+    sign_on_subject: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID",
+            help="The same by the provider's identifier of the person, where it verifies no "
+            "e-mail addresses.",
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Print a link with which a person signs in.
 
-    The link works once. Send it to the person: it needs no account and no password.
+    The link works once. Send it to the person: it needs no account and no password. With
+    --sign-on, the person signs in with their institution's account instead.
     """
+    if sign_on is not None and sign_on_subject is not None:
+        raise typer.BadParameter(
+            "use --sign-on or --sign-on-subject, not both", param_hint="--sign-on"
+        )
+    person = drop_none({"email": sign_on, "subject": sign_on_subject})
     body = drop_none(
         {
             "role": role,
@@ -66,6 +92,7 @@ def invite_command(
             "all_studies": all_studies,
             "expires_at": expires,
             "days": days,
+            "sign_on": person or None,
         }
     )
     with connect(as_json) as client:
@@ -75,8 +102,9 @@ def invite_command(
         return
     typer.echo(made["link"])
     until = made["expires_at"][:16].replace("T", " ")
+    use = "The person signs in there, for the first time" if person else "Works once,"
     typer.echo(
-        f"Works once, until {until} UTC. To end the access: "
+        f"{use} until {until} UTC. To end the access: "
         f"fieldscribe token revoke {made['token']['id']}",
         err=True,
     )

@@ -201,6 +201,21 @@ class Device(Table):
     signed_out_at: Mapped[datetime | None]
 
 
+class SignOn(Table):
+    """The person at the single sign-on provider who opens a token's account. Keyed hashes only."""
+
+    __tablename__ = "sign_on"
+
+    token_id: Mapped[UUID] = reference("token.id", primary_key=True)
+    # Of the e-mail address or identifier that was invited.
+    expected: Mapped[bytes] = mapped_column(LargeBinary, unique=True)
+    # Of the identifier that has signed in.
+    identity: Mapped[bytes | None] = mapped_column(LargeBinary, unique=True)
+    created_at: Mapped[datetime] = now_at()
+    expires_at: Mapped[datetime]  # of the invitation
+    linked_at: Mapped[datetime | None]
+
+
 class Session(Table):
     """An interview or a focus group."""
 

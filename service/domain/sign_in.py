@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import TypedDict, Unpack
 from uuid import UUID, uuid4
 
 from sqlalchemy import func, select, update
@@ -24,7 +25,7 @@ from service.domain.callers import (
     new_secret,
     refuse_invalid,
 )
-from service.domain.tokens import create_token
+from service.domain.tokens import CreatedToken, create_token
 from service.errors import DeviceNotFound, NotAllowed, SignedOut, SignInLinkUnusable, TokenUnknown
 from service.settings import Settings
 
@@ -52,6 +53,16 @@ class Link:
     expires_at: datetime
     gives_key: bool
     secret: str = ""  # only when the link is created
+
+
+class Account(TypedDict):
+    """The fields of a person's token."""
+
+    role: str
+    display_name: str | None
+    studies: Sequence[str]
+    all_studies: bool
+    expires_at: datetime | None
 
 
 @dataclass(frozen=True)
@@ -93,12 +104,8 @@ def invite(
     session: DbSession,
     caller: Caller,
     *,
-    role: str,
-    display_name: str | None,
-    studies: Sequence[str],
-    all_studies: bool,
-    expires_at: datetime | None,
-    lasts: timedelta = INVITATION_LASTS,
+    lasts: timedelta | None = None,
+    **account: Unpack[Account],
 ) -> tuple[Link, list[UUID]]:
     """Create a token for a person, and the link with which the person signs in first.
 
@@ -106,17 +113,29 @@ def invite(
         NotAllowed: see `create_token`, or the role cannot sign in with a browser.
         StudyNotFound, Erased
     """
-    refuse_role(role)
+    made = create_account(session, caller, **account)
+    lasts = lasts or INVITATION_LASTS
+    return create_link(session, made.token, lasts=lasts, gives_key=True), made.studies
+
+
+def create_account(session: DbSession, caller: Caller, **account: Unpack[Account]) -> CreatedToken:
+    """Create a token for a person.
+
+    Raises:
+        NotAllowed: see `create_token`, or the role cannot sign in with a browser.
+        StudyNotFound, Erased
+    """
+    refuse_role(account["role"])
     made = create_token(
         session,
         caller,
-        role=role,
-        studies=studies,
-        all_studies=all_studies,
-        expires_at=expires_at,
+        role=account["role"],
+        studies=account["studies"],
+        all_studies=account["all_studies"],
+        expires_at=account["expires_at"],
     )
-    made.token.display_name = display_name
-    return create_link(session, made.token, lasts=lasts, gives_key=True), made.studies
+    made.token.display_name = account["display_name"]
+    return made
 
 
 def check_link(session: DbSession, secret: str) -> Link:
@@ -140,7 +159,7 @@ def use_link(session: DbSession, settings: Settings, secret: str, user_agent: st
     if link.gives_key:
         key = new_secret()
         token.hash = hash_secret(key)
-    return _sign_in(session, settings, token, user_agent, key)
+    return sign_in_token(session, settings, token, user_agent, key)
 
 
 def use_key(session: DbSession, settings: Settings, secret: str, user_agent: str) -> SignedIn:
@@ -152,7 +171,7 @@ def use_key(session: DbSession, settings: Settings, secret: str, user_agent: str
     token = session.scalar(select(Token).where(Token.hash == hash_secret(secret)))
     if token is None:
         raise TokenUnknown("There is no such key: check that you have copied all of it")
-    return _sign_in(session, settings, token, user_agent)
+    return sign_in_token(session, settings, token, user_agent)
 
 
 def _find_link(session: DbSession, secret: str, *, lock: bool = False) -> tuple[SignInLink, Token]:
@@ -165,9 +184,14 @@ def _find_link(session: DbSession, secret: str, *, lock: bool = False) -> tuple[
     return link, token
 
 
-def _sign_in(
+def sign_in_token(
     session: DbSession, settings: Settings, token: Token, user_agent: str, key: str | None = None
 ) -> SignedIn:
+    """Sign a browser in with a token.
+
+    Raises:
+        TokenRevoked, TokenExpired, NotAllowed
+    """
     refuse_invalid(token)
     refuse_role(token.role)
     cookie, now = secrets.token_urlsafe(32), datetime.now(UTC)

@@ -21,7 +21,7 @@ from service.api.openapi import problems
 from service.api.routes.tokens import Role, TokenView
 from service.api.routes.views import Strict, StudyName, UtcTime, check_text
 from service.database.tables import Device, Token
-from service.domain import sign_in
+from service.domain import sign_in, sign_on
 from service.domain.callers import Caller, has_signed_out
 from service.domain.sign_in import BROWSER_ROLES, Link, SignedIn
 from service.errors import (
@@ -30,6 +30,8 @@ from service.errors import (
     InsecureConnection,
     NotAllowed,
     SignInLinkUnusable,
+    SignOnNotConfigured,
+    SignOnTaken,
     StudyNotFound,
     TokenExpired,
     TokenRevoked,
@@ -137,6 +139,27 @@ class SignInView(AccountView):
         )
 
 
+class SignOnPerson(Strict):
+    """Whom the provider of single sign-on must confirm."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"email": "a.researcher@uni.example"}]}
+    )
+
+    email: (
+        Annotated[str, StringConstraints(pattern=r"^[!-?A-~]+@[!-?A-~]+$", max_length=254)] | None
+    ) = Field(default=None, description="The provider must have verified it.")
+    subject: Annotated[str, StringConstraints(pattern=r"^[ -~]+$", max_length=255)] | None = Field(
+        default=None, description="The provider's identifier of the person, `sub`."
+    )
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        if (self.email is None) == (self.subject is None):
+            raise ValueError("either an e-mail address or a subject is needed")
+        return self
+
+
 class NewInvitation(Strict):
     model_config = ConfigDict(
         json_schema_extra={
@@ -153,14 +176,21 @@ class NewInvitation(Strict):
     expires_at: UtcTime | None = Field(
         default=None, description="When the access ends; null: never."
     )
-    days: float = Field(
-        default=1, gt=0, le=14, description="Days that the link can be used; it works once."
+    days: float | None = Field(
+        default=None,
+        gt=0,
+        le=14,
+        description="Days that the link can be used, which works once; 1 by default. With "
+        "`sign_on`: days until the first sign-in; 14 by default.",
+    )
+    sign_on: SignOnPerson | None = Field(
+        default=None, description="Let the person in through single sign-on, without a link or key."
     )
 
 
 class CreatedLink(BaseModel):
     link: str = Field(
-        description="To open in a browser, once.",
+        description="To open in a browser, once. With single sign-on: the sign-in page.",
         examples=["https://transcripts.example.org/join#…"],
     )
     expires_at: datetime
@@ -204,8 +234,13 @@ def idle_end(device: Device, settings: Settings) -> datetime:
 
 def link_to(request: Request, settings: Settings, secret: str) -> str:
     """The secret is in the fragment, which browsers do not send to servers or proxies."""
+    return page_address(request, settings, f"/join#{secret}")
+
+
+def page_address(request: Request, settings: Settings, path: str) -> str:
+    """The address of a path of this service, for browsers."""
     base = settings.public_url or str(request.base_url)
-    return f"{base.rstrip('/')}/join#{secret}"
+    return base.rstrip("/") + path
 
 
 @router.post(
@@ -288,29 +323,46 @@ def create_sign_in_link(request: Request, caller: Person, services: ServicesDep)
     )
 
 
-@router.post("/invitations", status_code=201, responses=problems(StudyNotFound, Erased))
+@router.post(
+    "/invitations",
+    status_code=201,
+    responses=problems(StudyNotFound, Erased, SignOnNotConfigured, SignOnTaken),
+)
 def create_invitation(
     wanted: NewInvitation, request: Request, caller: Administrator, services: ServicesDep
 ) -> Invitation:
     """Create a token for a person, and a link with which the person signs in for the first time.
 
     Who may create which role is the same as for tokens. The person is given a key when the link is
-    used; `DELETE /v1/tokens/{id}` ends the access.
+    used; with `sign_on` there is no key, and the person signs in at the provider every time.
+    `DELETE /v1/tokens/{id}` ends the access.
     """
+    account: sign_in.Account = {
+        "role": wanted.role,
+        "display_name": wanted.display_name,
+        "studies": wanted.studies,
+        "all_studies": wanted.all_studies,
+        "expires_at": wanted.expires_at,
+    }
+    lasts = timedelta(days=wanted.days) if wanted.days else None
     with services.sessionmaker.begin() as session:
-        link, studies = sign_in.invite(
-            session,
-            caller,
-            role=wanted.role,
-            display_name=wanted.display_name,
-            studies=wanted.studies,
-            all_studies=wanted.all_studies,
-            expires_at=wanted.expires_at,
-            lasts=timedelta(days=wanted.days),
-        )
+        if wanted.sign_on is None:
+            link, studies = sign_in.invite(session, caller, lasts=lasts, **account)
+        else:
+            link, studies = sign_on.invite(
+                session,
+                services.settings,
+                caller,
+                email=wanted.sign_on.email,
+                subject=wanted.sign_on.subject,
+                lasts=lasts,
+                **account,
+            )
         token = TokenView.of(link.token, studies)
     return Invitation(
-        link=link_to(request, services.settings, link.secret),
+        link=link_to(request, services.settings, link.secret)
+        if link.secret
+        else page_address(request, services.settings, "/sign-in"),
         expires_at=link.expires_at,
         token=token,
     )

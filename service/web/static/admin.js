@@ -3,6 +3,7 @@ import * as api from "./api.js";
 import { ask, button, byId, copyText, el, fill, icon, notice, ready, sentence } from "./dom.js";
 import { ago, bytes, plural, roughly, when } from "./format.js";
 import { ROLE_NAMES, canManage, user } from "./shell.js";
+import { provider } from "./sign_on.js";
 
 const ROLES = [
   ["researcher", "Researcher", "uploads, reads and corrects transcripts with names, reviews and releases"],
@@ -107,21 +108,26 @@ async function revoke(token, name) {
 }
 
 
-function invite() {
+async function invite() {
+  const label = await provider;
   const problem = el("p", { class: "problem", role: "alert" });
   const name = el("input", { id: "invite-name", maxlength: "60", required: true, autocomplete: "off" });
   const role = el("select", { id: "invite-role" }, ROLES.filter(([id]) => me.role === "owner" || !["owner", "admin"].includes(id)).map(([id, label, may]) => el("option", { value: id }, `${label}: ${may}`)));
   const boxes = studies.map((study) => el("input", { type: "checkbox", id: `invite-${study.code}`, value: study.code }));
   const days = el("input", { id: "invite-days", type: "number", min: "1", max: "14", value: "1" });
+  const email = el("input", { id: "invite-email", type: "email", maxlength: "254", autocomplete: "off" });
+  email.addEventListener("change", () => { days.value = email.value ? "14" : "1"; });
   const form = el("form", { class: "stack" },
     el("h2", { id: "invite-title" }, "Invite somebody"),
     el("div", { class: "field" }, el("label", { for: "invite-name" }, "Name"), name, el("p", { class: "hint" }, "The account's name, shown to administrators. Never use a participant's name.")),
     el("div", { class: "field" }, el("label", { for: "invite-role" }, "Role"), role),
     el("fieldset", { class: "stack tight" }, el("legend", {}, "Studies"),
       studies.length ? boxes.map((input, i) => el("div", { class: "choice" }, input, el("label", { for: input.id }, studies[i].code))) : el("p", { class: "muted" }, "There is no study yet.")),
-    el("div", { class: "field" }, el("label", { for: "invite-days" }, "Days until the link expires"), days),
+    label ? el("div", { class: "field" }, el("label", { for: "invite-email" }, `E-mail address at ${label} (optional)`), email,
+      el("p", { class: "hint" }, "With an address, the person signs in with that account instead of a link and a key.")) : null,
+    el("div", { class: "field" }, el("label", { for: "invite-days" }, "Days until the invitation expires"), days),
     problem,
-    el("div", { class: "row" }, el("button", { class: "primary" }, "Make the link"), button("Cancel", { onclick: () => close() })));
+    el("div", { class: "row" }, el("button", { class: "primary" }, "Create the invitation"), button("Cancel", { onclick: () => close() })));
   const dialog = el("dialog", { "aria-labelledby": "invite-title" });
   const close = () => { dialog.close(); dialog.remove(); };
   dialog.addEventListener("cancel", (event) => { event.preventDefault(); close(); });
@@ -131,11 +137,16 @@ function invite() {
     const everywhere = ["admin", "owner"].includes(role.value);
     if (!chosen.length && !everywhere) { problem.textContent = "Choose at least one study."; return; }
     let made;
-    try { made = await api.post("/v1/invitations", { role: role.value, display_name: name.value.trim(), studies: everywhere ? [] : chosen, days: Number(days.value) || 1 }); }
+    try { made = await api.post("/v1/invitations", { role: role.value, display_name: name.value.trim(), studies: everywhere ? [] : chosen, days: Number(days.value) || 1, sign_on: email.value ? { email: email.value.trim() } : null }); }
     catch (error) { problem.textContent = error.message; return; }
     close();
-    await ask("Send this link", el("div", { class: "stack" },
-      el("p", {}, `It signs ${name.value.trim()} in, once, until ${new Date(made.expires_at).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" })}. It is shown only now.`),
+    const until = new Date(made.expires_at).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" });
+    if (email.value) await ask("Send the person this address", el("div", { class: "stack" },
+      el("p", {}, `${name.value.trim()} can sign in there with ${label}, for the first time until ${until}.`),
+      el("p", { class: "secret", tabindex: "0" }, made.link),
+      el("div", { class: "row" }, button("Copy the address", { icon: "copy", onclick: () => copyText(made.link) }))));
+    else await ask("Send this link", el("div", { class: "stack" },
+      el("p", {}, `It signs ${name.value.trim()} in, once, until ${until}. It is shown only now.`),
       el("p", { class: "secret", tabindex: "0" }, made.link),
       el("div", { class: "row" }, button("Copy the link", { icon: "copy", onclick: () => copyText(made.link) })),
       notice("warning", "The first person to open it gets the access: send it where only the invited person can read it.")));

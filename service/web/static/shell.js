@@ -1,6 +1,7 @@
 // What every signed-in page has: navigation by role, the account menu, the end of the sign-in.
 import * as api from "./api.js";
 import { ask, button, byId, el, fill, icon, notice } from "./dom.js";
+import { provider } from "./sign_on.js";
 
 export const ROLE_NAMES = {
   owner: "owner", admin: "administrator", researcher: "researcher", coder: "coder", listener: "listener", custodian: "custodian",
@@ -117,12 +118,16 @@ export function signInAgain() {
   const dialog = el("dialog", { class: "cover", "aria-labelledby": "sign-in-again" });
   const input = el("input", { type: "password", id: "again-key", name: "password", autocomplete: "current-password", required: true });
   const problem = el("p", { class: "problem", id: "again-problem", role: "alert" });
+  const hint = el("p", { class: "small muted" }, "No key? Open a new sign-in link in another tab, then choose “I have signed in”.");
+  provider.then((label) => {
+    if (label) fill(hint, el("a", { href: "/sign-in", target: "_blank" }, `Sign in with ${label} in a new tab`), ", then choose “I have signed in”.");
+  });
   const form = el("form", { class: "stack" },
     el("h2", { id: "sign-in-again" }, "You are signed out"),
     el("p", {}, "Sign in to carry on. What you have not saved is still on this page."),
     el("input", { type: "text", name: "username", autocomplete: "username", value: "Fieldscribe", readonly: true, class: "visually-hidden", tabindex: "-1", "aria-label": "Account" }),
     el("div", { class: "field" }, el("label", { for: "again-key" }, "Your key"), input, problem),
-    el("p", { class: "small muted" }, "No key? Open a new sign-in link in another tab, then choose “I have signed in”."),
+    hint,
     el("div", { class: "row" },
       el("button", { class: "primary" }, "Sign in"),
       button("I have signed in", { onclick: check }),
