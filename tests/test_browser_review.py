@@ -1,11 +1,16 @@
 """The review of a transcript in Chromium: by keyboard, merging and splitting, the second reader."""
 
 import re
+from uuid import UUID
 
 import pytest
 
+from scripts.stand_in.jobs import make_token
+from service.domain.callers import Caller
+from tests.api import tone
 from tests.browser import check_page, settle, shoot
-from tests.deidentified import accept_all, open_case, suggest
+from tests.deidentified import FOUND, Case, accept_all, make_transcript, open_case, suggest
+from tests.finished import finish_job
 
 pytestmark = pytest.mark.browser
 
@@ -267,3 +272,43 @@ def test_the_review_fits_400_pixels_and_text_of_twice_the_size(visit, case):
         page.evaluate("document.documentElement.style.fontSize = '200%'")
         assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
         page.context.close()
+
+
+def test_a_study_shows_who_works_on_a_session_and_what_it_waits_for(visit, site):
+    study = site.study()
+    site.post("/v1/sessions", json={"study": study["code"], "code": "INT-01"})
+    site.upload(study["id"], tone(1, level=0.1), query={"session": "INT-01"})
+    body = {"study": study["code"], "session": "INT-01", "model": "demo"}
+    job = UUID(site.post("/v1/jobs", json=body).json()["id"])
+    transcript = finish_job(site.services, job, make_transcript())
+    caller = Caller(make_token(site.services), "owner", True, frozenset())
+    case = Case(site.services, UUID(study["id"]), job, transcript, caller, {})
+    page = visit(f"/studies/{study['code']}")
+    row = page.locator("tbody tr")
+    row.get_by_text("Not yet read by the de-identifier · Not corrected yet").wait_for()
+
+    path = f"/v1/transcripts/{transcript}"
+    edit = {"text": "Good morning."}
+    site.request("PATCH", f"{path}/segments/s0001", json=edit, headers={"If-Match": '"1"'})
+    suggest(case, [each for each in FOUND if each[-1] is None])
+    reviewer = visit(f"/transcripts/{transcript}/review")
+    reviewer.locator(".mentions").wait_for()
+    page.reload()
+    settle(page)
+    row.get_by_text("3 of 3 suggestions left to decide").wait_for()
+    row.get_by_text("A. Researcher is reviewing").wait_for()
+    assert "Corrected" in row.inner_text()
+    shoot(page, "study-at-work")
+    check_page(page)
+
+    editor = visit(f"/transcripts/{transcript}")
+    editor.get_by_text("A. Researcher is reviewing it").wait_for()
+    accept_all(case)
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")  # looks again at once
+    row.get_by_text("Ready to release").wait_for()
+    row.get_by_text("A. Researcher is correcting").wait_for()
+    released = site.post(f"{path}/releases", json={})
+    assert released.status_code == 201, released.text
+    page.reload()
+    row.get_by_text("Released", exact=True).wait_for()
+    row.get_by_text("Release 1").wait_for()

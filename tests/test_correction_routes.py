@@ -341,9 +341,36 @@ def test_people_see_who_else_is_at_work_and_where(api, study, path):
         return api.request("PUT", f"{path}/presence", json=body, token=token).json()
 
     assert report("a") == {"version": 1, "people": []}
-    assert report("b", "s0002", other)["people"] == [{"name": None, "segment": None}]
-    assert report("a")["people"] == [{"name": None, "segment": "s0002"}]
-    assert report("b", "s0003", other)["people"] == [{"name": None, "segment": None}]
+    nowhere = {"name": None, "segment": None, "activity": "correcting"}
+    assert report("b", "s0002", other)["people"] == [nowhere]
+    assert report("a")["people"] == [nowhere | {"segment": "s0002"}]
+    assert report("b", "s0003", other)["people"] == [nowhere]
+
+
+def test_a_study_shows_who_is_at_work_and_who_corrected_last(api, study, path):
+    transcript = path.rpartition("/")[2]
+
+    def activity():
+        items = api.get(f"/v1/studies/{study}/activity").json()["items"]
+        (found,) = [each for each in items if each["transcript_id"] == transcript]
+        return found
+
+    assert activity()["people"] == []
+    assert activity()["corrected_at"] is None
+    reviewer = api.token("researcher", study)
+    body = {"page": "a", "segment": None, "activity": "reviewing"}
+    api.request("PUT", f"{path}/presence", json=body, token=reviewer)
+    api.request("PUT", f"{path}/presence", json=body | {"page": "b"}, token=reviewer)
+    api.request("PUT", f"{path}/presence", json={"page": "c", "segment": None})
+    patch(api, path, "s0001", 1, text="Hello.")
+
+    assert activity()["people"] == [
+        {"name": None, "activity": "reviewing", "you": False},
+        {"name": None, "activity": "correcting", "you": True},
+    ]
+    assert activity()["corrected_at"] is not None
+    mine = api.get(f"/v1/studies/{study}/activity", token=reviewer).json()["items"]
+    assert [each["you"] for each in mine[-1]["people"]] == [True, False]
 
 
 def test_erasing_a_job_destroys_its_journal(api, study):

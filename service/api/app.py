@@ -40,6 +40,7 @@ from service.api.routes import (
     sign_in,
     sign_on,
     studies,
+    study_activity,
     tokens,
     transcripts,
     uploads,
@@ -63,6 +64,7 @@ from service.web import pages
 
 ROUTERS: tuple[APIRouter, ...] = (
     studies.router,
+    study_activity.router,
     webhooks.router,
     sessions.router,
     uploads.router,

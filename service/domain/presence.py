@@ -2,9 +2,12 @@
 
 import threading
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, field
+from typing import Literal
 from uuid import UUID
 
+Activity = Literal["correcting", "reviewing"]
 PRESENT = 15.0  # s since a page has last reported
 MAX_PAGES = 100  # per transcript
 
@@ -13,8 +16,10 @@ MAX_PAGES = 100  # per transcript
 class Place:
     """A page on which somebody has a transcript open, and the segment they are in."""
 
+    token_id: UUID
     name: str | None
     segment: str | None
+    activity: Activity
     reported_at: float
 
 
@@ -24,7 +29,13 @@ class Presence:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def report(
-        self, transcript_id: UUID, token_id: UUID, page: str, name: str | None, segment: str | None
+        self,
+        transcript_id: UUID,
+        token_id: UUID,
+        page: str,
+        name: str | None,
+        segment: str | None,
+        activity: Activity = "correcting",
     ) -> list[Place]:
         """Record where somebody is, and return where the others are.
 
@@ -39,9 +50,23 @@ class Presence:
                 del places[key]
             others = list(places.values())
             if len(places) < MAX_PAGES:
-                places[token_id, page] = Place(name, segment, now)
+                places[token_id, page] = Place(token_id, name, segment, activity, now)
             self._forget_closed(now)
         return others
+
+    def people(self, transcripts: Collection[UUID]) -> dict[UUID, list[Place]]:
+        """Who is at work on each of these transcripts; one place for each person and activity."""
+        oldest = time.monotonic() - PRESENT
+        found: dict[UUID, list[Place]] = {}
+        with self._lock:
+            for id in transcripts:
+                places = self._places.get(id, {}).values()
+                each = {
+                    (one.token_id, one.activity): one for one in places if one.reported_at >= oldest
+                }
+                if each:
+                    found[id] = list(each.values())
+        return found
 
     def _forget_closed(self, now: float) -> None:
         """Forget transcripts that no page has reported for a while."""

@@ -46,7 +46,7 @@ from service.domain.corrections import (
     list_versions,
     undone_versions,
 )
-from service.domain.presence import Presence
+from service.domain.presence import Activity, Presence
 from service.domain.tokens import token_names
 from service.domain.transcripts import TranscriptNotFound, VersionNotFound
 from service.errors import VersionMissing
@@ -325,17 +325,24 @@ class Whereabouts(Strict):
         pattern="^[a-z0-9]{1,32}$", description="A random name of the page or program."
     )
     segment: SegmentId | None = Field(description="The one you are in; null if none.")
+    activity: Activity = Field(default="correcting", description="What you do there.")
 
 
 class PersonView(BaseModel):
     name: str | None = Field(description="Name of the token; null if it has none.")
     segment: SegmentId | None
+    activity: Activity
 
 
 class PresenceView(BaseModel):
     model_config = ConfigDict(
         json_schema_extra={
-            "examples": [{"version": 9, "people": [{"name": "I2", "segment": "s0031"}]}]
+            "examples": [
+                {
+                    "version": 9,
+                    "people": [{"name": "I2", "segment": "s0031", "activity": "correcting"}],
+                }
+            ]
         }
     )
 
@@ -519,10 +526,15 @@ def report_presence(
         row = transcripts.find_transcript(session, caller, transcript_id)
         name = token_names(session, {caller.token_id}).get(caller.token_id)
         version = row.version
-    others = presence.report(transcript_id, caller.token_id, body.page, name, body.segment)
+    others = presence.report(
+        transcript_id, caller.token_id, body.page, name, body.segment, body.activity
+    )
     return PresenceView(
         version=version,
-        people=[PersonView(name=each.name, segment=each.segment) for each in others],
+        people=[
+            PersonView(name=each.name, segment=each.segment, activity=each.activity)
+            for each in others
+        ],
     )
 
 

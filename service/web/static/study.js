@@ -2,7 +2,7 @@
 import * as api from "./api.js";
 import { announce, ask, button, byId, el, fill, icon, notice, ready, sentence } from "./dom.js";
 import { followStudy } from "./follow.js";
-import { duration, plural, when } from "./format.js";
+import { ago, duration, plural, when } from "./format.js";
 import { canRead, seesReleasesOnly, user } from "./shell.js";
 import { stateOf } from "./states.js";
 import { showTabs } from "./study_tabs.js";
@@ -14,6 +14,7 @@ const KINDS = { interview: "Interview", focus_group: "Focus group" };
 const recordings = new Map(); // by id
 const jobs = new Map(); // the newest by session id
 const rows = new Map(); // by session id
+const reviews = new Map(), releases = new Map(), activity = new Map(); // by transcript id; the newest release
 let sessions = [], study = null, uploads = null;
 
 async function load(background = false) {
@@ -33,8 +34,38 @@ async function load(background = false) {
     ...details.slice(0, 60).map(async (job) => jobs.set(job.session_id, await api.get(`/v1/jobs/${job.id}`, { background }))),
     ...found.filter((recording) => recording.state === "refused").map(async (recording) =>
       recordings.set(recording.id, await api.get(`/v1/recordings/${recording.id}`, { background }))),
+    canRead(me) ? loadWork(background) : null,
   ]);
   show();
+}
+
+function keep(map, items) {
+  map.clear();
+  for (const item of items) map.set(item.transcript_id, item);
+}
+
+/** Fetch how far the reviews are, what is released, and who is at work. */
+async function loadWork(background) {
+  const at = encodeURIComponent(code);
+  const [reviewed, released, active] = await Promise.all([
+    api.get(`/v1/reviews?study=${at}`, { background }), api.listAll(`/v1/releases?study=${at}`, { background }), api.get(`/v1/studies/${at}/activity`, { background }),
+  ]);
+  keep(reviews, reviewed.items);
+  keep(releases, released.filter(({ is_newest }) => is_newest));
+  keep(activity, active.items);
+}
+
+const LOOK_EVERY = 10_000; // ms
+/** Who is at work changes without an event. Reviews and releases change only while somebody is. */
+async function lookWhoIsThere() {
+  if (document.hidden || !sessions.length) return;
+  const before = JSON.stringify([...activity.values()]);
+  const wasBusy = [...activity.values()].some(({ people }) => people.length);
+  const { items } = await api.get(`/v1/studies/${encodeURIComponent(code)}/activity`, { background: true });
+  if (wasBusy || JSON.stringify(items) !== before) {
+    await loadWork(true);
+    for (const session of sessions) drawRow(session);
+  }
 }
 
 const reload = () => load(true).catch(() => {});
@@ -109,6 +140,19 @@ function drawSummary() {
   if (summary) summary.textContent = parts.join(" · ");
 }
 
+/** What a transcript waits for, and who works on it: { label, detail, tag, people }. */
+function workOn(job) {
+  const review = reviews.get(job.transcript_id), release = releases.get(job.transcript_id), now = activity.get(job.transcript_id);
+  const corrected = now?.corrected_at ? `Corrected ${now.corrected_by ? `by ${now.corrected_by}, ` : ""}${ago(now.corrected_at)}` : "Not corrected yet";
+  const people = (now?.people ?? []).map(({ name, you, activity: what }) => `${you ? "You are" : `${name ?? "Another person"} is`} ${what}`);
+  const state = (label, tag, ...details) => ({ label, tag, people, detail: [...details, corrected].join(" · ") });
+  if (release && !release.outdated?.length) return state("Released", ["ok", "circle-check"], `Release ${release.number}, ${when(release.created_at)}`);
+  if (review?.n_open) return state("To review", ["doubt", "shield"], `${review.n_open} of ${review.n_open + review.n_accepted + review.n_rejected} suggestions left to decide`);
+  if (release) return state("Release outdated", ["doubt", "triangle-alert"], "Release it again");
+  if (review) return state("Ready to release", ["ok", "shield-check"], "Every suggestion is decided");
+  return state("Transcribed", ["ok", "circle-check"], "Not yet read by the de-identifier");
+}
+
 const TAGS = { failed: ["danger", "circle-alert"], refused: ["danger", "circle-alert"], waiting: ["doubt", "triangle-alert"], done: ["ok", "circle-check"] };
 
 function drawRow(session) {
@@ -117,7 +161,9 @@ function drawRow(session) {
   const state = stateOf(session, recordings, jobs.get(session.id));
   const held = row.contains(document.activeElement) ? document.activeElement.dataset.action : null;
   const seconds = session.recordings.reduce((sum, id) => sum + (recordings.get(id)?.duration || 0), 0);
-  const [tag, name] = TAGS[state.kind] || [];
+  const work = state.kind === "done" ? workOn(state.job) : null;
+  if (work) Object.assign(state, { label: work.label, detail: work.detail });
+  const [tag, name] = work?.tag || TAGS[state.kind] || [];
   fill(row,
     el("th", { scope: "row" }, title(session, state)),
     el("td", { "data-label": "Kind" }, KINDS[session.kind]),
@@ -130,6 +176,7 @@ function drawRow(session) {
       state.kind === "refused" ? el("p", { class: "small" }, sentence(state.recording.refusal?.detail)) : null,
       state.reason ? el("p", { class: "small" }, state.reason) : null,
       state.detail ? el("p", { class: "muted small" }, sentence(state.detail)) : null,
+      work ? el("div", { class: "row small" }, work.people.map((text) => el("span", { class: "tag" }, icon("user"), text))) : null,
       ["running", "done"].includes(state.kind) && study.model !== "demo" ? warnings(state.job) : null] : null),
     el("td", { "data-label": "Added" }, when(session.created_at)),
     el("td", {}, actions(session, state)));
@@ -206,6 +253,8 @@ try {
     uploads = (await import("./uploads.js")).mountUploads(byId("uploads"), {
       study, sessions: () => sessions, recordings: () => [...recordings.values()], changed: reload,
     });
+    setInterval(() => lookWhoIsThere().catch(() => {}), LOOK_EVERY);
+    document.addEventListener("visibilitychange", () => lookWhoIsThere().catch(() => {}));
     followStudy(code, { job: changeJob, recording: () => reloadSoon(), reload });
   }
 } catch (problem) {

@@ -484,9 +484,10 @@ async function report() {
 
 function showPeople(people) {
   for (const tag of container.querySelectorAll(".here")) tag.remove();
-  fill(byId("people"), people.map(({ name, segment: place }) => {
+  fill(byId("people"), people.map(({ name, segment: place, activity }) => {
     const segment = transcript.byId.get(place);
     const label = name ?? "Another person";
+    if (activity === "reviewing") return el("span", { class: "tag" }, icon("user"), `${label} is reviewing it`);
     segment?.element.querySelector(".meta").append(el("span", { class: "here small" }, icon("user"), label));
     return el("span", { class: "tag" }, icon("user"), segment ? `${label} is at ${duration(segment.start)}` : `${label} is here`);
   }));

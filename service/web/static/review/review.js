@@ -66,6 +66,16 @@ async function undo() {
   if (id) steps[step].show?.(id);
 }
 
+const PAGE = crypto.getRandomValues(new Uint32Array(3)).reduce((text, part) => text + part.toString(36), "").slice(0, 24);
+const REPORT_EVERY = 5000; // ms
+
+/** Say that this person is at work here, and show who else is. */
+async function report() {
+  if (document.hidden) return;
+  const { people } = await api.put(`${review.path}/presence`, { page: PAGE, segment: null, activity: "reviewing" }, { background: true });
+  fill(byId("people"), people.map(({ name, activity }) => el("span", { class: "tag" }, icon("user"), `${name ?? "Another person"} is ${activity} it`)));
+}
+
 listen(() => ({ undo, ...steps[step].actions }));
 byId("open-keys").addEventListener("click", help);
 
@@ -77,6 +87,8 @@ try {
   byId("up").href = `/studies/${encodeURIComponent(review.study)}`;
   byId("up-name").textContent = review.study;
   byId("open-transcript").href = `/transcripts/${review.id}`;
+  report().catch(() => {});
+  setInterval(() => report().catch(() => {}), REPORT_EVERY);
   await review.load();
 } catch (problem) {
   if (problem.code === "review_not_ready") notBegun(problem); else fill(box, notice("error", sentence(problem.message)));
