@@ -1,17 +1,22 @@
 """Signing in with a browser: links, cookies, and requests from other sites."""
 
+import asyncio
+import threading
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 
 from service.api.limits import Bucket
-from service.database.tables import Device, SignInLink, Token
-from service.domain.callers import Caller, require_valid_token
-from service.domain.sign_in import browser_name
+from service.database.tables import Device, SignInLink, SignOn, Token
+from service.domain import queue
+from service.domain.callers import Caller, hash_secret, require_valid_token
+from service.domain.sign_in import browser_name, delete_old_sign_ins
 from service.errors import SignedOut
 from service.settings import Settings
 from tests.api import ADDRESS, BASE_URL, open_api
@@ -194,6 +199,60 @@ def test_people_list_and_sign_out_their_own_browsers_only(api):
 
     assert other.get("/v1/studies").status_code == 401
     assert stranger.get("/v1/studies").status_code == 200
+
+
+def test_links_and_browsers_are_deleted_a_month_after_their_end(api):
+    """Hourly, with the strays of the vault. What is in use, or has just ended, stays."""
+    now, idle = datetime.now(UTC), timedelta(minutes=api.services.settings.sign_in_idle_minutes)
+    month = timedelta(days=30)
+    _, used = join(api)
+    ages = {"kept": month + idle - timedelta(minutes=2), "deleted": month + idle + timedelta(1)}
+    devices = {name: UUID(join(api)[1]["device_id"]) for name in ages}
+    links = {name: secret_of(invite(api)["link"]) for name in ages}
+    invited = {name: uuid4() for name in (*ages, "linked")}
+    with api.services.sessionmaker.begin() as session:
+        for name, age in ages.items():
+            session.get_one(Device, devices[name]).last_seen_at = now - age
+            link = SignInLink.hash == hash_secret(links[name])
+            session.execute(update(SignInLink).where(link).values(expires_at=now - age + idle))
+        for name, id in invited.items():
+            session.add(Token(id=id, hash=id.bytes * 2, role="coder"))
+            session.flush()
+            at = now - ages.get(name, month * 12) + idle
+            identity = id.bytes if name == "linked" else None
+            session.add(SignOn(token_id=id, expected=id.bytes, identity=identity, expires_at=at))
+
+    assert delete_old_sign_ins(api.services) == 3
+
+    with api.services.sessionmaker() as session:
+        present = set(session.scalars(select(Device.id)))
+        hashes = set(session.scalars(select(SignInLink.hash)))
+        people = set(session.scalars(select(SignOn.token_id)))
+    assert devices["kept"] in present and devices["deleted"] not in present
+    assert UUID(used["device_id"]) in present
+    assert hash_secret(links["kept"]) in hashes and hash_secret(links["deleted"]) not in hashes
+    assert people == {invited["kept"], invited["linked"]}
+
+
+def test_a_browser_of_a_deleted_row_is_signed_out(api):
+    browser, me = join(api)
+    with api.services.sessionmaker.begin() as session:
+        session.execute(delete(Device).where(Device.id == UUID(me["device_id"])))
+
+    assert browser.get("/v1/studies").json()["code"] == "signed_out"
+
+
+def test_the_hourly_tidying_deletes_them(monkeypatch):
+    tidied = threading.Event()
+    monkeypatch.setattr(queue, "delete_old_sign_ins", lambda _: tidied.set())
+    for name in ("reap", "sweep", "correct_future_times", "close_gaps", "remove_strays"):
+        monkeypatch.setattr(queue, name, lambda *_: None)
+    services: Any = SimpleNamespace(sessionmaker=None, settings=None)
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(asyncio.wait_for(queue.maintain(services), 0.5))
+
+    assert tidied.is_set()
 
 
 FOREIGN = [

@@ -293,6 +293,7 @@ HOSTILE_CLAIMS = {
     "wrong-audience": {"aud": "another-client"},
     "no-audience": {"aud": None},
     "audience-among-others": {"aud": [CLIENT, "another-client"], "azp": "another-client"},
+    "another-audience-for-us": {"aud": "another-client", "azp": CLIENT},
     "others-without-azp": {"aud": [CLIENT, "another-client"]},
     "wrong-issuer": {"iss": "https://elsewhere.example"},
     "no-issuer": {"iss": None},
@@ -499,6 +500,7 @@ def test_sign_ons_are_rate_limited(api, monkeypatch):
 
 def test_a_slow_provider_holds_up_nothing_but_its_own_sign_in(api, provider, monkeypatch):
     monkeypatch.setattr(openid, "TIMEOUT", 0.5)
+    monkeypatch.setattr(openid, "REST_AFTER_FAILURE", 3600.0)
     browser, location = start(api)
     back = provider.authorise(location, "hostile")
     provider.delay = 0.1  # the whole answer would take a minute
@@ -506,13 +508,12 @@ def test_a_slow_provider_holds_up_nothing_but_its_own_sign_in(api, provider, mon
 
     assert refused(come_back(browser, back), "sign_on_unavailable", 503)
 
-    took = time.monotonic() - began
-    assert took < 5
-    began = time.monotonic()
+    assert time.monotonic() - began < 30
+    asked = provider.n_requests
     answer = browser.post("/v1/sign-on", json={}, headers=OWN)
     assert (answer.status_code, answer.json()["code"]) == (503, "sign_on_unavailable")
     assert "Example University does not answer" in answer.json()["detail"]
-    assert time.monotonic() - began < 0.4  # the next one does not wait
+    assert provider.n_requests == asked  # the next one does not wait for it
 
 
 BROKEN = {

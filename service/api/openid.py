@@ -10,6 +10,7 @@ import base64
 import hmac
 import json
 import logging
+import math
 import re
 import secrets
 import ssl
@@ -116,7 +117,7 @@ class Provider:
         self._issuer, self._client_id = settings.sign_on_issuer, settings.sign_on_client_id
         self._settings = settings
         self._exchanges = asyncio.Semaphore(MAX_EXCHANGES)
-        self._failed_at = -REST_AFTER_FAILURE
+        self._failed_at = -math.inf
 
     async def authorisation_url(self, attempt: Attempt, redirect_uri: str) -> str:
         """The provider's address at which the person signs in.
@@ -227,7 +228,6 @@ class Provider:
                     "aud": {"essential": True, "value": self._client_id},
                     "exp": {"essential": True},
                     "iat": {"essential": True},
-                    "nonce": {"essential": True, "value": nonce},
                 },
                 params={
                     "nonce": nonce,

@@ -26,6 +26,7 @@ from service.database.tables import FINAL, Job
 from service.domain.clock import correct_future_times
 from service.domain.job_state import requeue_orphan
 from service.domain.outbox import emit_job
+from service.domain.sign_in import delete_old_sign_ins
 from service.domain.strays import remove_strays
 from service.domain.turns import TASK, close_gaps, next_turn
 from service.errors import ServiceError
@@ -135,6 +136,7 @@ async def maintain(services: Services) -> None:
                 await asyncio.to_thread(close_gaps, services.sessionmaker)
                 swept = time.monotonic()
             if time.monotonic() > tidied + TIDY_EVERY:
+                await asyncio.to_thread(delete_old_sign_ins, services)
                 await asyncio.to_thread(remove_strays, services)
                 tidied = time.monotonic()
         except (SQLAlchemyError, ConnectorException) as error:

@@ -12,10 +12,10 @@ from datetime import UTC, datetime, timedelta
 from typing import TypedDict, Unpack
 from uuid import UUID, uuid4
 
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session as DbSession
 
-from service.database.tables import Device, SignInLink, Study, Token, TokenStudy
+from service.database.tables import Device, SignInLink, SignOn, Study, Token, TokenStudy
 from service.domain.callers import (
     USE_EVERY,
     Caller,
@@ -27,12 +27,13 @@ from service.domain.callers import (
 )
 from service.domain.tokens import CreatedToken, create_token
 from service.errors import DeviceNotFound, NotAllowed, SignedOut, SignInLinkUnusable, TokenUnknown
+from service.services import Services
 from service.settings import Settings
 
 BROWSER_ROLES = ("researcher", "coder", "listener", "custodian", "admin", "owner")
 LINK_LASTS = timedelta(minutes=15)
 INVITATION_LASTS = timedelta(days=1)
-LISTED_FOR = timedelta(days=30)  # a device that has signed out
+KEPT_FOR = timedelta(days=30)  # after its end: a link, or a device, which is listed for as long
 UNUSABLE = "The link was used before or has expired: ask for a new one"
 BROWSERS = (
     ("Edg", "Edge"), ("OPR", "Opera"), ("Firefox", "Firefox"), ("Chrom", "Chrome"),
@@ -246,7 +247,7 @@ def find_device_caller(
 
 def list_devices(session: DbSession, caller: Caller) -> list[Device]:
     """The browsers signed in with the caller's token, and those of the last 30 days."""
-    recent = Device.last_seen_at > func.clock_timestamp() - LISTED_FOR
+    recent = Device.last_seen_at > func.clock_timestamp() - KEPT_FOR
     query = select(Device).where(Device.token_id == caller.token_id, recent)
     return list(session.scalars(query.order_by(Device.last_seen_at.desc(), Device.id).limit(100)))
 
@@ -261,6 +262,24 @@ def sign_out(session: DbSession, caller: Caller, device_id: UUID) -> Device:
         raise DeviceNotFound("You have no signed-in browser with this id")
     device.signed_out_at = device.signed_out_at or datetime.now(UTC)
     return device
+
+
+def delete_old_sign_ins(services: Services) -> int:
+    """Delete links, invitations and browsers that ended a month ago, which no list shows any more.
+
+    Returns:
+        The number of rows.
+    """
+    # Longer without a sign of life than a browser may be idle, it is signed out in any case.
+    idle = timedelta(minutes=services.settings.sign_in_idle_minutes)
+    before = func.clock_timestamp() - KEPT_FOR
+    old = (
+        delete(SignInLink).where(SignInLink.expires_at < before),
+        delete(SignOn).where(SignOn.identity.is_(None), SignOn.expires_at < before),
+        delete(Device).where(Device.last_seen_at < before - idle),
+    )
+    with services.sessionmaker.begin() as session:
+        return sum(session.execute(each).rowcount for each in old)  # type: ignore[attr-defined]
 
 
 def study_codes(session: DbSession, token: Token) -> list[str]:
