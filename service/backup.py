@@ -2,7 +2,7 @@
 
     fieldscribe-<time>.tar        database.dump, vault/..., manifest.json
     fieldscribe-keys-<time>.tar   root/..., wrapped/..., ledger/..., owner.token, sign-on.key,
-                                   manifest.json
+                                   certificate.key, manifest.json
 
 Either archive alone is useless to a thief. Restore with the newest key archive: its ledger, and
 the one on this machine, name what was erased after the data archive was made, and the restore
@@ -79,11 +79,12 @@ MANIFEST = "manifest.json"
 DUMP = "database.dump"
 TOKEN = "owner.token"
 SIGN_ON_KEY = "sign-on.key"
+CERTIFICATE_KEY = "certificate.key"
 ID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 CLASS = f"(?:{'|'.join(ArtefactClass)})"
 DATA_NAMES = re.compile(rf"{DUMP}|vault/{CLASS}/(?:artefacts|uploads)(?:/[0-9a-z-]+)+")
 KEY_NAMES = re.compile(
-    rf"{TOKEN}|{SIGN_ON_KEY}|root/{CLASS}\.key"
+    rf"{TOKEN}|{SIGN_ON_KEY}|{CERTIFICATE_KEY}|root/{CLASS}\.key"
     rf"|wrapped/{CLASS}/{ID}/(?:study|{ID})\.key|ledger/{CLASS}/{ID}/(?:study|{ID})"
 )
 VARIABLES = {
@@ -274,6 +275,7 @@ def key_files(settings: Settings) -> Iterator[tuple[str, Path]]:
         yield from files_named(folder, folder.name, KEY_NAMES)
     yield TOKEN, settings.owner_token
     yield SIGN_ON_KEY, settings.sign_on_key
+    yield CERTIFICATE_KEY, settings.certificate_key
 
 
 def files_named(folder: Path, prefix: str, names: re.Pattern[str]) -> Iterator[tuple[str, Path]]:
@@ -488,6 +490,8 @@ def extract_keys(archive: tarfile.TarFile, settings: Settings) -> int:
             write_member(archive, member, settings.owner_token)
         elif member.name == SIGN_ON_KEY:
             write_member(archive, member, settings.sign_on_key)
+        elif member.name == CERTIFICATE_KEY:
+            write_member(archive, member, settings.certificate_key)
     return n_keys
 
 

@@ -148,6 +148,13 @@ class Settings(BaseSettings):
         le=10**4,
         description="Days that a refused recording is kept for a retry before it is deleted.",
     )
+    backup_keep_days: float | None = Field(
+        default=None,
+        ge=0,
+        le=10**5,
+        description="Days after which the administrator deletes backups and key archives; "
+        "certificates say so. By default nothing is said.",
+    )
     long_poll_limit: int = Field(
         default=1000, gt=0, description="Number of requests that can wait at the same time."
     )
@@ -249,6 +256,11 @@ class Settings(BaseSettings):
     def sign_on_key(self) -> Path:
         """Key of the hashes of people's identifiers at the single sign-on provider."""
         return self.keys / "sign-on.key"
+
+    @property
+    def certificate_key(self) -> Path:
+        """Private key that signs certificates."""
+        return self.keys / "certificate.key"
 
     @property
     def root_keys(self) -> Path:

@@ -21,6 +21,7 @@ from service.api.routes import (
     administration,
     asr,
     audio,
+    certificates,
     corrections,
     entities,
     events,
@@ -50,6 +51,7 @@ from service.api.study_events import StudyEvents
 from service.api.watch import Watch
 from service.domain import queue
 from service.domain import webhooks as webhook_sending
+from service.domain.certificates import create_certificate_key
 from service.domain.checking import Checker
 from service.domain.masked_audio import Masker
 from service.domain.playback import PlaybackMaker
@@ -82,6 +84,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     releases.making,
     releases.router,
     papers.router,
+    certificates.router,
     review.router,
     models.router,
     audio.router,
@@ -138,6 +141,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     try:
         await asyncio.to_thread(make_first_tokens, services)
         await asyncio.to_thread(create_sign_on_key, app.state.settings)
+        await asyncio.to_thread(create_certificate_key, app.state.settings)
     except (OperationalError, InterfaceError):  # uvicorn would log the whole traceback
         log.critical("the API cannot start", exc_info=True)
         end_process()

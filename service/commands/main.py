@@ -18,6 +18,7 @@ from models.options import Channels, JobOptions, SpeakerCount
 from service.commands import (
     access,
     backup,
+    certificate,
     codings,
     deidentifier,
     deidentify,
@@ -86,6 +87,7 @@ app.add_typer(access.token_app, name="token")
 app.add_typer(webhook.app, name="webhook")
 app.add_typer(recording.app, name="recording")
 app.add_typer(masked_audio.app, name="masked-audio")
+app.add_typer(certificate.app, name="certificate")
 for name, command in (
     ("serve", serve.serve_command),
     ("api", serve.api_command),

@@ -699,6 +699,21 @@ class AuditEntry(Table):
     hash: Mapped[bytes] = mapped_column(LargeBinary, unique=True)
 
 
+class Certificate(Table):
+    """A signed statement of what was removed: see `domain.certificates`. It holds no names."""
+
+    __tablename__ = "certificate"
+
+    id: Mapped[UUID] = new_id()
+    study_id: Mapped[UUID] = reference("study.id", index=True)
+    kind: Mapped[str]
+    subject: Mapped[str]  # a code
+    document: Mapped[str]  # JSON, exactly as it was signed
+    signature: Mapped[str]  # base64
+    public_key: Mapped[str]  # base64
+    created_at: Mapped[datetime] = now_at()
+
+
 class WebhookEndpoint(Table):
     """Where events of a study are sent. The address and the secret are in the vault."""
 

@@ -31,6 +31,7 @@ Action = Literal[
     "consent.overridden",
     "approval.recorded",
     "approval.removed",
+    "certificate.issued",
 ]
 
 FIRST = bytes(32)  # the hash before the first entry
