@@ -149,7 +149,7 @@ def test_the_last_worker_is_not_retired_for_jobs_that_died(services):
     """Else one bad recording after another would end all transcription."""
     only, other = WorkerState("cuda:0"), WorkerState("cuda:1")
     for _ in range(MAX_DEAD_JOBS):
-        only.record_death(uuid4(), 1)
+        only.record_death({uuid4(): 1})
     with services.sessionmaker.begin() as session:
         session.execute(delete(Worker))
 
@@ -165,11 +165,11 @@ def test_a_finished_job_shows_that_the_device_works():
     state = WorkerState("cuda:0")
     job = uuid4()
     for _ in range(MAX_DEAD_JOBS):
-        state.record_death(job, 1)
+        state.record_death({job: 1})
     assert not state.keeps_failing  # one job that kills every engine
-    state.record_death(uuid4(), 1)
+    state.record_death({uuid4(): 1})
     state.record_success()
-    state.record_death(uuid4(), 1)
+    state.record_death({uuid4(): 1})
     assert not state.keeps_failing
 
 

@@ -15,7 +15,7 @@ from service.domain.callers import Caller
 from service.domain.clock import LEASE, TOLERANCE, correct_future_times
 from service.domain.recordings import create_upload
 from service.services import open_services
-from service.worker import process, runner
+from service.worker import attempt, process, runner
 from service.worker.engine_process import EngineProcess
 from service.worker.process import RetryStrategy
 from service.worker.runner import RetryLater, Runner
@@ -102,8 +102,10 @@ def test_an_upload_that_would_expire_years_later_expires_in_time(services):
 
 
 class FullDisk:
-    async def run(self, job):
-        yield {"event": "failed", "code": "disk_full", "retryable": True}
+    async def run(self, jobs):
+        (job,) = jobs
+        failed = {"event": "failed", "job": str(job.id), "code": "disk_full"}
+        yield {**failed, "retryable": True}
 
     async def kill(self):
         pass
@@ -118,7 +120,7 @@ def test_a_worker_whose_clock_is_wrong_tries_again_in_time(services, monkeypatch
         def now(cls, tz=None):
             return datetime.now(tz) + wrong
 
-    for module in (process, runner):
+    for module in (process, runner, attempt):
         monkeypatch.setattr(module, "datetime", Wrong)
     job_id = make_job(services)
     engine = cast(EngineProcess, FullDisk())
@@ -128,7 +130,7 @@ def test_a_worker_whose_clock_is_wrong_tries_again_in_time(services, monkeypatch
     decision = RetryStrategy().get_retry_decision(exception=raised.value, job=None)  # type: ignore[arg-type]
     assert decision.retry_at is not None
     seconds = (decision.retry_at - now(services)).total_seconds()
-    assert seconds == pytest.approx(runner.OBSTACLE_DELAY, abs=5)
+    assert seconds == pytest.approx(attempt.OBSTACLE_DELAY, abs=5)
 
 
 def test_the_job_of_a_stopping_worker_is_free_at_once_by_any_clock(services):

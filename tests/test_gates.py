@@ -223,16 +223,22 @@ def job_with_the_demo_weights() -> EngineJob:
 def test_a_workers_precision_setting_reaches_the_engine_child(tmp_path):
     folders = {name: tmp_path / name for name in ("data", "keys", "weights")}
     child = EngineProcess(PIPELINE_ENGINE, Settings(precision="int8", **folders))
+    job = job_with_the_demo_weights()
 
     async def events() -> list[dict[str, Any]]:
         try:
-            return [event async for event in child.run(job_with_the_demo_weights())]
+            return [event async for event in child.run([job])]
         finally:
             await child.kill()
 
     (failed,) = asyncio.run(events())
     expected = "unavailable" if torch.cuda.is_available() else "unmeasured"
-    assert failed == {"event": "failed", "code": f"{expected}_precision", "retryable": False}
+    assert failed == {
+        "event": "failed",
+        "job": str(job.id),
+        "code": f"{expected}_precision",
+        "retryable": False,
+    }
 
 
 # --- scripts/evaluate ---

@@ -45,12 +45,12 @@ def run_job(of: EngineJob, monkeypatch: pytest.MonkeyPatch) -> JobOptions:
     engine = PipelineEngine(Path(), None)
     given: list[JobOptions] = []
 
-    def transcribe(recordings: object, options: JobOptions, *_: object) -> None:
+    def segment(recordings: object, options: JobOptions, *_: object) -> None:
         given.append(options)
 
-    monkeypatch.setattr(engine, "_pipeline", SimpleNamespace(transcribe=transcribe))
+    monkeypatch.setattr(engine, "_pipeline", SimpleNamespace(segment=segment))
     with memory_file(iter([tone()])) as file:
-        engine.transcribe(of, iter([file]), lambda *_: None, NoStageResults())
+        engine.segment(of, iter([file]), lambda *_: None, NoStageResults())
     return given[0]
 
 
@@ -100,11 +100,11 @@ def test_the_engine_child_adds_the_decrypted_vocabulary_to_the_options(tmp_path)
     given = []
 
     class Engine(StandInEngine):
-        def transcribe(self, job, *others):
+        def segment(self, job, *others):
             given.append(job.options)
-            return super().transcribe(job, *others)
+            return super().segment(job, *others)
 
-    EngineChild(Engine(), store, io.StringIO(), 1.0)._transcribe(of)
+    EngineChild(Engine(), store, io.StringIO(), 1.0).run([of])
 
     assert given == [JobOptions(language="de", vocabulary=("Seroquel", "Birkenau"))]
 
@@ -122,15 +122,15 @@ def test_a_recording_is_released_before_the_next_one_is_decrypted(tmp_path):
     taken: list[Any] = []
 
     class Engine(StandInEngine):
-        def transcribe(self, job, recordings, *others):
+        def segment(self, job, recordings, *others):
             for file in recordings:
                 assert all(earlier.closed for earlier in taken)
                 assert file.read() == b"sound"
                 taken.append(file)
             assert all(file.closed for file in taken)
-            return super().transcribe(job, iter([io.BytesIO()]), *others)
+            return super().segment(job, iter([io.BytesIO()]), *others)
 
-    EngineChild(Engine(), store, io.StringIO(), 1.0)._transcribe(of)
+    EngineChild(Engine(), store, io.StringIO(), 1.0).run([of])
 
     assert len(taken) == 3
 
@@ -145,14 +145,15 @@ def test_the_pipelines_engine_takes_recordings_one_by_one(monkeypatch):
         return file
 
     monkeypatch.setattr(pipeline_engine, "decode", decode)
-    engine._pipeline = SimpleNamespace(transcribe=lambda recordings, *_: recordings)  # type: ignore[assignment]
+    engine._pipeline = SimpleNamespace(segment=lambda recordings, *_: recordings)  # type: ignore[assignment]
 
     def recordings():
         for name in ("a", "b"):
             yield name
             assert decoded[-1] == name
 
-    assert engine.transcribe(of, recordings(), lambda *_: None, NoStageResults()) == ["a", "b"]  # type: ignore[comparison-overlap]
+    found: object = engine.segment(of, recordings(), lambda *_: None, NoStageResults())
+    assert found == ["a", "b"]
 
 
 def test_missing_results_and_a_missing_vocabulary_do_not_fail_a_job(tmp_path):
@@ -171,10 +172,11 @@ def test_missing_results_and_a_missing_vocabulary_do_not_fail_a_job(tmp_path):
         file.write(b"sound")
     messages = io.StringIO()
 
-    done = EngineChild(StandInEngine(), store, messages, 1.0)._transcribe(of)
+    EngineChild(StandInEngine(), store, messages, 1.0).run([of])
 
-    assert done["warnings"] == [VOCABULARY_MISSING]
     events = [json.loads(line) for line in messages.getvalue().splitlines()]
+    (done,) = (event for event in events if event["event"] == "done")
+    assert done["warnings"] == [VOCABULARY_MISSING]
     saved = [event["stage"] for event in events if event["event"] == "saved"]
     assert saved == ["segment", "transcribe", "align", "diarise"]
     assert [event for event in events if event["event"] == "discarded"]

@@ -129,7 +129,7 @@ class BrokenEngine:
 
     n_killed = 0
 
-    async def run(self, job):
+    async def run(self, jobs):
         raise KeyError(SAID)
         yield {}
 
@@ -158,8 +158,10 @@ class FullGpu:
 
     n_killed = 0
 
-    async def run(self, job):
-        yield {"event": "failed", "code": "out_of_memory", "retryable": True}
+    async def run(self, jobs):
+        (job,) = jobs
+        failed = {"event": "failed", "job": str(job.id), "code": "out_of_memory"}
+        yield {**failed, "retryable": True}
 
     async def kill(self):
         self.n_killed += 1

@@ -5,13 +5,14 @@ This reveals transcripts of the wrong recordings, or made from another job's res
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from models.transcript import MadeWith, Segment, Source, Transcript, Turn, Word
 from service.domain.engine_job import EngineJob
-from service.worker.protocol import Engine
+from service.worker.protocol import Engine, OnProgress
 
 STORED_STAGES = ("segment", "transcribe", "align", "diarise")
 STAGES = ("ingest", *STORED_STAGES, "attribute", "check")
@@ -37,29 +38,54 @@ class NamingEngine:
     def load(self, job: EngineJob) -> dict[str, float] | None:
         return None
 
-    def transcribe(
-        self,
-        job: EngineJob,
-        recordings: Iterable[IO[bytes]],
-        on_progress: Callable[[str, float], object],
-        results: Any,
-    ) -> Transcript:
-        names = [name_of(file.read()) for file in recordings]
-        for stage in STAGES:
-            content = f"{stage} of {' '.join(names)}".encode()
-            if stage in STORED_STAGES and (found := results.load(stage)) is not None:
-                assert found == content, "a result of other recordings"
-                continue
-            for step in range(STEPS):
-                on_progress(stage, step / STEPS)
-                time.sleep(STAGE_SECONDS / STEPS)
-            on_progress(stage, 1.0)
-            if stage in STORED_STAGES:
-                results.save(stage, content)
-        return make_transcript(names)
+    def segment(
+        self, job: EngineJob, recordings: Iterable[IO[bytes]], on_progress: OnProgress, results: Any
+    ) -> "NamedSession":
+        session = NamedSession([name_of(file.read()) for file in recordings], results)
+        for stage in ("ingest", "segment"):
+            run_stage(stage, [session], on_progress)
+        return session
+
+    def find_words(
+        self, sessions: Sequence["NamedSession"], on_progress: OnProgress
+    ) -> Sequence["NamedSession"]:
+        for stage in ("transcribe", "align"):
+            run_stage(stage, sessions, on_progress)
+        return sessions
+
+    def finish(self, session: "NamedSession", on_progress: OnProgress) -> Transcript:
+        for stage in ("diarise", "attribute", "check"):
+            run_stage(stage, [session], on_progress)
+        return make_transcript(session.names)
 
     def unload(self) -> None:
         pass
+
+
+@dataclass(frozen=True)
+class NamedSession:
+    names: list[str]
+    results: Any
+
+
+def run_stage(stage: str, sessions: Sequence[NamedSession], on_progress: OnProgress) -> None:
+    """Run a stage of sessions that are in it together."""
+    missing = []
+    for session in sessions:
+        content = f"{stage} of {' '.join(session.names)}".encode()
+        if stage in STORED_STAGES and (found := session.results.load(stage)) is not None:
+            assert found == content, "a result of other recordings"
+        else:
+            missing.append((session, content))
+    if not missing:
+        return
+    for step in range(STEPS):
+        on_progress(stage, step / STEPS)
+        time.sleep(STAGE_SECONDS / STEPS)
+    on_progress(stage, 1.0)
+    for session, content in missing:
+        if stage in STORED_STAGES:
+            session.results.save(stage, content)
 
 
 def make_transcript(names: list[str]) -> Transcript:

@@ -13,14 +13,15 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from models.audio.errors import DecoderKilled, SilentAudio
 from models.transcript import MadeWith, Segment, Source, Transcript, Turn, Word
 from service.domain.engine_job import EngineJob
-from service.worker.protocol import Engine
+from service.worker.protocol import Engine, OnProgress
 
 STORED_STAGES = ("segment", "transcribe", "align", "diarise")
 FAULT = "CUDA error: my name is Eva Muster"
@@ -50,33 +51,60 @@ class StandInEngine:
         log_step("load", job)
         return dict.fromkeys(STORED_STAGES, 0.1)
 
-    def transcribe(
-        self,
-        job: EngineJob,
-        recordings: Iterable[IO[bytes]],
-        on_progress: Callable[[str, float], object],
-        results: Any,
-    ) -> Transcript:
+    def segment(
+        self, job: EngineJob, recordings: Iterable[IO[bytes]], on_progress: OnProgress, results: Any
+    ) -> "StandInSession":
         contents = [file.read() for file in recordings]
-        instructions = read_instructions(contents[0])
-        if instructions.get("discard"):
+        session = StandInSession(job, len(contents), read_instructions(contents[0]), results)
+        if session.instructions.get("discard"):
             results.discard()
-        for stage in STAGES:
-            if stage in STORED_STAGES and (found := results.load(stage)) is not None:
-                assert found == f"result of {stage}".encode()
-                continue
-            log_step(stage, job)
-            follow(instructions, stage, on_progress)
-            on_progress(stage, 1.0)
-            if stage in STORED_STAGES:
-                results.save(stage, f"result of {stage}".encode())
-            log_step(f"end-{stage}", job)
-        return make_transcript(len(contents))
+        for stage in ("ingest", "segment"):
+            run_stage(stage, [session], on_progress)
+        return session
+
+    def find_words(
+        self, sessions: Sequence["StandInSession"], on_progress: OnProgress
+    ) -> Sequence["StandInSession"]:
+        for stage in ("transcribe", "align"):
+            run_stage(stage, sessions, on_progress)
+        return sessions
+
+    def finish(self, session: "StandInSession", on_progress: OnProgress) -> Transcript:
+        for stage in ("diarise", "attribute", "check"):
+            run_stage(stage, [session], on_progress)
+        return make_transcript(session.n_recordings)
 
     def unload(self) -> None:
         if self.loaded:
             append_to_log("unload")
         self.loaded = False
+
+
+@dataclass(frozen=True)
+class StandInSession:
+    job: EngineJob
+    n_recordings: int
+    instructions: dict[str, Any]
+    results: Any
+
+
+def run_stage(stage: str, sessions: Sequence[StandInSession], on_progress: OnProgress) -> None:
+    """Run a stage of sessions that are in it together."""
+    missing = []
+    for session in sessions:
+        if stage in STORED_STAGES and (found := session.results.load(stage)) is not None:
+            assert found == f"result of {stage}".encode()
+        else:
+            missing.append(session)
+            log_step(stage, session.job)
+    for session in missing:
+        follow(session.instructions, stage, on_progress)
+    if missing:
+        on_progress(stage, 1.0)
+    for session in missing:
+        if stage in STORED_STAGES:
+            session.results.save(stage, f"result of {stage}".encode())
+        log_step(f"end-{stage}", session.job)
 
 
 def read_instructions(recording: bytes) -> dict[str, Any]:
@@ -87,9 +115,7 @@ def read_instructions(recording: bytes) -> dict[str, Any]:
     return instructions
 
 
-def follow(
-    instructions: dict[str, Any], stage: str, on_progress: Callable[[str, float], object]
-) -> None:
+def follow(instructions: dict[str, Any], stage: str, on_progress: OnProgress) -> None:
     if instructions.get("die_in") == stage:
         time.sleep(0.2)  # until the worker has read that the stage began
         os.kill(os.getpid(), signal.SIGKILL)

@@ -40,6 +40,7 @@ class EngineJob:
     diarisation_sha256: str
     stored: Mapping[str, UUID]
     keys: Mapping[UUID, Key] = field(default_factory=dict)
+    audio_seconds: float = 0.0
 
     def artefact(self, kind: str, id: UUID) -> Artefact:
         return Artefact(self.study_id, self.id, kind, id)

@@ -206,20 +206,24 @@ def record_crash(session: DbSession, claim: JobClaim, code: str) -> bool:
     return True
 
 
-def put_back_job(session: DbSession, claim: JobClaim, code: str | None = None) -> None:
+def put_back_job(session: DbSession, claim: JobClaim, code: str | None = None) -> bool:
     """End an attempt that does not count, because the worker stops or the job must wait.
 
     Args:
         code: the temporary error that makes the job wait.
+
+    Returns:
+        Whether there will be another attempt.
     """
     job = _locked_under_fence(session, claim)
     if job.status == "cancelling":
         _end(session, job, "cancelled")
-        return
+        return False
     job.crashes = max(0, job.crashes - 1)
     if code is not None and code != _last_error(session, job):  # retries may continue for hours
         _add_error(session, job, code)
     _back_to_queue(session, job, "queued" if code is None else "waiting")
+    return True
 
 
 def requeue_orphan(session: DbSession, job: Job) -> None:
@@ -276,6 +280,7 @@ def _engine_job(session: DbSession, job: Job) -> EngineJob:
         diarisation_pipeline=job.diarisation_pipeline,
         diarisation_sha256=job.diarisation_sha256,
         stored=stored,
+        audio_seconds=job.audio_seconds or 0.0,
     )
 
 

@@ -72,6 +72,12 @@ def has_another(session: DbSession, worker_id: UUID) -> bool:
     return bool(session.scalar(select(exists(others))))
 
 
+def count_available(session: DbSession) -> int:
+    """How many workers are running and take jobs."""
+    rows = select(func.count(Worker.id)).where(Worker.retired_because.is_(None), _is_alive())
+    return session.scalar(rows) or 0
+
+
 def retire_unless_last(session: DbSession, worker_id: UUID, reason: str) -> bool:
     """Retire a worker if another one is running and takes jobs.
 

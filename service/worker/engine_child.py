@@ -1,4 +1,4 @@
-"""The worker's engine child: holds the models, and the data keys of the current job only.
+"""The worker's engine child: holds the models, and the data keys of the current jobs only.
 
     python -m service.worker.engine_child PARENT ENGINE_MODULE VAULT WEIGHTS PRECISION \\
         IDLE_SECONDS ALLOW_WEAK_SANDBOX DEVICE
@@ -19,16 +19,17 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Generator
-from contextlib import closing
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from models.audio.ffmpeg_child import allow_weak_sandbox
 from models.audio.memory_file import memory_file
 from models.errors import SpeechError, Stopped
+from models.transcript import Transcript
 from models.transcript_json import to_json
 from service.domain.engine_job import TRANSCRIPT, VOCABULARY, VOCABULARY_MISSING, EngineJob
 from service.errors import ServiceError
@@ -63,39 +64,43 @@ def main(arguments: list[str]) -> None:
 
 
 class EngineChild:
-    """Runs the jobs that arrive on standard input, one at a time, and reports on `messages`."""
+    """Runs the groups that arrive on standard input, one at a time, and reports on `messages`."""
 
     def __init__(
         self, engine: Engine, store: Store, messages: io.TextIOBase, idle_seconds: float
     ) -> None:
         self._engine, self._store, self._messages = engine, store, messages
         self._idle_seconds = idle_seconds
-        self._jobs: queue.Queue[EngineJob | None] = queue.Queue()  # None: check the device
-        self._stop = threading.Event()
+        # None: check the device
+        self._groups: queue.Queue[Sequence[EngineJob] | None] = queue.Queue()
+        self._stopping: set[UUID] = set()  # jobs; never cleared, because a stopped job ends
+        self._must_yield = threading.Event()
 
     def serve(self) -> None:
         threading.Thread(target=self._listen, daemon=True).start()
         while True:
             try:
-                job = self._jobs.get(timeout=self._idle_seconds)
+                jobs = self._groups.get(timeout=self._idle_seconds)
             except queue.Empty:
                 self._engine.unload()
                 continue
-            if job is None:
+            if jobs is None:
                 self._check()
             else:
-                self._run(job)
+                self.run(jobs)
 
     def _listen(self) -> None:
         for line in sys.stdin.buffer:
             message = json.loads(line)
-            if message.get("stop"):
-                self._stop.set()
+            if "stop" in message:
+                self._stopping.add(UUID(message["stop"]))
+            elif message.get("yield"):
+                self._must_yield.set()
             elif message.get("check"):
-                self._jobs.put(None)
+                self._groups.put(None)
             else:
-                self._stop.clear()
-                self._jobs.put(EngineJob.from_message(message))
+                self._must_yield.clear()
+                self._groups.put([EngineJob.from_message(job) for job in message["jobs"]])
         os._exit(0)  # the worker is gone: nothing would read the main thread's result
 
     def _check(self) -> None:
@@ -104,121 +109,216 @@ class EngineChild:
         except Exception as error:  # noqa: BLE001 - whatever is wrong, the device is not usable
             log.error("the device fails its check: %s: %s", type(error).__name__, error)
             os._exit(1)
-        self._send("checked", device=self._engine.device)
+        self.send("checked", device=self._engine.device)
 
-    def _run(self, job: EngineJob) -> None:
-        try:
-            self._send("done", **self._transcribe(job))
-        except Stopped:
-            self._send("stopped")
-        except SpeechError as error:
-            self._send("failed", code=error.code, retryable=error.retryable)
-        except ServiceError as error:
-            self._send("failed", code=error.code, retryable=isinstance(error, DiskFull))
-        except Exception as error:  # noqa: BLE001
-            # Its message is not logged, because it may quote anything. After a GPU fault this
-            # process cannot be trusted: it exits, and the worker starts another.
-            log.error(
-                "job %s: %s\n%s",
-                job.id,
-                type(error).__name__,
-                "".join(traceback.format_tb(error.__traceback__)),
-            )
-            self._send("failed", code="internal_error", retryable=True)
-            os._exit(1)
+    def run(self, jobs: Sequence[EngineJob]) -> None:
+        """Transcribe the jobs of a group. The first is never handed back."""
+        group = [ActiveJob(self, job) for job in jobs]
+        with self.step(*group):
+            trial = self._engine.load(jobs[0])
+            for active in group:
+                active.send("loaded", device=self._engine.device, trial=trial)
+                trial = None
+        for active in group:
+            with self.step(active):
+                self._yield_before(active, group)
+                active.session = self._open(active)
+        self._find_words([active for active in group if not active.has_ended])
+        for active in group:
+            with self.step(active):
+                self._yield_before(active, group)
+                active.check()
+                active.finish(self._engine.finish(active.session, active.report))
+            active.session = None  # its audio
 
-    def _transcribe(self, job: EngineJob) -> dict[str, Any]:
-        trial = self._engine.load(job)
-        self._send("loaded", device=self._engine.device, trial=trial)
-        warnings = []
-        if job.vocabulary_artefact_id is not None:
-            try:
-                words = self._read(job, job.artefact(VOCABULARY, job.vocabulary_artefact_id))
-                vocabulary = tuple(line for line in words.decode().splitlines() if line.strip())
-                job = replace(job, options=replace(job.options, vocabulary=vocabulary))
-            except ArtefactMissing:
-                warnings.append(VOCABULARY_MISSING)
-        results = JobResults(self, job)
-        with closing(self._open_recordings(job, results)) as recordings:
-            transcript = self._engine.transcribe(
-                job,
-                recordings,
-                lambda stage, fraction: self._report_progress(results, stage, fraction),
-                results,
-            )
-        transcript = replace(transcript, warnings=(*warnings, *transcript.warnings))
-        artefact_id = uuid4()
-        self._write(job, job.artefact(TRANSCRIPT, artefact_id), to_json(transcript).encode())
-        return {
-            "artefact_id": str(artefact_id),
-            "speakers": list(transcript.speakers),
-            "warnings": list(transcript.warnings),
-            "audio_seconds": transcript.duration,
-        }
+    def _yield_before(self, active: "ActiveJob", group: Sequence["ActiveJob"]) -> None:
+        if self._must_yield.is_set() and active is not group[0]:
+            active.end("handed_back")
 
-    def _open_recordings(
-        self, job: EngineJob, results: "JobResults"
-    ) -> Generator[BinaryIO, None, None]:
+    def _open(self, active: "ActiveJob") -> Any:
+        active.check()
+        vocabulary = active.read_vocabulary()
+        job = replace(active.job, options=replace(active.job.options, vocabulary=vocabulary))
+        with closing(self._open_recordings(active)) as recordings:
+            return self._engine.segment(job, recordings, active.report, active)
+
+    def _open_recordings(self, active: "ActiveJob") -> Generator[BinaryIO, None, None]:
         """Decrypt one recording at a time: all of them would take hundreds of megabytes."""
+        job = active.job
         for i, id in enumerate(job.recordings):
-            self._report_progress(results, "ingest", i / len(job.recordings))
+            active.report("ingest", i / len(job.recordings))
             artefact = Artefact(job.study_id, id, "recording", id)
             with self._store.open(artefact, job.keys[id]) as reader:
                 file = memory_file(iter(lambda: reader.read(16 * SEGMENT_SIZE), b""))
             with file:
                 yield file
 
-    def _report_progress(self, results: "JobResults", stage: str, fraction: float) -> None:
-        if self._stop.is_set():
-            raise Stopped("The job was stopped")
-        now = time.monotonic()
-        if stage != results.stage:
-            results.stage, results.started = stage, now
-        elif now - results.reported < PROGRESS_INTERVAL and fraction < 1:
+    def _find_words(self, group: Sequence["ActiveJob"]) -> None:
+        if not group:
             return
-        results.reported = now
-        self._send("progress", stage=stage, fraction=fraction)
+        total = sum(active.job.audio_seconds for active in group)
+        for active in group:
+            active.share = active.job.audio_seconds / total if total else 1 / len(group)
 
-    def _read(self, job: EngineJob, artefact: Artefact) -> bytes:
+        def report(stage: str, fraction: float) -> None:
+            for active in group:
+                with self.step(active):
+                    active.report(stage, fraction)
+            if all(active.has_ended for active in group):
+                raise Stopped("All jobs of the group have ended")
+
+        with self.step(*group):
+            sessions = self._engine.find_words([active.session for active in group], report)
+            for active, session in zip(group, sessions, strict=True):
+                active.session, active.share = session, 1.0
+
+    @contextmanager
+    def step(self, *jobs: "ActiveJob") -> Iterator[None]:
+        """Turn an error into the end of these jobs, and of no others."""
+        try:
+            yield
+        except Stopped:
+            for active in jobs:
+                active.end("stopped")
+        except SpeechError as error:
+            for active in jobs:
+                active.end("failed", code=error.code, retryable=error.retryable)
+        except ServiceError as error:
+            for active in jobs:
+                active.end("failed", code=error.code, retryable=isinstance(error, DiskFull))
+        except Exception as error:  # noqa: BLE001
+            # Its message is not logged, because it may quote anything. After a GPU fault this
+            # process cannot be trusted: it exits, and the worker starts another.
+            log.error(
+                "job %s: %s\n%s",
+                ", ".join(str(active.job.id) for active in jobs),
+                type(error).__name__,
+                "".join(traceback.format_tb(error.__traceback__)),
+            )
+            for active in jobs:
+                active.end("failed", code="internal_error", retryable=True)
+            os._exit(1)
+
+    def is_stopping(self, job: EngineJob) -> bool:
+        return job.id in self._stopping
+
+    def read(self, job: EngineJob, artefact: Artefact) -> bytes:
         with self._store.open(artefact, job.keys[job.id]) as file:
             return file.read()
 
-    def _write(self, job: EngineJob, artefact: Artefact, data: bytes) -> None:
+    def write(self, job: EngineJob, artefact: Artefact, data: bytes) -> None:
         with self._store.write(artefact, job.keys[job.id]) as file:
             file.write(data)
 
-    def _send(self, event: str, **fields: Any) -> None:
+    def send(self, event: str, **fields: Any) -> None:
         self._messages.write(json.dumps({"event": event, **fields}) + "\n")
 
 
-class JobResults:
-    """One job's stage results, stored as artefacts, and the stage the job is in."""
+class ActiveJob:
+    """A job of the current group: its stage, and its stage results, stored as artefacts.
+
+    Attributes:
+        session: its audio and what is known of it.
+        share: of the time of a stage that several jobs are in.
+    """
 
     def __init__(self, child: EngineChild, job: EngineJob) -> None:
-        self._child, self._job = child, job
-        self.stage = ""
-        self.started = self.reported = time.monotonic()
+        self._child, self.job = child, job
+        self.session: Any = None
+        self.share = 1.0
+        self.has_ended = False
+        self._warnings: list[str] = []
+        self._stage = ""
+        self._started = self._reported = time.monotonic()
+
+    def check(self) -> None:
+        """
+        Raises:
+            Stopped: the job is to stop, or has ended.
+        """
+        if self.has_ended or self._child.is_stopping(self.job):
+            raise Stopped("The job was stopped")
+
+    def report(self, stage: str, fraction: float) -> None:
+        """Report progress.
+
+        Raises:
+            Stopped: the job is to stop, or has ended.
+        """
+        self.check()
+        now = time.monotonic()
+        if stage != self._stage:
+            self._stage, self._started = stage, now
+        elif now - self._reported < PROGRESS_INTERVAL and fraction < 1:
+            return
+        self._reported = now
+        self.send("progress", stage=stage, fraction=fraction)
+
+    def read_vocabulary(self) -> tuple[str, ...]:
+        id = self.job.vocabulary_artefact_id
+        if id is None:
+            return self.job.options.vocabulary
+        try:
+            words = self._child.read(self.job, self.job.artefact(VOCABULARY, id))
+        except ArtefactMissing:
+            self._warnings.append(VOCABULARY_MISSING)
+            return self.job.options.vocabulary
+        return tuple(line for line in words.decode().splitlines() if line.strip())
 
     def load(self, stage: str) -> bytes | None:
-        id = self._job.stored.get(stage)
+        id = self.job.stored.get(stage)
         if id is None:
             return None
-        try:
-            return self._child._read(self._job, self._job.stage_artefact(stage, id))
-        except ArtefactMissing:  # for example after a restore: the stages run again
-            log.warning("job %s: the result of %s is missing from the vault", self._job.id, stage)
-            self.discard()
-            return None
+        with self._child.step(self):  # it may be in a stage with others
+            try:
+                return self._child.read(self.job, self.job.stage_artefact(stage, id))
+            except ArtefactMissing:  # for example after a restore: the stages run again
+                log.warning(
+                    "job %s: the result of %s is missing from the vault", self.job.id, stage
+                )
+                self.discard()
+        return None
 
     def discard(self) -> None:
-        self._job = replace(self._job, stored={})
-        self._child._send("discarded")
+        self.job = replace(self.job, stored={})
+        self.send("discarded")
 
     def save(self, stage: str, data: bytes) -> None:
+        if self.has_ended:
+            return
         id = uuid4()
-        seconds = time.monotonic() - self.started
-        self._child._write(self._job, self._job.stage_artefact(stage, id), data)
-        self._child._send("saved", stage=stage, artefact_id=str(id), seconds=round(seconds, 3))
+        seconds = (time.monotonic() - self._started) * self.share
+        with self._child.step(self):  # it may be in a stage with others
+            self._child.write(self.job, self.job.stage_artefact(stage, id), data)
+            self.send("saved", stage=stage, artefact_id=str(id), seconds=round(seconds, 3))
+
+    def finish(self, transcript: Transcript) -> None:
+        """Store the transcript.
+
+        Raises:
+            Stopped: the job is to stop, or has ended.
+        """
+        self.check()
+        transcript = replace(transcript, warnings=(*self._warnings, *transcript.warnings))
+        id = uuid4()
+        content = to_json(transcript).encode()
+        self._child.write(self.job, self.job.artefact(TRANSCRIPT, id), content)
+        self.end(
+            "done",
+            artefact_id=str(id),
+            speakers=list(transcript.speakers),
+            warnings=list(transcript.warnings),
+            audio_seconds=transcript.duration,
+        )
+
+    def end(self, event: str, **fields: Any) -> None:
+        """Send the last message about the job, once, and free its audio."""
+        if not self.has_ended:
+            self.has_ended, self.session = True, None
+            self.send(event, **fields)
+
+    def send(self, event: str, **fields: Any) -> None:
+        self._child.send(event, job=str(self.job.id), **fields)
 
 
 if __name__ == "__main__":

@@ -6,14 +6,15 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
+from uuid import UUID
 
 from models.environment import child_environment
 from service.devices import device_variables, parse_devices
 from service.domain.engine_job import EngineJob
 from service.settings import Settings
-from service.worker.protocol import ENGINE_CHILD
+from service.worker.protocol import ENGINE_CHILD, LAST_EVENTS
 
 MAX_LINE = 2**20  # bytes of a message
 CHECK_TIMEOUT = 180.0  # s: the first use of a GPU after a boot may take a minute
@@ -76,23 +77,32 @@ class EngineProcess:
         await self.kill()
         return None
 
-    async def run(self, job: EngineJob) -> AsyncIterator[dict[str, Any]]:
-        """Run a job and yield the child's messages, until the job ends or the child dies."""
+    async def run(self, jobs: Sequence[EngineJob]) -> AsyncIterator[dict[str, Any]]:
+        """Run a group and yield the child's messages, until all jobs end or the child dies."""
         process = await self.start()
         assert process.stdin is not None and process.stdout is not None
+        group = {"jobs": [job.to_message() for job in jobs]}
         with contextlib.suppress(ConnectionError):  # it has died: no message will follow
-            process.stdin.write(json.dumps(job.to_message()).encode() + b"\n")
+            process.stdin.write(json.dumps(group).encode() + b"\n")
             await process.stdin.drain()
-        while line := await process.stdout.readline():
-            yield (message := json.loads(line))
-            if message["event"] in ("done", "stopped", "failed"):
-                return
+        n_running = len(jobs)
+        while n_running and (line := await process.stdout.readline()):
+            message = json.loads(line)
+            n_running -= message["event"] in LAST_EVENTS
+            yield message
 
-    def request_stop(self) -> None:
-        """Ask the child to stop its job. It does so at its next progress report."""
+    def request_stop(self, job_id: UUID) -> None:
+        """Ask the child to stop a job. It does so at its next progress report."""
+        self._send({"stop": str(job_id)})
+
+    def request_yield(self) -> None:
+        """Ask the child to hand back the jobs of the group that can wait without losing work."""
+        self._send({"yield": True})
+
+    def _send(self, message: dict[str, Any]) -> None:
         if self._process is not None and self._process.stdin is not None:
             with contextlib.suppress(ConnectionError):
-                self._process.stdin.write(b'{"stop": true}\n')
+                self._process.stdin.write(json.dumps(message).encode() + b"\n")
 
     async def kill(self) -> None:
         if self._process is not None:

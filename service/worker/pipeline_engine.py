@@ -1,7 +1,7 @@
 """The service's engine: it runs models/pipeline.py. Only the engine child imports it."""
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -11,13 +11,14 @@ from models.audio.decode import decode
 from models.device import check_device
 from models.gates import check_gates
 from models.options import Channels
-from models.pipeline import Pipeline
+from models.pipeline import Pipeline, SegmentedSession, StageProgress, TranscribedSession
 from models.precision import Precision
 from models.stage_results import StageResults
 from models.transcript import Transcript
 from models.weights.catalogue import find_pipeline, find_whisper
 from service.domain.engine_job import EngineJob
 from service.domain.job_errors import WeightsChanged
+from service.worker.protocol import OnProgress
 
 
 def open_engine(weights: Path, precision: Precision | None) -> "PipelineEngine":
@@ -54,13 +55,13 @@ class PipelineEngine:
         self._pipeline = Pipeline(whisper, diarisation, self._device, self._precision)
         return self._pipeline.measure_speed()
 
-    def transcribe(
+    def segment(
         self,
         job: EngineJob,
         recordings: Iterator[BinaryIO],
-        on_progress: Callable[[str, float], None],
+        on_progress: OnProgress,
         results: StageResults,
-    ) -> Transcript:
+    ) -> SegmentedSession:
         assert self._pipeline is not None
         split = job.options.channels != Channels.MIX
         decoded = []
@@ -72,15 +73,25 @@ class PipelineEngine:
 
             decoded.append(decode(file, split_channels=split, on_progress=report_ingest))
         on_progress("ingest", 1.0)
-        return self._pipeline.transcribe(
-            decoded,
-            job.options,
-            lambda progress: on_progress(progress.stage, progress.fraction),
-            results,
-        )
+        return self._pipeline.segment(decoded, job.options, _reporter(on_progress), results)
+
+    def find_words(
+        self, sessions: Sequence[SegmentedSession], on_progress: OnProgress
+    ) -> Sequence[TranscribedSession]:
+        assert self._pipeline is not None
+        return self._pipeline.find_words(sessions, _reporter(on_progress))
+
+    def finish(self, session: TranscribedSession, on_progress: OnProgress) -> Transcript:
+        assert self._pipeline is not None
+        report = _reporter(on_progress)
+        return self._pipeline.finish(self._pipeline.diarise(session, report), report)
 
     def unload(self) -> None:
         self._pipeline = None
         gc.collect()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def _reporter(on_progress: OnProgress) -> Callable[[StageProgress], None]:
+    return lambda progress: on_progress(progress.stage, progress.fraction)

@@ -1,4 +1,4 @@
-"""The worker process: `fieldscribe worker`. It runs jobs from the queue, one at a time.
+"""The worker process: `fieldscribe worker`. It runs jobs from the queue, one group at a time.
 
 It holds no models: those are in its engine child, the only process that a cancelled job, a GPU
 fault or a lack of memory ends.
@@ -33,10 +33,11 @@ from service.domain.turns import TASK
 from service.processes import disable_core_dumps, end_with_parent, log_to_stderr, set_up_sandbox
 from service.services import database_url
 from service.settings import Settings
+from service.worker.attempt import INTERNAL_ERROR_DELAY
 from service.worker.engine_process import EngineProcess
 from service.worker.keys import FetchKeys, keys_from_api
 from service.worker.protocol import PIPELINE_ENGINE
-from service.worker.runner import INTERNAL_ERROR_DELAY, RetryLater, Runner
+from service.worker.runner import RetryLater, Runner
 from service.worker.state import CHECK_FAILED, JOBS_DIED, MAX_DEAD_JOBS, WorkerState
 
 # In s between checks of a device that failed one: the child may have been killed during the check.

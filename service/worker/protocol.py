@@ -1,13 +1,14 @@
 """The messages between a worker and its engine child, and the interface of an engine.
 
-Messages are JSON documents, one a line. To the child: a job (`EngineJob`), `{"stop": true}`, or
-between jobs `{"check": true}`, which it answers with `checked` or dies of. From the child about a
-job: `{"event": ...}`, which is `loaded`, `progress`, `saved` or `discarded`, and last `done`,
-`stopped` or `failed`.
+Messages are JSON documents, one a line. To the child: `{"jobs": [...]}`, a group to transcribe
+together (`EngineJob`); about a job of the group `{"stop": ID}`; `{"yield": true}`, to hand back the
+jobs that can wait; and between groups `{"check": true}`, which it answers with `checked` or dies
+of. From the child about a job: `{"event": ..., "job": ID}`, which is `loaded`, `progress`, `saved`
+or `discarded`, and last `done`, `stopped`, `failed` or `handed_back`.
 """
 
-from collections.abc import Callable, Iterator
-from typing import BinaryIO, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, BinaryIO, Protocol
 
 from models.stage_results import StageResults
 from models.transcript import Transcript
@@ -16,6 +17,10 @@ from service.domain.engine_job import EngineJob
 # Modules that the worker starts in another process. It must not import them: they load torch.
 ENGINE_CHILD = "service.worker.engine_child"
 PIPELINE_ENGINE = "service.worker.pipeline_engine"
+
+LAST_EVENTS = ("done", "stopped", "failed", "handed_back")  # about a job
+
+OnProgress = Callable[[str, float], None]
 
 
 class Engine(Protocol):
@@ -45,19 +50,40 @@ class Engine(Protocol):
             SpeechError: the models cannot be loaded.
         """
 
-    def transcribe(
+    def segment(
         self,
         job: EngineJob,
         recordings: Iterator[BinaryIO],
-        on_progress: Callable[[str, float], None],
+        on_progress: OnProgress,
         results: StageResults,
-    ) -> Transcript:
-        """
+    ) -> Any:
+        """Read the recordings of a job and find their speech.
+
         Args:
             recordings: the job's, in order. Taking the next closes the one before, which frees its
                 memory.
             on_progress: called with a stage and the finished fraction of it; raises `Stopped` when
                 the job is to stop.
+
+        Returns:
+            The job's session, for `find_words`.
+
+        Raises:
+            SpeechError
+        """
+
+    def find_words(self, sessions: Sequence[Any], on_progress: OnProgress) -> Sequence[Any]:
+        """Find the words of several sessions together.
+
+        Returns:
+            The sessions, for `finish`.
+
+        Raises:
+            SpeechError
+        """
+
+    def finish(self, session: Any, on_progress: OnProgress) -> Transcript:
+        """Find out who spoke when, and write the transcript.
 
         Raises:
             SpeechError

@@ -1,44 +1,40 @@
-"""Runs one job at a time: claims it, has the engine child do it, writes its state and outcome."""
+"""Runs jobs: claims them, has the engine child transcribe them, writes their state and outcome.
+
+A job runs with others of its study if they wait with it (service/domain/groups.py). Each job has an
+attempt of its own; the errors of one do not end the others.
+"""
 
 import asyncio
 import contextlib
 import logging
-import os
 import time
 import traceback
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime
 from typing import Any, TypeVar
-from uuid import UUID, uuid4
+from uuid import UUID
 
-import psycopg
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session as DbSession
 from sqlalchemy.orm import sessionmaker
 
-from service.database.queries import read_clock
-from service.domain import job_state
+from service.domain import groups, job_state
+from service.domain.engine_job import EngineJob
 from service.domain.job_errors import EngineDied, InternalError
 from service.domain.queue import POLLING
 from service.errors import ServiceError
 from service.vault.streaming import Key
+from service.worker.attempt import INTERNAL_ERROR_DELAY, Attempt, retry_time
 from service.worker.engine_process import EngineProcess
 from service.worker.keys import FetchKeys
 from service.worker.state import WorkerState
+from service.worker.transactions import run_transaction
 
 BEAT_INTERVAL = 1.0  # s between heartbeats of a job
 STOP_TIMEOUT = 5.0  # s that the engine has to stop before it is killed
-OBSTACLE_DELAY = 30.0  # s before a job that met an obstacle is tried again
-INTERNAL_ERROR_DELAY = 5.0  # s, so that a bug does not retry in a tight loop
 # In s. A job that died here is left to another worker: it is ready just after this worker has asked
 # for jobs, so any other that is idle asks before this one does again.
 LEAVING_DELAY = POLLING + 0.2
-FENCE_LOST = 70  # exit status
-
-OBSTACLES = ("sealed", "disk_full", "out_of_memory")
-"""Codes of conditions that pass: a person unseals the vault or frees disk space, or another program
-frees GPU memory. A job waits for them as long as it takes."""
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -52,15 +48,8 @@ class RetryLater(Exception):
         self.at = at
 
 
-@dataclass
-class Progress:
-    stage: str | None = None
-    fraction: float = 0.0
-    written: tuple[str | None, float] = (None, 0.0)  # stage and fraction in the database
-
-
 class Runner:
-    """Runs jobs, one at a time."""
+    """Runs one group of jobs at a time."""
 
     def __init__(
         self,
@@ -71,174 +60,184 @@ class Runner:
     ) -> None:
         self._sessions, self._engine, self._fetch_keys = sessions, engine, fetch_keys
         self.state = state or WorkerState()
-        # One write at a time, and none after an attempt's last: a heartbeat that came after it
-        # would look like one of a worker that was presumed dead.
-        self._writing = asyncio.Lock()
-        self._ended = True
 
     async def run(self, job_id: UUID) -> None:
-        """
+        """Run a job from the queue, and the jobs that join it.
+
         Raises:
             RetryLater: the queue must run the job again.
         """
         if self.state.doubtful.is_set():  # it was fetched before the worker stopped fetching
-            raise await self._retry_after(0.0)
+            raise RetryLater(await retry_time(self._sessions, 0.0))
         if await self._transaction(self.state.should_leave, job_id):
-            raise await self._retry_after(LEAVING_DELAY)
+            raise RetryLater(await retry_time(self._sessions, LEAVING_DELAY))
         claim = await self._transaction(job_state.claim_job, job_id)
         if claim is None:
             return
-        self._ended = False
+        lead = Attempt(self._sessions, claim)
         self.state.job_id = job_id
         self.state.changed.set()
         try:
-            await self._run_claimed(claim)
+            await self._run_group([lead])
         finally:
             self.state.job_id = None
             self.state.changed.set()
+        if lead.retry_at is not None:
+            raise RetryLater(lead.retry_at)
 
-    async def _run_claimed(self, claim: job_state.JobClaim) -> None:
-        job_id = claim.job.id
-        log.info("job %s: attempt %d", job_id, claim.attempt)
+    async def _run_group(self, group: list[Attempt]) -> None:
+        """Add companions to the lead and run all attempts to their ends."""
         started = time.monotonic()
         try:
-            await self._run_attempt(claim)
+            newest = await self._add_companions(group)
+            for attempt in group:
+                log.info("job %s: attempt %d", attempt.id, attempt.claim.attempt)
+            await self._run_attempts(group, newest)
         except asyncio.CancelledError:
-            # The worker is stopping. Only once the child is gone may another worker have the job.
-            await self._engine.kill()
-            if not self._ended:
-                with contextlib.suppress(job_state.JobGone):
-                    await self._write_last(job_state.put_back_job, claim)
-                log.info("job %s: returned to the queue because the worker is stopping", job_id)
+            # The worker is stopping. Only once the child is gone may another worker have the jobs.
+            await self._hand_back(group, "because the worker is stopping")
             raise
         except job_state.JobGone:
-            await self._engine.kill()
-            log.info("job %s: erased while it was running", job_id)
-        except RetryLater:
-            raise
+            # Killing the engine is the surest way to free the recordings of the erased job.
+            await self._hand_back(group, "because another job of its group was erased")
         except Exception as error:
             # A bug. Its message is not logged, because it may quote anything.
             log.error(
                 "job %s: %s\n%s",
-                job_id,
+                ", ".join(str(attempt.id) for attempt in group),
                 type(error).__name__,
                 "".join(traceback.format_tb(error.__traceback__)),
             )
             await self._engine.kill()  # nothing reads its messages any more
-            if self._ended:
+            if all(attempt.has_ended for attempt in group):
                 raise
-            await self._record_crash(claim, InternalError.code, INTERNAL_ERROR_DELAY)
-        seconds = time.monotonic() - started
-        log.info("job %s: attempt %d took %.1f s", job_id, claim.attempt, seconds)
-
-    async def _run_attempt(self, claim: job_state.JobClaim) -> None:
-        progress = Progress()
-        stop = asyncio.Event()
-        work = asyncio.create_task(self._run_engine(claim, progress))
-        beats = asyncio.create_task(self._send_heartbeats(claim, progress, stop))
-        stopped = asyncio.create_task(stop.wait())
-        try:
-            await asyncio.wait({work, beats, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            if beats.done() and not work.done():
-                beats.result()
-            if not work.done() and await self._stop(claim, work):
-                return
-            await work
+            for attempt in _running(group):
+                await attempt.record_crash(InternalError.code, INTERNAL_ERROR_DELAY)
         finally:
-            for task in (work, beats, stopped):
-                task.cancel()
-            await asyncio.gather(work, beats, stopped, return_exceptions=True)
+            for attempt in group:
+                await attempt.close()
+        seconds = time.monotonic() - started
+        log.info("job %s: %d jobs took %.1f s", group[0].id, len(group), seconds)
 
-    async def _run_engine(self, claim: job_state.JobClaim, progress: Progress) -> None:
-        """Have the engine run the job, and write each of its messages to the database."""
+    async def _add_companions(self, group: list[Attempt]) -> int:
+        """Claim the jobs that join the lead.
+
+        Returns:
+            The row of the queue that was the last then.
+        """
+        companions = await self._transaction(groups.take_companions, group[0].id)
+        for i, companion in enumerate(companions):
+            try:
+                claim = await self._transaction(job_state.claim_job, companion.job_id)
+            except Exception:
+                for each in companions[i:]:
+                    at = await retry_time(self._sessions, INTERNAL_ERROR_DELAY)
+                    await self._transaction(groups.release, each, at)
+                raise
+            if claim is None:  # it was cancelled meanwhile
+                await self._transaction(groups.release, companion, None)
+            else:
+                group.append(Attempt(self._sessions, claim, companion))
+        return await self._transaction(groups.read_newest) if companions else 0
+
+    async def _run_attempts(self, group: Sequence[Attempt], newest: int) -> None:
+        work = asyncio.create_task(self._run_engine(group))
+        beats = asyncio.create_task(self._send_heartbeats(group, newest))
         try:
-            keys = await self._get_keys(claim)
-        except ServiceError as error:
-            await self._wait_or_fail(claim, error.code)
-            return
-        job = replace(claim.job, keys=keys)
-        async for message in self._engine.run(job):
-            event = message["event"]
-            if event == "progress":
-                is_new_stage = message["stage"] != progress.stage
-                progress.stage, progress.fraction = message["stage"], message["fraction"]
-                if is_new_stage:  # not at the next heartbeat: a short stage may be over by then
-                    await self._write_progress(claim, progress)
-            elif event == "loaded":
-                await self._write(
-                    job_state.record_loaded, claim, message["device"], message["trial"]
-                )
-            elif event == "saved":
-                id = UUID(message["artefact_id"])
-                await self._write(
-                    job_state.record_result, claim, message["stage"], id, message["seconds"]
-                )
-            elif event == "discarded":
-                await self._write(job_state.record_discarded, claim)
-            elif event == "done":
+            await asyncio.wait({work, beats}, return_when=asyncio.FIRST_COMPLETED)
+            if work.done():
+                await work
+                return
+            await beats
+        finally:
+            for task in (work, beats):
+                task.cancel()
+            await asyncio.gather(work, beats, return_exceptions=True)
+        await self._hand_back(group, "because the engine process had to be killed")
+
+    async def _run_engine(self, group: Sequence[Attempt]) -> None:
+        """Have the engine transcribe the group, and write each of its messages to the database."""
+        jobs = []
+        for attempt in group:
+            try:
+                keys = await self._get_keys(attempt.claim)
+            except ServiceError as error:
+                await attempt.fail(error.code)
+                await attempt.release()
+            else:
+                jobs.append(replace(attempt.claim.job, keys=keys))
+        if jobs:
+            await self._transcribe(jobs, {attempt.id: attempt for attempt in group})
+
+    async def _transcribe(self, jobs: Sequence[EngineJob], group: dict[UUID, Attempt]) -> None:
+        is_broken = must_restart = False
+        async for message in self._engine.run(jobs):
+            attempt = group[UUID(message["job"])]
+            if attempt.has_ended:
+                continue
+            event, code = message["event"], message.get("code", "")
+            if event == "done":
                 self.state.record_success()
-                outcome = job_state.Outcome(
-                    UUID(message["artefact_id"]),
-                    tuple(message["speakers"]),
-                    tuple(message["warnings"]),
-                    message["audio_seconds"],
-                )
-                await self._write_last(job_state.finish_job, claim, uuid4(), outcome)
-                log.info("job %s: succeeded", claim.job.id)
-                return
+                await attempt.finish(message)
             elif event == "stopped":
-                await self._write_last(job_state.record_cancelled, claim)
-                return
+                await attempt.record_cancelled()
+            elif event == "handed_back":
+                await attempt.put_back()
+                log.info("job %s: returned to the queue for a job of another study", attempt.id)
             elif event == "failed":
-                if message["code"] == InternalError.code:
-                    self.state.record_death(claim.job.id, claim.attempt)
-                await self._write_progress(claim, progress)
-                await self._handle_failure(claim, message["code"], message["retryable"])
-                return
-        await self._write_progress(claim, progress)
+                if code == InternalError.code:
+                    is_broken = True
+                    self.state.record_death({attempt.id: attempt.claim.attempt})
+                must_restart = must_restart or code in (InternalError.code, "out_of_memory")
+                await attempt.write_progress()
+                await attempt.fail(code, retryable=message["retryable"])
+            else:
+                await attempt.record(event, message)
+            await attempt.release()
+        left = _running(group.values())
+        if is_broken:
+            await self._hand_back(left, "because the engine failed at another job of its group")
+        elif left:
+            await self._record_engine_death(left)
+        elif must_restart:
+            await self._engine.kill()  # its state cannot be trusted any more
+
+    async def _record_engine_death(self, left: Sequence[Attempt]) -> None:
+        """Count a crash for each job that the engine had begun: any of them may be the cause."""
+        begun = [attempt for attempt in left if attempt.stage is not None] or left
+        for attempt in begun:
+            await attempt.write_progress()
         await self._engine.kill()
-        log.warning("job %s: the engine process died", claim.job.id)
-        self.state.record_death(claim.job.id, claim.attempt)
-        await self._record_crash(claim, EngineDied.code)
+        log.warning("job %s: the engine process died", ", ".join(str(each.id) for each in begun))
+        self.state.record_death({attempt.id: attempt.claim.attempt for attempt in begun})
+        for attempt in begun:
+            await attempt.record_crash(EngineDied.code)
+        await self._hand_back(left, "because the engine died before it began")
 
-    async def _stop(self, claim: job_state.JobClaim, work: "asyncio.Task[None]") -> bool:
-        """Stop a cancelled job.
-
-        Returns:
-            Whether the engine had to be killed, because it did not stop in time.
-        """
-        self._engine.request_stop()
-        done, _ = await asyncio.wait({work}, timeout=STOP_TIMEOUT)
-        if done:
-            return False
-        work.cancel()
-        await asyncio.gather(work, return_exceptions=True)
+    async def _hand_back(self, group: Sequence[Attempt], why: str) -> None:
+        """Kill the engine and put back the jobs that it was running; a cancelled one has ended."""
         await self._engine.kill()
-        await self._write_last(job_state.record_cancelled, claim)
-        log.info("job %s: cancelled; the engine process had to be killed", claim.job.id)
-        return True
+        for attempt in _running(group):
+            with contextlib.suppress(job_state.JobGone):
+                await attempt.put_back()
+            log.info("job %s: stopped or returned to the queue %s", attempt.id, why)
 
-    async def _send_heartbeats(
-        self, claim: job_state.JobClaim, progress: Progress, stop: asyncio.Event
-    ) -> None:
+    async def _send_heartbeats(self, group: Sequence[Attempt], newest: int) -> None:
+        """Write heartbeats and pass on requests to stop, until a job does not stop in time."""
+        study_id, has_yielded = group[0].claim.job.study_id, len(group) == 1
         while True:
-            if await self._write_progress(claim, progress) == "cancelling":
-                stop.set()
+            for attempt in _running(group):
+                if await attempt.write_progress() != "cancelling":
+                    continue
+                if attempt.stop_by is None:
+                    attempt.stop_by = time.monotonic() + STOP_TIMEOUT
+                    self._engine.request_stop(attempt.id)
+                elif time.monotonic() > attempt.stop_by:
+                    return
+            if not has_yielded and await self._transaction(groups.has_newcomer, study_id, newest):
+                self._engine.request_yield()
+                has_yielded = True
             await asyncio.sleep(BEAT_INTERVAL)
-
-    async def _write_progress(self, claim: job_state.JobClaim, progress: Progress) -> str:
-        """Write a heartbeat, with the progress if it has changed.
-
-        Returns:
-            The job's status.
-        """
-        now = (progress.stage, progress.fraction)
-        stage = progress.stage if now != progress.written else None
-        progress.written = now
-        async with self._writing:
-            if self._ended:
-                return "running"
-            return await self._write_under_fence(job_state.record_heartbeat, claim, stage, now[1])
 
     async def _get_keys(self, claim: job_state.JobClaim) -> dict[UUID, Key]:
         while True:
@@ -250,92 +249,9 @@ class Runner:
                 )
                 await asyncio.sleep(1)
 
-    async def _handle_failure(self, claim: job_state.JobClaim, code: str, retryable: bool) -> None:
-        if code == InternalError.code or code == "out_of_memory":
-            await self._engine.kill()  # its state cannot be trusted any more
-        if code in OBSTACLES:
-            await self._wait_or_fail(claim, code)
-        elif retryable:
-            await self._record_crash(claim, code)
-        else:
-            await self._write_last(job_state.record_failure, claim, code)
-            log.info("job %s: failed: %s", claim.job.id, code)
-
-    async def _wait_or_fail(self, claim: job_state.JobClaim, code: str) -> None:
-        if code not in OBSTACLES:
-            await self._write_last(job_state.record_failure, claim, code)
-            return
-        await self._write_last(job_state.put_back_job, claim, code)
-        log.warning(
-            "job %s: waiting; trying again in %.0f s: %s", claim.job.id, OBSTACLE_DELAY, code
-        )
-        raise await self._retry_after(OBSTACLE_DELAY)
-
-    async def _record_crash(self, claim: job_state.JobClaim, code: str, delay: float = 0.0) -> None:
-        if await self._write_last(job_state.record_crash, claim, code):
-            raise await self._retry_after(delay)
-
-    async def _retry_after(self, seconds: float) -> RetryLater:
-        """By the database's clock, which the queue compares with: this machine's may be wrong."""
-        return RetryLater(await self._transaction(read_clock) + timedelta(seconds=seconds))
-
-    async def _write_last(
-        self, write: Callable[..., T], claim: job_state.JobClaim, *arguments: Any
-    ) -> T:
-        """The last write of an attempt."""
-        async with self._writing:
-            self._ended = True
-            return await self._write_under_fence(write, claim, *arguments)
-
-    async def _write(
-        self, write: Callable[..., T], claim: job_state.JobClaim, *arguments: Any
-    ) -> T:
-        async with self._writing:
-            return await self._write_under_fence(write, claim, *arguments)
-
-    async def _write_under_fence(
-        self, write: Callable[..., T], claim: job_state.JobClaim, *arguments: Any
-    ) -> T:
-        try:
-            return await self._transaction(write, claim, *arguments)
-        except job_state.FenceLost:
-            log.error("job %s: another worker has claimed it; this worker exits", claim.job.id)
-            os._exit(FENCE_LOST)  # before the queue writes a status for the job
-
-    async def _transaction(self, write: Callable[..., T], *arguments: Any) -> T:
-        """Write in a thread and a transaction; repeat until the database is back from an outage."""
-
-        def write_once() -> T:
-            with self._sessions.begin() as session:
-                return write(session, *arguments)
-
-        is_waiting = False
-        while True:
-            try:
-                return await _finish_before_cancelling(asyncio.to_thread(write_once))
-            except DBAPIError as error:
-                if not _is_outage(error):
-                    raise
-                if not is_waiting:
-                    log.warning(
-                        "the database is not reachable; waiting for it: %s",
-                        type(error.orig).__name__,
-                    )
-                is_waiting = True
-                await asyncio.sleep(0.5)
+    async def _transaction(self, work: Callable[..., T], *arguments: Any) -> T:
+        return await run_transaction(self._sessions, work, *arguments)
 
 
-async def _finish_before_cancelling(work: Coroutine[Any, Any, T]) -> T:
-    """Await a thread to its end even if the caller is cancelled, so that writes stay in order."""
-    task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait({task})
-        raise
-
-
-def _is_outage(error: DBAPIError) -> bool:
-    return error.connection_invalidated or isinstance(
-        error.orig, psycopg.OperationalError | psycopg.InterfaceError
-    )
+def _running(group: Iterable[Attempt]) -> list[Attempt]:
+    return [attempt for attempt in group if not attempt.has_ended]

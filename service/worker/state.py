@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from uuid import UUID, uuid4
 
@@ -33,10 +34,10 @@ class WorkerState:
     _deaths: dict[UUID, int] = field(default_factory=dict)  # the attempt, by job
     _dead_jobs: set[UUID] = field(default_factory=set)  # since a job was finished
 
-    def record_death(self, job_id: UUID, attempt: int) -> None:
-        """Record that the engine died during this attempt."""
-        self._deaths[job_id] = attempt
-        self._dead_jobs.add(job_id)
+    def record_death(self, attempts: Mapping[UUID, int]) -> None:
+        """Record that the engine died, and during which attempts, by job."""
+        self._deaths.update(attempts)
+        self._dead_jobs.add(next(iter(attempts)))  # one death, of however many jobs
         self.doubtful.set()
 
     def record_success(self) -> None:
