@@ -103,10 +103,9 @@ def take_companions(session: DbSession, lead: UUID) -> list[Companion]:
     wanted = {"lead": lead, "task": TASK, "seconds": GROUP_SECONDS, "most": most}
     companions = []
     for found in session.execute(COMPANIONS, wanted).all():
-        seconds_left -= found.audio_seconds
-        if seconds_left < 0:
-            break
-        companions.append(Companion(found.job_id, found.row, found.priority))
+        if found.audio_seconds <= seconds_left:
+            seconds_left -= found.audio_seconds
+            companions.append(Companion(found.job_id, found.row, found.priority))
     if companions:
         session.execute(TAKE, {"lead": lead, "rows": [each.row for each in companions]})
     return companions
