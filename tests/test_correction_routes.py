@@ -341,10 +341,11 @@ def test_people_see_who_else_is_at_work_and_where(api, study, path):
         return api.request("PUT", f"{path}/presence", json=body, token=token).json()
 
     assert report("a") == {"version": 1, "people": []}
-    nowhere = {"name": None, "segment": None, "activity": "correcting"}
+    nowhere = {"name": None, "segment": None, "activity": "correcting", "you": False}
     assert report("b", "s0002", other)["people"] == [nowhere]
     assert report("a")["people"] == [nowhere | {"segment": "s0002"}]
     assert report("b", "s0003", other)["people"] == [nowhere]
+    assert [each["you"] for each in report("c")["people"]] == [True, False]
 
 
 def test_a_study_shows_who_is_at_work_and_who_corrected_last(api, study, path):

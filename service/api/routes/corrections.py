@@ -332,6 +332,7 @@ class PersonView(BaseModel):
     name: str | None = Field(description="Name of the token; null if it has none.")
     segment: SegmentId | None
     activity: Activity
+    you: bool = Field(description="Whether it is another page of yours.")
 
 
 class PresenceView(BaseModel):
@@ -340,14 +341,21 @@ class PresenceView(BaseModel):
             "examples": [
                 {
                     "version": 9,
-                    "people": [{"name": "I2", "segment": "s0031", "activity": "correcting"}],
+                    "people": [
+                        {
+                            "name": "I2",
+                            "segment": "s0031",
+                            "activity": "correcting",
+                            "you": False,
+                        }
+                    ],
                 }
             ]
         }
     )
 
     version: int = Field(description="The newest version of the transcript.")
-    people: list[PersonView] = Field(description="Others who have it open.")
+    people: list[PersonView] = Field(description="Other pages on which it is open.")
 
 
 def check_optional_text(text: str | None) -> str | None:
@@ -532,7 +540,12 @@ def report_presence(
     return PresenceView(
         version=version,
         people=[
-            PersonView(name=each.name, segment=each.segment, activity=each.activity)
+            PersonView(
+                name=each.name,
+                segment=each.segment,
+                activity=each.activity,
+                you=each.token_id == caller.token_id,
+            )
             for each in others
         ],
     )

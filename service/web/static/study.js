@@ -56,13 +56,15 @@ async function loadWork(background) {
 }
 
 const LOOK_EVERY = 10_000; // ms
-/** Who is at work changes without an event. Reviews and releases change only while somebody is. */
+const LOOK_SOON = 3000; // ms after a transcript is finished, which the de-identifier reads at once
+/** Who is at work changes without an event. Reviews and releases change while somebody is, or the de-identifier. */
 async function lookWhoIsThere() {
   if (document.hidden || !sessions.length) return;
   const before = JSON.stringify([...activity.values()]);
   const wasBusy = [...activity.values()].some(({ people }) => people.length);
+  const isUnread = [...jobs.values()].some((job) => job.transcript_id && !reviews.has(job.transcript_id));
   const { items } = await api.get(`/v1/studies/${encodeURIComponent(code)}/activity`, { background: true });
-  if (wasBusy || JSON.stringify(items) !== before) {
+  if (wasBusy || isUnread || JSON.stringify(items) !== before) {
     await loadWork(true);
     for (const session of sessions) drawRow(session);
   }
@@ -80,6 +82,7 @@ function changeJob(job) {
   const session = sessions.find((each) => each.id === job.session_id);
   if (!session) return reloadSoon();
   tellProgress(session, before, job);
+  if (job.status === "succeeded" && before?.status !== "succeeded") setTimeout(() => lookWhoIsThere().catch(() => {}), LOOK_SOON);
   drawRow(session);
   drawSummary();
 }

@@ -484,7 +484,7 @@ async function report() {
 
 function showPeople(people) {
   for (const tag of container.querySelectorAll(".here")) tag.remove();
-  fill(byId("people"), people.map(({ name, segment: place, activity }) => {
+  fill(byId("people"), people.filter(({ you }) => !you).map(({ name, segment: place, activity }) => {
     const segment = transcript.byId.get(place);
     const label = name ?? "Another person";
     if (activity === "reviewing") return el("span", { class: "tag" }, icon("user"), `${label} is reviewing it`);
@@ -819,6 +819,7 @@ async function start() {
     byId("title").textContent = timeline.session ?? "Transcript";
     document.title = `${timeline.session ?? "Transcript"} · Fieldscribe`;
     byId("up").href = `/studies/${encodeURIComponent(timeline.study)}`;
+    byId("open-review").href = `/transcripts/${id}/review`;
     byId("up-name").textContent = timeline.study;
     if ("mediaSession" in navigator) navigator.mediaSession.metadata = new MediaMetadata({ title: timeline.session ?? "Fieldscribe" });
   }

@@ -73,7 +73,7 @@ const REPORT_EVERY = 5000; // ms
 async function report() {
   if (document.hidden) return;
   const { people } = await api.put(`${review.path}/presence`, { page: PAGE, segment: null, activity: "reviewing" }, { background: true });
-  fill(byId("people"), people.map(({ name, activity }) => el("span", { class: "tag" }, icon("user"), `${name ?? "Another person"} is ${activity} it`)));
+  fill(byId("people"), people.filter(({ you }) => !you).map(({ name, activity }) => el("span", { class: "tag" }, icon("user"), `${name ?? "Another person"} is ${activity} it`)));
 }
 
 listen(() => ({ undo, ...steps[step].actions }));

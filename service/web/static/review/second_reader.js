@@ -58,7 +58,7 @@ export class SecondReader {
       : [el("p", {}, el("strong", {}, `The review had found ${found} of ${found + missed} identifiers: ${percent(recall)}`), ` (95 % interval: ${percent(low)} to ${percent(high)}).`),
         el("p", {}, missed ? `${plural(missed, "missed mention")} ${missed === 1 ? "has" : "have"} been added to the review and will be replaced.` : "Nothing was missed in these passages.")];
     if (!estimate.is_independent) lines.push(el("p", {}, "A reader had also worked on the review, so the true share is probably lower."));
-    return notice(missed || recall === null ? "warning" : "done", ...lines);
+    return notice(missed || recall === null || !estimate.is_independent ? "warning" : "done", ...lines);
   }
 
   // --- reading
