@@ -1,5 +1,7 @@
 """The last check: names of the study in a finished text."""
 
+import unicodedata
+
 import pytest
 
 from models.deidentification.leaks import NameSearch
@@ -62,3 +64,30 @@ def test_a_name_with_a_contracted_verb_is_found():
     text = "Evi'll come, Evi’d rather not, Evi've"
     found = [leak.stop - leak.start for leak in NameSearch({"one": ["Evi"]}).find(text)]
     assert found == [3, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("text", "leaks"),
+    [
+        ("all the Gallaghers came", ["Gallaghers"]),
+        ("two Joneses and the Joneses' dog", ["Joneses", "Joneses"]),
+        ("Zoe and ZOË and zoe\u0308", ["Zoe", "ZOË", "zoë"]),
+        ("Rene went", ["Rene"]),
+        ("roses and wills", []),
+        ("re the matter", []),
+    ],
+)
+def test_plurals_and_spellings_without_accents_are_found(text, leaks):
+    names = {"a": ["Gallagher"], "b": ["Jones"], "c": ["Zoë"], "d": ["René"]}
+    words = {"e": ["Ros"], "f": ["Will"], "g": ["Ré"]}
+    search = NameSearch({**names, **words})
+    composed = unicodedata.normalize("NFC", text)
+
+    assert [composed[leak.start : leak.stop] for leak in search.find(text)] == leaks
+
+
+def test_names_in_scripts_without_spaces_are_found_within_the_text():
+    search = NameSearch({"wang": ["王小明"], "one": ["王"], "somchai": ["สมชาย"]})
+
+    assert [leak.entity for leak in search.find("我叫王小明住在北京")] == ["wang"]
+    assert [leak.entity for leak in search.find("ผมชื่อสมชายครับ")] == ["somchai"]

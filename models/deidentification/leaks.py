@@ -5,7 +5,7 @@ It is stricter and simpler than the detectors: a name counts wherever it is writ
 
 import re
 import unicodedata
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -14,6 +14,10 @@ from models.deidentification.tokens import SENTENCE_END
 
 WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 ENDING = re.compile(r"['’](?:s|ll|d|ve|re)$", re.IGNORECASE)  # Sam's, Sam'll, Sam'd
+
+PLURALS = ("s", "es")  # the Gallaghers
+# Scripts that write no spaces between words: a name there is found wherever its characters are.
+UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
 
 E = TypeVar("E", bound=Hashable)
 
@@ -41,7 +45,9 @@ class _Name(Generic[E]):
 
 
 class NameSearch(Generic[E]):
-    """Finds names of entities, in any case; a name of common words only as it is written.
+    """Finds names of entities, in any case, with or without accents, and their plurals.
+
+    A name of common words is found only as it is written.
 
     Args:
         names: the names and aliases of each entity.
@@ -49,16 +55,28 @@ class NameSearch(Generic[E]):
 
     def __init__(self, names: Mapping[E, Iterable[str]]) -> None:
         band = read_lexicons().band
+        self._band = band
         self._by_first: dict[str, list[_Name[E]]] = {}
+        self._unspaced: list[tuple[E, str]] = []
         for entity, surfaces in names.items():
             for surface in dict.fromkeys(surfaces):
                 composed = unicodedata.normalize("NFC", surface)
+                if UNSPACED.search(composed) and len(composed) > 1:
+                    self._unspaced.append((entity, composed))
+                    continue
                 written = tuple(ENDING.sub("", word) for word in WORD.findall(composed))
                 words = tuple(map(_fold, written))
                 if words and any(len(word) > 1 for word in words):
                     is_common = all(band.get(word, 0) for word in words)
-                    name = _Name(entity, words, written, is_common)
-                    self._by_first.setdefault(words[0], []).append(name)
+                    for form in self._forms(words, is_common):
+                        name = _Name(entity, form, written, is_common)
+                        self._by_first.setdefault(form[0], []).append(name)
+
+    def _forms(self, words: tuple[str, ...], is_common: bool) -> Iterator[tuple[str, ...]]:
+        """The name and its plurals, without those that are words of their own."""
+        yield words
+        plurals = [words[-1] + ending for ending in PLURALS if not is_common]
+        yield from ((*words[:-1], plural) for plural in plurals if not self._band.get(plural, 0))
 
     def find(self, text: str) -> list[Leak[E]]:
         """Return every place that spells out a name, in the order of the text.
@@ -84,11 +102,16 @@ class NameSearch(Generic[E]):
                 stop = matches[last].start() + len(written[last])
                 folded = " ".join(name.words)
                 found.append(Leak(name.entity, folded, start, stop, name.is_common and is_single))
-        return found
+        for entity, surface in self._unspaced:
+            for match in re.finditer(re.escape(surface), text):
+                found.append(Leak(entity, surface, *match.span(), is_doubtful=False))
+        return sorted(found, key=lambda leak: leak.start)
 
 
 def _fold(word: str) -> str:
-    return unicodedata.normalize("NFKC", word).casefold().replace("’", "'")
+    """The word in small letters without accents: people write Zoe for Zoë."""
+    decomposed = unicodedata.normalize("NFKD", word.casefold().replace("’", "'"))
+    return "".join(character for character in decomposed if not unicodedata.combining(character))
 
 
 def _is_as_written(name: _Name[E], words: list[str]) -> bool:

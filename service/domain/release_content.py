@@ -4,10 +4,12 @@ ServiceError
 └── NamesLeft
 """
 
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
+from itertools import pairwise
 from typing import ClassVar, Literal, cast
 from uuid import UUID
 
@@ -261,6 +263,11 @@ def find_leaks(search: NameSearch[UUID], transcript: Transcript) -> list[Found]:
     found: list[Found] = []
     for one in transcript.segments:
         found += [(one.id, leak) for leak in search.find(one.text)]
+    for one, following in pairwise(transcript.segments):
+        end = len(unicodedata.normalize("NFC", one.text))
+        for leak in search.find(f"{one.text} {following.text}"):
+            if leak.start < end < leak.stop:  # spread over two segments
+                found.append((one.id, replace(leak, stop=end)))
     for name in transcript.speakers:
         found += [(None, leak) for leak in search.find(name)]
     return found
