@@ -13,9 +13,18 @@ from fastapi.routing import APIRoute
 from service.api import cookies
 from service.api.limits import Limits
 from service.database.tables import ROLES
+from service.domain import audit
 from service.domain.callers import CODER, LISTENER, OWNER, WORKER, Caller, find_caller
+from service.domain.readings import Readings
 from service.domain.sign_in import find_device_caller
-from service.errors import NotAllowed, TokenExpired, TokenMissing, TokenRevoked, TokenUnknown
+from service.errors import (
+    NotAllowed,
+    ServiceError,
+    TokenExpired,
+    TokenMissing,
+    TokenRevoked,
+    TokenUnknown,
+)
 from service.services import Services
 from service.vault.errors import Sealed
 
@@ -31,8 +40,14 @@ async def get_limits(request: Request) -> Limits:
     return limits
 
 
+async def get_readings(request: Request) -> Readings:
+    readings: Readings = request.app.state.readings
+    return readings
+
+
 ServicesDep = Annotated[Services, Depends(get_services)]
 LimitsDep = Annotated[Limits, Depends(get_limits)]
+ReadingsDep = Annotated[Readings, Depends(get_readings)]
 
 
 @dataclass(frozen=True)
@@ -71,8 +86,9 @@ class Allowed:
                 else:
                     secret = bearer(request, basic_too=self.basic_too)
                     caller = find_caller(session, secret)
-        except (TokenMissing, TokenUnknown, TokenExpired, TokenRevoked):
+        except (TokenMissing, TokenUnknown, TokenExpired, TokenRevoked) as error:
             limits.bad_tokens.require(request.client.host if request.client else "")
+            record_refusal(services, error)
             raise
         if caller.role not in self.roles:
             raise NotAllowed(f"The role {caller.role} does not allow this")
@@ -80,6 +96,15 @@ class Allowed:
             raise Sealed("The vault is sealed: run `fieldscribe unseal`")
         refuse_unknown_parameters(request)
         return caller
+
+
+def record_refusal(services: Services, error: ServiceError) -> None:
+    """Record that somebody tried to get in. Whoever sends no secret at all tries nothing.
+
+    Call it after the limit of such attempts, which keeps them from filling the audit trail.
+    """
+    if not isinstance(error, TokenMissing):
+        audit.record_now(services, None, "sign_in.refused", None, {}, detail={"code": error.code})
 
 
 def allow(*roles: str, sealed_too: bool = False, basic_too: bool = False) -> Allowed:

@@ -56,6 +56,7 @@ from service.domain.checking import Checker
 from service.domain.masked_audio import Masker
 from service.domain.playback import PlaybackMaker
 from service.domain.presence import Presence
+from service.domain.readings import Readings
 from service.domain.sign_on import create_sign_on_key
 from service.domain.stages import RateCache
 from service.domain.tokens import make_first_tokens
@@ -147,6 +148,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         end_process()
         raise
     app.state.services = services
+    app.state.readings = Readings(services)
     app.state.checker = Checker(services)
     app.state.playback_maker = PlaybackMaker(services)
     app.state.masker = Masker(services)

@@ -19,6 +19,7 @@ def ranged_response(
     size: int,
     media_type: str,
     etag: str | None = None,
+    record: Callable[[int, int, int], None] | None = None,
 ) -> Response:
     """A file, or the range of it that the request asks for. HEAD gets the headers only.
 
@@ -26,6 +27,8 @@ def ranged_response(
         open_file: called when the response is sent.
         size: of the file, bytes.
         etag: changes with the content; a request with another one in `If-Range` gets all of it.
+        record: called before bytes are sent with their range, and the end of the whole answer.
+            Nothing more is sent if it raises.
 
     Raises:
         RangeNotSatisfiable
@@ -47,15 +50,27 @@ def ranged_response(
     status = 200 if wanted is None else 206
     if request.method == "HEAD":
         return Response(status_code=status, headers=headers, media_type=media_type)
+    if record is not None:  # now, so that the answer is an error if it cannot be recorded
+        record(start, min(end, start + BLOCK_BYTES), end)
     return StreamingResponse(
-        _blocks(open_file, start, end), status_code=status, headers=headers, media_type=media_type
+        _blocks(open_file, start, end, record),
+        status_code=status,
+        headers=headers,
+        media_type=media_type,
     )
 
 
-def _blocks(open_file: Callable[[], BinaryIO], start: int, end: int) -> Iterator[bytes]:
+def _blocks(
+    open_file: Callable[[], BinaryIO],
+    start: int,
+    end: int,
+    record: Callable[[int, int, int], None] | None,
+) -> Iterator[bytes]:
     with open_file() as file:
         file.seek(start)
         while start < end and (block := file.read(min(BLOCK_BYTES, end - start))):
+            if record is not None:
+                record(start, start + len(block), end)
             start += len(block)
             yield block
 

@@ -29,7 +29,7 @@ from service.api.routes.recordings import UNFINISHED
 from service.api.routes.uploads import receive_form
 from service.api.watch import JOBS, RECORDINGS, Topic, Watch
 from service.database.tables import Job
-from service.domain import jobs, recordings, transcripts
+from service.domain import audit, jobs, recordings, transcripts
 from service.domain.callers import Caller, require_valid_token
 from service.domain.job_errors import error_title
 from service.domain.jobs import JobRequest
@@ -216,6 +216,7 @@ def read_finished(services: Services, caller: Caller, job_id: UUID) -> Finished:
         else:
             row = transcripts.find_transcript(session, caller, job.transcript_id)
             transcript = show_names(transcripts.read_transcript(session, services, row))
+            place: dict[str, UUID | str] = {"transcript": row.id, "job": job_id}
     if job.status == "cancelled":
         raise TranscriptionFailed(f"Job {job_id} was cancelled")
     if job.status == "failed":
@@ -225,6 +226,14 @@ def read_finished(services: Services, caller: Caller, job_id: UUID) -> Finished:
             f"The recording is still being transcribed: send the same request again, or ask for "
             f"/v1/jobs/{job_id}"
         )
+    audit.record_now(
+        services,
+        caller,
+        "transcript.exported",
+        job.study_id,
+        place,
+        detail={"version": transcript.version, "format": "one_request"},
+    )
     return Finished(job_id, transcript)
 
 

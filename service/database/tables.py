@@ -688,8 +688,10 @@ class AuditEntry(Table):
 
     position: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     at: Mapped[datetime]
-    study_id: Mapped[UUID | None] = mapped_column(ForeignKey("study.id"))
-    token_id: Mapped[UUID | None] = mapped_column(ForeignKey("token.id"), index=True)
+    # Without foreign keys: the check of one would wait for a transaction that erases the study,
+    # which in turn waits for the lock of the trail.
+    study_id: Mapped[UUID | None]
+    token_id: Mapped[UUID | None] = mapped_column(index=True)
     role: Mapped[str | None]
     action: Mapped[str]
     objects: Mapped[dict[str, Any]]  # ids and codes by kind

@@ -32,11 +32,93 @@ Action = Literal[
     "approval.recorded",
     "approval.removed",
     "certificate.issued",
+    # studies, sessions
+    "study.created",
+    "study.changed",
+    "study.erased",
+    "vocabulary.read",
+    "vocabulary.replaced",
+    "session.created",
+    "session.recordings_set",
+    "session.erased",
+    # recordings
+    "recording.announced",
+    "recording.uploaded",
+    "recording.checked",
+    "recording.check_repeated",
+    "recording.searched",
+    "recording.details_read",
+    "recording.played",
+    "recording.erased",
+    "recording.destroyed",
+    "masked_audio.requested",
+    "masked_audio.finished",
+    "masked_audio.played",
+    "masked_audio.erased",
+    # jobs
+    "job.created",
+    "job.cancelled",
+    "job.keys_given",
+    "job.succeeded",
+    "job.failed",
+    "job.erased",
+    # transcripts
+    "transcript.read",
+    "transcript.exported",
+    "transcript.corrected",
+    "handoff.claimed",
+    "handoff.completed",
+    "handoff.failed",
+    "handoff.reopened",
+    # names, review
+    "names.imported",
+    "names.exported",
+    "names.read",
+    "names.searched",
+    "entity.created",
+    "entity.changed",
+    "entity.merged",
+    "entity.split",
+    "entity.erased",
+    "review.begun",
+    "review.read",
+    "review.decided",
+    "sample.drawn",
+    "sample.finished",
+    # what leaves the service
+    "release.created",
+    "release.read",
+    "release.exported",
+    "release.erased",
+    "paper.exported",
+    "deposit.exported",
+    # access, the service itself
+    "token.created",
+    "token.revoked",
+    "sign_in_link.created",
+    "sign_in.refused",
+    "browser.signed_in",
+    "browser.signed_out",
+    "vault.unsealed",
+    "vault.unseal_refused",
+    "webhook.created",
+    "webhook.tested",
+    "webhook.deleted",
+    "backup.begun",
+    "backup.finished",
+    "backup.restored",
 ]
 
 FIRST = bytes(32)  # the hash before the first entry
 LOCK = "hashtext('fieldscribe:audit')"
-PENDING = "audit"  # in `Session.info`: entries that are written when the transaction is committed
+# In `Session.info`: entries that are written when the transaction is committed, and who acts.
+PENDING = "audit"
+ACTING = "audit_caller"
+
+
+def act_for(session: DbSession, caller: Caller) -> None:
+    """Record the entries of this transaction that name no caller as the caller's."""
+    session.info[ACTING] = caller
 
 
 def record(
@@ -52,11 +134,12 @@ def record(
     """Add an entry when the transaction is committed.
 
     Args:
-        caller: None for the service itself.
+        caller: None for the service itself, or for the caller of `act_for`.
         objects: ids, or codes, by kind: `{"transcript": id, "participant": id}`.
         reason: one of a fixed list.
         detail: numbers, codes and checksums; no fractions, which the database may write otherwise.
     """
+    caller = caller or session.info.get(ACTING)
     entry = AuditEntry(
         study_id=study_id,
         token_id=None if caller is None else caller.token_id,

@@ -27,6 +27,7 @@ from models.audio.probe import probe
 from models.errors import AudioError, SpeechError, Stopped
 from service.database.queries import read_clock
 from service.database.tables import Recording
+from service.domain import audit
 from service.domain.job_errors import InternalError
 from service.domain.recordings import (
     BLOCK_BYTES,
@@ -37,6 +38,7 @@ from service.domain.recordings import (
     isolate_errors,
     keyed_digest,
     max_upload_bytes,
+    place_of,
     read_metadata,
     refuse_duplicate_content,
     sound_artefact,
@@ -279,6 +281,20 @@ def check(
             refuse(session, services, row, InternalError.code, "Fieldscribe has a bug")
             row.expires_at = None
         row.completed_at = datetime.now(UTC)
+        if row.state != "checking":
+            audit.record(
+                session,
+                None,
+                "recording.checked",
+                row.study_id,
+                place_of(row),
+                detail={
+                    "state": row.state,
+                    "code": row.refusal_code,
+                    # Keyed with the study's key: content cannot be guessed from it.
+                    "digest": None if row.digest is None else row.digest.hex(),
+                },
+            )
     log.info("recording %s: %s %s", row.id, row.state, row.refusal_code or "")
     return row
 

@@ -5,6 +5,7 @@ ServiceError
 └── TooLargeForClip
 """
 
+import math
 from collections.abc import Iterator
 from typing import ClassVar
 from uuid import UUID
@@ -12,9 +13,10 @@ from uuid import UUID
 from models.audio.clip import cut_clip
 from models.audio.memory_file import memory_file
 from service.database.tables import Recording
+from service.domain import audit
 from service.domain.callers import Caller
 from service.domain.jobs import job_recordings
-from service.domain.recordings import find_ready_recording, identified, sound_artefact
+from service.domain.recordings import find_ready_recording, identified, place_of, sound_artefact
 from service.domain.transcripts import find_transcript, longest_turns, read_transcript
 from service.errors import ServiceError
 from service.services import Services
@@ -66,7 +68,16 @@ def make_clip(
         )
     end = turn.recording_start + min(turn.end - turn.start, MAX_SECONDS)
     with memory_file(_decrypt(services, recording)) as file:
-        return cut_clip(file, turn.recording_start, end)
+        clip = cut_clip(file, turn.recording_start, end)
+    audit.record_now(
+        services,
+        caller,
+        "recording.played",
+        recording.study_id,
+        {**place_of(recording), "transcript": transcript_id},
+        detail={"seconds": [[math.floor(turn.recording_start), math.ceil(end)]]},
+    )
+    return clip
 
 
 def _decrypt(services: Services, recording: Recording) -> Iterator[bytes]:

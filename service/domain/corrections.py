@@ -33,7 +33,7 @@ from models.speaker_names import names_of
 from models.transcript import Segment, SpeakerName, Transcript
 from models.transcript_json import to_json
 from service.database.tables import Correction, StoredTranscript
-from service.domain import results
+from service.domain import audit, results
 from service.domain.callers import Caller
 from service.domain.transcripts import (
     CORRECTION,
@@ -470,7 +470,13 @@ class Editor:
         Raises:
             DiskFull
         """
-        if change.is_empty:
+        place = {"transcript": self.row.id}
+        if change.is_empty:  # the answer has the segment's text nevertheless
+            detail: dict[str, audit.Value] = {"version": self.row.version, "part": "segments"}
+            study_id = self.row.study_id
+            audit.record(
+                self.session, self.caller, "transcript.read", study_id, place, detail=detail
+            )
             return Corrected(self.current, _changed(self.current, change))
         made = corrections.apply(self.current, change)
         row = self.row
@@ -493,6 +499,14 @@ class Editor:
             label: {"role": name.role, "code": name.code} for label, name in names.items()
         }
         self.session.flush()
+        audit.record(
+            self.session,
+            self.caller,
+            "transcript.corrected",
+            row.study_id,
+            place,
+            detail={"version": row.version, "kind": change.kind, "undoes": undoes},
+        )
         log.info("transcript %s: version %d, %s", row.id, made.version, change.kind)
         return Corrected(made, _changed(made, change), _removed(made, change))
 

@@ -12,7 +12,7 @@ import json
 import logging
 import random
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Literal
 from uuid import UUID, uuid4
@@ -32,6 +32,7 @@ from service.database.tables import (
     StoredTranscript,
     Study,
 )
+from service.domain import audit
 from service.domain.callers import Caller
 from service.domain.chosen_names import BadPseudonym, PseudonymTaken, choose_name, take_name
 from service.domain.locks import refuse_duplicate
@@ -270,7 +271,14 @@ def create_entity(
     )
     write_record(services, entity, record)
     session.flush()
+    audit.record(session, caller, "entity.created", study_id, place_of(entity))
     return entity
+
+
+def place_of(entity: Entity) -> dict[str, UUID | str]:
+    """The entity and its pseudonym, for the audit trail. A chosen name is no pseudonym."""
+    place: dict[str, UUID | str] = {"entity": entity.id}
+    return place | ({} if entity.pseudonym is None else {"participant": entity.pseudonym})
 
 
 def pseudonym_taken() -> PseudonymTaken:
@@ -420,7 +428,7 @@ def look_up(
     session: DbSession,
     services: Services,
     caller: Caller,
-    entities: Iterable[Entity],
+    entities: Collection[Entity],
     reason: LookupReason,
     transcript_id: UUID | None = None,
 ) -> dict[UUID, EntityRecord]:
@@ -441,7 +449,31 @@ def look_up(
         )
         for id in records
     )
+    known = [entity for entity in entities if entity.id in records]
+    for study_id in {entity.study_id for entity in known}:
+        _record_look_up(session, caller, study_id, reason, transcript_id, known)
     return records
+
+
+def _record_look_up(
+    session: DbSession,
+    caller: Caller,
+    study_id: UUID,
+    reason: str,
+    transcript_id: UUID | None,
+    known: Sequence[Entity] | None = None,
+) -> None:
+    """Add the look-up to the audit trail, which says who has read what in one place.
+
+    Args:
+        known: whose names were read; None for all of the study's.
+    """
+    detail: dict[str, audit.Value] = {"all": known is None}
+    if known is not None:
+        detail["entities"] = [str(entity.id) for entity in known]
+        detail["codes"] = [entity.pseudonym for entity in known if entity.pseudonym]
+    objects: dict[str, UUID | str] = {} if transcript_id is None else {"transcript": transcript_id}
+    audit.record(session, caller, "names.read", study_id, objects, reason=reason, detail=detail)
 
 
 def record_reading(
@@ -456,6 +488,7 @@ def record_reading(
         study_id=study_id, transcript_id=transcript_id, reason=reason, token_id=caller.token_id
     )
     session.add(row)
+    _record_look_up(session, caller, study_id, reason, transcript_id)
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from service.database.tables import (
     StoredTranscript,
     Study,
 )
+from service.domain import audit
 from service.domain.callers import Caller
 from service.domain.entities import (
     EntityKind,
@@ -38,6 +39,7 @@ from service.domain.entities import (
     fold,
     linkage,
     lock_study,
+    place_of,
     pseudonym_taken,
     read_record,
     require_pseudonym,
@@ -137,6 +139,14 @@ def change_entity(
     if shown != (entity.pseudonym, new.descriptor, new.chosen_name):
         _count_change(session, record_change(session, caller, entity, "rename"))
     session.flush()
+    audit.record(
+        session,
+        caller,
+        "entity.changed",
+        entity.study_id,
+        place_of(entity),
+        detail={"fields": sorted(changes), "version": entity.version},
+    )
 
 
 def _change_pseudonym(session: DbSession, entity: Entity, pseudonym: str) -> None:
@@ -240,6 +250,14 @@ def merge_entities(
     if any(mention.state == "accepted" for mention in rows):
         assign_pseudonym(session, services, target)
     _count_change(session, affected)
+    audit.record(
+        session,
+        caller,
+        "entity.merged",
+        target.study_id,
+        place_of(target),
+        detail={"merged": str(source.id), "mentions": len(rows)},
+    )
     log.info("entity %s: merged into %s", source.id, target.id)
     return target
 
@@ -334,6 +352,14 @@ def split_entity(
         _record(session, caller, entity, "split", transcript_id)
     _count_change(session, affected)
     session.flush()
+    audit.record(
+        session,
+        caller,
+        "entity.split",
+        entity.study_id,
+        place_of(entity),
+        detail={"new": str(made.id), "mentions": len(mentions)},
+    )
     log.info("entity %s: split, new entity %s", entity.id, made.id)
     return made
 
@@ -392,6 +418,7 @@ def erase_entity(session: DbSession, services: Services, entity: Entity) -> None
         one.record_artefact_id = None
         one.erased_at = one.erased_at or datetime.now(UTC)
         one.version += 1
+        audit.record(session, None, "entity.erased", one.study_id, place_of(one))
     log.info("entity %s: erased", entity.id)
 
 
@@ -403,3 +430,4 @@ def erase_entities(session: DbSession, services: Services, study: Study) -> None
         if entity.record_artefact_id is not None:
             store.delete(entity.record_artefact_id)
         entity.record_artefact_id, entity.erased_at = None, datetime.now(UTC)
+        audit.record(session, None, "entity.erased", entity.study_id, place_of(entity))

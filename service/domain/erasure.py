@@ -27,7 +27,7 @@ from service.database.tables import (
     StoredTranscript,
     Study,
 )
-from service.domain import review
+from service.domain import audit, review
 from service.domain.callers import Caller
 from service.domain.corrections import list_versions
 from service.domain.entity_changes import erase_entities
@@ -35,7 +35,7 @@ from service.domain.jobs import JobRunning, find_job, job_recordings
 from service.domain.locks import refuse_while_checked
 from service.domain.masked_audio import erase_masked_audio, lock_masked_audio
 from service.domain.queue import request_cancel
-from service.domain.recordings import destroy, find_recording, identified
+from service.domain.recordings import destroy, find_recording, identified, place_of
 from service.domain.releases import erase_release, erase_releases
 from service.domain.sessions import find_session
 from service.domain.studies import find_study, refuse_erased
@@ -72,6 +72,7 @@ def delete_job(
     job = find_job(session, caller, job_id, lock=True)
     if job.status in ("running", "cancelling") and not force:
         raise JobRunning(f"The job is {job.status}: cancel it first, or use ?force=true")
+    audit.act_for(session, caller)
     return erase_job(session, services, job)
 
 
@@ -129,6 +130,10 @@ def erase_job(session: DbSession, services: Services, job: Job) -> Destroyed:
     job.vocabulary_artefact_id = None
     job.warnings = []
     touch_job(session, job)
+    made: dict[str, UUID | str] = {"job": job.id}
+    if transcript is not None:
+        made["transcript"] = transcript.id
+    audit.record(session, None, "job.erased", job.study_id, made)
     log.info("job %s: erased", job.id)
     return Destroyed(
         transcript is not None,
@@ -148,6 +153,7 @@ def erase_recording(services: Services, caller: Caller, recording_id: UUID) -> N
     """
     with refuse_while_checked(), services.sessionmaker.begin() as session:
         find_recording(session, caller, recording_id)
+        audit.act_for(session, caller)
         of_it = select(JobRecording.job_id).where(JobRecording.recording_id == recording_id)
         doomed = _erase(session, services, Recording.id == recording_id, Job.id.in_(of_it))
     _destroy(services, doomed)
@@ -162,6 +168,7 @@ def erase_session(services: Services, caller: Caller, session_id: UUID) -> None:
     """
     with refuse_while_checked(), services.sessionmaker.begin() as session:
         interview = find_session(session, caller, session_id)
+        audit.act_for(session, caller)
         session.refresh(interview, with_for_update=True)
         refuse_erased(interview)
         recordings = select(Recording.id).where(Recording.session_id == interview.id)
@@ -172,6 +179,8 @@ def erase_session(services: Services, caller: Caller, session_id: UUID) -> None:
         identified(services)[1].erase(interview.study_id, interview.id)
         interview.erased_at = datetime.now(UTC)
         interview.roster = []
+        place = {"session": interview.id}
+        audit.record(session, None, "session.erased", interview.study_id, place)
     _destroy(services, doomed)
     log.info("session %s: erased", session_id)
 
@@ -185,6 +194,7 @@ def erase_study(services: Services, caller: Caller, study: str) -> None:
     """
     with refuse_while_checked(), services.sessionmaker.begin() as session:
         found = find_study(session, caller, study)
+        audit.act_for(session, caller)
         session.refresh(found, with_for_update=True)
         refuse_erased(found)
         own = Recording.study_id == found.id, Job.study_id == found.id
@@ -210,6 +220,7 @@ def erase_rest(session: DbSession, services: Services, study: Study) -> None:
     for interview in session.scalars(sessions):
         interview.erased_at, interview.roster = now, []
     study.erased_at, study.vocabulary_artefact_id = now, None
+    audit.record(session, None, "study.erased", study.id, {"study": study.id})
 
 
 def _erase(
@@ -242,6 +253,8 @@ def _erase(
     for recording in doomed:
         recording.state = "erased"
         recording.refusal_code = recording.refusal_detail = None
+        place = place_of(recording)
+        audit.record(session, None, "recording.erased", recording.study_id, place)
     return doomed
 
 

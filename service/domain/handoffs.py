@@ -15,7 +15,7 @@ ServiceError
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar
@@ -27,7 +27,7 @@ from sqlalchemy.orm import Session as DbSession
 from models.transcript import Transcript
 from service.database.queries import read_clock
 from service.database.tables import Handoff, Job, StoredTranscript
-from service.domain import results
+from service.domain import audit, results
 from service.domain.callers import Caller
 from service.domain.clock import LEASE
 from service.domain.jobs import refuse_erased
@@ -121,6 +121,7 @@ def claim(
             except PERMANENT_ERRORS as error:
                 log.error("hand-off %s: its transcript is unreadable: %s", handoff.id, error.code)
                 _end(handoff, read_clock(session), "failed", failure_code=error.code)
+                _record(session, None, "handoff.failed", handoff, {"code": error.code})
                 emit_handoff(session, handoff)
                 continue
             except MISSING_ERRORS as error:
@@ -132,6 +133,7 @@ def claim(
             handoff.token_id = caller.token_id
             handoff.lease_until = read_clock(session) + LEASE
             handoff.transcript_version = transcript.version
+            _record(session, caller, "handoff.claimed", handoff)
             log.info("hand-off %s: claimed by token %s", handoff.id, caller.token_id)
             return HandoffClaim(handoff, row, transcript)
 
@@ -225,6 +227,7 @@ def complete(
     record_occurrences(session, services, caller, handoff, occurrences)
     _end(handoff, read_clock(session), "completed")
     emit_handoff(session, handoff)
+    _record(session, caller, "handoff.completed", handoff, {"occurrences": len(occurrences)})
     log.info("hand-off %s: completed, %d occurrences", handoff.id, len(occurrences))
     return handoff
 
@@ -241,6 +244,7 @@ def fail(session: DbSession, caller: Caller, handoff_id: UUID, fence: int, code:
     handoff = _lock_claimed(session, caller, handoff_id, fence)
     _end(handoff, read_clock(session), "failed", failure_code=code)
     emit_handoff(session, handoff)
+    _record(session, caller, "handoff.failed", handoff, {"code": code})
     log.warning("hand-off %s: failed, %s", handoff.id, code)
     return handoff
 
@@ -256,6 +260,7 @@ def reopen(session: DbSession, caller: Caller, handoff_id: UUID) -> Handoff:
     if handoff.status not in ("failed", "open"):
         raise HandoffNotFailed(f"The hand-off is {handoff.status}: only a failed one can be opened")
     handoff.status, handoff.failure_code, handoff.finished_at = "open", None, None
+    _record(session, caller, "handoff.reopened", handoff)
     log.info("hand-off %s: opened again", handoff.id)
     return handoff
 
@@ -319,3 +324,16 @@ def _refuse_outside(transcript: Transcript, occurrences: Sequence[dict[str, Any]
 def _end(handoff: Handoff, now: datetime, status: str, *, failure_code: str | None = None) -> None:
     handoff.status, handoff.failure_code = status, failure_code
     handoff.lease_until, handoff.finished_at = None, now
+
+
+def _record(
+    session: DbSession,
+    caller: Caller | None,
+    action: audit.Action,
+    handoff: Handoff,
+    detail: Mapping[str, audit.Value] | None = None,
+) -> None:
+    place: dict[str, UUID | str] = {"handoff": handoff.id, "transcript": handoff.transcript_id}
+    version = {"stage": handoff.stage, "version": handoff.transcript_version}
+    detail = {**version, **(detail or {})}
+    audit.record(session, caller, action, handoff.study_id, place, detail=detail)

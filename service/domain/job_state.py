@@ -24,6 +24,7 @@ from service.database.tables import (
     StageTiming,
     StoredTranscript,
 )
+from service.domain import audit
 from service.domain.engine_job import EMBEDDINGS, EngineJob
 from service.domain.job_errors import EngineDied, GaveUp, WorkerDied
 from service.domain.outbox import emit_job
@@ -361,6 +362,12 @@ def _end(session: DbSession, job: Job, status: str) -> None:
     job.status, job.finished_at = status, read_clock(session)
     touch_job(session, job)
     emit_job(session, job)
+    if status != "cancelled":  # which somebody has asked for
+        place: dict[str, UUID | str] = {"job": job.id}
+        if job.transcript_id is not None:
+            place["transcript"] = job.transcript_id
+        action: audit.Action = "job.succeeded" if status == "succeeded" else "job.failed"
+        audit.record(session, None, action, job.study_id, place, detail={"attempt": job.attempt})
 
 
 def _running_stages(session: DbSession, job: Job) -> Sequence[JobStage]:

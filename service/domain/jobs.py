@@ -45,7 +45,7 @@ from service.database.tables import (
     Recording,
     Study,
 )
-from service.domain import results
+from service.domain import audit, results
 from service.domain.callers import Caller
 from service.domain.engine_job import VOCABULARY, VOCABULARY_MISSING, stage_kind
 from service.domain.outbox import emit_job
@@ -185,7 +185,7 @@ def submit_job(
             content = "\n".join(options.vocabulary).encode()
             vocabulary = results.write(services, study.id, job.id, VOCABULARY, content)
             job.vocabulary_artefact_id = vocabulary
-        _enqueue(session, job, [recording.id for recording in recordings], {})
+        _enqueue(session, caller, job, [recording.id for recording in recordings], {})
         log.info("job %s: submitted by token %s", job.id, caller.token_id)
         return job.id
 
@@ -298,7 +298,11 @@ def _default_model(weights: Path) -> str:
 
 
 def _enqueue(
-    session: DbSession, job: Job, recordings: Sequence[UUID], stages: dict[str, dict[str, Any]]
+    session: DbSession,
+    caller: Caller,
+    job: Job,
+    recordings: Sequence[UUID],
+    stages: dict[str, dict[str, Any]],
 ) -> None:
     """
     Args:
@@ -313,6 +317,22 @@ def _enqueue(
     session.add_all(JobStage(job_id=job.id, name=name, **stages.get(name, {})) for name in STAGES)
     defer_job(session, job.id, job.study_id)
     emit_job(session, job)
+    place: dict[str, UUID | str] = {"job": job.id}
+    audit.record(
+        session,
+        caller,
+        "job.created",
+        job.study_id,
+        place | ({} if job.session_id is None else {"session": job.session_id}),
+        detail={
+            "recordings": [str(id) for id in recordings],
+            "whisper_model": job.whisper_model,
+            "whisper_sha256": job.whisper_sha256,
+            "diarisation_pipeline": job.diarisation_pipeline,
+            "diarisation_sha256": job.diarisation_sha256,
+            "rerun_from": job.rerun_from,
+        },
+    )
 
 
 def _create_once(
@@ -424,6 +444,7 @@ def cancel_job(session: DbSession, caller: Caller, job_id: UUID) -> Job:
     """
     job = find_job(session, caller, job_id, lock=True)
     request_cancel(session, job)
+    audit.record(session, caller, "job.cancelled", job.study_id, {"job": job.id})
     return job
 
 
@@ -481,7 +502,8 @@ def rerun_job(
             except ArtefactMissing:
                 job.warnings = [VOCABULARY_MISSING]
         same = all(getattr(old, name) == value for name, value in asdict(pinned).items())
-        _enqueue(session, job, ids, _copy_results(session, old, stage, copy) if same else {})
+        copied = _copy_results(session, old, stage, copy) if same else {}
+        _enqueue(session, caller, job, ids, copied)
         log.info("job %s: rerun of %s from %s", job.id, old.id, stage)
         return job.id
 

@@ -50,6 +50,7 @@ from service.database.tables import (
     StoredTranscript,
     Study,
 )
+from service.domain import audit
 from service.domain.background import BackgroundWork
 from service.domain.callers import Caller
 from service.domain.job_errors import InternalError
@@ -125,6 +126,8 @@ class Masking:
 class MaskedFile:
     """Masked audio, opened for reading."""
 
+    row: MaskedAudio
+    duration: float  # s, of the recording
     size: int  # bytes
     open: Callable[[], io.BufferedReader]
 
@@ -172,6 +175,15 @@ def request_masked_audio(
             )
             rows.append(_find_same(session, wanted) or _add(session, services, wanted))
         n_new = sum(row.state == "pending" for row in rows)
+        session.flush()
+        audit.record(
+            session,
+            caller,
+            "masked_audio.requested",
+            found.study_id,
+            {"transcript": found.id},
+            detail={"masked_audio": [str(row.id) for row in rows]},
+        )
     log.info("transcript %s: masked audio of %d recordings asked for", transcript_id, n_new)
     return rows
 
@@ -332,7 +344,9 @@ def open_masked_audio(services: Services, caller: Caller, id: UUID) -> MaskedFil
     artefact = Artefact(row.study_id, job_id, MASKED_AUDIO, row.artefact_id)
     key = keyring.data_key(row.study_id, job_id)
     store.open(artefact, key).close()  # fail before the response has started
-    return MaskedFile(row.n_bytes, lambda: store.open(artefact, key))
+    with services.sessionmaker() as session:
+        duration = session.get_one(Recording, row.recording_id).duration or 0.0
+    return MaskedFile(row, duration, row.n_bytes, lambda: store.open(artefact, key))
 
 
 # --- deleting it ----------------------------------------------------------------------------------
@@ -346,6 +360,7 @@ def delete_masked_audio(services: Services, caller: Caller, id: UUID) -> None:
     """
     with services.sessionmaker.begin() as session:
         row = find_masked_audio(session, caller, id)
+        audit.act_for(session, caller)
         session.refresh(row, with_for_update=True)
         if row.erased_at is None:
             erase_masked_audio(session, services, [row])
@@ -361,6 +376,8 @@ def erase_masked_audio(session: DbSession, services: Services, rows: Sequence[Ma
         if row.artefact_id is not None:
             identified(services)[0].delete(row.artefact_id)
         row.artefact_id, row.spans, row.erased_at = None, [], read_clock(session)
+        place = {"masked_audio": row.id, "transcript": row.transcript_id}
+        audit.record(session, None, "masked_audio.erased", row.study_id, place)
 
 
 def lock_masked_audio(session: DbSession, transcript_id: UUID) -> Sequence[MaskedAudio]:
@@ -541,6 +558,9 @@ def _record(
         row.failure_code = code
         if is_final:
             row.state, row.finished_at = "failed" if code else "ready", read_clock(session)
+            detail: dict[str, audit.Value] = {"code": code}
+            place = {"masked_audio": row.id, "transcript": row.transcript_id}
+            audit.record(session, None, "masked_audio.finished", row.study_id, place, detail=detail)
         if code is None:
             row.artefact_id, row.n_bytes = artefact_id, n_bytes
             earlier = _of_recording(row).where(MaskedAudio.id != row.id).with_for_update()

@@ -76,6 +76,7 @@ class PlaybackFile:
     """A playback copy or its peaks, opened for reading."""
 
     artefact: Artefact
+    recording: Recording
     size: int  # bytes
     open: Callable[[], io.BufferedReader]
 
@@ -115,7 +116,7 @@ def find_playback(
     key = keyring.data_key(row.study_id, row.id)
     with store.open(artefact, key) as file:
         size = file.seek(0, os.SEEK_END)
-    return PlaybackFile(artefact, size, lambda: store.open(artefact, key))
+    return PlaybackFile(artefact, row, size, lambda: store.open(artefact, key))
 
 
 def read_timeline(session: DbSession, services: Services, row: StoredTranscript) -> list[Part]:

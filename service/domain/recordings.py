@@ -31,6 +31,7 @@ from sqlalchemy.orm import Session as DbSession
 
 from service.database.queries import read_clock
 from service.database.tables import Recording
+from service.domain import audit
 from service.domain.callers import Caller
 from service.domain.locks import refuse_while_checked
 from service.domain.pages import Page, page_of
@@ -245,6 +246,14 @@ def create_upload(
             if sha256 := announced_sha256(metadata):  # compared with the bytes when all are there
                 recording.digest = keyed_digest(services, found.id, sha256)
         database.add(recording)
+        audit.record(
+            database,
+            caller,
+            "recording.announced",
+            found.id,
+            place_of(recording),
+            detail={"bytes": n_bytes},
+        )
     log.info("recording %s: %d bytes announced", recording.id, n_bytes)
     return recording
 
@@ -284,7 +293,7 @@ def find_uploaded(
 
 
 def finish_upload(
-    services: Services, recording: Recording, n_bytes: int, sha256: bytes
+    services: Services, caller: Caller, recording: Recording, n_bytes: int, sha256: bytes
 ) -> UUID | None:
     """End an upload whose length was not known before: it can be checked now.
 
@@ -310,7 +319,7 @@ def finish_upload(
         row = session.get_one(Recording, recording.id, with_for_update=True)
         row.n_bytes, row.digest = n_bytes, digest
     recording.n_bytes = n_bytes
-    recording.state = acknowledge(services, recording, n_bytes)
+    recording.state = acknowledge(services, recording, n_bytes, caller=caller)
     return None
 
 
@@ -343,6 +352,12 @@ def refuse_duplicate_content(session: DbSession, recording: Recording) -> None:
             f"The session already has this recording: it is {first}. To have it twice, upload it "
             "with copy=true"
         )
+
+
+def place_of(recording: Recording) -> dict[str, UUID | str]:
+    """The recording and its session, for the audit trail."""
+    place: dict[str, UUID | str] = {"recording": recording.id}
+    return place | ({} if recording.session_id is None else {"session": recording.session_id})
 
 
 def _new_expiry(session: DbSession, settings: Settings) -> datetime:
@@ -410,12 +425,18 @@ def receive(
 
 
 def acknowledge(
-    services: Services, recording: Recording, offset: int, sha256: bytes | None = None
+    services: Services,
+    recording: Recording,
+    offset: int,
+    sha256: bytes | None = None,
+    *,
+    caller: Caller | None = None,
 ) -> str:
     """Record a part: the upload expires later, and after the last part it can be checked.
 
     Args:
         sha256: of the whole recording, if it arrived in one request.
+        caller: None for the service itself, after it was killed.
 
     Returns:
         The recording's state.
@@ -433,6 +454,15 @@ def acknowledge(
                 row.state, row.expires_at = "checking", None
                 if sha256 is not None:
                     row.digest = keyed_digest(services, row.study_id, sha256)
+                detail: dict[str, audit.Value] = {"bytes": row.n_bytes}
+                audit.record(
+                    session,
+                    caller,
+                    "recording.uploaded",
+                    row.study_id,
+                    place_of(row),
+                    detail=detail,
+                )
         return row.state
 
 
@@ -483,6 +513,13 @@ def retry_check(services: Services, caller: Caller, recording_id: UUID) -> Recor
             identified(services)[1].data_key(recording.study_id, recording.id)  # it still exists
             recording.state, recording.expires_at, recording.erased_at = "checking", None, None
             recording.refusal_code = recording.refusal_detail = recording.completed_at = None
+            audit.record(
+                session,
+                caller,
+                "recording.check_repeated",
+                recording.study_id,
+                place_of(recording),
+            )
             log.info("recording %s: to be checked again", recording.id)
         return recording
 
@@ -510,6 +547,8 @@ def destroy(services: Services, recording: Recording) -> None:
     uploads.discard(store, recording.id)
     with services.sessionmaker.begin() as session:
         row = session.get_one(Recording, recording.id, with_for_update=True)
+        if row.erased_at is None:
+            audit.record(session, None, "recording.destroyed", row.study_id, place_of(row))
         row.erased_at, row.metadata_artefact_id, row.digest = datetime.now(UTC), None, None
         row.playback_artefact_id = row.peaks_artefact_id = row.playback_error = None
     log.info("recording %s: destroyed", recording.id)
@@ -550,6 +589,10 @@ def _expire(services: Services, recording_id: UUID) -> None:
         expired = row.expires_at is not None and row.expires_at < read_clock(session)
         if row.state == "receiving" and expired:
             row.state = "erased"
+            detail: dict[str, audit.Value] = {"code": "upload_expired"}
+            audit.record(
+                session, None, "recording.erased", row.study_id, place_of(row), detail=detail
+            )
             log.info("recording %s: the upload expired", row.id)
 
 

@@ -31,7 +31,6 @@ from service.database import tables
 from service.database.tables import (
     Entity,
     Handoff,
-    LinkageLookup,
     MaskedAudio,
     Mention,
     StoredTranscript,
@@ -233,15 +232,7 @@ def search_names(
     found = [one for one in entities.list_entities(session, study_id) if one.kind != "allowed"]
     allowed = entities.allowed_surfaces(session, services, study_id)
     records = entities.read_records(services, found)
-    session.add(
-        LinkageLookup(
-            study_id=study_id,
-            entity_id=None,
-            transcript_id=transcript_id,
-            reason="release",
-            token_id=caller.token_id,
-        )
-    )
+    entities.record_reading(session, caller, study_id, "release", transcript_id)
     return NameSearch(
         {
             id: [

@@ -35,7 +35,7 @@ from service.database.tables import (
     StoredTranscript,
     Study,
 )
-from service.domain import release_content
+from service.domain import audit, release_content
 from service.domain.callers import Caller
 from service.domain.entity_changes import EntityAction
 from service.domain.pages import Page, page_of
@@ -149,6 +149,18 @@ def create_release(
                     )
                 )
             session.flush()
+        audit.record(
+            session,
+            caller,
+            "release.created",
+            release.study_id,
+            place_of(release),
+            detail={
+                "context": context,
+                "version": release.transcript_version,
+                "sha256": [hashlib.sha256(written).hexdigest() for written in files.values()],
+            },
+        )
         log.info("release %s: number %d, %d files", release.id, number, len(files))
         return describe(session, [release])[0]
 
@@ -205,6 +217,11 @@ def find_release(
     if release.erased_at is not None:
         raise Erased("The release was erased")
     return release
+
+
+def place_of(release: Release) -> dict[str, UUID | str]:
+    """The release and its transcript, for the audit trail."""
+    return {"release": release.id, "transcript": release.transcript_id}
 
 
 def list_releases(
@@ -347,6 +364,7 @@ def withdraw_release(services: Services, caller: Caller, release_id: UUID) -> No
         release = session.get(Release, release_id, with_for_update=True)
         if release is None or not caller.may_see(release.study_id):
             raise ReleaseNotFound("There is no such release, or it is not yours")
+        audit.act_for(session, caller)
         release.revoked_at = release.revoked_at or datetime.now(UTC)
         erase_release(session, services, release)
     log.info("release %s: withdrawn by token %s", release_id, caller.token_id)
@@ -377,4 +395,5 @@ def erase_release(session: DbSession, services: Services, release: Release) -> N
     if release.report_artefact_id is not None:
         store.delete(release.report_artefact_id)
     release.report_artefact_id, release.names_kept = None, {}
+    audit.record(session, None, "release.erased", release.study_id, place_of(release))
     release.erased_at = release.erased_at or datetime.now(UTC)

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session as DbSession
 
 from models.options import SpeakerCount
 from service.database.tables import Recording, Session, Study
+from service.domain import audit
 from service.domain.callers import Caller
 from service.domain.locks import refuse_duplicate, refuse_while_checked
 from service.domain.pages import decode_cursor, encode_cursor, parse_cursor_id
@@ -54,6 +55,7 @@ def create_session(
     session.add(made)
     with refuse_duplicate("uq_session_code", _code_taken()):
         session.flush()
+    audit.record(session, caller, "session.created", study_id, {"session": made.id})
     return made
 
 
@@ -182,6 +184,14 @@ def set_recordings(
         lock_positions(session, found)
         _lock_and_order(session, found, recording_ids)
         session.flush()
+        audit.record(
+            session,
+            caller,
+            "session.recordings_set",
+            found.study_id,
+            {"session": found.id},
+            detail={"recordings": [str(id) for id in recording_ids]},
+        )
         return found, session_recordings(session, found.id)
 
 

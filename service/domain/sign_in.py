@@ -16,6 +16,7 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session as DbSession
 
 from service.database.tables import Device, SignInLink, SignOn, Study, Token, TokenStudy
+from service.domain import audit
 from service.domain.callers import (
     USE_EVERY,
     Caller,
@@ -75,7 +76,12 @@ class SignedIn:
 
 
 def create_link(
-    session: DbSession, token: Token, *, lasts: timedelta = LINK_LASTS, gives_key: bool = False
+    session: DbSession,
+    caller: Caller,
+    token: Token,
+    *,
+    lasts: timedelta = LINK_LASTS,
+    gives_key: bool = False,
 ) -> Link:
     """
     Args:
@@ -93,12 +99,13 @@ def create_link(
             expires_at=expires_at,
         )
     )
+    audit.record(session, caller, "sign_in_link.created", None, {"token": token.id})
     return Link(token, study_codes(session, token), expires_at, gives_key, secret)
 
 
 def create_own_link(session: DbSession, caller: Caller) -> Link:
     """A link with which the caller signs in a browser."""
-    return create_link(session, session.get_one(Token, caller.token_id))
+    return create_link(session, caller, session.get_one(Token, caller.token_id))
 
 
 def invite(
@@ -116,7 +123,7 @@ def invite(
     """
     made = create_account(session, caller, **account)
     lasts = lasts or INVITATION_LASTS
-    return create_link(session, made.token, lasts=lasts, gives_key=True), made.studies
+    return create_link(session, caller, made.token, lasts=lasts, gives_key=True), made.studies
 
 
 def create_account(session: DbSession, caller: Caller, **account: Unpack[Account]) -> CreatedToken:
@@ -208,6 +215,8 @@ def sign_in_token(
     )
     session.add(device)
     session.flush()
+    caller = Caller(token.id, token.role, token.all_studies, frozenset(), device.id)
+    audit.record(session, caller, "browser.signed_in", None, {"browser": device.id})
     return SignedIn(device, token, cookie, key)
 
 
@@ -261,6 +270,7 @@ def sign_out(session: DbSession, caller: Caller, device_id: UUID) -> Device:
     if device is None or device.token_id != caller.token_id:
         raise DeviceNotFound("You have no signed-in browser with this id")
     device.signed_out_at = device.signed_out_at or datetime.now(UTC)
+    audit.record(session, caller, "browser.signed_out", None, {"browser": device.id})
     return device
 
 

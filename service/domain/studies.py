@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session as DbSession
 from models.weights.catalogue import DEMO, find_model
 from service.database import tables
 from service.database.tables import Study, TokenStudy
+from service.domain import audit
 from service.domain.callers import OWNER, Caller
 from service.domain.locks import refuse_duplicate
 from service.domain.pages import Page, decode_cursor, encode_cursor, parse_cursor_id
@@ -66,6 +67,7 @@ def create_study(
     create_study_keys(services, study.id)  # only now: a request that is refused leaves no keys
     if not caller.all_studies:
         session.add(TokenStudy(token_id=caller.token_id, study_id=study.id))
+    audit.record(session, caller, "study.created", study.id, {"study": study.id})
     return study
 
 
@@ -141,6 +143,8 @@ def change_study(
         if name == "deidentification":
             value = {**study.deidentification, **value}
         setattr(study, name, value)
+    detail: dict[str, audit.Value] = {"fields": sorted(changes)}
+    audit.record(session, caller, "study.changed", study.id, {"study": study.id}, detail=detail)
     return study
 
 
@@ -214,6 +218,14 @@ def replace_vocabulary(
         study = find_study(session, caller, id_or_code)
         old = study.vocabulary_artefact_id
         study.vocabulary_artefact_id = _write_vocabulary(services, study.id, words)
+        audit.record(
+            session,
+            caller,
+            "vocabulary.replaced",
+            study.id,
+            {"study": study.id},
+            detail={"words": len(words)},
+        )
     if old is not None:
         services.vault.stores[ArtefactClass.IDENTIFIED].keep_another_week(old)
 

@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session as DbSession
 
 from service.database.tables import Study, Token, TokenStudy
+from service.domain import audit
 from service.domain.callers import CONTENT_ROLES, OWNER, WORKER, Caller, hash_secret, new_secret
 from service.domain.pages import page_of
 from service.domain.studies import find_study
@@ -67,6 +68,12 @@ def create_token(
     session.add(token)
     session.flush()
     session.add_all(TokenStudy(token_id=token.id, study_id=id) for id in study_ids)
+    detail: dict[str, audit.Value] = {
+        "role": role,
+        "studies": [str(id) for id in study_ids],
+        "all_studies": token.all_studies,
+    }
+    audit.record(session, caller, "token.created", None, {"token": token.id}, detail=detail)
     return CreatedToken(token, study_ids, secret)
 
 
@@ -130,6 +137,7 @@ def revoke_token(session: DbSession, caller: Caller, token_id: UUID) -> tuple[To
     if token.role in PRIVILEGED and caller.role != OWNER:
         raise NotAllowed(f"Only an owner may revoke a token with the role {token.role}")
     token.revoked_at = token.revoked_at or datetime.now(UTC)
+    audit.record(session, caller, "token.revoked", None, {"token": token.id})
     return token, token_studies(session, token_id)
 
 

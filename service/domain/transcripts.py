@@ -8,6 +8,7 @@ ServiceError
 └── VersionNotFound
 """
 
+import hashlib
 import heapq
 from collections import defaultdict
 from dataclasses import dataclass, replace
@@ -22,11 +23,11 @@ from models.transcript import Source, SpeakerName, Transcript, Turn
 from models.transcript_json import from_json
 from service.database import tables
 from service.database.tables import Correction, Job, JobRecording, Recording, StoredTranscript
-from service.domain import results
+from service.domain import audit, results
 from service.domain.callers import Caller
 from service.domain.engine_job import TRANSCRIPT
 from service.domain.jobs import refuse_erased
-from service.domain.recordings import identified
+from service.domain.recordings import identified, keyed_digest
 from service.errors import ServiceError
 from service.services import Services
 
@@ -143,6 +144,30 @@ def read_artefact(services: Services, row: StoredTranscript, kind: str, artefact
         Erased, KeyMissing, KeyDamaged, ArtefactMissing, ArtefactDamaged
     """
     return results.read(services, row.study_id, row.job_id, kind, artefact_id).decode()
+
+
+def record_reading(
+    services: Services,
+    caller: Caller,
+    row: StoredTranscript,
+    version: int,
+    format: str,
+    content: bytes,
+) -> None:
+    """Record that somebody is about to get a transcript, before it is sent.
+
+    The checksum is keyed with the study's key, so that content cannot be guessed from it, and so
+    that it says nothing when the study is erased.
+    """
+    digest = keyed_digest(services, row.study_id, hashlib.sha256(content).digest())
+    audit.record_now(
+        services,
+        caller,
+        "transcript.read" if format == "json" else "transcript.exported",
+        row.study_id,
+        {"transcript": row.id},
+        detail={"version": version, "format": format, "digest": digest.hex()},
+    )
 
 
 def session_code(session: DbSession, transcript: StoredTranscript) -> str | None:

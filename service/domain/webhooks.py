@@ -31,6 +31,7 @@ from sqlalchemy.orm import Session as DbSession
 
 from service.database.queries import read_clock
 from service.database.tables import Study, WebhookDelivery, WebhookEndpoint
+from service.domain import audit
 from service.domain.callers import Caller
 from service.domain.outbox import emit_ping
 from service.domain.pages import Page, page_of
@@ -116,6 +117,14 @@ def create_endpoint(
     )
     session.add(endpoint)
     session.flush()
+    audit.record(
+        session,
+        caller,
+        "webhook.created",
+        found.id,
+        {"webhook": endpoint.id},
+        detail={"events": list(events)},
+    )
     log.info("webhook %s: created by token %s", endpoint.id, caller.token_id)
     return endpoint, address
 
@@ -191,6 +200,8 @@ def delete_endpoint(
         StudyNotFound, WebhookNotFound, Erased
     """
     endpoint = find_endpoint(session, caller, study, endpoint_id)
+    place = {"webhook": endpoint.id}
+    audit.record(session, caller, "webhook.deleted", endpoint.study_id, place)
     session.execute(delete(WebhookDelivery).where(WebhookDelivery.endpoint_id == endpoint.id))
     session.delete(endpoint)
     services.vault.stores[ArtefactClass.IDENTIFIED].delete(endpoint.endpoint_artefact_id)
@@ -213,6 +224,8 @@ def ping(session: DbSession, caller: Caller, study: str, endpoint_id: UUID) -> W
     """
     endpoint = find_endpoint(session, caller, study, endpoint_id)
     endpoint.enabled = True
+    place = {"webhook": endpoint.id}
+    audit.record(session, caller, "webhook.tested", endpoint.study_id, place)
     return emit_ping(session, endpoint)
 
 

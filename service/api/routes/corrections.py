@@ -23,12 +23,12 @@ from models.importing import Turn
 from models.speaker_names import show_names
 from models.transcript import Segment, Transcript
 from models.transcript_json import segment_to_json
-from service.api.access import LimitsDep, ServicesDep, allow
+from service.api.access import LimitsDep, ReadingsDep, ServicesDep, allow
 from service.api.guarded_route import GuardedRoute
 from service.api.openapi import problems
 from service.api.routes.views import SegmentId, SegmentText, SpeakerCode, Strict, check_text
-from service.database.tables import Correction
-from service.domain import transcripts
+from service.database.tables import Correction, StoredTranscript
+from service.domain import audit, transcripts
 from service.domain.callers import Caller
 from service.domain.corrections import (
     BadCorrection,
@@ -47,6 +47,7 @@ from service.domain.corrections import (
     undone_versions,
 )
 from service.domain.presence import Activity, Presence
+from service.domain.readings import Readings
 from service.domain.tokens import token_names
 from service.domain.transcripts import TranscriptNotFound, VersionNotFound
 from service.errors import VersionMissing
@@ -497,6 +498,7 @@ def read_changes(
     transcript_id: UUID,
     caller: Researcher,
     services: ServicesDep,
+    readings: ReadingsDep,
     limits: LimitsDep,
     since: Annotated[int, Query(ge=1, le=2**31 - 1, description="A version.")] = 1,
 ) -> ChangesView:
@@ -508,6 +510,8 @@ def read_changes(
         now = show_names(transcripts.read_transcript(session, services, row))
         ids = [segment.id for segment in now.segments]
         changed = set(ids if changes.renamed else changes.segments)
+    if changed.intersection(ids):
+        record_reading(readings, caller, row, now)
     return ChangesView(
         version=now.version,
         segments=[SegmentView.of(one) for one in now.segments if one.id in changed],
@@ -629,26 +633,31 @@ def read_segment(
     segment_id: SegmentId,
     caller: Researcher,
     services: ServicesDep,
+    readings: ReadingsDep,
     response: Response,
     version: Annotated[
         int | None, Query(ge=1, le=2**31 - 1, description="By default the newest.")
     ] = None,
 ) -> SegmentView:
     """One segment."""
-    transcript = read(services, caller, transcript_id, version)
+    with services.sessionmaker() as session:
+        row = transcripts.find_transcript(session, caller, transcript_id)
+        transcript = show_names(transcripts.read_transcript(session, services, row, version))
     response.headers["ETag"] = f'"{transcript.version}"'
     for segment in transcript.segments:
         if segment.id == segment_id:
+            record_reading(readings, caller, row, transcript)
             return SegmentView.of(segment)
     raise SegmentNotFound("The transcript has no such segment")
 
 
-def read(
-    services: ServicesDep, caller: Caller, transcript_id: UUID, version: int | None
-) -> Transcript:
-    with services.sessionmaker() as session:
-        row = transcripts.find_transcript(session, caller, transcript_id)
-        return show_names(transcripts.read_transcript(session, services, row, version))
+def record_reading(
+    readings: Readings, caller: Caller, row: StoredTranscript, transcript: Transcript
+) -> None:
+    """Record that segments were read. The page of a transcript asks for changes all the time."""
+    detail: dict[str, audit.Value] = {"version": transcript.version, "part": "segments"}
+    place = {"transcript": row.id}
+    readings.record_once(caller, "transcript.read", row.study_id, place, detail)
 
 
 @router.post(
@@ -730,8 +739,21 @@ def import_text(
 
 @contextmanager
 def editor(services: ServicesDep, caller: Caller, transcript_id: UUID) -> Iterator[Editor]:
-    with services.sessionmaker.begin() as session:
-        yield Editor.open(session, services, caller, transcript_id)
+    try:
+        with services.sessionmaker.begin() as session:
+            opened = Editor.open(session, services, caller, transcript_id)
+            study_id, version = opened.row.study_id, opened.row.version
+            yield opened
+    except SegmentChanged:  # the answer has both texts
+        audit.record_now(
+            services,
+            caller,
+            "transcript.read",
+            study_id,
+            {"transcript": transcript_id},
+            detail={"version": version, "part": "segments"},
+        )
+        raise
 
 
 def version_of(if_match: str | None) -> int:

@@ -4,6 +4,7 @@ Names arrive in bodies and are stored encrypted. Only two routes answer with nam
 look-up, which is recorded with its reason, and the export, which is encrypted to the custodian.
 """
 
+import hashlib
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self, cast
 from uuid import UUID
@@ -19,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import PydanticCustomError
+from sqlalchemy.orm import Session as DbSession
 
 from models.deidentification.errors import BadEntityRoster
 from models.deidentification.reading import MAX_ENTITIES, MAX_NAME
@@ -38,7 +40,7 @@ from service.api.routes.corrections import version_of
 from service.api.routes.views import Pseudonym as ChosenName
 from service.api.routes.views import Strict, StudyName, check_text
 from service.database.tables import Entity, LinkageLookup
-from service.domain import entities, entity_changes
+from service.domain import audit, entities, entity_changes
 from service.domain.callers import Caller
 from service.domain.chosen_names import BadPseudonym, PseudonymOccurs, PseudonymTaken
 from service.domain.entities import EntityKind, EntityNotFound, EntityRecord, LookupReason
@@ -465,6 +467,14 @@ def add_roster(
     with services.sessionmaker.begin() as session:
         found = find_study(session, caller, study)
         done = import_roster(session, services, caller, found.id, rows)
+        audit.record(
+            session,
+            caller,
+            "names.imported",
+            found.id,
+            {"study": found.id},
+            detail={"created": done.created, "updated": done.updated},
+        )
         return RosterImportedView.of(done)
 
 
@@ -488,6 +498,15 @@ def export_roster(
     with services.sessionmaker.begin() as session:
         found = find_study(session, caller, study)
         content = export_linkage(session, services, caller, found, export.reason)
+        audit.record(
+            session,
+            caller,
+            "names.exported",
+            found.id,
+            {"study": found.id},
+            reason=export.reason,
+            detail={"sha256": hashlib.sha256(content).hexdigest()},
+        )
     return Response(content, media_type="application/octet-stream")
 
 
@@ -549,9 +568,11 @@ def find_entities(
     """The entities with a name that you give, or with one that contains all its words.
 
     There may be several: two people can have one name."""
-    with services.sessionmaker() as session:
+    with services.sessionmaker.begin() as session:
         found = find_study(session, caller, study)
         rows = entities.find_by_name(session, services, found.id, body.name)
+        ids = [str(row.id) for row in rows]
+        audit.record(session, caller, "names.searched", found.id, {}, detail={"entities": ids})
         counts = entities.count_mentions(session, rows)
         items = [EntityView.of(row, counts.get(row.id, {})) for row in rows]
         return EntityList(items=items, next_cursor=None)
@@ -634,6 +655,7 @@ def add_alias(entity_id: UUID, body: NameBody, caller: Keeper, services: Service
     with services.sessionmaker.begin() as session:
         found = entities.find_entity(session, caller, entity_id, lock=True)
         added = entities.add_alias(session, services, caller, found, body.name, "reviewer")
+        _record_names_changed(session, caller, found)
         return AliasAdded(added=added, version=found.version)
 
 
@@ -645,6 +667,7 @@ def remove_alias(
     with services.sessionmaker.begin() as session:
         found = entities.find_entity(session, caller, entity_id, lock=True)
         entity_changes.remove_alias(session, services, found, body.name)
+        _record_names_changed(session, caller, found)
         return AliasAdded(added=False, version=found.version)
 
 
@@ -692,4 +715,11 @@ def delete_entity(entity_id: UUID, caller: Eraser, services: ServicesDep) -> Non
     """Destroy the key of its names. The pseudonym stays in releases, and nobody can tell whose."""
     with services.sessionmaker.begin() as session:
         found = entities.find_entity(session, caller, entity_id, lock=True)
+        audit.act_for(session, caller)
         entity_changes.erase_entity(session, services, found)
+
+
+def _record_names_changed(session: DbSession, caller: Caller, entity: Entity) -> None:
+    detail: dict[str, audit.Value] = {"fields": ["names"], "version": entity.version}
+    place = entities.place_of(entity)
+    audit.record(session, caller, "entity.changed", entity.study_id, place, detail=detail)

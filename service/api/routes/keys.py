@@ -44,6 +44,6 @@ def read_keys(job_id: UUID, claim: ClaimedJob, caller: Worker, services: Service
 
     A job that does not exist and a job of another worker get the same answer.
     """
-    keys = read_job_keys(services, job_id, claim.fence)
+    keys = read_job_keys(services, caller, job_id, claim.fence)
     log.info("job %s: %d keys given to token %s", job_id, len(keys), caller.token_id)
     return Keys(keys={id: base64.b64encode(key).decode() for id, key in keys.items()})

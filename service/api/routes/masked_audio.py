@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session as DbSession
 
 from models.audio.masking import Reason, Style
-from service.api.access import LimitsDep, ServicesDep, allow
+from service.api.access import LimitsDep, ReadingsDep, ServicesDep, allow
 from service.api.byte_ranges import ranged_response
 from service.api.guarded_route import GuardedRoute
 from service.api.openapi import problems
@@ -264,12 +264,28 @@ def read_masked_audio(
     },
 )
 def download_masked_audio(
-    masked_audio_id: UUID, request: Request, caller: Listener, services: ServicesDep
+    masked_audio_id: UUID,
+    request: Request,
+    caller: Listener,
+    services: ServicesDep,
+    readings: ReadingsDep,
 ) -> Response:
     """The sound, as long as the recording, also in byte ranges."""
     found = masked_audio.open_masked_audio(services, caller, masked_audio_id)
+    row = found.row
+    place = {"masked_audio": row.id, "transcript": row.transcript_id, "recording": row.recording_id}
+
+    def record(start: int, end: int, last: int) -> None:
+        seconds = [found.duration * byte / found.size for byte in (start, end, last)]
+        readings.record_playing(caller, "masked_audio.played", row.study_id, place, *seconds)
+
     return ranged_response(
-        request, found.open, size=found.size, media_type=MEDIA_TYPE, etag=f'"{masked_audio_id}"'
+        request,
+        found.open,
+        size=found.size,
+        media_type=MEDIA_TYPE,
+        etag=f'"{masked_audio_id}"',
+        record=record,
     )
 
 

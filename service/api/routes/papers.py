@@ -1,5 +1,6 @@
 """Papers about a study, and deposits for archives."""
 
+import hashlib
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Response
@@ -9,7 +10,7 @@ from service.api.access import ServicesDep, allow
 from service.api.guarded_route import GuardedRoute
 from service.api.openapi import problems
 from service.api.routes.views import Strict, StudyName, check_text
-from service.domain import study_facts
+from service.domain import audit, study_facts
 from service.domain.callers import Caller
 from service.domain.deposits import (
     Deposited,
@@ -51,12 +52,21 @@ def read_paper(
     format: Annotated[PaperFormat, Query()] = "docx",
 ) -> Response:
     """A methods or data-management paragraph, an ethics annex, or a text for participants."""
-    with services.sessionmaker() as session:
+    is_text = format == "txt"
+    with services.sessionmaker.begin() as session:
         found = find_study(session, caller, study)
         facts = study_facts.read_facts(session, services, found)
-    is_text = format == "txt"
+        content = (paper_text if is_text else paper_docx)(paper, facts)
+        audit.record(
+            session,
+            caller,
+            "paper.exported",
+            found.id,
+            {"study": found.id},
+            detail={"paper": paper, "sha256": hashlib.sha256(content).hexdigest()},
+        )
     return Response(
-        paper_text(paper, facts) if is_text else paper_docx(paper, facts),
+        content,
         media_type="text/plain; charset=utf-8" if is_text else DOCX,
         headers={"Content-Disposition": f'attachment; filename="{facts.study}.{paper}.{format}"'},
     )
@@ -118,6 +128,7 @@ def make_deposit(
     formats = [*dict.fromkeys([*map(str, wanted.formats), REPORT])]
     with services.sessionmaker.begin() as session:
         facts, found = read_deposit(session, services, caller, study, formats)
+        study_id = find_study(session, caller, study).id
     description = Description(
         wanted.title,
         tuple(wanted.creators),
@@ -128,6 +139,17 @@ def make_deposit(
         wanted.contact,
     )
     content = deposit_zip(description, facts, [_named(each) for each in found])
+    audit.record_now(
+        services,
+        caller,
+        "deposit.exported",
+        study_id,
+        {},
+        detail={
+            "releases": [str(each.release_id) for each in found],
+            "sha256": hashlib.sha256(content).hexdigest(),
+        },
+    )
     return Response(
         content,
         media_type="application/zip",

@@ -1,5 +1,6 @@
 """Playback copies of recordings, and the timeline on which a transcript's recordings lie."""
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -8,7 +9,8 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
-from service.api.access import LimitsDep, ServicesDep, allow
+from models.audio.playback import BYTES_PER_SECOND
+from service.api.access import LimitsDep, ReadingsDep, ServicesDep, allow
 from service.api.byte_ranges import ranged_response
 from service.api.guarded_route import GuardedRoute
 from service.api.openapi import problems
@@ -19,11 +21,14 @@ from service.domain.playback import (
     PEAKS,
     PLAYBACK,
     NoPlayback,
+    PlaybackFile,
     PlaybackMaker,
     PlaybackNotReady,
     find_playback,
     read_timeline,
 )
+from service.domain.readings import Readings
+from service.domain.recordings import place_of
 from service.domain.transcripts import TranscriptNotFound, find_transcript, session_code
 from service.errors import (
     RangeNotSatisfiable,
@@ -94,14 +99,18 @@ class Timeline(BaseModel):
     responses={**SOUND, **ERRORS},
 )
 async def read_playback(
-    recording_id: UUID, request: Request, caller: Researcher, services: ServicesDep
+    recording_id: UUID,
+    request: Request,
+    caller: Researcher,
+    services: ServicesDep,
+    readings: ReadingsDep,
 ) -> Response:
     """A copy of the recording that every browser plays and finds any second in, in byte ranges.
 
     It is made after the recording has been checked, or, for older recordings, when first asked for:
     until then the answer is 409 `playback_not_ready`.
     """
-    return await _file(services, caller, recording_id, request, PLAYBACK, MEDIA_TYPE)
+    return await _file(services, caller, recording_id, request, PLAYBACK, MEDIA_TYPE, readings)
 
 
 @router.head(
@@ -177,6 +186,7 @@ async def _file(
     request: Request,
     kind: str,
     media_type: str,
+    readings: Readings | None = None,
 ) -> Response:
     try:
         found = await run_in_threadpool(find_playback, services, caller, recording_id, kind)
@@ -184,10 +194,27 @@ async def _file(
         maker: PlaybackMaker = request.app.state.playback_maker
         maker.ask(recording_id)
         raise
-    return ranged_response(
+    return await run_in_threadpool(
+        ranged_response,
         request,
         found.open,
         size=found.size,
         media_type=media_type,
         etag=f'"{found.artefact.id}"',
+        record=None if readings is None else record_playing(readings, caller, found),
     )
+
+
+def record_playing(
+    readings: Readings, caller: Caller, found: PlaybackFile
+) -> Callable[[int, int, int], None]:
+    """What records that bytes of the copy are sent, as seconds: its bit rate is constant."""
+    row = found.recording
+
+    def record(start: int, end: int, last: int) -> None:
+        first, until, asked = (byte / BYTES_PER_SECOND for byte in (start, end, last))
+        readings.record_playing(
+            caller, "recording.played", row.study_id, place_of(row), first, until, asked
+        )
+
+    return record

@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Literal, Self, cast
 from uuid import UUID
 
@@ -10,17 +11,19 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from service.api.access import LimitsDep, ServicesDep, allow
+from service.api.access import LimitsDep, ReadingsDep, ServicesDep, allow
 from service.api.byte_ranges import ranged_response
 from service.api.guarded_route import GuardedRoute
 from service.api.openapi import problems
 from service.api.routes.views import StudyName
 from service.api.watch import RECORDINGS, Watch
 from service.database.tables import Recording
+from service.domain import audit
 from service.domain.callers import Caller, require_valid_token
 from service.domain.checking import Checker
 from service.domain.erasure import erase_recording
 from service.domain.pages import BadCursor
+from service.domain.readings import Readings
 from service.domain.recordings import (
     find_by_content,
     find_ready_recording,
@@ -28,6 +31,7 @@ from service.domain.recordings import (
     identified,
     list_recordings,
     parse_metadata,
+    place_of,
     read_metadata,
     retry_check,
     sound_artefact,
@@ -270,6 +274,17 @@ def search_recordings(
     limits.polls.require(str(caller.token_id))
     wanted = [bytes.fromhex(each) for each in dict.fromkeys(body.sha256)]
     found = find_by_content(services, caller, body.study, wanted)
+    audit.record_now(
+        services,
+        caller,
+        "recording.searched",
+        next((rows[0].study_id for rows in found.values()), None),
+        {},
+        detail={
+            "checksums": len(wanted),
+            "found": [str(r.id) for rows in found.values() for r in rows],
+        },
+    )
     items = [
         RecordingMatch(
             sha256=sha256.hex(),
@@ -287,6 +302,7 @@ async def read_recording(
     request: Request,
     caller: Researcher,
     services: ServicesDep,
+    readings: ReadingsDep,
     limits: LimitsDep,
     wait: Annotated[
         float,
@@ -296,23 +312,34 @@ async def read_recording(
     """The state of a recording and what was found in it."""
     limits.polls.require(str(caller.token_id))
     if not wait:
-        return await asyncio.to_thread(_view, services, caller, recording_id)
+        return await asyncio.to_thread(_view, services, readings, caller, recording_id)
     watch: Watch = request.app.state.watch
     with limits.waiting(caller.token_id):
-        view = await asyncio.to_thread(_view, services, caller, recording_id)
+        view = await asyncio.to_thread(_view, services, readings, caller, recording_id)
         if view.state not in UNFINISHED:
             return view
         await watch.until(RECORDINGS, recording_id, lambda state: state not in UNFINISHED, wait)
     await asyncio.to_thread(require_valid_token, services, caller)
-    return await asyncio.to_thread(_view, services, caller, recording_id)
+    return await asyncio.to_thread(_view, services, readings, caller, recording_id)
 
 
-def _view(services: Services, caller: Caller, recording_id: UUID) -> RecordingView:
+def _view(
+    services: Services, readings: Readings, caller: Caller, recording_id: UUID
+) -> RecordingView:
     for _ in range(2):
         with services.sessionmaker() as session:
             recording = find_recording(session, caller, recording_id)
         with suppress(Erased):  # it was refused just now
-            return RecordingView.of(recording, services)
+            view = RecordingView.of(recording, services)
+            if view.metadata:  # it has the file's name
+                readings.record_once(
+                    caller,
+                    "recording.details_read",
+                    recording.study_id,
+                    place_of(recording),
+                    {},
+                )
+            return view
     raise Erased("The recording was erased")
 
 
@@ -332,7 +359,11 @@ def _view(services: Services, caller: Caller, recording_id: UUID) -> RecordingVi
     },
 )
 def read_audio(
-    recording_id: UUID, request: Request, caller: Researcher, services: ServicesDep
+    recording_id: UUID,
+    request: Request,
+    caller: Researcher,
+    services: ServicesDep,
+    readings: ReadingsDep,
 ) -> Response:
     """The audio, also in byte ranges, so that a player can seek."""
     with services.sessionmaker() as session:
@@ -345,6 +376,20 @@ def read_audio(
         lambda: store.open(sound_artefact(recording), key),
         size=recording.n_bytes,
         media_type=MEDIA_TYPES.get(recording.container or "", "application/octet-stream"),
+        record=partial(_record_playing, readings, caller, recording),
+    )
+
+
+def _record_playing(
+    readings: Readings, caller: Caller, recording: Recording, start: int, end: int, last: int
+) -> None:
+    """Record the seconds of these bytes: of a compressed file, all of it."""
+    duration = recording.duration or 0.0
+    seconds = [duration * byte / recording.n_bytes for byte in (start, end, last)]
+    if recording.container != "wav":
+        seconds = [0.0, duration, duration]
+    readings.record_playing(
+        caller, "recording.played", recording.study_id, place_of(recording), *seconds
     )
 
 

@@ -1,5 +1,6 @@
 """Releases: make them from reviewed transcripts, list them, and read their files."""
 
+import hashlib
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
@@ -13,7 +14,7 @@ from service.api.guarded_route import GuardedRoute
 from service.api.openapi import problems
 from service.api.routes.studies import AgeRecipient
 from service.api.routes.views import SessionCode, Strict, StudyName
-from service.domain import release_check, releases
+from service.domain import audit, release_check, releases
 from service.domain.callers import RELEASE_READERS, Caller
 from service.domain.pages import BadCursor
 from service.domain.release_content import Context, NamesLeft
@@ -203,9 +204,17 @@ def read_release_file(
 ) -> Response:
     """A file of a release: the transcript in one format, or with `report`, the report in Word."""
     limits.polls.require(str(caller.token_id))
-    with services.sessionmaker() as session:
+    with services.sessionmaker.begin() as session:
         row, content = releases.read_file(session, services, caller, release_id, str(format))
         state = releases.describe(session, [row])[0]
+        audit.record(
+            session,
+            caller,
+            "release.exported",
+            row.study_id,
+            releases.place_of(row),
+            detail={"format": str(format), "sha256": hashlib.sha256(content).hexdigest()},
+        )
     name = release_file_name(state.session, row.number, str(format))
     return Response(
         content,
@@ -217,8 +226,12 @@ def read_release_file(
 @router.get("/{release_id}/report", responses=problems(ReleaseNotFound, *READ_ERRORS))
 def read_report(release_id: UUID, caller: Reader, services: ServicesDep) -> dict[str, Any]:
     """The residual-risk report: what was replaced, and what could still identify somebody."""
-    with services.sessionmaker() as session:
-        return releases.read_report(session, services, caller, release_id)
+    with services.sessionmaker.begin() as session:
+        report = releases.read_report(session, services, caller, release_id)
+        row = releases.find_release(session, caller, release_id)
+        place, detail = releases.place_of(row), {"part": "report"}
+        audit.record(session, caller, "release.read", row.study_id, place, detail=detail)
+        return report
 
 
 @router.delete("/{release_id}", status_code=204, responses=problems(ReleaseNotFound))
@@ -294,18 +307,32 @@ def read_release_archive(
 ) -> Response:
     """Read the study's releases as an encrypted archive, to hand over to somebody."""
     files: dict[str, bytes] = {}
+    ids: list[str] = []
     with services.sessionmaker() as session:
         for state in releases.describe(session, releases.newest_releases(session, caller, study)):
             for format in dict.fromkeys(wanted.formats):
                 name = release_file_name(state.session, state.row.number, format)
                 _, files[name] = releases.read_file(session, services, caller, state.row.id, format)
-            code = state.study
+            code, study_id = state.study, state.row.study_id
+            ids.append(str(state.row.id))
     if wanted.password is not None:
         content = zip_with_password(files, wanted.password.get_secret_value())
         name, type = f"{code}.releases.zip", "application/zip"
     else:
         content = zip_for_recipients(files, wanted.recipients)
         name, type = f"{code}.releases.zip.age", "application/octet-stream"
+    audit.record_now(
+        services,
+        caller,
+        "release.exported",
+        study_id,
+        {},
+        detail={
+            "releases": ids,
+            "formats": list(dict.fromkeys(wanted.formats)),
+            "sha256": hashlib.sha256(content).hexdigest(),
+        },
+    )
     return Response(
         content,
         media_type=type,

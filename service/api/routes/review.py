@@ -1,11 +1,13 @@
 """Reviews: the identifying spans of a transcript, and people's decisions on them."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self, get_args
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
+from sqlalchemy.orm import Session as DbSession
 
 from models.deidentification.flags import find_flags
 from models.deidentification.occurrences import LABELS
@@ -17,7 +19,7 @@ from service.api.openapi import problems
 from service.api.routes.handoffs import HandoffStatus
 from service.api.routes.views import SegmentId, SessionCode, Strict, StudyName
 from service.database.tables import BlindSample, Decision, Mention
-from service.domain import blind_samples, deciding, review
+from service.domain import audit, blind_samples, deciding, review
 from service.domain.blind_samples import (
     DEFAULT_SEGMENTS,
     SampleFinished,
@@ -672,6 +674,7 @@ def read_review(
     """The mentions of a transcript, with the newest version of its text and the study's names."""
     with services.sessionmaker.begin() as session:
         editor = ReviewEditor.open(session, services, caller, transcript_id)
+        _record(session, caller, "review.read", editor)
         return ReviewView.of(editor, response)
 
 
@@ -683,6 +686,7 @@ def begin_review(
     with services.sessionmaker.begin() as session:
         review.begin(session, services, caller, transcript_id)
         editor = ReviewEditor.open(session, services, caller, transcript_id)
+        _record(session, caller, "review.begun", editor)
         return ReviewView.of(editor, response)
 
 
@@ -740,7 +744,23 @@ def decide_mentions(
             transcript_version=body.transcript_version,
         )
         session.flush()
+        detail = {"decisions": len(body.decisions), "additions": len(body.additions)}
+        _record(session, caller, "review.decided", outcome.editor, detail)
         return DecidedView.of(outcome, response)
+
+
+def _record(
+    session: DbSession,
+    caller: Caller,
+    action: audit.Action,
+    editor: ReviewEditor,
+    detail: Mapping[str, audit.Value] | None = None,
+) -> None:
+    """Add an entry to the audit trail. Each decision is in the record of decisions, by its id."""
+    versions = {"version": editor.transcript.version, "review_version": editor.review.version}
+    place = {"transcript": editor.row.id}
+    detail = {**versions, **(detail or {})}
+    audit.record(session, caller, action, editor.row.study_id, place, detail=detail)
 
 
 def _addition(mark: Mark, scope: Scope = "mention") -> Addition:
@@ -768,6 +788,7 @@ def read_unsuggested(
     with services.sessionmaker.begin() as session:
         editor = ReviewEditor.open(session, services, caller, transcript_id)
         transcript, places = editor.transcript, [place_of(each) for each in editor.mentions]
+        _record(session, caller, "review.read", editor, {"part": "unsuggested"})
     found = find_unsuggested(spoken_segments(transcript), places)
     return UnsuggestedView(
         transcript_version=transcript.version,
@@ -803,6 +824,7 @@ def draw_sample(
     with services.sessionmaker.begin() as session:
         sample, editor = blind_samples.draw(session, services, caller, transcript_id, body.segments)
         drawn = set(sample.segments)
+        _record(session, caller, "sample.drawn", editor, {"sample": str(sample.id)})
         return DrawnSample(
             **SampleView.of(sample).model_dump(),
             segments=[
@@ -841,7 +863,15 @@ def finish_sample(
     """Send every identifier in a sample. Those that the review missed are added to it."""
     with services.sessionmaker.begin() as session:
         marks = [_addition(each) for each in body.marks]
-        blind_samples.finish(session, services, caller, transcript_id, sample_id, marks)
+        done = blind_samples.finish(session, services, caller, transcript_id, sample_id, marks)
+        audit.record(
+            session,
+            caller,
+            "sample.finished",
+            done.study_id,
+            {"transcript": transcript_id, "sample": sample_id},
+            detail={"found": done.n_found, "missed": done.n_missed},
+        )
         return _samples(session, transcript_id)
 
 

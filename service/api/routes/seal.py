@@ -11,6 +11,7 @@ from service.api.access import LimitsDep, ServicesDep, allow
 from service.api.guarded_route import GuardedRoute
 from service.api.openapi import problems
 from service.api.routes.views import Strict
+from service.domain import audit
 from service.domain.callers import Caller
 from service.vault.errors import RootKeyExposed, RootKeyUnusable, WrongPassphrase
 
@@ -43,5 +44,10 @@ def unseal_vault(
     if not services.vault.sealed:
         return
     limits.passphrases.require("")
-    opening.unseal(services, given.passphrase.get_secret_value())
+    try:
+        opening.unseal(services, given.passphrase.get_secret_value())
+    except WrongPassphrase:
+        audit.record_now(services, caller, "vault.unseal_refused", None, {})
+        raise
+    audit.record_now(services, caller, "vault.unsealed", None, {})
     log.info("vault unsealed by token %s", caller.token_id)

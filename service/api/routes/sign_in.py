@@ -15,7 +15,7 @@ from pydantic import (
 )
 
 from service.api import cookies
-from service.api.access import LimitsDep, ServicesDep, allow
+from service.api.access import LimitsDep, ServicesDep, allow, record_refusal
 from service.api.guarded_route import GuardedRoute
 from service.api.openapi import problems
 from service.api.routes.tokens import Role, TokenView
@@ -265,8 +265,9 @@ def sign_in_browser(
             use = sign_in.use_link if wanted.link is not None else sign_in.use_key
             made: SignedIn = use(session, services.settings, wanted.link or wanted.key or "", agent)
             studies = sign_in.study_codes(session, made.token)
-    except (SignInLinkUnusable, TokenUnknown, TokenExpired, TokenRevoked):
+    except (SignInLinkUnusable, TokenUnknown, TokenExpired, TokenRevoked) as error:
         limits.bad_tokens.require(request.client.host if request.client else "")
+        record_refusal(services, error)
         raise
     cookies.write(request, response, made.cookie)
     return SignInView.of(made.token, studies, made.device, services.settings, made.key)
@@ -280,8 +281,9 @@ def check_sign_in_link(
     try:
         with services.sessionmaker() as session:
             link: Link = sign_in.check_link(session, wanted.link)
-    except (SignInLinkUnusable, TokenExpired, TokenRevoked):
+    except (SignInLinkUnusable, TokenExpired, TokenRevoked) as error:
         limits.bad_tokens.require(request.client.host if request.client else "")
+        record_refusal(services, error)
         raise
     return LinkView.model_validate(
         {

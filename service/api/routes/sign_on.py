@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from starlette.concurrency import run_in_threadpool
 
 from service.api import cookies
-from service.api.access import LimitsDep, ServicesDep
+from service.api.access import LimitsDep, ServicesDep, record_refusal
 from service.api.guarded_route import GuardedRoute
 from service.api.openapi import problems
 from service.api.openid import LOCAL_PATH, START_AGAIN, Attempt, Provider
@@ -105,6 +105,8 @@ async def finish_sign_on(
     except BadSettings:
         response = show_failure(SignOnUnavailable("The service's settings for it are wrong"))
     except ServiceError as failure:
+        if isinstance(failure, SignOnNotInvited):  # the provider's own refusals do not come here
+            await run_in_threadpool(record_refusal, request.app.state.services, failure)
         response = show_failure(failure)
     cookies.clear_attempt(request, response)
     return response

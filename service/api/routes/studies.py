@@ -17,7 +17,7 @@ from service.api.guarded_route import GuardedRoute
 from service.api.openapi import problems
 from service.api.routes.views import Strict, StudyCode, StudyName
 from service.database.tables import Study
-from service.domain import studies
+from service.domain import audit, studies
 from service.domain.callers import STUDY_READERS, Caller
 from service.domain.erasure import erase_study
 from service.domain.pages import BadCursor
@@ -227,9 +227,11 @@ def change_study(
 @router.get("/{study}/vocabulary", responses=problems(StudyNotFound, *READ_ERRORS, DiskFull))
 def read_vocabulary(study: StudyName, caller: Researcher, services: ServicesDep) -> Vocabulary:
     """The words that jobs of the study expect unless they have a vocabulary of their own."""
-    with services.sessionmaker() as session:
+    with services.sessionmaker.begin() as session:
         found = find_study(session, caller, study)
-    return Vocabulary(words=studies.read_vocabulary(services, found))
+        words = studies.read_vocabulary(services, found)
+        audit.record(session, caller, "vocabulary.read", found.id, {"study": found.id})
+    return Vocabulary(words=words)
 
 
 @router.put("/{study}/vocabulary", responses=problems(StudyNotFound, *READ_ERRORS, DiskFull))

@@ -24,7 +24,7 @@ from service.api.routes.sessions import Speaker
 from service.api.routes.transcript_document import TranscriptDocument
 from service.api.routes.views import Pseudonym, SegmentId, SpeakerCode, SpeakerRole, Strict
 from service.database.tables import StoredTranscript, Study
-from service.domain import transcripts
+from service.domain import audit, transcripts
 from service.domain.callers import Caller
 from service.domain.clips import NoSuchTurn, TooLargeForClip, make_clip
 from service.domain.corrections import Editor, UnknownSpeaker
@@ -207,8 +207,10 @@ def read_transcript(
             options = with_earlier_lines(options, first)
     spec = SPECS[format]
     name = f"{label.session}.identified.{spec.extension}"
+    content = render(transcript, format, label, options)
+    transcripts.record_reading(services, caller, row, transcript.version, str(format), content)
     return Response(
-        render(transcript, format, label, options),
+        content,
         media_type=spec.media_type,
         headers={
             "ETag": f'"{transcript.version}"',
@@ -231,9 +233,18 @@ def read_speakers(
     transcript_id: UUID, caller: Researcher, services: ServicesDep
 ) -> TranscriptSpeakers:
     """The speakers, with talk times, quotes and turns to listen to, which help recognise them."""
-    with services.sessionmaker() as session:
+    with services.sessionmaker.begin() as session:
         row = transcripts.find_transcript(session, caller, transcript_id)
-        return _speakers(session, row, transcripts.read_transcript(session, services, row))
+        transcript = transcripts.read_transcript(session, services, row)
+        audit.record(
+            session,
+            caller,
+            "transcript.read",
+            row.study_id,
+            {"transcript": row.id},
+            detail={"version": transcript.version, "part": "quotes"},
+        )
+        return _speakers(session, row, transcript)
 
 
 @router.get(

@@ -22,7 +22,7 @@ import anyio.to_thread
 from fastapi import APIRouter, Depends, Query, Request, Response
 from starlette.requests import ClientDisconnect
 
-from service.api.access import LimitsDep, ServicesDep, allow
+from service.api.access import LimitsDep, ReadingsDep, ServicesDep, allow
 from service.api.guarded_route import GuardedRoute
 from service.api.limits import Limits
 from service.api.multipart import BadForm, FormReader
@@ -41,6 +41,7 @@ from service.domain.recordings import (
     find_recording,
     max_upload_bytes,
     parse_metadata,
+    place_of,
     read_metadata,
     receive,
     upload_offset,
@@ -249,7 +250,9 @@ async def create_upload(
                 await asyncio.to_thread(erase_recording, services, caller, recording.id)
                 return await show_existing(found, services, response)
     whole = content.digest() if offset == n_bytes else None
-    recording.state = await asyncio.to_thread(acknowledge, services, recording, offset, whole)
+    recording.state = await asyncio.to_thread(
+        acknowledge, services, recording, offset, whole, caller=caller
+    )
     wake_checker(request, recording)
     response.headers["Location"] = f"/v1/uploads/{recording.id}"
     response.headers.update(offset_headers(recording, offset))
@@ -324,6 +327,7 @@ def read_offset(
     request: Request,
     caller: Researcher,
     services: ServicesDep,
+    readings: ReadingsDep,
     limits: LimitsDep,
 ) -> Response:
     """How much of an upload has arrived."""
@@ -334,10 +338,12 @@ def read_offset(
     offset = upload_offset(services, recording)
     if recording.state == "receiving" and offset == recording.n_bytes:
         # The service was killed between storing the last part and acknowledging it.
-        recording.state = acknowledge(services, recording, offset)
+        recording.state = acknowledge(services, recording, offset, caller=caller)
     headers = {"Upload-Length": str(recording.n_bytes), **offset_headers(recording, offset)}
     with suppress(Erased):  # the recording was refused
         if metadata := read_metadata(services, recording):
+            place = place_of(recording)
+            readings.record_once(caller, "recording.details_read", recording.study_id, place, {})
             headers["Upload-Metadata"] = metadata
     return Response(headers=headers)
 
@@ -376,7 +382,9 @@ async def resume_upload(
     if offset is None:
         raise BadUploadHeader("A part needs the header Upload-Offset")
     offset = await store_body(request, caller, services, limits, recording, offset=offset)
-    recording.state = await asyncio.to_thread(acknowledge, services, recording, offset)
+    recording.state = await asyncio.to_thread(
+        acknowledge, services, recording, offset, caller=caller
+    )
     wake_checker(request, recording)
     return Response(status_code=204, headers=offset_headers(recording, offset))
 
@@ -536,7 +544,7 @@ async def receive_form(
             length = await anyio.to_thread.run_sync(store, limiter=limits.receiving)
             read_fields(dict(reader.fields))
             same = await asyncio.to_thread(
-                recordings.finish_upload, services, recording, length, digest.digest()
+                recordings.finish_upload, services, caller, recording, length, digest.digest()
             )
         except BaseException:
             await asyncio.shield(asyncio.to_thread(erase_recording, services, caller, recording.id))
