@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.database.tables import AuditEntry
-from service.domain import readings
+from service.domain import audit
 from service.domain.callers import Caller
 from service.domain.readings import LONGEST_STRETCH, WINDOW, Readings
 from service.services import Services
@@ -33,7 +33,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     def record(*_: object, detail: dict[str, list[list[int]]]) -> None:
         ranges.extend((start, end) for start, end in detail.get("seconds", [[0, 0]]))
 
-    monkeypatch.setattr(readings.audit, "record_now", record)
+    monkeypatch.setattr(audit, "record_now", record)
     return ranges
 
 
@@ -108,7 +108,7 @@ def test_nothing_is_heard_that_no_entry_names(
         ranges.extend((start, end) for start, end in detail["seconds"])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(readings.audit, "record_now", record)
+        patch.setattr(audit, "record_now", record)
         made, caller = Readings(services=None), listener()  # type: ignore[arg-type]
         for start, heard, more in requests:
             play(made, caller, start, start + heard, last=start + heard + more)
@@ -128,7 +128,7 @@ def test_sound_that_cannot_be_recorded_is_not_remembered(
         raise OSError
 
     with monkeypatch.context() as patch:
-        patch.setattr(readings.audit, "record_now", fail)
+        patch.setattr(audit, "record_now", fail)
         with pytest.raises(OSError):
             play(made, caller, 0.0, 30.0)
     play(made, caller, 0.0, 30.0)
