@@ -78,7 +78,7 @@ def test_a_printed_link_signs_in_with_one_button_and_gives_a_key(visit, site):
     shoot(page, "join-key")
     check_page(page)
     key = page.get_by_label("Your key").input_value()
-    page.get_by_role("button", name="I have kept it").click()
+    page.get_by_role("button", name="I have saved it").click()
     page.get_by_role("heading", name="Studies").wait_for()
     settle(page)
     assert page.evaluate("Object.keys(localStorage)") == []
@@ -102,7 +102,7 @@ def test_progress_reaches_an_open_page_and_is_announced(visit, site):
     page = visit(f"/studies/{study['code']}")
     page.get_by_role("button", name="Transcribe: INT-01").click()
     page.get_by_label("Spoken language").select_option("de")
-    page.get_by_label("People who speak").fill("2")
+    page.get_by_label("Number of people speaking").fill("2")
     page.get_by_label("Names and rare words").fill("Birkenau\nSeroquel")
     visit.expected.append("409")  # there are no models here but the demo's
     page.get_by_role("button", name="Transcribe", exact=True).click()
@@ -146,7 +146,7 @@ def test_recordings_are_listed_before_they_are_uploaded_and_nothing_is_left_behi
     page.get_by_label("Transcribe each session").uncheck()
     page.get_by_role("button", name="Upload 3 recordings").click()
     page.get_by_text("Ready to transcribe").nth(1).wait_for()
-    page.get_by_text("dBFS").first.wait_for()
+    page.get_by_text("The recording is silent").first.wait_for()
     shoot(page, "upload-done")
     check_page(page)
     rows = site.get(f"/v1/sessions?study={study['code']}").json()["items"]
@@ -318,7 +318,7 @@ def test_an_administrator_invites_somebody_who_can_then_sign_in(visit, site):
     theirs.goto(link)
     theirs.get_by_role("heading", name="Welcome, Grace").wait_for()
     theirs.get_by_role("button", name="Sign in").click()
-    theirs.get_by_role("button", name="I have kept it").click()
+    theirs.get_by_role("button", name="I have saved it").click()
     theirs.get_by_role("link", name=study["code"]).wait_for()
 
     page.get_by_role("button", name="Revoke Grace").click()

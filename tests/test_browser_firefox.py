@@ -46,7 +46,7 @@ def sign_in(site, page, role="owner", studies=()):
     page.goto(link)
     page.wait_for_text("Welcome, A. Researcher")
     page.press("Enter")
-    page.click("button", "I have kept it")
+    page.click("button", "I have saved it")
     page.wait_for("location.pathname === '/'")
     page.settle()
 

@@ -262,6 +262,22 @@ def test_a_second_reader_marks_what_the_review_missed(visit, site, case):
     assert states(site, case)["s0007", "Woolgoolga"] == "accepted"
 
 
+def test_a_release_warns_of_speakers_without_a_code(visit, site, case):
+    accept_all(case)
+    page = open_review(visit, case, "release")
+    page.get_by_text("SPEAKER_00, SPEAKER_01 have no code yet").wait_for()
+    page.get_by_role("link", name="Name the speakers").click()
+    page.get_by_role("heading", name="Who is who?").wait_for()
+    for n, code in enumerate(("I1", "P07")):
+        page.get_by_label("Code").nth(n).fill(code)
+    page.get_by_role("dialog").get_by_role("button", name="Save").click()
+    page.get_by_role("dialog").wait_for(state="detached")
+
+    page = open_review(visit, case, "release")
+    page.get_by_role("heading", name="Release").wait_for()
+    assert page.locator(".notice").count() == 0
+
+
 def test_the_review_fits_400_pixels_and_text_of_twice_the_size(visit, case):
     for step in ("names", "read", "left", "second-reader", "release"):
         page = open_review(visit, case, step, size="narrow")

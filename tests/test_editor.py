@@ -266,7 +266,7 @@ def test_nothing_that_was_said_runs_or_stays_in_the_browser(site, study, recordi
     page.locator("#find-text").fill("<script>")
     page.locator("#replace-text").fill("<img src=y onerror=alert(4)>")
     page.locator("#replace-all").click()
-    page.get_by_role("button", name="Replace what is ticked").click()
+    page.get_by_role("button", name="Replace ticked").click()
     until(lambda: "onerror=alert(4)" in texts(site, id)[0])
     kept = page.evaluate(
         "() => JSON.stringify([{...localStorage}, {...sessionStorage}, location.href,"
@@ -321,7 +321,7 @@ def test_places_to_check_are_walked_through_and_checked(site, transcript, page):
     page.keyboard.press("F2")
     card = page.locator("#doubt-card")
     assert "Only 3 words were transcribed for 4.0 s of speech" in card.inner_text()
-    card.get_by_role("button", name="It is right").click()
+    card.get_by_role("button", name="It is correct").click()
     page.locator("#own-code").fill("r1")
     page.get_by_role("button", name="Use this code").click()
     until(lambda: "34 %" in card.inner_text())  # the next place
@@ -370,7 +370,7 @@ def test_a_word_is_replaced_everywhere_as_one_version(site, transcript, page):
     assert page.locator("#find-count").inner_text().endswith(f"of {n}")
     page.locator("#replace-text").fill("their")
     page.locator("#replace-all").click()
-    page.get_by_role("button", name="Replace what is ticked").click()
+    page.get_by_role("button", name="Replace ticked").click()
     until(lambda: sum(text.lower().count("their ") for text in texts(site, transcript)) == n)
     assert site.get(f"/v1/transcripts/{transcript}").json()["version"] == 2
 

@@ -2,8 +2,8 @@
 
 from models.errors import ASK_ADMINISTRATOR, AudioError
 
-UPLOAD_AGAIN = "Copy the recording from the recorder again, upload it, and submit a new job."
-CHECK_RECORDING = "Check that this is the right recording, then submit a new job."
+UPLOAD_AGAIN = "Copy the recording from the recorder again, upload it, and transcribe it."
+CHECK_RECORDING = "Check that this is the right recording, then transcribe it again."
 
 
 class EmptyFile(AudioError):

@@ -111,8 +111,13 @@ def refuse_bad_levels(info: RecordingInfo, peaks: tuple[float, ...]) -> None:
         )
     if is_silent(peaks):
         cancelled = " and that its channels do not cancel each other out"
+        found = (
+            "The recording is silent"
+            if max(peaks) == -math.inf
+            else f"The loudest sound in the recording is at {max(peaks):.1f} dBFS, but speech is"
+            f" louder than {SILENCE_DBFS:.0f} dBFS"
+        )
         raise SilentAudio(
-            f"The loudest sound in the recording is at {max(peaks):.1f} dBFS and speech lies above"
-            f" {SILENCE_DBFS:.0f}: check in a player that the right microphone was recorded"
+            f"{found}: check in a player that the right microphone was recorded"
             f"{cancelled if len(peaks) < info.channels else ''}."
         )

@@ -7,7 +7,7 @@ class UnknownModel(OptionError):
     """There is no model of this name."""
 
     code = "unknown_model"
-    user_action = "Choose another model, then submit a new job."
+    user_action = "Choose another model, then transcribe the recording again."
 
 
 class ModelMissing(WeightsError):

@@ -18,7 +18,7 @@ async function show() {
 function row(device) {
   const mobile = /Android|iPhone|iPad/.test(device.browser);
   return el("tr", {},
-    el("th", { scope: "row" }, icon(mobile ? "smartphone" : "monitor"), " ", device.browser, device.current ? el("span", { class: "tag ok" }, "this browser") : null),
+    el("th", { scope: "row" }, icon(mobile ? "smartphone" : "monitor"), " ", device.browser, device.current ? [" ", el("span", { class: "tag ok" }, "this browser")] : null),
     el("td", { "data-label": "Signed in" }, when(device.created_at)),
     el("td", { "data-label": "Last used" }, ago(device.last_seen_at)),
     el("td", { "data-label": "Ends" }, when(device.ends_at)),

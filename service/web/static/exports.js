@@ -87,7 +87,7 @@ function draw() {
 function papers() {
   return el("section", { class: "stack", "aria-labelledby": "papers-title" },
     el("h2", { id: "papers-title" }, "Papers about the study"),
-    el("p", { class: "prose" }, "Word documents written from what is recorded. Where nothing is recorded, they say so: read them before you use them."),
+    el("p", { class: "prose" }, "Word documents, filled in from what the service knows about the study. Gaps are marked: read them before you use them."),
     el("div", { class: "stack tight", role: "list" }, PAPERS.map((paper) => el("div", { class: "row", role: "listitem" },
       el("a", { class: "button", href: `/v1/studies/${encodeURIComponent(code)}/papers/${paper.id}`, download: true }, icon("download"), paper.name),
       el("span", { class: "muted" }, paper.says)))));
@@ -102,7 +102,7 @@ function kindChoice() {
   };
   return el("fieldset", { class: "stack tight" }, el("legend", {}, "What to export"),
     choice("releases", "De-identified releases", releases.length ? `${plural(releases.length, "session")} released. For coding, sharing and archives.` : "None yet: review a transcript and release it first."),
-    choice("identified", "Identified transcripts", `${plural(transcripts.length, "transcript")} with names. For your own eyes.`));
+    choice("identified", "Identified transcripts", `${plural(transcripts.length, "transcript")} with names. For the study team only.`));
 }
 
 function programChoice() {
@@ -144,7 +144,7 @@ function table() {
     return el("div", { class: "panel empty" }, icon("file-text"),
       el("h3", {}, kind === "releases" ? "Nothing has been released yet" : "No transcripts yet"),
       el("p", {}, kind === "releases"
-        ? seesReleasesOnly(me) ? "Transcripts appear here once researchers have reviewed and released them." : "A transcript is released when its names have been reviewed."
+        ? seesReleasesOnly(me) ? "Transcripts appear here once researchers have reviewed and released them." : "Review a session’s transcript, then release it."
         : "The files of a session appear here once it is transcribed."));
   }
   const links = [];

@@ -5,7 +5,7 @@ import { languageName, languages } from "./languages.js";
 /** Fields for the options, and `read()`, which gives those of POST /v1/jobs. */
 export function optionFields(study, session = null, prefix = "job") {
   const language = el("select", { id: `${prefix}-language` },
-    el("option", { value: "" }, study.language ? `The study's: ${languageName(study.language)}` : "Detect it"),
+    el("option", { value: "" }, study.language ? `As set for the study: ${languageName(study.language)}` : "Detect automatically"),
     languages().map(([value, name]) => el("option", { value }, name)));
   const people = el("input", { id: `${prefix}-people`, type: "number", min: "1", max: "20", inputmode: "numeric", "aria-describedby": `${prefix}-people-hint` });
   const known = session?.roster.length || (session?.speakers.min === session?.speakers.max ? session?.speakers.max : null);
@@ -13,8 +13,8 @@ export function optionFields(study, session = null, prefix = "job") {
   const words = el("textarea", { id: `${prefix}-words`, rows: "3", spellcheck: "false", "aria-describedby": `${prefix}-words-hint` });
   const fields = el("div", { class: "stack" },
     el("div", { class: "field" }, el("label", { for: language.id }, "Spoken language"), language),
-    el("div", { class: "field" }, el("label", { for: people.id }, "People who speak"), people,
-      el("p", { class: "hint", id: `${prefix}-people-hint` }, "Interviewers included. Leave it empty if you are not sure: a wrong number makes the result worse.")),
+    el("div", { class: "field" }, el("label", { for: people.id }, "Number of people speaking"), people,
+      el("p", { class: "hint", id: `${prefix}-people-hint` }, "Including interviewers. If you are not sure, leave it empty: a wrong number makes the result worse.")),
     el("div", { class: "field" }, el("label", { for: words.id }, "Names and rare words"), words,
       el("p", { class: "hint", id: `${prefix}-words-hint` },
         `One per line, such as places and medicines. ${study.has_vocabulary ? "They replace the study's list for this recording." : "They are stored encrypted."}`)));

@@ -61,7 +61,7 @@ function showKey(key) {
     el("div", { class: "field" }, el("label", { for: "key" }, "Your key"), field),
     el("div", { class: "row" }, button("Copy", { icon: "copy", onclick: () => copyText(key) }), shown),
     notice("info", "Anybody who has the key can do everything that you can. If you lose it, ask your administrator for a new invitation."),
-    el("div", { class: "row" }, el("button", { class: "primary" }, "I have kept it: go to my studies")));
+    el("div", { class: "row" }, el("button", { class: "primary" }, "I have saved it: go to my studies")));
   form.addEventListener("submit", (event) => { event.preventDefault(); field.value = ""; location.replace("/"); });
   fill(card, form);
   form.querySelector("h1").focus();

@@ -13,7 +13,7 @@ export function createStudy() {
     });
     code.addEventListener("input", () => { code.value = code.value.toUpperCase().replace(/[^A-Z0-9-]/g, ""); });
     const language = el("select", { id: "study-language" },
-      el("option", { value: "" }, "Detect in each recording"),
+      el("option", { value: "" }, "Detect automatically"),
       languages().map(([value, name]) => el("option", { value }, name)));
     const form = el("form", { class: "stack" },
       el("h2", { id: "new-study-title" }, "New study"),

@@ -31,11 +31,11 @@ function form(title, save, ...fields) {
 
 async function defaults(study) {
   const models = (await api.get("/v1/models")).items.filter((model) => model.kind === "whisper");
-  const language = el("select", { id: "language" }, el("option", { value: "" }, "Detect in each recording"),
+  const language = el("select", { id: "language" }, el("option", { value: "" }, "Detect automatically"),
     languages().map(([value, name]) => el("option", { value, selected: value === study.language }, name)));
-  const model = el("select", { id: "model" }, el("option", { value: "" }, "The service's"),
+  const model = el("select", { id: "model" }, el("option", { value: "" }, "The service’s default"),
     models.map((each) => el("option", { value: each.name, selected: each.name === study.model }, each.demo ? "demo (few words, for trying out)" : each.name)));
-  return form("Defaults of new transcripts", () => api.patch(path, { language: language.value || null, model: model.value || null }),
+  return form("Defaults for new transcripts", () => api.patch(path, { language: language.value || null, model: model.value || null }),
     el("div", { class: "field" }, el("label", { for: "language" }, "Spoken language"), language),
     el("div", { class: "field" }, el("label", { for: "model" }, "Model"), model));
 }

@@ -197,8 +197,8 @@ async function join(segment) {
   if (!first || first.conflict || segment.conflict) return;
   let speaker;
   if (first.speaker !== segment.speaker) {
-    speaker = await ask("Who says the joined segment?",
-      el("p", {}, "The two segments have different speakers. The joined one has one speaker."),
+    speaker = await ask("Who speaks in the joined segment?",
+      el("p", {}, "The two segments have different speakers. Choose one for the joined segment."),
       [...new Set([first.speaker, segment.speaker])].map((each, i) => ({ label: each ?? "unknown", value: { speaker: each }, primary: i === 0 })).concat({ label: "Cancel", value: null }));
     if (!speaker) { placeCaret(segment, 0); return; }
   }
@@ -349,7 +349,7 @@ async function ownCode() {
   const content = el("div", { class: "field" }, el("label", { for: "own-code" }, "Your code"), input,
     el("p", { class: "hint" }, "One to three capitals and a number, such as R1. It is stored with every segment that you check. You can change it in the settings."));
   for (;;) {
-    if (!await ask("Who checks?", content, [{ label: "Use this code", value: true, primary: true }, { label: "Cancel", value: null }])) return null;
+    if (!await ask("Your code", content, [{ label: "Use this code", value: true, primary: true }, { label: "Cancel", value: null }])) return null;
     const code = input.value.trim().toUpperCase();
     if (CODE.test(code)) { set("code", code); return code; }
     content.append(notice("error", "A code is one to three capitals and a number, such as R1."));
@@ -385,16 +385,16 @@ function openMenu(segment, opener) {
   const place = caret();
   const splitAt = place?.segment === segment ? place.start : lastCaret?.segment === segment ? lastCaret.start : null;
   const box = el("div", { class: "segment-menu", role: "menu", "aria-label": "Segment" },
-    el("div", { class: "label", "aria-hidden": "true" }, "Who says this"),
+    el("div", { class: "label", "aria-hidden": "true" }, "Speaker"),
     speakers,
-    item("A new speaker", () => addSpeaker(segment)),
-    item("Nobody known", () => transcript.setSpeaker(segment, null), { role: "menuitemradio", "aria-checked": String(segment.speaker === null) }),
+    item("New speaker", () => addSpeaker(segment)),
+    item("Unknown speaker", () => transcript.setSpeaker(segment, null), { role: "menuitemradio", "aria-checked": String(segment.speaker === null) }),
     el("hr", { role: "separator" }),
     item("Play this segment", () => replay(segment)),
-    splitAt ? item("Split at the caret", () => { const second = transcript.split(segment, splitAt); if (second) placeCaret(second, 0); }) : null,
-    transcript.before(segment) ? item("Join to the one before it", () => join(segment)) : null,
-    item("Add a segment after it", () => addAfter(segment)),
-    item("Delete it…", () => removeSegment(segment)));
+    splitAt ? item("Split at the cursor", () => { const second = transcript.split(segment, splitAt); if (second) placeCaret(second, 0); }) : null,
+    transcript.before(segment) ? item("Join with the previous segment", () => join(segment)) : null,
+    item("Add a segment below", () => addAfter(segment)),
+    item("Delete this segment…", () => removeSegment(segment)));
   menu = { box, opener };
   opener.setAttribute("aria-expanded", "true");
   document.body.append(box);
@@ -580,9 +580,9 @@ doubts.addEventListener("go", ({ detail: item }) => {
     el("h3", {}, item.title), el("p", {}, item.text),
     el("div", { class: "row" },
       button("Play", { icon: "play", onclick: () => { player.seek(item.start - 1); player.play({ stopAt: item.end + 0.5 }); } }),
-      button(item.kind === "speech_without_words" ? "Nothing is missing" : "It is right", { icon: "check", onclick: () => settleDoubt(item) }),
+      button(item.kind === "speech_without_words" ? "Nothing is missing" : "It is correct", { icon: "check", onclick: () => settleDoubt(item) }),
       item.kind === "speech_without_words"
-        ? button("Write it", { icon: "pencil", onclick: () => addAfter(segment, timesFor(segment, item)) })
+        ? button("Add the words", { icon: "pencil", onclick: () => addAfter(segment, timesFor(segment, item)) })
         : button("Correct it", { icon: "pencil", onclick: () => placeCaret(segment, 0) })));
   if (!segment) return;
   for (const marked of container.querySelectorAll(".doubted")) marked.classList.remove("doubted");
@@ -636,9 +636,13 @@ player.addEventListener("state", () => {
   byId("whole").textContent = ` / ${duration(player.duration)}`;
   const notes = {
     preparing: "The sound is being prepared: please wait a moment.",
-    failed: "This recording cannot be played in a browser. Download it from the study’s page to listen to it.",
+    failed: "This recording cannot be played in the browser.",
   };
   byId("wave-note").textContent = notes[player.state] ?? "";
+  if (player.state === "failed" && !byId("download-sound")) {
+    byId("notices").append(el("div", { id: "download-sound" }, notice("warning", el("p", {}, "This recording cannot be played in the browser. You can listen to it in another program: "),
+      el("p", { class: "row" }, player.parts.map(({ recording_id: part }, i) => el("a", { href: `/v1/recordings/${part}/audio`, download: true }, player.parts.length > 1 ? `Download part ${i + 1}` : "Download the recording"))))));
+  }
   byId("play").disabled = player.state === "failed";
 });
 player.addEventListener("unreachable", () => { byId("wave-note").textContent = "The sound cannot be loaded at the moment."; });
@@ -696,13 +700,13 @@ async function openSettings() {
   volume.addEventListener("input", () => player.setVolume(Number(volume.value)));
   const code = el("input", { id: "set-code", value: settings.code, maxlength: "12", autocomplete: "off", placeholder: "R1" });
   code.addEventListener("change", () => { const text = code.value.trim().toUpperCase(); if (!text || CODE.test(text)) set("code", text); else code.value = settings.code; });
-  await ask("Settings of this browser", el("div", { class: "stack" },
+  await ask("Editor settings in this browser", el("div", { class: "stack" },
     number("backStep", "Seconds to go back before playback resumes", { min: "0", max: "5", step: "0.5" }),
     number("skip", "Seconds to skip back and forward", { min: "0.5", max: "60", step: "0.5" }),
     el("div", { class: "field" }, el("label", { for: "set-volume" }, "Volume"), volume),
     box("holdToPlay", "Play only while the key or pedal is held", " As dictation pedals do."),
     box("pauseWhileTyping", "Pause while typing"),
-    box("spellcheck", "Check spelling in the segment with the caret", " Some browsers send the text to their maker for this: turn their “enhanced” spell check off first."),
+    box("spellcheck", "Check the spelling in the segment you edit", " Some browsers send the text to their maker: turn “enhanced” spell check off first."),
     el("div", { class: "field" }, el("label", { for: "set-code" }, "Your code, for checked segments"), code)),
   [{ label: "Close", value: null, primary: true }]);
 }
@@ -826,7 +830,8 @@ async function start() {
   report();
   setInterval(report, REPORT_EVERY);
   document.addEventListener("visibilitychange", report);
-  loadSpeakers().catch(() => {});
+  await loadSpeakers().catch(() => {});
+  if (location.hash === "#speakers") byId("open-speakers").click();
 }
 
 // For tests and measurements; it gives no access that the page does not have.

@@ -144,7 +144,7 @@ export class Find {
       el("label", { class: "choice" }, all, "All of them"),
       el("ol", { class: "preview", tabindex: "0", "aria-label": "Places" }, rows));
     const answer = await ask(`Replace ${plural(this.hits.length, "place")}?`, content,
-      [{ label: "Replace what is ticked", value: true, primary: true }, { label: "Cancel", value: null }]);
+      [{ label: "Replace ticked", value: true, primary: true }, { label: "Cancel", value: null }]);
     if (!answer) return;
     const texts = new Map();
     const chosen = this.hits.filter((_, i) => boxes[i].checked);

@@ -97,5 +97,5 @@ function describe(older, newer, isAll) {
   for (const segment of older.segments) if (!after.has(segment.id)) row(segment, el("del", {}, segment.text));
   const title = isAll ? "What people have changed since" : "What changed";
   return rows.length ? [el("p", { class: "muted small" }, `${title}: ${plural(rows.length, "segment")}`), ...rows]
-    : [el("p", { class: "muted" }, "The text is the same.")];
+    : [el("p", { class: "muted" }, "No changes.")];
 }

@@ -13,7 +13,7 @@ export const KEYS = [
   ["back", "Back a few seconds", ["F8", "Control+1"], "Playing"],
   ["forward", "Forward a few seconds", ["F9", "Control+2"], "Playing"],
   ["replay", "Play this segment again", ["Shift+F4"], "Playing"],
-  ["playHere", "Play from the caret", ["Control+F8"], "Playing"],
+  ["playHere", "Play from the cursor", ["Control+F8"], "Playing"],
   ["slower", "Slower", ["Shift+F8", "Control+3"], "Playing"],
   ["faster", "Faster", ["Shift+F9", "Control+4"], "Playing"],
   ["jump", "Go to a time", ["Control+G"], "Playing"],
@@ -32,9 +32,9 @@ export const KEYS = [
 ];
 // Not chords of the table: they depend on the caret, or carry a number.
 const OTHERS = [
-  ["Enter", "Write in the segment that has the focus; split it at the caret"],
-  ["Backspace at the start", "Join the segment to the one before it"],
-  ["Ctrl+Shift+1 to 9", "Give the segment to the first, second … speaker"],
+  ["Enter", "Write in the segment that has the focus; split it at the cursor"],
+  ["Backspace at the start", "Join the segment with the previous one"],
+  ["Ctrl+Shift+1 to 9", "Set the speaker of the segment: first, second …"],
   ["Arrow keys", "Move through the text, and between segments"],
   ["Tab", "Leave the transcript"],
 ];

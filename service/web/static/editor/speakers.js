@@ -26,7 +26,7 @@ export async function nameSpeakers(transcript, player) {
     }));
     const row = el("section", { class: "voice", "aria-label": voice.name },
       el("h3", { class: `speaker-${transcript.colour(voice.name)}` }, voice.name,
-        el("span", { class: "muted small" }, ` ${Math.round(voice.talk_share * 100)} % of the talk, ${voice.words} words${voice.suggested_role ? `; probably the ${voice.suggested_role}` : ""}`)),
+        el("span", { class: "muted small" }, ` ${Math.round(voice.talk_share * 100)} % of the talking time, ${voice.words} words${voice.suggested_role ? `; probably the ${voice.suggested_role}` : ""}`)),
       el("div", { class: "row" }, el("span", { class: "small" }, "Hear the voice:"), listen.length ? listen : el("span", { class: "muted small" }, "no turns")),
       voice.quotes.length ? el("blockquote", { class: "said-small", dir: "auto" }, voice.quotes[0].text) : null,
       el("div", { class: "row fields" },
@@ -36,7 +36,7 @@ export async function nameSpeakers(transcript, player) {
     return { label, code, pseudonym, role, row };
   });
   const content = el("div", { class: "stack" },
-    el("p", { class: "muted small" }, "A code is one to three capitals and a number, such as P07. Give two voices the same code if they are one person. Never write the person’s own name."),
+    el("p", { class: "muted small" }, "A code is one to three capitals and a number, such as P07. Give two voices the same code if they are one person. Never enter a real name."),
     codes, rows.map(({ row }) => row), problem);
   for (;;) {
     const answer = await ask("Who is who?", content, [{ label: "Save", value: true, primary: true }, { label: "Cancel", value: null }]);

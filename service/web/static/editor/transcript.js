@@ -522,7 +522,7 @@ export class Transcript extends EventTarget {
       if (!isRedo) this.redo.push(answer.version);
       await this._sync(true);
       const [view] = answer.segments;
-      announce(isRedo ? "Done again." : "Undone.");
+      announce(isRedo ? "Redone." : "Undone.");
       this._emit("undone", view ? this.byId.get(view.id) : null);
     }, { failed: (problem) => {
       announce(problem.message);

@@ -1,6 +1,6 @@
 // The last step: the release.
 import * as api from "../api.js";
-import { button, byId, el, fill, icon, sentence } from "../dom.js";
+import { button, byId, el, fill, icon, notice, sentence } from "../dom.js";
 import { plural } from "../format.js";
 
 const CONTEXTS = [["team", "The study team"], ["member_checking", "A participant who checks the transcript"], ["repository", "A data archive"], ["publication", "Publication"]];
@@ -15,6 +15,7 @@ export class Release {
         button("Decide them", { class: "primary", onclick: () => this.go("names") })));
     }
     const context = el("select", { id: "context" }, CONTEXTS.map(([value, label]) => el("option", { value }, label)));
+    const unnamed = review.unnamedSpeakers();
     const confirm = el("input", { id: "confirm", autocomplete: "off", spellcheck: "false", required: true, "aria-describedby": "confirm-hint" });
     const problem = el("p", { class: "problem", role: "alert" });
     const form = el("form", { class: "panel stack narrow" },
@@ -23,6 +24,8 @@ export class Release {
         el("li", {}, `Version ${view.transcript_version} of the transcript`),
         el("li", {}, `${plural(view.n_accepted, "mention")} replaced, ${view.n_rejected} kept as said`),
         el("li", {}, "Text only, no sound")),
+      unnamed.length ? notice("warning", el("p", {}, `${unnamed.join(", ")} ${unnamed.length === 1 ? "has" : "have"} no code yet and will be called that in the release.`),
+        el("p", {}, el("a", { href: `/transcripts/${review.id}#speakers` }, "Name the speakers"))) : null,
       el("p", {}, "A release cannot be changed, and everybody who may read the study’s releases can read it. It is de-identified, not anonymous: what people say can still identify them."),
       el("div", { class: "field" }, el("label", { for: "context" }, "Who it is for"), context),
       el("div", { class: "field" }, el("label", { for: "confirm" }, `Type ${session} to confirm`), confirm, el("p", { class: "hint", id: "confirm-hint" }, "This prevents a release by accident.")),

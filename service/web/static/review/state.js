@@ -58,6 +58,12 @@ export class Review extends EventTarget {
     return named?.pseudonym || named?.code || segment.speaker || "";
   }
 
+  /** Labels of speakers to whom nobody has given a code or a pseudonym. */
+  unnamedSpeakers() {
+    const labels = new Set([...this.segments.values()].map(({ speaker }) => speaker).filter((speaker) => /^SPEAKER_\d+$/.test(speaker ?? "")));
+    return [...labels].filter((label) => !this.speakers[label]?.code && !this.speakers[label]?.pseudonym).sort();
+  }
+
   /** What stands in the release in place of a mention. */
   replacement(mention) { return this.entityOf(mention)?.pseudonym || `[${mention.label}]`; }
 
