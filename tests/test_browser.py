@@ -201,6 +201,26 @@ def test_an_upload_that_was_cut_off_resumes_with_the_same_file(visit, site, tmp_
     assert [request.headers["upload-offset"] for request in sent] == [str(len(content) // 2)]
 
 
+def test_uploads_and_clicks_do_not_wait_for_slow_checks(visit, site, tmp_path, monkeypatch):
+    """Each check was waited for on one of the six connections that a browser has to a service."""
+    study = site.study()
+    files = []
+    for n in range(1, 11):
+        files.append(tmp_path / f"{n:02}.wav")
+        files[-1].write_bytes(tone(1 + n / 10))
+    page = visit(f"/studies/{study['code']}")
+    page.locator("#files").set_input_files(files)
+    page.get_by_label("Transcribe each session").uncheck()
+    with monkeypatch.context() as stopped:
+        stopped.setattr(site.app.state.checker, "_slots", 0)
+        page.get_by_role("button", name="Upload 10 recordings").click()
+
+        page.get_by_text("Uploaded. Checking").nth(9).wait_for(timeout=8_000)
+
+        assert page.evaluate("fetch('/v1/sign-in').then(answer => answer.status)") == 200
+    page.get_by_text("Ready to transcribe").nth(9).wait_for(timeout=60_000)
+
+
 HOSTILE = (
     "<img src=x onerror=alert(1)><script>document.title='ran'</script>"
     "{{7*7}} ${7*7} \u202etxet desrever\u202c \u2066iso\u2069 '\"></p><b>bold</b>"

@@ -203,8 +203,8 @@ export function mountUploads(box, { study, sessions, recordings, changed }) {
       next();
       const id = this.upload.url.split("/").pop();
       try {
-        let view = await api.get(`/v1/recordings/${id}?wait=20`, { background: true });
-        while (["receiving", "checking"].includes(view.state)) view = await api.get(`/v1/recordings/${id}?wait=30`, { background: true });
+        let view = null;
+        do view = await waitInTurn(() => api.get(`/v1/recordings/${id}?wait=10`, { background: true })); while (["receiving", "checking"].includes(view.state));
         if (view.state === "refused") {
           this.state = "refused"; this.message = view.refusal.detail; this.batch.failed = true;
           announce(`${this.code} was refused: ${this.message}`);
@@ -269,6 +269,15 @@ export function mountUploads(box, { study, sessions, recordings, changed }) {
         el("p", { class: ["refused", "failed", "stuck"].includes(this.state) ? "problem small" : "muted small" }, words, this.message ? [". ", sentence(this.message)] : ""));
       if (held) this.row.querySelector(`[aria-label="${CSS.escape(held)}"]`)?.focus();
     }
+  }
+
+  // A browser has six connections to a service; one follows the study. Waiting must leave the others.
+  let waits = 0;
+  const turns = [];
+  async function waitInTurn(run) {
+    while (waits >= AT_ONCE) await new Promise((resolve) => turns.push(resolve));
+    waits += 1;
+    try { return await run(); } finally { waits -= 1; turns.shift()?.(); }
   }
 
   function next() {
