@@ -1,6 +1,6 @@
 """How `serve` starts its children.
 
-    python -m service.child PARENT_PID NAME [ENGINE_MODULE [DEVICE]]
+    python -m service.child PARENT_PID NAME [ENGINE_MODULE [DEVICE WORKER_ID]]
 
 The environment holds their settings. This is a module apart from theirs, so that none of those runs
 as `__main__`.
@@ -8,6 +8,7 @@ as `__main__`.
 
 import os
 import sys
+from uuid import UUID
 
 from service.settings import read_settings
 
@@ -31,9 +32,15 @@ def main(parent: int, name: str, *arguments: str) -> int:
         return deidentifier.main(read_settings(), parent=parent)
     from service.worker import process as worker
 
-    module, device = (*arguments, None)[:2]
+    module, device, id = (*arguments, None, None)[:3]
     assert module is not None
-    return worker.main(read_settings(), engine_module=module, parent=parent, device=device)
+    return worker.main(
+        read_settings(),
+        engine_module=module,
+        parent=parent,
+        device=device,
+        worker_id=None if id is None else UUID(id),
+    )
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import threading
 import time
+from uuid import uuid4
 
 from models.environment import child_environment
 from service.api.process import prepare, require_port
@@ -61,7 +62,10 @@ def serve(
         SupervisedProcess("API", child_command(API), environment),
         *(
             SupervisedProcess(
-                f"worker on {device}", child_command(WORKER, engine_module, device), environment
+                f"worker on {device}",
+                # A restarted worker has the id of the one that died, so it replaces its row.
+                child_command(WORKER, engine_module, device, str(uuid4())),
+                environment,
             )
             for device in devices
         ),

@@ -145,6 +145,22 @@ def test_a_restarted_worker_uses_its_retired_device_again(site):
     wait_until(lambda: states(site) == {"cuda:0": None, "cuda:1": None}, 30, "its worker")
 
 
+def test_a_restarted_worker_replaces_the_row_of_the_one_that_was_killed(site):
+    """That row seemed alive for half a minute, and a job on whose device it died waited for it."""
+
+    def rows():
+        with site.services.sessionmaker() as session:
+            return {row.started_at: row.device for row in workers.list_workers(session)}
+
+    before = rows()
+    for pid in site.pids()["worker"]:
+        if b"cuda:1" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not rows().keys() <= before.keys(), 25, "the worker to start again")
+
+    assert sorted(rows().values()) == ["cuda:0", "cuda:1"]
+
+
 def test_the_last_worker_is_not_retired_for_jobs_that_died(services):
     """Else one bad recording after another would end all transcription."""
     only, other = WorkerState("cuda:0"), WorkerState("cuda:1")

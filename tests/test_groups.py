@@ -21,7 +21,7 @@ from scripts.stand_in.jobs import STAND_IN_MODELS, make_job, make_study, make_to
 from service.child import WORKER
 from service.database.queries import lock_job
 from service.database.tables import Job, JobError, Worker
-from service.domain import groups, job_state
+from service.domain import groups, job_state, workers
 from service.domain.engine_job import EngineJob
 from service.domain.queue import QUEUE, defer_job, request_cancel
 from service.vault import ArtefactClass
@@ -340,6 +340,20 @@ def test_jobs_that_wait_together_are_transcribed_together(site, waiting):
     assert len({pid for job in jobs for _, pid in site.lines(job)}) == 1
     assert attempts(site, jobs) == [1] * 4
     wait_until(lambda: unfinished_rows(site) == 0, 5, "the queue's rows to end")
+
+
+def test_every_job_of_a_group_has_its_device(site, waiting, tmp_path):
+    go = tmp_path / "go"
+    with waiting() as queue:
+        jobs = [queue.submit(wait_in="segment", until=str(go)), queue.submit()]
+        alone = make_job(site.services)
+    site.wait_for_stage(jobs[0], "segment")
+    with site.services.sessionmaker() as session:
+        shown = workers.devices_of_jobs(session, [*jobs, alone])
+    go.touch()
+    site.wait_for(jobs[1], "succeeded")
+
+    assert shown == dict.fromkeys(jobs, "cpu")
 
 
 def test_a_job_that_fails_does_not_touch_the_others(site, waiting):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, delete, exists, func, select
+from sqlalchemy import ColumnElement, delete, exists, func, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session as DbSession
 
@@ -16,6 +16,18 @@ from service.database.tables import Job, Worker
 from service.domain.queue import STALLED
 
 FORGOTTEN_AFTER = timedelta(days=1)  # rows of workers that were killed
+
+# A worker reports the first job of its group; the queue knows the others.
+DEVICES = text("""
+SELECT job.id, worker.device
+  FROM worker
+  JOIN job lead ON lead.id = worker.job_id
+  JOIN job ON job.id = ANY(:jobs)
+  LEFT JOIN procrastinate_jobs first ON first.id = lead.queue_job_id AND first.status = 'doing'
+  LEFT JOIN procrastinate_jobs held ON held.id = job.queue_job_id AND held.status = 'doing'
+ WHERE (job.id = lead.id OR held.worker_id = first.worker_id)
+   AND abs(extract(epoch FROM clock_timestamp() - worker.heartbeat_at)) < :stalled
+""")
 
 
 def _is_alive() -> ColumnElement[bool]:
@@ -58,10 +70,8 @@ def list_workers(session: DbSession) -> Sequence[Worker]:
 
 def devices_of_jobs(session: DbSession, job_ids: Sequence[UUID]) -> dict[UUID, str]:
     """The devices of jobs that a worker is running."""
-    rows = session.execute(
-        select(Worker.job_id, Worker.device).where(Worker.job_id.in_(job_ids), _is_alive())
-    )
-    return {job_id: device for job_id, device in rows if job_id is not None}
+    rows = session.execute(DEVICES, {"jobs": list(job_ids), "stalled": STALLED})
+    return {row.id: row.device for row in rows}
 
 
 def has_another(session: DbSession, worker_id: UUID) -> bool:

@@ -11,7 +11,7 @@ import signal
 from collections.abc import Coroutine
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import procrastinate
 from procrastinate.jobs import Job as QueueJob
@@ -53,12 +53,14 @@ def main(
     engine_module: str = PIPELINE_ENGINE,
     parent: int | None = None,
     device: str | None = None,
+    worker_id: UUID | None = None,
 ) -> int:
     """Run until a signal ends it.
 
     Args:
         parent: process id of the `serve` that started this worker.
         device: such as `cuda:1`; None: the first GPU, or else the CPU.
+        worker_id: also of the killed workers that this one replaces; None: a new one.
     """
     disable_core_dumps()
     if parent is not None:
@@ -66,7 +68,8 @@ def main(
     log_to_stderr()
     set_up_sandbox(settings.allow_weak_sandbox)
     url = database_url(settings).render_as_string(hide_password=False)
-    asyncio.run(work(settings, url, engine_module, keys_from_api(settings), device))
+    state = WorkerState(device, worker_id or uuid4())
+    asyncio.run(work(settings, url, engine_module, keys_from_api(settings), state))
     return 0
 
 
@@ -75,12 +78,16 @@ async def work(
     url: str,
     engine_module: str,
     fetch_keys: FetchKeys,
-    device: str | None = None,
+    state: WorkerState,
 ) -> None:
     engine = open_engine(url)
     require_schema(engine)
     sessions = open_sessions(engine)
-    child, state = EngineProcess(engine_module, settings, device), WorkerState(device)
+    with (
+        sessions.begin() as session
+    ):  # of a killed worker, which would seem alive for half a minute
+        workers.remove(session, state.id)
+    child = EngineProcess(engine_module, settings, state.device)
     app = build_app(conninfo(url), Runner(sessions, child, fetch_keys, state))
     stop = stop_on_signal()
     reports = asyncio.create_task(keep_reporting(sessions, state))
