@@ -135,7 +135,7 @@ def test_recordings_are_listed_before_they_are_uploaded_and_nothing_is_left_behi
     page.locator("#files").set_input_files(files)
 
     page.get_by_text("about 0:03").wait_for()
-    assert "notes.docx" in page.locator(".notice").inner_text()
+    assert "notes.docx" in page.locator("#uploads .notice").inner_text()
     codes = page.locator("input.code")
     assert [codes.nth(n).input_value() for n in range(3)] == ["INT-01", "INT-02", "INT-03"]
     page.get_by_label("Kind of Dr Voss.wav").select_option("focus_group")
@@ -196,6 +196,7 @@ def test_an_upload_that_was_cut_off_resumes_with_the_same_file(visit, site, tmp_
     view = site.checked(begun.json()["id"])
     assert view["state"] == "ready"
     page.get_by_text("Uploaded, but it cannot be transcribed yet").wait_for()
+    page.get_by_text("no speech models are installed").wait_for()
     page.get_by_role("button", name="Dismiss: INT-01").click()
     page.get_by_text("Ready to transcribe").wait_for()
     assert [request.headers["upload-offset"] for request in sent] == [str(len(content) // 2)]

@@ -63,7 +63,7 @@ export function closeOnLeave(menu) {
 }
 
 function themeButtons() {
-  const themes = [["system", "Like the system", "sun-moon"], ["light", "Light", "sun"], ["dark", "Dark", "moon"]];
+  const themes = [["system", "Match the system", "sun-moon"], ["light", "Light", "sun"], ["dark", "Dark", "moon"]];
   const current = () => localStorage.getItem("theme") || "system";
   const buttons = themes.map(([value, label, name]) =>
     button(label, {

@@ -3,7 +3,7 @@ import * as api from "./api.js";
 import { announce, ask, button, byId, el, fill, icon, notice, ready, sentence } from "./dom.js";
 import { followStudy } from "./follow.js";
 import { ago, duration, plural, when } from "./format.js";
-import { canRead, seesReleasesOnly, user } from "./shell.js";
+import { canManage, canRead, seesReleasesOnly, user } from "./shell.js";
 import { stateOf } from "./states.js";
 import { showTabs } from "./study_tabs.js";
 
@@ -15,7 +15,7 @@ const recordings = new Map(); // by id
 const jobs = new Map(); // the newest by session id
 const rows = new Map(); // by session id
 const reviews = new Map(), releases = new Map(), activity = new Map(); // by transcript id; the newest release
-let sessions = [], study = null, uploads = null;
+let sessions = [], study = null, uploads = null, hasModels = true;
 
 async function load(background = false) {
   const at = encodeURIComponent(code);
@@ -100,10 +100,10 @@ function tellProgress(session, before, job) {
 function show() {
   const box = byId("sessions");
   rows.clear();
-  if (!sessions.length) return fill(box, empty());
+  if (!sessions.length) return fill(box, modelWarning(), empty());
   const body = el("tbody");
   fill(box,
-    study.model === "demo" ? notice("warning", "This study uses the demo models, which know a few hundred words and a handful of synthetic voices: with real recordings, most words will be wrong.") : null,
+    modelWarning(),
     el("div", { class: "spread" }, el("h2", {}, "Sessions"), el("p", { class: "muted", id: "summary" })),
     el("div", { class: "panel" },
       el("table", { class: "stacked sessions" },
@@ -112,6 +112,13 @@ function show() {
         body)));
   for (const session of sessions) { rows.set(session.id, el("tr")); body.append(rows.get(session.id)); drawRow(session); }
   drawSummary();
+}
+
+function modelWarning() {
+  if (study.model === "demo") return notice("warning", "This study uses the demo models, which know a few hundred words and a handful of synthetic voices. With real recordings, most words will be wrong.");
+  if (hasModels || !canRead(me)) return null;
+  return notice("warning", "You can upload recordings, but they cannot be transcribed yet: no speech models are installed. ",
+    ...canManage(me) ? sentence("Run `fieldscribe models fetch` on the computer that runs Fieldscribe.") : ["Ask your administrator to install them."]);
 }
 
 function empty() {
@@ -250,6 +257,7 @@ if (seesReleasesOnly(me)) location.replace(`/studies/${encodeURIComponent(code)}
 
 try {
   study = await api.get(`/v1/studies/${encodeURIComponent(code)}`);
+  if (canRead(me)) hasModels = (await api.get("/v1/models")).items.some((model) => model.kind === "whisper" && !model.demo);
   await showTabs(code, "sessions", me);
   await load();
   if (canRead(me)) {

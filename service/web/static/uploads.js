@@ -119,8 +119,8 @@ export function mountUploads(box, { study, sessions, recordings, changed }) {
       el("th", { scope: "row", class: "file" }, item.file.name),
       length,
       el("td", { "data-label": "Size", class: "nowrap" }, bytes(item.file.size)),
-      el("td", {}, kind),
-      el("td", {}, code),
+      el("td", { "data-label": "Kind" }, kind),
+      el("td", { "data-label": "Session" }, code),
       el("td", { class: "nowrap" }, move(-1, "Move up", "arrow-up"), move(1, "Move down", "arrow-down"),
         button(`Remove ${item.file.name}`, { icon: "x", iconOnly: true, onclick: () => { chosen.splice(index, 1); suggest(); draw(); } })));
   }
