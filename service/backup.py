@@ -24,23 +24,31 @@ import subprocess
 import tarfile
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar
+from typing import Any, BinaryIO, ClassVar, Literal
 from uuid import UUID
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import select
 from sqlalchemy.engine import URL
+from sqlalchemy.exc import SQLAlchemyError
 
 from models.environment import child_environment
-from service.database import DatabaseInUse, SchemaTooNew, embedded
+from service.database import DatabaseInUse, DatabaseNotStarted, SchemaTooNew, embedded
 from service.database.embedded import EmbeddedPostgres, installed_programs
-from service.database.engine import conninfo, known_revisions, migrate, newest_revision, open_engine
+from service.database.engine import (
+    conninfo,
+    known_revisions,
+    migrate,
+    newest_revision,
+    open_engine,
+    open_sessions,
+)
 from service.database.tables import (
     Correction,
     Entity,
@@ -58,6 +66,7 @@ from service.database.tables import (
     Study,
     WebhookEndpoint,
 )
+from service.domain import audit, audit_heads
 from service.domain.entity_changes import erase_entity
 from service.domain.erasure import erase_job, erase_rest
 from service.domain.recordings import destroy, finish_erasures, identified
@@ -80,11 +89,12 @@ DUMP = "database.dump"
 TOKEN = "owner.token"
 SIGN_ON_KEY = "sign-on.key"
 CERTIFICATE_KEY = "certificate.key"
+AUDIT_HEADS = "audit-heads.jsonl"
 ID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 CLASS = f"(?:{'|'.join(ArtefactClass)})"
 DATA_NAMES = re.compile(rf"{DUMP}|vault/{CLASS}/(?:artefacts|uploads)(?:/[0-9a-z-]+)+")
 KEY_NAMES = re.compile(
-    rf"{TOKEN}|{SIGN_ON_KEY}|{CERTIFICATE_KEY}|root/{CLASS}\.key"
+    rf"{TOKEN}|{SIGN_ON_KEY}|{CERTIFICATE_KEY}|{AUDIT_HEADS}|root/{CLASS}\.key"
     rf"|wrapped/{CLASS}/{ID}/(?:study|{ID})\.key|ledger/{CLASS}/{ID}/(?:study|{ID})"
 )
 VARIABLES = {
@@ -202,26 +212,57 @@ def back_up(settings: Settings, out: Path | None, keys_out: Path) -> Backup:
     require_writable(keys_out, "keys")
     now = datetime.now(UTC)
     data = None
-    if out is not None:
-        data = out / f"fieldscribe-{now:%Y%m%dT%H%M%SZ}.tar"
-        with (
-            running_database(settings) as url,
-            write_atomically(data) as file,
-            no_strays_deleted(url),
-        ):
-            # The database first: then every file that it names is in the vault, and files added
-            # meanwhile do no harm.
-            with tempfile.TemporaryFile(dir=out) as dump:
-                run_tool(settings, "pg_dump", url, ["--format=custom", "--no-owner"], output=dump)
-                write_archive(file, "data", settings, now, data_files(settings), dump)
-    keys = keys_out / f"fieldscribe-keys-{now:%Y%m%dT%H%M%SZ}.tar"
-    with write_atomically(keys) as file:
-        write_archive(file, "keys", settings, now, key_files(settings))
+    with ExitStack() as opened:
+        url = opened.enter_context(database_of_backup(settings, required=out is not None))
+        record_backup(url, "backup.begun", data=out is not None)
+        if out is not None:
+            assert url is not None
+            data = out / f"fieldscribe-{now:%Y%m%dT%H%M%SZ}.tar"
+            with write_atomically(data) as file, no_strays_deleted(url):
+                # The database first: then every file that it names is in the vault, and files added
+                # meanwhile do no harm.
+                with tempfile.TemporaryFile(dir=out) as dump:
+                    options = ["--format=custom", "--no-owner"]
+                    run_tool(settings, "pg_dump", url, options, output=dump)
+                    write_archive(file, "data", settings, now, data_files(settings), dump)
+        keys = keys_out / f"fieldscribe-keys-{now:%Y%m%dT%H%M%SZ}.tar"
+        with write_atomically(keys) as file:
+            write_archive(file, "keys", settings, now, key_files(settings))
+        record_backup(url, "backup.finished", data=out is not None)
     if data is not None:
         with write_atomically(settings.data / "backup.json") as file:
             file.write(json.dumps({"at": now.isoformat()}).encode())
     log.info("backup finished")
     return Backup(data, keys)
+
+
+@contextmanager
+def database_of_backup(settings: Settings, *, required: bool) -> Iterator[URL | None]:
+    """The running database; None if there is none yet and none is required."""
+    with ExitStack() as opened:
+        url = None
+        with suppress(*(() if required else (DatabaseNotStarted,))):
+            url = opened.enter_context(running_database(settings))
+        yield url
+
+
+def record_backup(
+    url: URL | None, action: Literal["backup.begun", "backup.finished"], *, data: bool
+) -> None:
+    """Record a backup in the audit trail. The dump holds the first of the two entries.
+
+    A backup is more important than its entry: it is made even if there is no entry.
+    """
+    if url is None:
+        return
+    engine = open_engine(url)
+    try:
+        with open_sessions(engine).begin() as session:
+            audit.record(session, None, action, None, {}, detail={"data": data})
+    except SQLAlchemyError as error:
+        log.warning("the audit trail has no entry of this backup: %s", type(error).__name__)
+    finally:
+        engine.dispose()
 
 
 @contextmanager
@@ -276,6 +317,7 @@ def key_files(settings: Settings) -> Iterator[tuple[str, Path]]:
     yield TOKEN, settings.owner_token
     yield SIGN_ON_KEY, settings.sign_on_key
     yield CERTIFICATE_KEY, settings.certificate_key
+    yield AUDIT_HEADS, settings.audit_heads
 
 
 def files_named(folder: Path, prefix: str, names: re.Pattern[str]) -> Iterator[tuple[str, Path]]:
@@ -343,6 +385,8 @@ class Restored:
     erased_again: int  # recordings, jobs, sessions, studies, entities and releases
     missing: tuple[str, ...]
     """Files that the database names and the archive lacks, each with what to do about it."""
+    lost_audit_entries: int
+    """Entries of the audit trail that were written after the backup."""
 
 
 def restore(settings: Settings, data: Path, keys: Path) -> Restored:
@@ -383,12 +427,35 @@ def restore(settings: Settings, data: Path, keys: Path) -> Restored:
                 engine.dispose()
             services = open_services(settings)  # destroys the keys that the ledger names
             try:
+                lost = record_restore(services, about["created_at"])
                 erased_again = erase_again(services)
                 finish_erasures(services)  # those that the backup caught half-way
                 missing = find_missing(services)
             finally:
                 services.close()
-    return Restored(artefacts, n_keys, erased_again, missing)
+    return Restored(artefacts, n_keys, erased_again, missing, lost)
+
+
+def record_restore(services: Services, made_at: str) -> int:
+    """Record the restore in the audit trail, and which entries it has lost.
+
+    The heads among the keys tell how far the trail had gone: those of this machine, or of the key
+    archive.
+
+    Returns:
+        Number of entries that are lost, as far as the heads know.
+    """
+    with services.sessionmaker.begin() as session:
+        head = audit.read_head(session)
+        last = 0 if head is None else head.position
+        recorded = audit_heads.read_recorded(services.settings)
+        until = max((each.position for each in recorded), default=0)
+        detail: dict[str, audit.Value] = {"backup_of": made_at}
+        if until > last:
+            detail |= {"lost_from": last + 1, "lost_until": until}
+        audit.record(session, None, "backup.restored", None, {}, detail=detail)
+    audit_heads.record_head(services)
+    return max(0, until - last)
 
 
 def require_empty(settings: Settings) -> None:
@@ -492,6 +559,8 @@ def extract_keys(archive: tarfile.TarFile, settings: Settings) -> int:
             write_member(archive, member, settings.sign_on_key)
         elif member.name == CERTIFICATE_KEY:
             write_member(archive, member, settings.certificate_key)
+        elif member.name == AUDIT_HEADS and not settings.audit_heads.exists():
+            write_member(archive, member, settings.audit_heads)
     return n_keys
 
 

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 from urllib.parse import urlsplit
 
 from platformdirs import user_config_path, user_data_path
@@ -155,6 +155,30 @@ class Settings(BaseSettings):
         description="Days after which the administrator deletes backups and key archives; "
         "certificates say so. By default nothing is said.",
     )
+    audit_mail_to: str | None = Field(
+        default=None,
+        pattern=r"^[^@\s]+@[^@\s]+$",
+        description="E-mail address that the head of the audit trail is sent to once a day.",
+    )
+    audit_mail_from: str = Field(
+        default="fieldscribe@localhost", description="Sender of these messages."
+    )
+    audit_mail_host: str = Field(default="localhost", description="SMTP server that sends them.")
+    audit_mail_port: int = Field(default=25, gt=0, le=65535, description="Its port.")
+    audit_mail_tls: Literal["none", "starttls", "tls"] = Field(
+        default="none", description="How the connection to it is encrypted."
+    )
+    audit_mail_user: str | None = Field(
+        default=None, description="User name at the SMTP server; by default there is none."
+    )
+    audit_mail_password_file: Path | None = Field(
+        default=None, description="File with the user's password, mode 0600."
+    )
+    audit_head_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://",
+        description="Address that the head of the audit trail is sent to once a day, as JSON.",
+    )
     long_poll_limit: int = Field(
         default=1000, gt=0, description="Number of requests that can wait at the same time."
     )
@@ -261,6 +285,11 @@ class Settings(BaseSettings):
     def certificate_key(self) -> Path:
         """Private key that signs certificates."""
         return self.keys / "certificate.key"
+
+    @property
+    def audit_heads(self) -> Path:
+        """Heads of the audit trail, outside the database that holds it."""
+        return self.keys / "audit-heads.jsonl"
 
     @property
     def root_keys(self) -> Path:

@@ -7,6 +7,7 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 
+from service import audit_chain
 from service.database.tables import AuditEntry
 from service.domain import audit
 from service.services import Services
@@ -19,9 +20,9 @@ def add(services: Services, number: int) -> None:
     audit.record_now(services, None, "participant.created", None, OBJECTS, detail=detail)
 
 
-def verify(services: Services) -> int | None:
+def verify(services: Services) -> tuple[audit_chain.Finding, ...]:
     with services.sessionmaker() as session:
-        return audit.verify(session)
+        return audit.verify(session).findings
 
 
 def last_position(services: Services) -> int:
@@ -36,7 +37,7 @@ def test_entries_of_requests_at_the_same_time_form_one_chain(services: Services)
         entries = session.scalars(sa.select(AuditEntry).order_by(AuditEntry.position)).all()
     numbers = [entry.detail["n"] for entry in entries if "n" in entry.detail]
     assert sorted(numbers) == list(range(40))
-    assert verify(services) is None
+    assert verify(services) == ()
 
 
 def test_an_action_that_is_rolled_back_leaves_no_entry(services: Services) -> None:
@@ -75,8 +76,8 @@ def test_an_entry_that_was_changed_or_removed_is_found(services: Services, tampe
         add(services, number)
     position = last_position(services) - 1
     with services.sessionmaker() as session:  # rolled back, so that other tests find it whole
-        assert audit.verify(session) is None
+        assert audit.verify(session).findings == ()
         session.execute(sa.text("SET LOCAL session_replication_role = replica"))
         session.execute(sa.text(tampering), {"position": position})
         session.expire_all()
-        assert audit.verify(session) == position
+        assert audit.verify(session).findings[0].position == position

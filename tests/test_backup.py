@@ -38,7 +38,7 @@ from service.settings import Settings
 from service.vault import ArtefactClass
 from service.vault.errors import DiskFull, Erased
 from service.vault.files import files_below
-from tests.api import metadata, open_api, tone
+from tests.api import delete_all_rows, metadata, open_api, tone
 from tests.deidentified import accept_all, open_case, suggest
 from tests.finished import age, finish_job, write
 
@@ -50,8 +50,7 @@ def alone(settings):
     """Without rows of other tests, whose files are elsewhere."""
     services = open_services(settings)
     with services.sessionmaker.begin() as session:
-        for table in reversed(Table.metadata.sorted_tables):
-            session.execute(table.delete())
+        delete_all_rows(session)
     services.close()
 
 

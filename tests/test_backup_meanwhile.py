@@ -27,7 +27,7 @@ from service.domain.recordings import identified, tidy_uploads
 from service.domain.stages import STORED_STAGES
 from service.domain.strays import remove_strays
 from service.services import Services, open_services
-from tests.api import Api, metadata, open_api, tone
+from tests.api import Api, delete_all_rows, metadata, open_api, tone
 from tests.audio_files import slow
 from tests.finished import age, begin_job, finish_job, write
 
@@ -59,9 +59,7 @@ def things(settings):
     with open_api(settings) as api:
         services = api.services
         with services.sessionmaker.begin() as session:  # of earlier tests
-            for table in reversed(Table.metadata.sorted_tables):
-                if table.name not in ("token", "token_study"):
-                    session.execute(table.delete())
+            delete_all_rows(session, keep=("token", "token_study"))
         weights = asdict(pin_weights("demo", settings.weights))
         study, doomed = api.study()["id"], api.study()["id"]
         session_id = api.post("/v1/sessions", json={"study": study}).json()["id"]

@@ -13,7 +13,7 @@ from sqlalchemy import event
 from models.deidentification.study_roster import RosterRow
 from models.options import JobOptions
 from scripts.stand_in.jobs import make_job, make_recording, make_study, make_token, read_job
-from service.database.tables import Recording, Study, Table
+from service.database.tables import Recording, Study
 from service.domain.callers import Caller
 from service.domain.jobs import JobRequest, submit_job
 from service.domain.recordings import create_upload, destroy, identified
@@ -22,7 +22,7 @@ from service.domain.strays import KEY_OWNERS, OTHER_OWNERS, remove_strays
 from service.domain.studies import create_study, replace_vocabulary
 from service.vault import uploads
 from service.vault.store import Artefact
-from tests.api import metadata, open_api, tone
+from tests.api import delete_all_rows, metadata, open_api, tone
 from tests.finished import age, finish_job, write
 
 
@@ -257,8 +257,7 @@ def test_keys_of_sound_without_a_row_are_kept(services, job_id):
 def test_with_another_installations_database_nothing_is_removed(services, job_id, caplog):
     before = contents(services)
     with services.sessionmaker.begin() as session:
-        for table in reversed(Table.metadata.sorted_tables):
-            session.execute(table.delete())
+        delete_all_rows(session)
     age(services)
 
     remove_strays(services)

@@ -21,6 +21,7 @@ from service.api.routes import (
     administration,
     asr,
     audio,
+    audit,
     certificates,
     corrections,
     entities,
@@ -51,6 +52,7 @@ from service.api.study_events import StudyEvents
 from service.api.watch import Watch
 from service.domain import queue
 from service.domain import webhooks as webhook_sending
+from service.domain.audit_heads import keep_heads
 from service.domain.certificates import create_certificate_key
 from service.domain.checking import Checker
 from service.domain.masked_audio import Masker
@@ -95,6 +97,8 @@ ROUTERS: tuple[APIRouter, ...] = (
     tokens.router,
     seal.router,
     administration.router,
+    audit.studies_router,
+    audit.router,
     health.router,
     keys.router,
 )
@@ -161,6 +165,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         asyncio.create_task(app.state.masker.run(), name="masking audio"),
         asyncio.create_task(app.state.watch.run(), name="watching jobs"),
         asyncio.create_task(app.state.study_events.run(), name="sending changes to pages"),
+        asyncio.create_task(keep_heads(services), name="keeping heads of the audit trail"),
         asyncio.create_task(webhook_sending.send_events(services), name="sending webhooks"),
     ]
     for task in tasks:

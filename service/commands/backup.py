@@ -69,5 +69,10 @@ def restore_command(
         f"restored {restored.artefacts} artefacts and {restored.keys} keys; "
         f"erased {restored.erased_again} items again that had been erased since the backup"
     )
+    if restored.lost_audit_entries:
+        typer.echo(
+            f"{restored.lost_audit_entries} entries of the audit trail are lost, which were "
+            "written after the backup; the trail says so"
+        )
     for missing in restored.missing:
         typer.echo(f"not in the backup: {missing}")

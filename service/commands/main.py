@@ -17,6 +17,7 @@ from rich.markup import escape
 from models.options import Channels, JobOptions, SpeakerCount
 from service.commands import (
     access,
+    audit,
     backup,
     certificate,
     codings,
@@ -116,6 +117,7 @@ for name, command in (
     ("cancel", jobs.cancel_command),
     ("rerun", jobs.rerun_command),
     ("delete", jobs.delete_command),
+    ("audit", audit.audit_command),
     ("unseal", access.unseal_command),
     ("backup", backup.backup_command),
     ("restore", backup.restore_command),

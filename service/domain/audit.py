@@ -6,9 +6,7 @@ neither. The hash of an entry covers the hash of the one before, so that an entr
 or removed is found (see `verify`).
 """
 
-import hashlib
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -18,6 +16,8 @@ from sqlalchemy import event, select, text
 from sqlalchemy.orm import Session as DbSession
 from sqlalchemy.orm import SessionTransaction
 
+from service import audit_chain
+from service.audit_chain import Checked, Head
 from service.database.tables import AuditEntry
 from service.domain.callers import Caller
 from service.services import Services
@@ -104,6 +104,9 @@ Action = Literal[
     "webhook.created",
     "webhook.tested",
     "webhook.deleted",
+    "trail.read",
+    "trail.verified",
+    "trail.exported",
     "backup.begun",
     "backup.finished",
     "backup.restored",
@@ -196,9 +199,9 @@ def _append(session: DbSession, entries: Iterable[AuditEntry]) -> None:
     session.flush()
 
 
-def hash_entry(entry: AuditEntry) -> bytes:
-    """SHA-256 of everything that an entry says, with the hash of the entry before."""
-    content: dict[str, Any] = {
+def content_of(entry: AuditEntry) -> dict[str, Any]:
+    """Everything that an entry says, and its hash, as `audit_chain` checks it."""
+    return {
         "position": entry.position,
         "at": entry.at.astimezone(UTC).isoformat(timespec="microseconds"),
         "study": None if entry.study_id is None else str(entry.study_id),
@@ -209,22 +212,29 @@ def hash_entry(entry: AuditEntry) -> bytes:
         "reason": entry.reason,
         "detail": entry.detail,
         "previous": entry.previous.hex(),
+        "hash": None if entry.hash is None else entry.hash.hex(),
     }
-    written = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(written.encode()).digest()
 
 
-def verify(session: DbSession) -> int | None:
-    """
-    Returns:
-        Position of the first entry that does not fit the chain; None if all do.
-    """
-    previous, expected = FIRST, 1
+def hash_entry(entry: AuditEntry) -> bytes:
+    return bytes.fromhex(audit_chain.hash_content(content_of(entry)))
+
+
+def read_all(session: DbSession) -> Iterator[dict[str, Any]]:
+    """All entries as JSON, in order."""
     entries = select(AuditEntry).order_by(AuditEntry.position).execution_options(yield_per=1000)
     with closing(session.scalars(entries)) as found:
         for entry in found:
-            fits = entry.position == expected and entry.previous == previous
-            if not fits or hash_entry(entry) != entry.hash:
-                return expected
-            previous, expected = entry.hash, expected + 1
-    return None
+            yield content_of(entry)
+
+
+def verify(session: DbSession, heads: Iterable[Head] = ()) -> Checked:
+    """Check the whole trail, and that it still has the entries that earlier heads name."""
+    return audit_chain.check(read_all(session), heads)
+
+
+def read_head(session: DbSession) -> Head | None:
+    """The newest entry."""
+    newest = select(AuditEntry).order_by(AuditEntry.position.desc()).limit(1)
+    last = session.scalar(newest)
+    return None if last is None else Head(last.position, last.hash.hex())
