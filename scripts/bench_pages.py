@@ -1,4 +1,4 @@
-"""Measure the editor in Chromium with a focus group of two hours.
+"""Measure the editor in Chromium with a focus group of two hours, and people who watch progress.
 
     scripts/setup --browser
     scripts/bench pages [--words 20000] [--throttle 4]
@@ -12,14 +12,20 @@ demo focus group. Milliseconds:
     save          from the request that saves a segment to its answer
     word          from the time at which a word begins to be heard until it is marked
 
-Prints a table and writes the results as JSON. `--throttle` slows the browser's processor down, to
-estimate an old laptop.
+After that, without a browser: the share of a core that the API takes while 50 people have a study
+of 25 transcripts open and a job runs, as the page follows it (`static/follow.js`, `study.js`): each
+has a stream of events and asks every ten seconds who is at work.
+
+Prints a table and writes the results as JSON. `--watchers 0` leaves the last part out.
+`--throttle` slows the browser's processor down, to estimate an old laptop.
 """
 
 import argparse
+import asyncio
 import os
 import statistics
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -43,6 +49,9 @@ from service.services import Services, open_services
 
 CHROMIUM = "/usr/bin/chromium"
 SOUND = ROOT / "demo/focus-group.flac"
+OWN = {"Sec-Fetch-Site": "same-origin"}
+BACKGROUND = {"Fieldscribe-Background": "1"}
+LOOK_EVERY = 10.0  # s, as static/study.js
 WATCH_WORDS = """() => {
     const {player, transcript} = fieldscribe, now = CSS.highlights.get('now');
     const add = now.add.bind(now);
@@ -66,6 +75,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--words", type=int, default=20_000)
     parser.add_argument("--loads", type=int, default=5)
     parser.add_argument("--throttle", type=float, default=1.0)
+    parser.add_argument("--watchers", type=int, default=50)
+    parser.add_argument("--seconds", type=float, default=30.0, help="of watching")
     parser.add_argument("--json", type=Path, default=Path("build/bench/pages.json"))
 
 
@@ -81,6 +92,8 @@ def run(options: argparse.Namespace) -> None:
             transcript = make_transcript(site, long_transcript(n_words=options.words))
             with open_browser(site, options.throttle) as page:
                 measured = measure(page, f"/transcripts/{transcript}", options.loads)
+            if options.watchers:
+                measured |= measure_watchers(site, options.watchers, options.seconds)
         finally:
             site.cut_power()
             with suppress(AttributeError):
@@ -121,21 +134,12 @@ def open_browser(site: Installation, throttle: float) -> Iterator[Any]:
     """A signed-in page."""
     from playwright.sync_api import sync_playwright
 
-    url = site.settings.local_url
-    token = site.settings.owner_token.read_text().strip()
-    invitation = httpx.post(
-        f"{url}/v1/invitations",
-        json={"role": "owner", "display_name": "Bench"},
-        headers={"Authorization": f"Bearer {token}"},
-        trust_env=False,
-    )
-    invitation.raise_for_status()
-    secret = invitation.json()["link"].partition("#")[2]
+    url, secret = site.settings.local_url, invite(site)
     with sync_playwright() as playwright:
         arguments = ["--no-sandbox", "--disable-dev-shm-usage"]
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
         context = browser.new_context(base_url=url, viewport={"width": 1280, "height": 900})
-        headers = {"Sec-Fetch-Site": "same-origin"}
+        headers = OWN
         answer = context.request.post("/v1/sign-in", data={"link": secret}, headers=headers)
         assert answer.ok, answer.text()
         page = context.new_page()
@@ -143,6 +147,91 @@ def open_browser(site: Installation, throttle: float) -> Iterator[Any]:
         session.send("Emulation.setCPUThrottlingRate", {"rate": throttle})
         yield page
         browser.close()
+
+
+def invite(site: Installation) -> str:
+    """The secret of a sign-in link for a new person."""
+    token = site.settings.owner_token.read_text().strip()
+    invitation = httpx.post(
+        f"{site.settings.local_url}/v1/invitations",
+        json={"role": "owner", "display_name": "Bench"},
+        headers={"Authorization": f"Bearer {token}"},
+        trust_env=False,
+    )
+    invitation.raise_for_status()
+    secret: str = invitation.json()["link"].partition("#")[2]
+    return secret
+
+
+def measure_watchers(site: Installation, n: int, seconds: float) -> dict[str, Any]:
+    """Shares of a core that the API takes while a job runs, without watchers and with them."""
+    study = make_study(site.services)
+    for _ in range(25):
+        site.wait_for(make_job(site.services, study), "succeeded", 60)
+    secrets = [invite(site) for _ in range(n)]
+    # Seven stages, of which the first begins soon.
+    running = make_job(site.services, study, seconds=(2 * seconds + 30) / 6)
+    site.wait_for_stage(running, "segment", 60)
+    share_alone = measure_share(site, seconds)
+    share, n_events = asyncio.run(watch(site, study, secrets, seconds))
+    return {
+        "API's share of a core, job alone": share_alone,
+        f"API's share of a core, {n} watchers": share,
+        "events for each watcher": n_events,
+    }
+
+
+async def watch(
+    site: Installation, study: UUID, secrets: list[str], seconds: float
+) -> tuple[float, float]:
+    """The API's share of a core, and the number of events for each watcher."""
+    url, n_events = site.settings.local_url, 0
+
+    async def follow(client: httpx.AsyncClient) -> None:
+        nonlocal n_events
+        async with client.stream("GET", f"/v1/events?study={study}") as stream:
+            async for line in stream.aiter_lines():
+                n_events += line.startswith("data:")
+
+    async def look(client: httpx.AsyncClient, delay: float) -> None:
+        await asyncio.sleep(delay)  # pages are not opened at the same moment
+        while True:
+            answer = await client.get(f"/v1/studies/{study}/activity", headers=BACKGROUND)
+            answer.raise_for_status()
+            await asyncio.sleep(LOOK_EVERY)
+
+    limits = {"headers": OWN, "trust_env": False, "timeout": None}
+    clients = [httpx.AsyncClient(base_url=url, **limits) for _ in secrets]  # type: ignore[arg-type]
+    tasks = []
+    for client, secret in zip(clients, secrets, strict=True):
+        (await client.post("/v1/sign-in", json={"link": secret})).raise_for_status()
+        tasks.append(asyncio.create_task(follow(client)))
+        delay = LOOK_EVERY * len(tasks) / len(clients)
+        tasks.append(asyncio.create_task(look(client, delay / 2)))
+    await asyncio.sleep(5)
+    n_events = 0
+    share = await asyncio.to_thread(measure_share, site, seconds)
+    for failed in [task for task in tasks if task.done()]:
+        failed.result()
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    for client in clients:
+        await client.aclose()
+    return share, round(n_events / len(clients), 1)
+
+
+def measure_share(site: Installation, seconds: float) -> float:
+    """Processor time of the API's process, as a share of one core."""
+    (api,) = site.pids()["api"]
+
+    def spent() -> float:
+        fields = Path(f"/proc/{api}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    before, began = spent(), time.monotonic()
+    time.sleep(seconds)
+    return round((spent() - before) / (time.monotonic() - began), 4)
 
 
 def measure(page: Any, path: str, loads: int) -> dict[str, Any]:
