@@ -66,7 +66,7 @@ from service.database.tables import (
     Study,
     WebhookEndpoint,
 )
-from service.domain import audit, audit_heads
+from service.domain import audit, audit_heads, withdrawal_ledger
 from service.domain.entity_changes import erase_entity
 from service.domain.erasure import erase_job, erase_rest
 from service.domain.recordings import destroy, finish_erasures, identified
@@ -96,6 +96,7 @@ DATA_NAMES = re.compile(rf"{DUMP}|vault/{CLASS}/(?:artefacts|uploads)(?:/[0-9a-z
 KEY_NAMES = re.compile(
     rf"{TOKEN}|{SIGN_ON_KEY}|{CERTIFICATE_KEY}|{AUDIT_HEADS}|root/{CLASS}\.key"
     rf"|wrapped/{CLASS}/{ID}/(?:study|{ID})\.key|ledger/{CLASS}/{ID}/(?:study|{ID})"
+    rf"|ledger/{withdrawal_ledger.FOLDER}/{ID}/{ID}"
 )
 VARIABLES = {
     "host": "PGHOST",
@@ -382,7 +383,7 @@ def fingerprint(settings: Settings) -> str:
 class Restored:
     artefacts: int
     keys: int
-    erased_again: int  # recordings, jobs, sessions, studies, entities and releases
+    erased_again: int  # recordings, jobs, sessions, studies, entities, releases, withdrawals
     missing: tuple[str, ...]
     """Files that the database names and the archive lacks, each with what to do about it."""
     lost_audit_entries: int
@@ -430,6 +431,8 @@ def restore(settings: Settings, data: Path, keys: Path) -> Restored:
                 lost = record_restore(services, about["created_at"])
                 erased_again = erase_again(services)
                 finish_erasures(services)  # those that the backup caught half-way
+                with services.sessionmaker.begin() as session:
+                    erased_again += withdrawal_ledger.apply_again(session, services)
                 missing = find_missing(services)
             finally:
                 services.close()
@@ -609,8 +612,9 @@ def erase_again(services: Services) -> int:
                 Job.status != "erased",
             )
         ).all()
+        kept = withdrawal_ledger.kept_jobs(services.settings)
         for job in jobs:
-            erase_job(session, services, job)
+            erase_job(session, services, job, keep_releases=job.id in kept)
         for recording in recordings:
             recording.state = "erased"
         entities = session.scalars(

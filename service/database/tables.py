@@ -59,7 +59,9 @@ ENTITY_KINDS = (
     "allowed",
 )
 MENTION_STATES = ("suggested", "accepted", "rejected")
-MENTION_ORIGINS = ("detector", "person", "alias", "sample")
+MENTION_ORIGINS = ("detector", "person", "alias", "sample", "withdrawal")
+WITHDRAWAL_STATES = ("removing", "finished")
+WITHDRAWAL_SCOPES = ("data", "identified", "participation")
 MASKED_AUDIO_STATES = ("pending", "ready", "failed")
 CONSENT_SCOPES = (
     "recording",
@@ -377,6 +379,8 @@ class StoredTranscript(Table):
     # The oldest version that can be read, which is what the models wrote, and its speakers.
     first_version: Mapped[int] = mapped_column(default=1)
     first_speakers: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    # The transcript that this one stands in place of, since a participant has withdrawn.
+    replaces: Mapped[UUID | None] = mapped_column(ForeignKey("transcript.id"))
     created_at: Mapped[datetime] = now_at()
 
 
@@ -714,6 +718,32 @@ class Certificate(Table):
     signature: Mapped[str]  # base64
     public_key: Mapped[str]  # base64
     created_at: Mapped[datetime] = now_at()
+
+
+class Withdrawal(Table):
+    """A participant's withdrawal: see `domain.withdrawal`. `steps`: those that are done."""
+
+    __tablename__ = "withdrawal"
+    __table_args__ = (
+        one_of("state", WITHDRAWAL_STATES),
+        one_of("scope", WITHDRAWAL_SCOPES),
+    )
+
+    id: Mapped[UUID] = new_id()
+    study_id: Mapped[UUID] = reference("study.id", index=True)
+    participant_id: Mapped[UUID | None] = mapped_column(ForeignKey("participant.id"))
+    code: Mapped[str]
+    scope: Mapped[str]
+    reason: Mapped[str | None]  # one of a fixed list
+    token_id: Mapped[UUID] = reference("token.id")
+    role: Mapped[str]  # of whoever asked
+    state: Mapped[str] = mapped_column(default="removing")
+    steps: Mapped[list[Any]] = mapped_column(default=list)
+    results: Mapped[dict[str, Any]] = mapped_column(default=dict)  # ids and counts
+    failure_code: Mapped[str | None]  # why the next step cannot be done at present
+    certificate_id: Mapped[UUID | None] = mapped_column(ForeignKey("certificate.id"))
+    requested_at: Mapped[datetime] = now_at()
+    finished_at: Mapped[datetime | None]
 
 
 class WebhookEndpoint(Table):

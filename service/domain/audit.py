@@ -32,6 +32,9 @@ Action = Literal[
     "approval.recorded",
     "approval.removed",
     "certificate.issued",
+    "withdrawal.requested",
+    "withdrawal.step_done",
+    "withdrawal.finished",
     # studies, sessions
     "study.created",
     "study.changed",

@@ -76,11 +76,14 @@ def delete_job(
     return erase_job(session, services, job)
 
 
-def erase_job(session: DbSession, services: Services, job: Job) -> Destroyed:
+def erase_job(
+    session: DbSession, services: Services, job: Job, *, keep_releases: bool = False
+) -> Destroyed:
     """Erase everything that was made for a job. Safe to run twice, and while the vault is sealed.
 
     Args:
         job: from `lock_job`.
+        keep_releases: what was de-identified stays, under keys of its own.
     """
     store, keyring = identified(services)
     request_cancel(session, job)  # removes it from the queue
@@ -102,7 +105,9 @@ def erase_job(session: DbSession, services: Services, job: Job) -> Destroyed:
     results = [row.artefact_id for row in stages if row.artefact_id]
     occurrences = [row.occurrences_artefact_id for row in handoffs if row.occurrences_artefact_id]
     vocabulary = [job.vocabulary_artefact_id] if job.vocabulary_artefact_id else []
-    n_releases = 0 if transcript is None else erase_releases(session, services, transcript.id)
+    n_releases = 0
+    if transcript is not None and not keep_releases:
+        n_releases = erase_releases(session, services, transcript.id)
     for id in (*results, *occurrences, *vocabulary):
         store.delete(id)
     if transcript is not None:

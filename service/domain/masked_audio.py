@@ -17,7 +17,7 @@ import io
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
@@ -56,12 +56,10 @@ from service.domain.callers import Caller
 from service.domain.job_errors import InternalError
 from service.domain.jobs import job_recordings, refuse_erased
 from service.domain.pages import Page, page_of
-from service.domain.playback import has_memory_for
+from service.domain.playback import decrypted_blocks, has_memory_for
 from service.domain.recordings import (
-    BLOCK_BYTES,
     find_ready_recording,
     identified,
-    sound_artefact,
 )
 from service.domain.review import Decided, accepted_spans, require_finished
 from service.domain.studies import find_study
@@ -523,19 +521,11 @@ def _write(
     spans = [span_from_json(span) for span in row.spans]
     style: Style = "silence" if row.style == "silence" else "tone"
     with (
-        memory_file(_decrypted_blocks(services, recording)) as file,
+        memory_file(decrypted_blocks(services, recording)) as file,
         store.write(artefact, key) as output,
     ):
         n_samples = write_masked(file, spans, style, output.write, on_progress=on_progress)
     return HEADER_BYTES + 2 * n_samples
-
-
-def _decrypted_blocks(services: Services, recording: Recording) -> Iterator[bytes]:
-    store, keyring = identified(services)
-    key = keyring.data_key(recording.study_id, recording.id)
-    with store.open(sound_artefact(recording), key) as file:
-        while block := file.read(BLOCK_BYTES):
-            yield block
 
 
 def _record(

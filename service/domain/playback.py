@@ -274,7 +274,7 @@ def _write_copy(
     store, keyring = identified(services)
     key = keyring.data_key(recording.study_id, recording.id)
     store.require_space(SPARE_BYTES + round((recording.duration or 0) * BYTES_PER_SECOND))
-    with memory_file(_decrypted_blocks(services, recording)) as file:
+    with memory_file(decrypted_blocks(services, recording)) as file:
         content = make_playback(file, lambda: store.write(copy, key), on_progress=on_progress)
     with store.write(peaks, key) as writer:
         writer.write(content)
@@ -297,7 +297,7 @@ def _record(
         return failure is None
 
 
-def _decrypted_blocks(services: Services, recording: Recording) -> Iterator[bytes]:
+def decrypted_blocks(services: Services, recording: Recording) -> Iterator[bytes]:
     store, keyring = identified(services)
     key = keyring.data_key(recording.study_id, recording.id)
     with store.open(sound_artefact(recording), key) as file:

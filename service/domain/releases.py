@@ -115,7 +115,8 @@ def create_release(
     """
     with services.sessionmaker.begin() as session:
         row = _lock(session, caller, transcript_id)
-        newest = select(func.max(Release.number)).where(Release.transcript_id == row.id)
+        same = earlier_transcripts(session, row)
+        newest = select(func.max(Release.number)).where(Release.transcript_id.in_(same))
         number = (session.scalar(newest) or 0) + 1
         content = release_content.prepare(session, services, caller, row, number, context)
         files = render(content.transcript, content.report)
@@ -178,6 +179,15 @@ def _lock(session: DbSession, caller: Caller, transcript_id: UUID) -> StoredTran
     row = find_transcript(session, caller, transcript_id, lock=True)
     session.refresh(row)
     return row
+
+
+def earlier_transcripts(session: DbSession, row: StoredTranscript) -> list[UUID]:
+    """The transcript and those that it stands in place of. Their releases are numbered as one."""
+    ids, replaced = [row.id], row.replaces
+    while replaced is not None:
+        ids.append(replaced)
+        replaced = session.get_one(StoredTranscript, replaced).replaces
+    return ids
 
 
 @contextmanager

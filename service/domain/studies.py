@@ -217,7 +217,7 @@ def replace_vocabulary(
     with services.sessionmaker.begin() as session:
         study = find_study(session, caller, id_or_code)
         old = study.vocabulary_artefact_id
-        study.vocabulary_artefact_id = _write_vocabulary(services, study.id, words)
+        study.vocabulary_artefact_id = write_vocabulary(services, study.id, words)
         audit.record(
             session,
             caller,
@@ -230,7 +230,7 @@ def replace_vocabulary(
         services.vault.stores[ArtefactClass.IDENTIFIED].keep_another_week(old)
 
 
-def _write_vocabulary(services: Services, study_id: UUID, words: list[str]) -> UUID | None:
+def write_vocabulary(services: Services, study_id: UUID, words: list[str]) -> UUID | None:
     """
     Returns:
         Id of a new artefact; None if there are no words.

@@ -127,10 +127,13 @@ def _identify(
 
 def _read_first(services: Services, row: StoredTranscript) -> Transcript:
     """The transcript as the models wrote it, with the names of the first readable version."""
+    first = from_json(read_artefact(services, row, TRANSCRIPT, row.artefact_id))
     return replace(
-        from_json(read_artefact(services, row, TRANSCRIPT, row.artefact_id)),
+        first,
         version=row.first_version,
-        names={
+        # Models name nobody. What a withdrawal has written has names, pseudonyms included.
+        names=first.names
+        or {
             label: SpeakerName(**name)
             for label, name in row.first_speakers.items()
             if any(name.values())

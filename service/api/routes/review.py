@@ -142,7 +142,7 @@ class MentionView(BaseModel):
     choices: list[UUID] = Field(
         description="If several entities have this name: all of them. Say which one you accept."
     )
-    origin: Literal["detector", "person", "alias", "sample"]
+    origin: Literal["detector", "person", "alias", "sample", "withdrawal"]
     state: MentionState
     decided_by: UUID | None = Field(description="A token.")
     decided_at: datetime | None
