@@ -160,7 +160,7 @@ def test_a_transcript_is_corrected_with_its_sound(site, visitor):
     page.goto(f"/transcripts/{transcript}")
     page.wait_for("document.getElementById('whole').innerText.includes('1:04')")
 
-    page.click(".segment:nth-of-type(3) .said")
+    page.click(".segment[aria-label='SPEAKER_01, 4 s'] .said")
     page.press("End")
     page.type(" I think")
     page.wait_for("document.getElementById('saved').dataset.state === 'saved'")

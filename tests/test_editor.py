@@ -10,8 +10,10 @@ import pytest
 
 from service.database.tables import Recording
 from service.domain.playback import make_copy
-from tests.browser import axe_problems, check_page
+from tests.api import tone
+from tests.browser import axe_problems, check_page, settle, shoot
 from tests.editor_cases import CANARY, DEMO, DURATION, canary, focus_group, make_transcript
+from tests.finished import finish_job
 
 pytestmark = pytest.mark.browser
 
@@ -84,7 +86,7 @@ def test_undo_and_redo_work_across_a_reload(site, transcript, page):
     said(page, 2).click()
     page.keyboard.press("Control+z")
     until(lambda: texts(site, transcript) == first)
-    assert said(page, 2).inner_text() == first[2]
+    until(lambda: said(page, 2).inner_text() == first[2])
 
     page.keyboard.press("Control+Shift+z")
     until(lambda: texts(site, transcript)[2].endswith("Twice"))
@@ -599,3 +601,135 @@ def test_what_the_other_person_writes_during_the_choice_is_kept(site, transcript
     until(lambda: "late" in box.inner_text())
     box.get_by_role("button", name="Use both").click()
     until(lambda: texts(site, transcript)[2] == "Mary came late. Terry")
+
+
+def test_the_close_up_of_the_sound_is_clicked_and_dragged(page):
+    page.locator("#whole", has_text="1:04").wait_for()
+    page.evaluate("fieldscribe.player.seek(30)")
+    box = page.locator("#zoom").bounding_box()
+    second = box["width"] / 20
+    middle, y = box["x"] + box["width"] / 2, box["y"] + 20
+
+    page.mouse.click(middle + 4 * second, y)
+    assert page.evaluate("fieldscribe.player.time") == pytest.approx(34, abs=0.1)
+    page.mouse.move(middle, y)
+    page.mouse.down()
+    page.mouse.move(middle + 3 * second, y, steps=4)
+    page.mouse.up()
+    assert page.evaluate("fieldscribe.player.time") == pytest.approx(31, abs=0.1)
+    drawn = """() => {
+        const canvas = document.querySelector('#zoom canvas');
+        const {data} = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+        return data.some((value, i) => i % 4 === 3 && value);
+    }"""
+    assert page.evaluate(drawn)
+    shoot(page, "editor-close-up")
+
+    page.get_by_role("button", name="Close-up of the sound").click()
+    page.reload()
+    settle(page)
+    assert page.locator("#zoom").is_hidden()
+
+
+def test_a_speaker_is_changed_from_here_on_as_one_version(site, transcript, page):
+    path = f"/v1/transcripts/{transcript}"
+
+    def speakers():
+        return [each["speaker"] for each in site.get(path).json()["segments"]]
+
+    first = speakers()
+    page.locator(".segment .who").nth(2).click()
+    page.get_by_role("menuitem", name="Change the speaker from here on").click()
+    n = first[2:].count("SPEAKER_01")
+    assert f"{n} segments of SPEAKER_01" in page.get_by_role("dialog").inner_text()
+    page.get_by_role("dialog").get_by_role("button", name="SPEAKER_04").click()
+    changed = first[:2] + [{"SPEAKER_01": "SPEAKER_04"}.get(each, each) for each in first[2:]]
+    until(lambda: speakers() == changed)
+    assert page.locator(".segment .who").all_inner_texts() == changed
+    assert site.get(path).json()["version"] == 2
+    assert first[1] == "SPEAKER_01" == changed[1]
+
+    page.locator("[data-action=undo]").click()
+    until(lambda: speakers() == first)
+    until(lambda: page.locator(".segment .who").all_inner_texts() == first)
+
+
+def test_a_speaker_from_here_on_leaves_what_another_person_has_changed(
+    site, transcript, page, visit
+):
+    path = f"/v1/transcripts/{transcript}"
+    headers = {"If-Match": '"1"'}
+    body = {"speaker": "SPEAKER_05"}
+    site.request("PATCH", f"{path}/segments/s0004", json=body, headers=headers)
+    page.evaluate(
+        "() => { const {transcript} = fieldscribe;"
+        " transcript.setSpeakerFrom(transcript.segments[2], 'SPEAKER_02'); }"
+    )
+    until(lambda: site.get(path).json()["version"] == 3)
+
+    after = [each["speaker"] for each in site.get(path).json()["segments"][1:5]]
+    assert after == ["SPEAKER_01", "SPEAKER_02", "SPEAKER_05", "SPEAKER_02"]
+    until(lambda: page.locator(".segment .who").all_inner_texts()[1:5] == after)
+
+
+def test_the_export_link_leads_to_the_files_of_the_session(site, visit):
+    study = site.study()
+    for code in ("INT-01", "INT-02"):
+        site.post("/v1/sessions", json={"study": study["code"], "code": code})
+        site.upload(study["id"], tone(1), query={"session": code})
+        body = {"study": study["code"], "session": code, "model": "demo"}
+        job = site.post("/v1/jobs", json=body).json()
+        finish_job(site.services, UUID(job["id"]), focus_group())
+    transcript = site.get(f"/v1/jobs/{job['id']}").json()["transcript_id"]
+    page = visit(f"/transcripts/{transcript}", role="researcher", studies=[study["code"]])
+    said(page, 2).click()
+    page.keyboard.type("Last words. ")
+    page.get_by_role("link", name="Export").click()
+    page.get_by_role("heading", name="Files for NVivo").wait_for()
+    settle(page)
+
+    assert page.get_by_role("radio", name="Identified transcripts").is_checked()
+    focused = page.evaluate("document.activeElement.getAttribute('aria-label')")
+    assert focused == "Table to import of INT-02"
+    assert "Last words." in texts(site, transcript)[2]
+
+
+def test_the_first_help_is_shown_until_it_has_been_read(page):
+    help = page.get_by_role("region", name="How to correct a transcript")
+    assert "F4 plays and pauses" in help.inner_text()
+    shoot(page, "editor-first-help")
+    page.reload()
+    settle(page)
+    help.get_by_role("button", name="Got it").click()
+    assert help.is_hidden()
+    page.reload()
+    settle(page)
+    assert help.is_hidden()
+
+
+def test_segments_are_added_and_deleted_by_keys_alone(site, transcript, page):
+    first = texts(site, transcript)
+    page.locator(".said[tabindex='0']").focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Control+m")
+    page.keyboard.press("End")
+    page.keyboard.press("ArrowUp")
+    assert page.evaluate("document.activeElement.innerText") == "Add a segment below"
+    page.keyboard.press("Enter")
+    until(lambda: texts(site, transcript)[2] == "[inaudible]")
+    page.keyboard.type("Mm.")
+    saved(page)
+    until(lambda: texts(site, transcript) == [*first[:2], "Mm.", *first[2:]])
+
+    page.keyboard.press("Control+m")
+    page.keyboard.press("End")
+    page.keyboard.press("Enter")
+    page.get_by_role("dialog").wait_for()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Shift+Tab")
+    assert page.evaluate("document.activeElement.innerText") == "Delete it"
+    page.keyboard.press("Enter")
+    until(lambda: texts(site, transcript) == first)
+    page.keyboard.press("Control+m")
+    page.keyboard.press("Escape")
+    assert page.evaluate("document.activeElement.className") == "said"

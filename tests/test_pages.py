@@ -170,3 +170,12 @@ def test_no_page_loads_more_than_200_kb_of_script_and_style(template):
 
     assert any(name.endswith(".js") for name in files)
     assert sum(static_files()[name].stat().st_size for name in files) < 200_000, files
+
+
+def test_no_style_of_a_whole_page_depends_on_what_is_in_it():
+    """`body:has(...)` once made each word that was marked cost the style of the whole transcript:
+    0.2 s a second."""
+    for path in STATIC.rglob("*.css"):
+        assert not re.search(r"(?m)(^|[\s,}])(html|body|:root)\S*:has\(", path.read_text()), (
+            path.name
+        )

@@ -67,12 +67,13 @@ export function announce(text) {
 
 /**
  * Ask in a modal dialog; resolves with the value of the button that closed it, or null.
+ * content: an element; its data-width, "medium" or "wide", is the dialog's.
  * actions: [{ label, value, primary, danger }]
  */
 export function ask(title, content, actions = [{ label: "Close", value: null }]) {
   return new Promise((resolve) => {
     const id = `dialog-${Math.random().toString(36).slice(2)}`;
-    const dialog = el("dialog", { "aria-labelledby": id });
+    const dialog = el("dialog", { "aria-labelledby": id, "data-width": content.dataset.width });
     const finish = (value) => { dialog.close(); dialog.remove(); resolve(value); };
     fill(
       dialog,

@@ -47,8 +47,13 @@ const options = { clean: false, timestamps: "turn", overlaps: true };
 try {
   await showTabs(code, "exports", me);
   await load();
-  if (canRead(me) && !releases.length) kind = "identified";
+  // The editor's link names the session whose transcript is wanted.
+  const wanted = decodeURIComponent(location.hash.slice(1));
+  if (canRead(me) && (wanted || !releases.length)) kind = "identified";
   draw();
+  const row = [...box.querySelectorAll("tbody th")].find(({ textContent }) => textContent === wanted)?.parentElement;
+  row?.scrollIntoView({ block: "center" });
+  row?.querySelector("a").focus();
 } catch (problem) { fill(box, notice("error", problem.message)); }
 ready();
 

@@ -133,7 +133,7 @@ export function signInAgain() {
       button("I have signed in", { onclick: check }),
       el("a", { class: "button quiet", href: "/sign-in" }, "Leave this page")),
   );
-  const done = () => { dialog.close(); dialog.remove(); open = false; api.events.dispatchEvent(new Event("signed-in")); };
+  const done = () => { dialog.close(); dialog.remove(); document.body.classList.remove("covered"); open = false; api.events.dispatchEvent(new Event("signed-in")); };
   async function check() {
     try { await api.get("/v1/sign-in"); done(); } catch { problem.textContent = "This browser is not signed in yet."; }
   }
@@ -145,5 +145,6 @@ export function signInAgain() {
   dialog.addEventListener("cancel", (event) => event.preventDefault());
   dialog.append(form);
   document.body.append(dialog);
+  document.body.classList.add("covered");
   dialog.showModal();
 }

@@ -14,11 +14,13 @@ import { set, settings } from "./settings.js";
 import { nameSpeakers } from "./speakers.js";
 import { Transcript } from "./transcript.js";
 import { Waveform } from "./waveform.js";
+import { Zoom } from "./zoom.js";
 
 const REPORT_EVERY = 4000;  // ms
 const BEFORE_WORD = 0.3;  // s; the models' times are off by tenths
 const UNSURE = 0.4;  // words below this probability are underlined
 const SNAPSHOT_AFTER = 500;  // ms without a key
+const BEYOND = 200;  // px above and below the window
 const CODE = /^[A-Z]{1,3}-?[0-9]{1,4}(-[A-Z]{0,3}[0-9]{1,3})?$/;
 const PAGE = crypto.getRandomValues(new Uint32Array(4)).reduce((text, part) => text + part.toString(36), "").slice(0, 24);
 
@@ -315,18 +317,25 @@ function unpaintDoubts(segment) {
   for (const range of painted.get(segment) ?? []) doubtHighlight.delete(range);
   painted.delete(segment);
 }
-const visible = new Set();
-const observer = new IntersectionObserver((entries) => {
-  for (const entry of entries) {
-    const segment = transcript.of(entry.target);
-    if (!segment) continue;
-    if (entry.isIntersecting) { visible.add(segment); paintDoubts(segment); } else { visible.delete(segment); unpaintDoubts(segment); }
+let visible = new Set();
+/** Look which segments are on the screen. An IntersectionObserver of each would slow every key. */
+function lookAround() {
+  const { segments } = transcript;
+  const box = (i) => segments[i].element.getBoundingClientRect();
+  let low = 0, high = segments.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (box(middle).bottom < -BEYOND) low = middle + 1; else high = middle;
   }
-}, { rootMargin: "200px" });
-const observed = new WeakSet();
-function observeAll() {
-  for (const { element } of transcript.segments) if (!observed.has(element)) { observed.add(element); observer.observe(element); }
+  const before = visible;
+  visible = new Set();
+  for (let i = low; i < segments.length && box(i).top < innerHeight + BEYOND; i += 1) visible.add(segments[i]);
+  for (const segment of before) if (!visible.has(segment)) unpaintDoubts(segment);
+  for (const segment of visible) if (!before.has(segment)) paintDoubts(segment);
 }
+let looking = null;
+const lookSoon = () => { looking ??= setTimeout(() => { looking = null; lookAround(); }, 80); };
+for (const name of ["scroll", "resize"]) addEventListener(name, lookSoon, { passive: true });
 
 // --- the segments' buttons ----------------------------------------------------------------------
 
@@ -367,14 +376,14 @@ async function toggleCheck(segment) {
 let menu = null;
 function closeMenu(returnFocus = true) {
   if (!menu) return;
-  const { box, opener } = menu;
+  const { box, opener, giveBack } = menu;
   menu = null;
   box.remove();
   opener.removeAttribute("aria-expanded");
-  if (returnFocus && opener.isConnected) opener.focus();
+  if (returnFocus && opener.isConnected) giveBack();
 }
 
-function openMenu(segment, opener) {
+function openMenu(segment, opener, giveBack = () => opener.focus()) {
   closeMenu(false);
   const item = (label, run, attributes = {}) =>
     el("button", { type: "button", role: "menuitem", tabindex: "-1", onclick: () => { closeMenu(); run(); }, ...attributes }, label);
@@ -382,6 +391,7 @@ function openMenu(segment, opener) {
     [el("span", { class: `dot speaker-${transcript.colour(speaker)}`, "aria-hidden": "true" }), speaker, i < 9 ? el("kbd", { "aria-hidden": "true" }, `Ctrl+Shift+${i + 1}`) : null],
     () => transcript.setSpeaker(segment, speaker),
     { role: "menuitemradio", "aria-checked": String(speaker === segment.speaker) }));
+  const later = transcript.fromHere(segment).length;
   const place = caret();
   const splitAt = place?.segment === segment ? place.start : lastCaret?.segment === segment ? lastCaret.start : null;
   const box = el("div", { class: "segment-menu", role: "menu", "aria-label": "Segment" },
@@ -389,13 +399,14 @@ function openMenu(segment, opener) {
     speakers,
     item("New speaker", () => addSpeaker(segment)),
     item("Unknown speaker", () => transcript.setSpeaker(segment, null), { role: "menuitemradio", "aria-checked": String(segment.speaker === null) }),
+    later > 1 ? item("Change the speaker from here on…", () => changeFromHere(segment)) : null,
     el("hr", { role: "separator" }),
     item("Play this segment", () => replay(segment)),
     splitAt ? item("Split at the cursor", () => { const second = transcript.split(segment, splitAt); if (second) placeCaret(second, 0); }) : null,
     transcript.before(segment) ? item("Join with the previous segment", () => join(segment)) : null,
     item("Add a segment below", () => addAfter(segment)),
     item("Delete this segment…", () => removeSegment(segment)));
-  menu = { box, opener };
+  menu = { box, opener, giveBack };
   opener.setAttribute("aria-expanded", "true");
   document.body.append(box);
   const at = opener.getBoundingClientRect();
@@ -416,9 +427,27 @@ let lastCaret = null;
 document.addEventListener("selectionchange", () => { const place = caret(); if (place) lastCaret = place; });
 addEventListener("scroll", () => closeMenu(false), { passive: true });
 
-function addSpeaker(segment) {
-  const next = `SPEAKER_${String(Object.keys(labels).length || transcript.speakers.length).padStart(2, "0")}`;
-  transcript.setSpeaker(segment, next);
+/** Open the menu by keys; then the focus, and the caret, come back to the text. */
+function openMenuHere() {
+  const segment = segmentHere();
+  if (!segment) return;
+  const place = caret();
+  openMenu(segment, segment.element.querySelector(".who"), () => { if (place) placeCaret(segment, place.start); else segment.p.focus(); });
+}
+
+const newSpeaker = () => `SPEAKER_${String(Object.keys(labels).length || transcript.speakers.length).padStart(2, "0")}`;
+function addSpeaker(segment) { transcript.setSpeaker(segment, newSpeaker()); }
+
+async function changeFromHere(segment) {
+  const n = transcript.fromHere(segment).length;
+  const others = transcript.speakers.filter((each) => each !== segment.speaker);
+  const answer = await ask("Who says this from here on?",
+    el("p", {}, `This changes the speaker of ${plural(n, "segment")} of ${segment.speaker ?? "unknown"}, from ${duration(segment.start)} to the end. A single undo reverts it.`),
+    [...others.map((each) => ({ label: each, value: { speaker: each } })), { label: "A new speaker", value: { speaker: newSpeaker() } }, { label: "Cancel", value: null }]);
+  segment.p.focus();
+  if (!answer) return;
+  const done = await transcript.setSpeakerFrom(segment, answer.speaker);
+  if (done) announce(`Changed ${plural(done.segments.length, "segment")}.${done.skipped.length ? ` Left ${plural(done.skipped.length, "segment")} that another person has changed.` : ""}`);
 }
 
 async function addAfter(segment, times = null) {
@@ -483,11 +512,12 @@ async function report() {
 }
 
 function showPeople(people) {
-  for (const tag of container.querySelectorAll(".here")) tag.remove();
+  for (const tag of container.querySelectorAll(".here")) { tag.closest(".segment").classList.remove("visited"); tag.remove(); }
   fill(byId("people"), people.filter(({ you }) => !you).map(({ name, segment: place, activity }) => {
     const segment = transcript.byId.get(place);
     const label = name ?? "Another person";
     if (activity === "reviewing") return el("span", { class: "tag" }, icon("user"), `${label} is reviewing it`);
+    segment?.element.classList.add("visited");
     segment?.element.querySelector(".meta").append(el("span", { class: "here small" }, icon("user"), label));
     return el("span", { class: "tag" }, icon("user"), segment ? `${label} is at ${duration(segment.start)}` : `${label} is here`);
   }));
@@ -535,7 +565,7 @@ transcript.addEventListener("refused", ({ detail }) => {
 
 let due = null;
 function refreshSoon() {
-  due ??= setTimeout(() => { due = null; showProgress(); observeAll(); waveform?.draw(); }, 100);
+  due ??= setTimeout(() => { due = null; showProgress(); lookAround(); waveform?.draw(); }, 100);
 }
 transcript.addEventListener("list", () => {
   refreshSoon();
@@ -618,7 +648,7 @@ byId("close-doubts").addEventListener("click", () => { toggleDoubts(false); byId
 
 // --- the player ---------------------------------------------------------------------------------
 
-let waveform = null;
+let waveform = null, zoom = null;
 const iconOf = (name) => `icon icon-${name}`;
 player.addEventListener("play", () => {
   byId("play").querySelector(".icon").className = iconOf(player.playing ? "pause" : "play");
@@ -646,6 +676,13 @@ player.addEventListener("state", () => {
   byId("play").disabled = player.state === "failed";
 });
 player.addEventListener("unreachable", () => { byId("wave-note").textContent = "The sound cannot be loaded at the moment."; });
+function setZoom(on) {
+  set("zoom", on);
+  document.documentElement.classList.toggle("zoomed", on);
+  byId("show-zoom").setAttribute("aria-pressed", String(on));
+  zoom?.draw();
+}
+byId("show-zoom").addEventListener("click", () => setZoom(!settings.zoom));
 byId("follow").addEventListener("click", () => setFollow(!settings.follow));
 
 function showSkip() {
@@ -741,6 +778,7 @@ const actions = {
     const next = transcript.after(segment);
     if (next && editing) placeCaret(next, 0); else if (next) { setCurrent(next); next.p.focus(); }
   },
+  menu: openMenuHere,
   nextSegment: () => move("after"),
   previousSegment: () => move("before"),
   inaudible: () => write("[inaudible]"),
@@ -763,11 +801,36 @@ for (const control of document.querySelectorAll("[data-action]")) {
   control.addEventListener("pointerdown", (event) => { if (transcript.focused) event.preventDefault(); });
   control.addEventListener("click", () => actions[control.dataset.action]());
 }
+byId("open-export").addEventListener("click", async (event) => {
+  if (!saver.isPending || event.ctrlKey || event.metaKey || event.shiftKey) { saver.flush(); return; }
+  event.preventDefault();  // the export must have the last words
+  const { href } = event.currentTarget;
+  await saver.settle();
+  location.assign(href);
+});
 byId("open-history").addEventListener("click", async () => showHistory(transcript, await ownToken()));
 byId("open-settings").addEventListener("click", openSettings);
 byId("open-speakers").addEventListener("click", async () => {
   if (await nameSpeakers(transcript, player)) { await transcript.reload(); await loadSpeakers(); announce("The speakers are named."); }
 });
+
+/** What one has to know, until this browser's user has read it. */
+function showFirstHelp() {
+  const box = byId("first-help");
+  box.hidden = settings.helped;
+  const kbd = (action) => el("kbd", {}, keys.hint(action));
+  const close = () => { set("helped", true); box.hidden = true; byId("main").focus({ preventScroll: true }); };
+  fill(box,
+    el("h2", {}, "How to correct a transcript"),
+    el("ul", {},
+      el("li", {}, kbd("toggle"), " plays and pauses, ", kbd("back"), " goes back a few seconds. A foot pedal works, too."),
+      el("li", {}, "Click into the text, or press Enter on it, and write. Enter splits a segment. Changes are saved automatically."),
+      el("li", {}, kbd("nextDoubt"), " goes to the next place where the models may be wrong."),
+      el("li", {}, "Click a speaker’s name, or press ", kbd("menu"), ", to change who is speaking.")),
+    el("div", { class: "row" },
+      button("Got it", { class: "primary", onclick: close }),
+      button("Show all keys", { icon: "keyboard", onclick: () => { close(); actions.help(); } })));
+}
 
 let token = null;
 async function ownToken() {
@@ -788,6 +851,8 @@ async function start() {
   byId("follow").setAttribute("aria-pressed", String(settings.follow));
   byId("speed").textContent = `${player.rate.toFixed(1)}×`;
   keys.describeControls();
+  showFirstHelp();
+  setZoom(settings.zoom);
   let view;
   try {
     view = await api.get(transcript.path);
@@ -805,19 +870,21 @@ async function start() {
   performance.mark("editable");
   document.documentElement.dataset.ready = "true";
   find = new Find(transcript, { reveal: (segment) => { setCurrent(segment); segment.element.scrollIntoView({ block: "center" }); } });
-  observeAll();
+  lookAround();
   showProgress();
   doubts.load(flags);
   if (matchMedia("(min-width: 75rem)").matches) toggleDoubts(true);
   waveform = new Waveform(player, byId("wave"), {
     turns: () => transcript.segments,
-    colourOf: (speaker) => `--speaker-${transcript.colour(speaker)}`,
+    drawn: () => zoom?.draw(),
+    propertyOf: (speaker) => `--speaker-${transcript.colour(speaker)}`,
     ticks: () => doubts.open.map((item) => item.start),
     describe: (time) => {
       const segment = transcript.at(time);
       return `${duration(time)}${segment?.speaker ? `, ${segment.speaker}` : ""}`;
     },
   });
+  zoom = new Zoom(player, waveform, byId("zoom"));
   const timeline = await player.load();
   if (timeline) {
     byId("title").textContent = timeline.session ?? "Transcript";
@@ -825,6 +892,10 @@ async function start() {
     byId("up").href = `/studies/${encodeURIComponent(timeline.study)}`;
     byId("open-review").href = `/transcripts/${id}/review`;
     byId("up-name").textContent = timeline.study;
+    if (timeline.session) {
+      byId("open-export").href = `/studies/${encodeURIComponent(timeline.study)}/exports#${encodeURIComponent(timeline.session)}`;
+      byId("open-export").hidden = false;
+    }
     if ("mediaSession" in navigator) navigator.mediaSession.metadata = new MediaMetadata({ title: timeline.session ?? "Fieldscribe" });
   }
   report();

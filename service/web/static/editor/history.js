@@ -75,7 +75,7 @@ export async function showHistory(transcript, ownToken) {
     if (done) fill(restore, notice("done", "The earlier version is restored, as a new version. Undo reverts this."));
   }
 
-  const content = el("div", { class: "history" }, list, el("div", { class: "stack tight" }, pane, restore));
+  const content = el("div", { class: "history", "data-width": "wide" }, list, el("div", { class: "stack tight" }, pane, restore));
   list.querySelector("button")?.click();
   await ask("History", content, [{ label: "Close", value: null, primary: true }]);
 }

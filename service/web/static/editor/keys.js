@@ -20,6 +20,7 @@ export const KEYS = [
   ["nextDoubt", "Next place to check", ["F2"], "Checking"],
   ["previousDoubt", "Previous place to check", ["Shift+F2"], "Checking"],
   ["check", "Mark this segment as checked and move on", ["Control+Shift+Enter"], "Checking"],
+  ["menu", "Menu of this segment: speaker, split, join, add, delete", ["Control+M"], "Writing"],
   ["nextSegment", "Next segment", [MAC ? "Alt+ArrowDown" : "Control+ArrowDown"], "Writing"],
   ["previousSegment", "Previous segment", [MAC ? "Alt+ArrowUp" : "Control+ArrowUp"], "Writing"],
   ["inaudible", "Write [inaudible]", ["Control+I"], "Writing"],
@@ -110,7 +111,7 @@ export function help() {
   const groups = [...new Set(KEYS.map(([, , , group]) => group))];
   const row = (keys, text) => el("tr", {}, el("th", { scope: "row" }, keys), el("td", {}, text));
   const chord = (name) => el("kbd", {}, inWords(name));
-  return el("div", { class: "keys-help", tabindex: "0", role: "region", "aria-label": "All keys" },
+  return el("div", { class: "keys-help", "data-width": "medium", tabindex: "0", role: "region", "aria-label": "All keys" },
     groups.map((group) => el("section", {},
       el("h3", {}, group),
       el("table", {}, el("tbody", {},

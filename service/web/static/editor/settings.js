@@ -3,7 +3,7 @@
 const KEY = "fieldscribe.editor";
 const DEFAULTS = {
   speed: 1, backStep: 1.5, skip: 3, holdToPlay: false, pauseWhileTyping: false, follow: true, spellcheck: false,
-  volume: 1, code: "",
+  volume: 1, code: "", zoom: true, helped: false,
 };
 
 export const settings = { ...DEFAULTS };

@@ -35,7 +35,7 @@ export async function nameSpeakers(transcript, player) {
         el("div", { class: "field" }, el("label", { for: `${name}-pseudonym` }, "Pseudonym (if any)"), pseudonym)));
     return { label, code, pseudonym, role, row };
   });
-  const content = el("div", { class: "stack" },
+  const content = el("div", { class: "stack", "data-width": "medium" },
     el("p", { class: "muted small" }, "A code is one to three capitals and a number, such as P07. Give two voices the same code if they are one person. Never enter a real name."),
     codes, rows.map(({ row }) => row), problem);
   for (;;) {

@@ -45,6 +45,7 @@ export class Transcript extends EventTarget {
     this.segments = view.segments.map((each) => new Segment(each, view.version));
     this._index();
     this.container.replaceChildren();
+    this._last = null;
     this._draw(0, FIRST_SCREEN);
     for (let i = FIRST_SCREEN; i < this.segments.length; i += AT_ONCE) {
       await new Promise((resolve) => { setTimeout(resolve); });
@@ -69,8 +70,12 @@ export class Transcript extends EventTarget {
     const fragment = document.createDocumentFragment();
     for (const segment of this.segments.slice(from, to)) {
       const heading = this._heading(segment);
-      if (heading) fragment.append(heading);
-      fragment.append(this._element(segment));
+      if (heading) {
+        // A key then costs the layout of one part, and not of all segments.
+        this._last = el("div", { class: "part" }, heading);
+        fragment.append(this._last);
+      }
+      this._last.append(this._element(segment));
     }
     this.container.append(fragment);
   }
@@ -387,6 +392,26 @@ export class Transcript extends EventTarget {
     this._change(segment, { speaker });
   }
 
+  /** The segments of its speaker from this one to the end. */
+  fromHere(segment) {
+    return this.segments.slice(this.segments.indexOf(segment)).filter(({ speaker }) => speaker === segment.speaker);
+  }
+
+  /** Give them to another speaker, as one version. Resolves with the answer, or null if it failed. */
+  async setSpeakerFrom(segment, speaker) {
+    await this.saver.settle();
+    const before = segment.speaker;
+    const chosen = this.fromHere(segment).filter(({ id, conflict, remote, busy }) => id && !conflict && !remote && !busy);
+    const show = (name) => { for (const each of chosen) { each.speaker = name; this.refresh(each); } };
+    show(speaker);
+    return this.saver.add(async () => {
+      const edits = chosen.map(({ id }) => ({ id, speaker }));
+      const answer = this.accept(await api.patch(`${this.path}/segments`, { edits }, { headers: this._ifMatch(...chosen) }));
+      this.redo = [];
+      return answer;
+    }, { failed: (problem) => { show(before); this._failed(problem); } });
+  }
+
   setChecked(segment, code) {
     this.saver.flush(segment);
     segment.checkedBy = code;
@@ -456,7 +481,7 @@ export class Transcript extends EventTarget {
     this.leaving.delete(segment);
     let place = before ? this.segments.indexOf(before) + 1 : 0;
     if (before && !place) place = this.segments.findLastIndex(({ start }) => start <= segment.start) + 1;  // it is gone, too
-    if (place) this.segments[place - 1].element.after(segment.element); else this.container.prepend(segment.element);
+    if (place) this.segments[place - 1].element.after(segment.element); else this._prepend(segment.element);
     this.segments.splice(place, 0, segment);
     this._index();
     this._emit("list");
@@ -610,7 +635,7 @@ export class Transcript extends EventTarget {
       const next = place ? this._next(place) : this.container.querySelector(".segment");
       if (next !== segment.element) {
         if (place) place.after(segment.element);
-        else this.container.prepend(segment.element);
+        else this._prepend(segment.element);
       }
       place = segment.element;
     }
@@ -618,10 +643,19 @@ export class Transcript extends EventTarget {
     this._index();
   }
 
+  _prepend(element) { (this.container.querySelector(".part") ?? this.container).prepend(element); }
+
+  /** The element of the segment that follows on the page, in this part of the transcript or a later one. */
   _next(element) {
-    let next = element.nextElementSibling;
-    while (next && !next.classList.contains("segment")) next = next.nextElementSibling;
-    return next;
+    let next = element.nextElementSibling, parent = element.parentElement;
+    for (;;) {
+      while (next && !next.classList.contains("segment")) next = next.nextElementSibling;
+      if (next || parent === this.container) return next;
+      parent = parent.nextElementSibling;
+      if (!parent) return null;
+      if (parent.classList.contains("segment")) return parent;
+      next = parent.firstElementChild;
+    }
   }
 
   _insertAfter(segment, added) {

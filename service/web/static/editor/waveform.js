@@ -6,16 +6,20 @@ const HEADER = 24;  // bytes; see docs/developer/api.md#playback
 const LANE = 3;  // px
 
 export class Waveform {
-  /** slider: the element with the role; canvas and playhead are inside it. */
-  constructor(player, slider, { turns, colourOf, ticks, describe }) {
-    Object.assign(this, { player, slider, turns, colourOf, ticks, describe });
+  /** slider: the element with the role; canvas and playhead are inside it. Calls drawn() when it has changed. */
+  constructor(player, slider, { turns, propertyOf, ticks, describe, drawn }) {
+    Object.assign(this, { player, slider, turns, propertyOf, ticks, describe, drawn });
+    this.step = 0.1;  // s
+    this.levels = new Float32Array(0);  // 0 to 1, of each step of the session
+    this.marks = [];  // the ticks as they were last drawn
     this.canvas = slider.querySelector("canvas");
     this.playhead = slider.querySelector(".playhead");
     this.peaks = new Map();  // by recording
     this.resize = new ResizeObserver(() => this.draw());
     this.resize.observe(slider);
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
-    new MutationObserver(() => this.draw()).observe(document.documentElement, { attributeFilter: ["data-theme"] });
+    const repaint = () => { this._colours = null; this.draw(); };
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
+    new MutationObserver(repaint).observe(document.documentElement, { attributeFilter: ["data-theme"] });
     player.addEventListener("time", () => this.move());
     player.addEventListener("state", () => this.load());
     slider.addEventListener("keydown", (event) => this._key(event));
@@ -41,6 +45,10 @@ export class Waveform {
         this.peaks.set(part.recording_id, new Int8Array(buffer, HEADER));
       } catch { this.peaks.delete(part.recording_id); }
     }));
+    this.levels = Float32Array.from({ length: Math.ceil(this.player.duration / this.step) },
+      (_, n) => this._loudest(n * this.step, (n + 1) * this.step - 1e-6));
+    const loudest = this.levels.reduce((most, level) => Math.max(most, level), 0.05);
+    this.levels.forEach((level, n) => { this.levels[n] = level / loudest; });
     this.draw();
   }
 
@@ -50,12 +58,25 @@ export class Waveform {
     for (const part of this.player.parts) {
       const pairs = this.peaks.get(part.recording_id);
       if (!pairs?.length) continue;
-      const first = Math.max(0, Math.floor((from - part.start) * part.perSecond));
+      const first = Math.max(0, Math.floor((from - part.start) * part.perSecond + 1e-6));
       const last = Math.min(pairs.length / 2, Math.ceil((to - part.start) * part.perSecond));
       for (let i = first; i < last; i += 1) loudest = Math.max(loudest, pairs[2 * i + 1], -pairs[2 * i]);
     }
     return loudest / 127;
   }
+
+  colours() {
+    if (!this._colours) {
+      const style = getComputedStyle(this.slider);
+      const read = (name) => style.getPropertyValue(name);
+      this._colours = {
+        wave: read("--wave"), ink: read("--ink-2"), accent: read("--accent"), line: read("--hair"), doubt: read("--doubt"),
+        font: `11px ${read("--ui")}`, read,
+      };
+    }
+    return this._colours;
+  }
+  colourOf(speaker) { return this.colours().read(this.propertyOf(speaker)); }
 
   draw() {
     const { canvas, slider } = this;
@@ -66,13 +87,13 @@ export class Waveform {
     canvas.height = height * scale;
     const context = canvas.getContext("2d");
     context.scale(scale, scale);
-    const style = getComputedStyle(slider);
+    const { wave, doubt } = this.colours();
     const per = this.player.duration / width;
     const lanes = new Map();
     for (const { speaker } of this.turns()) if (!lanes.has(speaker)) lanes.set(speaker, lanes.size);
     const laneHeight = Math.min(LANE, 14 / Math.max(1, lanes.size));
     const tall = height - lanes.size * laneHeight - 8;
-    context.fillStyle = style.getPropertyValue("--wave");
+    context.fillStyle = wave;
     const amplitudes = new Float32Array(width);
     for (let x = 0; x < width; x += 1) amplitudes[x] = this._loudest(x * per, (x + 1) * per);
     const most = Math.max(0.05, ...amplitudes);  // quiet recordings fill the height, too
@@ -81,13 +102,15 @@ export class Waveform {
       context.fillRect(x, 6 + (tall - h) / 2, 0.75, h);
     }
     for (const { start, end, speaker } of this.turns()) {
-      context.fillStyle = style.getPropertyValue(this.colourOf(speaker));
+      context.fillStyle = this.colourOf(speaker);
       const y = height - (lanes.size - lanes.get(speaker)) * laneHeight;
       context.fillRect(start / per, y, Math.max(1, (end - start) / per), laneHeight - 0.5);
     }
-    context.fillStyle = style.getPropertyValue("--doubt");
-    for (const time of this.ticks()) context.fillRect(time / per - 0.75, 0, 1.5, 5);
+    context.fillStyle = doubt;
+    this.marks = this.ticks();
+    for (const time of this.marks) context.fillRect(time / per - 0.75, 0, 1.5, 5);
     this.move();
+    this.drawn();
   }
 
   move() {
@@ -112,7 +135,7 @@ export class Waveform {
   _key(event) {
     const steps = { ArrowLeft: -5, ArrowDown: -5, ArrowRight: 5, ArrowUp: 5, PageDown: -60, PageUp: 60 };
     const { player } = this;
-    if (event.key in steps) player.skip(steps[event.key]);
+    if (event.key in steps) player.skip(steps[event.key] / (event.shiftKey ? 10 : 1));
     else if (event.key === "Home") player.seek(0);
     else if (event.key === "End") player.seek(player.duration);
     else return;
