@@ -295,6 +295,7 @@ def _review(walk: Walk) -> None:
     send("POST", path + "/decisions", json={"decisions": decisions})
     sample = send("POST", path + "/samples", json={"segments": 2}).json()
     things["sample_id"] = sample["id"]
+    send("GET", path + "/samples/{sample_id}")
     send("POST", path + "/samples/{sample_id}/finish", json={"marks": []})
 
 

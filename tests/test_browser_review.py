@@ -237,6 +237,9 @@ def test_a_second_reader_marks_what_the_review_missed(visit, site, case):
     assert "P07" not in page.locator(".reading").inner_text()
     assert page.locator(".reading mark").count() == 0
 
+    page.reload()  # as if the laptop had been closed
+    page.get_by_role("button", name="Read it again").click()
+    page.get_by_role("heading", name="Read 7 passages").wait_for()
     page.keyboard.press("n")
     page.get_by_text("Select some words in one passage first.").wait_for()
     passage = page.locator("section[data-segment=s0007] .said-text")

@@ -97,6 +97,34 @@ def draw(
     return sample, editor
 
 
+def open_sample(
+    session: DbSession,
+    services: Services,
+    caller: Caller,
+    transcript_id: UUID,
+    sample_id: UUID,
+) -> tuple[BlindSample, ReviewEditor]:
+    """A sample that the caller has drawn and not finished, locked.
+
+    Raises:
+        TranscriptNotFound, ReviewNotReady, SampleNotFound, SampleFinished, SampleOutdated
+        Sealed, Erased, KeyMissing, KeyDamaged, ArtefactMissing, ArtefactDamaged, DiskFull
+    """
+    editor = ReviewEditor.open(session, services, caller, transcript_id)
+    sample = session.get(BlindSample, sample_id, with_for_update=True)
+    if (
+        sample is None
+        or sample.transcript_id != transcript_id
+        or sample.token_id != caller.token_id
+    ):
+        raise SampleNotFound("There is no such sample, or another person reads it")
+    if sample.finished_at is not None:
+        raise SampleFinished("The sample has been read already: draw another")
+    if sample.transcript_version != editor.transcript.version:
+        raise SampleOutdated("The transcript has been corrected since: draw another sample")
+    return sample, editor
+
+
 def finish(
     session: DbSession,
     services: Services,
@@ -114,18 +142,7 @@ def finish(
         BadDecision, EntityNotFound, EntityAmbiguous
         Sealed, Erased, KeyMissing, KeyDamaged, ArtefactMissing, ArtefactDamaged, DiskFull
     """
-    editor = ReviewEditor.open(session, services, caller, transcript_id)
-    sample = session.get(BlindSample, sample_id, with_for_update=True)
-    if (
-        sample is None
-        or sample.transcript_id != transcript_id
-        or sample.token_id != caller.token_id
-    ):
-        raise SampleNotFound("There is no such sample, or another person reads it")
-    if sample.finished_at is not None:
-        raise SampleFinished("The sample has been read already: draw another")
-    if sample.transcript_version != editor.transcript.version:
-        raise SampleOutdated("The transcript has been corrected since: draw another sample")
+    sample, editor = open_sample(session, services, caller, transcript_id, sample_id)
     if any(mark.segment not in sample.segments for mark in marks):
         raise BadDecision("A mark lies outside the sample")
     decider = Decider(editor)

@@ -610,6 +610,19 @@ class DrawnSample(SampleView):
 
     segments: list[BlindSegment]
 
+    @classmethod
+    def read(cls, sample: BlindSample, editor: ReviewEditor) -> Self:
+        return cls(
+            **SampleView.of(sample).model_dump(),
+            segments=[
+                BlindSegment(
+                    id=segment.id, text=segment.text, words=[word.text for word in segment.words]
+                )
+                for segment in editor.transcript.segments
+                if segment.id in set(sample.segments)
+            ],
+        )
+
 
 class EstimateView(BaseModel):
     """How complete the review was before the samples were read."""
@@ -823,18 +836,24 @@ def draw_sample(
     """Draw segments at random, to be read without marks by a person who did not review them."""
     with services.sessionmaker.begin() as session:
         sample, editor = blind_samples.draw(session, services, caller, transcript_id, body.segments)
-        drawn = set(sample.segments)
         _record(session, caller, "sample.drawn", editor, {"sample": str(sample.id)})
-        return DrawnSample(
-            **SampleView.of(sample).model_dump(),
-            segments=[
-                BlindSegment(
-                    id=segment.id, text=segment.text, words=[word.text for word in segment.words]
-                )
-                for segment in editor.transcript.segments
-                if segment.id in drawn
-            ],
+        return DrawnSample.read(sample, editor)
+
+
+@router.get(
+    f"{PATH}/samples/{{sample_id}}",
+    responses=problems(*OPEN_ERRORS, SampleNotFound, SampleFinished, SampleOutdated),
+)
+def read_sample(
+    transcript_id: UUID, sample_id: UUID, caller: Reviewer, services: ServicesDep
+) -> DrawnSample:
+    """Read a sample that you have drawn and not finished."""
+    with services.sessionmaker.begin() as session:
+        sample, editor = blind_samples.open_sample(
+            session, services, caller, transcript_id, sample_id
         )
+        _record(session, caller, "review.read", editor, {"sample": str(sample.id)})
+        return DrawnSample.read(sample, editor)
 
 
 @router.get(f"{PATH}/samples", responses=problems(*OPEN_ERRORS))

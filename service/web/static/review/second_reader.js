@@ -18,7 +18,7 @@ export class SecondReader {
     }
     this.path = `${this.review.path}/review/samples`;
     let found;
-    try { found = await api.get(this.path); } catch (problem) { return fill(this.box, notice("error", sentence(problem.message))); }
+    try { [found, this.token] = await Promise.all([api.get(this.path), this.token ?? api.get("/v1/token").then(({ id }) => id)]); } catch (problem) { return fill(this.box, notice("error", sentence(problem.message))); }
     if (this.isShown()) this.start(found);
   }
 
@@ -48,7 +48,8 @@ export class SecondReader {
         open ? notice("info", `This is possible once every suggestion is decided: ${open} to go.`) : form),
       items.length ? el("section", { class: "stack tight" }, el("h2", {}, "Samples so far"),
         el("ul", { class: "plain" }, [...items].reverse().map((each) => el("li", {},
-          each.finished_at ? `${plural(each.n_segments, "passage")}, ${ago(each.finished_at)}: ${each.n_found} found by the review, ${each.n_missed} missed` : `${plural(each.n_segments, "passage")}, begun ${ago(each.created_at)} and not finished`)))) : null));
+          each.finished_at ? `${plural(each.n_segments, "passage")}, ${ago(each.finished_at)}: ${each.n_found} found by the review, ${each.n_missed} missed` : `${plural(each.n_segments, "passage")}, begun ${ago(each.created_at)} and not finished`, " ",
+          !each.finished_at && each.token_id === this.token ? button("Read it again", { onclick: () => this.resume(each.id, problem) }) : null)))) : null));
   }
 
   result(estimate) {
@@ -59,6 +60,11 @@ export class SecondReader {
         el("p", {}, missed ? `${plural(missed, "missed mention")} ${missed === 1 ? "has" : "have"} been added to the review and will be replaced.` : "Nothing was missed in these passages.")];
     if (!estimate.is_independent) lines.push(el("p", {}, "A reader had also worked on the review, so the true share is probably lower."));
     return notice(missed || recall === null || !estimate.is_independent ? "warning" : "done", ...lines);
+  }
+
+  /** Show a sample whose page was closed. Its marks are not stored. */
+  async resume(id, problem) {
+    try { this.read(await api.get(`${this.path}/${id}`)); } catch (error) { fill(problem, sentence(error.message)); }
   }
 
   // --- reading
