@@ -108,3 +108,10 @@ class Stopped(SpeechError):
 
     code = "stopped"
     user_action = "Run the job again if that was a mistake."
+
+
+class BadParticipants(OptionError):
+    """The list of participants is invalid."""
+
+    code = "bad_participants"
+    user_action = "Correct the entry that the message names, then try again."

@@ -212,6 +212,16 @@ def test_on_every_route_an_object_of_another_study_looks_like_none(api, things):
         ("POST", "/v1/transcripts/{transcript_id}/review/samples"): {},
         "/v1/transcripts/{transcript_id}/review/samples/{sample_id}/finish": {"marks": []},
         "/v1/studies/{study}/release-archive": {"password": "a" * 12},
+        "/v1/studies/{study}/participants": {"code": "P07"},
+        "/v1/studies/{study}/participants/import": {"csv": "code\nP07\n"},
+        "/v1/studies/{study}/participants/look-up": {"codes": ["P07"], "reason": "audit"},
+        "/v1/participants/{participant_id}": {"contacts": []},
+        "/v1/participants/{participant_id}/consents": {
+            **{"sheet_version": "1", "given_on": "2031-01-07", "scopes": []}
+        },
+        "/v1/studies/{study}/approvals": {
+            **{"committee": "a", "number": "1", "valid_from": "2031-01-07"}
+        },
         "/v1/studies/{study}/deposit": dict.fromkeys(("title", "abstract", "rights"), "a")
         | {"creators": ["a"]},
         "/v1/handoffs/{handoff_id}/heartbeat": {"fence": 1},

@@ -58,6 +58,9 @@ WITHOUT_ENTRY = {
     ("GET", "/v1/masked-audio/{masked_audio_id}"): NO_CONTENT,
     ("GET", "/v1/releases"): NO_CONTENT,
     ("GET", "/v1/releases/{release_id}"): NO_CONTENT,
+    ("GET", "/v1/studies/{study}/participants"): NO_CONTENT,
+    ("GET", "/v1/participants/{participant_id}"): NO_CONTENT,
+    ("GET", "/v1/studies/{study}/approvals"): NO_CONTENT,
     ("GET", "/v1/models"): NO_CONTENT,
     ("GET", "/v1/sign-in"): "one's own account",
     ("POST", "/v1/sign-in/check"): "the link is not used",
@@ -140,6 +143,7 @@ def walk(api: Api) -> Walk:
     _name(walk)
     _review(walk)
     _release(walk)
+    _take_part(walk)
     _administer(walk)
     _read_with_broken_trail(walk)
     _erase(walk)
@@ -324,6 +328,30 @@ def _release(walk: Walk) -> None:
     send("GET", "/v1/studies/{study}/papers/{paper}")
     about = {"title": "T", "abstract": "A", "rights": "R", "creators": ["Doe, Jane"]}
     walk.read("POST", "/v1/studies/{study}/deposit", json=about)
+
+
+def _take_part(walk: Walk) -> None:
+    """In a study of its own: a participant would need consents for everything else."""
+    send, things = walk.send, walk.things
+    before = things["study"]
+    things["study"] = send("POST", "/v1/studies", json={"code": "PEOPLE"}).json()["id"]
+    added = {"code": "P09", "names": ["Eva Muster"], "contacts": ["Zacharias"]}
+    made = send("POST", "/v1/studies/{study}/participants", json=added).json()
+    things["participant_id"] = made["id"]
+    listed = {"csv": "code,name\nP10,Quendolin\n"}
+    send("POST", "/v1/studies/{study}/participants/import", json=listed)
+    wanted = {"codes": ["P09"], "reason": "audit"}
+    send("POST", "/v1/studies/{study}/participants/look-up", json=wanted)
+    send("GET", "/v1/studies/{study}/small-cells")
+    change, headers = {"contacts": []}, {"If-Match": '"1"'}
+    send("PATCH", "/v1/participants/{participant_id}", json=change, headers=headers)
+    consent = {"sheet_version": "1", "given_on": "2031-01-07", "scopes": []}
+    send("POST", "/v1/participants/{participant_id}/consents", json=consent)
+    approval = {"committee": "HREC", "number": "1", "valid_from": "2031-01-07"}
+    approved = send("POST", "/v1/studies/{study}/approvals", json=approval).json()
+    things["approval_id"] = approved["id"]
+    send("DELETE", "/v1/approvals/{approval_id}")
+    things["study"] = before
 
 
 def _write_masked(walk: Walk, recording: Recording) -> UUID:

@@ -31,6 +31,7 @@ from service.commands import (
     masked_audio,
     models,
     papers,
+    participants,
     recording,
     release,
     review,
@@ -88,6 +89,7 @@ app.add_typer(access.token_app, name="token")
 app.add_typer(webhook.app, name="webhook")
 app.add_typer(recording.app, name="recording")
 app.add_typer(masked_audio.app, name="masked-audio")
+app.add_typer(participants.app, name="participants")
 app.add_typer(certificate.app, name="certificate")
 for name, command in (
     ("serve", serve.serve_command),

@@ -77,9 +77,27 @@ def set_command(
             "repeatable. Replaces earlier ones.",
         ),
     ] = None,
+    attribute: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Attribute of the participants, such as role; repeatable. Replaces earlier ones.",
+        ),
+    ] = None,
+    consent_warns: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RULES",
+            help="Rules of consent that only warn in this study: recording, release, export, "
+            "approval, separated by commas; or none.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Change the defaults of a study's jobs and how it is de-identified."""
+    """Change the defaults of a study's jobs and its rules.
+
+    Also how it is de-identified, and the attributes of its participants.
+    """
     changes: dict[str, Any] = {}
     with connect(as_json) as client:
         if language is not None:
@@ -89,6 +107,11 @@ def set_command(
         policy = drop_none({"dates": dates, "names": names, "custodian_keys": custodian_key})
         if policy:
             changes["deidentification"] = policy
+        if attribute:
+            changes["attributes"] = attribute
+        if consent_warns is not None:
+            chosen = consent_warns.split(",")
+            changes["consent_warnings"] = [] if consent_warns == "none" else chosen
         if not changes:
             raise typer.BadParameter("say what to change, for example --language or --dates")
         study = client.request("PATCH", f"/v1/studies/{code}", json=changes).json()
@@ -179,6 +202,10 @@ def describe(study: dict[str, Any]) -> Iterator[str]:
     yield f"vocabulary: {'yes' if study['has_vocabulary'] else 'none'}"
     policy = study["deidentification"]
     yield f"dates: {policy['dates'].replace('_', ' ')}, people: {policy['names']}"
+    if study["attributes"]:
+        yield f"attributes of participants: {', '.join(study['attributes'])}"
+    if study["consent_warnings"]:
+        yield f"consent only warns for: {', '.join(study['consent_warnings'])}"
     yield f"custodian's keys: {' '.join(policy['custodian_keys']) or 'none'}"
     yield f"admins may create: {' '.join(study['admins_may_create']) or 'no tokens that read it'}"
     yield f"created: {study['created_at'][:10]}"

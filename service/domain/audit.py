@@ -26,6 +26,7 @@ Value = str | int | bool | None | list[str] | list[int] | list[list[int]]
 Action = Literal[
     "participant.created",
     "participant.changed",
+    "participant.attributes_read",
     "consent.recorded",
     "consent.rule_changed",
     "consent.overridden",

@@ -13,11 +13,14 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session as DbSession
 
+from models.deidentification.participants import SmallCell, small_cells
 from models.study_facts import StudyFacts
 from models.transcript_json import from_json
 from service.database import tables
 from service.domain import release_check, releases
 from service.domain.callers import Caller
+from service.domain.consent import require_release
+from service.domain.participant_records import read_attributes
 from service.domain.release_content import NamesLeft
 from service.domain.releases import ReleaseState
 from service.domain.studies import find_study
@@ -57,12 +60,17 @@ class Deposited:
 
 def read_deposit(
     session: DbSession, services: Services, caller: Caller, study: str, formats: Sequence[str]
-) -> tuple[StudyFacts, list[Deposited]]:
+) -> tuple[StudyFacts, list[Deposited], list[SmallCell]]:
     """
     Args:
         formats: of the transcripts.
 
+    Returns:
+        What is recorded about the study, the releases, and the combinations of attributes that few
+        participants share.
+
     Raises:
+        ConsentMissing
         StudyNotFound, NothingReleased, NothingToDeposit, DepositOutdated, NamesLeft
         Sealed, Erased, KeyMissing, KeyDamaged, ArtefactMissing, ArtefactDamaged
     """
@@ -76,8 +84,18 @@ def read_deposit(
         )
     _refuse_outdated(chosen)
     _refuse_names(session, services, caller, study, chosen)
+    for state in chosen:
+        interview = _interview(session, state)
+        require_release(session, caller, found, interview, state.row.context)
     facts = read_facts(session, services, found)
-    return facts, [_read(session, services, caller, state, formats) for state in chosen]
+    attributes = read_attributes(session, services, caller, found.id)
+    cells = small_cells(list(attributes.values()))
+    return facts, [_read(session, services, caller, state, formats) for state in chosen], cells
+
+
+def _interview(session: DbSession, state: ReleaseState) -> tables.Session | None:
+    id = state.row.session_id
+    return None if id is None else session.get(tables.Session, id)
 
 
 def _refuse_outdated(states: Sequence[ReleaseState]) -> None:
@@ -126,7 +144,7 @@ def _read(
     formats: Sequence[str],
 ) -> Deposited:
     row = state.row
-    interview = None if row.session_id is None else session.get(tables.Session, row.session_id)
+    interview = _interview(session, state)
 
     def read(format: str) -> bytes:
         return releases.read_file(session, services, caller, row.id, format)[1]

@@ -47,6 +47,7 @@ from service.domain.entities import (
     write_record,
 )
 from service.domain.locks import refuse_duplicate
+from service.domain.participant_records import erase_records
 from service.domain.transcripts import read_transcript
 from service.errors import ServiceError
 from service.services import Services
@@ -419,6 +420,7 @@ def erase_entity(session: DbSession, services: Services, entity: Entity) -> None
         one.erased_at = one.erased_at or datetime.now(UTC)
         one.version += 1
         audit.record(session, None, "entity.erased", one.study_id, place_of(one))
+    erase_records(session, services, [one.id for one in every])
     log.info("entity %s: erased", entity.id)
 
 
@@ -431,3 +433,5 @@ def erase_entities(session: DbSession, services: Services, study: Study) -> None
             store.delete(entity.record_artefact_id)
         entity.record_artefact_id, entity.erased_at = None, datetime.now(UTC)
         audit.record(session, None, "entity.erased", entity.study_id, place_of(entity))
+    everybody = select(Entity.id).where(Entity.study_id == study.id)
+    erase_records(session, services, session.scalars(everybody))

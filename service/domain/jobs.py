@@ -47,6 +47,7 @@ from service.database.tables import (
 )
 from service.domain import audit, results
 from service.domain.callers import Caller
+from service.domain.consent import require_recording
 from service.domain.engine_job import VOCABULARY, VOCABULARY_MISSING, stage_kind
 from service.domain.outbox import emit_job
 from service.domain.pages import Page, page_of
@@ -162,12 +163,16 @@ def submit_job(
     Raises:
         StudyNotFound, SessionNotFound, RecordingNotFound, Erased
         RecordingNotReady, RecordingRefused, SessionEmpty, StudiesMixed
+        ConsentMissing, ApprovalMissing
         UnknownModel, ModelMissing, WeightsCorrupt
         IdempotencyKeyReused, DiskFull
     """
     study, interview, recordings = _lock_sources(session, caller, request)
 
     def create() -> UUID:
+        allowed = require_recording(
+            session, caller, study, _sessions(session, interview, recordings)
+        )
         pinned = pin_weights(request.model or study.model, services.settings.weights)
         options, warnings = _with_defaults(services, request, study, interview)
         job = Job(
@@ -177,7 +182,7 @@ def submit_job(
             token_id=caller.token_id,
             options=options.to_row(),
             audio_seconds=sum(recording.duration or 0.0 for recording in recordings),
-            warnings=warnings,
+            warnings=[*allowed, *warnings],
             **asdict(pinned),
         )
         results.create_key(services, study.id, job.id)
@@ -242,6 +247,16 @@ def _lock_sources(
     if len(studies) > 1:
         raise StudiesMixed("The recordings belong to different studies")
     return find_study(session, caller, studies.pop()), interview, recordings
+
+
+def _sessions(
+    session: DbSession, interview: tables.Session | None, recordings: Sequence[Recording]
+) -> list[tables.Session | None]:
+    """The session of a job and those of its recordings; None if there is none."""
+    ids = {recording.session_id for recording in recordings}
+    if interview is not None:
+        ids = (ids - {None}) | {interview.id}
+    return [None if id is None else session.get_one(tables.Session, id) for id in ids]
 
 
 def _with_defaults(
@@ -469,6 +484,7 @@ def rerun_job(
     Raises:
         JobNotFound, JobUnfinished, Erased
         RecordingNotFound, RecordingNotReady, ModelMissing, WeightsCorrupt, IdempotencyKeyReused
+        ConsentMissing, ApprovalMissing
         KeyMissing, KeyDamaged, ArtefactMissing, ArtefactDamaged, DiskFull
     """
     old = find_job(session, caller, job_id, lock=True)
@@ -477,9 +493,12 @@ def rerun_job(
     study = find_study(session, caller, old.study_id)
     interview = session.get(tables.Session, old.session_id) if old.session_id else None
     ids = job_recordings(session, old.id)
-    _lock_sources(session, caller, JobRequest(recordings=tuple(ids)))
+    _, _, recordings = _lock_sources(session, caller, JobRequest(recordings=tuple(ids)))
 
     def create() -> UUID:
+        allowed = require_recording(
+            session, caller, study, _sessions(session, interview, recordings)
+        )
         options = JobOptions.from_row(old.options)
         if speakers is not None:
             options = replace(options, speakers=speakers)
@@ -492,6 +511,7 @@ def rerun_job(
             options=options.to_row(),
             audio_seconds=old.audio_seconds,
             rerun_from=stage,
+            warnings=allowed,
             **asdict(pinned),
         )
         results.create_key(services, study.id, job.id)
@@ -500,7 +520,7 @@ def rerun_job(
             try:
                 job.vocabulary_artefact_id = copy(VOCABULARY, old.vocabulary_artefact_id)
             except ArtefactMissing:
-                job.warnings = [VOCABULARY_MISSING]
+                job.warnings = [*allowed, VOCABULARY_MISSING]
         same = all(getattr(old, name) == value for name, value in asdict(pinned).items())
         copied = _copy_results(session, old, stage, copy) if same else {}
         _enqueue(session, caller, job, ids, copied)

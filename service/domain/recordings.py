@@ -33,6 +33,7 @@ from service.database.queries import read_clock
 from service.database.tables import Recording
 from service.domain import audit
 from service.domain.callers import Caller
+from service.domain.consent import require_approval
 from service.domain.locks import refuse_while_checked
 from service.domain.pages import Page, page_of
 from service.domain.sessions import find_session, lock_positions, next_position
@@ -214,6 +215,7 @@ def create_upload(
 
     Raises:
         StudyNotFound, SessionNotFound, Erased, UploadTooLarge, DiskFull
+        ApprovalMissing
     """
     if n_bytes > (most := max_upload_bytes(services.settings)):
         raise UploadTooLarge(f"The recording has {n_bytes} bytes; the limit here is {most}")
@@ -225,6 +227,7 @@ def create_upload(
         # Locked so that nothing is added to what is being erased.
         database.refresh(found, with_for_update={"read": True})
         refuse_erased(found)
+        require_approval(database, caller, found)
         if interview is not None:
             lock_positions(database, interview)
         recording = Recording(

@@ -37,11 +37,12 @@ from service.database.tables import (
 )
 from service.domain import audit, release_content
 from service.domain.callers import Caller
+from service.domain.consent import require_release
 from service.domain.entity_changes import EntityAction
 from service.domain.pages import Page, page_of
 from service.domain.release_content import Context
 from service.domain.studies import find_study
-from service.domain.transcripts import find_transcript
+from service.domain.transcripts import find_interview, find_transcript
 from service.errors import ServiceError
 from service.services import Services
 from service.vault import ArtefactClass
@@ -110,11 +111,12 @@ def create_release(
     Corrections of the transcript and decisions of its review wait until this ends.
 
     Raises:
-        TranscriptNotFound, ReviewNotReady, ReviewOpen, NamesLeft
+        TranscriptNotFound, ReviewNotReady, ReviewOpen, NamesLeft, ConsentMissing
         Sealed, Erased, KeyMissing, KeyDamaged, ArtefactMissing, ArtefactDamaged, DiskFull
     """
     with services.sessionmaker.begin() as session:
         row = _lock(session, caller, transcript_id)
+        _require_consent(session, caller, row, context)
         same = earlier_transcripts(session, row)
         newest = select(func.max(Release.number)).where(Release.transcript_id.in_(same))
         number = (session.scalar(newest) or 0) + 1
@@ -164,6 +166,17 @@ def create_release(
         )
         log.info("release %s: number %d, %d files", release.id, number, len(files))
         return describe(session, [release])[0]
+
+
+def _require_consent(
+    session: DbSession, caller: Caller, row: StoredTranscript, context: Context
+) -> None:
+    """
+    Raises:
+        ConsentMissing
+    """
+    study = session.get_one(Study, row.study_id)
+    require_release(session, caller, study, find_interview(session, row), context)
 
 
 def _lock(session: DbSession, caller: Caller, transcript_id: UUID) -> StoredTranscript:

@@ -14,6 +14,7 @@ from service.database import tables
 from service.database.tables import Study, TokenStudy
 from service.domain import audit
 from service.domain.callers import OWNER, Caller
+from service.domain.consent import change_rules
 from service.domain.locks import refuse_duplicate
 from service.domain.pages import Page, decode_cursor, encode_cursor, parse_cursor_id
 from service.errors import NotAllowed, StudyCodeTaken, StudyNotFound, StudyUnclear
@@ -128,8 +129,9 @@ def change_study(
 ) -> Study:
     """
     Args:
-        changes: new values by name, of `language`, `model`, `admins_may_create` and
-            `deidentification`, of which fields that are left out stay as they are.
+        changes: new values by name, of `language`, `model`, `admins_may_create`, `attributes`,
+            `consent_warnings` and `deidentification`, of which fields that are left out stay as
+            they are.
 
     Raises:
         StudyNotFound, UnknownModel, Erased
@@ -142,7 +144,10 @@ def change_study(
     for name, value in changes.items():
         if name == "deidentification":
             value = {**study.deidentification, **value}
-        setattr(study, name, value)
+        if name == "consent_warnings":
+            change_rules(session, caller, study, value)
+        else:
+            setattr(study, name, value)
     detail: dict[str, audit.Value] = {"fields": sorted(changes)}
     audit.record(session, caller, "study.changed", study.id, {"study": study.id}, detail=detail)
     return study

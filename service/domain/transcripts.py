@@ -22,8 +22,15 @@ from models.corrections import apply, change_from_json
 from models.transcript import Source, SpeakerName, Transcript, Turn
 from models.transcript_json import from_json
 from service.database import tables
-from service.database.tables import Correction, Job, JobRecording, Recording, StoredTranscript
-from service.domain import audit, results
+from service.database.tables import (
+    Correction,
+    Job,
+    JobRecording,
+    Recording,
+    StoredTranscript,
+    Study,
+)
+from service.domain import audit, consent, results
 from service.domain.callers import Caller
 from service.domain.engine_job import TRANSCRIPT
 from service.domain.jobs import refuse_erased
@@ -171,6 +178,16 @@ def record_reading(
         {"transcript": row.id},
         detail={"version": version, "format": format, "digest": digest.hex()},
     )
+
+
+def require_export(session: DbSession, caller: Caller, row: StoredTranscript) -> None:
+    """Check that those who took part have consented to an identified transcript.
+
+    Raises:
+        ConsentMissing
+    """
+    study = session.get_one(Study, row.study_id)
+    consent.require_export(session, caller, study, find_interview(session, row))
 
 
 def session_code(session: DbSession, transcript: StoredTranscript) -> str | None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import date
 from xml.etree import ElementTree
 
+from models.deidentification.participants import SMALL_CELL, SmallCell
 from models.languages import LANGUAGES
 from models.study_facts import StudyFacts
 from service.exports.archive import EPOCH
@@ -60,12 +61,16 @@ class DepositedRelease:
 
 
 def deposit_zip(
-    description: Description, facts: StudyFacts, releases: Sequence[DepositedRelease]
+    description: Description,
+    facts: StudyFacts,
+    releases: Sequence[DepositedRelease],
+    cells: Sequence[SmallCell],
 ) -> bytes:
     payload = {
         "README.txt": _readme(description, facts, releases).encode(),
         "metadata/ddi-codebook.xml": _ddi(description, facts, releases),
         "metadata/dublin-core.xml": _dublin_core(description, facts, releases),
+        "reports/small-cells.txt": _small_cells(facts, cells).encode(),
         "documentation/methods.docx": paper_docx("methods", facts),
         "documentation/methods.txt": paper_text("methods", facts),
     }
@@ -233,7 +238,8 @@ def _readme(
         f"Languages: {', '.join(dict.fromkeys(names))}. Rights: {description.rights}",
         "transcripts/     the transcripts, each in several formats with the same content\n"
         "reports/         a residual-risk report for each transcript: what was replaced, and what\n"
-        "                 could still identify somebody\n"
+        "                 could still identify somebody; small-cells.txt: which\n"
+        "                 combinations of attributes few participants share\n"
         "documentation/   how the transcripts were made\n"
         "metadata/        DDI-Codebook 2.5 and Dublin Core",
         "Check the files against manifest-sha256.txt, one folder up, for example with "
@@ -241,6 +247,17 @@ def _readme(
         "\n".join(f"{release.session}: {', '.join(sorted(release.files))}" for release in releases),
     ]
     return "\n\n".join(_filled(part) for part in parts) + "\n"
+
+
+def _small_cells(facts: StudyFacts, cells: Sequence[SmallCell]) -> str:
+    """The combinations by number; their values are left out, since they are what identifies."""
+    lines = [
+        f"Combinations of attributes that fewer than {SMALL_CELL} of the study's "
+        f"{facts.n_participants} participants share. The deposit holds no attributes; a table of "
+        "participants that is published beside it should merge these."
+    ]
+    lines += [f"{', '.join(name for name, _ in cell.values)}: {cell.n}" for cell in cells]
+    return "\n".join([*map(_filled, lines[:1]), "", *(lines[1:] or ["none"])]) + "\n"
 
 
 def _filled(part: str) -> str:

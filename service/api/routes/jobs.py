@@ -26,6 +26,7 @@ from service.api.routes.views import SessionName, Strict, StudyName
 from service.api.watch import JOBS, State, Watch
 from service.domain import erasure, jobs
 from service.domain.callers import Caller, require_valid_token
+from service.domain.consent import ApprovalMissing, ConsentMissing
 from service.domain.job_details import read_details
 from service.domain.jobs import (
     IdempotencyKeyReused,
@@ -221,6 +222,8 @@ ACCEPTED: dict[int | str, dict[str, Any]] = {
             *READ_ERRORS,
             DiskFull,
             SessionEmpty,
+            ConsentMissing,
+            ApprovalMissing,
             StudiesMixed,
             IdempotencyKeyReused,
         ),
@@ -352,6 +355,8 @@ def cancel_job(
         **problems(
             JobNotFound,
             JobUnfinished,
+            ConsentMissing,
+            ApprovalMissing,
             *SOURCES,
             *WEIGHTS,
             *READ_ERRORS,

@@ -12,6 +12,7 @@ from service.api.openapi import problems
 from service.api.routes.views import Strict, StudyName, check_text
 from service.domain import audit, study_facts
 from service.domain.callers import Caller
+from service.domain.consent import ConsentMissing
 from service.domain.deposits import (
     Deposited,
     DepositOutdated,
@@ -117,6 +118,7 @@ class DepositRequest(Strict):
             NothingToDeposit,
             DepositOutdated,
             NamesLeft,
+            ConsentMissing,
             *READ_ERRORS,
         ),
     },
@@ -127,7 +129,7 @@ def make_deposit(
     """The newest releases for outsiders, with metadata, reports and checksums, for an archive."""
     formats = [*dict.fromkeys([*map(str, wanted.formats), REPORT])]
     with services.sessionmaker.begin() as session:
-        facts, found = read_deposit(session, services, caller, study, formats)
+        facts, found, cells = read_deposit(session, services, caller, study, formats)
         study_id = find_study(session, caller, study).id
     description = Description(
         wanted.title,
@@ -138,7 +140,7 @@ def make_deposit(
         tuple(wanted.funders),
         wanted.contact,
     )
-    content = deposit_zip(description, facts, [_named(each) for each in found])
+    content = deposit_zip(description, facts, [_named(each) for each in found], cells)
     audit.record_now(
         services,
         caller,

@@ -16,6 +16,7 @@ from service.api.routes.studies import AgeRecipient
 from service.api.routes.views import SessionCode, Strict, StudyName
 from service.domain import audit, release_check, releases
 from service.domain.callers import RELEASE_READERS, Caller
+from service.domain.consent import ConsentMissing
 from service.domain.pages import BadCursor
 from service.domain.release_content import Context, NamesLeft
 from service.domain.releases import (
@@ -145,7 +146,13 @@ class ReleaseList(BaseModel):
     "/{transcript_id}/releases",
     status_code=201,
     responses=problems(
-        TranscriptNotFound, ReviewNotReady, ReviewOpen, NamesLeft, *READ_ERRORS, DiskFull
+        TranscriptNotFound,
+        ReviewNotReady,
+        ReviewOpen,
+        NamesLeft,
+        ConsentMissing,
+        *READ_ERRORS,
+        DiskFull,
     ),
 )
 def create_release(

@@ -19,6 +19,7 @@ from service.api.routes.views import Strict, StudyCode, StudyName
 from service.database.tables import Study
 from service.domain import audit, studies
 from service.domain.callers import STUDY_READERS, Caller
+from service.domain.consent import Rule
 from service.domain.erasure import erase_study
 from service.domain.pages import BadCursor
 from service.domain.roster import is_recipient
@@ -74,6 +75,7 @@ AgeRecipient = Annotated[
     AfterValidator(_check_recipient),
     Field(examples=["age1vjw5s4kwgjgq6ffkh6nst4fgk0xpq49a6mcwg8kruk3a8hecn97qqyc3yy"]),
 ]
+AttributeName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_ -]{0,29}$")]
 GrantedRole = Literal["researcher", "listener", "deidentifier", "custodian"]
 
 
@@ -122,6 +124,16 @@ class StudyChange(Strict):
         "owner may change it.",
     )
     deidentification: Deidentification = Deidentification()
+    attributes: list[AttributeName] = Field(
+        default=[],
+        max_length=20,
+        description="Names of the participants' attributes, such as `role` and `sector`.",
+    )
+    consent_warnings: list[Rule] = Field(
+        default=[],
+        max_length=4,
+        description="Rules of consent that only warn in this study; the others refuse.",
+    )
 
 
 class DeidentificationView(BaseModel):
@@ -145,6 +157,8 @@ class StudyView(BaseModel):
                         "names": "codes",
                         "custodian_keys": [],
                     },
+                    "attributes": ["role", "sector"],
+                    "consent_warnings": [],
                     "created_at": "2031-01-07T09:12:00Z",
                 }
             ]
@@ -158,6 +172,8 @@ class StudyView(BaseModel):
     has_vocabulary: bool
     admins_may_create: list[GrantedRole]
     deidentification: DeidentificationView
+    attributes: list[str]
+    consent_warnings: list[Rule]
     created_at: datetime
 
     @classmethod

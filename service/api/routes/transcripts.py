@@ -27,6 +27,7 @@ from service.database.tables import StoredTranscript, Study
 from service.domain import audit, transcripts
 from service.domain.callers import Caller
 from service.domain.clips import NoSuchTurn, TooLargeForClip, make_clip
+from service.domain.consent import ConsentMissing
 from service.domain.corrections import Editor, UnknownSpeaker
 from service.domain.jobs import job_recordings
 from service.domain.transcripts import TranscriptNotFound, VersionNotFound
@@ -182,7 +183,7 @@ def export_options(
             "description": "The identified transcript, with names and everything people said.",
             "content": {spec.media_type.partition(";")[0]: {} for spec in SPECS.values()},
         },
-        **problems(TranscriptNotFound, VersionNotFound, *READ_ERRORS),
+        **problems(TranscriptNotFound, VersionNotFound, ConsentMissing, *READ_ERRORS),
     },
 )
 def read_transcript(
@@ -198,8 +199,9 @@ def read_transcript(
 ) -> Response:
     """Who said what. docs/reference/transcript.md describes the JSON."""
     limits.polls.require(str(caller.token_id))
-    with services.sessionmaker() as session:
+    with services.sessionmaker.begin() as session:
         row = transcripts.find_transcript(session, caller, transcript_id)
+        transcripts.require_export(session, caller, row)
         transcript = show_names(transcripts.read_transcript(session, services, row, version))
         label = _label(session, row, transcript)
         if format in LINE_FORMATS and transcript.version > row.first_version:

@@ -32,6 +32,7 @@ from service.api.routes.views import SessionName, StudyName
 from service.database.tables import Recording
 from service.domain import recordings
 from service.domain.callers import Caller
+from service.domain.consent import ApprovalMissing
 from service.domain.erasure import erase_recording
 from service.domain.recordings import (
     BLOCK_BYTES,
@@ -152,7 +153,14 @@ def tus_options(services: ServicesDep) -> Response:
                 **OFFSET_HEADERS,
             }
         },
-        **problems(StudyNotFound, SessionNotFound, UploadTooLarge, BadForm, *TRANSFER_ERRORS),
+        **problems(
+            StudyNotFound,
+            SessionNotFound,
+            ApprovalMissing,
+            UploadTooLarge,
+            BadForm,
+            *TRANSFER_ERRORS,
+        ),
     },
     openapi_extra={
         "parameters": [
