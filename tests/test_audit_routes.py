@@ -343,8 +343,8 @@ def _take_part(walk: Walk) -> None:
     wanted = {"codes": ["P09"], "reason": "audit"}
     send("POST", "/v1/studies/{study}/participants/look-up", json=wanted)
     send("GET", "/v1/studies/{study}/small-cells")
-    change, headers = {"contacts": []}, {"If-Match": '"1"'}
-    send("PATCH", "/v1/participants/{participant_id}", json=change, headers=headers)
+    headers = {"If-Match": '"1"'}
+    send("PATCH", "/v1/participants/{participant_id}", json={"contacts": []}, headers=headers)
     consent = {"sheet_version": "1", "given_on": "2031-01-07", "scopes": []}
     send("POST", "/v1/participants/{participant_id}/consents", json=consent)
     approval = {"committee": "HREC", "number": "1", "valid_from": "2031-01-07"}
