@@ -55,7 +55,7 @@ def import_command(
 
 @app.command("list")
 def list_command(study: StudyArgument, as_json: AsJson = False) -> None:
-    """List the participants of a study, without names."""
+    """List participants by code, without names."""
     with connect(as_json) as client:
         found = client.get(f"/v1/studies/{study}/participants")
     if as_json:
@@ -91,7 +91,7 @@ def describe_state(participant: dict[str, Any]) -> str:
 
 @app.command("show")
 def show_command(study: StudyArgument, code: Code, as_json: AsJson = False) -> None:
-    """Show a participant's sessions and every consent, without names."""
+    """Show the sessions and consents of a participant."""
     with connect(as_json) as client:
         found = find_participant(client, study, code)
     if as_json:
@@ -121,7 +121,7 @@ def consent_command(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Record what a participant consents to from now on.
+    """Record what somebody consents to from now on.
 
     Jobs of their sessions that have not finished, and that it no longer covers, are cancelled.
     """
@@ -139,7 +139,7 @@ def look_up_command(
     reason: Annotated[str, typer.Option(metavar="REASON", help=f"Why: {REASONS}.")],
     as_json: AsJson = False,
 ) -> None:
-    """Show the names, contacts and attributes behind codes.
+    """Show names, contacts and attributes.
 
     Needs a custodian's or an owner's token. The look-up is recorded with its reason.
     """
@@ -182,7 +182,7 @@ def print_cells(cells: list[dict[str, Any]]) -> None:
 
 @app.command("approvals")
 def approvals_command(study: StudyArgument, as_json: AsJson = False) -> None:
-    """List the approvals of a study by ethics committees."""
+    """List approvals by ethics committees."""
     with connect(as_json) as client:
         found = client.get(f"/v1/studies/{study}/approvals")
     if as_json:
@@ -218,7 +218,10 @@ def approve_command(
     site: Annotated[str | None, typer.Option(metavar="NAME", help="By default, all sites.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Record an approval. From then on, uploads and jobs need one that is valid."""
+    """Record an approval.
+
+    From then on, uploads and jobs need one that is valid today.
+    """
     with connect(as_json) as client:
         body = {
             "committee": committee,
@@ -236,7 +239,7 @@ def remove_approval_command(
     approval: Annotated[str, typer.Argument(metavar="ID", help="As `approvals` lists it.")],
     as_json: AsJson = False,
 ) -> None:
-    """Remove an approval that was recorded by mistake."""
+    """Remove an approval, recorded by mistake."""
     with connect(as_json) as client:
         done = client.delete(f"/v1/approvals/{approval}")
     print_json(done) if as_json else typer.echo("removed")
