@@ -1,5 +1,7 @@
 """Backup and restore: the database and the vault in one archive, the keys in another.
 
+The archives are the same wherever the artefacts are kept, in the data folder or in a bucket.
+
     fieldscribe-<time>.tar        database.dump, vault/..., manifest.json
     fieldscribe-keys-<time>.tar   root/..., wrapped/..., ledger/..., owner.token, sign-on.key,
                                    certificate.key, manifest.json
@@ -20,16 +22,18 @@ import io
 import json
 import logging
 import re
+import shutil
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, Literal
+from typing import Any, BinaryIO, ClassVar, Literal, cast
 from uuid import UUID
 
 import psycopg
@@ -73,9 +77,10 @@ from service.domain.recordings import destroy, finish_erasures, identified
 from service.domain.releases import erase_release
 from service.domain.strays import keep_strays
 from service.errors import Misused, OutputNotWritable, ServiceError
-from service.services import Services, database_url, open_services
+from service.services import Services, database_url, is_used, open_services, open_store
 from service.settings import Settings
 from service.vault import ArtefactClass, uploads
+from service.vault.errors import ArtefactMissing
 from service.vault.files import (
     delete_abandoned,
     files_below,
@@ -83,6 +88,7 @@ from service.vault.files import (
     report_full_disk,
     write_atomically,
 )
+from service.vault.objects import Objects, object_name
 
 MANIFEST = "manifest.json"
 DUMP = "database.dump"
@@ -93,6 +99,7 @@ AUDIT_HEADS = "audit-heads.jsonl"
 ID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 CLASS = f"(?:{'|'.join(ArtefactClass)})"
 DATA_NAMES = re.compile(rf"{DUMP}|vault/{CLASS}/(?:artefacts|uploads)(?:/[0-9a-z-]+)+")
+ARTEFACT_NAME = re.compile(rf"vault/({CLASS})/artefacts/[0-9a-f]{{2}}/[0-9a-f]{{2}}/({ID})")
 KEY_NAMES = re.compile(
     rf"{TOKEN}|{SIGN_ON_KEY}|{CERTIFICATE_KEY}|{AUDIT_HEADS}|root/{CLASS}\.key"
     rf"|wrapped/{CLASS}/{ID}/(?:study|{ID})\.key|ledger/{CLASS}/{ID}/(?:study|{ID})"
@@ -140,6 +147,9 @@ MISSING = {
 }
 
 log = logging.getLogger(__name__)
+
+Source = Callable[[], BinaryIO]
+"""Opens a file. Raises FileNotFoundError if it has just been erased."""
 
 
 class KeysNotApart(Misused):
@@ -225,7 +235,7 @@ def back_up(settings: Settings, out: Path | None, keys_out: Path) -> Backup:
                 with tempfile.TemporaryFile(dir=out) as dump:
                     options = ["--format=custom", "--no-owner"]
                     run_tool(settings, "pg_dump", url, options, output=dump)
-                    write_archive(file, "data", settings, now, data_files(settings), dump)
+                    write_archive(file, "data", settings, now, data_files(settings, out), dump)
         keys = keys_out / f"fieldscribe-keys-{now:%Y%m%dT%H%M%SZ}.tar"
         with write_atomically(keys) as file:
             write_archive(file, "keys", settings, now, key_files(settings))
@@ -298,35 +308,69 @@ def require_writable(folder: Path, what: str) -> None:
         ) from None
 
 
-def data_files(settings: Settings) -> Iterator[tuple[str, Path]]:
+def data_files(settings: Settings, spool: Path) -> Iterator[tuple[str, Source]]:
     """The vault's files by name in the archive.
 
     The folders are listed twice: an upload that is merged during the first pass may have left the
     folder of parts without having been seen in that of recordings.
+
+    Args:
+        spool: folder for a temporary file.
     """
     seen = set()
     for _ in range(2):
-        for name, path in files_named(settings.vault, "vault", DATA_NAMES):
+        for name, source in [
+            *files_named(settings.vault, "vault", DATA_NAMES),
+            *bucket_files(settings, spool),
+        ]:
             if name not in seen:
                 seen.add(name)
-                yield name, path
+                yield name, source
 
 
-def key_files(settings: Settings) -> Iterator[tuple[str, Path]]:
+def bucket_files(settings: Settings, spool: Path) -> Iterator[tuple[str, Source]]:
+    """The artefacts that are in a bucket, as if they were files of the data folder."""
+    if settings.storage == "folder":
+        return
+    for artefact_class in ArtefactClass:
+        objects = open_store(settings, artefact_class).objects
+        for id in sorted(objects.ids()):
+            name = f"vault/{artefact_class}/artefacts/{object_name(id)}"
+            yield name, partial(copy_object, objects, id, spool)
+
+
+def copy_object(objects: Objects, id: UUID, spool: Path) -> BinaryIO:
+    """Copy an object to a temporary file: it might be erased while it is in half an archive."""
+    with ExitStack() as stack:
+        file = stack.enter_context(tempfile.TemporaryFile(dir=spool))
+        try:
+            with objects.open(id) as source:
+                shutil.copyfileobj(source, file, 2**20)
+        except ArtefactMissing as error:
+            raise FileNotFoundError from error
+        stack.pop_all()
+        return cast(BinaryIO, file)
+
+
+def key_files(settings: Settings) -> Iterator[tuple[str, Source]]:
     for folder in (settings.root_keys, settings.wrapped_keys, settings.ledger):
         yield from files_named(folder, folder.name, KEY_NAMES)
-    yield TOKEN, settings.owner_token
-    yield SIGN_ON_KEY, settings.sign_on_key
-    yield CERTIFICATE_KEY, settings.certificate_key
-    yield AUDIT_HEADS, settings.audit_heads
+    yield TOKEN, partial(open_file, settings.owner_token)
+    yield SIGN_ON_KEY, partial(open_file, settings.sign_on_key)
+    yield CERTIFICATE_KEY, partial(open_file, settings.certificate_key)
+    yield AUDIT_HEADS, partial(open_file, settings.audit_heads)
 
 
-def files_named(folder: Path, prefix: str, names: re.Pattern[str]) -> Iterator[tuple[str, Path]]:
+def files_named(folder: Path, prefix: str, names: re.Pattern[str]) -> Iterator[tuple[str, Source]]:
     """Files whose names match, without links and other files, which a restore would refuse."""
     for path in sorted(files_below(folder)):
         name = f"{prefix}/{path.relative_to(folder)}"
         if names.fullmatch(name) and path.is_file() and not path.is_symlink():
-            yield name, path
+            yield name, partial(open_file, path)
+
+
+def open_file(path: Path) -> BinaryIO:
+    return path.open("rb")
 
 
 def write_archive(
@@ -334,7 +378,7 @@ def write_archive(
     kind: str,
     settings: Settings,
     now: datetime,
-    files: Iterable[tuple[str, Path]],
+    files: Iterable[tuple[str, Source]],
     dump: BinaryIO | None = None,
 ) -> None:
     n_files = 0
@@ -343,9 +387,9 @@ def write_archive(
             dump.seek(0)
             add_member(archive, DUMP, dump)
             n_files += 1
-        for name, path in files:
+        for name, open_source in files:
             try:
-                with path.open("rb") as source:
+                with open_source() as source:
                     add_member(archive, name, source)
                     n_files += 1
             except FileNotFoundError:  # just erased
@@ -410,7 +454,7 @@ def restore(settings: Settings, data: Path, keys: Path) -> Restored:
             )
         with running_database(settings, new=True) as url:
             require_empty_database(url)
-            artefacts = extract(data_archive, "vault/", settings.data)
+            artefacts = extract_vault(data_archive, settings)
             n_keys = extract_keys(keys_archive, settings)
             with tempfile.TemporaryFile() as dump:
                 member = data_archive.extractfile(DUMP)
@@ -465,10 +509,13 @@ def require_empty(settings: Settings) -> None:
     full = [settings.vault, settings.root_keys, settings.wrapped_keys]
     if settings.database_url is None:
         full.append(settings.database / "data")
-    if any(folder.exists() and any(folder.iterdir()) for folder in full):
+    stores = [open_store(settings, name) for name in ArtefactClass]
+    if any(folder.exists() and any(folder.iterdir()) for folder in full) or any(
+        is_used(store) for store in stores
+    ):
         raise NotEmpty(
-            "There is already an installation here: move its data and keys folders away first. Its "
-            "ledger may stay."
+            "There is already an installation here: move its data and keys folders away first, and "
+            "choose an empty bucket if the vault is in one. The ledger may stay."
         )
 
 
@@ -531,6 +578,27 @@ def check_archive(archive: tarfile.TarFile, kind: str, names: re.Pattern[str]) -
     return manifest
 
 
+def extract_vault(archive: tarfile.TarFile, settings: Settings) -> int:
+    """Write the artefacts to where the settings keep them, and parts of uploads to the data folder.
+
+    Returns:
+        Number of files written.
+    """
+    stores = {name: open_store(settings, name) for name in ArtefactClass}
+    n_files = 0
+    for member in archive.getmembers():
+        if found := ARTEFACT_NAME.fullmatch(member.name):
+            artefact_class, id = found.groups()
+            with stores[ArtefactClass(artefact_class)].objects.write(UUID(id)) as file:
+                copy_member(archive, member, file)
+        elif member.name.startswith("vault/"):
+            write_member(archive, member, settings.data / member.name)
+        else:
+            continue
+        n_files += 1
+    return n_files
+
+
 def extract(archive: tarfile.TarFile, prefix: str, folder: Path) -> int:
     """Write the members below a prefix, whose names `check_archive` has accepted.
 
@@ -568,11 +636,14 @@ def extract_keys(archive: tarfile.TarFile, settings: Settings) -> int:
 
 
 def write_member(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
+    with write_atomically(path) as file:
+        copy_member(archive, member, file)
+
+
+def copy_member(archive: tarfile.TarFile, member: tarfile.TarInfo, file: BinaryIO) -> None:
     source = archive.extractfile(member)
     assert source is not None
-    with write_atomically(path) as file:
-        while block := source.read(2**20):
-            file.write(block)
+    shutil.copyfileobj(source, file, 2**20)
 
 
 def erase_again(services: Services) -> int:
@@ -648,12 +719,13 @@ def ledger_subjects(services: Services, artefact_class: ArtefactClass) -> list[U
 def find_missing(services: Services) -> tuple[str, ...]:
     """Say which files of the vault rows name but the vault lacks, and how to mend that."""
     store, _ = identified(services)
+    stored = {id for each in services.vault.stores.values() for id in each.ids()}
     found = []
     with services.sessionmaker() as session:
         refused = (Recording.state == "refused") & Recording.erased_at.is_(None)
         rows = select(Recording).where(Recording.state.in_(("checking", "ready")) | refused)
         for recording in session.scalars(rows.order_by(Recording.created_at)):
-            if recording.id not in store and not uploads.received(store, recording.id):
+            if recording.id not in stored and not uploads.received(store, recording.id):
                 found.append(f"the audio of recording {recording.id}: upload it again")
         for column, what in MISSING.items():
             owner: Any = column.class_
@@ -662,7 +734,7 @@ def find_missing(services: Services) -> tuple[str, ...]:
                 query = query.join(Job, Job.id == owner.job_id).where(Job.status != "erased")
             for row in session.scalars(query):
                 id = getattr(row, column.key)
-                if not any(id in each for each in services.vault.stores.values()):
+                if id not in stored:
                     found.append(what.format(row=row))
     return tuple(found)
 

@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
+from uuid import uuid4
 
 from models.errors import SpeechError
 from service.database.engine import open_engine, open_sessions, require_schema
 from service.domain.monitoring import NO_WORKER, RETIRED, backup_age, read_work
 from service.domain.workers import list_workers
 from service.errors import ServiceError
-from service.services import database_url, is_sealed
+from service.services import database_url, is_sealed, open_store
 from service.settings import Settings
 from service.vault import ArtefactClass
 from service.vault.roots import read_root_keys
@@ -25,6 +26,7 @@ NEEDED_DISK = 5 * GIB  # for the default weights and a bundle of them
 NEEDED_MEMORY = 4 * GIB  # for a session of four hours with the default model for a CPU
 LOW_DISK = 20 * GIB  # for recordings; an hour from a telephone is 0.03 GiB, from a studio 0.6
 OLD_BACKUP = timedelta(days=7)
+TRIAL = b"written by fieldscribe doctor"
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ def examine(settings: Settings) -> list[Check]:
         checks += [
             lambda: check_database(settings),
             lambda: check_data_disk(settings),
+            lambda: check_storage(settings),
             lambda: check_keys(settings),
             lambda: check_backup(settings),
         ]
@@ -225,8 +228,35 @@ def check_database(settings: Settings) -> Iterator[Check]:
 def check_data_disk(settings: Settings) -> Iterator[Check]:
     existing = next(path for path in (settings.data, *settings.data.parents) if path.exists())
     free = shutil.disk_usage(existing).free
-    message = f"{free / GIB:.0f} GiB free for recordings"
+    what = "recordings" if settings.storage == "folder" else "uploads in progress"
+    message = f"{free / GIB:.0f} GiB free for {what}"
     yield Check("data disk", "warning" if free < LOW_DISK else "ok", message)
+
+
+def check_storage(settings: Settings) -> Iterator[Check]:
+    """Write, read and delete a small object in the bucket of each class."""
+    if settings.storage == "folder":
+        yield Check("storage", "ok", "the vault is in the data folder of this machine")
+        return
+    try:
+        for name in ArtefactClass:
+            objects, id = open_store(settings, name).objects, uuid4()
+            with objects.write(id) as file:
+                file.write(TRIAL)
+            with objects.open(id) as found:
+                is_same = found.read(len(TRIAL)) == TRIAL
+            objects.delete(id)
+            if not is_same:
+                yield Check(
+                    "storage", "problem", f"{name}: other bytes come back than were written"
+                )
+                return
+    except FileNotFoundError:
+        yield Check("storage", "problem", "what was written cannot be found")
+    except ServiceError as error:
+        yield Check("storage", "problem", str(error))
+    else:
+        yield Check("storage", "ok", "the vault's bucket can be written, read and deleted from")
 
 
 def check_keys(settings: Settings) -> Iterator[Check]:

@@ -12,9 +12,10 @@ from sqlalchemy.orm import sessionmaker
 
 from service.database import embedded
 from service.database.engine import open_engine, open_sessions
-from service.settings import Settings
+from service.settings import BadSettings, Settings
 from service.transcript_cache import TranscriptCache
 from service.vault import ArtefactClass
+from service.vault.bucket import BucketAddress, BucketObjects
 from service.vault.errors import RootKeyUnusable
 from service.vault.files import make_folder
 from service.vault.keys import KeyRing
@@ -119,7 +120,43 @@ def _refuse_lost_root_keys(settings: Settings) -> None:
 
 
 def open_store(settings: Settings, name: ArtefactClass) -> Store:
-    return Store(name, settings.vault / name)
+    """
+    Raises:
+        BadSettings: the certificate for the storage cannot be used.
+    """
+    folder = settings.vault / name
+    if settings.storage == "folder":
+        return Store(name, folder)
+    return Store(name, folder, BucketObjects(bucket_address(settings, name), folder / "spool"))
+
+
+def bucket_address(settings: Settings, name: ArtefactClass) -> BucketAddress:
+    """The bucket of a class, and the prefix in it that ends with the class.
+
+    Raises:
+        BadSettings: the settings name no bucket, or the certificate cannot be read.
+    """
+    id, secret = settings.s3_key_id, settings.s3_secret_key
+    if settings.s3_bucket is None or id is None or secret is None:
+        raise BadSettings(
+            "Set FIELDSCRIBE_S3_BUCKET, FIELDSCRIBE_S3_KEY_ID and FIELDSCRIBE_S3_SECRET_KEY"
+        )
+    bucket, _, prefix = settings.s3_bucket.replace("{class}", name).partition("/")
+    region = settings.s3_region
+    try:
+        path = settings.s3_certificate
+        certificate = None if path is None else path.read_text()
+    except (OSError, ValueError):
+        raise BadSettings("The file of FIELDSCRIBE_S3_CERTIFICATE cannot be read") from None
+    return BucketAddress(
+        bucket=bucket,
+        prefix="/".join(filter(None, (prefix, name, "artefacts"))),
+        endpoint=settings.s3_endpoint or f"https://s3.{region}.amazonaws.com",
+        region=region,
+        key_id=id.get_secret_value(),
+        secret_key=secret.get_secret_value(),
+        certificate=certificate,
+    )
 
 
 def create_root_keys(settings: Settings, passphrase: str | None = None) -> bool:
@@ -163,9 +200,19 @@ def has_root_keys(settings: Settings) -> bool:
 
 
 def _is_new(settings: Settings) -> bool:
-    """Whether nothing has been encrypted yet."""
+    """Whether nothing has been encrypted yet.
+
+    Raises:
+        StorageUnreachable
+    """
     folders = (settings.vault, settings.wrapped_keys, settings.ledger)
-    return not any(path.is_file() for folder in folders for path in folder.rglob("*"))
+    if any(path.is_file() for folder in folders for path in folder.rglob("*")):
+        return False
+    return not any(is_used(open_store(settings, name)) for name in ArtefactClass)
+
+
+def is_used(store: Store) -> bool:
+    return next(iter(store.ids()), None) is not None
 
 
 def unseal(services: Services, passphrase: str) -> None:

@@ -59,6 +59,32 @@ class Settings(BaseSettings):
         description="Folder with the programs of Postgres 18 (`initdb`, `pg_dump` and so on) to "
         "use instead of the installed ones.",
     )
+    storage: Literal["folder", "s3"] = Field(
+        default="folder",
+        description="Where the encrypted artefacts of the vault are: in the data folder, or in a "
+        "bucket of S3-compatible storage.",
+    )
+    s3_bucket: str | None = Field(
+        default=None,
+        pattern=r"^[a-z0-9{][a-z0-9.{}-]+(/[A-Za-z0-9._{}-]+)*$",
+        description="Bucket, and perhaps a prefix, such as `vault` or `vault/fieldscribe`. "
+        "`{class}` in it becomes the class: `vault-{class}` names three buckets.",
+    )
+    s3_endpoint: str | None = Field(
+        default=None,
+        description="Address of the S3 server, such as `https://s3.example.org`; by default Amazon "
+        "S3 in the region.",
+    )
+    s3_region: str = Field(default="us-east-1", description="Region of the bucket.")
+    s3_key_id: SecretStr | None = Field(default=None, description="Access key id for the bucket.")
+    s3_secret_key: SecretStr | None = Field(
+        default=None, description="Secret access key for the bucket."
+    )
+    s3_certificate: Path | None = Field(
+        default=None,
+        description="PEM file of a certificate authority to trust for the S3 server, beside those "
+        "that the system trusts.",
+    )
     host: str = Field(default="127.0.0.1", description="Address the API listens on.")
     port: int = Field(default=8321, ge=0, le=65535, description="Port the API listens on.")
     behind_proxy: bool = Field(
@@ -212,6 +238,17 @@ class Settings(BaseSettings):
         parse_devices(value)
         return value
 
+    @field_validator("s3_endpoint")
+    @classmethod
+    def _is_endpoint(cls, value: str | None) -> str | None:
+        if value is not None:
+            parts = urlsplit(value)
+            if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
+                raise ValueError("must look like https://s3.example.org, without a user name")
+            if parts.scheme == "http" and parts.hostname not in LOOPBACK:
+                raise ValueError("must begin with https://, except on this machine")
+        return value
+
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
         if self.keys.resolve().is_relative_to(self.data.resolve()):
@@ -228,6 +265,9 @@ class Settings(BaseSettings):
             raise ValueError(
                 "to accept connections from other machines, set a certificate or behind_proxy"
             )
+        bucket = (self.s3_bucket, self.s3_key_id, self.s3_secret_key)
+        if self.storage == "s3" and None in bucket:
+            raise ValueError("storage s3 needs s3_bucket, s3_key_id and s3_secret_key")
         return self
 
     def as_environment(self) -> dict[str, str]:
@@ -238,10 +278,12 @@ class Settings(BaseSettings):
         """
         values = {name: getattr(self, name) for name in type(self).model_fields}
         del values["url"], values["token"]
-        if self.database_url is not None:
-            values["database_url"] = self.database_url.get_secret_value()
         return {
-            variable_name(name): str(value) for name, value in values.items() if value is not None
+            variable_name(name): value.get_secret_value()
+            if isinstance(value, SecretStr)
+            else str(value)
+            for name, value in values.items()
+            if value is not None
         }
 
     @property

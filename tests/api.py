@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -26,6 +27,8 @@ from service.database.tables import Table, Token, TokenStudy
 from service.domain.callers import hash_secret, new_secret
 from service.services import Services
 from service.settings import Settings
+from service.vault.objects import FolderObjects
+from service.vault.store import Store
 
 OCTETS = {"Content-Type": "application/offset+octet-stream"}
 BASE_URL = "http://127.0.0.1:8321"
@@ -104,6 +107,13 @@ class Api:
             if view["state"] not in ("receiving", "checking"):
                 return view
         raise AssertionError(view)
+
+
+def artefact_path(store: Store, artefact_id: UUID) -> Path:
+    """The file of an artefact. Skips the test if artefacts are in a bucket (`--storage s3`)."""
+    if not isinstance(store.objects, FolderObjects):
+        pytest.skip("looks at files of the vault")
+    return store.objects.path(artefact_id)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -23,6 +23,7 @@ from service.vault import roots
 from tests.api import Api
 from tests.audio_files import NAME, MakeRecording
 from tests.browser import Visitor, open_chromium, serve_api
+from tests.s3 import S3Server, with_bucket
 
 # One thread for each process, read when torch is loaded: the models of the tests are so small that
 # more threads mostly wait for one another, and other test processes need the processor.
@@ -42,6 +43,22 @@ IMPORT_PYANNOTE = {
     "test_optional_detectors",  # transformers
     "test_reconstruction",
 }
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--storage",
+        choices=("folder", "s3"),
+        default="folder",
+        help="where the vaults of services in the tests are; s3: in a bucket of a real server",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--storage") == "s3":
+        for item in items:
+            if item.get_closest_marker("folder"):
+                item.add_marker(pytest.mark.skip(reason="looks at the vault's files"))
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -208,16 +225,39 @@ def database_url(postgres: EmbeddedPostgres, request: pytest.FixtureRequest) -> 
     return postgres.url(name).render_as_string(hide_password=False)
 
 
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """One S3 server for each process of tests, started by the first test that needs it."""
+    server = S3Server()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def choose_storage(request: pytest.FixtureRequest) -> Callable[[Settings], Settings]:
+    """Puts the vault where `--storage` says."""
+    if request.config.getoption("--storage") == "folder":
+        return lambda settings: settings
+    server = request.getfixturevalue("s3_server")
+    return lambda settings: with_bucket(settings, server.url)
+
+
 @pytest.fixture
-def settings(database_url: str, tmp_path: Path) -> Settings:
+def settings(
+    database_url: str, tmp_path: Path, choose_storage: Callable[[Settings], Settings]
+) -> Settings:
     """A vault for the test, with the module's database."""
-    return new_settings(database_url, tmp_path)
+    return choose_storage(new_settings(database_url, tmp_path))
 
 
 @pytest.fixture(scope="module")
-def module_settings(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+def module_settings(
+    database_url: str,
+    tmp_path_factory: pytest.TempPathFactory,
+    choose_storage: Callable[[Settings], Settings],
+) -> Settings:
     """A vault for all tests of the module."""
-    return new_settings(database_url, tmp_path_factory.mktemp("module"))
+    return choose_storage(new_settings(database_url, tmp_path_factory.mktemp("module")))
 
 
 def new_settings(database_url: str, tmp_path: Path) -> Settings:
@@ -268,14 +308,17 @@ def services(settings: Settings) -> Iterator[Services]:
 
 
 @pytest.fixture
-def empty(postgres: EmbeddedPostgres, tmp_path: Path) -> Settings:
+def empty(
+    postgres: EmbeddedPostgres, tmp_path: Path, choose_storage: Callable[[Settings], Settings]
+) -> Settings:
     """Settings of an empty machine."""
     name = f"empty_{uuid4().hex}"
     create_database(postgres.url("postgres"), name)
-    return Settings(
+    settings = Settings(
         data=tmp_path / "new/data",
         keys=tmp_path / "new/keys",
         weights=tmp_path / "weights",
         database_url=SecretStr(postgres.url(name).render_as_string(hide_password=False)),
         port=0,
     )
+    return choose_storage(settings)

@@ -229,6 +229,7 @@ def test_a_ledger_on_the_machine_is_kept_when_an_older_backup_is_restored(
     services.close()
 
 
+@pytest.mark.folder
 def test_foreign_files_in_the_folders_do_not_spoil_a_backup(api, study, settings, empty, tmp_path):
     """A restore refuses unknown files, so a backup that contained them could not be restored."""
     _, transcript_id = finished(api, study)
@@ -481,6 +482,7 @@ def test_a_vocabulary_that_is_replaced_during_a_backup_is_in_it(
     assert words == ["Eva"]
 
 
+@pytest.mark.folder
 def test_no_strays_are_deleted_while_a_backup_runs(api, study, settings, tmp_path, monkeypatch):
     job_id, _ = finished(api, study)
     stray = write(api.services, job_id, "stage_segment", b"found")

@@ -11,7 +11,7 @@ from scripts.stand_in.jobs import make_job
 from service.database.tables import Correction, StoredTranscript
 from service.domain import corrections, transcripts
 from service.domain.recordings import identified
-from tests.api import open_api
+from tests.api import artefact_path, open_api
 from tests.finished import finish_job
 from tests.test_jobs import codes
 
@@ -248,7 +248,7 @@ def test_the_journal_is_encrypted_and_its_rows_hold_no_text(api, path):
     store = identified(api.services)[0]
     for row in rows:
         assert row.artefact_id in store
-        assert b"Quendolin" not in store._path(row.artefact_id).read_bytes()
+        assert b"Quendolin" not in artefact_path(store, row.artefact_id).read_bytes()
 
 
 def test_reading_stays_fast_because_of_snapshots(api, path, monkeypatch):

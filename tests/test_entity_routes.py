@@ -12,7 +12,7 @@ from models.deidentification.pseudonyms import NEUTRAL_NAMES
 from scripts.stand_in.jobs import make_job
 from service.database.tables import Entity, Handoff, StoredTranscript
 from service.domain import entities
-from tests.api import open_api
+from tests.api import artefact_path, open_api
 from tests.finished import finish_job
 from tests.test_jobs import codes
 
@@ -445,7 +445,7 @@ def test_a_damaged_record_stops_claims_until_its_entity_is_erased(api, study, ca
     with api.services.sessionmaker() as session:
         artefact_id = session.get_one(Entity, UUID(eva)).record_artefact_id
     assert artefact_id is not None
-    path = entities.linkage(api.services)[0]._path(artefact_id)
+    path = artefact_path(entities.linkage(api.services)[0], artefact_id)
     path.write_bytes(path.read_bytes()[:-1])
     finish_job(api.services, make_job(api.services, UUID(study)))
 

@@ -11,7 +11,7 @@ from scripts.stand_in.jobs import make_job
 from service.database.tables import Handoff, StoredTranscript
 from service.domain.recordings import identified
 from service.vault.store import Artefact
-from tests.api import open_api
+from tests.api import artefact_path, open_api
 from tests.finished import finish_job
 from tests.test_jobs import codes
 
@@ -207,7 +207,7 @@ def test_an_erased_transcript_is_not_offered(api, study, token):
 
 def test_an_unreadable_transcript_does_not_block_the_others(api, study, token):
     first, second = offer(api, study), offer(api, study)
-    path = identified(api.services)[0]._path(read_artefact_id(api, first))
+    path = artefact_path(identified(api.services)[0], read_artefact_id(api, first))
     path.write_bytes(path.read_bytes()[:-1] + b"?")
 
     claimed = claim(api, token)

@@ -24,7 +24,7 @@ from service.domain.jobs import canonical_fields
 from service.domain.recordings import identified
 from service.domain.stages import RateCache
 from service.vault.store import Artefact
-from tests.api import open_api, tone
+from tests.api import artefact_path, open_api, tone
 from tests.finished import begin_job, fail_job, finish_job
 
 MINE = "/v1/jobs"
@@ -163,7 +163,7 @@ def vocabulary_file(api, study):
     api.request("PUT", f"/v1/studies/{study}/vocabulary", json={"words": ["Seroquel"]})
     with api.services.sessionmaker() as session:
         artefact_id = session.get_one(Study, UUID(study)).vocabulary_artefact_id
-    return identified(api.services)[0]._path(artefact_id)
+    return artefact_path(identified(api.services)[0], artefact_id)
 
 
 def test_a_damaged_study_vocabulary_is_reported_as_documented(api, study):

@@ -22,7 +22,7 @@ from service.domain.strays import KEY_OWNERS, OTHER_OWNERS, remove_strays
 from service.domain.studies import create_study, replace_vocabulary
 from service.vault import uploads
 from service.vault.store import Artefact
-from tests.api import delete_all_rows, metadata, open_api, tone
+from tests.api import artefact_path, delete_all_rows, metadata, open_api, tone
 from tests.finished import age, finish_job, write
 
 
@@ -58,6 +58,7 @@ def job_id(services):
     return job_id
 
 
+@pytest.mark.folder
 def test_old_files_without_a_row_are_removed_and_all_others_stay(services, job_id):
     study_id = read_job(services, job_id).study_id
     before = artefacts(services)
@@ -104,6 +105,7 @@ def test_files_being_written_are_left_alone(services, job_id):
     assert result.id in store
 
 
+@pytest.mark.folder
 def test_a_recording_whose_key_exists_is_not_a_stray(services, job_id):
     """The database is older than the upload, because it alone was restored."""
     study_id = read_job(services, job_id).study_id
@@ -127,7 +129,7 @@ def test_files_left_by_an_erasure_are_removed(services):
         row = session.get_one(Recording, recording)
         row.state = "erased"
     destroy(services, row)
-    path = identified(services)[0]._path(recording)
+    path = artefact_path(identified(services)[0], recording)
     path.write_bytes(b"copied back by hand")
     age(services)
 

@@ -29,7 +29,7 @@ from service.vault.errors import ArtefactDamaged, DiskFull, Erased
 from service.vault.files import locked
 from service.vault.keys import KeyRing
 from service.vault.store import Artefact
-from tests.api import OCTETS, metadata, open_api, tone
+from tests.api import OCTETS, artefact_path, metadata, open_api, tone
 from tests.audio_files import read_once
 from tests.processes import kill_decoders
 from tests.test_bad_input import RECORDINGS
@@ -1006,7 +1006,7 @@ def test_a_deleted_recording_cannot_be_read_again(api, study):
 
 def test_a_damaged_artefact_is_reported_and_not_served(api, study):
     view = api.upload(study, tone())
-    path = identified(api.services)[0]._path(UUID(view["id"]))
+    path = artefact_path(identified(api.services)[0], UUID(view["id"]))
     path.write_bytes(path.read_bytes()[:-1] + b"?")
 
     answer = api.get(f"/v1/recordings/{view['id']}/audio")

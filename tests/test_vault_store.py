@@ -1,4 +1,4 @@
-"""The folder of artefacts: names, bindings, atomic writes, disk space."""
+"""The artefacts of a class, in a folder and in a bucket: bindings, atomic writes, disk space."""
 
 import os
 import shutil
@@ -15,13 +15,20 @@ from service.vault import ArtefactClass, files, store
 from service.vault.errors import ArtefactDamaged, ArtefactMissing, DiskFull
 from service.vault.store import Artefact, Store
 from service.vault.streaming import Key
+from tests.api import artefact_path
+from tests.s3 import bucket_store
 
 CANARY = b"my name is Eva Muster and I live in Musterdorf"
 
 
-@pytest.fixture
-def vault(tmp_path):
-    return Store(ArtefactClass.IDENTIFIED, tmp_path / "identified")
+@pytest.fixture(params=["folder", "s3"])
+def vault(request, tmp_path):
+    if request.param == "folder":
+        return Store(ArtefactClass.IDENTIFIED, tmp_path / "identified")
+    return bucket_store(request.getfixturevalue("s3_server").url, tmp_path / "identified")
+
+
+in_folder = pytest.mark.parametrize("vault", ["folder"], indirect=True)
 
 
 @pytest.fixture
@@ -66,6 +73,7 @@ def test_an_artefact_can_be_read_back(vault, key):
         assert file.read() == CANARY
 
 
+@in_folder
 def test_a_path_contains_only_ids(vault, key):
     transcript = artefact()
     put(vault, transcript, key)
@@ -75,6 +83,7 @@ def test_a_path_contains_only_ids(vault, key):
     assert path == vault.folder / "artefacts" / name[:2] / name[2:4] / name
 
 
+@in_folder
 def test_only_the_owner_can_read_files_and_folders(vault, key):
     put(vault, artefact(), key)
 
@@ -87,9 +96,8 @@ def test_an_artefact_in_the_place_of_another_is_refused(vault, key):
     theirs = replace(ours, id=uuid4())
     put(vault, ours, key)
     put(vault, theirs, key)
-    [our_path] = vault.folder.rglob(str(ours.id))
-    [their_path] = vault.folder.rglob(str(theirs.id))
-    shutil.copy(our_path, their_path)
+    with vault.objects.open(ours.id) as our_file, vault.objects.write(theirs.id) as their_file:
+        shutil.copyfileobj(our_file, their_file)
 
     with pytest.raises(ArtefactDamaged):
         vault.open(theirs, key)
@@ -111,7 +119,7 @@ def test_an_artefact_moved_to_another_class_is_refused(vault, key):
     put(vault, transcript, key)
 
     with pytest.raises(ArtefactDamaged):
-        Store(ArtefactClass.DEIDENTIFIED, vault.folder).open(transcript, key)
+        Store(ArtefactClass.DEIDENTIFIED, vault.folder, vault.objects).open(transcript, key)
 
 
 def test_a_kind_that_could_imitate_another_artefact_is_a_bug():
@@ -146,11 +154,12 @@ def test_a_crash_while_replacing_an_artefact_keeps_the_old_one(vault, key):
         assert file.read() == CANARY
 
 
+@in_folder
 @pytest.mark.parametrize("step", ["fsync", "replace"])
 def test_an_artefact_that_was_not_synced_does_not_exist(vault, key, monkeypatch, step):
     vault.folder.mkdir()
     transcript = artefact()
-    files.make_folder(vault._path(transcript.id).parent)
+    files.make_folder(artefact_path(vault, transcript.id).parent)
 
     def fail(*args):
         raise OSError("unplugged")
@@ -162,9 +171,10 @@ def test_an_artefact_that_was_not_synced_does_not_exist(vault, key, monkeypatch,
     assert files_in(vault.folder) == []
 
 
+@in_folder
 def test_an_artefact_and_its_name_are_synced_before_the_write_returns(vault, key, monkeypatch):
     transcript = artefact()
-    files.make_folder(vault._path(transcript.id).parent)
+    files.make_folder(artefact_path(vault, transcript.id).parent)
     steps = recorded(monkeypatch, "fsync", "replace")
 
     put(vault, transcript, key)
@@ -196,6 +206,7 @@ def test_deleting_twice_succeeds(vault):
     vault.delete(uuid4())
 
 
+@in_folder
 def test_the_partial_file_of_a_killed_process_is_deleted_after_a_day(vault, key):
     with pytest.raises(FileNotFoundError), vault.write(artefact(), key):  # its own clean-up fails
         [partial] = files_in(vault.folder)
@@ -231,6 +242,7 @@ def test_a_disk_that_becomes_full_is_reported_and_no_file_is_left(vault, key):
     assert files_in(vault.folder) == []
 
 
+@in_folder
 def test_a_full_disk_is_also_noticed_where_a_folder_is_made(vault, key, monkeypatch):
     """An upload whose folder could not be made was refused with `internal_error`."""
 
@@ -245,6 +257,7 @@ def test_a_full_disk_is_also_noticed_where_a_folder_is_made(vault, key, monkeypa
         pass
 
 
+@in_folder
 def test_no_file_contains_speech_even_during_a_write(vault, key):
     long = CANARY * 5000  # several segments
     with vault.write(artefact(), key) as writer:

@@ -23,14 +23,17 @@ from service.vault.errors import (
 from service.vault.store import Artefact, Store
 from service.vault.streaming import Key
 from service.vault.uploads import discard, merge, received, write_part
+from tests.s3 import bucket_store
 
 CANARY = b"my name is Eva Muster and I live in Musterdorf"
 KEY = Key(os.urandom(32))
 
 
-@pytest.fixture
-def vault(tmp_path):
-    return Store(ArtefactClass.IDENTIFIED, tmp_path / "identified")
+@pytest.fixture(params=["folder", "s3"])
+def vault(request, tmp_path):
+    if request.param == "folder":
+        return Store(ArtefactClass.IDENTIFIED, tmp_path / "identified")
+    return bucket_store(request.getfixturevalue("s3_server").url, tmp_path / "identified")
 
 
 @pytest.fixture

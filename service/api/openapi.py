@@ -25,7 +25,7 @@ from service.errors import (
     TooManyRequests,
     title_of,
 )
-from service.vault.errors import Sealed
+from service.vault.errors import Sealed, StorageUnreachable
 
 BEARER = "bearer"
 DESCRIPTION = """Upload recordings, get speaker-attributed transcripts. Errors are RFC 9457 problems
@@ -100,6 +100,7 @@ def _complete(operation: dict[str, Any], route: APIRoute) -> None:
     common: list[type[ServiceError]] = [InternalError, DatabaseUnreachable]
     allowed = access_of(route)
     if allowed is not None:
+        common.append(StorageUnreachable)
         operation["security"] = [{BEARER: []}]
         operation["x-roles"] = sorted(allowed.roles)
         common += [TokenMissing, TokenUnknown, TokenExpired, TokenRevoked, NotAllowed]

@@ -40,6 +40,7 @@ from service.commands import (
     session,
     sign_in,
     speakers,
+    storage,
     study,
     transcript,
     upload,
@@ -86,6 +87,7 @@ app.add_typer(session.app, name="session")
 app.add_typer(vocabulary.app, name="vocabulary")
 app.add_typer(roster.app, name="roster")
 app.add_typer(access.token_app, name="token")
+app.add_typer(storage.app, name="storage")
 app.add_typer(webhook.app, name="webhook")
 app.add_typer(recording.app, name="recording")
 app.add_typer(masked_audio.app, name="masked-audio")

@@ -47,7 +47,14 @@ from service.domain.recordings import (
 from service.errors import RecordingDuplicate, ServiceError, locate
 from service.services import Services
 from service.vault import uploads
-from service.vault.errors import DiskFull, KeyMissing, Sealed, UploadBusy, UploadDamaged
+from service.vault.errors import (
+    DiskFull,
+    KeyMissing,
+    Sealed,
+    StorageUnreachable,
+    UploadBusy,
+    UploadDamaged,
+)
 from service.vault.store import Store
 from service.vault.streaming import Key
 
@@ -59,6 +66,7 @@ MAX_DECODER_KILLS = 3
 MAX_CHECKS = 8  # at once; each holds a database connection
 TEMPORARY_ERRORS = (
     DiskFull,
+    StorageUnreachable,
     Sealed,
     KeyMissing,  # perhaps the keys folder is not mounted
     UploadBusy,

@@ -66,7 +66,13 @@ from service.domain.studies import find_study
 from service.domain.transcripts import find_transcript
 from service.errors import ServiceError, locate
 from service.services import Services
-from service.vault.errors import MISSING_ERRORS, DiskFull, Erased, Sealed
+from service.vault.errors import (
+    MISSING_ERRORS,
+    DiskFull,
+    Erased,
+    Sealed,
+    StorageUnreachable,
+)
 from service.vault.store import Artefact
 
 MASKED_AUDIO = "masked_audio"  # kind of artefact
@@ -76,6 +82,7 @@ CHECK_EVERY = 2.0  # s, whether it was cancelled
 MAX_DECODER_KILLS = 3
 TEMPORARY_ERRORS = (
     DiskFull,
+    StorageUnreachable,
     Sealed,
     *MISSING_ERRORS,  # perhaps a folder is not mounted
     FfmpegMissing,

@@ -6,7 +6,7 @@ ServiceError
 ├── KeyMissing, KeyDamaged, Erased
 ├── ArtefactMissing, ArtefactDamaged
 ├── UploadBusy, WrongOffset, UploadIncomplete, UploadDamaged
-└── DiskFull
+└── DiskFull, StorageUnreachable
 """
 
 from typing import ClassVar
@@ -112,6 +112,13 @@ class DiskFull(ServiceError):
 
     code = "disk_full"
     status: ClassVar[int] = 507  # Insufficient Storage
+
+
+class StorageUnreachable(ServiceError):
+    """The storage that holds the vault does not answer, or refuses its key."""
+
+    code = "storage_unreachable"
+    status: ClassVar[int] = 503
 
 
 KEY_ERRORS = (Erased, KeyMissing, KeyDamaged)

@@ -1,20 +1,19 @@
-"""The folder of one class of artefacts: encrypted files named by ids and written atomically."""
+"""The artefacts of one class: encrypted, named by ids and written atomically."""
 
 import io
 import math
-import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID, uuid4
 
 from service.vault import ArtefactClass
 from service.vault.errors import ArtefactMissing, DiskFull
-from service.vault.files import PARTIAL, fsync_folder, write_atomically
-from service.vault.streaming import EncryptingWriter, Key, open_encrypted
+from service.vault.objects import FolderObjects, Objects
+from service.vault.streaming import EncryptingWriter, Key, decrypt
 
 RESERVED_SPACE = 2**30  # bytes left free: an upload must not stop the database on the same disk
 
@@ -34,9 +33,18 @@ class Artefact:
 
 
 class Store:
-    def __init__(self, artefact_class: ArtefactClass, folder: Path) -> None:
+    """
+    Args:
+        folder: on this machine, for uploads in progress.
+        objects: where the artefacts are; None: in this folder too.
+    """
+
+    def __init__(
+        self, artefact_class: ArtefactClass, folder: Path, objects: Objects | None = None
+    ) -> None:
         self.artefact_class = artefact_class
         self.folder = folder
+        self.objects = FolderObjects(folder / "artefacts") if objects is None else objects
 
     @contextmanager
     def write(self, artefact: Artefact, key: Key) -> Iterator[EncryptingWriter]:
@@ -45,7 +53,7 @@ class Store:
         Raises:
             DiskFull: there was not enough space.
         """
-        with write_atomically(self._path(artefact.id)) as file:
+        with self.objects.write(artefact.id) as file:
             writer = EncryptingWriter(file, key, self.binding(artefact))
             yield writer
             writer.finish()
@@ -55,18 +63,20 @@ class Store:
         Raises:
             ArtefactMissing: the file does not exist.
             ArtefactDamaged: now or while reading; everything read before that is authentic.
+            StorageUnreachable: now or while reading.
         """
         try:
-            return open_encrypted(self._path(artefact.id), key, self.binding(artefact))
+            file = self.objects.open(artefact.id)
         except FileNotFoundError as error:
             raise ArtefactMissing(f"The file of artefact {artefact.id} is missing") from error
+        return decrypt(file, key, self.binding(artefact))
 
     def binding(self, artefact: Artefact) -> bytes:
         names = (artefact.study_id, artefact.subject_id, artefact.id, artefact.kind)
         return "|".join(["artefact 1", self.artefact_class, *map(str, names)]).encode()
 
     def __contains__(self, artefact_id: UUID) -> bool:
-        return self._path(artefact_id).exists()
+        return artefact_id in self.objects
 
     def ids(self, before: float = math.inf) -> Iterator[UUID]:
         """Ids of the stored artefacts.
@@ -74,20 +84,15 @@ class Store:
         Args:
             before: POSIX time; only artefacts last written before it.
         """
-        for path in (self.folder / "artefacts").glob("??/??/*"):
-            with suppress(FileNotFoundError, ValueError):  # just deleted; not an artefact
-                if path.suffix != PARTIAL and path.stat().st_mtime < before:
-                    yield UUID(path.name)
+        return self.objects.ids(before)
 
     def delete(self, artefact_id: UUID) -> None:
         """Delete a file if it exists. Only erasing its key makes every copy unreadable."""
-        path = self._path(artefact_id)
-        if path.exists():
-            path.unlink()
-            fsync_folder(path.parent)
+        self.objects.delete(artefact_id)
 
     def require_space(self, n_bytes: int) -> None:
-        """
+        """Check this machine's disk, which uploads and whatever is being written need.
+
         Raises:
             DiskFull: less than `RESERVED_SPACE` would be left free.
         """
@@ -104,12 +109,4 @@ class Store:
 
         A backup that is running, or a job that is being submitted, may still need it.
         """
-        with suppress(FileNotFoundError):
-            os.utime(self._path(artefact_id))
-
-    def _path(self, artefact_id: UUID) -> Path:
-        return fan_out(self.folder / "artefacts", artefact_id)
-
-
-def fan_out(folder: Path, id: UUID) -> Path:
-    return folder / id.hex[:2] / id.hex[2:4] / str(id)
+        self.objects.touch(artefact_id)

@@ -138,8 +138,14 @@ class DecryptingReader(io.RawIOBase):
 
 
 def open_encrypted(path: Path, key: Key, associated_data: bytes) -> io.BufferedReader:
-    """Open a file for decrypted, seekable reading; `read(n)` returns n bytes unless it ends."""
-    file = open(path, "rb")
+    return decrypt(open(path, "rb"), key, associated_data)
+
+
+def decrypt(file: BinaryIO, key: Key, associated_data: bytes) -> io.BufferedReader:
+    """Read `file` decrypted and seekable; `read(n)` returns n bytes unless it ends.
+
+    Closing the reader closes `file`, as does an error here.
+    """
     try:
         return io.BufferedReader(DecryptingReader(file, key, associated_data))
     except BaseException:

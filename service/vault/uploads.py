@@ -1,5 +1,8 @@
 """Uploads: a recording arrives in parts, each encrypted and synced before it is acknowledged.
 
+The parts stay in a folder of this machine until the recording is complete, wherever the artefacts
+are kept.
+
 Each part is a file named after its offset. It is bound to that offset and to the artefact it will
 be merged into. An upload that is interrupted during a part resumes where that part began.
 """
@@ -13,7 +16,8 @@ from uuid import UUID
 
 from service.vault.errors import UploadDamaged, UploadIncomplete, WrongOffset
 from service.vault.files import PARTIAL, fsync_folder, locked, write_atomically
-from service.vault.store import Artefact, Store, fan_out
+from service.vault.objects import object_name
+from service.vault.store import Artefact, Store
 from service.vault.streaming import (
     SEGMENT_SIZE,
     EncryptingWriter,
@@ -128,4 +132,4 @@ def _parts(folder: Path) -> list[Path]:
 
 
 def _folder(store: Store, artefact_id: UUID) -> Path:
-    return fan_out(store.folder / "uploads", artefact_id)
+    return store.folder / "uploads" / object_name(artefact_id)

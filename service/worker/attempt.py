@@ -19,9 +19,9 @@ OBSTACLE_DELAY = 30.0  # s before a job that met an obstacle is tried again
 INTERNAL_ERROR_DELAY = 5.0  # s, so that a bug does not retry in a tight loop
 FENCE_LOST = 70  # exit status
 
-OBSTACLES = ("sealed", "disk_full", "out_of_memory")
-"""Codes of conditions that pass: a person unseals the vault or frees disk space, or another program
-frees GPU memory. A job waits for them as long as it takes."""
+OBSTACLES = ("sealed", "disk_full", "storage_unreachable", "out_of_memory")
+"""Codes of conditions that pass: a person unseals the vault or frees disk space, the storage of the
+vault comes back, or another program frees GPU memory. A job waits for them as long as it takes."""
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -3,7 +3,8 @@
     python -m service.worker.engine_child PARENT ENGINE_MODULE VAULT WEIGHTS PRECISION \\
         IDLE_SECONDS ALLOW_WEAK_SANDBOX DEVICE
 
-VAULT and WEIGHTS are folders; an empty PRECISION or DEVICE means the default.
+VAULT and WEIGHTS are folders; an empty PRECISION or DEVICE means the default. If the artefacts are
+in a bucket, the first message on standard input says which, because arguments are not secret.
 
 Decrypted recordings stay in memory. The process exits as soon as its standard input closes.
 """
@@ -35,7 +36,8 @@ from service.domain.engine_job import TRANSCRIPT, VOCABULARY, VOCABULARY_MISSING
 from service.errors import ServiceError
 from service.processes import disable_core_dumps, end_with_parent, log_to_stderr
 from service.vault import ArtefactClass
-from service.vault.errors import ArtefactMissing, DiskFull
+from service.vault.bucket import BucketAddress, BucketObjects
+from service.vault.errors import ArtefactMissing, DiskFull, StorageUnreachable
 from service.vault.store import Artefact, Store
 from service.vault.streaming import SEGMENT_SIZE
 from service.worker.protocol import Engine
@@ -98,6 +100,9 @@ class EngineChild:
                 self._must_yield.set()
             elif message.get("check"):
                 self._groups.put(None)
+            elif bucket := message.get("bucket"):
+                objects = BucketObjects(BucketAddress(**bucket), self._store.folder / "spool")
+                self._store = Store(self._store.artefact_class, self._store.folder, objects)
             else:
                 self._must_yield.clear()
                 self._groups.put([EngineJob.from_message(job) for job in message["jobs"]])
@@ -184,8 +189,9 @@ class EngineChild:
             for active in jobs:
                 active.end("failed", code=error.code, retryable=error.retryable)
         except ServiceError as error:
+            passes = isinstance(error, DiskFull | StorageUnreachable)
             for active in jobs:
-                active.end("failed", code=error.code, retryable=isinstance(error, DiskFull))
+                active.end("failed", code=error.code, retryable=passes)
         except Exception as error:  # noqa: BLE001
             # Its message is not logged, because it may quote anything. After a GPU fault this
             # process cannot be trusted: it exits, and the worker starts another.

@@ -7,13 +7,16 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import asdict
 from typing import Any
 from uuid import UUID
 
 from models.environment import child_environment
 from service.devices import device_variables, parse_devices
 from service.domain.engine_job import EngineJob
+from service.services import bucket_address
 from service.settings import Settings
+from service.vault import ArtefactClass
 from service.worker.protocol import ENGINE_CHILD, LAST_EVENTS
 
 MAX_LINE = 2**20  # bytes of a message
@@ -39,6 +42,11 @@ class EngineProcess:
             str(int(settings.allow_weak_sandbox)),
             device or "",
         ]
+        self._bucket = (
+            asdict(bucket_address(settings, ArtefactClass.IDENTIFIED))
+            if settings.storage == "s3"
+            else None
+        )
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> asyncio.subprocess.Process:
@@ -54,6 +62,10 @@ class EngineProcess:
                 limit=MAX_LINE,
                 env=child_environment(self._variables),
             )
+            if self._bucket is not None:
+                assert self._process.stdin is not None
+                # Drained with the first message that follows.
+                self._process.stdin.write(json.dumps({"bucket": self._bucket}).encode() + b"\n")
         return self._process
 
     async def check(self) -> str | None:

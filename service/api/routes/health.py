@@ -15,7 +15,7 @@ from service.database.engine import require_schema
 from service.domain.monitoring import NO_WORKER, read_work
 from service.settings import LOOPBACK
 from service.vault import ArtefactClass
-from service.vault.errors import DiskFull, Sealed
+from service.vault.errors import DiskFull, Sealed, StorageUnreachable
 
 router = APIRouter(tags=["health"], route_class=GuardedRoute)
 _admin = allow("admin", sealed_too=True)
@@ -38,7 +38,10 @@ async def healthz() -> Health:
 
 
 @router.get(
-    "/readyz", responses=problems(Sealed, DatabaseUnreachable, DiskFull, SchemaTooNew, SchemaTooOld)
+    "/readyz",
+    responses=problems(
+        Sealed, DatabaseUnreachable, StorageUnreachable, DiskFull, SchemaTooNew, SchemaTooOld
+    ),
 )
 def readyz(services: ServicesDep) -> Readiness:
     """Check that uploads and jobs can be accepted: database, vault and disk work.
@@ -48,7 +51,9 @@ def readyz(services: ServicesDep) -> Readiness:
     require_schema(services.engine)
     if services.vault.sealed:
         raise Sealed("The vault is sealed: run `fieldscribe unseal`")
-    services.vault.stores[ArtefactClass.IDENTIFIED].require_space(0)
+    store = services.vault.stores[ArtefactClass.IDENTIFIED]
+    store.require_space(0)
+    store.objects.check()
     with services.sessionmaker() as session:
         is_stuck = read_work(session).is_stuck
     return Readiness(warnings=[NO_WORKER] if is_stuck else [])
