@@ -5,6 +5,7 @@ To run it: npm install --prefix FOLDER oidc-provider@9, then OIDC_PROVIDER=FOLDE
 """
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -121,6 +122,38 @@ def test_an_invited_person_signs_in_and_out_with_the_institutions_account(visit,
     page.goto("/sign-in")
     page.get_by_role("button", name="Sign in with Example University").click()
     page.get_by_text("Your access has ended").wait_for()
+
+
+def test_an_administrator_invites_by_e_mail_and_the_person_signs_in_again_in_place(
+    visit, site, provider
+):
+    study = site.study()["code"]
+    page = visit("/admin")
+    page.get_by_role("button", name="Invite somebody").click()
+    page.get_by_label("Name").fill("Grace")
+    page.get_by_label("E-mail address at Example University").fill("grace@uni.example")
+    page.get_by_label(study, exact=True).check()
+    assert page.get_by_label("Days until").input_value() == "14"
+    shoot(page, "sign-on-invite")
+    check_page(page)
+    page.get_by_role("button", name="Create the invitation").click()
+    page.get_by_text("Grace can sign in there with Example University").wait_for()
+    assert page.locator(".secret").inner_text() == f"{visit.url}/sign-in"
+
+    theirs = open_browser(visit)
+    visit.expected += ["401", "403"]
+    theirs.goto("/sign-in")
+    sign_in_at_provider(theirs, "grace")
+    theirs.get_by_role("link", name=study).click()
+    theirs.get_by_text("No sessions yet").wait_for()
+    theirs.context.clear_cookies(name=re.compile("^fieldscribe"))
+    theirs.get_by_role("button", name="Try it with two demo recordings").click()
+    with theirs.expect_popup() as opened:
+        theirs.get_by_role("link", name="Sign in with Example University in a new tab").click()
+    opened.value.get_by_role("button", name="Sign in with Example University").click()
+    opened.value.get_by_role("heading", name="Studies").wait_for()
+    theirs.get_by_role("button", name="I have signed in").click()
+    theirs.get_by_role("heading", name="You are signed out").wait_for(state="detached")
 
 
 @pytest.mark.parametrize("name", ["eve", "unverified-bob"])
