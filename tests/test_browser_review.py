@@ -265,6 +265,28 @@ def test_a_second_reader_marks_what_the_review_missed(visit, site, case):
     assert states(site, case)["s0007", "Woolgoolga"] == "accepted"
 
 
+def test_a_colleague_signs_in_and_reads_without_seeing_the_review(visit, site, case):
+    """The link leads past the suggestions, or the sample would not be blind."""
+    accept_all(case)
+    study = site.get(f"/v1/transcripts/{case.transcript_id}/playback").json()["study"]
+    body = {"role": "researcher", "studies": [study]}
+    key = site.post("/v1/tokens", json=body).json()["secret"]
+    visit.expected.append("401")
+    page = visit.new_page()
+    page.goto(f"/transcripts/{case.transcript_id}/review#second-reader")
+    page.wait_for_url("**/sign-in*")
+    settle(page)
+    page.get_by_label("Your key").fill(key)
+    page.keyboard.press("Enter")
+
+    page.get_by_role("heading", name="How much did the review miss?").wait_for()
+    assert page.locator("mark, .entities").count() == 0
+    page.get_by_role("button", name="Start reading").click()
+    page.get_by_role("button", name="Finish").click()
+    page.get_by_text("The review had found 11 of 11 identifiers: 100 %").wait_for()
+    assert "had also worked on the review" not in page.locator("#review").inner_text()
+
+
 def test_a_release_warns_of_speakers_without_a_code(visit, site, case):
     accept_all(case)
     page = open_review(visit, case, "release")

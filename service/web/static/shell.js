@@ -19,7 +19,7 @@ async function start() {
     me = await api.get("/v1/sign-in");
   } catch (problem) {
     if (problem.status === 401) {
-      location.replace(`/sign-in#${encodeURIComponent(location.pathname + location.search)}`);
+      location.replace(`/sign-in#${encodeURIComponent(location.pathname + location.search + location.hash)}`);
       return new Promise(() => {});
     }
     fill(byId("main"), notice("error", problem.message), button("Try again", { onclick: () => location.reload() }));
