@@ -48,6 +48,7 @@ from service.api.routes import (
     transcripts,
     uploads,
     webhooks,
+    withdrawals,
 )
 from service.api.study_events import StudyEvents
 from service.api.watch import Watch
@@ -63,7 +64,9 @@ from service.domain.readings import Readings
 from service.domain.sign_on import create_sign_on_key
 from service.domain.stages import RateCache
 from service.domain.tokens import make_first_tokens
+from service.domain.withdrawal import Withdrawer
 from service.errors import locate
+from service.exports.releases import render_release
 from service.services import open_services
 from service.settings import Settings
 from service.web import pages
@@ -91,6 +94,8 @@ ROUTERS: tuple[APIRouter, ...] = (
     participants.studies_router,
     participants.router,
     certificates.router,
+    withdrawals.studies_router,
+    withdrawals.router,
     review.router,
     models.router,
     audio.router,
@@ -159,6 +164,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.checker = Checker(services)
     app.state.playback_maker = PlaybackMaker(services)
     app.state.masker = Masker(services)
+    app.state.withdrawer = Withdrawer(services, render_release)
     app.state.study_events = StudyEvents(services, app.state.rates)
     app.state.watch = Watch(services, app.state.study_events)
     tasks = [
@@ -166,6 +172,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         asyncio.create_task(app.state.checker.run(), name="checking uploads"),
         asyncio.create_task(app.state.playback_maker.run(), name="making playback copies"),
         asyncio.create_task(app.state.masker.run(), name="masking audio"),
+        asyncio.create_task(app.state.withdrawer.run(), name="withdrawing participants"),
         asyncio.create_task(app.state.watch.run(), name="watching jobs"),
         asyncio.create_task(app.state.study_events.run(), name="sending changes to pages"),
         asyncio.create_task(keep_heads(services), name="keeping heads of the audit trail"),
@@ -184,6 +191,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await asyncio.to_thread(app.state.checker.close)
         await asyncio.to_thread(app.state.playback_maker.close)
         await asyncio.to_thread(app.state.masker.close)
+        await asyncio.to_thread(app.state.withdrawer.close)
         await asyncio.get_running_loop().shutdown_default_executor()
         services.close()
 

@@ -47,6 +47,7 @@ from service.commands import (
     vocabulary,
     watch,
     webhook,
+    withdraw,
 )
 from service.commands.console import Commands, print_json, printable, report_errors, show_activity
 from service.commands.extras import require_packages
@@ -122,6 +123,8 @@ for name, command in (
     ("rerun", jobs.rerun_command),
     ("delete", jobs.delete_command),
     ("audit", audit.audit_command),
+    ("withdraw", withdraw.withdraw_command),
+    ("withdrawals", withdraw.withdrawals_command),
     ("unseal", access.unseal_command),
     ("backup", backup.backup_command),
     ("restore", backup.restore_command),
