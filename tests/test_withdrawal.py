@@ -1,5 +1,7 @@
 """Withdrawals: nothing of the person is left, and everything of the others is."""
 
+import logging
+
 import pytest
 from sqlalchemy import select
 
@@ -152,6 +154,17 @@ def test_mentions_by_others_become_open_mentions(services, withdrawn):
     assert {each.state for each in found} == {"suggested"}
     assert {each.entity_id for each in found} == {entity.id}
     assert entity.erased_at is not None
+
+
+def test_nothing_of_the_person_reaches_the_log(services, caplog):
+    study = open_group(services)
+    caplog.set_level(logging.DEBUG)
+    withdraw(study)
+    logged = caplog.text.casefold()
+
+    assert "withdrawal" in logged
+    for word in (study.words["P07"], *study.names["P07"].split()):
+        assert word.casefold() not in logged
 
 
 def test_a_group_without_open_mentions_is_released_again_with_the_next_number(services):

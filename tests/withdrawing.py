@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import date
 from itertools import product
 from typing import Any
 from uuid import UUID, uuid4
@@ -22,7 +23,9 @@ from models.transcript_json import to_json
 from scripts.stand_in.jobs import STAND_IN_MODELS, make_recording, make_study, make_token
 from service.database.engine import conninfo
 from service.database.tables import (
+    CONSENT_SCOPES,
     STAGES,
+    Consent,
     Job,
     JobRecording,
     JobStage,
@@ -100,9 +103,19 @@ def open_group(services: Services, *, mention: bool = True, named: bool = True) 
                 session, services, caller, study_id, "participant", [names[code]], pseudonym=code
             )
             entities[names[code]] = entity.id
+            participant = Participant(
+                study_id=study_id, code=code, entity_id=entity.id, token_id=caller.token_id
+            )
+            session.add(participant)
+            session.flush()
             session.add(
-                Participant(
-                    study_id=study_id, code=code, entity_id=entity.id, token_id=caller.token_id
+                Consent(
+                    study_id=study_id,
+                    participant_id=participant.id,
+                    sheet_version="1",
+                    given_on=date(2031, 1, 7),
+                    scopes=list(CONSENT_SCOPES),
+                    token_id=caller.token_id,
                 )
             )
     met = f"I met {names['P07']} there." if mention else "I met somebody there."
