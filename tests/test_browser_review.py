@@ -340,6 +340,10 @@ def test_a_study_shows_who_works_on_a_session_and_what_it_waits_for(visit, site)
     row.get_by_text("A. Researcher is reviewing").wait_for()
     assert "Corrected" in row.inner_text()
     shoot(page, "study-at-work")
+    studies = visit("/")
+    studies.get_by_role("listitem").filter(has_text=study["code"]).get_by_text(
+        "1 to review"
+    ).wait_for()
     check_page(page)
 
     editor = visit(f"/transcripts/{transcript}")
@@ -348,6 +352,11 @@ def test_a_study_shows_who_works_on_a_session_and_what_it_waits_for(visit, site)
     page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")  # looks again at once
     row.get_by_text("Ready to release").wait_for()
     row.get_by_text("A. Researcher is correcting").wait_for()
+    new = {"kind": "place", "names": ["Woolgoolga"]}
+    site.post(f"/v1/studies/{study['code']}/entities", json=new)
+    page.reload()
+    row.get_by_text("The text or the roster has changed since the review").wait_for()
+    accept_all(case)
     released = site.post(f"{path}/releases", json={})
     assert released.status_code == 201, released.text
     page.reload()

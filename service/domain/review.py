@@ -238,6 +238,7 @@ def list_reviews(
         found.append(
             {
                 "transcript_id": row.transcript_id,
+                "study_id": row.study_id,
                 "job_id": transcript.job_id,
                 "session": code,
                 **dict(zip(("n_open", "n_accepted", "n_rejected"), counts, strict=True)),

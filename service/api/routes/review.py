@@ -502,6 +502,7 @@ class DecisionList(BaseModel):
 
 class ReviewSummary(BaseModel):
     transcript_id: UUID
+    study_id: UUID
     job_id: UUID
     session: SessionCode | None
     n_open: int
@@ -521,6 +522,7 @@ class ReviewList(BaseModel):
                     "items": [
                         {
                             "transcript_id": TRANSCRIPT,
+                            "study_id": ENTITY,
                             "job_id": TOKEN,
                             "session": "INT-07",
                             "n_open": 14,

@@ -35,10 +35,13 @@ async function showReleases() {
 /** Sessions, hours and running jobs by study. A role that may not read something shows less. */
 async function collect() {
   const facts = new Map();
-  const of = (id) => facts.get(id) || facts.set(id, { sessions: 0, seconds: 0, running: 0, waiting: 0 }).get(id);
+  const of = (id) => facts.get(id) || facts.set(id, { sessions: 0, seconds: 0, running: 0, waiting: 0, toReview: 0 }).get(id);
   for (const session of await api.listAll("/v1/sessions")) of(session.study_id).sessions += 1;
   if (canRead(me)) {
     for (const recording of await api.listAll("/v1/recordings")) of(recording.study_id).seconds += recording.duration || 0;
+  }
+  if (canRead(me)) {
+    for (const review of (await api.get("/v1/reviews")).items) if (review.n_open) of(review.study_id).toReview += 1;
   }
   if (canRead(me) || canManage(me)) {
     const unfinished = "status=queued&status=running&status=cancelling&status=waiting";
@@ -55,7 +58,8 @@ function card(study, facts) {
     el("p", { class: "muted" }, parts.join(" · ")),
     el("p", { class: "row" },
       facts.running ? el("span", { class: "tag" }, icon("loader-circle"), `${facts.running} being transcribed`) : null,
-      facts.waiting ? el("span", { class: "tag doubt" }, icon("triangle-alert"), `${facts.waiting} waiting for you`) : null));
+      facts.waiting ? el("span", { class: "tag doubt" }, icon("triangle-alert"), `${facts.waiting} waiting for you`) : null,
+      facts.toReview ? el("span", { class: "tag doubt" }, icon("shield"), `${facts.toReview} to review`) : null));
 }
 
 function empty() {

@@ -159,6 +159,7 @@ function workOn(job) {
   if (release && !release.outdated?.length) return state("Released", ["ok", "circle-check"], `Release ${release.number}, ${when(release.created_at)}`);
   if (review?.n_open) return state("To review", ["doubt", "shield"], `${review.n_open} of ${review.n_open + review.n_accepted + review.n_rejected} suggestions left to decide`);
   if (release) return state("Release outdated", ["doubt", "triangle-alert"], "Release it again");
+  if (review && !review.is_current) return state("To review", ["doubt", "shield"], "The text or the roster has changed since the review");
   if (review) return state("Ready to release", ["ok", "shield-check"], "Every suggestion is decided");
   return state("Transcribed", ["ok", "circle-check"], "Not yet read by the de-identifier");
 }
