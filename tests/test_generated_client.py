@@ -106,6 +106,13 @@ def test_every_operation_has_a_short_id(api):
     assert {"submit_job", "read_transcript", "claim_handoff"} <= set(ids)
 
 
+def test_every_model_has_a_name_of_its_own(api):
+    """FastAPI puts the module before the name of a class that has a namesake."""
+    names = api.app.openapi()["components"]["schemas"]
+
+    assert [name for name in names if "__" in name] == []
+
+
 def refuse_others(schema: Any) -> None:
     """Make a description refuse fields that it does not name."""
     if isinstance(schema, dict):

@@ -221,7 +221,7 @@ class ParticipantsImported(BaseModel):
     )
 
 
-class LookUp(Strict):
+class ParticipantLookUp(Strict):
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"codes": ["P07"], "reason": "member_checking"}]}
     )
@@ -381,7 +381,7 @@ def list_small_cells(study: StudyName, caller: Reader, services: ServicesDep) ->
     "/participants/look-up", responses=problems(StudyNotFound, ParticipantNotFound, *READ_ERRORS)
 )
 def look_up_participants(
-    study: StudyName, wanted: LookUp, caller: Custodian, services: ServicesDep
+    study: StudyName, wanted: ParticipantLookUp, caller: Custodian, services: ServicesDep
 ) -> FoundParticipants:
     """Names, contacts and attributes behind codes. The look-up is recorded with its reason."""
     with services.sessionmaker.begin() as session:

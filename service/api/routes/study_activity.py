@@ -30,7 +30,7 @@ EXAMPLE: dict[str, Any] = {
 }
 
 
-class WorkerView(BaseModel):
+class PersonAtWork(BaseModel):
     name: str | None = Field(description="Name of the token; null if it has none.")
     activity: Activity
     you: bool = Field(description="Whether the request came with the same token.")
@@ -41,7 +41,7 @@ class TranscriptActivity(BaseModel):
 
     transcript_id: UUID
     job_id: UUID
-    people: list[WorkerView] = Field(description="Who has it open now.")
+    people: list[PersonAtWork] = Field(description="Who has it open now.")
     corrected_by: str | None = Field(description="Name of the token of the last correction.")
     corrected_at: datetime | None = Field(description="null: it was never corrected.")
 
@@ -67,7 +67,7 @@ def read_activity(
             transcript_id=row.transcript_id,
             job_id=row.job_id,
             people=[
-                WorkerView(
+                PersonAtWork(
                     name=each.name, activity=each.activity, you=each.token_id == caller.token_id
                 )
                 for each in people.get(row.transcript_id, [])
