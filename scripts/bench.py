@@ -15,6 +15,7 @@ from scripts import (
     bench_pages,
     bench_real_speech,
     bench_service,
+    bench_short_jobs,
     bench_whisper,
     bench_whole_path,
 )
@@ -27,6 +28,7 @@ BENCHES: dict[str, ModuleType] = {
     "diarisation": bench_diarisation,
     "gpu": bench_gpu,
     "service": bench_service,
+    "short-jobs": bench_short_jobs,
     "pages": bench_pages,
 }
 

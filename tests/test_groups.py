@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import time
+import wave
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,10 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import select, text
 
-from models.options import JobOptions
+from models.audio.recording import SAMPLE_RATE
+from models.options import Channels, JobOptions, SpeakerCount
+from models.weights.catalogue import find_pipeline, find_whisper
+from scripts.make_interview import make_interview
 from scripts.stand_in.engine import STAGES, StandInEngine
 from scripts.stand_in.installation import Installation, kill, wait_until
 from scripts.stand_in.jobs import STAND_IN_MODELS, make_job, make_study, make_token, read_job
@@ -22,13 +26,15 @@ from service.child import WORKER
 from service.database.queries import lock_job
 from service.database.tables import Job, JobError, Worker
 from service.domain import groups, job_state, workers
-from service.domain.engine_job import EngineJob
+from service.domain.engine_job import TRANSCRIPT, EngineJob
 from service.domain.queue import QUEUE, defer_job, request_cancel
 from service.vault import ArtefactClass
 from service.vault.errors import DiskFull
 from service.vault.store import Artefact, Store
 from service.vault.streaming import KEY_SIZE, Key
 from service.worker.engine_child import EngineChild
+from service.worker.pipeline_engine import PipelineEngine
+from service.worker.protocol import Engine
 
 # --- which jobs join ---
 
@@ -180,24 +186,44 @@ def test_a_newcomer_is_a_later_job_of_another_study(line):
 # --- the engine child ---
 
 
+def demo_models() -> tuple[str, str, str, str]:
+    whisper, diarisation = find_whisper("demo", Path()), find_pipeline("demo", Path())
+    return whisper.name, whisper.sha256, diarisation.name, diarisation.sha256
+
+
 class Room:
     """An engine child, whose messages are read afterwards, and jobs for it."""
 
-    def __init__(self, folder: Path, store: Store | None = None) -> None:
+    def __init__(
+        self, folder: Path, store: Store | None = None, engine: Engine | None = None
+    ) -> None:
         self.store = store or Store(ArtefactClass.IDENTIFIED, folder)
         self._messages = io.StringIO()
-        self.child = EngineChild(StandInEngine(), self.store, self._messages, 1.0)
+        self.jobs: dict[UUID, EngineJob] = {}
+        self.child = EngineChild(engine or StandInEngine(), self.store, self._messages, 1.0)
 
-    def make_job(self, **instructions: Any) -> EngineJob:
+    def make_job(self, content: bytes | None = None, **instructions: Any) -> EngineJob:
         key, recording = Key(b"k" * KEY_SIZE), uuid4()
         job = EngineJob(
-            uuid4(), uuid4(), (recording,), JobOptions(), None, "demo", "", "demo", "", {}
+            uuid4(), uuid4(), (recording,), JobOptions(), None, *demo_models(), stored={}
         )
         job = replace(job, keys={job.id: key, recording: key}, audio_seconds=10.0)
+        self.jobs[job.id] = job
         artefact = Artefact(job.study_id, recording, "recording", recording)
         with self.store.write(artefact, key) as file:
-            file.write(json.dumps(instructions).encode())
+            file.write(json.dumps(instructions).encode() if content is None else content)
         return job
+
+    def transcripts(self) -> dict[str, bytes]:
+        """Of the jobs that were run, by their ids."""
+        found = {}
+        for message in map(json.loads, self._messages.getvalue().splitlines()):
+            if message["event"] == "done":
+                job = self.jobs[UUID(message["job"])]
+                artefact = job.artefact(TRANSCRIPT, UUID(message["artefact_id"]))
+                with self.store.open(artefact, job.keys[job.id]) as file:
+                    found[message["job"]] = file.read()
+        return found
 
     def last_events(self) -> dict[str, str]:
         found = {}
@@ -207,6 +233,38 @@ class Room:
                 assert message["job"] not in found
                 found[message["job"]] = message.get("code", message["event"])
         return found
+
+
+def test_jobs_transcribed_together_have_the_transcripts_that_they_have_alone(tmp_path):
+    """Byte for byte, in fp32."""
+    room = Room(tmp_path, engine=PipelineEngine(Path(), "fp32"))
+    options = [
+        JobOptions(language="en", speakers=SpeakerCount(2, 2)),
+        JobOptions(vocabulary=("Seroquel",)),
+        JobOptions(language="en", channels=Channels.MIX, mixed_languages=True),
+    ]
+    jobs = [
+        replace(room.make_job(speech(seed, seconds)), options=each)
+        for seed, seconds, each in zip((1, 2, 3), (9, 4, 6), options, strict=True)
+    ]
+    for job in jobs:
+        room.child.run([job])
+    alone = room.transcripts()
+    room.child.run(jobs)
+
+    assert len(alone) == 3
+    assert room.transcripts() == alone
+
+
+def speech(seed: int, seconds: float) -> bytes:
+    content = io.BytesIO()
+    with wave.open(content, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(SAMPLE_RATE)
+        samples = make_interview(810_000 + seed, seconds=seconds).samples
+        file.writeframes((samples * 32767).astype("<i2").tobytes())
+    return content.getvalue()
 
 
 def test_a_full_disk_at_one_job_does_not_touch_the_others(tmp_path):
