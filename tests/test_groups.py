@@ -27,6 +27,7 @@ from service.database.queries import lock_job
 from service.database.tables import Job, JobError, Worker
 from service.domain import groups, job_state, workers
 from service.domain.engine_job import TRANSCRIPT, EngineJob
+from service.domain.job_details import ROWS
 from service.domain.queue import QUEUE, defer_job, request_cancel
 from service.vault import ArtefactClass
 from service.vault.errors import DiskFull
@@ -137,6 +138,16 @@ def test_a_group_leaves_jobs_for_the_other_workers(line):
     line.session.add_all(Worker(host="here", device=f"cuda:{i}") for i in range(3))
 
     assert len(line.start()) == 2
+
+
+def test_the_details_of_a_job_know_the_audio_of_its_group(line):
+    for _ in range(3):
+        line.submit(seconds=100.0)
+    line.submit(1, seconds=100.0)
+    job = line.session.get_one(Job, line.start()[-1])
+    row = line.session.execute(ROWS, {"id": job.id, "row": job.queue_job_id}).one()
+
+    assert row.group_seconds == 300.0
 
 
 def test_a_group_takes_one_turn(line):

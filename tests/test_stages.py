@@ -75,6 +75,15 @@ def test_a_stage_that_is_slower_than_all_earlier_ones_widens_the_interval():
     assert left and left.low == pytest.approx(10.0) and left.high == pytest.approx(100.0, abs=1)
 
 
+def test_the_longest_time_covers_the_jobs_that_are_transcribed_together():
+    alone = remaining_time(stages(), 100.0, rates(), NOW)
+    together = remaining_time(stages(), 100.0, rates(), NOW, 300.0)
+
+    assert alone is not None and together is not None
+    assert together.low == alone.low
+    assert together.high == pytest.approx(3 * alone.high)
+
+
 def test_an_estimate_from_a_trial_says_so():
     tried = remaining_time(stages(), 100.0, rates(trial=True), NOW)
     measured = remaining_time(stages(), 100.0, rates(), NOW)

@@ -25,7 +25,11 @@ SELECT clock_timestamp() AS now,
        (SELECT jsonb_agg(error ORDER BY error.at, error.id)
           FROM job_error error WHERE error.job_id = :id) AS errors,
        (SELECT jsonb_agg(held.recording_id ORDER BY held.position)
-          FROM job_recording held WHERE held.job_id = :id) AS recordings
+          FROM job_recording held WHERE held.job_id = :id) AS recordings,
+       (SELECT sum(other.audio_seconds) FROM procrastinate_jobs mine
+          JOIN procrastinate_jobs held ON held.worker_id = mine.worker_id AND held.status = 'doing'
+          JOIN job other ON other.queue_job_id = held.id
+         WHERE mine.id = :row AND mine.status = 'doing') AS group_seconds
 """)
 
 
@@ -48,7 +52,7 @@ class JobDetails:
 
 def read_details(session: DbSession, rates: RateCache, job: Job) -> JobDetails:
     session.flush()
-    row = session.execute(ROWS, {"id": job.id}).one()
+    row = session.execute(ROWS, {"id": job.id, "row": job.queue_job_id}).one()
     stages = sorted(row.stages or (), key=lambda stage: STAGES.index(stage["name"]))
     remaining = None
     if job.status not in FINAL and job.audio_seconds:
@@ -56,7 +60,8 @@ def read_details(session: DbSession, rates: RateCache, job: Job) -> JobDetails:
         devices = [stage["device"] for stage in stages if stage["state"] in ("pending", "running")]
         device = next(filter(None, devices), None)
         rates_there = rates.read(session, job.whisper_model, device)
-        remaining = remaining_time(progress, job.audio_seconds, rates_there, row.now)
+        group_seconds = row.group_seconds or 0.0
+        remaining = remaining_time(progress, job.audio_seconds, rates_there, row.now, group_seconds)
     waited_until = job.started_at or job.finished_at or row.now
     return JobDetails(
         job,

@@ -82,12 +82,16 @@ def remaining_time(
     audio_seconds: float,
     rates: Mapping[str, StageRate],
     now: datetime,
+    group_seconds: float = 0.0,
 ) -> RemainingTime | None:
     """None if there is no rate for a stage that is still to run.
 
     Args:
         now: by the clock that the stages' times come from.
+        group_seconds: of the audio of all jobs that are transcribed together with this one, each of
+            which may wait for all others.
     """
+    longest_audio = max(audio_seconds, group_seconds)
     left = {stage.name: stage for stage in stages if stage.state in ("pending", "running")}
     missing = [name for name in STORED_STAGES if name in left and name not in rates]
     if missing:
@@ -97,7 +101,7 @@ def remaining_time(
         if name not in rates:
             continue
         rate, share = rates[name], 1.0 - stage.fraction
-        shortest, longest = rate.low * audio_seconds * share, rate.high * audio_seconds * share
+        shortest, longest = rate.low * audio_seconds * share, rate.high * longest_audio * share
         if stage.state == "running" and stage.started_at and stage.fraction > 0.05:
             # By now its own progress says how long it takes.
             elapsed = (now - stage.started_at).total_seconds()
