@@ -38,7 +38,7 @@ from uuid import UUID
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -54,6 +54,7 @@ from service.database.engine import (
     open_sessions,
 )
 from service.database.tables import (
+    Consent,
     Correction,
     Entity,
     Handoff,
@@ -683,9 +684,9 @@ def erase_again(services: Services) -> int:
                 Job.status != "erased",
             )
         ).all()
-        kept = withdrawal_ledger.kept_jobs(services.settings)
         for job in jobs:
-            erase_job(session, services, job, keep_releases=job.id in kept)
+            # Releases that were erased too have entries of their own in the ledger.
+            erase_job(session, services, job, keep_releases=True)
         for recording in recordings:
             recording.state = "erased"
         entities = session.scalars(
@@ -704,6 +705,8 @@ def erase_again(services: Services) -> int:
         ).all()
         for release in releases:
             erase_release(session, services, release)
+        consents = ledger_subjects(services, ArtefactClass.LINKAGE)
+        session.execute(delete(Consent).where(Consent.id.in_(consents)))
         n_erased += len(jobs) + len(recordings) + len(sessions) + len(entities) + len(releases)
     for recording in recordings:
         destroy(services, recording)

@@ -98,7 +98,14 @@ def things(api):
 
 
 def fill(path, things):
-    fixed = {"segment_id": "s0001", "label": "SPEAKER_00", "format": "json", "paper": "methods"}
+    fixed = {
+        "data_class": "consent",
+        "basis": "completion",
+        "segment_id": "s0001",
+        "label": "SPEAKER_00",
+        "format": "json",
+        "paper": "methods",
+    }
     things = {**things, **fixed}
     return re.sub(r"\{(\w+)\}", lambda match: things.get(match[1], str(uuid4())), path)
 
@@ -189,6 +196,14 @@ def test_on_every_route_an_object_of_another_study_looks_like_none(api, things):
         "/v1/studies/{study}/entities": {"kind": "place", "names": ["a"]},
         "/v1/studies/{study}/entities/find": {"name": "a"},
         "/v1/studies/{study}/look-ups": {"reason": "audit"},
+        "/v1/studies/{study}/retention/rules/{data_class}": {
+            "basis": "completion",
+            "years": 1,
+            "at_end": "review",
+        },
+        "/v1/studies/{study}/retention/dates/{basis}": {"on": None},
+        "/v1/studies/{study}/holds": {"reason": "audit"},
+        "/v1/studies/{study}/destructions": {"data_class": "consent"},
         "/v1/entities/{entity_id}": {"always": True},
         "/v1/entities/{entity_id}/aliases": {"name": "a"},
         "/v1/entities/{entity_id}/aliases/remove": {"name": "a"},

@@ -64,6 +64,7 @@ WITHOUT_ENTRY = {
     ("GET", "/v1/models"): NO_CONTENT,
     ("GET", "/v1/sign-in"): "one's own account",
     ("POST", "/v1/sign-in/check"): "the link is not used",
+    ("GET", "/v1/studies/{study}/retention"): NO_CONTENT,
     ("GET", "/v1/studies/{study}/activity"): "who is at work, not stored",
     ("GET", "/v1/certificates"): NO_CONTENT,
     ("GET", "/v1/certificates/{certificate_id}"): NO_CONTENT,
@@ -395,6 +396,21 @@ def _administer(walk: Walk) -> None:
     things["webhook_id"] = made["id"]
     send("POST", "/v1/studies/{study}/webhooks/{webhook_id}/ping")
     send("DELETE", "/v1/studies/{study}/webhooks/{webhook_id}")
+    things |= {"data_class": "consent", "basis": "completion"}
+    rules = "/v1/studies/{study}/retention"
+    rule = {"basis": "completion", "years": 1, "at_end": "destroy"}
+    send("PUT", rules + "/rules/{data_class}", json=rule)
+    send("PUT", rules + "/dates/{basis}", json={"on": "2001-01-01"})
+    hold = send("POST", "/v1/studies/{study}/holds", json={"reason": "audit"}).json()
+    things["hold_id"] = hold["id"]
+    send("DELETE", "/v1/studies/{study}/holds/{hold_id}")
+    for method, path in (("DELETE", ""), ("POST", "/confirm")):
+        wanted = {"data_class": "consent"}
+        made = send("POST", "/v1/studies/{study}/destructions", json=wanted).json()
+        things["destruction_id"] = made["id"]
+        other = walk.api.token("researcher", things["study"])
+        send(method, "/v1/destructions/{destruction_id}" + path, token=other)
+    send("DELETE", rules + "/rules/{data_class}")
     send("GET", "/v1/studies/{study}/audit")
     send("POST", "/v1/audit/verify", json={})
     send("GET", "/v1/audit/export")

@@ -37,6 +37,7 @@ from service.api.routes import (
     playback,
     recordings,
     releases,
+    retention,
     review,
     seal,
     sessions,
@@ -61,6 +62,7 @@ from service.domain.masked_audio import Masker
 from service.domain.playback import PlaybackMaker
 from service.domain.presence import Presence
 from service.domain.readings import Readings
+from service.domain.retention import finish_interrupted
 from service.domain.sign_on import create_sign_on_key
 from service.domain.stages import RateCache
 from service.domain.tokens import make_first_tokens
@@ -87,6 +89,8 @@ ROUTERS: tuple[APIRouter, ...] = (
     masked_audio.router,
     entities.studies_router,
     entities.router,
+    retention.studies_router,
+    retention.router,
     releases.studies_router,
     releases.making,
     releases.router,
@@ -159,6 +163,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         log.critical("the API cannot start", exc_info=True)
         end_process()
         raise
+    await asyncio.to_thread(finish_interrupted, services)
     app.state.services = services
     app.state.readings = Readings(services)
     app.state.checker = Checker(services)

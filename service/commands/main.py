@@ -34,6 +34,7 @@ from service.commands import (
     participants,
     recording,
     release,
+    retention,
     review,
     roster,
     serve,
@@ -94,6 +95,7 @@ app.add_typer(recording.app, name="recording")
 app.add_typer(masked_audio.app, name="masked-audio")
 app.add_typer(participants.app, name="participants")
 app.add_typer(certificate.app, name="certificate")
+app.add_typer(retention.app, name="retention")
 for name, command in (
     ("serve", serve.serve_command),
     ("api", serve.api_command),

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from models.weights.catalogue import DEMO
-from service.commands.client import Client, drop_none
+from service.commands import retention
+from service.commands.client import Client, Refused, drop_none
 from service.commands.connection import connect
 from service.commands.console import Row, print_json, print_table
 from service.commands.options import (
@@ -128,7 +129,19 @@ def show_command(code: StudyArgument, as_json: AsJson = False) -> None:
     with connect(as_json) as client:
         study = client.get(f"/v1/studies/{code}")
         warn_of_missing_model(client, study)
-    print_json(study) if as_json else typer.echo("\n".join(describe(study)))
+        lines = [] if as_json else [*describe(study), *retention_lines(client, code)]
+    print_json(study) if as_json else typer.echo("\n".join(lines))
+
+
+def retention_lines(client: Client, code: str) -> Iterator[str]:
+    """What is due of the study's data, for those who may read it."""
+    try:
+        found = client.get(f"/v1/studies/{code}/retention")
+    except Refused as refusal:
+        if refusal.code != "not_allowed":
+            raise
+        return
+    yield from retention.describe(found)
 
 
 @app.command("delete")

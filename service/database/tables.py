@@ -71,6 +71,8 @@ CONSENT_SCOPES = (
     "future_use",
     "recontact",
 )
+RETENTION_CLASSES = ("identified", "deidentified", "linkage", "consent")
+RETENTION_BASES = ("publication", "completion", "last_contact")
 CORRECTION_KINDS = (
     "text",
     "speaker",
@@ -674,6 +676,70 @@ class Approval(Table):
     token_id: Mapped[UUID] = reference("token.id")
     created_at: Mapped[datetime] = now_at()
     removed_at: Mapped[datetime | None]  # entered by mistake
+
+
+class RetentionRule(Table):
+    """How long a study keeps one class of data: see `domain.retention`."""
+
+    __tablename__ = "retention_rule"
+    __table_args__ = (
+        one_of("data_class", RETENTION_CLASSES),
+        one_of("basis", RETENTION_BASES),
+        one_of("at_end", ("review", "destroy")),
+    )
+
+    study_id: Mapped[UUID] = reference("study.id", primary_key=True)
+    data_class: Mapped[str] = mapped_column(primary_key=True)
+    basis: Mapped[str]
+    years: Mapped[int]
+    at_end: Mapped[str]
+    token_id: Mapped[UUID] = reference("token.id")
+
+
+class RetentionDate(Table):
+    """When a study was published or completed, or last contacted somebody."""
+
+    __tablename__ = "retention_date"
+    __table_args__ = (one_of("basis", RETENTION_BASES),)
+
+    study_id: Mapped[UUID] = reference("study.id", primary_key=True)
+    basis: Mapped[str] = mapped_column(primary_key=True)
+    on_date: Mapped[date]
+    token_id: Mapped[UUID] = reference("token.id")
+
+
+class LegalHold(Table):
+    """Blocks destruction in a study until it is lifted."""
+
+    __tablename__ = "legal_hold"
+
+    id: Mapped[UUID] = new_id()
+    study_id: Mapped[UUID] = reference("study.id", index=True)
+    reason: Mapped[str]  # one of a fixed list
+    token_id: Mapped[UUID] = reference("token.id")
+    created_at: Mapped[datetime] = now_at()
+    lifted_at: Mapped[datetime | None]
+    lifted_by: Mapped[UUID | None] = mapped_column(ForeignKey("token.id"))
+
+
+class Destruction(Table):
+    """The destruction of a class: one person asks for it, another confirms it."""
+
+    __tablename__ = "destruction"
+    __table_args__ = (one_of("data_class", RETENTION_CLASSES),)
+
+    id: Mapped[UUID] = new_id()
+    study_id: Mapped[UUID] = reference("study.id", index=True)
+    data_class: Mapped[str]
+    ids: Mapped[dict[str, Any]] = mapped_column(default=dict)  # of what is destroyed, by kind
+    token_id: Mapped[UUID] = reference("token.id")  # who asked
+    requested_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+    cancelled_at: Mapped[datetime | None]
+    confirmed_by: Mapped[UUID | None] = mapped_column(ForeignKey("token.id"))
+    confirmed_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    certificate_id: Mapped[UUID | None] = mapped_column(ForeignKey("certificate.id"))
 
 
 class AuditEntry(Table):

@@ -87,8 +87,12 @@ def erase_job(
     """
     store, keyring = identified(services)
     request_cancel(session, job)  # removes it from the queue
-    keyring.erase(job.study_id, job.id)
     transcript = session.scalar(select(StoredTranscript).where(StoredTranscript.job_id == job.id))
+    n_releases = 0
+    if transcript is not None and not keep_releases:
+        # Before the job's key: a restore keeps the releases of an erased job that have a key.
+        n_releases = erase_releases(session, services, transcript.id)
+    keyring.erase(job.study_id, job.id)
     stages = session.scalars(
         select(JobStage).where(JobStage.job_id == job.id, JobStage.artefact_id.is_not(None))
     ).all()
@@ -105,9 +109,6 @@ def erase_job(
     results = [row.artefact_id for row in stages if row.artefact_id]
     occurrences = [row.occurrences_artefact_id for row in handoffs if row.occurrences_artefact_id]
     vocabulary = [job.vocabulary_artefact_id] if job.vocabulary_artefact_id else []
-    n_releases = 0
-    if transcript is not None and not keep_releases:
-        n_releases = erase_releases(session, services, transcript.id)
     for id in (*results, *occurrences, *vocabulary):
         store.delete(id)
     if transcript is not None:
@@ -209,6 +210,35 @@ def erase_study(services: Services, caller: Caller, study: str) -> None:
     log.info("study %s: erased", found.id)
 
 
+def erase_identified(services: Services, caller: Caller, study_id: UUID) -> None:
+    """Erase a study's recordings, jobs and vocabulary. Releases, names and codes stay.
+
+    Raises:
+        RecordingInUse
+        UploadBusy: a recording is being checked.
+    """
+    with refuse_while_checked(), services.sessionmaker.begin() as session:
+        audit.act_for(session, caller)
+        study = session.get_one(Study, study_id, with_for_update=True)
+        own = Recording.study_id == study_id, Job.study_id == study_id
+        doomed = _erase(session, services, *own, keep_releases=True)
+        if study.vocabulary_artefact_id is not None:
+            identified(services)[0].delete(study.vocabulary_artefact_id)
+            study.vocabulary_artefact_id = None
+    _destroy(services, doomed)
+    log.info("study %s: identified data erased", study_id)
+
+
+def refuse_unfinished(session: DbSession, study_id: UUID) -> None:
+    """
+    Raises:
+        RecordingInUse: a job of the study has not ended.
+    """
+    query = select(Job.id).where(Job.study_id == study_id, Job.status.not_in(FINAL))
+    if (id := session.scalar(query.limit(1))) is not None:
+        raise RecordingInUse(f"Job {id} has not ended: cancel it first")
+
+
 def erase_rest(session: DbSession, services: Services, study: Study) -> None:
     """Erase what is left of a study whose recordings and jobs are erased. Safe to run twice."""
     for keyring in services.vault.keyrings.values():
@@ -233,6 +263,8 @@ def _erase(
     services: Services,
     recordings: ColumnElement[bool],
     jobs: ColumnElement[bool],
+    *,
+    keep_releases: bool = False,
 ) -> Sequence[Recording]:
     """
     Returns:
@@ -254,7 +286,7 @@ def _erase(
     if unfinished := [job.id for job in every if job.status not in FINAL]:
         raise RecordingInUse(f"Job {unfinished[0]} has not ended: cancel it first")
     for job in every:
-        erase_job(session, services, job)
+        erase_job(session, services, job, keep_releases=keep_releases)
     for recording in doomed:
         recording.state = "erased"
         recording.refusal_code = recording.refusal_detail = None
