@@ -138,7 +138,7 @@ def date_command(
         ),
     ],
 ) -> None:
-    """Set when a study was published or completed, or last contacted somebody."""
+    """Set the day of publication, completion or last contact."""
     with connect(as_json=False) as client:
         path = f"/v1/studies/{study}/retention/dates/{basis}"
         body = {"on": None if on == "none" else on}
