@@ -25,6 +25,7 @@ from service.settings import Settings
 from tests.api import Api
 
 CHROMIUM = Path("/usr/bin/chromium")
+CHROMIUM_ARGUMENTS = ["--no-sandbox", "--disable-dev-shm-usage"]
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 SHOTS = Path("/tmp/fieldscribe-pages")
 SIZES = {"wide": (1280, 900), "narrow": (400, 800)}
@@ -72,9 +73,7 @@ def open_chromium() -> Iterator[Any]:
     if not CHROMIUM.exists():
         pytest.skip("no chromium: scripts/setup --browser")
     with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(
-            executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-dev-shm-usage"]
-        )
+        browser = started.chromium.launch(executable_path=str(CHROMIUM), args=CHROMIUM_ARGUMENTS)
         yield browser
         browser.close()
 

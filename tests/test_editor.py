@@ -433,23 +433,115 @@ def test_axe_finds_nothing(visit, study, transcript, size):
         page.keyboard.press("Escape")
 
 
-def test_the_accessibility_tree_has_what_a_screen_reader_needs(transcript, page):
-    def nodes():
-        tree = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")["nodes"]
-        return [
-            (each["role"]["value"], each.get("name", {}).get("value", ""))
-            for each in tree
-            if not each["ignored"]
-        ]
+def accessible(page):
+    """The accessibility tree: (depth, role, name, states), without text and generic boxes."""
+    nodes = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")["nodes"]
+    by_id = {each["nodeId"]: each for each in nodes}
+    states = ("pressed", "checked", "expanded", "focused", "multiline", "hasPopup")
+    found = []
 
-    reading = nodes()
-    assert ("textbox", "SPEAKER_01, 4 s") not in reading
-    assert ("group", "SPEAKER_01, 4 s") in reading
-    assert all(name for role, name in reading if role in ("button", "slider", "heading"))
-    assert any(role == "slider" and name == "Position" for role, name in reading)
-    assert ("status", "") in reading
+    def visit(node, depth):
+        role = node["role"]["value"]
+        if not node["ignored"] and role not in ("generic", "none", "StaticText", "InlineTextBox"):
+            values = {each["name"]: each["value"].get("value") for each in node["properties"]}
+            if "value" in node:
+                values["value"] = node["value"]["value"]
+            kept = {key: values[key] for key in (*states, "value") if values.get(key)}
+            found.append((depth, role, node.get("name", {}).get("value", ""), kept))
+            depth += 1
+        for child in node.get("childIds", ()):
+            visit(by_id[child], depth)
+
+    visit(nodes[0], 0)
+    return found
+
+
+def part(tree, role, name):
+    """The part of the tree below a node, without depths."""
+    start = next(i for i, each in enumerate(tree) if each[1:3] == (role, name))
+    below = []
+    for depth, *rest in tree[start + 1 :]:
+        if depth <= tree[start][0]:
+            break
+        below.append(tuple(rest))
+    return below
+
+
+def test_the_accessibility_tree_has_what_a_screen_reader_needs(transcript, page, visit):
+    tree = accessible(page)
+    roles = [(role, name) for _, role, name, _ in tree]
+    for landmark in (
+        ("banner", ""),
+        ("navigation", "Main"),
+        ("main", ""),
+        ("complementary", "Kind of data"),
+        ("complementary", "Places to check"),
+        ("region", "Player"),
+        ("group", "Transcript"),
+        ("status", ""),
+        ("slider", "Position"),
+        ("progressbar", "Checked: 0 %"),
+    ):
+        assert landmark in roles, landmark
+    named = ("button", "slider", "heading", "link", "progressbar", "textbox", "searchbox")
+    assert all(name for role, name in roles if role in named)
+    headings = [name for role, name in roles if role == "heading"]
+    assert headings[0] == "Transcript" and "From 0 s" in headings
+    assert part(tree, "group", "SPEAKER_01, 4 s") == [
+        ("button", "Play from 0:04", {}),
+        ("button", "SPEAKER_01: change the speaker", {"hasPopup": "menu"}),
+        ("paragraph", "", {}),
+        ("button", "Checked", {"pressed": "false"}),
+    ]
+    assert page.locator("#wave").get_attribute("aria-valuetext").startswith("0:00")
+    assert not [each for each in tree if each[1] == "textbox"]  # one stop to read, none to write
+
     said(page, 2).click()
-    assert ("textbox", "SPEAKER_01, 4 s") in nodes()
+    textbox = part(accessible(page), "group", "SPEAKER_01, 4 s")[2]
+    assert textbox[:2] == ("textbox", "SPEAKER_01, 4 s")
+    assert textbox[2]["focused"] and textbox[2]["multiline"]
+    assert textbox[2]["value"] == "Kerry came from the hospital in June."
+
+    page.keyboard.press("Control+m")
+    menu = part(accessible(page), "menu", "Segment")
+    radios = [(name, state["checked"]) for role, name, state in menu if "radio" in role]
+    assert ("SPEAKER_01", "true") in radios and ("SPEAKER_02", "false") in radios
+    assert [name for role, name, _ in menu if role == "menuitem"][-1] == "Delete this segment…"
+    assert [name for _, name, state in menu if state.get("focused")] == ["SPEAKER_01"]
+    page.keyboard.press("Escape")
+
+
+def test_a_screen_reader_hears_what_happens(site, transcript, page, visit):
+    """Messages come from one polite live region, and none of what is saved without trouble."""
+    visit.expected += ["Failed to load resource", "ERR_"]
+    status = page.locator("#status")
+    assert status.get_attribute("aria-live") == "polite"
+    page.evaluate(
+        "() => { globalThis.heard = []; const status = document.getElementById('status');"
+        " new MutationObserver(() => status.textContent && heard.push(status.textContent))"
+        ".observe(status, {childList: true, characterData: true, subtree: true}); }"
+    )
+
+    def heard(start):
+        until(lambda: any(each.startswith(start) for each in page.evaluate("heard")))
+
+    said(page, 2).click()
+    page.keyboard.type("Well, ")
+    saved(page)
+    assert page.evaluate("heard") == []
+    page.context.set_offline(True)
+    page.keyboard.type("yes. ")
+    heard("Not saved: no connection.")
+    page.context.set_offline(False)
+    heard("Everything is saved again.")
+    page.keyboard.press("Control+z")
+    heard("Undone.")
+    page.keyboard.press("F2")
+    heard("1 of 2: Few words.")
+    page.keyboard.press("Control+f")
+    page.locator("#find-text").fill("London")
+    page.keyboard.press("Enter")
+    heard("2 of")
 
 
 def test_a_coder_sees_no_transcript(visit, study, transcript):

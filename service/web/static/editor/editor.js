@@ -526,6 +526,7 @@ function showPeople(people) {
 // --- what the page shows of itself --------------------------------------------------------------
 
 const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });
+let hasFailed = false;  // and nobody has been told that it is saved after all
 function showSaved() {
   const open = transcript.segments.filter((segment) => segment.conflict).length;
   const texts = {
@@ -535,11 +536,10 @@ function showSaved() {
   };
   const text = open ? `${plural(open, "segment")} not saved: choose which text to keep` : texts[saver.state];
   const line = byId("saved");
-  const before = line.dataset.state;
   line.dataset.state = open ? "waiting" : saver.state;
   line.textContent = text;
-  if (saver.state === "waiting" && before !== "waiting") announce(text);
-  if (before === "waiting" && line.dataset.state === "saved") announce("Everything is saved again.");
+  if (saver.state === "waiting" && !hasFailed) { hasFailed = true; announce(text); }
+  if (hasFailed && line.dataset.state === "saved") { hasFailed = false; announce("Everything is saved again."); }
 }
 saver.addEventListener("state", showSaved);
 

@@ -2,6 +2,7 @@
 import * as api from "../api.js";
 
 const PAUSE = 800;  // ms after the last key
+const MOST = 2000;  // ms after the first key that is not saved, if somebody types without a pause
 const WAITS = [1, 2, 5, 10, 20, 30];  // s between attempts
 
 const isTemporary = (problem) =>
@@ -27,6 +28,7 @@ export class Saver extends EventTarget {
     this.reason = "";
     this.savedAt = null;
     this.timers = new Map();  // by segment
+    this.since = new Map();  // by segment: when what is not saved began
     const wake = () => { this._woken = true; this._wake?.(); };
     window.addEventListener("online", wake);
     api.events.addEventListener("signed-in", wake);
@@ -37,10 +39,12 @@ export class Saver extends EventTarget {
 
   get isPending() { return this.timers.size > 0 || this.queue.some((operation) => !operation.quiet); }
 
-  /** A segment's text has changed: save it after a pause. */
+  /** A segment's text has changed: save it after a pause, or while typing goes on. */
   touch(segment) {
     clearTimeout(this.timers.get(segment));
-    this.timers.set(segment, setTimeout(() => this.flush(segment), PAUSE));
+    if (!this.since.has(segment)) this.since.set(segment, Date.now());
+    const left = this.since.get(segment) + MOST - Date.now();
+    this.timers.set(segment, setTimeout(() => this.flush(segment), Math.max(0, Math.min(PAUSE, left))));
     if (this.state !== "waiting") this._show("saving");
   }
 
@@ -50,6 +54,7 @@ export class Saver extends EventTarget {
       if (!this.timers.has(each)) continue;
       clearTimeout(this.timers.get(each));
       this.timers.delete(each);
+      this.since.delete(each);
       this.add(() => this.save(each), { of: each });
     }
     if (!segment) this._wake?.();
