@@ -52,6 +52,7 @@ PAGES = {
     "/studies/{study}": "study.html",
     "/studies/{study}/roster": "roster.html",
     "/studies/{study}/exports": "exports.html",
+    "/studies/{study}/withdrawals": "withdrawals.html",
     "/studies/{study}/settings": "settings.html",
     "/admin": "admin.html",
     "/join": "join.html",

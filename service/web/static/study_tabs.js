@@ -6,6 +6,7 @@ const TABS = [
   ["sessions", "Sessions", "", (user) => !seesReleasesOnly(user)],
   ["roster", "Roster", "/roster", (user) => canRead(user) || user.role === "custodian"],
   ["exports", "Exports", "/exports", (user) => canRead(user) || seesReleasesOnly(user)],
+  ["withdrawals", "Withdrawals", "/withdrawals", (user) => canRead(user)],
   ["settings", "Settings", "/settings", (user) => canRead(user) || canManage(user)],
 ];
 
