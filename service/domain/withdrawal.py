@@ -1183,9 +1183,11 @@ def _checks(work: Work) -> Iterator[Check]:
     verified, search = done["verified"], done.get("search", {"is_done": False})
     n_keys = sum(map(len, done.get("keys", {}).values()))
     n_files = sum(map(len, done.get("files", {}).values()))
-    yield _check(f"The {n_keys} keys of what was removed cannot be opened.", verified["opened"])
     yield _check(
-        f"The {n_files} files of what was removed are not in the vault.", verified["found"]
+        f"{plural(n_keys, 'key')} of what was removed: none can be opened.", verified["opened"]
+    )
+    yield _check(
+        f"{plural(n_files, 'file')} of what was removed: none is in the vault.", verified["found"]
     )
     if verified["has_groups"]:
         yield _check(
@@ -1195,17 +1197,21 @@ def _checks(work: Work) -> Iterator[Check]:
         yield _check("No transcript has words of the participant.", verified["spoken"])
     if search["is_done"]:
         yield _check(
-            f"The {search['n_transcripts']} transcripts of the study were searched for the "
-            "participant's names: each is on a reviewer's list.",
+            f"{plural(search['n_transcripts'], 'transcript')} of the study searched for the "
+            "participant's names: each place is on a reviewer's list.",
             search["unlisted"],
         )
         yield _check(
-            f"The {search['n_releases']} releases of the study were searched for the participant's "
-            "names: none has them.",
+            f"{plural(search['n_releases'], 'release')} of the study searched for the "
+            "participant's names: none has them.",
             search["in_releases"],
         )
     elif "names" in done.get("removed", {}):
         yield Check("The study was searched for the participant's names.", "not_checked")
+
+
+def plural(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
 def _check(what: str, failures: Sequence[str]) -> Check:

@@ -54,6 +54,17 @@ PASSED_ON = {
 """What an entry of the audit trail says has left the service."""
 
 
+MAIN_OBJECTS = (
+    "release",
+    "masked_audio",
+    "transcript",
+    "recording",
+    "handoff",
+    "entity",
+    "session",
+)
+
+
 class WithdrawalUnknownCode(ServiceError):
     """Nobody in the study has this code."""
 
@@ -394,7 +405,8 @@ def passed_on(session: DbSession, study: Study, ids: set[str]) -> list[Passed]:
         .order_by(AuditEntry.position)
     )
     for entry in entries:
-        for id in _objects(entry) & ids:
+        id = _main_object(entry, ids)
+        if id is not None:
             found[entry.action, id, entry.token_id] = Passed(
                 PASSED_ON[entry.action], id, entry.role or "the service", _written(entry.at)
             )
@@ -402,29 +414,35 @@ def passed_on(session: DbSession, study: Study, ids: set[str]) -> list[Passed]:
     claims = session.scalars(
         select(Handoff).where(Handoff.study_id == study.id, Handoff.token_id.is_not(None))
     )
-    for claim in claims:
-        if {str(claim.id), str(claim.transcript_id)} & ids and claim.token_id is not None:
-            key = "handoff.claimed", str(claim.transcript_id), claim.token_id
+    for claim in claims:  # from before the audit trail
+        key = "handoff.claimed", str(claim.transcript_id), claim.token_id
+        if key[1] in ids and claim.token_id is not None:
             at = _written(claim.finished_at or claim.created_at)
-            found.setdefault(
-                key,
-                Passed(PASSED_ON[key[0]], key[1], roles.get(claim.token_id, "unknown"), at),
-            )
-    lookups = session.scalars(select(LinkageLookup).where(LinkageLookup.study_id == study.id))
+            role = roles.get(claim.token_id, "unknown")
+            found.setdefault(key, Passed(PASSED_ON[key[0]], key[1], role, at))
+    lookups = session.scalars(
+        select(LinkageLookup).where(
+            LinkageLookup.study_id == study.id, LinkageLookup.reason != "withdrawal"
+        )
+    )
     for lookup in lookups:
         if lookup.entity_id is not None and str(lookup.entity_id) in ids:
-            key = "lookup", str(lookup.entity_id), lookup.token_id
-            role = roles.get(lookup.token_id, "unknown")
             what = f"names looked up: {lookup.reason.replace('_', ' ')}"
-            found[key] = Passed(what, key[1], role, _written(lookup.at))
+            role = roles.get(lookup.token_id, "unknown")
+            found["lookup", str(lookup.entity_id), lookup.token_id] = Passed(
+                what, str(lookup.entity_id), role, _written(lookup.at)
+            )
     return sorted(found.values(), key=lambda each: each.at)
 
 
-def _objects(entry: AuditEntry) -> set[str]:
-    found: set[str] = set()
-    for value in (*entry.objects.values(), *entry.detail.values()):
-        found |= set(map(str, value)) if isinstance(value, list) else {str(value)}
-    return found
+def _main_object(entry: AuditEntry, ids: set[str]) -> str | None:
+    """What an entry is about, if that is the person's: one id, the most telling."""
+    concerned = [kind for kind in MAIN_OBJECTS if entry.objects.get(kind) in ids]
+    if concerned:
+        return str(entry.objects[concerned[0]])
+    listed = [*entry.objects.values(), *entry.detail.values()]
+    flat = [str(id) for each in listed for id in (each if isinstance(each, list) else [each])]
+    return next((id for id in flat if id in ids), None)
 
 
 def _written(time: datetime) -> str:

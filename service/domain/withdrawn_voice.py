@@ -453,7 +453,6 @@ def _copy_handoffs(session: DbSession, old: StoredTranscript, new: StoredTranscr
                 transcript_id=new.id,
                 stage=each.stage,
                 status="completed" if is_done else "open",
-                token_id=each.token_id if is_done else None,
                 transcript_version=new.version if is_done else None,
                 finished_at=each.finished_at if is_done else None,
             )
