@@ -62,6 +62,7 @@ from service.database.tables import (
     JobRecording,
     JobStage,
     MaskedAudio,
+    MemberPacket,
     Participant,
     Recording,
     Release,
@@ -137,6 +138,8 @@ MISSING = {
     Release.report_artefact_id: "the report of release {row.id}: release the transcript again",
     ReleaseFile.artefact_id: "{row.format} of release {row.release_id}: release the transcript "
     "again",
+    MemberPacket.artefact_id: "the text of packet {row.id}: make it again",
+    MemberPacket.answer_artefact_id: "the answer to packet {row.id}: ask the participant again",
     MaskedAudio.artefact_id: "masked audio {row.id}: make it again",
     WebhookEndpoint.endpoint_artefact_id: "the address of webhook endpoint {row.id}: delete it and "
     "create it again",

@@ -43,6 +43,8 @@ FOR_ALL = {
     ("GET", "/metrics"),  # open to this machine
     ("POST", "/v1/sign-in"),  # has a secret in its body
     ("POST", "/v1/sign-in/check"),
+    ("POST", "/v1/packet/open"),  # has a participant's secret in its body
+    ("POST", "/v1/packet/answer"),
     ("GET", "/v1/sign-on"),  # the name of a button
     ("POST", "/v1/sign-on"),  # leads to the provider, which asks who it is
 }
@@ -234,6 +236,8 @@ def test_on_every_route_an_object_of_another_study_looks_like_none(api, things):
         "/v1/participants/{participant_id}/consents": {
             **{"sheet_version": "1", "given_on": "2031-01-07", "scopes": []}
         },
+        "/v1/participants/{participant_id}/packets": {"transcript_id": str(uuid4())},
+        "/v1/packets/{packet_id}/decisions": {"segment": "s0001", "accept": False},
         "/v1/studies/{study}/approvals": {
             **{"committee": "a", "number": "1", "valid_from": "2031-01-07"}
         },

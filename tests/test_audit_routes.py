@@ -61,6 +61,7 @@ WITHOUT_ENTRY = {
     ("GET", "/v1/studies/{study}/participants"): NO_CONTENT,
     ("GET", "/v1/participants/{participant_id}"): NO_CONTENT,
     ("GET", "/v1/studies/{study}/approvals"): NO_CONTENT,
+    ("GET", "/v1/participants/{participant_id}/packets"): NO_CONTENT,
     ("GET", "/v1/models"): NO_CONTENT,
     ("GET", "/v1/sign-in"): "one's own account",
     ("POST", "/v1/sign-in/check"): "the link is not used",
@@ -80,6 +81,18 @@ WITHOUT_ENTRY = {
     ("GET", "/metrics"): NO_CONTENT,
 }
 ELSEWHERE = {
+    **{
+        route: "test_member_packets"
+        for route in (
+            ("POST", "/v1/participants/{participant_id}/packets"),
+            ("POST", "/v1/packet/open"),
+            ("POST", "/v1/packet/answer"),
+            ("GET", "/v1/packets/{packet_id}/answer"),
+            ("GET", "/v1/packets/{packet_id}/docx"),
+            ("POST", "/v1/packets/{packet_id}/decisions"),
+            ("DELETE", "/v1/packets/{packet_id}"),
+        )
+    },
     ("POST", "/v1/unseal"): "test_sealed",
     # Only `transcribe_form` differs, whose uploads, jobs and answers are those of other routes.
     ("POST", "/v1/audio/transcriptions"): "test_an_answer_of_one_request_is_recorded",

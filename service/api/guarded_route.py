@@ -35,6 +35,10 @@ BODY_BYTES_BY_PATH = {
     "/v1/entities/{entity_id}/split": 2**20,
     "/v1/transcripts/{transcript_id}/review/decisions": 2**20,
     "/v1/transcripts/{transcript_id}/review/samples/{sample_id}/finish": 2**20,
+    "/v1/participants/{participant_id}/packets": 2**20,
+    "/v1/studies/{study}/participants/import": 4 * 2**20,
+    "/v1/packet/answer": 2**20,
+    "/v1/packets/{packet_id}/decisions": 2**20,
     "/v1/handoffs/{handoff_id}/complete": 16 * 2**20,
 }
 # Counted in the text, strings included. The longest list of occurrences has 50,002 and 350,000.

@@ -30,6 +30,7 @@ from service.commands import (
     jobs,
     masked_audio,
     models,
+    packets,
     papers,
     participants,
     recording,
@@ -94,6 +95,7 @@ app.add_typer(webhook.app, name="webhook")
 app.add_typer(recording.app, name="recording")
 app.add_typer(masked_audio.app, name="masked-audio")
 app.add_typer(participants.app, name="participants")
+app.add_typer(packets.app, name="packets")
 app.add_typer(certificate.app, name="certificate")
 app.add_typer(retention.app, name="retention")
 for name, command in (

@@ -73,6 +73,8 @@ CONSENT_SCOPES = (
 )
 RETENTION_CLASSES = ("identified", "deidentified", "linkage", "consent")
 RETENTION_BASES = ("publication", "completion", "last_contact")
+PACKET_KINDS = ("transcript", "summary")
+PACKET_WORDINGS = ("codes", "own_words")
 CORRECTION_KINDS = (
     "text",
     "speaker",
@@ -382,7 +384,7 @@ class StoredTranscript(Table):
     first_version: Mapped[int] = mapped_column(default=1)
     first_speakers: Mapped[dict[str, Any]] = mapped_column(default=dict)
     # The transcript that this one stands in place of, since a participant has withdrawn.
-    replaces: Mapped[UUID | None] = mapped_column(ForeignKey("transcript.id"))
+    replaces: Mapped[UUID | None] = mapped_column(ForeignKey("transcript.id"), index=True)
     created_at: Mapped[datetime] = now_at()
 
 
@@ -402,6 +404,9 @@ class Correction(Table):
     segments: Mapped[list[Any]] = mapped_column(default=list)  # ids of those that changed
     undoes: Mapped[int | None]  # a version
     token_id: Mapped[UUID] = reference("token.id")
+    packet_id: Mapped[UUID | None] = mapped_column(  # of the participant who proposed it
+        ForeignKey("member_packet.id"), index=True
+    )
     artefact_id: Mapped[UUID]
     snapshot_artefact_id: Mapped[UUID | None]  # the whole transcript, so that reading stays fast
     created_at: Mapped[datetime] = now_at()
@@ -661,6 +666,35 @@ class Consent(Table):
     created_at: Mapped[datetime] = now_at()
 
 
+class MemberPacket(Table):
+    """A text that a participant gets to check, and their answer. Its key is that of the job."""
+
+    __tablename__ = "member_packet"
+    __table_args__ = (one_of("kind", PACKET_KINDS), one_of("wording", PACKET_WORDINGS))
+
+    id: Mapped[UUID] = new_id()
+    study_id: Mapped[UUID] = reference("study.id", index=True)
+    participant_id: Mapped[UUID] = reference("participant.id", index=True)
+    transcript_id: Mapped[UUID] = reference("transcript.id", index=True)
+    transcript_version: Mapped[int]
+    kind: Mapped[str]
+    wording: Mapped[str]
+    artefact_id: Mapped[UUID | None]
+    answer_artefact_id: Mapped[UUID | None]
+    # What became of the proposed changes, by segment: {"state": "accepted", "version": 7}.
+    decided: Mapped[dict[str, Any]] = mapped_column(
+        default=dict, server_default=text("'{}'::jsonb")
+    )
+    hash: Mapped[bytes] = mapped_column(LargeBinary, unique=True)  # SHA-256 of the link's secret
+    expires_at: Mapped[datetime]
+    token_id: Mapped[UUID] = reference("token.id")  # who made it
+    created_at: Mapped[datetime] = now_at()
+    opened_at: Mapped[datetime | None]  # for the first time
+    answered_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+    erased_at: Mapped[datetime | None]
+
+
 class Approval(Table):
     """A committee's approval of a study, for one site or for all."""
 
@@ -719,7 +753,7 @@ class LegalHold(Table):
     token_id: Mapped[UUID] = reference("token.id")
     created_at: Mapped[datetime] = now_at()
     lifted_at: Mapped[datetime | None]
-    lifted_by: Mapped[UUID | None] = mapped_column(ForeignKey("token.id"))
+    lifted_by: Mapped[UUID | None] = mapped_column(ForeignKey("token.id"), index=True)
 
 
 class Destruction(Table):
@@ -736,10 +770,10 @@ class Destruction(Table):
     requested_at: Mapped[datetime]
     expires_at: Mapped[datetime]
     cancelled_at: Mapped[datetime | None]
-    confirmed_by: Mapped[UUID | None] = mapped_column(ForeignKey("token.id"))
+    confirmed_by: Mapped[UUID | None] = mapped_column(ForeignKey("token.id"), index=True)
     confirmed_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
-    certificate_id: Mapped[UUID | None] = mapped_column(ForeignKey("certificate.id"))
+    certificate_id: Mapped[UUID | None] = mapped_column(ForeignKey("certificate.id"), index=True)
 
 
 class AuditEntry(Table):
@@ -797,7 +831,7 @@ class Withdrawal(Table):
 
     id: Mapped[UUID] = new_id()
     study_id: Mapped[UUID] = reference("study.id", index=True)
-    participant_id: Mapped[UUID | None] = mapped_column(ForeignKey("participant.id"))
+    participant_id: Mapped[UUID | None] = mapped_column(ForeignKey("participant.id"), index=True)
     code: Mapped[str]
     scope: Mapped[str]
     reason: Mapped[str | None]  # one of a fixed list
@@ -807,7 +841,7 @@ class Withdrawal(Table):
     steps: Mapped[list[Any]] = mapped_column(default=list)
     results: Mapped[dict[str, Any]] = mapped_column(default=dict)  # ids and counts
     failure_code: Mapped[str | None]  # why the next step cannot be done at present
-    certificate_id: Mapped[UUID | None] = mapped_column(ForeignKey("certificate.id"))
+    certificate_id: Mapped[UUID | None] = mapped_column(ForeignKey("certificate.id"), index=True)
     requested_at: Mapped[datetime] = now_at()
     finished_at: Mapped[datetime | None]
 

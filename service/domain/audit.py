@@ -24,6 +24,12 @@ from service.services import Services
 
 Value = str | int | bool | None | list[str] | list[int] | list[list[int]]
 Action = Literal[
+    "packet.created",
+    "packet.opened",
+    "packet.answered",
+    "packet.read",
+    "packet.decided",
+    "packet.revoked",
     "participant.created",
     "participant.changed",
     "participant.attributes_read",

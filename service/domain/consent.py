@@ -86,13 +86,18 @@ def require_release(
     study: Study,
     interview: tables.Session | None,
     context: str,
+    *,
+    only: str | None = None,
 ) -> list[str]:
     """
+    Args:
+        only: code of the one participant whose words are released.
+
     Raises:
         ConsentMissing
     """
     scopes = SCOPES_OF_CONTEXT[context]
-    return _require(session, caller, study, [interview], "release", scopes)
+    return _require(session, caller, study, [interview], "release", scopes, only=only)
 
 
 def require_export(
@@ -138,6 +143,7 @@ def _require(
     scopes: Sequence[str],
     *,
     still_takes_part: bool = False,
+    only: str | None = None,
 ) -> list[str]:
     participants = {row.code: row for row in list_participants(session, study.id)}
     if not participants:
@@ -146,7 +152,7 @@ def _require(
     problems, places = [], []
     for interview in sessions:
         place = "a recording without a session" if interview is None else interview.code
-        people = _participants_of(interview)
+        people = _participants_of(interview) if only is None else [only]
         if not people:
             problems.append(f"nobody says who took part in {place}")
             places.append(place)

@@ -171,18 +171,28 @@ class Editor:
     caller: Caller
     row: StoredTranscript
     current: Transcript
+    packet_id: UUID | None = None
 
     @classmethod
     def open(
-        cls, session: DbSession, services: Services, caller: Caller, transcript_id: UUID
+        cls,
+        session: DbSession,
+        services: Services,
+        caller: Caller,
+        transcript_id: UUID,
+        packet_id: UUID | None = None,
     ) -> "Editor":
         """
+        Args:
+            packet_id: of the participant who proposed the changes.
+
         Raises:
             TranscriptNotFound
             Erased, KeyMissing, KeyDamaged, ArtefactMissing, ArtefactDamaged
         """
         row = find_transcript(session, caller, transcript_id, lock=True)
-        return cls(session, services, caller, row, read_transcript(session, services, row))
+        current = read_transcript(session, services, row)
+        return cls(session, services, caller, row, current, packet_id)
 
     @property
     def new_id(self) -> str:
@@ -488,6 +498,7 @@ class Editor:
                 kind=change.kind,
                 segments=change.segment_ids,
                 undoes=undoes,
+                packet_id=self.packet_id,
                 token_id=self.caller.token_id,
                 artefact_id=self._write(CORRECTION, change_to_json(change)),
                 snapshot_artefact_id=snapshot,

@@ -34,6 +34,7 @@ from service.domain.entity_changes import erase_entities
 from service.domain.jobs import JobRunning, find_job, job_recordings
 from service.domain.locks import refuse_while_checked
 from service.domain.masked_audio import erase_masked_audio, lock_masked_audio
+from service.domain.member_packets import erase_packets
 from service.domain.queue import request_cancel
 from service.domain.recordings import destroy, find_recording, identified, place_of
 from service.domain.releases import erase_release, erase_releases
@@ -118,6 +119,7 @@ def erase_job(
         erase_masked_audio(session, services, masked)
         transcript.speakers = transcript.first_speakers = {}
         review.forget(session, transcript.id)
+        erase_packets(session, services, transcript.id)
         for entry in list_versions(session, transcript):
             store.delete(entry.artefact_id)
             if entry.snapshot_artefact_id is not None:

@@ -56,6 +56,7 @@ PAGES = {
     "/studies/{study}/settings": "settings.html",
     "/admin": "admin.html",
     "/join": "join.html",
+    "/check": "check.html",
     "/sign-in": "sign_in.html",
     "/devices": "devices.html",
     "/transcripts/{transcript}": "editor.html",

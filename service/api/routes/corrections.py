@@ -228,11 +228,15 @@ class VersionView(BaseModel):
     made_by: str | None = Field(
         default=None, description="Name of that token; null if it has none."
     )
+    packet_id: UUID | None = Field(
+        default=None, description="The packet in which a participant proposed the change."
+    )
 
     @classmethod
     def of(cls, entry: Correction, undone: set[int], names: dict[UUID, str | None]) -> Self:
         return cls(
             made_by=names.get(entry.token_id),
+            packet_id=entry.packet_id,
             version=entry.version,
             kind=entry.kind,  # type: ignore[arg-type]  # checked by the database
             segments=entry.segments,
