@@ -98,6 +98,7 @@ def test_from_the_printed_link_to_an_exported_release(chromium, printed_link):
     assert "SPEAKER_" not in text
     page.get_by_role("link", name="Sessions").click()
     session.get_by_text("Released", exact=True).wait_for()
+    assert "You" not in session.inner_text()
     shoot(page, "walk-15-end")
     visitor.close()
 
@@ -116,7 +117,7 @@ def correct_and_name(page):
     said.click()
     page.keyboard.press("Home")
     page.keyboard.press("Control+Shift+ArrowRight")
-    page.keyboard.type("Corrected ")
+    page.keyboard.type("Corrected")
     page.get_by_text("Saved").first.wait_for()
     assert said.inner_text().startswith("Corrected ")
 

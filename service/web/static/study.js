@@ -154,7 +154,8 @@ function drawSummary() {
 function workOn(job) {
   const review = reviews.get(job.transcript_id), release = releases.get(job.transcript_id), now = activity.get(job.transcript_id);
   const corrected = now?.corrected_at ? `Corrected ${now.corrected_by ? `by ${now.corrected_by}, ` : ""}${ago(now.corrected_at)}` : "Not corrected yet";
-  const people = (now?.people ?? []).map(({ name, you, activity: what }) => `${you ? "You are" : `${name ?? "Another person"} is`} ${what}`);
+  // Not this person: a page that they have just left counts for some seconds.
+  const people = (now?.people ?? []).filter(({ you }) => !you).map(({ name, activity: what }) => `${name ?? "Another person"} is ${what}`);
   const state = (label, tag, ...details) => ({ label, tag, people, detail: [...details, corrected].join(" · ") });
   if (release && !release.outdated?.length) return state("Released", ["ok", "circle-check"], `Release ${release.number}, ${when(release.created_at)}`);
   if (review?.n_open) return state("To review", ["doubt", "shield"], `${review.n_open} of ${review.n_open + review.n_accepted + review.n_rejected} suggestions left to decide`);
