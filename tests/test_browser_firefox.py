@@ -77,6 +77,7 @@ def test_every_page_works(site, visitor, case, tmp_path):
         "/": ("Studies", study),
         "/studies/{study}": ("Sessions", "Choose files"),
         "/studies/{study}/roster": ("P07", "Import a list"),
+        "/studies/{study}/participants": ("No participants yet", "Import a list"),
         "/studies/{study}/exports": ("Files for NVivo", "Papers about the study"),
         "/studies/{study}/settings": ("Spoken language", "One per line"),
         "/admin": ("Administration", "Invite somebody"),

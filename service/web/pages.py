@@ -51,6 +51,7 @@ PAGES = {
     "/": "studies.html",
     "/studies/{study}": "study.html",
     "/studies/{study}/roster": "roster.html",
+    "/studies/{study}/participants": "participants.html",
     "/studies/{study}/exports": "exports.html",
     "/studies/{study}/withdrawals": "withdrawals.html",
     "/studies/{study}/settings": "settings.html",

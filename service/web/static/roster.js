@@ -6,15 +6,12 @@ import * as api from "./api.js";
 import { announce, ask, button, byId, el, fill, icon, notice, ready, sentence } from "./dom.js";
 import { askForm, changeEntity, choice, describe, field, KINDS, mergeEntity, text } from "./entity_forms.js";
 import { plural, when } from "./format.js";
+import { LOOKUP_REASONS } from "./look_up_reasons.js";
 import { entriesOf, readList } from "./roster_list.js";
 import { canRead, closeOnLeave, user } from "./shell.js";
 import { showTabs } from "./study_tabs.js";
 
-const REASONS = [
-  ["duty_of_care", "Duty of care: somebody may be at risk"], ["withdrawal", "A participant withdraws"], ["member_checking", "A participant checks a transcript"],
-  ["correction", "Correcting the roster"], ["audit", "Audit"], ["review", "Review of a transcript"], ["release", "Release of a transcript"], ["export", "Export"],
-];
-const REASON_NAMES = { ...Object.fromEntries(REASONS), deidentification: "De-identification" };
+const REASON_NAMES = { ...Object.fromEntries(LOOKUP_REASONS), deidentification: "De-identification" };
 const NOTES = {
   common_word: "one of its names is also a common word, so it is found only where it is used as a name. Check its mentions.",
   same_name: "another entry has one of its names. If they are one person, merge them; otherwise you choose at each mention.",
@@ -180,7 +177,7 @@ async function addEntity() {
 // --- looking up -------------------------------------------------------------------------------------
 
 async function lookUpNames(ids) {
-  const reason = el("select", {}, REASONS.map(([value, each]) => el("option", { value }, each)));
+  const reason = el("select", {}, LOOKUP_REASONS.map(([value, each]) => el("option", { value }, each)));
   const done = await askForm(`Show the names of ${plural(ids.length, "entry", "entries")}?`, [
     field("Reason", reason, "It is recorded with your account, the time and the entries."),
   ], { label: "Show the names", primary: true }, () => api.post(`${path}/look-ups`, { entities: ids.slice(0, 200), reason: reason.value }));

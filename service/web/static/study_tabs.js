@@ -5,6 +5,7 @@ import { canManage, canRead, seesReleasesOnly } from "./shell.js";
 const TABS = [
   ["sessions", "Sessions", "", (user) => !seesReleasesOnly(user)],
   ["roster", "Roster", "/roster", (user) => canRead(user) || user.role === "custodian"],
+  ["participants", "Participants", "/participants", (user) => canRead(user) || user.role === "custodian"],
   ["exports", "Exports", "/exports", (user) => canRead(user) || seesReleasesOnly(user)],
   ["withdrawals", "Withdrawals", "/withdrawals", (user) => canRead(user)],
   ["settings", "Settings", "/settings", (user) => canRead(user) || canManage(user)],
