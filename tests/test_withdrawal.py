@@ -14,11 +14,17 @@ from service.database.tables import (
     Recording,
     Release,
     Session,
+    Study,
 )
 from service.domain import audit, withdrawal
 from service.domain.playback import decrypted_blocks
+from service.domain.recordings import identified
+from service.domain.studies import read_vocabulary, replace_vocabulary
 from service.domain.withdrawal import WithdrawalNotConfirmed
 from service.domain.withdrawal_plan import VoicesUnknown, WithdrawalUnknownCode
+from service.domain.withdrawal_steps import STEPS
+from service.vault.errors import Erased
+from service.vault.store import Artefact
 from tests.withdrawing import (
     SECOND,
     begin,
@@ -204,7 +210,7 @@ def test_every_step_is_in_the_audit_trail(services, withdrawn):
         "withdrawal.step_done",
         "withdrawal.finished",
     }
-    assert [e.detail["step"] for e in entries if "step" in e.detail] == list(withdrawal.STEPS)
+    assert [e.detail["step"] for e in entries if "step" in e.detail] == list(STEPS)
 
 
 def test_the_same_request_again_returns_the_finished_withdrawal(services, withdrawn):
@@ -278,3 +284,56 @@ def test_two_members_withdraw_one_after_the_other(services):
     ]
     assert certificate(services, first)["complete"] and certificate(services, second)["complete"]
     assert read_row(services, second.id).state == "finished"
+
+
+def test_all_labels_with_the_code_leave_and_three_sessions_of_one_person(services):
+    study = open_group(services, mention=False, split=True, more=("INT-08", "INT-09"))
+    shown = withdrawal.take_inventory(services, study.caller, study.study, "P07")
+    row = withdraw(study)
+
+    assert [unit.name for unit in shown.units] == ["FG-1", "INT-07", "INT-08", "INT-09"]
+    assert places_of(study, study.words["P07"]) == []
+    texts = [segment.text for segment in transcript_of(study, "FG-1")[1].segments]
+    assert texts[2] == texts[4] == WITHDREW and texts[1] != WITHDREW
+    removed = {item["what"]: item["n"] for item in certificate(services, row)["removed"]}
+    assert (removed["recording"], removed["transcript"], removed["session"]) == (3, 3, 3)
+
+
+def test_names_leave_the_vocabularies(services):
+    study = open_group(services, mention=False)
+    name = study.names["P07"].split()[1]
+    words = ["recovery", f"the {name} method"]
+    replace_vocabulary(services, study.caller, study.study, words)
+    withdraw(study)
+    with services.sessionmaker() as session:
+        left = read_vocabulary(services, session.get_one(Study, study.study_id))
+
+    assert left == ["recovery"]
+    assert places_of(study, name) == []
+
+
+def test_what_was_exported_before_is_on_the_certificate(services):
+    study = open_group(services, mention=False)
+    row, _ = transcript_of(study, "FG-1")
+    audit.record_now(
+        services, study.caller, "transcript.exported", study.study_id, {"transcript": row.id}
+    )
+    done = certificate(services, withdraw(study))
+    exported = [each for each in done["passed_on"] if each["what"] == "transcript exported"]
+
+    assert [(each["id"], each["by"]) for each in exported] == [(str(row.id), "owner")]
+
+
+def test_an_export_that_is_being_written_can_be_completed_but_not_begun_again(services):
+    study = open_group(services, mention=False)
+    row, _ = transcript_of(study, "FG-1")
+    store, keyring = identified(services)
+    artefact = Artefact(row.study_id, row.job_id, "transcript", row.artefact_id)
+    with store.open(artefact, keyring.data_key(row.study_id, row.job_id)) as file:
+        begun = file.read(100)
+        withdraw(study)
+        rest = file.read()
+
+    assert study.words["P07"].encode() in begun + rest
+    with pytest.raises(Erased):
+        keyring.data_key(row.study_id, row.job_id)

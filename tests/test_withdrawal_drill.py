@@ -10,10 +10,11 @@ from models.withdrawn_voice import WITHDREW
 from scripts.stand_in.jobs import read_job
 from service.backup import back_up, restore
 from service.database.tables import Mention, Participant, Recording, Release, Session, Withdrawal
-from service.domain import job_state, withdrawal
+from service.domain import job_state, withdrawal, withdrawal_steps
 from service.domain.corrections import Editor
 from service.domain.recordings import finish_erasures
-from service.domain.withdrawal import STEPS, Withdrawer
+from service.domain.withdrawal import Withdrawer
+from service.domain.withdrawal_steps import STEPS
 from service.services import open_services
 from service.vault.errors import Erased, KeyMissing, Sealed
 from tests.finished import begin_job
@@ -54,7 +55,7 @@ def test_a_power_cut_at_any_step_loses_nothing(services, monkeypatch):
             left.remove(step)
             raise PowerCut
 
-    monkeypatch.setattr(withdrawal, "at_boundary", cut)
+    monkeypatch.setattr(withdrawal_steps, "at_boundary", cut)
     id, n_cuts = begin(study), 0
     while read_row(services, id).state != "finished":
         try:
@@ -179,7 +180,7 @@ def test_a_withdrawal_under_way_in_a_backup_goes_on_after_the_restore(
         if step == "voice":
             archives.append(back_up(services.settings, tmp_path / "out", tmp_path / "keys"))
 
-    monkeypatch.setattr(withdrawal, "at_boundary", back_up_now)
+    monkeypatch.setattr(withdrawal_steps, "at_boundary", back_up_now)
     withdraw(study)
     monkeypatch.undo()
     newest = back_up(services.settings, None, tmp_path / "newest")
@@ -243,7 +244,7 @@ def test_a_correction_made_during_the_withdrawal_is_carried_over(services, monke
                     checked_by="I1",
                 )
 
-    monkeypatch.setattr(withdrawal, "at_boundary", correct)
+    monkeypatch.setattr(withdrawal_steps, "at_boundary", correct)
     withdraw(study)
     _, transcript = transcript_of(study, "FG-1")
 
@@ -266,7 +267,7 @@ def test_words_given_to_the_person_during_the_withdrawal_are_removed_too(service
                 editor.edit(given.id, editor.current.version, text=None, speaker=SECOND,
                             checked_by=None)  # fmt: skip
 
-    monkeypatch.setattr(withdrawal, "at_boundary", correct)
+    monkeypatch.setattr(withdrawal_steps, "at_boundary", correct)
     row = withdraw(study)
     _, transcript = transcript_of(study, "FG-1")
 

@@ -51,7 +51,7 @@ from tests.api import tone
 from tests.deidentified import Case, accept_all, make_transcript, suggest
 from tests.finished import finish_job
 
-INTERVIEWER, FIRST, SECOND = "SPEAKER_00", "SPEAKER_01", "SPEAKER_02"
+INTERVIEWER, FIRST, SECOND, THIRD = (f"SPEAKER_{number:02d}" for number in range(4))
 
 
 @dataclass(frozen=True)
@@ -84,12 +84,21 @@ def name(code: str) -> str:
     return f"{canary(code).capitalize()} {canary(code).capitalize()}"
 
 
-def open_group(services: Services, *, mention: bool = True, named: bool = True) -> Group:
+def open_group(
+    services: Services,
+    *,
+    mention: bool = True,
+    named: bool = True,
+    split: bool = False,
+    more: Sequence[str] = (),
+) -> Group:
     """A focus group of P05 and P07, an interview with each, reviews and releases.
 
     Args:
         mention: whether P05 mentions P07 in the group and in their own interview.
         named: whether somebody has said who spoke in the group.
+        split: whether diarisation has split P07 in two.
+        more: codes of further interviews with P07.
     """
     study_id = make_study(services)
     caller = Caller(make_token(services), "owner", True, frozenset())
@@ -126,11 +135,18 @@ def open_group(services: Services, *, mention: bool = True, named: bool = True) 
             (FIRST, f"Thank you. We were {words['P05']} people."),
             (SECOND, f"And we were {words['P07']} people, I would say."),
             (FIRST, met),
-            (SECOND, f"We did. It was {words['P07']} again."),
+            (THIRD if split else SECOND, f"We did. It was {words['P07']} again."),
             (INTERVIEWER, "Thank you both."),
         ),
-        {INTERVIEWER: "I1", FIRST: "P05", SECOND: "P07"} if named else {},
+        {INTERVIEWER: "I1", FIRST: "P05", SECOND: "P07", **({THIRD: "P07"} if split else {})}
+        if named else {},
     )  # fmt: skip
+    for each in more:
+        _case(
+            services, study_id, caller, entities, each, ("I1", "P07"),
+            ((INTERVIEWER, "And now?"), (FIRST, f"Still {words['P07']}.")),
+            {INTERVIEWER: "I1", FIRST: "P07"},
+        )  # fmt: skip
     interview = _case(
         services, study_id, caller, entities, "INT-07", ("I1", "P07"),
         ((INTERVIEWER, "How are you?"), (FIRST, f"I feel {words['P07']} today.")),

@@ -15,7 +15,6 @@ from service.database.tables import Withdrawal
 from service.domain import withdrawal
 from service.domain.callers import Caller
 from service.domain.withdrawal import (
-    STEPS_OF,
     Inventory,
     Reason,
     Scope,
@@ -24,6 +23,7 @@ from service.domain.withdrawal import (
     Withdrawer,
 )
 from service.domain.withdrawal_plan import VoicesUnknown, WithdrawalUnknownCode
+from service.domain.withdrawal_steps import STEPS_OF
 from service.errors import StudyNotFound
 from service.vault.errors import READ_ERRORS, Erased, Sealed
 
