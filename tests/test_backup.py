@@ -29,7 +29,7 @@ from service.commands.main import app
 from service.database import DataNotReachable
 from service.database.embedded import EmbeddedPostgres
 from service.database.tables import Recording, Session, StoredTranscript, Study, Table
-from service.domain import checking
+from service.domain import audit, audit_heads, checking
 from service.domain.recordings import identified
 from service.domain.strays import remove_strays
 from service.errors import OutputNotWritable
@@ -658,3 +658,24 @@ def use(monkeypatch, settings):
     monkeypatch.delenv("FIELDSCRIBE_DATABASE_URL", raising=False)
     for name, value in settings.as_environment().items():
         monkeypatch.setenv(name, value)
+
+
+def test_a_restore_tells_which_entries_of_the_audit_trail_are_lost(
+    api, study, settings, empty, tmp_path
+):
+    data, keys = backed_up(settings, tmp_path)
+    with api.services.sessionmaker() as session:
+        begun = audit.read_head(session).position - 1  # the entry after the dump is not in it
+    finished(api, study)
+    audit_heads.record_head(api.services)
+    with api.services.sessionmaker() as session:
+        last = audit.read_head(session).position
+    newest = back_up(settings, None, folders(tmp_path)[1])
+    restored = restore(empty, data, newest.keys)
+
+    assert restored.lost_audit_entries == last - begun > 1
+    services = open_services(empty)
+    checked = audit_heads.verify(services)
+    services.close()
+    assert checked.findings == ()
+    assert f"Entries {begun + 1} to {last} of an earlier trail are lost" in checked.notes[0]

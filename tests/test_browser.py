@@ -45,6 +45,7 @@ def test_every_page_is_accessible(visit, study, size):
         "studies": "/",
         "study": f"/studies/{code}",
         "exports": f"/studies/{code}/exports",
+        "audit": f"/studies/{code}/audit",
         "settings": f"/studies/{code}/settings",
         "devices": "/devices",
         "admin": "/admin",

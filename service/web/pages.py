@@ -55,6 +55,7 @@ PAGES = {
     "/studies/{study}/exports": "exports.html",
     "/studies/{study}/withdrawals": "withdrawals.html",
     "/studies/{study}/settings": "settings.html",
+    "/studies/{study}/audit": "audit.html",
     "/admin": "admin.html",
     "/join": "join.html",
     "/check": "check.html",

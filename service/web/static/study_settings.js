@@ -13,7 +13,7 @@ const box = byId("settings");
 try {
   await showTabs(code, "settings", me);
   const study = await api.get(path);
-  fill(box, canManage(me) ? await defaults(study) : null, canRead(me) ? await vocabulary() : null);
+  fill(box, canManage(me) ? await defaults(study) : null, canRead(me) ? await vocabulary() : null, await retention());
 } catch (problem) { fill(box, notice("error", sentence(problem.message))); }
 ready();
 
@@ -48,4 +48,17 @@ async function vocabulary() {
   return form("Names and rare words", () => api.put(`${path}/vocabulary`, { words: list() }),
     el("div", { class: "field" }, el("label", { for: "words" }, "One per line"), area,
       el("p", { class: "hint", id: "words-hint" }, "Places, medicines, organisations and names that come up. The models then spell them correctly more often. At most 500. They are stored encrypted.")));
+}
+
+/** How long the data is kept. Rules and destruction are commands: nobody destroys data by a slip of the mouse. */
+async function retention() {
+  const { rules, holds } = await api.get(`${path}/retention`);
+  const words = (rule) => ({ no_date: `no date of ${rule.basis.replaceAll("_", " ")} is set`, kept: `kept until ${rule.due_on}`,
+    due: `due since ${rule.due_on}`, held: `due since ${rule.due_on}, on legal hold`, destroyed: "destroyed" })[rule.state];
+  return el("section", { class: "panel stack settings" }, el("h2", {}, "Retention"),
+    rules.length ? el("ul", {}, rules.map((rule) => el("li", {},
+      `${rule.data_class}: ${rule.years} years from ${rule.basis.replaceAll("_", " ")}, then ${rule.at_end}: ${words(rule)}`)))
+      : el("p", {}, "No rule says how long this study’s data is kept."),
+    holds.map((hold) => notice("warning", `Legal hold since ${hold.created_at.slice(0, 10)}: ${hold.reason.replaceAll("_", " ")}`)),
+    el("p", { class: "hint" }, `fieldscribe retention set ${code} … changes the rules`));
 }

@@ -8,6 +8,7 @@ const TABS = [
   ["participants", "Participants", "/participants", (user) => canRead(user) || user.role === "custodian"],
   ["exports", "Exports", "/exports", (user) => canRead(user) || seesReleasesOnly(user)],
   ["withdrawals", "Withdrawals", "/withdrawals", (user) => canRead(user)],
+  ["audit", "Audit", "/audit", (user) => canManage(user) || user.role === "custodian"],
   ["settings", "Settings", "/settings", (user) => canRead(user) || canManage(user)],
 ];
 
