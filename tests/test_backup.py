@@ -660,16 +660,22 @@ def use(monkeypatch, settings):
         monkeypatch.setenv(name, value)
 
 
+def position(session):
+    head = audit.read_head(session)
+    assert head is not None
+    return head.position
+
+
 def test_a_restore_tells_which_entries_of_the_audit_trail_are_lost(
     api, study, settings, empty, tmp_path
 ):
     data, keys = backed_up(settings, tmp_path)
     with api.services.sessionmaker() as session:
-        begun = audit.read_head(session).position - 1  # the entry after the dump is not in it
+        begun = position(session) - 1  # the entry after the dump is not in it
     finished(api, study)
     audit_heads.record_head(api.services)
     with api.services.sessionmaker() as session:
-        last = audit.read_head(session).position
+        last = position(session)
     newest = back_up(settings, None, folders(tmp_path)[1])
     restored = restore(empty, data, newest.keys)
 
