@@ -65,6 +65,18 @@ class ApprovalFact:
 
 
 @dataclass(frozen=True)
+class RetentionFact:
+    """How long a class of data is kept, and what happens then: `review` or `destroy`."""
+
+    data_class: str
+    years: int
+    basis: str
+    at_end: str
+    due_on: date | None
+    destroyed: bool
+
+
+@dataclass(frozen=True)
 class StudyFacts:
     """Everything that the papers say about a study.
 
@@ -104,4 +116,6 @@ class StudyFacts:
     n_audit_entries: int
     backup_at: datetime | None
     has_custodian_key: bool
-    retention: Sequence[str] = field(default_factory=tuple)  # sentences
+    in_bucket: bool  # the encrypted files are in S3-compatible storage
+    retention: Sequence[RetentionFact] = field(default_factory=tuple)
+    on_hold: bool = False

@@ -158,3 +158,11 @@ def test_the_commands_and_scripts_that_a_page_names_exist(page):
 def test_no_page_looks_for_the_owners_token_where_workers_read():
     """It once lay in the data folder, and a page said so long after it had moved."""
     assert not re.findall(r"owner's[^.|;]*data folder", " ".join(DOCS.split()))
+
+
+def test_every_test_that_the_ethics_page_names_exists():
+    page = (ROOT / "docs/ethics/index.md").read_text()
+    named = re.findall(r"tests/test_\w+\.py", page)
+
+    assert len(named) > 20
+    assert [name for name in named if not (ROOT / name).is_file()] == []

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import pyzipper
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 
 from service.database import tables
 from service.database.tables import AuditEntry, Job, Recording
@@ -218,7 +218,7 @@ def test_participants_could_withdraw_without_penalty_at_any_stage(api: Api, stag
     study = open_group(api.services, mention=False)
     if stage == "transcribed":
         with api.services.sessionmaker.begin() as session:
-            session.execute(tables.Mention.__table__.delete())
+            session.execute(delete(tables.Mention))
     path = f"/v1/studies/{study.study}/withdrawals"
     body = {"participant": "P07", "scope": "data", "confirmation": "P07"}
 

@@ -67,6 +67,7 @@ def deposit(api: Api, study: Any, **changes: Any) -> Any:
         ("methods", "No transcript has been de-identified yet."),
         ("data_management", "Nothing has been released yet."),
         ("data_management", "No backup is recorded."),
+        ("ethics", "No rule says yet how long the data is kept."),
         ("ethics", "No approval of an ethics committee is recorded."),
         ("ethics", "No participants are recorded, so consent is not checked by the program."),
         ("participants", "of the team can hear your recording"),
@@ -146,6 +147,20 @@ def test_an_invented_a_lost_and_a_wrong_word_are_three_errors() -> None:
 
     assert measured is not None
     assert (measured.n_errors, measured.n_words) == (3, 5)
+
+
+def test_the_papers_say_how_long_data_is_kept(api: Api) -> None:
+    code = api.study()["code"]
+    rule = {"basis": "publication", "years": 7, "at_end": "destroy"}
+    made = api.request("PUT", f"/v1/studies/{code}/retention/rules/identified", json=rule)
+    assert made.status_code < 300, made.text
+
+    for name in ("ethics", "data_management", "participants"):
+        text = paper(api, code, name).decode()
+        assert (
+            "Recordings and identified transcripts are kept for 7 years after publication, then "
+            "destroyed." in text
+        )
 
 
 def read_bag(content: bytes) -> dict[str, bytes]:

@@ -15,7 +15,15 @@ from sqlalchemy.orm import Session as DbSession
 from models.deidentification.sampling import wilson
 from models.error_rates import ErrorRate, bootstrap_interval, sum_rates
 from models.languages import WITHOUT_SPACES
-from models.study_facts import Accuracy, ApprovalFact, ModelUse, Recall, Share, StudyFacts
+from models.study_facts import (
+    Accuracy,
+    ApprovalFact,
+    ModelUse,
+    Recall,
+    RetentionFact,
+    Share,
+    StudyFacts,
+)
 from models.transcript import Transcript
 from service.database import tables
 from service.database.tables import (
@@ -38,6 +46,7 @@ from service.database.tables import (
 )
 from service.domain.callers import WORKER
 from service.domain.monitoring import backup_age
+from service.domain.retention import retention_of
 from service.domain.studies import read_policy
 from service.domain.transcripts import read_transcript
 from service.services import Services
@@ -70,6 +79,7 @@ def read_facts(session: DbSession, services: Services, study: Study) -> StudyFac
     ).all()
     consents = _newest_consents(session, participants)
     age = backup_age(services.settings)
+    kept = retention_of(session, study)
     live = Release.study_id == study.id, Release.erased_at.is_(None)
     return StudyFacts(
         study=study.code,
@@ -129,6 +139,19 @@ def read_facts(session: DbSession, services: Services, study: Study) -> StudyFac
         or 0,
         backup_at=None if age is None else now - age,
         has_custodian_key=bool(policy.custodian_keys),
+        in_bucket=services.settings.storage == "s3",
+        retention=tuple(
+            RetentionFact(
+                each.rule.data_class,
+                each.rule.years,
+                each.rule.basis,
+                each.rule.at_end,
+                each.due_on,
+                each.state == "destroyed",
+            )
+            for each in kept.rules
+        ),
+        on_hold=bool(kept.holds),
     )
 
 

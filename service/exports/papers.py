@@ -51,6 +51,12 @@ ROLES = {
     "deidentifier": "a program: transcripts that wait for proposals of what to replace",
     "admin": "no content: accounts, studies and the state of the service",
 }
+CLASSES = {
+    "identified": "Recordings and identified transcripts",
+    "deidentified": "De-identified transcripts",
+    "linkage": "Names behind the codes",
+    "consent": "Records of consent",
+}
 RULES = {
     "recording": "transcribing a recording",
     "release": "making a release",
@@ -152,7 +158,7 @@ def _model(use: ModelUse) -> str:
         f"with the diarisation pipeline {use.diarisation_pipeline} (SHA-256 "
         f"{use.diarisation_sha256[:16]}…), by Fieldscribe {use.fieldscribe}"
         + (f" with {versions}." if versions else ".")
-        + " The models ran on the study's own computer."
+        + " The models ran on the service's own computers."
     )
 
 
@@ -248,12 +254,16 @@ def _recall(found: Recall | None) -> str:
 def _data_management(facts: StudyFacts) -> Iterator[Block]:
     yield _material(facts)
     yield Heading("Storage")
+    place = (
+        "in object storage, encrypted before they leave the service's own computer"
+        if facts.in_bucket
+        else "on the service's own computer in an encrypted store"
+    )
     yield (
-        "Recordings and transcripts are kept on the study's own computer in an encrypted store "
-        "(AES-256-GCM). Identified material, de-identified material and the table that links "
-        "pseudonyms with names are three separate stores with three keys and separate access "
-        "rights. The database holds ids, codes, states and times, but nothing that was said, and "
-        "no names of participants."
+        f"Recordings and transcripts are kept {place} (AES-256-GCM). Identified material, "
+        "de-identified material and the table that links pseudonyms with names are three separate "
+        "stores with three keys and separate access rights. The database holds ids, codes, states "
+        "and times, but nothing that was said, and no names of participants."
     )
     yield _backup(facts)
     yield Heading("Access")
@@ -267,7 +277,7 @@ def _data_management(facts: StudyFacts) -> Iterator[Block]:
     )
     yield Heading("Audit trail")
     yield _audit(facts)
-    yield from facts.retention
+    yield from _retention(facts)
 
 
 def _backup(facts: StudyFacts) -> str:
@@ -330,9 +340,15 @@ def _ethics(facts: StudyFacts) -> Iterator[Block]:
     yield from _consent(facts)
     yield Heading("Where the data is")
     yield Table(("What", "Where", "Identifies people"), _places(facts), (3000, 4738, 1900))
+    storage = (
+        "The encrypted files are in object storage, whose operator cannot read them. "
+        if facts.in_bucket
+        else ""
+    )
     yield (
-        "Nothing is sent to another computer: the models run on the study's own computer, and "
-        "there is no telemetry. Material leaves only when somebody downloads it, which is recorded."
+        f"{storage}Nothing that can be read is sent to another company: the models run on the "
+        "service's own computers, and there is no telemetry. Material leaves only when somebody "
+        "downloads it, which is recorded."
     )
     yield Heading("Who can read it")
     yield from _access(facts)
@@ -340,7 +356,7 @@ def _ethics(facts: StudyFacts) -> Iterator[Block]:
     yield Heading("How somebody withdraws")
     yield from _withdrawal(facts)
     yield _backup(facts)
-    yield from facts.retention
+    yield from _retention(facts)
 
 
 def _places(facts: StudyFacts) -> list[tuple[str, str, str]]:
@@ -440,7 +456,28 @@ def _participants(facts: StudyFacts) -> Iterator[Block]:
     )
     if "member_checking" in facts.releases:
         yield "You can be sent your own transcript and ask for changes."
-    yield from facts.retention
+    yield from _retention(facts)
+
+
+def _retention(facts: StudyFacts) -> Iterator[Block]:
+    yield Heading("Retention")
+    if not facts.retention:
+        yield "No rule says yet how long the data is kept."
+        return
+    for rule in facts.retention:
+        what = CLASSES.get(rule.data_class, rule.data_class)
+        if rule.destroyed:
+            yield f"{what} have been destroyed."
+            continue
+        then = "then destroyed" if rule.at_end == "destroy" else "then reviewed"
+        due = f", until {rule.due_on:%d %B %Y}" if rule.due_on else ""
+        basis = rule.basis.replace("_", " ")
+        years = _counted(rule.years, "year", "years")
+        yield f"{what} are kept for {years} after {basis}{due}, {then}."
+    yield (
+        "Nothing is destroyed by the clock alone: two people have to ask for it, and it ends with "
+        "a signed certificate." + (" A legal hold blocks it at present." if facts.on_hold else "")
+    )
 
 
 # --- words ----------------------------------------------------------------------------------------
