@@ -361,6 +361,20 @@ def test_a_refused_key_is_reported_at_once(s3_server, tmp_path):
             attempt()
 
 
+def test_a_bucket_that_does_not_exist_is_reported_as_such(vault, proxy):
+    """The first start of a service failed with a traceback."""
+
+    def missing(request):
+        request.answer(404, [], b"<Error><Code>NoSuchBucket</Code></Error>")
+        return True
+
+    for attempt in (vault.objects.check, lambda: list(vault.ids()), lambda: put(vault, SMALL)):
+        proxy.disturb("/", missing, times=1)
+        with pytest.raises(StorageUnreachable, match="FIELDSCRIBE_S3_BUCKET"):
+            attempt()
+        proxy.faults.clear()
+
+
 def test_a_private_authority_can_be_trusted(proxy, tmp_path):
     authority = make_certificate(tmp_path, "authority")
     own = make_certificate(tmp_path, "localhost", by=authority)

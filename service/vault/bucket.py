@@ -88,7 +88,10 @@ class BucketObjects:
         return self._head(id) is not None
 
     def ids(self, before: float = math.inf) -> Iterator[UUID]:
-        pages = retry(lambda: list(obstore.list(self._store, self._prefix or None)))
+        try:
+            pages = retry(lambda: list(obstore.list(self._store, self._prefix or None)))
+        except FileNotFoundError:
+            raise _no_bucket() from None
         for meta in (meta for page in pages for meta in page):
             with suppress(ValueError):  # not an artefact
                 id = UUID(meta["path"].rpartition("/")[2])
