@@ -9,13 +9,15 @@ from sqlalchemy import select, text, update
 from models.deidentification.participants import SCOPES, parse_participants, small_cells
 from models.errors import BadParticipants
 from scripts.stand_in.jobs import make_job, make_token
+from service.commands.main import app
 from service.database import tables
 from service.database.tables import AuditEntry, Job, Participant
+from service.domain import job_state
 from service.domain.callers import Caller
 from service.domain.entities import find_entity
 from service.domain.entity_changes import erase_entity
 from service.domain.erasure import erase_study
-from tests.api import Api, open_api
+from tests.api import Api, connect_commands, open_api
 from tests.deidentified import Case, accept_all, open_case, suggest
 
 HEADER = "code,name,aliases,contact,sessions,consent_version,consent_date,consent_scopes,role\n"
@@ -356,3 +358,87 @@ def test_when_a_consent_ends_queued_jobs_are_cancelled(api: Api) -> None:
     assert [each["scopes"] for each in answer.json()["consents"]][0] == []
     with services.sessionmaker() as session:
         assert session.get_one(Job, job_id).status in ("cancelled", "cancelling")
+
+
+def queued(api: Api, study: dict[str, Any], by_recording: bool) -> Any:
+    """A queued job of INT-01; `by_recording`: the session is known from its recording only."""
+    job_id = make_job(api.services, study["id"])
+    with api.services.sessionmaker.begin() as session:
+        interview = session.scalars(
+            select(tables.Session).where(tables.Session.study_id == study["id"])
+        ).one()
+        if by_recording:
+            recording = session.scalars(
+                select(tables.Recording).where(tables.Recording.study_id == study["id"])
+            ).one()
+            recording.session_id, recording.position = interview.id, 0
+        else:
+            session.get_one(Job, job_id).session_id = interview.id
+    return job_id
+
+
+def claim(api: Api, job_id: Any) -> Any:
+    with api.services.sessionmaker.begin() as session:
+        return job_state.claim_job(session, job_id)
+
+
+@pytest.mark.parametrize("by_recording", [False, True])
+def test_an_import_that_ends_a_consent_cancels_queued_jobs(api: Api, by_recording: bool) -> None:
+    study = study_with(api, "INT-01")
+    load(api, study, line())
+    job_id = queued(api, study, by_recording)
+
+    load(api, study, line(scopes="quotation"))
+
+    with api.services.sessionmaker() as session:
+        assert session.get_one(Job, job_id).status in ("cancelled", "cancelling")
+
+
+@pytest.mark.parametrize("by_recording", [False, True])
+@pytest.mark.parametrize("how", ["withdrawn", "ended"])
+def test_a_queued_job_does_not_begin_when_consent_has_ended(
+    api: Api, how: str, by_recording: bool
+) -> None:
+    """A consent may end between a submission's check and its commit: then no job is cancelled."""
+    study = study_with(api, "INT-01")
+    load(api, study, line(scopes="recording" if how == "ended" else "all"))
+    job_id = queued(api, study, by_recording)
+    if how == "withdrawn":
+        with api.services.sessionmaker.begin() as session:
+            change = update(Participant).where(Participant.study_id == study["id"])
+            session.execute(change.values(withdrawn_at=datetime.now(UTC)))
+
+    assert claim(api, job_id) is None
+    read = api.get(f"/v1/jobs/{job_id}").json()
+    assert (read["status"], read["errors"][-1]["code"]) == ("failed", "consent_ended")
+
+
+def test_a_queued_job_begins_within_the_consent_or_if_the_rule_only_warns(api: Api) -> None:
+    study = study_with(api, "INT-01")
+    load(api, study, line())
+    assert claim(api, queued(api, study, False)) is not None
+    other = study_with(api, "INT-01")
+    load(api, other, line(scopes="recording"))
+    path = f"/v1/studies/{other['code']}"
+    api.request("PATCH", path, json={"consent_warnings": ["recording"]})
+    assert claim(api, queued(api, other, False)) is not None
+
+
+def test_the_study_says_whether_consent_is_checked(
+    api: Api, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    connect_commands(api, monkeypatch)
+
+    def run(*arguments: str) -> str:
+        assert app(list(arguments), standalone_mode=False) in (0, None)
+        return capsys.readouterr().out
+
+    study = study_with(api, "INT-01")
+    assert "participants: none, so consent is not checked" in run("study", "show", study["code"])
+    load(api, study, line())
+    approval = {"committee": "HREC", "number": "1", "valid_from": "2020-01-01"}
+    path = f"/v1/studies/{study['code']}/approvals"
+    api.post(path, json={**approval, "valid_until": "2020-02-01"})
+    shown = run("study", "show", study["code"])
+    assert "participants: 1" in shown
+    assert "none is valid today" in shown

@@ -1,6 +1,7 @@
 """`fieldscribe study`: studies, defaults for their jobs, and tokens that admins may create."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
@@ -129,8 +130,44 @@ def show_command(code: StudyArgument, as_json: AsJson = False) -> None:
     with connect(as_json) as client:
         study = client.get(f"/v1/studies/{code}")
         warn_of_missing_model(client, study)
-        lines = [] if as_json else [*describe(study), *retention_lines(client, code)]
+        lines = (
+            []
+            if as_json
+            else [
+                *describe(study),
+                *consent_lines(client, code),
+                *retention_lines(client, code),
+            ]
+        )
     print_json(study) if as_json else typer.echo("\n".join(lines))
+
+
+def consent_lines(client: Client, code: str) -> Iterator[str]:
+    """Whether consents and approvals are checked, for those who may read them."""
+    try:
+        people = client.get(f"/v1/studies/{code}/participants")["items"]
+        approvals = client.get(f"/v1/studies/{code}/approvals")["items"]
+    except Refused as refusal:
+        if refusal.code != "not_allowed":
+            raise
+        return
+    yield (
+        f"participants: {len(people)}"
+        if people
+        else "participants: none, so consent is not checked"
+    )
+    today = datetime.now(UTC).date().isoformat()
+    valid = [
+        each
+        for each in approvals
+        if each["valid_from"] <= today <= (each["valid_until"] or "9999-12-31")
+    ]
+    if not approvals:
+        yield "approvals: none, so they are not checked"
+    elif not valid:
+        yield "approvals: none is valid today, so uploads and jobs are refused"
+    else:
+        yield f"approvals valid today: {len(valid)}"
 
 
 def retention_lines(client: Client, code: str) -> Iterator[str]:

@@ -36,6 +36,7 @@ SCOPES_OF_CONTEXT = {
     "repository": ("transcription", "sharing"),
 }
 """What a release needs, by its context."""
+TRANSCRIBED = ("recording", "transcription")  # what a job needs
 USES = {
     "recording": "being recorded",
     "transcription": "transcription",
@@ -73,11 +74,30 @@ def require_recording(
     Raises:
         ConsentMissing, ApprovalMissing
     """
-    scopes = ("recording", "transcription")
-    return [
-        *require_approval(session, caller, study),
-        *_require(session, caller, study, sessions, "recording", scopes, still_takes_part=True),
-    ]
+    warnings = require_approval(session, caller, study)
+    return warnings + _require(
+        session, caller, study, sessions, "recording", TRANSCRIBED, still_takes_part=True
+    )
+
+
+def has_ended(session: DbSession, study: Study, sessions: Sequence[tables.Session]) -> bool:
+    """Whether somebody in these sessions has withdrawn, or ended their consent to transcription.
+
+    Checked when a queued job begins; approvals are checked only when it is submitted.
+    """
+    if "recording" in study.consent_warnings:
+        return False
+    codes = {code for interview in sessions for code in _participants_of(interview)}
+    rows = [row for row in list_participants(session, study.id) if row.code in codes]
+    consents = newest_consents(session, rows)
+    return any(
+        row.erased_at is None
+        and (
+            row.withdrawn_at is not None
+            or (row.id in consents and not set(TRANSCRIBED) <= set(consents[row.id].scopes))
+        )
+        for row in rows
+    )
 
 
 def require_release(

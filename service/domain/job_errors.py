@@ -34,6 +34,13 @@ class GaveUp(ServiceError):
     user_action: ClassVar[str] = ASK_ADMINISTRATOR
 
 
+class ConsentEnded(ServiceError):
+    """Somebody in the session withdrew, or ended their consent, while the job was in the queue."""
+
+    code: ClassVar[str] = "consent_ended"
+    user_action: ClassVar[str] = "Run the job again once a new consent is recorded."
+
+
 class InternalError(ServiceError):
     """Fieldscribe has a bug; its log says where."""
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session as DbSession
 
 from models.options import JobOptions
@@ -21,12 +21,15 @@ from service.database.tables import (
     JobError,
     JobRecording,
     JobStage,
+    Recording,
+    Session,
     StageTiming,
     StoredTranscript,
+    Study,
 )
-from service.domain import audit
+from service.domain import audit, consent
 from service.domain.engine_job import EMBEDDINGS, EngineJob
-from service.domain.job_errors import EngineDied, GaveUp, WorkerDied
+from service.domain.job_errors import ConsentEnded, EngineDied, GaveUp, WorkerDied
 from service.domain.outbox import emit_job
 from service.domain.stages import STORED_STAGES, overall_progress, read_rates
 
@@ -73,6 +76,9 @@ def claim_job(session: DbSession, job_id: UUID) -> JobClaim | None:
     if job.crashes >= MAX_CRASHES:
         _fail(session, job, GaveUp.code)
         return None
+    if _consent_has_ended(session, job):
+        _fail(session, job, ConsentEnded.code)
+        return None
     job.fence += 1
     job.attempt += 1
     job.crashes += 1
@@ -86,6 +92,17 @@ def claim_job(session: DbSession, job_id: UUID) -> JobClaim | None:
     if job.attempt == 1:
         emit_job(session, job)
     return JobClaim(_engine_job(session, job), job.fence, job.attempt)
+
+
+def _consent_has_ended(session: DbSession, job: Job) -> bool:
+    of_recordings = (
+        select(Recording.session_id)
+        .join(JobRecording, JobRecording.recording_id == Recording.id)
+        .where(JobRecording.job_id == job.id)
+    )
+    query = select(Session).where(or_(Session.id == job.session_id, Session.id.in_(of_recordings)))
+    interviews = session.scalars(query).all()
+    return consent.has_ended(session, session.get_one(Study, job.study_id), interviews)
 
 
 def record_heartbeat(

@@ -16,14 +16,14 @@ from datetime import UTC, datetime
 from typing import ClassVar
 from uuid import UUID, uuid4
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session as DbSession
 
 from models.deidentification.participants import GivenConsent, ParticipantRow
 from models.errors import BadParticipants
 from models.roster import MAX_ROSTER
 from service.database import tables
-from service.database.tables import FINAL, Entity, Job, Participant, Study
+from service.database.tables import FINAL, Entity, Job, JobRecording, Participant, Recording, Study
 from service.domain import audit
 from service.domain.callers import Caller
 from service.domain.entities import (
@@ -253,7 +253,7 @@ def import_participants(
         tables.Session.study_id == study_id, tables.Session.erased_at.is_(None)
     )
     interviews = {each.code: each for each in session.scalars(query.with_for_update())}
-    done = Imported()
+    done, renewed = Imported(), []
     for entry in rows:
         unknown = set(entry.sessions) - set(interviews)
         if unknown:
@@ -273,11 +273,15 @@ def import_participants(
         for code in entry.sessions:
             changed |= _add_to_roster(interviews[code], entry)
         if entry.consent is not None:
-            done.consents += _record_new_consent(session, caller, row, entry.consent)
+            if _record_new_consent(session, caller, row, entry.consent):
+                done.consents += 1
+                renewed.append(row)
         done.created += is_new
         done.updated += changed and not is_new
         done.unchanged += not changed and not is_new
     session.flush()
+    for row in renewed:
+        cancel_unconsented(session, row)
     log.info("study %s: participants imported, %d new", study_id, done.created)
     return done
 
@@ -350,7 +354,14 @@ def cancel_unconsented(session: DbSession, row: Participant) -> int:
     if "recording" in study.consent_warnings:
         return 0
     ids = [each.id for each in sessions_of(session, row.study_id).get(row.code, ())]
-    query = select(Job).where(Job.session_id.in_(ids), Job.status.not_in(FINAL))
+    recorded = (
+        select(JobRecording.job_id)
+        .join(Recording, Recording.id == JobRecording.recording_id)
+        .where(Recording.session_id.in_(ids))
+    )
+    query = select(Job).where(
+        or_(Job.session_id.in_(ids), Job.id.in_(recorded)), Job.status.not_in(FINAL)
+    )
     jobs = session.scalars(query.order_by(Job.id).with_for_update()).all()
     for job in jobs:
         request_cancel(session, job)

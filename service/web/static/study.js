@@ -121,6 +121,19 @@ function modelWarning() {
     ...canManage(me) ? sentence("Run `fieldscribe models fetch` on the computer that runs Fieldscribe.") : ["Ask your administrator to install them."]);
 }
 
+/** What the rules of consent will refuse, said before anybody uploads. */
+async function loadConsent() {
+  const at = `/v1/studies/${encodeURIComponent(code)}`;
+  const [{ items: people }, { items: approvals }] = await Promise.all([api.get(`${at}/participants`), api.get(`${at}/approvals`)]);
+  const page = el("a", { href: `/studies/${encodeURIComponent(code)}/participants` }, "Participants");
+  const today = new Date().toISOString().slice(0, 10);
+  const isValid = approvals.some((each) => each.valid_from <= today && (!each.valid_until || today <= each.valid_until));
+  const onlyWarns = study.consent_warnings.includes("approval");
+  fill(byId("consent"),
+    approvals.length && !isValid ? notice(onlyWarns ? "warning" : "error", `No approval of this study is valid today${onlyWarns ? "" : ", so uploads are refused"}. Record a new one under `, page, ".") : null,
+    people.length ? null : el("p", { class: "small muted" }, "The study has no participants, so consent is not checked. Record them under ", page, "."));
+}
+
 function empty() {
   if (!canRead(me)) {
     return el("div", { class: "panel empty" }, icon("file-text"), el("h2", {}, "No sessions yet"),
@@ -263,6 +276,7 @@ try {
   await showTabs(code, "sessions", me);
   await load();
   if (canRead(me)) {
+    await loadConsent();
     uploads = (await import("./uploads.js")).mountUploads(byId("uploads"), {
       study, sessions: () => sessions, recordings: () => [...recordings.values()], changed: reload,
     });
