@@ -17,6 +17,7 @@ from service.database.tables import (
     Study,
 )
 from service.domain import audit, withdrawal
+from service.domain.entities import create_entity
 from service.domain.playback import decrypted_blocks
 from service.domain.recordings import identified
 from service.domain.studies import read_vocabulary, replace_vocabulary
@@ -229,6 +230,21 @@ def test_only_the_code_confirms_a_withdrawal(services, before):
 def test_an_unknown_code_is_refused(services, before):
     with pytest.raises(WithdrawalUnknownCode):
         begin(before, "P99")
+
+
+def test_an_organisation_does_not_withdraw(services, before):
+    with services.sessionmaker.begin() as session:
+        create_entity(
+            session,
+            services,
+            before.caller,
+            before.study_id,
+            "organisation",
+            ["A charity"],
+            pseudonym="ORG-4",
+        )
+    with pytest.raises(WithdrawalUnknownCode):
+        begin(before, "ORG-4")
 
 
 def test_a_group_whose_speakers_nobody_has_named_is_refused(services):

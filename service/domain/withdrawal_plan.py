@@ -38,6 +38,7 @@ from service.domain.certificates import Passed
 from service.domain.withdrawn_voice import Voice, find_voices
 from service.errors import ServiceError
 
+PEOPLE = ("participant", "interviewer", "person")  # kinds of entities; no place withdraws
 INTERVIEWING = ("interviewer", "moderator", "observer")
 PASSED_ON = {
     "transcript.exported": "transcript exported",
@@ -120,7 +121,9 @@ def find_person(session: DbSession, study: Study, code: str) -> Person:
         select(Participant).where(Participant.study_id == study.id, Participant.code == code)
     )
     entity = session.scalar(
-        select(Entity).where(Entity.study_id == study.id, Entity.pseudonym == code)
+        select(Entity).where(
+            Entity.study_id == study.id, Entity.pseudonym == code, Entity.kind.in_(PEOPLE)
+        )
     )
     if participant is not None and participant.entity_id is not None:
         entity = session.get(Entity, participant.entity_id)
