@@ -1,10 +1,13 @@
-"""A study's participants in Chromium: importing, consents, approvals, small cells, looking up."""
+"""A study's participants in Chromium: importing, consents, approvals, small cells, looking up,
+member checking."""
 
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from tests.browser import check_page, settle, shoot, tab_through
+from tests.deidentified import INTERVIEW
+from tests.test_member_packets import make, prepare, read, secret_of
 
 pytestmark = pytest.mark.browser
 
@@ -176,3 +179,94 @@ def test_the_participants_fit_400_pixels_and_text_of_twice_the_size(visit, fille
     page.evaluate("document.documentElement.style.fontSize = '200%'")
     settle(page)
     assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+
+
+def open_checked(visit, site, case):
+    """The page of P07, and the words of the transcript's segments."""
+    code = site.get(f"/v1/studies/{case.study_id}").json()["code"]
+    clipboard = ["clipboard-read", "clipboard-write"]
+    page = visit(f"/studies/{code}/participants#P07", permissions=clipboard)
+
+    def said():
+        document = site.get(f"/v1/transcripts/{case.transcript_id}").json()
+        return {each["id"]: each["text"] for each in document["segments"]}
+
+    return page, said
+
+
+def test_a_participant_answers_behind_a_link_and_the_answer_is_decided_on(visit, site):
+    case = prepare(site, "P07", reviewed=False)
+    page, said = open_checked(visit, site, case)
+    page.get_by_text("Nothing was sent yet.").wait_for()
+    page.get_by_role("button", name="Make a link").click()
+    page.get_by_label("Session", exact=True).select_option("INT-01")
+    page.get_by_label("Text", exact=True).select_option("own_words")
+    page.get_by_label("Days until").fill("99")
+    dialog_button(page, "Make the link").click()
+    page.get_by_text("a number of days from 1 to 90").wait_for()
+    check_page(page)
+    page.get_by_label("Days until").fill("7")
+    dialog_button(page, "Make the link").click()
+    page.get_by_role("heading", name="Send P07 this link").wait_for()
+    check_page(page)
+    dialog_button(page, "Copy the link").click()
+    page.locator("#status", has_text="Copied").wait_for(state="attached")
+    link = page.locator(".secret").inner_text()
+    assert page.evaluate("navigator.clipboard.readText()") == link
+    dialog_button(page, "Close").click()
+    page.get_by_text("not opened").wait_for()
+    assert link.partition("#")[2] not in page.content()
+
+    reader = visit.new_page("narrow")
+    reader.goto(link)
+    settle(reader)
+    assert reader.url.endswith("/check")
+    check_page(reader)
+    own = reader.get_by_label("You said")
+    assert own.count() == 4
+    own.nth(0).fill("<b>I live</b> elsewhere.")
+    own.nth(1).fill("Nobody told me.")
+    reader.get_by_label("Anything else").fill("Thank you.")
+    reader.get_by_role("button", name="Send").click()
+    reader.get_by_text("The researchers have your answer.").wait_for()
+    check_page(reader)
+
+    page.reload()
+    settle(page)
+    page.get_by_role("button", name="Read the answer about INT-01").click()
+    page.get_by_text("Thank you.", exact=True).wait_for()
+    shoot(page, "participant-answer")
+    check_page(page)
+    page.locator("[data-segment=s0002]").get_by_role("button", name="Accept").press("Enter")
+    page.locator("[data-segment=s0002]").get_by_text("accepted").wait_for()
+    page.locator("[data-segment=s0004]").get_by_role("button", name="Decline").press("Enter")
+    page.locator("[data-segment=s0004]").get_by_text("declined").wait_for()
+    assert said()["s0002"] == "<b>I live</b> elsewhere."
+    assert said()["s0004"] == INTERVIEW[3][1]
+    page.set_viewport_size({"width": 400, "height": 800})
+    check_page(page)
+    page.get_by_role("button", name="End the link to INT-01").click()
+    dialog_button(page, "End the link").click()
+    page.locator("[data-packet]").get_by_text("ended ").wait_for()
+    assert read(site, link.partition("#")[2]).json()["code"] == "packet_unusable"
+
+
+def test_a_change_of_a_text_with_codes_is_written_with_its_names(visit, site):
+    case = prepare(site, "P07")
+    secret = secret_of(make(site, case))
+    body = {"link": secret, "changes": [{"segment": "s0002", "text": "I am P07, from elsewhere."}]}
+    assert site.post("/v1/packet/answer", json=body).is_success
+    page, said = open_checked(visit, site, case)
+    page.get_by_role("button", name="Read the answer about INT-01").click()
+    assert "Siobhan" not in page.content()
+    page.get_by_role("button", name="Accept").click()
+    area = page.get_by_label("New text of the segment")
+    assert area.input_value() == INTERVIEW[1][1]
+    dialog_button(page, "Accept").click()
+    page.get_by_text("The text is unchanged").wait_for()
+    check_page(page)
+    area.fill("I am Siobhan Gallagher, from elsewhere.")
+    dialog_button(page, "Accept").click()
+    page.get_by_text("accepted", exact=True).wait_for()
+
+    assert said()["s0002"] == "I am Siobhan Gallagher, from elsewhere."

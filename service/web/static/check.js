@@ -47,7 +47,7 @@ async function answer(packet, comment, send) {
   send.disabled = true;
   try {
     await api.post("/v1/packet/answer", { link: secret, changes, comment: comment || null });
-    fill(byId("outcome"), notice("success", changes.length || comment
+    fill(byId("outcome"), notice("done", changes.length || comment
       ? "Thank you. The researchers have your answer. You can change it and send it again while the link works."
       : "Thank you. The researchers know that you want nothing changed."));
     announce("Sent");

@@ -1,4 +1,4 @@
-// Participants of a study: sessions, consents, attributes, approvals, small cells.
+// Participants of a study: sessions, consents, attributes, member checking, approvals, small cells.
 //
 // The list has no names. The address may name a participant: /studies/PEER/participants#P07.
 import * as api from "./api.js";
@@ -6,6 +6,7 @@ import { announce, ask, button, byId, el, fill, icon, notice, ready, sentence } 
 import { askForm, choice, field, text } from "./entity_forms.js";
 import { plural, when } from "./format.js";
 import { LOOKUP_REASONS } from "./look_up_reasons.js";
+import { memberChecking } from "./member_checking.js";
 import { readList } from "./roster_list.js";
 import { canManage, canRead, user } from "./shell.js";
 import { showTabs } from "./study_tabs.js";
@@ -133,7 +134,8 @@ function show(person, moveThere) {
     person.consents.length ? el("ul", { class: "plain" }, person.consents.map((consent, n) => el("li", {},
       el("strong", {}, day(consent.given_on)), `, information sheet ${consent.sheet_version}: ${scopes(consent)}.`,
       el("span", { class: "muted small" }, ` Recorded ${when(consent.recorded_at)}.${n ? "" : " This one counts."}`))))
-      : el("p", { class: "muted" }, "None is recorded, so nothing of the participant may be transcribed, released or exported.")));
+      : el("p", { class: "muted" }, "None is recorded, so nothing of the participant may be transcribed, released or exported."),
+    canChange ? memberChecking(code, person) : null));
   if (moveThere) title.focus();
 }
 
