@@ -298,6 +298,8 @@ def retry(operation: Callable[[], T], pauses: tuple[float, ...] | None = None) -
         except PreconditionError:
             raise ArtefactMissing("An artefact was replaced while it was being read") from None
         except BaseError as error:  # its message quotes the storage's answer
+            if "404 Not Found" in str(error):  # to a listing: there is no such bucket
+                raise FileNotFoundError from None
             if _is_refusal(error):
                 raise StorageUnreachable(
                     "The storage refuses the service's key: check the settings that begin with "
