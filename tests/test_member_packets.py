@@ -275,3 +275,15 @@ def test_each_step_is_in_the_audit_trail_without_text(api: Api) -> None:
     assert actions == [f"packet.{step}" for step in steps]
     assert len(corrected) == 1
     assert "entirely" not in str([(each.objects, each.detail) for each in entries])
+
+
+def test_what_a_participant_was_sent_is_on_the_recall_list_of_a_withdrawal(api: Api) -> None:
+    case = prepare(api, "P07")
+    secret = secret_of(make(api, case))
+    read(api, secret)
+    study = api.get(f"/v1/studies/{case.study_id}").json()["code"]
+
+    shown = api.get(f"/v1/studies/{study}/withdrawal-preview?participant=P07").json()
+
+    assert "transcript sent to the participant" in str(shown)
+    assert "transcript opened by the participant" in str(shown)

@@ -50,7 +50,8 @@ PASSED_ON = {
     "names.exported": "names exported",
     "handoff.claimed": "transcript given to a de-identifier",
     "packet.created": "transcript sent to the participant",
-    "packet.read": "transcript read by the participant",
+    "packet.opened": "transcript opened by the participant",
+    "packet.read": "text or answer of a participant read",
 }
 """What an entry of the audit trail says has left the service."""
 
