@@ -62,6 +62,9 @@ WITHOUT_ENTRY = {
     ("GET", "/v1/participants/{participant_id}"): NO_CONTENT,
     ("GET", "/v1/studies/{study}/approvals"): NO_CONTENT,
     ("GET", "/v1/participants/{participant_id}/packets"): NO_CONTENT,
+    ("GET", "/v1/studies/{study}/withdrawals"): NO_CONTENT,
+    ("GET", "/v1/studies/{study}/withdrawal-preview"): NO_CONTENT,
+    ("GET", "/v1/withdrawals/{withdrawal_id}"): NO_CONTENT,
     ("GET", "/v1/models"): NO_CONTENT,
     ("GET", "/v1/sign-in"): "one's own account",
     ("POST", "/v1/sign-in/check"): "the link is not used",
@@ -81,6 +84,7 @@ WITHOUT_ENTRY = {
     ("GET", "/metrics"): NO_CONTENT,
 }
 ELSEWHERE = {
+    ("POST", "/v1/studies/{study}/withdrawals"): "test_withdrawal",
     **{
         route: "test_member_packets"
         for route in (
