@@ -233,7 +233,9 @@ def names_without_file(services: Services) -> set[UUID]:
 def test_files_that_a_row_names_are_deleted_in_two_ways_only():
     """By erasures, which write to the ledger first, and as strays, never during a backup.
 
-    `playback` and `masked_audio` delete files that no row has named yet.
+    `playback`, `masked_audio` and `withdrawn_voice` delete files that no row has named yet.
+    Withdrawals and retention delete what holds a name at once, even if a backup is running.
+    `participant_records` and `member_packets` are called after the keys have been erased.
 
     If you delete or overwrite artefacts in another place, a row of a running backup may name them:
     leave them to `remove_strays` instead.
@@ -251,7 +253,11 @@ def test_files_that_a_row_names_are_deleted_in_two_ways_only():
         "entity_changes": "keyring.erase(one",
         "releases": "keyring.erase(rel",
     }
-    assert {name for name, _ in calls} == {*erasures, "strays", "playback", "masked_audio"}
+    at_once = {"withdrawal_ledger", "withdrawal_steps", "retention"}
+    after_the_key = {"participant_records", "member_packets"}
+    without_row = {"playback", "masked_audio", "withdrawn_voice"}
+    expected = {*erasures, "strays", *at_once, *after_the_key, *without_row}
+    assert {name for name, _ in calls} == expected
     for module, after in erasures.items():
         text = Path(f"service/domain/{module}.py").read_text()
         assert text.index(after) < text.index("store.delete(")

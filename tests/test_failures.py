@@ -391,8 +391,8 @@ def test_a_job_whose_decoder_was_killed_is_retried(site, worker, tmp_path):
 
 def test_two_workers_never_run_the_same_job(site, own_worker):
     site.start_worker()
-    study = make_study(site.services)
-    jobs = [make_job(site.services, study, seconds=0.05) for _ in range(20)]
+    # Of several studies: a worker takes short jobs of one study together.
+    jobs = [make_job(site.services, make_study(site.services), seconds=0.05) for _ in range(20)]
     for job_id in jobs:
         site.wait_for(job_id, "succeeded", 60)
 

@@ -387,7 +387,7 @@ def answer_packet(
     job_id = session.get_one(StoredTranscript, packet.transcript_id).job_id
     written = json.dumps(asdict(Answer(changed, comment))).encode()
     if packet.answer_artefact_id is not None:
-        identified(services)[0].delete(packet.answer_artefact_id)
+        identified(services)[0].keep_another_week(packet.answer_artefact_id)
     packet.answer_artefact_id = results.write(services, packet.study_id, job_id, ANSWER, written)
     packet.answered_at = datetime.now(UTC)
     participant = session.get_one(Participant, packet.participant_id)

@@ -35,7 +35,6 @@ from service.domain.entities import (
     read_record,
     write_record,
 )
-from service.domain.locks import refuse_duplicate
 from service.domain.participants import (
     ROLE,
     list_participants,
@@ -97,6 +96,9 @@ def create_participant(
     """
     study = lock_study(session, study_id)
     _refuse_unknown_attributes(study, record)
+    same = select(Participant.id).where(Participant.study_id == study_id, Participant.code == code)
+    if session.scalar(same) is not None:
+        raise ParticipantExists(f"The study has a participant {code}, or had one")
     entity = session.scalar(
         select(Entity).where(Entity.study_id == study_id, Entity.pseudonym == code)
     )
@@ -118,9 +120,7 @@ def create_participant(
         version=1,
     )
     session.add(made)
-    taken = ParticipantExists(f"The study has a participant {code}")
-    with refuse_duplicate("uq_participant_code", taken):
-        session.flush()
+    session.flush()
     if record != ParticipantRecord():
         _write(services, made, record)
     session.flush()
@@ -206,7 +206,7 @@ def _write(services: Services, row: Participant, record: ParticipantRecord) -> N
     with store.write(artefact, keyring.data_key(row.study_id, row.entity_id)) as file:
         file.write(json.dumps(asdict(record)).encode())
     if row.record_artefact_id is not None:
-        store.delete(row.record_artefact_id)
+        store.keep_another_week(row.record_artefact_id)  # a backup that is running may name it
     row.record_artefact_id = artefact.id
 
 

@@ -255,7 +255,7 @@ class ApprovalBody(Strict):
         }
     )
 
-    committee: Line
+    committee: Line = Field(description="Stored in the clear, like site and number: no people.")
     number: Line = Field(description="The committee's reference.")
     site: Line | None = Field(default=None, description="Null: for all sites.")
     valid_from: date
