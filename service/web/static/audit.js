@@ -27,7 +27,7 @@ function field(id, label, attributes, hint) {
 function form() {
   const element = el("form", { class: "panel stack settings" }, el("h2", {}, "Who has read this?"),
     field("about", "About", { maxlength: "100" }, "A session (INT-07), a participant (P07), the name of an account, or an id. Empty: the whole study."),
-    field("since", "From", { type: "date" }), field("until", "Before", { type: "date" }),
+    field("since", "From (such as 2031-01-07)", { maxlength: "10" }), field("until", "Before", { maxlength: "10" }),
     el("div", { class: "row" }, el("button", { class: "primary" }, "Show")));
   element.addEventListener("submit", async (event) => {
     event.preventDefault();
