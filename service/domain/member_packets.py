@@ -195,48 +195,35 @@ def _passages(
     interview: tables.Session,
     wording: Wording,
 ) -> Content:
+    is_group = len(_codes(interview)) > 1
+    if wording == "own_words" and is_group:
+        raise PacketNotPossible(
+            f"Others took part in {interview.code}: choose codes, so that nobody else is named"
+        )
+    said = read_transcript(session, services, row)
+    labels = {label for label, name in said.names.items() if name.code == participant.code}
+    own = {segment.id for segment in said.segments if segment.speaker in labels}
+    if not own:
+        raise PacketNotPossible(f"Say first who speaks in {interview.code}: name its speakers")
     if wording == "own_words":
-        if len(_codes(interview)) > 1:
-            raise PacketNotPossible(
-                f"Others took part in {interview.code}: choose codes, so that nobody else is named"
-            )
-        transcript = read_transcript(session, services, row)
-        labels = {
-            label for label, name in transcript.names.items() if name.code == participant.code
-        }
+        shown = said
     else:
         prepared = release_content.prepare(session, services, caller, row, 0, "member_checking")
-        transcript = prepared.transcript
-        labels = set(transcript.speakers) & {participant.code} or {
-            label for label, name in transcript.names.items() if name.code == participant.code
-        }
-        labels |= _released_labels(session, services, row, transcript, participant.code)
-    if not labels:
-        raise PacketNotPossible(f"Say first who speaks in {interview.code}: name its speakers")
-    return Content(interview.code, tuple(_choose(transcript, labels, len(_codes(interview)) > 1)))
-
-
-def _released_labels(
-    session: DbSession,
-    services: Services,
-    row: StoredTranscript,
-    released: Transcript,
-    code: str,
-) -> set[str]:
-    """The speaker's label in a release, where a chosen name may stand for the code."""
-    transcript = read_transcript(session, services, row)
-    own = {label for label, name in transcript.names.items() if name.code == code}
-    spoken = {segment.id for segment in transcript.segments if segment.speaker in own}
-    return {str(each.speaker) for each in released.segments if each.id in spoken} - {"None"}
+        shown = prepared.transcript  # with the same segments
+    return Content(interview.code, tuple(_choose(shown, own, is_group)))
 
 
 def _choose(transcript: Transcript, own: set[str], is_group: bool) -> list[Passage]:
-    """The whole interview; of a group the participant's turns, each with what came before it."""
+    """The whole interview; of a group the participant's turns, each with what came before it.
+
+    Args:
+        own: ids of the participant's segments.
+    """
     chosen: list[Segment] = []
     for i, segment in enumerate(transcript.segments):
         following = transcript.segments[i + 1] if i + 1 < len(transcript.segments) else None
-        leads_to_own = following is not None and following.speaker in own
-        if not is_group or segment.speaker in own or leads_to_own:
+        leads_to_own = following is not None and following.id in own
+        if not is_group or segment.id in own or leads_to_own:
             chosen.append(segment)
     shown = {label: name.code or label for label, name in transcript.names.items()}
     return [
@@ -244,7 +231,7 @@ def _choose(transcript: Transcript, own: set[str], is_group: bool) -> list[Passa
             segment.id,
             shown.get(segment.speaker or "", segment.speaker or "?"),
             segment.text,
-            segment.speaker in own,
+            segment.id in own,
         )
         for segment in chosen
         if segment.text

@@ -33,6 +33,7 @@ from service.api.guarded_route import GuardedRoute
 from service.api.openapi import problems
 from service.api.routes.corrections import version_of
 from service.api.routes.entities import IfMatch, Name
+from service.api.routes.studies import AttributeName
 from service.api.routes.views import SpeakerCode, Strict, StudyName, check_text
 from service.database.tables import Approval, Consent
 from service.domain import entities, participant_records, participants
@@ -70,7 +71,6 @@ Value = Annotated[
     StringConstraints(min_length=1, max_length=MAX_VALUE, pattern=r"\S"),
     AfterValidator(check_text),
 ]
-AttributeName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_ -]{0,29}$")]
 Line = Annotated[
     str, StringConstraints(min_length=1, max_length=200, pattern=r"\S"), AfterValidator(check_text)
 ]
